@@ -1,0 +1,43 @@
+//! ChatRex: chat about a picture with a model that points at boxes.
+//!
+//! The crate is a building; a floor may name the floors below it and never the ones above
+//! (`tests/floors.rs` holds this).
+//!
+//! | floor | modules |
+//! |---|---|
+//! | plain data | [`geometry`], [`fault`], [`progress`], [`image`], [`text`], [`generate`], [`protocol`], [`chat`] |
+//! | bytes | [`weights`] |
+//! | the GPU | `kernel` |
+//! | layers | `nn` |
+//! | networks | `model` |
+//! | product | `engine` |
+//! | workshop (native) | `scenes`, `train`, `eval`, `parity` |
+
+pub mod chat;
+pub mod fault;
+pub mod generate;
+pub mod geometry;
+pub mod image;
+pub mod progress;
+pub mod protocol;
+pub mod text;
+
+#[cfg(feature = "engine")]
+pub mod engine;
+#[cfg(feature = "engine")]
+pub mod kernel;
+#[cfg(feature = "engine")]
+pub mod model;
+#[cfg(feature = "engine")]
+pub mod nn;
+#[cfg(feature = "engine")]
+pub mod weights;
+
+#[cfg(feature = "native")]
+pub mod eval;
+#[cfg(feature = "native")]
+pub mod parity;
+#[cfg(feature = "native")]
+pub mod scenes;
+#[cfg(feature = "native")]
+pub mod train;

@@ -1,0 +1,162 @@
+//! Matrix products with weights in the checkpoint's own layout.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+
+use crate::fault::Fault;
+use crate::nn::{Init, Loader};
+
+/// `y = x W^T + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// Reads `weight` and, where `bias` is set, `bias`. Before training: Xavier-normal weights and
+    /// a zero bias.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, inputs: usize, outputs: usize, bias: bool) -> Result<Self, Fault> {
+        let deviation = (2.0 / (inputs + outputs) as f32).sqrt();
+        Self::load_with(at, inputs, outputs, bias, Init::Normal(deviation))
+    }
+
+    /// As [`Linear::load`], with another start for the weight.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load_with(
+        at: &Loader,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        init: Init,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            weight: at.parameter("weight", [outputs, inputs], init)?,
+            bias: bias
+                .then(|| at.parameter("bias", [outputs], Init::Zeros))
+                .transpose()?,
+        })
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// `x W^T + b` for `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape: [usize; D] = x.dims();
+    let [outputs, inputs] = weight.dims();
+    assert_eq!(shape[D - 1], inputs, "linear: width of the input");
+    let rows = shape[..D - 1].iter().product::<usize>();
+    shape[D - 1] = outputs;
+    let y = x.reshape([rows, inputs]).matmul(weight.transpose());
+    let y = match bias {
+        Some(bias) => y + bias.unsqueeze::<2>(),
+        None => y,
+    };
+    y.reshape(shape)
+}
+
+/// A convolution with square kernel over `[N, C, H, W]`.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in / groups, k, k]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    stride: usize,
+    #[module(skip)]
+    padding: usize,
+    #[module(skip)]
+    groups: usize,
+}
+
+/// The sizes of a [`Conv2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct ConvSize {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zeros added on every side.
+    pub padding: usize,
+    /// Channel groups; `inputs` for a depthwise convolution.
+    pub groups: usize,
+}
+
+impl Conv2d {
+    /// Reads `weight` and, where `bias` is set, `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, size: ConvSize, bias: bool) -> Result<Self, Fault> {
+        let per_group = size.inputs / size.groups;
+        let fan_in = (per_group * size.kernel * size.kernel) as f32;
+        Ok(Self {
+            weight: at.parameter(
+                "weight",
+                [size.outputs, per_group, size.kernel, size.kernel],
+                Init::Normal(fan_in.sqrt().recip()),
+            )?,
+            bias: bias
+                .then(|| at.parameter("bias", [size.outputs], Init::Zeros))
+                .transpose()?,
+            stride: size.stride,
+            padding: size.padding,
+            groups: size.groups,
+        })
+    }
+
+    /// `[N, C, H, W]` to `[N, out, H', W']`. A kernel as wide as its stride without padding runs
+    /// as one matrix product over patches; rows and columns that fill no patch are dropped, as a
+    /// convolution does.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [outputs, per_group, kernel, _] = self.weight.dims();
+        if self.stride == kernel && self.padding == 0 && self.groups == 1 {
+            let [n, c, h, w] = x.dims();
+            let (rows, columns) = (h / kernel, w / kernel);
+            let x = if h % kernel == 0 && w % kernel == 0 {
+                x
+            } else {
+                x.slice([0..n, 0..c, 0..rows * kernel, 0..columns * kernel])
+            };
+            let patches = x
+                .reshape([n, c, rows, kernel, columns, kernel])
+                .permute([0, 2, 4, 1, 3, 5])
+                .reshape([n * rows * columns, c * kernel * kernel]);
+            let weight = self
+                .weight
+                .val()
+                .reshape([outputs, per_group * kernel * kernel]);
+            return linear(patches, weight, self.bias.as_ref().map(Param::val))
+                .reshape([n, rows, columns, outputs])
+                .permute([0, 3, 1, 2]);
+        }
+        conv2d(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+            ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups),
+        )
+    }
+}

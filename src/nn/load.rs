@@ -1,0 +1,106 @@
+//! Fills a network by descending the checkpoint's names together with the code.
+//!
+//! A constructor receives a [`Loader`] and narrows it with the name of each child, so the tree of
+//! constructors and the tree of tensor names are the same tree. Where values come from (a weight
+//! file, random numbers before training) is a [`ParameterSource`]'s business. Every parameter gets
+//! a [`ParamId`] computed from its full name: optimiser state and saved weights find it again.
+
+use std::fmt::Display;
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::fault::Fault;
+
+/// How a parameter starts when it is not read from a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// One value everywhere.
+    Constant(f32),
+    /// Normal with mean 0 and this deviation.
+    Normal(f32),
+    /// Uniform in `[-bound, bound]`.
+    Uniform(f32),
+    /// These very values, row-major.
+    Values(Vec<f32>),
+}
+
+/// Where parameters come from.
+pub trait ParameterSource {
+    /// The values of tensor `name`, row-major, `shape` long.
+    ///
+    /// # Errors
+    /// The tensor is missing or has another shape.
+    fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault>;
+}
+
+/// A place in a checkpoint, and the device its tensors go to.
+#[derive(Clone)]
+pub struct Loader<'a> {
+    source: &'a dyn ParameterSource,
+    prefix: String,
+    device: Device,
+}
+
+impl<'a> Loader<'a> {
+    /// The root of a checkpoint.
+    pub fn new(source: &'a dyn ParameterSource, device: &Device) -> Self {
+        Self {
+            source,
+            prefix: String::new(),
+            device: device.clone(),
+        }
+    }
+
+    /// The child called `name`: `a.b` becomes `a.b.name`.
+    pub fn child(&self, name: impl Display) -> Self {
+        Self {
+            source: self.source,
+            prefix: self.full_name(name),
+            device: self.device.clone(),
+        }
+    }
+
+    /// The device that parameters are put on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The parameter `name` below this place.
+    ///
+    /// # Errors
+    /// The source's: missing or misshapen, by full name.
+    pub fn parameter<const D: usize>(
+        &self,
+        name: impl Display,
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>, Fault> {
+        let full_name = self.full_name(name);
+        let values = self.source.parameter(&full_name, &shape, &init)?;
+        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        Ok(Param::initialized(parameter_id(&full_name), tensor))
+    }
+
+    fn full_name(&self, name: impl Display) -> String {
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+}
+
+/// The id of the parameter called `full_name` (64-bit FNV-1a of the name).
+pub fn parameter_id(full_name: &str) -> ParamId {
+    let hash = full_name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    ParamId::from(hash)
+}

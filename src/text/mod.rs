@@ -1,0 +1,3 @@
+//! Words in and words out: prompt layout, tokenizer, answer grammar.
+
+pub mod grammar;

@@ -1,0 +1,1 @@
+//! Weight files: manifest, checked reading, exact lookup by name.
