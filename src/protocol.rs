@@ -206,6 +206,10 @@ pub struct ModelCard {
     pub software: bool,
     /// Default score threshold for boxes.
     pub default_score: f32,
+    /// Default IoU above which a box is merged into a better one.
+    pub default_nms: f64,
+    /// Default limit of an answer.
+    pub default_max_tokens: u32,
     /// Bytes of weights on the device.
     pub weight_bytes: u64,
 }

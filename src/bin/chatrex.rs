@@ -1,1 +1,2 @@
+//! The `chatrex` program.
 fn main() {}

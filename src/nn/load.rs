@@ -104,3 +104,9 @@ pub fn parameter_id(full_name: &str) -> ParamId {
         });
     ParamId::from(hash)
 }
+
+impl ParameterSource for crate::weights::WeightStore {
+    fn parameter(&self, name: &str, shape: &[usize], _init: &Init) -> Result<Vec<f32>, Fault> {
+        self.values(name, shape)
+    }
+}
