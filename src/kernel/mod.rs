@@ -1,1 +1,4 @@
-//! To be written.
+//! The spots where stock tensor operations are not enough: one file per operation.
+
+pub mod depthwise;
+pub mod roi_pool;

@@ -1,0 +1,36 @@
+//! The MLPs that carry picture and object features into the decoder's width.
+//!
+//! `mm_projector` and `mm_object_projector` of LLaVA and ChatRex: `Linear, GELU, Linear`, stored as
+//! a `Sequential` whose GELU has no parameters (hence the names `0` and `2`).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::gelu;
+
+use crate::fault::Fault;
+use crate::nn::{Linear, Loader};
+
+/// Two linear layers with an exact GELU between them.
+#[derive(Module, Debug)]
+pub struct Projector {
+    first: Linear,
+    second: Linear,
+}
+
+impl Projector {
+    /// Reads `0.{weight,bias}` `[outputs, inputs]` and `2.{weight,bias}` `[outputs, outputs]`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, inputs: usize, outputs: usize) -> Result<Self, Fault> {
+        Ok(Self {
+            first: Linear::load(&at.child(0), inputs, outputs, true)?,
+            second: Linear::load(&at.child(2), outputs, outputs, true)?,
+        })
+    }
+
+    /// `[B, N, inputs]` to `[B, N, outputs]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.second.forward(gelu(self.first.forward(x)))
+    }
+}

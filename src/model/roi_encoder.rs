@@ -1,0 +1,290 @@
+//! Turns boxes into one vector each: pooled features of every pyramid level and a sine embedding
+//! of the box (ChatRex, arXiv 2411.18363, section 3.3; `multi_scale_roi` of RexSeek).
+//!
+//! The original upsamples every level to the finest, concatenates, takes RoIAlign (adaptive
+//! sampling, not aligned) and averages the cells. All of that is linear and separable on a regular
+//! grid, so for box `n` and level `l` it is `sum_yx wy[y] F_l[c, y, x] wx[x]` with one weight vector
+//! per axis, computed here on the host; the concatenated map never exists. No learned parameters.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::geometry::BoxXyxy;
+use crate::kernel::roi_pool::{AxisWeights, roi_pool};
+
+/// Cells per side of the original's RoIAlign, which are then averaged.
+pub const CELLS: usize = 7;
+
+/// Encodes boxes in one picture.
+///
+/// `pyramid`: `[1, C_l, h_l, w_l]` per level, finest first. `boxes`: pixels of the padded square
+/// of `image_hw` (height, width). Returns `[N, sum of C_l]`.
+pub fn encode(pyramid: &[Tensor<4>], boxes: &[BoxXyxy], image_hw: [usize; 2]) -> Tensor<2> {
+    encode_batch(pyramid, &[boxes.to_vec()], image_hw).squeeze_dim(0)
+}
+
+/// Encodes boxes in several pictures: `pyramid` `[B, C_l, h_l, w_l]` per level, one list of boxes
+/// per picture. Returns `[B, N, sum of C_l]` with N the longest list; rows beyond a picture's own
+/// boxes are zero.
+pub fn encode_batch(
+    pyramid: &[Tensor<4>],
+    boxes: &[Vec<BoxXyxy>],
+    image_hw: [usize; 2],
+) -> Tensor<3> {
+    let pooled = pool_batch(pyramid, boxes, image_hw, CELLS);
+    let [_, rows, width] = pooled.dims();
+    let position = position_rows(boxes, rows, width, image_hw, &pooled.device());
+    pooled + position
+}
+
+/// The pooled half of [`encode_batch`], with `cells` RoIAlign cells per side.
+pub fn pool_batch(
+    pyramid: &[Tensor<4>],
+    boxes: &[Vec<BoxXyxy>],
+    image_hw: [usize; 2],
+    cells: usize,
+) -> Tensor<3> {
+    let finest = pyramid.first().expect("a pyramid has levels").dims();
+    let rows = boxes.iter().map(Vec::len).max().unwrap_or(0);
+    let along = |axis: usize| {
+        let extent = finest[2 + axis];
+        let scale = extent as f32 / image_hw[axis] as f32;
+        let mut weights = AxisWeights::zeros(boxes.len(), rows, extent);
+        for (picture, boxes) in boxes.iter().enumerate() {
+            for (n, b) in boxes.iter().enumerate() {
+                let (low, high) = if axis == 0 {
+                    (b.y1, b.y2)
+                } else {
+                    (b.x1, b.x2)
+                };
+                accumulate_axis(
+                    weights.row_mut(picture, n),
+                    low * scale,
+                    high * scale,
+                    cells,
+                );
+            }
+        }
+        weights
+    };
+    let (vertical, horizontal) = (along(0), along(1));
+    let levels = pyramid.iter().map(|level| {
+        let [_, _, height, width] = level.dims();
+        roi_pool(
+            level.clone(),
+            &fold_upsampling(&vertical, height),
+            &fold_upsampling(&horizontal, width),
+        )
+    });
+    Tensor::cat(levels.collect(), 2)
+}
+
+/// Adds to `weights` (one axis of the map) the mean over cells and samples of RoIAlign's bilinear
+/// weights, for a box from `low` to `high` in map cells: `chatrex.md` 5, arithmetic in f32 as
+/// torchvision has it. Samples outside `[-1, extent]` add nothing but count in the mean.
+fn accumulate_axis(weights: &mut [f32], low: f32, high: f32, cells: usize) {
+    let size = (high - low).max(1.0);
+    let cell = size / cells as f32;
+    let per_cell = cell.ceil();
+    let total = per_cell as f64 * cells as f64;
+    let step = cell / per_cell;
+    let share = (1.0 / total) as f32;
+    // A huge box has more samples than the map has room for: only those near the map are visited.
+    let first = ((-1.0 - low) / step - 2.0).max(0.0) as u64;
+    let last = (((weights.len() as f32 - low) / step + 2.0) as u64).min(total as u64);
+    let per_cell_count = (per_cell as u64).max(1);
+    for sample in first..last {
+        let (p, i) = (sample / per_cell_count, sample % per_cell_count);
+        let at = low + p as f32 * cell + (i as f32 + 0.5) * cell / per_cell;
+        for (index, weight) in bilinear(at, weights.len()).into_iter().flatten() {
+            weights[index] += weight * share;
+        }
+    }
+}
+
+/// The two neighbours of RoIAlign's bilinear rule at coordinate `at` on an axis of `extent` cells,
+/// with their weights; none where the sample lies outside.
+fn bilinear(at: f32, extent: usize) -> [Option<(usize, f32)>; 2] {
+    if !(at >= -1.0 && at <= extent as f32) {
+        return [None, None];
+    }
+    let at = at.max(0.0);
+    let lower = at as usize;
+    if lower >= extent - 1 {
+        return [Some((extent - 1, 1.0)), None];
+    }
+    let fraction = at - lower as f32;
+    [Some((lower, 1.0 - fraction)), Some((lower + 1, fraction))]
+}
+
+/// Weights over an axis of `extent` cells that act on a level as `weights` act on the level
+/// upsampled (bilinear, `align_corners = false`) to their own length: `U^T w`.
+fn fold_upsampling(weights: &AxisWeights, extent: usize) -> AxisWeights {
+    if weights.extent() == extent {
+        return weights.clone();
+    }
+    let scale = extent as f32 / weights.extent() as f32;
+    weights.map_rows(extent, |from, to| {
+        for (i, weight) in from.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+            let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+            let lower = (at as usize).min(extent - 1);
+            let upper = (lower + 1).min(extent - 1);
+            let fraction = at - lower as f32;
+            to[lower] += weight * (1.0 - fraction);
+            to[upper] += weight * fraction;
+        }
+    })
+}
+
+/// `[B, rows, width]` of position embeddings, zero beyond each picture's boxes.
+fn position_rows(
+    boxes: &[Vec<BoxXyxy>],
+    rows: usize,
+    width: usize,
+    image_hw: [usize; 2],
+    device: &Device,
+) -> Tensor<3> {
+    let mut values = vec![0.0; boxes.len() * rows * width];
+    for (picture, boxes) in boxes.iter().enumerate() {
+        for (n, b) in boxes.iter().enumerate() {
+            let start = (picture * rows + n) * width;
+            position_embedding(centre_form(b, image_hw), &mut values[start..start + width]);
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [boxes.len(), rows, width]), device)
+}
+
+/// Centre and size `[cx, cy, w, h]` in shares of the picture, in the original's order of f32 steps.
+pub fn centre_form(b: &BoxXyxy, [height, width]: [usize; 2]) -> [f32; 4] {
+    let (x1, x2) = (b.x1 / width as f32, b.x2 / width as f32);
+    let (y1, y2) = (b.y1 / height as f32, b.y2 / height as f32);
+    let (w, h) = (x2 - x1, y2 - y1);
+    [x1 + w / 2.0, y1 + h / 2.0, w, h]
+}
+
+/// The sine embedding of a box `[cx, cy, w, h]` into `out`, a quarter of it per number in the order
+/// cy, cx, w, h: `sin` and `cos` of `2 pi v / 10000^(2 floor(k / 2) / d)` alternating over k
+/// (`gen_sineembed_for_position`).
+pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
+    assert_eq!(out.len() % 4, 0, "position embedding: four equal parts");
+    let part = out.len() / 4;
+    for (value, out) in [cy, cx, w, h]
+        .into_iter()
+        .zip(out.chunks_exact_mut(part.max(1)))
+    {
+        for (k, out) in out.iter_mut().enumerate() {
+            let period = 10000_f64.powf((2 * (k / 2)) as f64 / part as f64);
+            let angle = f64::from(value) * std::f64::consts::TAU / period;
+            *out = if k % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
+        }
+    }
+}
+
+/// RoIAlign itself, `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false`,
+/// written directly on the host: the oracle of the separable form. `features` `[C, h, w]`
+/// row-major, `boxes` in input pixels, `scale` cells per pixel. Returns `[N, C, cells, cells]`.
+pub fn roi_align(
+    features: &[f32],
+    [channels, height, width]: [usize; 3],
+    boxes: &[BoxXyxy],
+    scale: f32,
+    cells: usize,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(boxes.len() * channels * cells * cells);
+    for b in boxes {
+        let (x, y) = (b.x1 * scale, b.y1 * scale);
+        let cell_w = (b.x2 * scale - x).max(1.0) / cells as f32;
+        let cell_h = (b.y2 * scale - y).max(1.0) / cells as f32;
+        let (grid_w, grid_h) = (cell_w.ceil(), cell_h.ceil());
+        for channel in 0..channels {
+            let map = &features[channel * height * width..][..height * width];
+            for row in 0..cells {
+                for column in 0..cells {
+                    let mut sum = 0.0;
+                    for iy in 0..grid_h as usize {
+                        let at_y = y + row as f32 * cell_h + (iy as f32 + 0.5) * cell_h / grid_h;
+                        for ix in 0..grid_w as usize {
+                            let at_x =
+                                x + column as f32 * cell_w + (ix as f32 + 0.5) * cell_w / grid_w;
+                            for (j, wy) in bilinear(at_y, height).into_iter().flatten() {
+                                for (i, wx) in bilinear(at_x, width).into_iter().flatten() {
+                                    sum += wy * wx * map[j * width + i];
+                                }
+                            }
+                        }
+                    }
+                    out.push(sum / (grid_h * grid_w));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxes() -> Vec<BoxXyxy> {
+        [
+            [10.0, 4.0, 30.5, 28.0],
+            [-20.0, -8.0, 12.0, 6.0],
+            [40.0, 30.0, 90.0, 70.0],
+            [20.0, 20.0, 20.0, 20.0],
+            [30.0, 25.0, 10.0, 5.0],
+            [200.0, 200.0, 240.0, 260.0],
+            [-1e9, -1e9, 1e9, 1e9],
+        ]
+        .map(BoxXyxy::from)
+        .to_vec()
+    }
+
+    /// The separable mean equals the mean of the direct RoIAlign's cells.
+    #[test]
+    fn separable_form_is_the_mean_of_roi_align() {
+        let [channels, height, width] = [3, 12, 16];
+        let values: Vec<f32> = (0..channels * height * width)
+            .map(|i| ((i * 7919 % 1009) as f32 / 504.5) - 1.0)
+            .collect();
+        let direct_boxes = &boxes()[..6];
+        let direct = roi_align(
+            &values,
+            [channels, height, width],
+            direct_boxes,
+            0.25,
+            CELLS,
+        );
+        let level = Tensor::<4>::from_data(
+            TensorData::new(values, [1, channels, height, width]),
+            &Device::flex(),
+        );
+        let pooled = pool_batch(&[level], &[boxes()], [48, 64], CELLS)
+            .into_data()
+            .try_to_vec::<f32>()
+            .expect("f32");
+        for (i, cells) in direct.chunks_exact(CELLS * CELLS).enumerate() {
+            let mean = cells.iter().sum::<f32>() / (CELLS * CELLS) as f32;
+            assert!(
+                (mean - pooled[i]).abs() < 1e-5,
+                "box {}, channel {}: {mean} directly, {} separably",
+                i / channels,
+                i % channels,
+                pooled[i]
+            );
+        }
+        assert!(
+            pooled.iter().all(|v| v.is_finite()),
+            "huge boxes stay finite"
+        );
+    }
+
+    #[test]
+    fn rows_beyond_the_boxes_are_zero() {
+        let level = Tensor::<4>::ones([2, 4, 8, 8], &Device::flex());
+        let boxes = [vec![BoxXyxy::from([0.0, 0.0, 16.0, 16.0]); 2], vec![]];
+        let encoded = encode_batch(&[level], &boxes, [32, 32]);
+        assert_eq!(encoded.dims(), [2, 2, 4]);
+        let values = encoded.into_data().try_to_vec::<f32>().expect("f32");
+        assert!(values[..8].iter().any(|v| *v != 0.0));
+        assert!(values[8..].iter().all(|v| *v == 0.0));
+    }
+}
