@@ -8,5 +8,6 @@
 
 pub mod clip_vit;
 pub mod convnext;
+pub mod decoder;
 pub mod projector;
 pub mod roi_encoder;

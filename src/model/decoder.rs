@@ -1,0 +1,588 @@
+//! The language model: Qwen2 (arXiv 2407.10671) and LLaMA (arXiv 2302.13971) by configuration,
+//! `chatrex.md` section 8; tensor names as in `transformers` (`modeling_qwen2.py`,
+//! `modeling_llama.py`).
+//!
+//! One stack of blocks serves two paths. Training runs whole sequences under any mask, so that
+//! several dialogues may share one picture. Inference appends to a [`KvCache`] that is allocated
+//! once and can be cut back to the picture's prefix. Position tables are computed on the host.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::nn::linear::linear;
+use crate::nn::{Init, Linear, Loader, RmsNorm};
+
+/// Sizes and switches, by the names of the checkpoint's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecoderConfig {
+    /// Width D.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; query heads are a multiple.
+    pub num_key_value_heads: usize,
+    /// Epsilon of every RMS norm.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Rows V of the embedding.
+    pub vocab_size: usize,
+    /// The output head is the embedding; `lm_head.weight` is then not read.
+    pub tie_word_embeddings: bool,
+    /// Biases on q, k and v: Qwen2 has them, LLaMA has not.
+    #[serde(default = "yes")]
+    pub qkv_bias: bool,
+    /// Width of a head where it is not D / heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl DecoderConfig {
+    /// Width of one head.
+    pub fn head_width(&self) -> usize {
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+}
+
+/// The whole language model.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// `model.embed_tokens.weight`, `[V, D]`.
+    pub embed_tokens: Param<Tensor<2>>,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+    lm_head: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    config: DecoderConfig,
+}
+
+impl Decoder {
+    /// Reads `model.*` and, where embeddings are not tied, `lm_head.weight`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
+        let matrix = [config.vocab_size, config.hidden_size];
+        let model = at.child("model");
+        let layers = model.child("layers");
+        let head_deviation = (config.hidden_size as f32).sqrt().recip();
+        Ok(Self {
+            embed_tokens: model.child("embed_tokens").parameter(
+                "weight",
+                matrix,
+                Init::Normal(0.06),
+            )?,
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| Block::load(&layers.child(layer), config))
+                .collect::<Result<_, _>>()?,
+            norm: RmsNorm::load(
+                &model.child("norm"),
+                config.hidden_size,
+                config.rms_norm_eps,
+            )?,
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| {
+                    at.child("lm_head")
+                        .parameter("weight", matrix, Init::Normal(head_deviation))
+                })
+                .transpose()?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration it was built with.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The rows of `ids`, `[T, D]`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        let table = self.embed_tokens.val();
+        let ids = ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
+        let count = ids.len();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &table.device());
+        table.select(0, ids)
+    }
+
+    /// Whole sequences `[B, T, D]` under `layout`: hidden states after the last norm, `[B, T, D]`.
+    pub fn forward(&self, embeds: Tensor<3>, layout: &Layout) -> Tensor<3> {
+        let mut x = embeds;
+        for layer in &self.layers {
+            x = layer.forward(x, layout);
+        }
+        self.norm.forward(x)
+    }
+
+    /// Hidden states `[.., D]` to logits `[.., V]`.
+    pub fn logits<const R: usize>(&self, hidden: Tensor<R>) -> Tensor<R> {
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        linear(hidden, head.val(), None)
+    }
+
+    /// Appends `embeds` `[1, T, D]` to what `cache` holds. Returns the logits of the last row,
+    /// `[V]`.
+    ///
+    /// # Panics
+    /// The cache has less room than T.
+    pub fn prefill(&self, embeds: Tensor<3>, cache: &mut KvCache) -> Tensor<1> {
+        let [batch, new, width] = embeds.dims();
+        assert_eq!(batch, 1, "the cache holds one sequence");
+        let past = cache.length;
+        assert!(
+            past + new <= cache.capacity,
+            "{past} + {new} tokens exceed the cache of {}",
+            cache.capacity
+        );
+        let positions = (past as u32..(past + new) as u32).collect::<Vec<_>>();
+        let device = embeds.device();
+        let layout = Layout {
+            rotary: Rotary::new(&[positions], &self.config, &device),
+            mask: (new > 1).then(|| {
+                let total = past + new;
+                mask_tensor(1, new, total, &device, |_, row, column| {
+                    column <= past + row
+                })
+            }),
+        };
+        let mut x = embeds;
+        for (layer, slot) in self.layers.iter().zip(&mut cache.layers) {
+            x = layer.append(x, &layout, slot, past);
+        }
+        cache.length = past + new;
+        let last = x.slice([0..1, new - 1..new, 0..width]);
+        let hidden = self.norm.forward(last);
+        self.logits(hidden).reshape([self.config.vocab_size])
+    }
+
+    /// Appends one token. Returns the logits that follow it, `[V]`.
+    ///
+    /// # Panics
+    /// The cache is full.
+    pub fn step(&self, id: u32, cache: &mut KvCache) -> Tensor<1> {
+        self.prefill(self.embed(&[id]).unsqueeze(), cache)
+    }
+}
+
+/// Who attends to whom, and where everybody stands.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    rotary: Rotary,
+    /// Added to scores: 0 or a large negative number, `[B or 1, 1, T, S]`.
+    mask: Option<Tensor<4>>,
+}
+
+impl Layout {
+    /// Positions 0.. and a causal mask for sequences of `length`.
+    pub fn causal(length: usize, config: &DecoderConfig, device: &Device) -> Self {
+        let positions = (0..length as u32).collect::<Vec<_>>();
+        Self::new(&[positions], config, device, |_, row, column| column <= row)
+    }
+
+    /// Any arrangement: `positions[b][t]`, one row for all sequences or one for each, all of one
+    /// length; `sees(b, t, s)` says whether row `t` attends to row `s`. Every row must see at
+    /// least one row.
+    pub fn new(
+        positions: &[Vec<u32>],
+        config: &DecoderConfig,
+        device: &Device,
+        sees: impl Fn(usize, usize, usize) -> bool,
+    ) -> Self {
+        let length = positions[0].len();
+        Self {
+            rotary: Rotary::new(positions, config, device),
+            mask: Some(mask_tensor(positions.len(), length, length, device, sees)),
+        }
+    }
+}
+
+fn mask_tensor(
+    batch: usize,
+    rows: usize,
+    columns: usize,
+    device: &Device,
+    sees: impl Fn(usize, usize, usize) -> bool,
+) -> Tensor<4> {
+    let mut values = Vec::with_capacity(batch * rows * columns);
+    for b in 0..batch {
+        for row in 0..rows {
+            values.extend((0..columns).map(
+                |column| {
+                    if sees(b, row, column) { 0.0 } else { -1e9_f32 }
+                },
+            ));
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [batch, 1, rows, columns]), device)
+}
+
+/// Rotary position embedding in its half-split form (arXiv 2104.09864; `rotate_half` in
+/// `transformers`): channel `i` pairs with channel `i + width / 2`.
+#[derive(Clone, Debug)]
+struct Rotary {
+    /// `[B or 1, 1, T, width / 2]`.
+    cosine: Tensor<4>,
+    sine: Tensor<4>,
+}
+
+impl Rotary {
+    fn new(positions: &[Vec<u32>], config: &DecoderConfig, device: &Device) -> Self {
+        let half = config.head_width() / 2;
+        let frequencies = (0..half)
+            .map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32)
+            .collect::<Vec<_>>();
+        let (batch, length) = (positions.len(), positions[0].len());
+        let (mut cosine, mut sine) = (Vec::new(), Vec::new());
+        for row in positions {
+            assert_eq!(row.len(), length, "sequences of one batch have one length");
+            for &position in row {
+                for frequency in &frequencies {
+                    let angle = f64::from(position as f32 * frequency);
+                    cosine.push(angle.cos() as f32);
+                    sine.push(angle.sin() as f32);
+                }
+            }
+        }
+        let shape = [batch, 1, length, half];
+        Self {
+            cosine: Tensor::from_data(TensorData::new(cosine, shape), device),
+            sine: Tensor::from_data(TensorData::new(sine, shape), device),
+        }
+    }
+
+    /// `[B, heads, T, width]`, turned.
+    fn turn(&self, x: Tensor<4>) -> Tensor<4> {
+        let width = x.dims()[3];
+        let first = x.clone().narrow(3, 0, width / 2);
+        let second = x.narrow(3, width / 2, width / 2);
+        let (cosine, sine) = (self.cosine.clone(), self.sine.clone());
+        Tensor::cat(
+            vec![
+                first.clone() * cosine.clone() - second.clone() * sine.clone(),
+                second * cosine + first * sine,
+            ],
+            3,
+        )
+    }
+}
+
+/// `x += Attention(norm(x)); x += Mlp(norm(x))`.
+#[derive(Module, Debug)]
+struct Block {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
+        let norm = |name| RmsNorm::load(&at.child(name), config.hidden_size, config.rms_norm_eps);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(&at.child("self_attn"), config)?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(&at.child("mlp"), config)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, layout: &Layout) -> Tensor<3> {
+        let (q, k, v) = self
+            .self_attn
+            .project(self.input_layernorm.forward(x.clone()), layout);
+        self.finish(x, self.self_attn.attend(q, k, v, layout))
+    }
+
+    fn append(&self, x: Tensor<3>, layout: &Layout, slot: &mut Slot, past: usize) -> Tensor<3> {
+        let (q, k, v) = self
+            .self_attn
+            .project(self.input_layernorm.forward(x.clone()), layout);
+        let (k, v) = slot.append(k, v, past);
+        self.finish(x, self.self_attn.attend(q, k, v, layout))
+    }
+
+    fn finish(&self, x: Tensor<3>, attended: Tensor<3>) -> Tensor<3> {
+        let x = x + attended;
+        let y = self.post_attention_layernorm.forward(x.clone());
+        x + self.mlp.forward(y)
+    }
+}
+
+/// The start of a layer that writes into the residual: deeper stacks begin more quietly.
+fn residual_init(inputs: usize, layers: usize) -> Init {
+    Init::Normal(((2 * inputs * layers) as f32).sqrt().recip())
+}
+
+/// Grouped-query attention (arXiv 2305.13245): key head `j` serves query heads `j*g .. j*g+g-1`.
+#[derive(Module, Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    width: usize,
+}
+
+impl Attention {
+    fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
+        let (heads, groups) = (config.num_attention_heads, config.num_key_value_heads);
+        let (width, hidden) = (config.head_width(), config.hidden_size);
+        assert_eq!(heads % groups, 0, "query heads divide into key heads");
+        let project =
+            |name, outputs| Linear::load(&at.child(name), hidden, outputs, config.qkv_bias);
+        let residual = residual_init(heads * width, config.num_hidden_layers);
+        Ok(Self {
+            q_proj: project("q_proj", heads * width)?,
+            k_proj: project("k_proj", groups * width)?,
+            v_proj: project("v_proj", groups * width)?,
+            o_proj: Linear::load_with(&at.child("o_proj"), heads * width, hidden, false, residual)?,
+            heads,
+            groups,
+            width,
+        })
+    }
+
+    /// `[B, T, D]` to turned queries `[B, heads, T, width]`, turned keys and values
+    /// `[B, groups, T, width]`.
+    fn project(&self, x: Tensor<3>, layout: &Layout) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let [batch, length, _] = x.dims();
+        let split = |y: Tensor<3>, heads| {
+            y.reshape([batch, length, heads, self.width])
+                .swap_dims(1, 2)
+        };
+        let q = split(self.q_proj.forward(x.clone()), self.heads);
+        let k = split(self.k_proj.forward(x.clone()), self.groups);
+        let v = split(self.v_proj.forward(x), self.groups);
+        (layout.rotary.turn(q), layout.rotary.turn(k), v)
+    }
+
+    /// Queries over S keys to `[B, T, D]`. The query heads of one key head lie side by side as
+    /// rows of one product, so keys and values are never repeated.
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, layout: &Layout) -> Tensor<3> {
+        let [batch, _, length, _] = q.dims();
+        let seen = k.dims()[2];
+        let (groups, share) = (self.groups, self.heads / self.groups);
+        let q = q.reshape([batch, groups, share * length, self.width]);
+        let scores = q.matmul(k.swap_dims(2, 3)) * (self.width as f64).sqrt().recip();
+        let weights = match &layout.mask {
+            Some(mask) => {
+                let scores = scores.reshape([batch, self.heads, length, seen]) + mask.clone();
+                softmax(scores, 3).reshape([batch, groups, share * length, seen])
+            }
+            None => softmax(scores, 3),
+        };
+        let mixed = weights
+            .matmul(v)
+            .reshape([batch, self.heads, length, self.width])
+            .swap_dims(1, 2)
+            .reshape([batch, length, self.heads * self.width]);
+        self.o_proj.forward(mixed)
+    }
+}
+
+/// `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let residual = residual_init(inner, config.num_hidden_layers);
+        Ok(Self {
+            gate_proj: Linear::load(&at.child("gate_proj"), hidden, inner, false)?,
+            up_proj: Linear::load(&at.child("up_proj"), hidden, inner, false)?,
+            down_proj: Linear::load_with(&at.child("down_proj"), inner, hidden, false, residual)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}
+
+/// Keys and values of one sequence, allocated once for `capacity` tokens.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<Slot>,
+    length: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Room for `capacity` tokens, empty.
+    pub fn new(config: &DecoderConfig, capacity: usize, device: &Device) -> Self {
+        let shape = [1, config.num_key_value_heads, capacity, config.head_width()];
+        let empty = || Some(Tensor::zeros(shape, device));
+        Self {
+            layers: (0..config.num_hidden_layers)
+                .map(|_| Slot {
+                    keys: empty(),
+                    values: empty(),
+                })
+                .collect(),
+            length: 0,
+            capacity,
+        }
+    }
+
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True when no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Tokens there is room for in all.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets everything after the first `length` tokens.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+/// Keys and values of one block, `[1, groups, capacity, width]`; taken out while they are written
+/// so that the write happens in place.
+#[derive(Debug)]
+struct Slot {
+    keys: Option<Tensor<4>>,
+    values: Option<Tensor<4>>,
+}
+
+impl Slot {
+    /// Writes after `past` tokens; returns all keys and all values so far.
+    fn append(&mut self, k: Tensor<4>, v: Tensor<4>, past: usize) -> (Tensor<4>, Tensor<4>) {
+        (
+            write(&mut self.keys, k, past),
+            write(&mut self.values, v, past),
+        )
+    }
+}
+
+fn write(held: &mut Option<Tensor<4>>, new: Tensor<4>, past: usize) -> Tensor<4> {
+    let [_, groups, count, width] = new.dims();
+    let tensor = held.take().expect("a slot is refilled after every write");
+    let tensor = tensor.slice_assign([0..1, 0..groups, past..past + count, 0..width], new);
+    let seen = tensor.clone().narrow(2, 0, past + count);
+    *held = Some(tensor);
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::ParameterSource;
+
+    struct Waves;
+
+    impl ParameterSource for Waves {
+        fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault> {
+            let count = shape.iter().product::<usize>();
+            Ok(match init {
+                Init::Ones => vec![1.0; count],
+                _ => (0..count)
+                    .map(|i| ((i * 7 + name.len() * 13) as f32 * 0.37).sin() * 0.3)
+                    .collect(),
+            })
+        }
+    }
+
+    fn tiny() -> (Decoder, Device) {
+        let device = Device::flex();
+        let config = DecoderConfig {
+            hidden_size: 24,
+            intermediate_size: 40,
+            num_hidden_layers: 2,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e4,
+            vocab_size: 31,
+            tie_word_embeddings: true,
+            qkv_bias: true,
+            head_dim: None,
+        };
+        let decoder = Decoder::load(&Loader::new(&Waves, &device), &config).unwrap();
+        (decoder, device)
+    }
+
+    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+        x.into_data().try_into_vec().unwrap()
+    }
+
+    fn assert_close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            assert!((a - b).abs() < 2e-5, "{i}: {a} {b}");
+        }
+    }
+
+    #[test]
+    fn cache_agrees_with_the_whole_sequence() {
+        let (decoder, device) = tiny();
+        let ids = [3, 1, 4, 1, 5, 9, 2, 6];
+        let embeds = decoder.embed(&ids).unsqueeze::<3>();
+        let layout = Layout::causal(ids.len(), decoder.config(), &device);
+        let whole = values(decoder.logits(decoder.forward(embeds, &layout)));
+        let row = |t: usize| &whole[t * 31..(t + 1) * 31];
+
+        let mut cache = KvCache::new(decoder.config(), 16, &device);
+        let first = decoder.prefill(decoder.embed(&ids[..3]).unsqueeze(), &mut cache);
+        assert_close(&values(first), row(2));
+        decoder.prefill(decoder.embed(&[7, 7, 7]).unsqueeze(), &mut cache);
+        cache.truncate(3);
+        let second = decoder.prefill(decoder.embed(&ids[3..6]).unsqueeze(), &mut cache);
+        assert_close(&values(second), row(5));
+        assert_close(&values(decoder.step(ids[6], &mut cache)), row(6));
+        assert_close(&values(decoder.step(ids[7], &mut cache)), row(7));
+        assert_eq!(cache.len(), 8);
+    }
+
+    /// Two continuations packed behind one prefix give what each gives alone.
+    #[test]
+    fn packed_dialogues_do_not_see_each_other() {
+        let (decoder, device) = tiny();
+        let (prefix, a, b) = ([3, 1, 4], [1, 5], [9, 2, 6]);
+        let alone = |tail: &[u32]| {
+            let ids = [&prefix[..], tail].concat();
+            let layout = Layout::causal(ids.len(), decoder.config(), &device);
+            let hidden = decoder.forward(decoder.embed(&ids).unsqueeze(), &layout);
+            values(hidden)[prefix.len() * 24..].to_vec()
+        };
+        let ids = [&prefix[..], &a, &b].concat();
+        let segment = [0, 0, 0, 1, 1, 2, 2, 2];
+        let positions = vec![vec![0, 1, 2, 3, 4, 3, 4, 5]];
+        let layout = Layout::new(&positions, decoder.config(), &device, |_, t, s| {
+            s <= t && (segment[s] == 0 || segment[s] == segment[t])
+        });
+        let packed = values(decoder.forward(decoder.embed(&ids).unsqueeze(), &layout));
+        assert_close(&packed[3 * 24..5 * 24], &alone(&a));
+        assert_close(&packed[5 * 24..], &alone(&b));
+    }
+}
