@@ -43,3 +43,125 @@ impl BoxXyxy {
         inter / (self.area() + other.area() - inter)
     }
 }
+
+/// A box of UPN and its score.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Original picture pixels; may hang over the edge.
+    #[serde(rename = "box")]
+    pub bbox: BoxXyxy,
+    /// Sigmoid of the logit, 0 to 1.
+    pub score: f32,
+}
+
+/// Greedy non-maximum suppression without classes (`torchvision.ops.nms`). `boxes` are best first;
+/// returns the indices kept, ascending. A box goes when its overlap with a kept earlier one is
+/// above `threshold`: the overlap is f32 and the threshold f64, so f32 0.3 is above 0.3. An overlap
+/// of 0/0 is not above anything.
+pub fn nms(boxes: &[BoxXyxy], threshold: f64) -> Vec<usize> {
+    let mut kept: Vec<usize> = Vec::new();
+    for (index, candidate) in boxes.iter().enumerate() {
+        if kept
+            .iter()
+            .all(|&earlier| !above(boxes[earlier].iou(candidate), threshold))
+        {
+            kept.push(index);
+        }
+    }
+    kept
+}
+
+fn above(overlap: f32, threshold: f64) -> bool {
+    f64::from(overlap) > threshold
+}
+
+/// What [`filter`] lets through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Indices into the proposals, best first.
+    pub kept: Vec<usize>,
+    /// How many more passed both thresholds but not the cap.
+    pub left_out: usize,
+}
+
+/// The proposals with at least `min_score` that survive [`nms`] (no suppression where `threshold`
+/// is 0 or less), at most `cap` of them, best first; equal scores keep their order (`upn.md` 9).
+pub fn filter(proposals: &[Proposal], min_score: f32, threshold: f64, cap: usize) -> Filtered {
+    let mut order: Vec<usize> = (0..proposals.len())
+        .filter(|&index| proposals[index].score >= min_score)
+        .collect();
+    order.sort_by(|&a, &b| proposals[b].score.total_cmp(&proposals[a].score));
+    if threshold > 0.0 {
+        let boxes: Vec<BoxXyxy> = order.iter().map(|&index| proposals[index].bbox).collect();
+        order = nms(&boxes, threshold)
+            .into_iter()
+            .map(|position| order[position])
+            .collect();
+    }
+    let left_out = order.len().saturating_sub(cap);
+    order.truncate(cap);
+    Filtered {
+        kept: order,
+        left_out,
+    }
+}
+
+/// The output of UPN as proposals on a picture of `width` x `height` pixels, best first; equal
+/// scores keep their order (`upn.md` 9, steps 1 to 3). `boxes` are centre x, centre y, width and
+/// height as shares of the picture; `logits` are before the sigmoid. Nothing is clipped.
+pub fn proposals(boxes: &[[f32; 4]], logits: &[f32], width: u32, height: u32) -> Vec<Proposal> {
+    assert_eq!(boxes.len(), logits.len(), "proposals: one logit per box");
+    let (width, height) = (width as f32, height as f32);
+    let mut proposals: Vec<Proposal> = boxes
+        .iter()
+        .zip(logits)
+        .map(|(&[cx, cy, w, h], &logit)| {
+            let (x1, y1) = (cx - w / 2.0, cy - h / 2.0);
+            Proposal {
+                bbox: BoxXyxy {
+                    x1: x1 * width,
+                    y1: y1 * height,
+                    x2: (x1 + w) * width,
+                    y2: (y1 + h) * height,
+                },
+                score: 1.0 / (1.0 + (-logit).exp()),
+            }
+        })
+        .collect();
+    proposals.sort_by(|a, b| b.score.total_cmp(&a.score));
+    proposals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(x1: f32, score: f32) -> Proposal {
+        Proposal {
+            bbox: [x1, 0.0, x1 + 10.0, 10.0].into(),
+            score,
+        }
+    }
+
+    #[test]
+    fn filter_sorts_suppresses_and_caps() {
+        let given = [
+            proposal(0.0, 0.5),
+            proposal(100.0, 0.9),
+            proposal(1.0, 0.8),
+            proposal(200.0, 0.29),
+            proposal(300.0, 0.5),
+        ];
+        let all = filter(&given, 0.3, 0.5, 100);
+        assert_eq!((all.kept, all.left_out), (vec![1, 2, 4], 0));
+        let off = filter(&given, 0.3, -1.0, 3);
+        assert_eq!((off.kept, off.left_out), (vec![1, 2, 0], 1));
+        assert_eq!(filter(&[], 0.3, 0.8, 100), Filtered::default());
+    }
+
+    #[test]
+    fn boxes_without_area_never_suppress() {
+        let point = BoxXyxy::from([5.0, 5.0, 5.0, 5.0]);
+        assert_eq!(nms(&[point, point], 0.1), [0, 1]);
+    }
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::geometry::BoxXyxy;
+pub use crate::geometry::Proposal;
 use crate::image::Pixels;
 use crate::progress::Progress;
 use crate::text::grammar::Span;
@@ -124,16 +125,6 @@ pub enum Event {
         /// What failed.
         fault: Fault,
     },
-}
-
-/// A box of UPN and its score.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Proposal {
-    /// Original picture pixels; may hang over the edge.
-    #[serde(rename = "box")]
-    pub bbox: BoxXyxy,
-    /// Sigmoid of the logit, 0 to 1.
-    pub score: f32,
 }
 
 /// Milliseconds of a look.

@@ -1,5 +1,7 @@
 //! Pictures as data: 8-bit pixels, resampling and the preprocessing recipes.
 
+pub mod resize;
+
 use serde::{Deserialize, Serialize};
 
 /// An 8-bit RGB picture, row-major, EXIF rotation already applied.
