@@ -70,7 +70,7 @@ impl<'a> Loader<'a> {
         &self.device
     }
 
-    /// The parameter `name` below this place.
+    /// The parameter `name` below this place; it asks for a gradient on an autodiff device.
     ///
     /// # Errors
     /// The source's: missing or misshapen, by full name.
@@ -83,7 +83,7 @@ impl<'a> Loader<'a> {
         let full_name = self.full_name(name);
         let values = self.source.parameter(&full_name, &shape, &init)?;
         let tensor = Tensor::from_data(TensorData::new(values, shape), &self.device);
-        Ok(Param::initialized(parameter_id(&full_name), tensor))
+        Ok(Param::initialized(parameter_id(&full_name), tensor).set_require_grad(true))
     }
 
     fn full_name(&self, name: impl Display) -> String {
