@@ -21,7 +21,9 @@ pub struct PictureId(pub u32);
 pub struct TurnId(pub u32);
 
 /// The two granularities of UPN (`upn.md`, introduction).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Granularity {
     /// Parts too.

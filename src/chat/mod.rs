@@ -1,1 +1,8 @@
-//! To be written.
+//! The conversation as plain state machines: an input goes in, the state changes, requests for
+//! the engine come out. Knows no browser, no worker and no clock.
+
+pub mod answer;
+pub mod candidates;
+pub mod conversation;
+pub mod drawing;
+pub mod overlay;

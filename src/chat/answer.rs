@@ -1,0 +1,186 @@
+//! What an answer's spans mean on the page: phrases with their boxes and colours, and whether
+//! the answer is a list of detections.
+
+use crate::text::grammar::Span;
+
+/// Number of hues in the palette (Okabe-Ito without black).
+pub const HUES: usize = 7;
+
+/// A piece of an answer as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Plain words.
+    Words(String),
+    /// Words that name boxes.
+    Phrase(Phrase),
+}
+
+/// Words that name boxes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phrase {
+    /// The words; `[K]` where the model named a box without words.
+    pub text: String,
+    /// Numbers of the boxes named, without repeats, in the model's order.
+    pub objects: Vec<u32>,
+    /// How many indices lay beyond the boxes given.
+    pub missing: usize,
+    /// Rank of the words among the answer's distinct phrases; decides colour and dash.
+    pub rank: usize,
+}
+
+impl Phrase {
+    /// Place in the palette.
+    pub fn hue(&self) -> usize {
+        self.rank % HUES
+    }
+
+    /// Dash style: 0 solid, then dashed, dotted, …
+    pub fn dash(&self) -> usize {
+        self.rank / HUES % 3
+    }
+}
+
+/// The pieces of an answer over `boxes` boxes.
+pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
+    let mut known: Vec<String> = Vec::new();
+    spans
+        .iter()
+        .map(|span| {
+            if span.objects.is_empty() {
+                return Piece::Words(span.text.clone());
+            }
+            let mut objects: Vec<u32> = Vec::new();
+            for &object in &span.objects {
+                if (object as usize) < boxes && !objects.contains(&object) {
+                    objects.push(object);
+                }
+            }
+            let missing = span
+                .objects
+                .iter()
+                .filter(|&&o| o as usize >= boxes)
+                .count();
+            let text = match span.text.trim() {
+                "" => span.objects.iter().map(|o| format!("[{o}]")).collect(),
+                _ => span.text.clone(),
+            };
+            let key = text.trim().to_lowercase();
+            let rank = known.iter().position(|k| *k == key).unwrap_or_else(|| {
+                known.push(key);
+                known.len() - 1
+            });
+            Piece::Phrase(Phrase {
+                text,
+                objects,
+                missing,
+                rank,
+            })
+        })
+        .collect()
+}
+
+/// True when the answer is nothing but phrases with boxes (`chatrex.md` 9.1, detection), which
+/// reads better as a list than as a sentence.
+pub fn is_list(pieces: &[Piece]) -> bool {
+    let mut phrases = 0;
+    let only = pieces.iter().all(|piece| match piece {
+        Piece::Words(words) => words
+            .chars()
+            .all(|c| c.is_whitespace() || c == ';' || c == ','),
+        Piece::Phrase(_) => {
+            phrases += 1;
+            true
+        }
+    });
+    only && phrases > 0
+}
+
+/// The answer as plain text with `[K]` marks behind each phrase.
+pub fn plain(pieces: &[Piece]) -> String {
+    let mut out = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Words(words) => out.push_str(words),
+            Piece::Phrase(phrase) => {
+                out.push_str(&phrase.text);
+                if !phrase.text.starts_with('[') {
+                    for object in &phrase.objects {
+                        out.push_str(&format!(" [{object}]"));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(text: &str, objects: &[u32]) -> Span {
+        Span {
+            text: text.to_owned(),
+            objects: objects.to_vec(),
+        }
+    }
+
+    #[test]
+    fn repeated_phrases_share_a_rank_and_wrong_indices_are_counted() {
+        let spans = [
+            span("a ", &[]),
+            span("red car", &[3, 3, 12]),
+            span(" by ", &[]),
+            span("tree", &[1]),
+            span("Red car ", &[2]),
+            span("", &[0]),
+        ];
+        let found: Vec<_> = pieces(&spans, 10)
+            .into_iter()
+            .filter_map(|piece| match piece {
+                Piece::Phrase(p) => Some((p.text, p.objects, p.missing, p.rank)),
+                Piece::Words(_) => None,
+            })
+            .collect();
+        let expected = [
+            ("red car", vec![3], 1, 0),
+            ("tree", vec![1], 0, 1),
+            ("Red car ", vec![2], 0, 0),
+            ("[0]", vec![0], 0, 2),
+        ];
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(text, objects, missing, rank)| (text.to_owned(), objects, missing, rank))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn lists_are_told_from_sentences() {
+        let cases: [(&[Span], bool); 4] = [
+            (
+                &[span("cat", &[1]), span("\n", &[]), span("dog", &[2])],
+                true,
+            ),
+            (
+                &[span("cat", &[1]), span(" and ", &[]), span("dog", &[2])],
+                false,
+            ),
+            (&[span("There is no such thing in this image", &[])], false),
+            (&[], false),
+        ];
+        for (spans, expected) in cases {
+            assert_eq!(is_list(&pieces(spans, 9)), expected, "{spans:?}");
+        }
+    }
+
+    #[test]
+    fn plain_text_keeps_the_numbers() {
+        let spans = [
+            span("two cats", &[1, 4]),
+            span(" near ", &[]),
+            span("", &[0]),
+        ];
+        assert_eq!(plain(&pieces(&spans, 9)), "two cats [1] [4] near [0]");
+    }
+}

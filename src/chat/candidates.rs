@@ -1,0 +1,241 @@
+//! The boxes a question may point at: proposals after the two filters, then the person's own.
+
+use std::collections::BTreeMap;
+
+use crate::geometry::BoxXyxy;
+use crate::protocol::{Granularity, Proposal};
+
+/// The most boxes one question can carry: the tokenizer has this many `<objK>` tokens
+/// (`chatrex.md` 2.2).
+pub const MAX_BOXES: usize = 100;
+
+/// Names a box of one picture for good, whatever the filters do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BoxId {
+    /// A proposal: its rank among all proposals of that granularity.
+    Found(Granularity, u32),
+    /// The person's own box, in order of drawing.
+    Own(u32),
+}
+
+/// The two live filters of the page.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filter {
+    /// Proposals below this score are left out, 0 to 1.
+    pub score: f32,
+    /// Of two proposals that overlap by more than this IoU the weaker is left out; 1 keeps all.
+    pub nms: f32,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            score: 0.3,
+            nms: 0.8,
+        }
+    }
+}
+
+/// One box a question may point at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its permanent name.
+    pub id: BoxId,
+    /// Original picture pixels.
+    pub bbox: BoxXyxy,
+    /// The proposal's score; none for the person's own boxes.
+    pub score: Option<f32>,
+}
+
+/// The boxes of one question in the order the model numbers them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidates {
+    /// At most [`MAX_BOXES`]; the place in this list is the number in `<objK>`.
+    pub boxes: Vec<Candidate>,
+    /// Proposals that passed the filters but found no place.
+    pub left_out: usize,
+}
+
+impl Candidates {
+    /// Filters `proposals` (best first), keeps the best that fit and appends `own`.
+    pub fn choose(
+        proposals: &[Proposal],
+        granularity: Granularity,
+        own: &BTreeMap<u32, BoxXyxy>,
+        filter: Filter,
+    ) -> Self {
+        let mut kept = keep(proposals, filter);
+        let room = MAX_BOXES.saturating_sub(own.len());
+        let left_out = kept.len().saturating_sub(room);
+        kept.truncate(room);
+        let found = kept.into_iter().map(|rank| Candidate {
+            id: BoxId::Found(granularity, rank as u32),
+            bbox: proposals[rank].bbox,
+            score: Some(proposals[rank].score),
+        });
+        let own = own.iter().map(|(&number, &bbox)| Candidate {
+            id: BoxId::Own(number),
+            bbox,
+            score: None,
+        });
+        Self {
+            boxes: found.chain(own).take(MAX_BOXES).collect(),
+            left_out,
+        }
+    }
+
+    /// The number of a box in this set.
+    pub fn number(&self, id: BoxId) -> Option<u32> {
+        let place = self.boxes.iter().position(|b| b.id == id)?;
+        Some(place as u32)
+    }
+
+    /// The box with a number.
+    pub fn get(&self, number: u32) -> Option<&Candidate> {
+        self.boxes.get(number as usize)
+    }
+}
+
+/// Ranks of the proposals that pass both filters, best first.
+fn keep(proposals: &[Proposal], filter: Filter) -> Vec<usize> {
+    let mut kept: Vec<usize> = Vec::new();
+    for (rank, proposal) in proposals.iter().enumerate() {
+        let hidden = filter.nms < 1.0
+            && kept
+                .iter()
+                .any(|&better| proposals[better].bbox.iou(&proposal.bbox) > filter.nms);
+        if proposal.score >= filter.score && !hidden {
+            kept.push(rank);
+        }
+    }
+    kept
+}
+
+/// Rewrites the `[K]` marks of a question being written, so that each still means the same box
+/// when the set changes. A mark whose box is gone becomes `[?]`.
+pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> String {
+    replace_marks(question, |number| {
+        let now = before.get(number).and_then(|b| after.number(b.id));
+        match (now, before.get(number)) {
+            (Some(now), _) => format!("[{now}]"),
+            (None, Some(_)) => "[?]".to_owned(),
+            (None, None) => format!("[{number}]"),
+        }
+    })
+}
+
+/// Turns the `[K]` marks of a question into the `<objK>` the model reads; marks beyond the
+/// boxes stay words.
+pub fn cite(question: &str, candidates: &Candidates) -> String {
+    replace_marks(question, |number| match candidates.get(number) {
+        Some(_) => format!("<obj{number}>"),
+        None => format!("[{number}]"),
+    })
+}
+
+fn replace_marks(question: &str, mut with: impl FnMut(u32) -> String) -> String {
+    let mut out = String::with_capacity(question.len());
+    let mut rest = question;
+    while let Some(open) = rest.find('[') {
+        out.push_str(&rest[..open]);
+        let inside = &rest[open + 1..];
+        let digits = inside.bytes().take_while(u8::is_ascii_digit).count();
+        match inside[..digits].parse() {
+            Ok(number) if inside[digits..].starts_with(']') => {
+                out.push_str(&with(number));
+                rest = &inside[digits + 1..];
+            }
+            _ => {
+                out.push('[');
+                rest = inside;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(bbox: [f32; 4], score: f32) -> Proposal {
+        Proposal {
+            bbox: bbox.into(),
+            score,
+        }
+    }
+
+    fn numbers(set: &Candidates) -> Vec<BoxId> {
+        set.boxes.iter().map(|b| b.id).collect()
+    }
+
+    const A: BoxId = BoxId::Found(Granularity::Coarse, 0);
+    const B: BoxId = BoxId::Found(Granularity::Coarse, 1);
+    const C: BoxId = BoxId::Found(Granularity::Coarse, 2);
+
+    fn three() -> Vec<Proposal> {
+        vec![
+            proposal([0., 0., 10., 10.], 0.9),
+            proposal([0., 0., 10., 9.], 0.8),
+            proposal([20., 20., 30., 30.], 0.4),
+        ]
+    }
+
+    #[test]
+    fn filters_by_score_and_overlap_and_appends_own() {
+        let own = BTreeMap::from([(4, [1., 1., 2., 2.].into())]);
+        let cases = [
+            (0.3, 0.8, vec![A, C, BoxId::Own(4)]),
+            (0.3, 0.95, vec![A, B, C, BoxId::Own(4)]),
+            (0.3, 1.0, vec![A, B, C, BoxId::Own(4)]),
+            (0.5, 0.8, vec![A, BoxId::Own(4)]),
+            (1.0, 0.8, vec![BoxId::Own(4)]),
+        ];
+        for (score, nms, expected) in cases {
+            let set =
+                Candidates::choose(&three(), Granularity::Coarse, &own, Filter { score, nms });
+            assert_eq!(numbers(&set), expected, "score {score}, nms {nms}");
+            assert_eq!(set.left_out, 0);
+        }
+    }
+
+    #[test]
+    fn keeps_the_best_hundred_and_always_the_own_boxes() {
+        let many: Vec<_> = (0..130)
+            .map(|i| {
+                let x = i as f32 * 10.0;
+                proposal([x, 0., x + 5., 5.], 0.9 - i as f32 * 0.001)
+            })
+            .collect();
+        let own = BTreeMap::from([(0, [0., 0., 2., 2.].into()), (1, [0., 0., 3., 3.].into())]);
+        let set = Candidates::choose(&many, Granularity::Fine, &own, Filter::default());
+        assert_eq!(set.boxes.len(), MAX_BOXES);
+        assert_eq!(set.left_out, 32);
+        assert_eq!(set.boxes[98].id, BoxId::Own(0));
+        assert_eq!(set.boxes[97].id, BoxId::Found(Granularity::Fine, 97));
+    }
+
+    #[test]
+    fn marks_follow_their_boxes_and_become_tags() {
+        let own = BTreeMap::new();
+        let wide = Filter {
+            score: 0.3,
+            nms: 1.0,
+        };
+        let before = Candidates::choose(&three(), Granularity::Coarse, &own, wide);
+        let after = Candidates::choose(&three(), Granularity::Coarse, &own, Filter::default());
+        let cases = [
+            ("what is [2]?", "what is [1]?"),
+            ("[0] or [1]", "[0] or [?]"),
+            ("[7] [x] [ [2", "[7] [x] [ [2"),
+        ];
+        for (question, expected) in cases {
+            assert_eq!(renumber(question, &before, &after), expected);
+        }
+        assert_eq!(
+            cite("is [1] left of [9]? [a", &after),
+            "is <obj1> left of [9]? [a"
+        );
+    }
+}
