@@ -6,6 +6,7 @@
 //! operations and run on every device; the few spots with a kernel of our own ask
 //! [`kernel`](crate::kernel), which picks the kernel or its reference.
 
+pub mod chatrex;
 pub mod clip_vit;
 pub mod convnext;
 pub mod decoder;

@@ -1,0 +1,286 @@
+//! The ChatRex family (ChatRex, arXiv 2411.18363; RexSeek, arXiv 2503.08507): two towers look at
+//! the picture, every box becomes one vector, and a language model reads both and answers with the
+//! boxes' indices (`chatrex.md` 1 to 7).
+//!
+//! A picture is looked at once; any number of boxes and questions may follow. Preparing pixels,
+//! words and answers is not done here.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::geometry::BoxXyxy;
+use crate::model::clip_vit::{ClipVit, ClipVitConfig};
+use crate::model::convnext::{ConvNext, ConvNextConfig};
+use crate::model::decoder::{Decoder, DecoderConfig};
+use crate::model::projector::Projector;
+use crate::model::roi_encoder;
+use crate::nn::Loader;
+
+/// Stands for all picture tokens in a list of token ids.
+pub const IMAGE_SLOT: i64 = -200;
+
+/// Stands for the next box's feature in a list of token ids.
+pub const OBJECT_SLOT: i64 = -300;
+
+/// Sizes of a member of the family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChatRexConfig {
+    /// The language model.
+    pub llm: DecoderConfig,
+    /// The low-resolution tower.
+    pub clip: ClipVitConfig,
+    /// The high-resolution tower.
+    pub convnext: ConvNextConfig,
+    /// Side of the low-resolution picture in pixels.
+    pub image_low: usize,
+    /// Side of the high-resolution picture in pixels; boxes are in its pixels.
+    pub image_aux: usize,
+    /// Round box coordinates to half precision first, as RexSeek's scripts do.
+    #[serde(default)]
+    pub boxes_f16: bool,
+}
+
+impl ChatRexConfig {
+    /// RexSeek-3B on Qwen2.5-3B.
+    pub fn rexseek_3b() -> Self {
+        Self {
+            llm: DecoderConfig {
+                hidden_size: 2048,
+                intermediate_size: 11008,
+                num_hidden_layers: 36,
+                num_attention_heads: 16,
+                num_key_value_heads: 2,
+                rms_norm_eps: 1e-6,
+                rope_theta: 1e6,
+                vocab_size: 151_769,
+                tie_word_embeddings: true,
+                qkv_bias: true,
+                head_dim: None,
+            },
+            clip: ClipVitConfig::large_336(),
+            convnext: ConvNextConfig::large(),
+            image_low: 336,
+            image_aux: 768,
+            boxes_f16: true,
+        }
+    }
+
+    /// Our own small member, for a vocabulary of `vocab_size` tokens: two towers, four levels and
+    /// grouped heads like the large ones, small enough to train on two processor cores.
+    pub fn nano(vocab_size: usize) -> Self {
+        Self {
+            llm: DecoderConfig {
+                hidden_size: 128,
+                intermediate_size: 384,
+                num_hidden_layers: 5,
+                num_attention_heads: 6,
+                num_key_value_heads: 2,
+                rms_norm_eps: 1e-6,
+                rope_theta: 1e4,
+                vocab_size,
+                tie_word_embeddings: true,
+                qkv_bias: true,
+                head_dim: Some(32),
+            },
+            clip: ClipVitConfig {
+                hidden_size: 64,
+                intermediate_size: 192,
+                num_hidden_layers: 3,
+                num_attention_heads: 4,
+                image_size: 84,
+                patch_size: 14,
+                num_channels: 3,
+                layer_norm_eps: 1e-5,
+                select_layer: -2,
+            },
+            convnext: ConvNextConfig {
+                depths: vec![1, 1, 3, 1],
+                dims: vec![24, 48, 96, 152],
+                kernel: 7,
+                patch_size: 4,
+                ln_eps: 1e-6,
+            },
+            image_low: 84,
+            image_aux: 192,
+            boxes_f16: false,
+        }
+    }
+
+    /// Channels of a visual token: both towers side by side.
+    pub fn visual_width(&self) -> usize {
+        let coarsest = self.convnext.dims.last().expect("ConvNeXt has stages");
+        self.clip.hidden_size + coarsest
+    }
+
+    /// Channels of a box's feature: every level of the high-resolution tower.
+    pub fn object_width(&self) -> usize {
+        self.convnext.dims.iter().sum()
+    }
+
+    /// Visual tokens of a picture.
+    pub fn visual_tokens(&self) -> usize {
+        self.clip.grid() * self.clip.grid()
+    }
+}
+
+/// The whole model.
+#[derive(Module, Debug)]
+pub struct ChatRex {
+    /// The language model.
+    pub llm: Decoder,
+    vision_tower: ClipVit,
+    vision_tower_aux: ConvNext,
+    mm_projector: Projector,
+    mm_object_projector: Projector,
+    #[module(skip)]
+    config: ChatRexConfig,
+}
+
+/// A picture, looked at.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Visual tokens in the language model's width, `[B, P, D]`.
+    pub image: Tensor<3>,
+    /// The high-resolution tower's levels, finest first, `[B, C_l, h_l, w_l]`.
+    pub pyramid: Vec<Tensor<4>>,
+}
+
+impl ChatRex {
+    /// Reads all parts by the checkpoint's names.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &ChatRexConfig) -> Result<Self, Fault> {
+        let width = config.llm.hidden_size;
+        Ok(Self {
+            llm: Decoder::load(at, &config.llm)?,
+            vision_tower: ClipVit::load(
+                &at.child("vision_tower.vision_tower.vision_model"),
+                &config.clip,
+            )?,
+            vision_tower_aux: ConvNext::load(&at.child("vision_tower_aux"), &config.convnext)?,
+            mm_projector: Projector::load(&at.child("mm_projector"), config.visual_width(), width)?,
+            mm_object_projector: Projector::load(
+                &at.child("mm_object_projector"),
+                config.object_width(),
+                width,
+            )?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration it was built with.
+    pub fn config(&self) -> &ChatRexConfig {
+        &self.config
+    }
+
+    /// Looks at pictures: normalised pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
+    pub fn see(&self, low: Tensor<4>, high: Tensor<4>) -> Seen {
+        let (visual, pyramid) = self.towers(low, high);
+        Seen {
+            image: self.project_visual(visual),
+            pyramid,
+        }
+    }
+
+    /// The towers alone: visual tokens before their projector, `[B, P, clip + coarsest level]`,
+    /// and the levels.
+    ///
+    /// # Panics
+    /// The grids of the two towers differ.
+    pub fn towers(&self, low: Tensor<4>, high: Tensor<4>) -> (Tensor<3>, Vec<Tensor<4>>) {
+        let clip = self.vision_tower.forward(low); // [B, P, clip]
+        let pyramid = self.vision_tower_aux.forward(high);
+        let coarsest = pyramid.last().expect("ConvNeXt has stages").clone();
+        let [batch, channels, rows, columns] = coarsest.dims();
+        assert_eq!(clip.dims()[1], rows * columns, "the towers' grids agree");
+        let coarsest = coarsest
+            .permute([0, 2, 3, 1])
+            .reshape([batch, rows * columns, channels]);
+        (Tensor::cat(vec![clip, coarsest], 2), pyramid)
+    }
+
+    /// Visual tokens `[B, P, clip + coarsest level]` to `[B, P, D]`.
+    pub fn project_visual(&self, visual: Tensor<3>) -> Tensor<3> {
+        self.mm_projector.forward(visual)
+    }
+
+    /// Box features before their projector, `[B, N, object width]`: one list of boxes per picture,
+    /// in pixels of the padded high-resolution picture. N is the longest list; rows beyond a
+    /// picture's own boxes are zero.
+    pub fn box_features(&self, pyramid: &[Tensor<4>], boxes: &[Vec<BoxXyxy>]) -> Tensor<3> {
+        let side = [self.config.image_aux; 2];
+        if !self.config.boxes_f16 {
+            return roi_encoder::encode_batch(pyramid, boxes, side);
+        }
+        let rounded = boxes
+            .iter()
+            .map(|boxes| boxes.iter().map(round_to_half).collect())
+            .collect::<Vec<Vec<_>>>();
+        roi_encoder::encode_batch(pyramid, &rounded, side)
+    }
+
+    /// Box features `[B, N, object width]` to `[B, N, D]`.
+    pub fn project_objects(&self, features: Tensor<3>) -> Tensor<3> {
+        self.mm_object_projector.forward(features)
+    }
+
+    /// The boxes of one picture as the language model sees them, `[N, D]`; at least one box.
+    pub fn objects(&self, seen: &Seen, boxes: &[BoxXyxy]) -> Tensor<2> {
+        let features = self.box_features(&seen.pyramid, &[boxes.to_vec()]);
+        self.project_objects(features).squeeze_dim(0)
+    }
+
+    /// Token ids with slots to what the language model reads, `[1, T, D]`: [`IMAGE_SLOT`] becomes
+    /// all visual tokens, the k-th [`OBJECT_SLOT`] row k of `objects` `[N, D]`.
+    ///
+    /// # Panics
+    /// A slot without a picture or without a box, or an id outside the vocabulary.
+    pub fn splice(
+        &self,
+        ids: &[i64],
+        seen: Option<&Seen>,
+        objects: Option<&Tensor<2>>,
+    ) -> Tensor<3> {
+        let mut pieces = Vec::new();
+        let mut words = Vec::new();
+        let mut next_object = 0;
+        for &id in ids {
+            if id >= 0 {
+                words.push(u32::try_from(id).expect("ids fit 32 bits"));
+                continue;
+            }
+            if !words.is_empty() {
+                pieces.push(self.llm.embed(&std::mem::take(&mut words)));
+            }
+            match id {
+                IMAGE_SLOT => {
+                    let seen = seen.expect("an image slot needs a picture");
+                    pieces.push(seen.image.clone().squeeze_dim(0));
+                }
+                OBJECT_SLOT => {
+                    let objects = objects.expect("an object slot needs boxes");
+                    pieces.push(objects.clone().narrow(0, next_object, 1));
+                    next_object += 1;
+                }
+                _ => panic!("token id {id} is neither a word nor a slot"),
+            }
+        }
+        if !words.is_empty() {
+            pieces.push(self.llm.embed(&words));
+        }
+        Tensor::cat(pieces, 0).unsqueeze()
+    }
+}
+
+fn round_to_half(b: &BoxXyxy) -> BoxXyxy {
+    let round = |v: f32| half::f16::from_f32(v).to_f32();
+    BoxXyxy {
+        x1: round(b.x1),
+        y1: round(b.y1),
+        x2: round(b.x2),
+        y2: round(b.y2),
+    }
+}
