@@ -1,8 +1,14 @@
 //! Pictures as data: 8-bit pixels, resampling and the preprocessing recipes.
 
+#[cfg(feature = "native")]
+pub mod decode;
+pub mod jpeg;
+pub mod prepare;
 pub mod resize;
 
 use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, FaultKind};
 
 /// An 8-bit RGB picture, row-major, EXIF rotation already applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,4 +20,112 @@ pub struct Pixels {
     /// `height * width * 3` bytes. Travels beside the message in the page, hence not in the JSON.
     #[serde(skip)]
     pub rgb: Vec<u8>,
+}
+
+impl Pixels {
+    /// More pixels than this are refused.
+    pub const LIMIT: u64 = 64_000_000;
+
+    /// A picture of `height * width * 3` bytes, three per pixel.
+    ///
+    /// # Errors
+    /// No pixels, more than [`Pixels::LIMIT`], or another number of bytes.
+    pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self, Fault> {
+        let pixels = Self { width, height, rgb };
+        pixels.check()?;
+        Ok(pixels)
+    }
+
+    /// A picture from `height * width * 4` bytes, three colours and an opacity per pixel, laid on
+    /// white.
+    ///
+    /// # Errors
+    /// As for [`Pixels::new`].
+    pub fn from_rgba(width: u32, height: u32, rgba: &[u8]) -> Result<Self, Fault> {
+        check_size(width, height)?;
+        check_bytes(width, height, 4, rgba.len())?;
+        let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
+        for &[r, g, b, opacity] in rgba.as_chunks::<4>().0 {
+            rgb.extend([r, g, b].map(|value| on_white(value, opacity)));
+        }
+        Self::new(width, height, rgb)
+    }
+
+    /// Checks a picture that came from elsewhere.
+    ///
+    /// # Errors
+    /// No pixels, more than [`Pixels::LIMIT`], or another number of bytes.
+    pub fn check(&self) -> Result<(), Fault> {
+        check_size(self.width, self.height)?;
+        check_bytes(self.width, self.height, 3, self.rgb.len())
+    }
+}
+
+/// Checks the size of a picture, before anything is allocated for it.
+///
+/// # Errors
+/// No pixels, or more than [`Pixels::LIMIT`].
+pub fn check_size(width: u32, height: u32) -> Result<(), Fault> {
+    let count = u64::from(width) * u64::from(height);
+    if count == 0 {
+        return Err(fault(
+            format!("{width} x {height} pixels, so there is nothing to see"),
+            "Choose another picture",
+        ));
+    }
+    if count > Pixels::LIMIT {
+        return Err(fault(
+            format!(
+                "{width} x {height} pixels ({:.0} megapixels), the limit is {} megapixels",
+                count as f64 / 1e6,
+                Pixels::LIMIT / 1_000_000
+            ),
+            "Make it smaller and try again",
+        ));
+    }
+    Ok(())
+}
+
+fn check_bytes(width: u32, height: u32, per_pixel: u64, bytes: usize) -> Result<(), Fault> {
+    let expected = u64::from(width) * u64::from(height) * per_pixel;
+    if bytes as u64 == expected {
+        return Ok(());
+    }
+    Err(fault(
+        format!("{bytes} bytes for {width} x {height} pixels, expected {expected}"),
+        "",
+    ))
+}
+
+/// `value * opacity + 255 * (1 - opacity)`, rounded to the nearest.
+fn on_white(value: u8, opacity: u8) -> u8 {
+    let (value, opacity) = (u32::from(value), u32::from(opacity));
+    ((value * opacity + 255 * (255 - opacity) + 127) / 255) as u8
+}
+
+fn fault(what: String, advice: &str) -> Fault {
+    Fault::new(FaultKind::Picture, "picture", what, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked() {
+        assert!(Pixels::new(1, 1, vec![0; 3]).is_ok());
+        assert!(Pixels::new(20_000, 10, vec![0; 600_000]).is_ok());
+        assert!(Pixels::new(0, 7, vec![]).is_err());
+        assert!(Pixels::new(2, 2, vec![0; 11]).is_err());
+        let huge = Pixels::new(10_000, 10_000, vec![]).expect_err("100 megapixels");
+        assert!(huge.what.contains("100 megapixels"), "{huge}");
+        assert!(Pixels::from_rgba(2, 1, &[0; 7]).is_err());
+    }
+
+    #[test]
+    fn transparency_lies_on_white() {
+        let pixels = Pixels::from_rgba(3, 1, &[10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128])
+            .expect("three pixels");
+        assert_eq!(pixels.rgb, [10, 20, 30, 255, 255, 255, 127, 127, 127]);
+    }
 }

@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod fixture;
+mod picture;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,7 +29,10 @@ pub use fixture::{Array, Computed, Fixture, FixtureWeights};
 pub type Implementation = fn(&Fixture, &Device) -> Result<Computed, Fault>;
 
 /// Every fixture that is compared, by the name of its folder.
-pub const FIXTURES: &[(&str, Implementation)] = &[];
+pub const FIXTURES: &[(&str, Implementation)] = &[
+    ("upn_postprocess", picture::upn_postprocess),
+    ("upn_resize_table", picture::upn_resize_table),
+];
 
 /// Folders that hold no recorded tensors of this crate's networks; they are named and passed over.
 pub const SKIPPED: &[&str] = &["checkpoint", "tokenizer_llama"];

@@ -1,0 +1,47 @@
+//! Whether a JPEG file is all there. Decoders, ours and the browsers', fill what is missing with
+//! grey and say nothing.
+
+/// True unless `bytes` begin like a JPEG file and stop before its end marker.
+pub fn is_complete(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
+        return true;
+    };
+    loop {
+        // Inside a scan, 0xff is followed by 0 (a stuffed byte) or a restart marker.
+        let Some(at) = rest.windows(2).position(|pair| {
+            pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd7 | 0xff)
+        }) else {
+            return false;
+        };
+        if rest[at + 1] == 0xd9 {
+            return true;
+        }
+        let Some(&[high, low]) = rest.get(at + 2..at + 4) else {
+            return false;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(after) = rest.get(at + 2 + length..) else {
+            return false;
+        };
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_complete;
+
+    /// A segment that itself holds an end marker (a thumbnail), a scan with a stuffed byte, the end.
+    const FILE: &[u8] =
+        b"\xff\xd8\xff\xe1\0\x06\xff\xd9\0\0\xff\xda\0\x03x\x12\xff\0\xff\xd0\x34\xff\xd9";
+
+    #[test]
+    fn only_the_whole_file_is_complete() {
+        assert!(is_complete(FILE));
+        assert!(is_complete(&[FILE, b"trailing bytes"].concat()));
+        for length in 2..FILE.len() {
+            assert!(!is_complete(&FILE[..length]), "{length}");
+        }
+        assert!(is_complete(b"not a JPEG"));
+    }
+}
