@@ -1,4 +1,5 @@
 //! The spots where stock tensor operations are not enough: one file per operation.
 
 pub mod depthwise;
+mod processor;
 pub mod roi_pool;
