@@ -1,0 +1,261 @@
+//! What lies behind the stickers: flat and shaded colours, noise, textures, stripes, parts of
+//! photographs (`assets/photos/ORIGIN.md`).
+//!
+//! Test scenes have backgrounds of their own: dots, checks, rings and other photographs.
+
+use std::sync::OnceLock;
+
+use super::Split;
+use super::dice::Dice;
+
+/// A picture being painted: `[height, width, 3]`, 0 to 255.
+pub(super) struct Canvas {
+    /// Columns.
+    pub(super) width: usize,
+    /// Rows.
+    pub(super) height: usize,
+    /// `height * width * 3` values.
+    pub(super) rgb: Vec<f32>,
+}
+
+/// A canvas of `width * height` with a background drawn for `split`.
+pub(super) fn backdrop(width: usize, height: usize, split: Split, dice: &mut Dice) -> Canvas {
+    let test = split == Split::Test;
+    match (dice.below(10), test) {
+        (0 | 1, false) => paint(width, height, flat(dice)),
+        (2 | 3, false) => paint(width, height, slope(width, height, dice)),
+        (4, false) => grain(paint(width, height, flat(dice)), dice),
+        (5, false) => grain(soft(width, height, dice), dice),
+        (6, false) => soft(width, height, dice),
+        (7, false) => paint(width, height, stripes(dice)),
+        (0 | 1, true) => paint(width, height, rings(width, height, dice)),
+        (2 | 3, true) => paint(width, height, checks(dice)),
+        (4 | 5, true) => paint(width, height, dots(dice)),
+        (6, true) => grain(paint(width, height, rings(width, height, dice)), dice),
+        _ => photo(width, height, test, dice),
+    }
+}
+
+fn paint(width: usize, height: usize, colour: impl Fn(f32, f32) -> [f32; 3]) -> Canvas {
+    let rgb = (0..width * height)
+        .flat_map(|i| colour((i % width) as f32, (i / width) as f32))
+        .collect();
+    Canvas { width, height, rgb }
+}
+
+/// A colour, pale more often than strong.
+fn colour(dice: &mut Dice) -> [f32; 3] {
+    let grey = dice.between(30.0, 245.0);
+    let spread = if dice.chance(70) { 35.0 } else { 90.0 };
+    std::array::from_fn(|_| (grey + dice.between(-spread, spread)).clamp(0.0, 255.0))
+}
+
+/// A colour not far from `base`.
+fn near(base: [f32; 3], dice: &mut Dice) -> [f32; 3] {
+    let step = dice.between(15.0, 60.0) * if dice.chance(50) { 1.0 } else { -1.0 };
+    base.map(|c| (c + step + dice.between(-10.0, 10.0)).clamp(0.0, 255.0))
+}
+
+fn mix(a: [f32; 3], b: [f32; 3], t: f32) -> [f32; 3] {
+    std::array::from_fn(|c| a[c] + (b[c] - a[c]) * t)
+}
+
+fn flat(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let colour = colour(dice);
+    move |_, _| colour
+}
+
+/// From one colour to another along a random direction.
+fn slope(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let (from, to) = (colour(dice), colour(dice));
+    let (across, down) = (dice.between(-1.0, 1.0), dice.between(-1.0, 1.0));
+    let scale = 0.5 / (across.abs() + down.abs()).max(0.1);
+    let (w, h) = (width as f32, height as f32);
+    move |x, y| {
+        let t = (x / w - 0.5) * across + (y / h - 0.5) * down;
+        mix(from, to, (0.5 + 2.0 * scale * t).clamp(0.0, 1.0))
+    }
+}
+
+fn stripes(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(dice);
+    let other = near(base, dice);
+    let period = dice.between(8.0, 40.0);
+    let (across, down) = *dice.pick(&[(1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7), (0.9, 0.4)]);
+    move |x, y| {
+        let t = ((x * across + y * down) / period).rem_euclid(1.0);
+        mix(
+            base,
+            other,
+            ((0.25 - (t - 0.5).abs()) * period + 0.5).clamp(0.0, 1.0),
+        )
+    }
+}
+
+fn checks(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(dice);
+    let other = near(base, dice);
+    let side = dice.between(10.0, 36.0);
+    move |x, y| {
+        let even = ((x / side) as u32 + (y / side) as u32).is_multiple_of(2);
+        if even { base } else { other }
+    }
+}
+
+fn dots(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(dice);
+    let other = near(base, dice);
+    let period = dice.between(14.0, 36.0);
+    let radius = period * dice.between(0.2, 0.4);
+    move |x, y| {
+        let (u, v) = (x % period - period / 2.0, y % period - period / 2.0);
+        mix(
+            other,
+            base,
+            ((u * u + v * v).sqrt() - radius + 0.5).clamp(0.0, 1.0),
+        )
+    }
+}
+
+/// From one colour in a centre to another at the edge.
+fn rings(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let (from, to) = (colour(dice), colour(dice));
+    let (w, h) = (width as f32, height as f32);
+    let (cx, cy) = (w * dice.between(0.2, 0.8), h * dice.between(0.2, 0.8));
+    move |x, y| {
+        let d = ((x - cx) * (x - cx) + (y - cy) * (y - cy)).sqrt();
+        mix(from, to, (d / w.max(h)).min(1.0))
+    }
+}
+
+/// The canvas with noise on every pixel.
+fn grain(mut canvas: Canvas, dice: &mut Dice) -> Canvas {
+    let strength = dice.between(0.05, 0.25);
+    let mut noise = vec![0; canvas.rgb.len()];
+    dice.fill(&mut noise);
+    for (value, noise) in canvas.rgb.iter_mut().zip(noise) {
+        *value = (*value + (f32::from(noise) - 127.5) * strength).clamp(0.0, 255.0);
+    }
+    canvas
+}
+
+/// Two colours mixed by random fields of two sizes.
+fn soft(width: usize, height: usize, dice: &mut Dice) -> Canvas {
+    let base = colour(dice);
+    let other = if dice.chance(50) {
+        near(base, dice)
+    } else {
+        colour(dice)
+    };
+    let large = Field::new(dice.between(40.0, 90.0), width, height, dice);
+    let small = Field::new(dice.between(6.0, 20.0), width, height, dice);
+    let share = dice.between(0.1, 0.5);
+    paint(width, height, |x, y| {
+        let t = large.at(x, y) * (1.0 - share) + small.at(x, y) * share;
+        mix(base, other, t)
+    })
+}
+
+/// Random values on a coarse grid, smooth in between.
+struct Field {
+    cell: f32,
+    columns: usize,
+    values: Vec<u8>,
+}
+
+impl Field {
+    fn new(cell: f32, width: usize, height: usize, dice: &mut Dice) -> Self {
+        let columns = (width as f32 / cell) as usize + 2;
+        let rows = (height as f32 / cell) as usize + 2;
+        let mut values = vec![0; columns * rows];
+        dice.fill(&mut values);
+        Self {
+            cell,
+            columns,
+            values,
+        }
+    }
+
+    fn at(&self, x: f32, y: f32) -> f32 {
+        let (u, v) = (x / self.cell, y / self.cell);
+        let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
+        let (fu, fv) = (smooth(u.fract()), smooth(v.fract()));
+        let first = v as usize * self.columns + u as usize;
+        let value = |i: usize| f32::from(self.values[i]) / 255.0;
+        let upper = value(first) * (1.0 - fu) + value(first + 1) * fu;
+        let below = first + self.columns;
+        let lower = value(below) * (1.0 - fu) + value(below + 1) * fu;
+        upper * (1.0 - fv) + lower * fv
+    }
+}
+
+/// A photograph and whether it is grey by itself.
+struct Photo {
+    picture: ::image::RgbImage,
+    grey: bool,
+}
+
+fn photos(test: bool) -> &'static [Photo] {
+    static TRAIN: OnceLock<Vec<Photo>> = OnceLock::new();
+    static TEST: OnceLock<Vec<Photo>> = OnceLock::new();
+    let open = |bytes: &[u8], grey| Photo {
+        picture: ::image::load_from_memory(bytes)
+            .expect("the photographs are compiled in")
+            .to_rgb8(),
+        grey,
+    };
+    macro_rules! photo {
+        ($name:literal, $grey:literal) => {
+            open(
+                include_bytes!(concat!("../../assets/photos/", $name)),
+                $grey,
+            )
+        };
+    }
+    if test {
+        TEST.get_or_init(|| vec![photo!("gravel.webp", true), photo!("retina.webp", false)])
+    } else {
+        TRAIN.get_or_init(|| {
+            vec![
+                photo!("astronaut.webp", false),
+                photo!("brick.webp", true),
+                photo!("coffee.webp", false),
+                photo!("grass.webp", true),
+                photo!("hubble.webp", false),
+            ]
+        })
+    }
+}
+
+/// Part of a photograph, perhaps mirrored; a grey one is given a colour.
+fn photo(width: usize, height: usize, test: bool, dice: &mut Dice) -> Canvas {
+    let Photo { picture, grey } = dice.pick(photos(test));
+    let shade = if *grey {
+        colour(dice).map(|c| 0.4 + c / 255.0)
+    } else {
+        [dice.between(0.6, 1.1); 3]
+    };
+    let (columns, rows) = (picture.width() as f32, picture.height() as f32);
+    let (w, h) = (width as f32, height as f32);
+    let whole = (columns / w).min(rows / h);
+    let scale = whole * dice.between(0.5, 1.0);
+    let left = dice.between(0.0, columns - w * scale);
+    let top = dice.between(0.0, rows - h * scale);
+    let mirrored = dice.chance(50);
+    let data = picture.as_raw();
+    let stride = picture.width() as usize;
+    let (last_column, last_row) = (stride - 1, picture.height() as usize - 1);
+    paint(width, height, |x, y| {
+        let x = if mirrored { w - 1.0 - x } else { x };
+        let (u, v) = (left + x * scale, top + y * scale);
+        let (x0, y0) = ((u as usize).min(last_column), (v as usize).min(last_row));
+        let (x1, y1) = ((x0 + 1).min(last_column), (y0 + 1).min(last_row));
+        let (fu, fv) = (u.fract(), v.fract());
+        std::array::from_fn(|c| {
+            let at = |x: usize, y: usize| f32::from(data[(y * stride + x) * 3 + c]);
+            let upper = at(x0, y0) * (1.0 - fu) + at(x1, y0) * fu;
+            let lower = at(x0, y1) * (1.0 - fu) + at(x1, y1) * fu;
+            ((upper * (1.0 - fv) + lower * fv) * shade[c]).min(255.0)
+        })
+    })
+}

@@ -1,0 +1,259 @@
+//! How each task may be asked. The first training wording of a task is the original's own string
+//! where `chatrex.md` 10 has one, misspellings included. Test wordings are never drawn for training;
+//! they put words of training wordings together anew.
+//!
+//! `[OBJ]` stands for categories, phrases or `<objK>` tags joined with `; `.
+
+use super::Split;
+use super::dialogue::Task;
+use super::dice::Dice;
+
+/// A wording of `task`, still with `[OBJ]`.
+pub(super) fn wording(task: Task, split: Split, dice: &mut Dice) -> &'static str {
+    let (train, test) = wordings(task);
+    match split {
+        Split::Test => test[dice.below(test.len())],
+        // The original's own string is what a person most likely sends: a third of the time.
+        _ if dice.chance(33) => train[0],
+        _ => train[dice.below(train.len())],
+    }
+}
+
+/// Training and test wordings of `task`.
+pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'static str]) {
+    match task {
+        Task::DetectOne
+        | Task::DetectSeveral
+        | Task::DetectAbsent
+        | Task::ReferPosition
+        | Task::ReferSize
+        | Task::ReferColour
+        | Task::ReferRelation => (
+            &[
+                "Please detect [OBJ] in this image. Answer the question with object indexes.",
+                "Detect [OBJ] in this image. Answer the question with object indexes.",
+                "Can you find [OBJ] in this image? Answer the question with object indexes.",
+                "Please find [OBJ]. Answer the question with object indexes.",
+                "Locate [OBJ] in the image. Answer with object indexes.",
+                "Where can you see [OBJ]? Answer with object indexes.",
+                "Please locate [OBJ] and answer with object indexes.",
+                "Find [OBJ] in this picture. Answer the question with object indexes.",
+                "Detect [OBJ].",
+                "Find [OBJ].",
+                "Show me [OBJ].",
+                "Can you detect [OBJ] in the picture?",
+            ],
+            &[
+                "Please show me [OBJ] in this picture. Answer with object indexes.",
+                "Can you locate [OBJ] in the image? Answer the question with object indexes.",
+                "Please detect [OBJ] and answer with object indexes.",
+            ],
+        ),
+        Task::Name => (
+            &[
+                "What is the category name of [OBJ]? Answer the question with its category name in free format.",
+                "What is the category of [OBJ]? Answer the question with its category name in free format.",
+                "Can you tell me the category name of [OBJ]? Answer the question with its category name.",
+                "Please tell me the name of [OBJ]. Answer with its category name.",
+                "What is [OBJ]? Answer the question with its category name.",
+                "Name the category of [OBJ]. Answer with its category name in free format.",
+                "What is [OBJ] in this image?",
+                "What is [OBJ]?",
+                "Name [OBJ].",
+            ],
+            &[
+                "Please tell me the category of [OBJ]. Answer with its category name in free format.",
+                "Can you name [OBJ] in this image? Answer the question with its category name.",
+                "Tell me the category name of [OBJ].",
+            ],
+        ),
+        Task::ShortPhrase => (
+            &[
+                "Can you provide me with a short phrase to describe [OBJ]? Answer the question with a short phrase.",
+                "Can you provide me with a short phrase description of [OBJ]? Answer the question with short phrases.",
+                "Please describe [OBJ] with a short phrase.",
+                "Give me a short phrase to describe [OBJ]. Answer with a short phrase.",
+                "Describe [OBJ] in a short phrase.",
+                "Describe [OBJ] with a short phrase. Answer the question with a short phrase.",
+            ],
+            &[
+                "Please give me a short phrase description of [OBJ]. Answer with a short phrase.",
+                "Can you describe [OBJ] in a short phrase? Answer the question with a short phrase.",
+            ],
+        ),
+        Task::Brief => (
+            &[
+                "Can you provide me with a brief description of [OBJ]? Answer the question with brief description.",
+                "Please give me a brief description of [OBJ].",
+                "Describe [OBJ] briefly. Answer the question with brief description.",
+                "Can you describe [OBJ] briefly?",
+                "Give a brief description of [OBJ]. Answer with brief description.",
+            ],
+            &[
+                "Please provide a brief description of [OBJ]. Answer the question with brief description.",
+                "Can you give me a brief description of [OBJ]?",
+            ],
+        ),
+        Task::Sentence => (
+            &[
+                "Can you provide a one sentence description of [OBJ] in the image? Answer the question with a one sentence description.",
+                "Can you provide a one sentence description of [OBJ] in the image? Answer the question with one sentence description.",
+                "Please describe [OBJ] in one sentence.",
+                "Give me a one sentence description of [OBJ]. Answer with one sentence description.",
+                "Describe [OBJ] in the image in one sentence.",
+            ],
+            &[
+                "Please give me a one sentence description of [OBJ] in the image. Answer with a one sentence description.",
+                "Can you describe [OBJ] in one sentence?",
+            ],
+        ),
+        Task::Count => (
+            &[
+                "How many [OBJ] are there in this image? Answer the question with the number of objects and locate them with object indexes.",
+                "Please count [OBJ] in this image. Answer the question with the number of objects and locate them with object indexes.",
+                "What is the number of [OBJ] in this image? Answer with the number of objects and object indexes.",
+                "Count the number of [OBJ]. Answer with the number of objects and locate them with object indexes.",
+                "How many [OBJ] can you see? Answer with the number of objects and locate them.",
+                "How many [OBJ] are there?",
+                "Count [OBJ] in the picture.",
+            ],
+            &[
+                "How many [OBJ] can you see in this picture? Answer the question with the number of objects and locate them with object indexes.",
+                "Please count the number of [OBJ]. Answer with the number of objects and object indexes.",
+            ],
+        ),
+        Task::Caption => (
+            &[
+                "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer.",
+                "Please briefly describe this image and detect all the mentioned objects. Answer with grounded object indexes.",
+                "Describe this image in one sentence and detect all the mentioned objects. Answer with grounded answer.",
+                "Can you briefly describe the image and locate the mentioned objects? Answer the question with grounded answer.",
+                "Give me a brief description of this image with grounded object indexes.",
+                "Briefly describe this picture and detect all the mentioned objects.",
+                "Describe this image briefly. Answer with grounded answer.",
+            ],
+            &[
+                "Please describe this picture in one sentence and locate all the mentioned objects. Answer the question with grounded answer.",
+                "Can you give me a brief description of the image and detect all the mentioned objects? Answer with grounded object indexes.",
+            ],
+        ),
+        Task::CaptionDetailed => (
+            &[
+                "Please provide a detailed description of the image and detect all the mentioned objects. Answer the question with grounded object indexes.",
+                "Describe this image in detail and detect all the mentioned objects. Answer with grounded object indexes.",
+                "Can you provide a detailed description of this image? Answer the question with grounded object indexes.",
+                "Give me a detailed description of the picture and locate all the mentioned objects.",
+                "Please describe the image in detail. Answer with grounded object indexes.",
+            ],
+            &[
+                "Please give me a detailed description of this picture and detect all the mentioned objects. Answer with grounded object indexes.",
+                "Can you describe the image in detail and locate all the mentioned objects? Answer the question with grounded object indexes.",
+            ],
+        ),
+        Task::Where => (
+            &[
+                "Answer the question in grounded format. Where is the [OBJ]?",
+                "Answer the question in grounded format. Question: Where is the [OBJ]?",
+                "Answer the question in grounded format. Where can you see the [OBJ] in this image?",
+                "Answer the question in grounded format. Can you tell me where the [OBJ] is?",
+                "Where is the [OBJ]?",
+            ],
+            &[
+                "Answer the question in grounded format. Where is the [OBJ] in this image?",
+                "Answer the question in grounded format. Where can you see the [OBJ]?",
+            ],
+        ),
+        Task::Exists => (
+            &[
+                "Is there [OBJ] in this image? Please answer the question with yes or no.",
+                "Is there [OBJ] in this image?",
+                "Is there [OBJ]?",
+                "Can you see [OBJ] in the picture? Answer yes or no.",
+                "Can you see [OBJ]?",
+                "Is there [OBJ] in the picture? Please answer yes or no.",
+            ],
+            &[
+                "Can you see [OBJ] in this image? Please answer the question with yes or no.",
+                "Is there [OBJ] in the picture?",
+            ],
+        ),
+        Task::Relation => (
+            &[
+                "Is [OBJ]? Please answer the question with yes or no.",
+                "Is [OBJ] in this image? Answer yes or no.",
+                "Is [OBJ]?",
+                "Please tell me: is [OBJ]?",
+            ],
+            &[
+                "Is [OBJ] in this picture? Please answer the question with yes or no.",
+                "Please answer yes or no: is [OBJ]?",
+            ],
+        ),
+        Task::Colour => (
+            &[
+                "What colour is [OBJ]?",
+                "What is the colour of [OBJ]?",
+                "What color is [OBJ]?",
+                "Which colour has [OBJ]?",
+                "Please tell me the colour of [OBJ].",
+                "What is the color of [OBJ]? Answer the question using a single word or phrase.",
+                "Can you tell me what colour [OBJ] is?",
+            ],
+            &[
+                "Please tell me what colour [OBJ] is.",
+                "What colour is [OBJ]? Answer the question using a single word or phrase.",
+            ],
+        ),
+        Task::Total => (
+            &[
+                "How many things are there in this image?",
+                "How many objects are there?",
+                "How many objects can you see in this picture?",
+                "What is the number of things in this image?",
+                "Count all the things.",
+                "How many things are there?",
+            ],
+            &[
+                "How many objects are there in this image?",
+                "How many things can you see in this picture?",
+            ],
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn words(text: &str) -> impl Iterator<Item = String> {
+        text.split(|c: char| !c.is_alphanumeric())
+            .filter(|w| !w.is_empty())
+            .map(str::to_lowercase)
+    }
+
+    #[test]
+    fn test_wordings_are_new_sentences_of_known_words() {
+        let known: HashSet<String> = Task::ALL
+            .iter()
+            .flat_map(|&t| wordings(t).0)
+            .flat_map(|w| words(w))
+            .collect();
+        let trained: HashSet<&str> = Task::ALL
+            .iter()
+            .flat_map(|&t| wordings(t).0)
+            .copied()
+            .collect();
+        for task in Task::ALL {
+            let (train, test) = wordings(task);
+            assert!(train.len() >= 4 && test.len() >= 2, "{task:?}");
+            for &wording in test {
+                assert!(!trained.contains(wording), "{wording}");
+                for word in words(wording) {
+                    assert!(known.contains(&word), "{word} in {wording}");
+                }
+            }
+        }
+    }
+}
