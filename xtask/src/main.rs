@@ -1,1 +1,134 @@
-fn main() {}
+//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist`.
+
+mod place;
+mod process;
+mod serve;
+mod setup;
+mod site;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+const USAGE: &str = "\
+cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080)
+cargo xtask test [--only STEP]...          run every check; steps: fmt clippy native web browser
+cargo xtask dist --out DIR                 write the static folder any host can serve
+
+What a command needs and this machine lacks is set up first. Environment:
+  CHATREX_TOOLS     where Trunk and wasm-bindgen are kept
+  CARGO_TARGET_DIR  where builds are kept (both default to the user's cache, outside the clone)
+  CHATREX_BROWSER   the Chromium to test with";
+
+enum Command {
+    Serve { port: u16, small: bool },
+    Test { only: Vec<String> },
+    Dist { out: PathBuf },
+    Help,
+}
+
+fn main() -> ExitCode {
+    let command = match parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("cargo xtask: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match command {
+        Command::Serve { port, small } => serve::command(port, small),
+        Command::Test { only } => test::command(&only),
+        Command::Dist { out } => site::dist(&out),
+        Command::Help => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let Some(name) = arguments.next()? else {
+        return Err("name a command".into());
+    };
+    match name {
+        Value(name) if name == "serve" => {
+            let (mut port, mut small) = (8080, false);
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("port") => port = arguments.value()?.parse()?,
+                    Long("release") => small = true,
+                    other => return Err(other.unexpected()),
+                }
+            }
+            Ok(Command::Serve { port, small })
+        }
+        Value(name) if name == "test" => {
+            let mut only = Vec::new();
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("only") => only.push(arguments.value()?.string()?),
+                    other => return Err(other.unexpected()),
+                }
+            }
+            Ok(Command::Test { only })
+        }
+        Value(name) if name == "dist" => {
+            let mut out = None;
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("out") => out = Some(PathBuf::from(arguments.value()?)),
+                    other => return Err(other.unexpected()),
+                }
+            }
+            out.map(|out| Command::Dist { out })
+                .ok_or_else(|| "dist needs --out DIR".into())
+        }
+        Value(name) if name == "help" => Ok(Command::Help),
+        Long("help") | Short('h') => Ok(Command::Help),
+        other => Err(other.unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, lexopt::Error> {
+        parse(lexopt::Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn commands_and_their_flags() {
+        assert!(matches!(
+            parsed("serve --port 90 --release"),
+            Ok(Command::Serve {
+                port: 90,
+                small: true
+            })
+        ));
+        assert!(
+            matches!(parsed("test --only web --only browser"), Ok(Command::Test { only }) if only == ["web", "browser"])
+        );
+        assert!(matches!(
+            parsed("dist --out site"),
+            Ok(Command::Dist { .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_refused() {
+        for line in ["", "fly", "dist", "serve --port many", "test --out x"] {
+            assert!(parsed(line).is_err(), "{line:?}");
+        }
+    }
+}
