@@ -170,3 +170,183 @@ pub fn read_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::format::{Defaults, FileEntry, Licence, Provenance, VERSION};
+    use safetensors::tensor::TensorView;
+
+    const SHARD: &str = "a.safetensors";
+
+    fn shard(tensors: &[(&str, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            .collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (*name, view.expect("shape and values agree"))
+        });
+        safetensors::serialize(views, None).expect("small tensors serialise")
+    }
+
+    fn manifest(shard: &[u8], tensors: &[(&str, Vec<usize>)]) -> Manifest {
+        Manifest {
+            version: VERSION,
+            name: "test".into(),
+            family: "chatrex".into(),
+            config: serde_json::Value::Null,
+            defaults: Defaults {
+                score: 0.3,
+                nms: 0.8,
+                max_tokens: 512,
+            },
+            tokenizer: FileEntry::describe("tokenizer.json", b"{}"),
+            shards: vec![FileEntry::describe(SHARD, shard)],
+            tensors: tensors
+                .iter()
+                .map(|(name, shape)| {
+                    let entry = TensorEntry {
+                        shard: SHARD.into(),
+                        dtype: "F32".into(),
+                        shape: shape.clone(),
+                    };
+                    ((*name).to_string(), entry)
+                })
+                .collect(),
+            licence: Licence {
+                name: "MIT".into(),
+                text: String::new(),
+            },
+            provenance: Provenance {
+                trained_on: String::new(),
+                commands: Vec::new(),
+            },
+        }
+    }
+
+    fn two_tensors() -> Vec<u8> {
+        shard(&[
+            ("a", vec![2], vec![1.0, -2.5]),
+            ("b", vec![1, 2], vec![0.0, 3.0]),
+        ])
+    }
+
+    fn loaded() -> WeightStore {
+        let bytes = two_tensors();
+        let manifest = manifest(&bytes, &[("a", vec![2]), ("b", vec![1, 2])]);
+        let mut store = WeightStore::new();
+        store.add_shard(&manifest, SHARD, &bytes).expect("whole");
+        store
+    }
+
+    #[test]
+    fn values_come_back() {
+        assert_eq!(loaded().values("a", &[2]), Ok(vec![1.0, -2.5]));
+    }
+
+    #[test]
+    fn lookups_fail_by_name() {
+        let store = loaded();
+        for (name, shape, says) in [
+            ("c", vec![2], "tensor c: is missing"),
+            (
+                "b",
+                vec![2, 1],
+                "tensor b: has shape [1, 2] instead of [2, 1]",
+            ),
+        ] {
+            let fault = store.values(name, &shape).expect_err(name).to_string();
+            assert!(fault.starts_with(says), "{fault}");
+        }
+        store.values("a", &[2]).expect("present");
+        let fault = store.finish(|_| false).expect_err("b was not used");
+        assert!(fault.to_string().starts_with("tensor b"), "{fault}");
+        assert_eq!(store.finish(|name| name == "b"), Ok(()));
+    }
+
+    #[test]
+    fn damaged_shards_are_refused() {
+        let whole = two_tensors();
+        let both = [("a", vec![2]), ("b", vec![1, 2])];
+        let mut flipped = whole.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        let not_finite = shard(&[("a", vec![2], vec![1.0, f32::NAN])]);
+        let cases: [(&str, Manifest, &[u8], &str); 7] = [
+            (
+                "short",
+                manifest(&whole, &both),
+                &whole[..whole.len() - 1],
+                "bytes instead of",
+            ),
+            ("one bit", manifest(&whole, &both), &flipped, "is damaged"),
+            (
+                "html",
+                manifest(b"<html>", &[]),
+                b"<html>",
+                "is not a safetensors file",
+            ),
+            (
+                "surplus",
+                manifest(&whole, &both[..1]),
+                &whole,
+                "tensor b: is not in the manifest",
+            ),
+            (
+                "missing",
+                manifest(&whole, &[both[0].clone(), both[1].clone(), ("c", vec![1])]),
+                &whole,
+                "tensor c: is in the manifest but not in the file",
+            ),
+            (
+                "misshapen",
+                manifest(&whole, &[both[0].clone(), ("b", vec![2])]),
+                &whole,
+                "tensor b: is F32 [1, 2] instead of F32 [2]",
+            ),
+            (
+                "not finite",
+                manifest(&not_finite, &both[..1]),
+                &not_finite,
+                "tensor a: holds NaN at element 1",
+            ),
+        ];
+        for (name, manifest, bytes, says) in cases {
+            let fault = WeightStore::new()
+                .add_shard(&manifest, SHARD, bytes)
+                .expect_err(name)
+                .to_string();
+            assert!(fault.contains(says), "{name}: {fault}");
+        }
+    }
+
+    #[test]
+    fn manifests_are_checked() {
+        let good = manifest(&two_tensors(), &[("a", vec![2])]);
+        let json = |manifest: &Manifest| serde_json::to_vec(manifest).expect("plain data");
+        assert_eq!(
+            Manifest::parse(&json(&good), "model.json"),
+            Ok(good.clone())
+        );
+        let newer = Manifest {
+            version: VERSION + 1,
+            ..good.clone()
+        };
+        let mut path = good.clone();
+        path.shards[0].name = "../a.safetensors".into();
+        let mut unlisted = good.clone();
+        unlisted.shards.clear();
+        for (bytes, says) in [
+            (b"<html>".to_vec(), "is not JSON"),
+            (b"{}".to_vec(), "has no version"),
+            (json(&newer), "has version 2; this program reads version 1"),
+            (b"{\"version\":1}".to_vec(), "missing field"),
+            (json(&path), "not a plain name"),
+            (json(&unlisted), "which is no shard"),
+        ] {
+            let fault = Manifest::parse(&bytes, "model.json").expect_err(says);
+            assert!(fault.to_string().contains(says), "{fault}");
+        }
+    }
+}
