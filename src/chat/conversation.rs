@@ -646,6 +646,8 @@ mod tests {
             adapter: String::new(),
             software: false,
             default_score: 0.5,
+            default_nms: 0.8,
+            default_max_tokens: 512,
             weight_bytes: 0,
         }
     }
