@@ -1,13 +1,13 @@
 //! The program of the dedicated worker: requests in, events out, the engine between.
 //!
-//! `worker_start.js` loads it and hands every message of the page to [`receive`]. A message is
-//! `{ json, rgb }`: a [`Request`] as JSON and, beside a `Look` with pixels, their bytes. Every
-//! [`Event`] goes back as a JSON string.
+//! `worker_start.js` loads it and hands every message of the page to [`receive`]. A message is the
+//! array `[json, bytes]`: a [`Request`] or [`Event`] as JSON and, beside a `Look` with pixels,
+//! their `ArrayBuffer`. A panic becomes an error of the worker, which the page hears.
 
 use burn::tensor::{Device, Tensor};
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::protocol::{Event, Request};
-use js_sys::{Reflect, Uint8Array};
+use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 use web_sys::DedicatedWorkerGlobalScope;
 
@@ -22,12 +22,7 @@ fn main() {
     unsafe { __wasm_call_ctors() };
     std::panic::set_hook(Box::new(|panic| {
         console_error_panic_hook::hook(panic);
-        post(&failed(Fault::new(
-            FaultKind::Device,
-            "engine",
-            panic.to_string(),
-            "Reload the page to start the engine again",
-        )));
+        wasm_bindgen::throw_str(&panic.to_string());
     }));
 }
 
@@ -59,8 +54,8 @@ pub async fn check() -> Result<String, String> {
 
 /// The request in a message, with the picture's bytes in place.
 fn request(message: &JsValue) -> Result<Request, Fault> {
-    let part = |name: &str| Reflect::get(message, &name.into()).unwrap_or(JsValue::UNDEFINED);
-    let json = part("json").as_string().unwrap_or_default();
+    let message: &Array = message.unchecked_ref();
+    let json = message.get(0).as_string().unwrap_or_default();
     let mut request: Request = serde_json::from_str(&json).map_err(|error| {
         Fault::new(
             FaultKind::Device,
@@ -74,7 +69,7 @@ fn request(message: &JsValue) -> Result<Request, Fault> {
         ..
     } = &mut request
     {
-        pixels.rgb = Uint8Array::new(&part("rgb")).to_vec();
+        pixels.rgb = Uint8Array::new(&message.get(1)).to_vec();
     }
     Ok(request)
 }
@@ -91,6 +86,6 @@ fn post(event: &Event) {
     let json = serde_json::to_string(event).expect("events have string keys only");
     let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
     scope
-        .post_message(&JsValue::from_str(&json))
+        .post_message(&Array::of1(&JsValue::from_str(&json)))
         .expect("a string can always be cloned");
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
+export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
 export const PICTURES = needed("CHATREX_PICTURES");
 export const SITE = needed("CHATREX_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
@@ -78,7 +79,7 @@ export async function check(page) {
     () =>
       new Promise((resolve, reject) => {
         const worker = new Worker("./worker_start.js?check", { type: "module" });
-        worker.onmessage = (message) => resolve(message.data);
+        worker.onmessage = (message) => resolve(message.data[0]);
         worker.onerror = (error) => reject(new Error(error.message));
       }),
   );

@@ -23,7 +23,7 @@ const THREADS: usize = 6;
 /// When the build fails or the port is taken.
 pub fn command(port: u16, _small: bool) -> Result<bool> {
     site::build()?;
-    let running = Running::start(&place::site(), port)?;
+    let running = Running::start(&place::site(), "/", port)?;
     println!(
         "\nChatRex is at http://localhost:{}/  (Ctrl-C ends it)",
         running.port
@@ -40,11 +40,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Serves `folder` on this machine only; port 0 takes a free one.
+    /// Serves `folder` under the path `mount` on this machine only; port 0 takes a free one.
     ///
     /// # Errors
     /// When the port is taken or `_headers` is missing.
-    pub fn start(folder: &Path, port: u16) -> Result<Self> {
+    pub fn start(folder: &Path, mount: &'static str, port: u16) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let server = Server::http(address)
             .map_err(|error| anyhow!("port {port}: {error}. Choose another with --port"))?;
@@ -58,7 +58,7 @@ impl Running {
                 thread::spawn(move || {
                     while let Ok(request) = server.recv() {
                         // The browser may leave before it has everything; that is its right.
-                        let _ = answer(request, &folder, &headers);
+                        let _ = answer(request, &folder, mount, &headers);
                     }
                 })
             })
@@ -74,8 +74,8 @@ impl Running {
     }
 }
 
-fn answer(request: Request, folder: &Path, headers: &[Header]) -> io::Result<()> {
-    let file = file_of(request.url(), folder).filter(|file| file.is_file());
+fn answer(request: Request, folder: &Path, mount: &str, headers: &[Header]) -> io::Result<()> {
+    let file = file_of(request.url(), mount, folder).filter(|file| file.is_file());
     let known = matches!(request.method(), Method::Get | Method::Head);
     let Some(file) = file.filter(|_| known) else {
         let status = if known { 404 } else { 405 };
@@ -93,9 +93,9 @@ fn answer(request: Request, folder: &Path, headers: &[Header]) -> io::Result<()>
     request.respond(response)
 }
 
-/// The file a request path means: `/` is `index.html`; nothing outside `folder`.
-fn file_of(url: &str, folder: &Path) -> Option<PathBuf> {
-    let path = url.split(['?', '#']).next()?.strip_prefix('/')?;
+/// The file a request path means: `mount` is `index.html`; nothing outside `folder`.
+fn file_of(url: &str, mount: &str, folder: &Path) -> Option<PathBuf> {
+    let path = url.split(['?', '#']).next()?.strip_prefix(mount)?;
     let relative = Path::new(if path.is_empty() { "index.html" } else { path });
     relative
         .components()
@@ -140,10 +140,16 @@ mod tests {
     #[test]
     fn paths_stay_inside_the_folder() {
         let folder = Path::new("site");
-        assert_eq!(file_of("/?a=b", folder), Some(folder.join("index.html")));
-        assert_eq!(file_of("/a/b.js?x", folder), Some(folder.join("a/b.js")));
-        assert_eq!(file_of("/../secret", folder), None);
-        assert_eq!(file_of("//etc/passwd", folder), None);
+        assert_eq!(
+            file_of("/?a=b", "/", folder),
+            Some(folder.join("index.html"))
+        );
+        assert_eq!(
+            file_of("/a/b.js?x", "/a/", folder),
+            Some(folder.join("b.js"))
+        );
+        assert_eq!(file_of("/../secret", "/", folder), None);
+        assert_eq!(file_of("//etc/passwd", "/", folder), None);
     }
 
     #[test]

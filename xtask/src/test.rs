@@ -15,6 +15,9 @@ use crate::site;
 /// The browser programs and the features each is built with.
 const WEB_PROGRAMS: [&str; 2] = ["page", "worker"];
 
+/// Where the page is also served, for hosts that serve it in a folder.
+const DEEP: &str = "/some/folder/";
+
 /// What a step found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -185,7 +188,8 @@ fn browser() -> Result<Count> {
     run(&mut cargo(&["build", "--locked", "--bin", "chatrex"]))?;
     let pictures = place::target().join("browser-tests");
     fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
-    let running = Running::start(&place::site(), 0)?;
+    let running = Running::start(&place::site(), "/", 0)?;
+    let deep = Running::start(&place::site(), DEEP, 0)?;
     let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
 
     let mut tests = Command::new("node");
@@ -202,6 +206,10 @@ fn browser() -> Result<Count> {
         .current_dir(place::root())
         .env("CHATREX_BROWSER", browser.chromium)
         .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
+        .env(
+            "CHATREX_DEEP_URL",
+            format!("http://localhost:{}{DEEP}", deep.port),
+        )
         .env("CHATREX_SITE", place::site())
         .env(
             "CHATREX_PROGRAM",
