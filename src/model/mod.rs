@@ -10,5 +10,8 @@ pub mod chatrex;
 pub mod clip_vit;
 pub mod convnext;
 pub mod decoder;
+pub mod deformable;
 pub mod projector;
 pub mod roi_encoder;
+pub mod swin;
+pub mod upn;

@@ -6,4 +6,4 @@ pub mod norm;
 
 pub use linear::{Conv2d, Linear};
 pub use load::{Init, Loader, ParameterSource};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};

@@ -66,3 +66,50 @@ impl RmsNorm {
         x / mean_square.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
     }
 }
+
+/// Normalisation over groups of channels and the whole map, padding included.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// `[C]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[C]`.
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Reads `weight` and `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, groups: usize, width: usize, eps: f64) -> Result<Self, Fault> {
+        assert_eq!(width % groups, 0, "group norm: channels per group");
+        Ok(Self {
+            weight: at.parameter("weight", [width], Init::Ones)?,
+            bias: at.parameter("bias", [width], Init::Zeros)?,
+            groups,
+            eps,
+        })
+    }
+
+    /// Channels last: `[B, H * W, C]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, cells, channels] = x.dims();
+        let per_group = channels / self.groups;
+        let mean = |x: Tensor<3>| {
+            x.mean_dim(1)
+                .reshape([batch, self.groups, per_group])
+                .mean_dim(2)
+                .expand([batch, self.groups, per_group])
+                .reshape([batch, 1, channels])
+        };
+        assert!(cells > 0, "group norm: an empty map");
+        let centred = x.clone() - mean(x);
+        let variance = mean(centred.clone().square());
+        centred / variance.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
+            + self.bias.val().unsqueeze()
+    }
+}

@@ -12,6 +12,7 @@
 pub mod check;
 pub mod fixture;
 mod picture;
+pub mod upn;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,6 +31,12 @@ pub type Implementation = fn(&Fixture, &Device) -> Result<Computed, Fault>;
 
 /// Every fixture that is compared, by the name of its folder.
 pub const FIXTURES: &[(&str, Implementation)] = &[
+    ("ms_deform_attn", upn::ms_deform_attn),
+    ("swin", upn::swin),
+    ("upn", upn::upn),
+    ("upn_decoder_layer", upn::upn_decoder_layer),
+    ("upn_encoder_layer", upn::upn_encoder_layer),
+    ("upn_helpers", upn::upn_helpers),
     ("upn_postprocess", picture::upn_postprocess),
     ("upn_resize_table", picture::upn_resize_table),
 ];

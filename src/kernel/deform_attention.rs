@@ -1,0 +1,436 @@
+//! Multi-scale deformable sampling: every query reads a few points of every level of a pyramid
+//! and mixes them with its own weights (`upn.md` 5; original `ms_deform_attn.py`).
+//!
+//! Half-pixel rule without alignment of corners: location 0 is the left edge of the first pixel,
+//! 1 the right edge of the last. A neighbour outside the map counts as zero.
+//!
+//! Two forms: [`HostOp`] on the processor, forward and backward, because training needs a
+//! gradient that burn's grid sampling does not have; grid sampling per level elsewhere.
+
+use burn::tensor::Tensor;
+use burn::tensor::ops::GridSampleOptions;
+
+use crate::kernel::host::{HostOp, apply, runs_on_host};
+use crate::kernel::processor::for_each_chunk;
+
+/// Samples and mixes.
+///
+/// * `value` `[B, S, heads, D]`, the levels one after the other, each row-major;
+/// * `sizes` `(height, width)` of each level, S cells in all;
+/// * `locations` `[B, Q, heads * levels * points * 2]`, x before y, 0 to 1 over the level;
+/// * `weights` `[B, Q, heads * levels * points]`.
+///
+/// Returns `[B, Q, heads * D]`.
+pub fn deform_attention(
+    value: Tensor<4>,
+    sizes: &[[usize; 2]],
+    locations: Tensor<3>,
+    weights: Tensor<3>,
+) -> Tensor<3> {
+    let [batch, cells, heads, width] = value.dims();
+    let [_, queries, samples] = weights.dims();
+    assert_eq!(
+        cells,
+        sizes.iter().map(|[h, w]| h * w).sum::<usize>(),
+        "deformable attention: cells of the pyramid"
+    );
+    assert_eq!(
+        samples % (heads * sizes.len()),
+        0,
+        "deformable attention: samples per head and level"
+    );
+    if !runs_on_host(&value.device()) {
+        return deform_attention_reference(value, sizes, locations, weights);
+    }
+    let op = DeformAttention {
+        sizes: sizes.to_vec(),
+        batch,
+        cells,
+        heads,
+        width,
+        queries,
+        points: samples / (heads * sizes.len()),
+    };
+    apply(
+        op,
+        value,
+        locations,
+        weights,
+        [batch, queries, heads * width],
+    )
+}
+
+/// [`deform_attention`] in tensor operations.
+pub fn deform_attention_reference(
+    value: Tensor<4>,
+    sizes: &[[usize; 2]],
+    locations: Tensor<3>,
+    weights: Tensor<3>,
+) -> Tensor<3> {
+    let [batch, cells, heads, width] = value.dims();
+    let [_, queries, samples] = weights.dims();
+    let levels = sizes.len();
+    let points = samples / (heads * levels);
+    let by_head = value
+        .permute([0, 2, 3, 1])
+        .reshape([batch * heads, width, cells]);
+    let grid = locations
+        .reshape([batch, queries, heads, levels, points * 2])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([batch * heads, levels, queries, points * 2])
+        .mul_scalar(2.0)
+        .sub_scalar(1.0);
+    let mut start = 0;
+    let sampled = sizes
+        .iter()
+        .enumerate()
+        .map(|(level, &[height, columns])| {
+            let map = by_head.clone().narrow(2, start, height * columns).reshape([
+                batch * heads,
+                width,
+                height,
+                columns,
+            ]);
+            start += height * columns;
+            let grid =
+                grid.clone()
+                    .narrow(1, level, 1)
+                    .reshape([batch * heads, queries, points, 2]);
+            map.grid_sample_2d(grid, GridSampleOptions::default())
+        })
+        .collect::<Vec<_>>();
+    let weights = weights
+        .reshape([batch, queries, heads, levels * points])
+        .permute([0, 2, 1, 3])
+        .reshape([batch * heads, 1, queries, levels * points]);
+    (Tensor::cat(sampled, 3) * weights)
+        .sum_dim(3)
+        .reshape([batch, heads * width, queries])
+        .swap_dims(1, 2)
+}
+
+#[derive(Debug)]
+struct DeformAttention {
+    sizes: Vec<[usize; 2]>,
+    batch: usize,
+    cells: usize,
+    heads: usize,
+    width: usize,
+    queries: usize,
+    points: usize,
+}
+
+/// Where a sample falls: the four neighbours (index of the cell in the level, if inside) and the
+/// fractions of the way to the right and lower ones.
+struct Neighbours {
+    cells: [Option<usize>; 4],
+    right: f32,
+    down: f32,
+}
+
+impl Neighbours {
+    fn of(x: f32, y: f32, height: usize, width: usize) -> Option<Self> {
+        let (x, y) = (x * width as f32 - 0.5, y * height as f32 - 0.5);
+        let inside = x > -1.0 && y > -1.0 && x < width as f32 && y < height as f32;
+        if !inside {
+            return None;
+        }
+        let (left, top) = (x.floor(), y.floor());
+        let (column, row) = (left as isize, top as isize);
+        let cell = |row: isize, column: isize| {
+            let inside =
+                row >= 0 && column >= 0 && row < height as isize && column < width as isize;
+            inside.then(|| row as usize * width + column as usize)
+        };
+        Some(Self {
+            cells: [
+                cell(row, column),
+                cell(row, column + 1),
+                cell(row + 1, column),
+                cell(row + 1, column + 1),
+            ],
+            right: x - left,
+            down: y - top,
+        })
+    }
+
+    fn shares(&self) -> [f32; 4] {
+        let (right, down) = (self.right, self.down);
+        [
+            (1.0 - down) * (1.0 - right),
+            (1.0 - down) * right,
+            down * (1.0 - right),
+            down * right,
+        ]
+    }
+}
+
+impl DeformAttention {
+    fn samples(&self) -> usize {
+        self.heads * self.sizes.len() * self.points
+    }
+
+    /// Calls `visit(sample, first cell of the level, height, width)` for every sample of `head`.
+    fn for_each_sample(&self, head: usize, mut visit: impl FnMut(usize, usize, usize, usize)) {
+        let mut sample = head * self.sizes.len() * self.points;
+        let mut start = 0;
+        for &[height, width] in &self.sizes {
+            for _ in 0..self.points {
+                visit(sample, start, height, width);
+                sample += 1;
+            }
+            start += height * width;
+        }
+    }
+
+    fn backward_of_picture(&self, inputs: [&[f32]; 3], gradient: &[f32], results: [&mut [f32]; 3]) {
+        let [value, locations, weights] = inputs;
+        let [value_gradient, location_gradient, weight_gradient] = results;
+        let (samples, width) = (self.samples(), self.width);
+        let row = self.heads * width;
+        for query in 0..self.queries {
+            let locations = &locations[query * samples * 2..][..samples * 2];
+            let weights = &weights[query * samples..][..samples];
+            let location_gradient = &mut location_gradient[query * samples * 2..][..samples * 2];
+            let weight_gradient = &mut weight_gradient[query * samples..][..samples];
+            for head in 0..self.heads {
+                let gradient = &gradient[query * row + head * width..][..width];
+                self.for_each_sample(head, |sample, start, rows, columns| {
+                    let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
+                    let Some(near) = Neighbours::of(x, y, rows, columns) else {
+                        return;
+                    };
+                    let weight = weights[sample];
+                    let mut along = [0.0; 4];
+                    for ((cell, share), along) in
+                        near.cells.iter().zip(near.shares()).zip(&mut along)
+                    {
+                        let Some(cell) = cell else { continue };
+                        let at = (start + cell) * row + head * width;
+                        let factor = weight * share;
+                        let mut sum = 0.0;
+                        for ((g, v), out) in gradient
+                            .iter()
+                            .zip(&value[at..at + width])
+                            .zip(&mut value_gradient[at..at + width])
+                        {
+                            sum += g * v;
+                            *out += factor * g;
+                        }
+                        *along = sum;
+                    }
+                    let [a, b, c, d] = along;
+                    weight_gradient[sample] = near
+                        .shares()
+                        .iter()
+                        .zip(along)
+                        .map(|(share, along)| share * along)
+                        .sum();
+                    location_gradient[2 * sample] = weight
+                        * columns as f32
+                        * ((1.0 - near.down) * (b - a) + near.down * (d - c));
+                    location_gradient[2 * sample + 1] = weight
+                        * rows as f32
+                        * ((1.0 - near.right) * (c - a) + near.right * (d - b));
+                });
+            }
+        }
+    }
+}
+
+fn picture_of(values: &[f32], picture: usize, length: usize) -> &[f32] {
+    &values[picture * length..][..length]
+}
+
+impl HostOp for DeformAttention {
+    fn forward(&self, [value, locations, weights]: [&[f32]; 3]) -> Vec<f32> {
+        let (samples, width) = (self.samples(), self.width);
+        let row = self.heads * width;
+        let mut result = vec![0.0; self.batch * self.queries * row];
+        const QUERIES_PER_TASK: usize = 32;
+        for_each_chunk(&mut result, QUERIES_PER_TASK * row, |task, chunk| {
+            for (index, out) in chunk.chunks_mut(row).enumerate() {
+                let query = task * QUERIES_PER_TASK + index;
+                let value = &value[query / self.queries * self.cells * row..][..self.cells * row];
+                let locations = &locations[query * samples * 2..][..samples * 2];
+                let weights = &weights[query * samples..][..samples];
+                for (head, out) in out.chunks_mut(width).enumerate() {
+                    self.for_each_sample(head, |sample, start, rows, columns| {
+                        let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
+                        let Some(near) = Neighbours::of(x, y, rows, columns) else {
+                            return;
+                        };
+                        for (cell, share) in near.cells.iter().zip(near.shares()) {
+                            let Some(cell) = cell else { continue };
+                            let factor = weights[sample] * share;
+                            let at = (start + cell) * row + head * width;
+                            for (out, value) in out.iter_mut().zip(&value[at..at + width]) {
+                                *out += factor * value;
+                            }
+                        }
+                    });
+                }
+            }
+        });
+        result
+    }
+
+    fn backward(
+        &self,
+        [value, locations, weights]: [&[f32]; 3],
+        gradient: &[f32],
+    ) -> [Vec<f32>; 3] {
+        let mut results = [
+            vec![0.0; value.len()],
+            vec![0.0; locations.len()],
+            vec![0.0; weights.len()],
+        ];
+        let lengths = results.each_ref().map(|result| result.len() / self.batch);
+        let [a, b, c] = &mut results;
+        let pictures = a
+            .chunks_mut(lengths[0])
+            .zip(b.chunks_mut(lengths[1]))
+            .zip(c.chunks_mut(lengths[2]))
+            .enumerate()
+            .collect::<Vec<_>>();
+        let work = |(picture, ((a, b), c)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+            self.backward_of_picture(
+                [
+                    picture_of(value, picture, lengths[0]),
+                    picture_of(locations, picture, lengths[1]),
+                    picture_of(weights, picture, lengths[2]),
+                ],
+                picture_of(gradient, picture, gradient.len() / self.batch),
+                [a, b, c],
+            );
+        };
+        #[cfg(feature = "native")]
+        {
+            use rayon::prelude::*;
+            pictures.into_par_iter().for_each(work);
+        }
+        #[cfg(not(feature = "native"))]
+        pictures.into_iter().for_each(work);
+        results
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    const SIZES: [[usize; 2]; 2] = [[3, 5], [2, 3]];
+
+    fn numbers(count: usize, seed: u32, low: f32, high: f32) -> Vec<f32> {
+        let mut state = seed;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                low + (high - low) * (state >> 8) as f32 / (1 << 24) as f32
+            })
+            .collect()
+    }
+
+    fn inputs(device: &Device) -> (Tensor<4>, Tensor<3>, Tensor<3>) {
+        let (batch, heads, width, queries, points) = (2, 2, 3, 4, 2);
+        let samples = heads * SIZES.len() * points;
+        let tensor = |values: Vec<f32>, shape: [usize; 3]| {
+            Tensor::<3>::from_data(TensorData::new(values, shape), device)
+        };
+        (
+            tensor(
+                numbers(batch * 21 * heads * width, 1, -1.0, 1.0),
+                [batch, 21, heads * width],
+            )
+            .reshape([batch, 21, heads, width]),
+            tensor(
+                numbers(batch * queries * samples * 2, 2, -0.3, 1.3),
+                [batch, queries, samples * 2],
+            ),
+            tensor(
+                numbers(batch * queries * samples, 3, 0.0, 1.0),
+                [batch, queries, samples],
+            ),
+        )
+    }
+
+    #[test]
+    fn host_form_equals_the_tensor_form() {
+        let (value, locations, weights) = inputs(&Device::flex());
+        let ours = deform_attention(value.clone(), &SIZES, locations.clone(), weights.clone());
+        let reference = deform_attention_reference(value, &SIZES, locations, weights);
+        let error = (ours - reference).abs().max().into_scalar::<f32>();
+        assert!(error < 1e-5, "largest difference {error}");
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        let device = Device::flex().autodiff();
+        let (value, locations, weights) = inputs(&device);
+        let (value, locations, weights) = (
+            value.require_grad(),
+            locations.require_grad(),
+            weights.require_grad(),
+        );
+        let loss = |value: Tensor<4>, locations: Tensor<3>, weights: Tensor<3>| {
+            let out = deform_attention(value, &SIZES, locations, weights);
+            let mix = Tensor::<1>::from_data(
+                TensorData::new(numbers(2 * 4 * 6, 4, -1.0, 1.0), [48]),
+                &out.device(),
+            );
+            (out.reshape([48]) * mix).sum()
+        };
+        let gradients = loss(value.clone(), locations.clone(), weights.clone()).backward();
+        let step = 1e-3;
+        let check = |name: &str, analytic: Vec<f32>, at: &dyn Fn(usize, f32) -> f32| {
+            for index in (0..analytic.len()).step_by(3) {
+                let numeric = (at(index, step) - at(index, -step)) / (2.0 * step);
+                let error = (numeric - analytic[index]).abs();
+                assert!(
+                    error < 2e-2,
+                    "{name}[{index}]: {} by hand, {numeric} by differences",
+                    analytic[index]
+                );
+            }
+        };
+        fn moved<const D: usize>(tensor: &Tensor<D>, index: usize, by: f32) -> Tensor<D> {
+            let mut data = tensor.to_data();
+            data.as_mut_slice::<f32>().unwrap()[index] += by;
+            Tensor::from_data(data, &tensor.device())
+        }
+        fn list<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+            tensor.into_data().try_to_vec().unwrap()
+        }
+        let scalar = |t: Tensor<1>| t.into_scalar::<f32>();
+        check("value", list(value.grad(&gradients).unwrap()), &|i, by| {
+            scalar(loss(
+                moved(&value, i, by),
+                locations.clone(),
+                weights.clone(),
+            ))
+        });
+        check(
+            "locations",
+            list(locations.grad(&gradients).unwrap()),
+            &|i, by| {
+                scalar(loss(
+                    value.clone(),
+                    moved(&locations, i, by),
+                    weights.clone(),
+                ))
+            },
+        );
+        check(
+            "weights",
+            list(weights.grad(&gradients).unwrap()),
+            &|i, by| {
+                scalar(loss(
+                    value.clone(),
+                    locations.clone(),
+                    moved(&weights, i, by),
+                ))
+            },
+        );
+    }
+}

@@ -1,0 +1,491 @@
+//! Swin transformer backbone (Liu et al. 2021, arXiv 2103.14030), as UPN uses it (`upn.md` 3;
+//! original `swin.py`).
+//!
+//! Maps are kept as tokens `[B, H * W, C]`, row-major. Cutting a map into windows, with padding
+//! and shift, is one row selection with an index computed on the host; undoing it is another.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::nn::linear::ConvSize;
+use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
+
+const EPS: f64 = 1e-5;
+const PATCH: usize = 4;
+
+/// Sizes of a Swin backbone, under the names of the original configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwinConfig {
+    /// Channels of the first stage; each further stage doubles them.
+    pub embed_dim: usize,
+    /// Blocks per stage.
+    pub depths: Vec<usize>,
+    /// Attention heads per stage.
+    pub num_heads: Vec<usize>,
+    /// Side of a window in tokens.
+    pub window_size: usize,
+    /// Hidden width of the block's MLP over its width.
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: usize,
+}
+
+fn default_mlp_ratio() -> usize {
+    4
+}
+
+impl SwinConfig {
+    /// Channels of stage `stage`.
+    pub fn channels(&self, stage: usize) -> usize {
+        self.embed_dim << stage
+    }
+}
+
+/// A feature map as tokens.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// `[B, height * width, C]`, row-major.
+    pub tokens: Tensor<3>,
+    /// Height and width.
+    pub size: [usize; 2],
+}
+
+impl Map {
+    /// `[B, C, height, width]`.
+    pub fn channels_first(self) -> Tensor<4> {
+        let [batch, _, channels] = self.tokens.dims();
+        let [height, width] = self.size;
+        self.tokens
+            .reshape([batch, height, width, channels])
+            .permute([0, 3, 1, 2])
+    }
+}
+
+/// The backbone.
+#[derive(Module, Debug)]
+pub struct Swin {
+    patch_embed: Conv2d,
+    patch_norm: LayerNorm,
+    stages: Vec<Stage>,
+    norms: Vec<LayerNorm>,
+    #[module(skip)]
+    out_indices: Vec<usize>,
+}
+
+impl Swin {
+    /// Reads `patch_embed`, `layers.*` and `norm{i}` for every output stage `i` of `out_indices`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &SwinConfig, out_indices: &[usize]) -> Result<Self, Fault> {
+        let embed = at.child("patch_embed");
+        let patch = ConvSize {
+            inputs: 3,
+            outputs: config.embed_dim,
+            kernel: PATCH,
+            stride: PATCH,
+            padding: 0,
+            groups: 1,
+        };
+        Ok(Self {
+            patch_embed: Conv2d::load(&embed.child("proj"), patch, true)?,
+            patch_norm: LayerNorm::load(&embed.child("norm"), config.embed_dim, EPS)?,
+            stages: (0..config.depths.len())
+                .map(|stage| Stage::load(&at.child("layers").child(stage), config, stage))
+                .collect::<Result<_, _>>()?,
+            norms: out_indices
+                .iter()
+                .map(|&stage| {
+                    LayerNorm::load(
+                        &at.child(format!("norm{stage}")),
+                        config.channels(stage),
+                        EPS,
+                    )
+                })
+                .collect::<Result<_, _>>()?,
+            out_indices: out_indices.to_vec(),
+        })
+    }
+
+    /// `[B, 3, H, W]` to the maps of the output stages, finest first; stage `i` has stride
+    /// `4 * 2^i`, sizes rounded up.
+    pub fn forward(&self, image: Tensor<4>) -> Vec<Map> {
+        let [batch, _, height, width] = image.dims();
+        let (rows, columns) = (height.div_ceil(PATCH), width.div_ceil(PATCH));
+        let image = pad_map(image, rows * PATCH, columns * PATCH);
+        let patches = self.patch_embed.forward(image).permute([0, 2, 3, 1]); // [B, H/4, W/4, C]
+        let channels = patches.dims()[3];
+        let tokens = patches.reshape([batch, rows * columns, channels]);
+        let mut map = Map {
+            tokens: self.patch_norm.forward(tokens),
+            size: [rows, columns],
+        };
+        let mut outputs = Vec::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            map = stage.blocks(map);
+            if let Some(output) = self.out_indices.iter().position(|&out| out == index) {
+                outputs.push(Map {
+                    tokens: self.norms[output].forward(map.tokens.clone()),
+                    size: map.size,
+                });
+            }
+            if let Some(merging) = &stage.downsample {
+                map = merging.forward(map);
+            }
+        }
+        outputs
+    }
+}
+
+/// Zeros at the right and bottom of `[B, C, H, W]`, up to `height` and `width`.
+fn pad_map(image: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
+    let [_, _, h, w] = image.dims();
+    if (h, w) == (height, width) {
+        return image;
+    }
+    image.pad((0, width - w, 0, height - h), 0.0)
+}
+
+#[derive(Module, Debug)]
+struct Stage {
+    blocks: Vec<Block>,
+    downsample: Option<PatchMerging>,
+    #[module(skip)]
+    window: usize,
+}
+
+impl Stage {
+    fn load(at: &Loader, config: &SwinConfig, stage: usize) -> Result<Self, Fault> {
+        let last = stage + 1 == config.depths.len();
+        Ok(Self {
+            blocks: (0..config.depths[stage])
+                .map(|block| Block::load(&at.child("blocks").child(block), config, stage))
+                .collect::<Result<_, _>>()?,
+            downsample: (!last)
+                .then(|| PatchMerging::load(&at.child("downsample"), config.channels(stage)))
+                .transpose()?,
+            window: config.window_size,
+        })
+    }
+
+    fn blocks(&self, map: Map) -> Map {
+        let Map { mut tokens, size } = map;
+        let [batch, _, _] = tokens.dims();
+        let device = tokens.device();
+        let orders = [0, self.window / 2]
+            .map(|shift| Windows::new(batch, size, self.window, shift, &device));
+        for (index, block) in self.blocks.iter().enumerate() {
+            tokens = block.forward(tokens, &orders[index % 2]);
+        }
+        Map { tokens, size }
+    }
+}
+
+/// How a map is cut into windows: which token stands where.
+struct Windows {
+    /// For every place in window order, the row of the map's tokens; one past the end = padding.
+    cut: Tensor<1, Int>,
+    /// For every token, its place in window order.
+    join: Tensor<1, Int>,
+    /// True if `cut` names padding.
+    padded: bool,
+    side: usize,
+    count: usize,
+    /// `[count, 1, side^2, side^2]`: -100 between tokens that are neighbours only through the
+    /// shift. Absent without a shift.
+    separation: Option<Tensor<4>>,
+}
+
+impl Windows {
+    fn new(batch: usize, size: [usize; 2], side: usize, shift: usize, device: &Device) -> Self {
+        let [height, width] = size;
+        let (rows, columns) = (height.div_ceil(side), width.div_ceil(side));
+        let (padded_height, padded_width) = (rows * side, columns * side);
+        let (tokens, places) = (height * width, padded_height * padded_width);
+        let mut cut = vec![(batch * tokens) as i32; batch * places];
+        let mut join = vec![0; batch * tokens];
+        for window_row in 0..rows {
+            for window_column in 0..columns {
+                for y in 0..side {
+                    for x in 0..side {
+                        let place = ((window_row * columns + window_column) * side + y) * side + x;
+                        let row = (window_row * side + y + shift) % padded_height;
+                        let column = (window_column * side + x + shift) % padded_width;
+                        if row >= height || column >= width {
+                            continue;
+                        }
+                        for picture in 0..batch {
+                            let token = picture * tokens + row * width + column;
+                            let place = picture * places + place;
+                            cut[place] = token as i32;
+                            join[token] = place as i32;
+                        }
+                    }
+                }
+            }
+        }
+        let count = rows * columns;
+        let separation = (shift > 0).then(|| {
+            let values = separation(rows, columns, side, shift);
+            let area = side * side;
+            Tensor::from_data(TensorData::new(values, [count, 1, area, area]), device)
+        });
+        Self {
+            padded: places != tokens,
+            cut: index(cut, device),
+            join: index(join, device),
+            side,
+            count,
+            separation,
+        }
+    }
+
+    /// `[B, H * W, C]` to `[B * count, side^2, C]`.
+    fn cut(&self, tokens: Tensor<3>) -> Tensor<3> {
+        let [batch, count, channels] = tokens.dims();
+        let mut rows = tokens.reshape([batch * count, channels]);
+        if self.padded {
+            let zeros = Tensor::zeros([1, channels], &rows.device());
+            rows = Tensor::cat(vec![rows, zeros], 0);
+        }
+        let area = self.side * self.side;
+        rows.select(0, self.cut.clone())
+            .reshape([batch * self.count, area, channels])
+    }
+
+    /// `[B * count, side^2, C]` to `[B, H * W, C]`.
+    fn join(&self, windows: Tensor<3>) -> Tensor<3> {
+        let [count, area, channels] = windows.dims();
+        let batch = count / self.count;
+        let tokens = self.join.dims()[0] / batch;
+        windows
+            .reshape([count * area, channels])
+            .select(0, self.join.clone())
+            .reshape([batch, tokens, channels])
+    }
+}
+
+fn index(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+/// The additive mask of shifted windows: tokens of a window that come from different sides of the
+/// padded, shifted map must not see each other. `[rows * columns, side^2, side^2]`.
+fn separation(rows: usize, columns: usize, side: usize, shift: usize) -> Vec<f32> {
+    let region = |at: usize, length: usize| match at {
+        _ if at < length - side => 0,
+        _ if at < length - shift => 1,
+        _ => 2,
+    };
+    let area = side * side;
+    let mut values = Vec::with_capacity(rows * columns * area * area);
+    for row in 0..rows {
+        for column in 0..columns {
+            let id = |token: usize| {
+                3 * region(row * side + token / side, rows * side)
+                    + region(column * side + token % side, columns * side)
+            };
+            for a in 0..area {
+                for b in 0..area {
+                    values.push(if id(a) == id(b) { 0.0 } else { -100.0 });
+                }
+            }
+        }
+    }
+    values
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attn: WindowAttention,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    fn load(at: &Loader, config: &SwinConfig, stage: usize) -> Result<Self, Fault> {
+        let width = config.channels(stage);
+        let hidden = width * config.mlp_ratio;
+        let mlp = at.child("mlp");
+        Ok(Self {
+            norm1: LayerNorm::load(&at.child("norm1"), width, EPS)?,
+            attn: WindowAttention::load(
+                &at.child("attn"),
+                width,
+                config.num_heads[stage],
+                config.window_size,
+            )?,
+            norm2: LayerNorm::load(&at.child("norm2"), width, EPS)?,
+            fc1: linear(&mlp.child("fc1"), width, hidden, true)?,
+            fc2: linear(&mlp.child("fc2"), hidden, width, true)?,
+        })
+    }
+
+    /// `[B, H * W, C]` to the same. The padding enters after the norm and is not masked: it takes
+    /// part in attention with the biases of `qkv`, as in the original.
+    fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
+        let y = windows.cut(self.norm1.forward(x.clone()));
+        let y = windows.join(self.attn.forward(y, windows));
+        let x = x + y;
+        let y = self.fc1.forward(self.norm2.forward(x.clone()));
+        x + self.fc2.forward(gelu(y))
+    }
+}
+
+/// A linear layer with the start that trained the small backbone in trials
+/// (`nano-upn-notes.md`, recipe): normal with deviation `0.7 / sqrt(inputs)`.
+fn linear(at: &Loader, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, Fault> {
+    let deviation = 0.7 / (inputs as f32).sqrt();
+    Linear::load_with(at, inputs, outputs, bias, Init::Normal(deviation))
+}
+
+#[derive(Module, Debug)]
+struct WindowAttention {
+    qkv: Linear,
+    proj: Linear,
+    relative_position_bias_table: Param<Tensor<2>>,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    side: usize,
+}
+
+impl WindowAttention {
+    fn load(at: &Loader, width: usize, heads: usize, side: usize) -> Result<Self, Fault> {
+        let relations = (2 * side - 1) * (2 * side - 1);
+        Ok(Self {
+            qkv: linear(&at.child("qkv"), width, 3 * width, true)?,
+            proj: linear(&at.child("proj"), width, width, true)?,
+            relative_position_bias_table: at.parameter(
+                "relative_position_bias_table",
+                [relations, heads],
+                Init::Normal(0.02),
+            )?,
+            heads,
+            side,
+        })
+    }
+
+    /// `[windows, side^2, C]` to the same.
+    fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
+        let [count, area, channels] = x.dims();
+        let width = channels / self.heads;
+        let qkv = self
+            .qkv
+            .forward(x)
+            .reshape([count, area, 3, self.heads, width])
+            .permute([2, 0, 3, 1, 4]); // [3, windows, heads, area, width]
+        let part = |index: usize| {
+            qkv.clone()
+                .narrow(0, index, 1)
+                .reshape([count, self.heads, area, width])
+        };
+        let query = part(0).mul_scalar((width as f32).sqrt().recip());
+        let scores = query.matmul(part(1).swap_dims(2, 3)); // [windows, heads, area, area]
+        let per_picture = windows.count;
+        let bias = match &windows.separation {
+            None => self.bias(),
+            Some(separation) => self.bias() + separation.clone(),
+        }; // [1 or count, heads, area, area]
+        let repeat = bias.dims()[0];
+        let batch = if repeat == 1 {
+            count
+        } else {
+            count / per_picture
+        };
+        let scores = scores.reshape([batch, repeat * self.heads * area * area])
+            + bias.reshape([1, repeat * self.heads * area * area]);
+        let attention = softmax(scores.reshape([count, self.heads, area, area]), 3);
+        let mixed = attention
+            .matmul(part(2))
+            .swap_dims(1, 2)
+            .reshape([count, area, channels]);
+        self.proj.forward(mixed)
+    }
+
+    /// `[1, heads, side^2, side^2]`.
+    fn bias(&self) -> Tensor<4> {
+        let table = self.relative_position_bias_table.val();
+        let area = self.side * self.side;
+        let index = index(relative_positions(self.side), &table.device());
+        table
+            .select(0, index)
+            .transpose()
+            .reshape([1, self.heads, area, area])
+    }
+}
+
+/// The row of the bias table for every pair of tokens of a window, `[side^2 * side^2]`.
+fn relative_positions(side: usize) -> Vec<i32> {
+    let area = side * side;
+    let reach = 2 * side - 1;
+    (0..area * area)
+        .map(|pair| {
+            let (a, b) = (pair / area, pair % area);
+            let rows = a / side + side - 1 - b / side;
+            let columns = a % side + side - 1 - b % side;
+            (rows * reach + columns) as i32
+        })
+        .collect()
+}
+
+/// Halves a map: four neighbours side by side, normalised and mixed.
+#[derive(Module, Debug)]
+struct PatchMerging {
+    norm: LayerNorm,
+    reduction: Linear,
+}
+
+impl PatchMerging {
+    fn load(at: &Loader, width: usize) -> Result<Self, Fault> {
+        Ok(Self {
+            norm: LayerNorm::load(&at.child("norm"), 4 * width, EPS)?,
+            reduction: linear(&at.child("reduction"), 4 * width, 2 * width, false)?,
+        })
+    }
+
+    fn forward(&self, map: Map) -> Map {
+        let [batch, _, channels] = map.tokens.dims();
+        let (height, width) = (map.size[0].div_ceil(2), map.size[1].div_ceil(2));
+        let grid = pad_map(map.channels_first(), 2 * height, 2 * width).permute([0, 2, 3, 1]);
+        // Neighbours in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1).
+        let tokens = grid
+            .reshape([batch * height, 2, width, 2, channels])
+            .permute([0, 2, 3, 1, 4])
+            .reshape([batch, height * width, 4 * channels]);
+        Map {
+            tokens: self.reduction.forward(self.norm.forward(tokens)),
+            size: [height, width],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_positions_follow_the_formula() {
+        // Tokens (0, 1) and (2, 0) of a window of side 3: (0-2+2)*5 + (1-0+2).
+        assert_eq!(relative_positions(3)[9 + 6], 3);
+    }
+
+    #[test]
+    fn windows_of_an_odd_map_join_to_what_was_cut() {
+        let device = Device::flex();
+        let tokens = Tensor::<1, Int>::arange(0..2 * 5 * 7 * 3, &device)
+            .float()
+            .reshape([2, 35, 3]);
+        for shift in [0, 2] {
+            let windows = Windows::new(2, [5, 7], 4, shift, &device);
+            assert_eq!(windows.count, 4);
+            let back = windows.join(windows.cut(tokens.clone()));
+            back.into_data().assert_eq(&tokens.to_data(), true);
+        }
+    }
+}
