@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::geometry::BoxXyxy;
+use crate::image::prepare::SquareRecipe;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::decoder::{Decoder, DecoderConfig};
@@ -119,6 +120,16 @@ impl ChatRexConfig {
         self.convnext.dims.iter().sum()
     }
 
+    /// How pictures and boxes are prepared.
+    pub fn recipe(&self) -> SquareRecipe {
+        SquareRecipe {
+            high: self.image_aux as u32,
+            low: self.image_low as u32,
+            half_boxes: self.boxes_f16,
+            ..SquareRecipe::CHATREX
+        }
+    }
+
     /// Visual tokens of a picture.
     pub fn visual_tokens(&self) -> usize {
         self.clip.grid() * self.clip.grid()
@@ -211,15 +222,7 @@ impl ChatRex {
     /// in pixels of the padded high-resolution picture. N is the longest list; rows beyond a
     /// picture's own boxes are zero.
     pub fn box_features(&self, pyramid: &[Tensor<4>], boxes: &[Vec<BoxXyxy>]) -> Tensor<3> {
-        let side = [self.config.image_aux; 2];
-        if !self.config.boxes_f16 {
-            return roi_encoder::encode_batch(pyramid, boxes, side);
-        }
-        let rounded = boxes
-            .iter()
-            .map(|boxes| boxes.iter().map(round_to_half).collect())
-            .collect::<Vec<Vec<_>>>();
-        roi_encoder::encode_batch(pyramid, &rounded, side)
+        roi_encoder::encode_batch(pyramid, boxes, [self.config.image_aux; 2])
     }
 
     /// Box features `[B, N, object width]` to `[B, N, D]`.
@@ -272,15 +275,5 @@ impl ChatRex {
             pieces.push(self.llm.embed(&words));
         }
         Tensor::cat(pieces, 0).unsqueeze()
-    }
-}
-
-fn round_to_half(b: &BoxXyxy) -> BoxXyxy {
-    let round = |v: f32| half::f16::from_f32(v).to_f32();
-    BoxXyxy {
-        x1: round(b.x1),
-        y1: round(b.y1),
-        x2: round(b.x2),
-        y2: round(b.y2),
     }
 }

@@ -13,9 +13,12 @@ use crate::fault::{Fault, FaultKind};
 use crate::protocol::DevicePreference;
 
 pub mod checkpoint;
+pub mod feed;
 pub mod metrics;
 pub mod optimizer;
+pub mod regions;
 pub mod schedule;
+pub mod towers;
 
 /// The stages, in the order they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
