@@ -30,13 +30,23 @@ pub fn encode_batch(
     boxes: &[Vec<BoxXyxy>],
     image_hw: [usize; 2],
 ) -> Tensor<3> {
-    let pooled = pool_batch(pyramid, boxes, image_hw, CELLS);
+    encode_cells(pyramid, boxes, image_hw, CELLS)
+}
+
+/// [`encode_batch`] with another number of RoIAlign cells per side.
+pub fn encode_cells(
+    pyramid: &[Tensor<4>],
+    boxes: &[Vec<BoxXyxy>],
+    image_hw: [usize; 2],
+    cells: usize,
+) -> Tensor<3> {
+    let pooled = pool_batch(pyramid, boxes, image_hw, cells);
     let [_, rows, width] = pooled.dims();
     let position = position_rows(boxes, rows, width, image_hw, &pooled.device());
     pooled + position
 }
 
-/// The pooled half of [`encode_batch`], with `cells` RoIAlign cells per side.
+/// The pooled half of [`encode_cells`].
 pub fn pool_batch(
     pyramid: &[Tensor<4>],
     boxes: &[Vec<BoxXyxy>],
@@ -151,6 +161,14 @@ fn position_rows(
         }
     }
     Tensor::from_data(TensorData::new(values, [boxes.len(), rows, width]), device)
+}
+
+/// The box with its corners rounded to half precision, as RexSeek's scripts hand boxes to the
+/// model (steps of half a pixel above 512).
+pub fn round_to_half(b: &BoxXyxy) -> BoxXyxy {
+    <[f32; 4]>::from(*b)
+        .map(|v| half::f16::from_f32(v).to_f32())
+        .into()
 }
 
 /// Centre and size `[cx, cy, w, h]` in shares of the picture, in the original's order of f32 steps.

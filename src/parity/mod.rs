@@ -13,6 +13,7 @@ pub mod check;
 pub mod fixture;
 mod picture;
 pub mod upn;
+mod vision;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,6 +38,11 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("upn_decoder_layer", upn::upn_decoder_layer),
     ("upn_encoder_layer", upn::upn_encoder_layer),
     ("upn_helpers", upn::upn_helpers),
+    ("box_encoder", vision::box_encoder),
+    ("clip_vision", vision::clip_vision),
+    ("convnext", vision::convnext),
+    ("projectors", vision::projectors),
+    ("roi_align", vision::roi_align),
     ("upn_postprocess", picture::upn_postprocess),
     ("upn_resize_table", picture::upn_resize_table),
 ];
