@@ -18,12 +18,7 @@ use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::model::projector::Projector;
 use crate::model::roi_encoder;
 use crate::nn::Loader;
-
-/// Stands for all picture tokens in a list of token ids.
-pub const IMAGE_SLOT: i64 = -200;
-
-/// Stands for the next box's feature in a list of token ids.
-pub const OBJECT_SLOT: i64 = -300;
+pub use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
 
 /// Sizes of a member of the family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

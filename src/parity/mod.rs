@@ -14,6 +14,7 @@ pub mod fixture;
 mod picture;
 pub mod upn;
 mod vision;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -43,6 +44,9 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("convnext", vision::convnext),
     ("projectors", vision::projectors),
     ("roi_align", vision::roi_align),
+    ("parse_nms", words::parse_nms),
+    ("preprocess", picture::preprocess),
+    ("tokenizer", words::tokenizer),
     ("upn_postprocess", picture::upn_postprocess),
     ("upn_resize_table", picture::upn_resize_table),
 ];

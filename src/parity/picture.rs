@@ -5,12 +5,14 @@ use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::words::read_tokenizer;
 use super::{Array, Computed, Fixture};
 use crate::fault::Fault;
 use crate::geometry::{Proposal, filter, proposals};
 use crate::image::Pixels;
 use crate::image::prepare::{Planar, ShortSideRecipe, SquareRecipe};
 use crate::image::resize::Canvas;
+use crate::text::prompt::{ChatTemplate, user_turn};
 
 #[derive(Deserialize)]
 struct Sizes {
@@ -20,16 +22,30 @@ struct Sizes {
     upn_max: u32,
 }
 
+#[derive(Deserialize)]
+struct Picture {
+    index: usize,
+    question: String,
+    n_boxes: usize,
+}
+
 /// Both recipes on recorded pictures, at a small size in full and at the real one sampled.
-#[expect(dead_code, reason = "registered together with the tokenizer")]
 pub(super) fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let background: [u8; 3] = fixture.config_at("/background")?;
-    let pictures: Vec<String> = fixture
-        .keys()
-        .filter_map(|key| Some(key.strip_suffix(".raw_u8")?.to_string()))
-        .collect();
-    for picture in pictures {
+    let pictures: Vec<Picture> = fixture.config_at("/images")?;
+    let tokenizer = read_tokenizer(&fixture.beside("tokenizer", "tokenizer.json"))?;
+    for Picture {
+        index: picture,
+        question,
+        n_boxes,
+    } in pictures
+    {
+        let prompt = ChatTemplate::qwen().first(&user_turn(n_boxes, &question)?);
+        computed.put_array(
+            format!("{picture}.input_ids"),
+            Array::integers(tokenizer.encode(&prompt)),
+        );
         let pixels = recorded_pixels(fixture, &format!("{picture}.raw_u8"))?;
         let square = Canvas::square(&pixels, background).to_pixels();
         computed.put_array(

@@ -1,0 +1,257 @@
+//! What the model reads: task templates, the user's turn with its slots, the chat template.
+//!
+//! The strings are interface constants of the trained models (`chatrex.md` 7.2 and 10), misspelling
+//! included.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, FaultKind};
+
+/// Stands in a prompt for the whole picture.
+pub const IMAGE: &str = "<image>";
+
+/// Stands in a prompt for the features of the next box.
+pub const OBJECT: &str = "<objfeat>";
+
+/// Takes the place of [`IMAGE`] among token ids.
+pub const IMAGE_SLOT: i64 = -200;
+
+/// Takes the place of [`OBJECT`] among token ids.
+pub const OBJECT_SLOT: i64 = -300;
+
+/// There are index tokens for this many boxes.
+pub const MAX_BOXES: usize = 100;
+
+/// What a person wants to know; each has the words its model was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// All boxes of one or more categories or phrases.
+    Detect,
+    /// The category of a box.
+    Name,
+    /// A short phrase about a box.
+    Phrase,
+    /// A brief description of a box.
+    Describe,
+    /// A sentence about a box.
+    Sentence,
+    /// How many there are, and where.
+    Count,
+    /// A sentence about the picture with boxes.
+    BriefCaption,
+    /// A detailed description of the picture with boxes.
+    DetailedCaption,
+    /// Any question, answered with boxes.
+    Grounded,
+    /// Any question as it is.
+    Free,
+}
+
+impl Task {
+    /// Every task.
+    pub const ALL: [Self; 10] = [
+        Self::Detect,
+        Self::Name,
+        Self::Phrase,
+        Self::Describe,
+        Self::Sentence,
+        Self::Count,
+        Self::BriefCaption,
+        Self::DetailedCaption,
+        Self::Grounded,
+        Self::Free,
+    ];
+
+    /// The first of the training paraphrases, `[OBJ]` standing for what is asked about.
+    pub fn template(self) -> &'static str {
+        match self {
+            Self::Detect => {
+                "Please detect [OBJ] in this image. Answer the question with object indexes."
+            }
+            Self::Name => {
+                "What is the category name of [OBJ]? Answer the question with its category name in free format."
+            }
+            Self::Phrase => {
+                "Can you provide me with a short phrase to describe [OBJ]? Answer the question with a short phrase."
+            }
+            Self::Describe => {
+                "Can you provide me with a brief description of [OBJ]? Answer the question with brief description."
+            }
+            Self::Sentence => {
+                "Can you provide a one sentence description of [OBJ] in the image? Answer the question with a one sentence description."
+            }
+            Self::Count => {
+                "How many [OBJ] are there in this image? Answer the question with the number of objects and locate them with object indexes."
+            }
+            Self::BriefCaption => {
+                "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer."
+            }
+            Self::DetailedCaption => {
+                "Please provide a detailed description of the image and detect all the mentioned objects. Answer the question with grounded object indexes."
+            }
+            Self::Grounded => "Answer the question in grounded format. [OBJ]",
+            Self::Free => "[OBJ]",
+        }
+    }
+
+    /// The question about `subjects`: categories, phrases, index tags or a question of one's own.
+    /// The captions need none.
+    pub fn question<S: AsRef<str>>(self, subjects: &[S]) -> String {
+        let subjects: Vec<&str> = subjects.iter().map(AsRef::as_ref).collect();
+        self.template().replace("[OBJ]", &subjects.join("; "))
+    }
+}
+
+/// The index tag of box `index`.
+pub fn index_tag(index: u32) -> String {
+    format!("<obj{index}>")
+}
+
+/// The user's turn about a picture with `boxes` boxes (`chatrex.md` 7.2).
+///
+/// # Errors
+/// [`check_question`]'s, and more than [`MAX_BOXES`] boxes.
+pub fn user_turn(boxes: usize, question: &str) -> Result<String, Fault> {
+    check_question(question, boxes)?;
+    if boxes > MAX_BOXES {
+        return Err(fault(
+            format!("{boxes} boxes, the model can name {MAX_BOXES}"),
+            "Ask about fewer boxes",
+        ));
+    }
+    let objects: String = (0..boxes as u32)
+        .map(|index| index_tag(index) + OBJECT)
+        .collect();
+    Ok(format!("{IMAGE}\n{objects}\n{question}"))
+}
+
+/// Checks a person's words before a model with `boxes` boxes reads them.
+///
+/// # Errors
+/// Nothing is asked, a slot stands in the words, or a box is named that is not there.
+pub fn check_question(question: &str, boxes: usize) -> Result<(), Fault> {
+    if question.trim().is_empty() {
+        return Err(fault("nothing is asked".to_string(), "Write a question"));
+    }
+    for slot in [IMAGE, OBJECT] {
+        if question.contains(slot) {
+            return Err(fault(
+                format!("the words `{slot}` have a meaning of their own to the model"),
+                "Leave them out; the picture and its boxes are always part of the question",
+            ));
+        }
+    }
+    let named = question
+        .split("<obj")
+        .skip(1)
+        .filter_map(|rest| {
+            let (number, _) = rest.split_once('>')?;
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then_some(number)
+        })
+        .find(|number| number.parse().map_or(true, |index: usize| index >= boxes));
+    let Some(number) = named else { return Ok(()) };
+    Err(fault(
+        match boxes {
+            0 => format!("it names <obj{number}>, and there are no boxes"),
+            1 => format!("it names <obj{number}>, and the only box is <obj0>"),
+            _ => format!(
+                "it names <obj{number}>, and there are {boxes} boxes, <obj0> to <obj{}>",
+                boxes - 1
+            ),
+        },
+        "Name one of the boxes shown, or let more boxes through",
+    ))
+}
+
+fn fault(what: String, advice: &str) -> Fault {
+    Fault::new(FaultKind::Question, "question", what, advice)
+}
+
+/// How a conversation is written down for a language model; the strings come from the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatTemplate {
+    /// What comes before everything; empty for the Qwen2.5 models as they are used here.
+    #[serde(default)]
+    pub system: String,
+    /// A question and the beginning of its answer; `{user}` stands for the user's turn.
+    pub turn: String,
+    /// What comes between an answer and the next turn.
+    pub between: String,
+    /// Tokens that end an answer.
+    pub stop: Vec<String>,
+}
+
+impl ChatTemplate {
+    /// The template of the Qwen2.5 models, without a system turn.
+    pub fn qwen() -> Self {
+        Self {
+            system: String::new(),
+            turn: "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n".to_string(),
+            between: "<|im_end|>\n".to_string(),
+            stop: vec!["<|im_end|>".to_string(), "<|endoftext|>".to_string()],
+        }
+    }
+
+    /// The prompt of a conversation that begins with the user's turn `user`.
+    pub fn first(&self, user: &str) -> String {
+        format!("{}{}", self.system, self.turn.replace("{user}", user))
+    }
+
+    /// What follows an answer when the user goes on with `user`.
+    pub fn next(&self, user: &str) -> String {
+        format!("{}{}", self.between, self.turn.replace("{user}", user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_turn_has_one_slot_per_box() {
+        let turn = |boxes| user_turn(boxes, "What is <obj1>?");
+        assert_eq!(
+            turn(2).as_deref(),
+            Ok("<image>\n<obj0><objfeat><obj1><objfeat>\nWhat is <obj1>?")
+        );
+        assert_eq!(user_turn(0, "What?").as_deref(), Ok("<image>\n\nWhat?"));
+        assert!(turn(1).is_err() && turn(101).is_err() && turn(100).is_ok());
+    }
+
+    #[test]
+    fn questions_are_checked() {
+        let what =
+            |question: &str, boxes| check_question(question, boxes).expect_err(question).what;
+        assert!(what(" \n", 3).contains("nothing"));
+        assert!(what("a <image> b", 3).contains("<image>"));
+        assert!(what("<objfeat>", 3).contains("<objfeat>"));
+        let beyond = what("is <obj2> left of <obj12>?", 12);
+        assert!(
+            beyond.contains("<obj12>") && beyond.contains("12 boxes"),
+            "{beyond}"
+        );
+        assert!(what("<obj0>", 0).contains("no boxes"));
+        assert!(what("<obj99999999999999999999999>", 5).contains("5 boxes"));
+        assert_eq!(check_question("<obj11> <obj> <objx> <obj", 12), Ok(()));
+    }
+
+    #[test]
+    fn tasks_have_words_and_templates_keep_braces() {
+        assert_eq!(
+            Task::Detect.question(&["person", "pigeon"]),
+            "Please detect person; pigeon in this image. Answer the question with object indexes."
+        );
+        for task in Task::ALL {
+            assert!(!task.question(&["cup"]).contains("[OBJ]"));
+        }
+        let template = ChatTemplate::qwen();
+        let prompt = template.first("a {user} b");
+        assert_eq!(
+            prompt,
+            "<|im_start|>user\na {user} b<|im_end|>\n<|im_start|>assistant\n"
+        );
+    }
+}
