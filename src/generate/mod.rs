@@ -1,1 +1,5 @@
-//! To be written.
+//! The choice of the next token and the end of an answer: token ids and logits only, no text, no
+//! network.
+
+pub mod sampler;
+pub mod stop;

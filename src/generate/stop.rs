@@ -1,0 +1,71 @@
+//! When an answer ends.
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The model chose one of its end tokens.
+    End,
+    /// The limit on tokens.
+    Length,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+/// Watches the tokens of one answer.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    end_ids: Vec<u32>,
+    limit: u32,
+    taken: u32,
+}
+
+impl Stop {
+    /// An answer that ends with any of `end_ids`, at the latest after `limit` tokens.
+    pub fn new(end_ids: &[u32], limit: u32) -> Self {
+        Self {
+            end_ids: end_ids.to_vec(),
+            limit,
+            taken: 0,
+        }
+    }
+
+    /// Tokens taken so far, the end token included.
+    pub fn taken(&self) -> u32 {
+        self.taken
+    }
+
+    /// Whether the answer is over before another token is computed.
+    pub fn before(&self, cancelled: bool) -> Option<Ending> {
+        if cancelled {
+            Some(Ending::Cancelled)
+        } else {
+            (self.taken >= self.limit).then_some(Ending::Length)
+        }
+    }
+
+    /// Takes the next token; whether the answer ends with it. An end token is no part of the
+    /// answer's words.
+    pub fn take(&mut self, id: u32) -> Option<Ending> {
+        self.taken += 1;
+        self.end_ids.contains(&id).then_some(Ending::End)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_by_token_length_or_cancellation() {
+        let mut stop = Stop::new(&[7, 9], 2);
+        assert_eq!(stop.before(false), None);
+        assert_eq!(stop.before(true), Some(Ending::Cancelled));
+        assert_eq!(stop.take(3), None);
+        assert_eq!(stop.take(9), Some(Ending::End));
+        assert_eq!(
+            (stop.before(false), stop.taken()),
+            (Some(Ending::Length), 2)
+        );
+        assert_eq!(Stop::new(&[], 0).before(false), Some(Ending::Length));
+    }
+}
