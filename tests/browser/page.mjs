@@ -1,5 +1,6 @@
 // Opens the page in the browser that `cargo xtask test` names, watching for what must never happen.
 
+import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,8 +9,11 @@ import { chromium } from "playwright-core";
 export const URL_OF_PAGE = needed("CHATREX_URL");
 export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
 export const PICTURES = needed("CHATREX_PICTURES");
-export const SITE = needed("CHATREX_SITE");
+export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
+
+// A software adapter on a busy machine is slow; nothing is judged by the clock.
+export const LONG = 240_000;
 
 const ALWAYS = [
   "--no-sandbox",
@@ -39,11 +43,7 @@ export async function open({ webgpu = true, ...options } = {}) {
   });
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
-  await page.addInitScript(() => {
-    addEventListener("securitypolicyviolation", (event) => {
-      console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`);
-    });
-  });
+  await page.addInitScript(overhear);
   return {
     context,
     page,
@@ -52,6 +52,29 @@ export async function open({ webgpu = true, ...options } = {}) {
       await context.close();
       await rm(profile, { recursive: true, force: true });
     },
+  };
+}
+
+// Runs in the page: keeps what page and engine say to each other, and reports policy violations.
+function overhear() {
+  addEventListener("securitypolicyviolation", (event) => {
+    console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`);
+  });
+  const Plain = self.Worker;
+  self.requests = [];
+  self.events = [];
+  self.Worker = class extends Plain {
+    constructor(...words) {
+      super(...words);
+      this.addEventListener("message", ({ data }) => {
+        const event = JSON.parse(data[0]);
+        if (!event.Progress) self.events.push(event);
+      });
+    }
+    postMessage(message, ...rest) {
+      self.requests.push(JSON.parse(message[0]));
+      super.postMessage(message, ...rest);
+    }
   };
 }
 
@@ -84,4 +107,72 @@ export async function check(page) {
       }),
   );
   return JSON.parse(report);
+}
+
+// Waits until the model answers questions.
+export async function modelReady(page) {
+  await page.locator('[data-testid="model-state"][data-state="ready"]').waitFor({ timeout: LONG });
+}
+
+// Waits until the answer numbered `turn` (from 0) has ended, and gives its state and words.
+export async function answered(page, turn) {
+  const answer = page.getByTestId("answer").nth(turn);
+  await page.waitForFunction(
+    (turn) => {
+      const answer = document.querySelectorAll('[data-testid="answer"]')[turn];
+      return ["done", "stopped", "failed"].includes(answer?.dataset.state);
+    },
+    turn,
+    { timeout: LONG },
+  );
+  return { state: await answer.getAttribute("data-state"), words: await answer.innerText() };
+}
+
+// Asks in free words and gives the number of the turn.
+export async function ask(page, question) {
+  const turn = await page.getByTestId("answer").count();
+  await page.getByTestId("question").fill(question);
+  await page.getByTestId("send").click();
+  await page.getByTestId("answer").nth(turn).waitFor();
+  return turn;
+}
+
+// Opens a picture through the file input and waits until its boxes are there.
+export async function openPicture(page, { name, mimeType, buffer }) {
+  const before = await happened(page, "Proposed");
+  await page.getByTestId("file-input").setInputFiles({ name, mimeType, buffer });
+  await page.waitForFunction(
+    (before) => self.events.filter((event) => event.Proposed).length > before,
+    before.length,
+    { timeout: LONG },
+  );
+}
+
+// All events of a kind so far.
+export const happened = (page, kind) =>
+  page.evaluate((kind) => self.events.flatMap((event) => event[kind] ?? []), kind);
+
+// All requests of a kind so far.
+export const asked = (page, kind) =>
+  page.evaluate((kind) => self.requests.flatMap((request) => request[kind] ?? []), kind);
+
+// The boxes as drawn, by number: `[x1, y1, x2, y2]` in pixels of the picture.
+export async function drawnBoxes(page) {
+  await page.getByTestId("show-all").check({ force: true });
+  return page.evaluate(() => {
+    const boxes = [];
+    for (const mark of document.querySelectorAll('[data-testid="box"]')) {
+      const line = mark.querySelector(".line");
+      const [x, y, width, height] = ["x", "y", "width", "height"].map((name) =>
+        Number(line.getAttribute(name)),
+      );
+      boxes[Number(mark.dataset.index)] = [x, y, x + width, y + height];
+    }
+    return boxes;
+  });
+}
+
+// What must hold at the end of any visit.
+export function nothingForbidden({ foreign, violations, errors }) {
+  assert.deepEqual({ foreign, violations, errors }, { foreign: [], violations: [], errors: [] });
 }

@@ -41,6 +41,16 @@ pub fn dist(out: &Path) -> Result<bool> {
         out.display()
     );
     build()?;
+    let bytes = copy(out)?;
+    println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
+    Ok(true)
+}
+
+/// Copies what was built to `out`, in place of anything there; the bytes copied.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy(out: &Path) -> Result<u64> {
     if out.exists() {
         fs::remove_dir_all(out).with_context(|| out.display().to_string())?;
     }
@@ -51,8 +61,7 @@ pub fn dist(out: &Path) -> Result<bool> {
         bytes +=
             fs::copy(place::site().join(&path), &to).with_context(|| to.display().to_string())?;
     }
-    println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
-    Ok(true)
+    Ok(bytes)
 }
 
 /// Writes the service worker: the list of the site's files and their SHA-256, then the program.

@@ -15,7 +15,7 @@ use crate::site;
 /// The browser programs and the features each is built with.
 const WEB_PROGRAMS: [&str; 2] = ["page", "worker"];
 
-/// Where the page is also served, for hosts that serve it in a folder.
+/// Where a copy of the page is served that tests may change, as hosts do that serve a folder.
 const DEEP: &str = "/some/folder/";
 
 /// What a step found.
@@ -189,20 +189,15 @@ fn browser() -> Result<Count> {
     let pictures = place::target().join("browser-tests");
     fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
     let running = Running::start(&place::site(), "/", 0)?;
-    let deep = Running::start(&place::site(), DEEP, 0)?;
+    let copy = pictures.join("site");
+    site::copy(&copy)?;
+    let deep = Running::start(&copy, DEEP, 0)?;
     let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
 
     let mut tests = Command::new("node");
     tests
         .args(["--test", "--test-reporter=spec"])
-        .args(
-            site::files(&place::root().join("tests/browser"))?
-                .iter()
-                .filter_map(|file| {
-                    file.ends_with(".test.mjs")
-                        .then(|| format!("tests/browser/{file}"))
-                }),
-        )
+        .args(browser_tests()?)
         .current_dir(place::root())
         .env("CHATREX_BROWSER", browser.chromium)
         .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
@@ -210,7 +205,7 @@ fn browser() -> Result<Count> {
             "CHATREX_DEEP_URL",
             format!("http://localhost:{}{DEEP}", deep.port),
         )
-        .env("CHATREX_SITE", place::site())
+        .env("CHATREX_DEEP_SITE", copy)
         .env(
             "CHATREX_PROGRAM",
             place::target().join("debug").join(program),
@@ -223,6 +218,16 @@ fn browser() -> Result<Count> {
         bail!("the browser tests ended with an error outside the tests");
     }
     Ok(count)
+}
+
+/// The files that hold browser tests.
+fn browser_tests() -> Result<Vec<String>> {
+    let mut files = site::files(&place::root().join("tests/browser"))?;
+    files.retain(|file| file.ends_with(".test.mjs"));
+    Ok(files
+        .iter()
+        .map(|file| format!("tests/browser/{file}"))
+        .collect())
 }
 
 /// The number in a line `ℹ pass 12` or `ℹ fail 1`.

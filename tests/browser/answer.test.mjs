@@ -1,0 +1,158 @@
+// A person's first visit: the sample is answered live, a picture is dropped, asked about, stopped.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { chat, scene } from "./native.mjs";
+import {
+  answered,
+  ask,
+  asked,
+  drawnBoxes,
+  happened,
+  LONG,
+  nothingForbidden,
+  open,
+  openPicture,
+  URL_OF_PAGE,
+} from "./page.mjs";
+
+const DESCRIBE =
+  "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer.";
+
+describe("a first visit", () => {
+  let browser, page;
+  before(async () => {
+    browser = await open();
+    page = browser.page;
+    await page.goto(URL_OF_PAGE);
+  });
+  after(() => browser?.close());
+
+  test("the sample is answered live", async () => {
+    const { state, words } = await answered(page, 0);
+    assert.equal(state, "done");
+    assert.notEqual(words.trim(), "");
+    assert.doesNotMatch(words, /<|obj\d/, "no tag reaches the eye");
+    const [ready] = await happened(page, "Ready");
+    console.log(`computed on ${ready.device}, ${ready.adapter}`);
+    assert.equal(ready.device, "wgpu");
+    const [done] = await happened(page, "Done");
+    assert.ok(done.answer.tokens > 1, "the model wrote it");
+  });
+
+  test("a dropped scene gives the native engine's boxes and words", async () => {
+    const { picture, dialogues } = await scene(900_001);
+    const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
+    await drop(page, picture);
+    for (const question of [DESCRIBE, detect]) {
+      const native = await chat(picture, question);
+      const turn = await ask(page, question);
+      assert.equal((await answered(page, turn)).state, "done");
+      const done = (await happened(page, "Done")).at(-1);
+      assert.equal(done.answer.text, native.turns[0].text, question);
+      near((await asked(page, "Ask")).at(-1).boxes, native.boxes);
+      near(await drawnBoxes(page), native.boxes);
+    }
+  });
+
+  test("a phrase lights exactly its boxes", async () => {
+    const phrases = await page.getByTestId("phrase").all();
+    const linked = [];
+    for (const phrase of phrases) {
+      if (await phrase.getAttribute("data-objects")) linked.push(phrase);
+    }
+    assert.ok(linked.length > 0, "the last answers point at boxes");
+    for (const phrase of linked.slice(-3)) {
+      await phrase.hover();
+      assert.deepEqual(await lit(page), numbers(await phrase.getAttribute("data-objects")));
+      await page.mouse.move(0, 0);
+      await page.waitForFunction(() => !document.querySelector('[data-lit="true"]'));
+    }
+  });
+
+  test("clicking a phrase keeps its boxes lit until Escape", async () => {
+    const phrase = page.locator('[data-testid="phrase"]:not([data-objects=""])').last();
+    const objects = numbers(await phrase.getAttribute("data-objects"));
+    await phrase.click();
+    await page.mouse.move(0, 0);
+    assert.deepEqual(await lit(page), objects);
+    await page.keyboard.press("Escape");
+    await phrase.blur();
+    await page.waitForFunction(() => !document.querySelector('[data-lit="true"]'));
+  });
+
+  test("an answer stops midway and the next question works", async () => {
+    const before = (await happened(page, "Said")).length;
+    const turn = await ask(page, DESCRIBE);
+    await page.evaluate(async (before) => {
+      const frame = () => new Promise(requestAnimationFrame);
+      while (self.events.filter((event) => event.Said).length <= before) await frame();
+      document.querySelector('[data-testid="stop"]').click();
+    }, before);
+    assert.equal((await answered(page, turn)).state, "stopped");
+    const stopped = (await happened(page, "Done")).at(-1);
+    assert.equal(stopped.answer.stop, "stopped");
+    assert.equal((await answered(page, await ask(page, DESCRIBE))).state, "done");
+  });
+
+  test("sliders filter without asking the engine", async () => {
+    const looks = (await asked(page, "Look")).length;
+    const all = await drawnBoxes(page);
+    await page.getByTestId("score-slider").fill("0.99");
+    const few = await drawnBoxes(page);
+    await page.getByTestId("score-slider").fill("0.3");
+    assert.ok(few.length < all.length, `${few.length} of ${all.length} boxes above 0.99`);
+    assert.deepEqual(await drawnBoxes(page), all);
+    assert.equal((await asked(page, "Look")).length, looks);
+  });
+
+  test("it goes without a pointer", async () => {
+    const turn = await page.getByTestId("answer").count();
+    await page.getByTestId("question").focus();
+    await page.keyboard.type("How many objects are there?");
+    await page.keyboard.press("Enter");
+    assert.equal((await answered(page, turn)).state, "done");
+  });
+
+  test("nothing foreign was asked for and no policy was broken", () => nothingForbidden(browser.seen));
+});
+
+// Drops a PNG on the page and waits for its boxes.
+async function drop(page, picture) {
+  const before = (await happened(page, "Proposed")).length;
+  await page.evaluate((base64) => {
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], "scene.png", { type: "image/png" }));
+    const event = { bubbles: true, cancelable: true, dataTransfer: data };
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+      document.body.dispatchEvent(new DragEvent(kind, event));
+    }
+  }, picture.toString("base64"));
+  await page.waitForFunction(
+    (before) => self.events.filter((event) => event.Proposed).length > before,
+    before,
+    { timeout: LONG },
+  );
+}
+
+function near(boxes, expected) {
+  assert.equal(boxes.length, expected.length, "as many boxes");
+  boxes.forEach((box, index) => {
+    const corners = Array.isArray(box) ? box : [box.x1, box.y1, box.x2, box.y2];
+    corners.forEach((value, corner) => {
+      const off = Math.abs(value - expected[index][corner]);
+      assert.ok(off <= 1, `box ${index}: ${corners} instead of ${expected[index]}`);
+    });
+  });
+}
+
+function lit(page) {
+  return page.evaluate(() =>
+    [...document.querySelectorAll('[data-testid="box"][data-lit="true"]')]
+      .map((box) => Number(box.dataset.index))
+      .sort((a, b) => a - b),
+  );
+}
+
+const numbers = (list) => list.split(",").map(Number).sort((a, b) => a - b);

@@ -1,0 +1,43 @@
+// The page for everybody: axe finds nothing serious, wide and narrow, light and dark; screenshots.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { test } from "node:test";
+import { answered, nothingForbidden, open, PICTURES, URL_OF_PAGE } from "./page.mjs";
+
+const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const SIZES = { 1280: { width: 1280, height: 800 }, 390: { width: 390, height: 844 } };
+
+test("axe finds nothing serious, and nothing overflows", async (context) => {
+  const browser = await open();
+  const { page, seen } = browser;
+  try {
+    await page.goto(URL_OF_PAGE);
+    await answered(page, 0);
+    for (const [name, size] of Object.entries(SIZES)) {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.setViewportSize(size);
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        await page.screenshot({ path: join(PICTURES, `page-${name}-${colorScheme}.png`) });
+        await context.test(`${name} px, ${colorScheme}`, async () => {
+          assert.deepEqual(await serious(page), []);
+          const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          assert.ok(wide <= 0, `the page is ${wide} px too wide`);
+        });
+      }
+    }
+    nothingForbidden(seen);
+  } finally {
+    await browser.close();
+  }
+});
+
+async function serious(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => self.axe.run());
+  return violations
+    .filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
+}

@@ -1,0 +1,43 @@
+// The same engine as a program: what the page is compared with.
+
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { PROGRAM } from "./page.mjs";
+
+const run = promisify(execFile);
+
+async function inFolder(use) {
+  const folder = await mkdtemp(join(tmpdir(), "chatrex-scene-"));
+  try {
+    return await use(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+// One scene of the test range: its picture as PNG bytes, and its dialogues.
+export function scene(seed) {
+  return inFolder(async (folder) => {
+    await run(PROGRAM, ["scenes", "--count", "1", "--seed", String(seed), "--out", folder]);
+    const lines = (await readFile(join(folder, "dialogues.jsonl"), "utf8")).trim().split("\n");
+    return {
+      picture: await readFile(join(folder, "images", "000001.png")),
+      dialogues: lines.map((line) => JSON.parse(line)),
+    };
+  });
+}
+
+// The native answer to questions about a picture, on the processor.
+export function chat(picture, ...questions) {
+  return inFolder(async (folder) => {
+    const image = join(folder, "picture.png");
+    await writeFile(image, picture);
+    const asks = questions.flatMap((question) => ["--ask", question]);
+    const words = ["chat", "--image", image, ...asks, "--json", "--device", "cpu"];
+    const { stdout } = await run(PROGRAM, words, { maxBuffer: 1 << 26 });
+    return JSON.parse(stdout);
+  });
+}

@@ -1,0 +1,61 @@
+// After one visit the page works without a network, and takes a new version when there is one.
+
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { answered, ask, DEEP_SITE, DEEP_URL_OF_PAGE, LONG, modelReady, open, URL_OF_PAGE } from "./page.mjs";
+
+test("reloaded without a network it answers", async () => {
+  const browser = await open();
+  const { context, page } = browser;
+  try {
+    await page.goto(URL_OF_PAGE);
+    await page.getByTestId("offline-badge").waitFor({ timeout: LONG });
+    await context.setOffline(true);
+    await page.reload();
+    assert.equal((await answered(page, 0)).state, "done");
+    assert.equal((await answered(page, await ask(page, "How many objects are there?"))).state, "done");
+  } finally {
+    await browser.close();
+  }
+});
+
+test("in a folder of a host it works, and a new version takes over at the next opening", async () => {
+  const browser = await open();
+  const { page } = browser;
+  try {
+    await page.goto(DEEP_URL_OF_PAGE);
+    await modelReady(page);
+    await page.getByTestId("offline-badge").waitFor({ timeout: LONG });
+    await newVersion();
+    await page.evaluate(async () => {
+      const registration = await navigator.serviceWorker.ready;
+      await registration.update();
+      const coming = registration.installing ?? registration.waiting;
+      while (coming.state === "installing") {
+        await new Promise((resolve) => coming.addEventListener("statechange", resolve, { once: true }));
+      }
+    });
+    assert.equal(await page.title(), "ChatRex", "the visit goes on undisturbed");
+    await page.reload();
+    await page.waitForFunction(() => document.title === "The next version", null, { timeout: LONG });
+    const caches = await page.evaluate(async () => (await self.caches.keys()).length);
+    assert.equal(caches, 1, "the older version is gone");
+  } finally {
+    await browser.close();
+  }
+});
+
+// Changes the title of the served copy and says so in its service worker.
+async function newVersion() {
+  const page = join(DEEP_SITE, "index.html");
+  const html = await readFile(page, "utf8");
+  await writeFile(page, html.replace(/<title>.*<\/title>/, "<title>The next version</title>"));
+  const program = join(DEEP_SITE, "service_worker.js");
+  const code = await readFile(program, "utf8");
+  await writeFile(
+    program,
+    code.replace(/("index\.html":")[0-9a-f]{8}/, "$100000000").replace(/(VERSION = ")[0-9a-f]{8}/, "$100000000"),
+  );
+}

@@ -1,0 +1,47 @@
+// A real photograph as a camera writes it: JPEG, on its side, with the EXIF note to turn it back.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { cameraJpeg } from "./exif.mjs";
+import { answered, ask, happened, modelReady, nothingForbidden, open, openPicture, URL_OF_PAGE } from "./page.mjs";
+
+const PHOTO = new URL("../data/photo/chelsea.png", import.meta.url);
+const [WIDTH, HEIGHT] = [451, 300];
+
+test("boxes of a photograph on its side lie where they lie upright", async () => {
+  const photo = await readFile(PHOTO);
+  const browser = await open();
+  const { page, seen } = browser;
+  try {
+    await page.goto(URL_OF_PAGE);
+    await modelReady(page);
+    const found = [];
+    for (const onItsSide of [false, true]) {
+      const buffer = await cameraJpeg(page, photo, { onItsSide });
+      await openPicture(page, { name: "photo.jpg", mimeType: "image/jpeg", buffer });
+      found.push((await happened(page, "Proposed")).at(-1).boxes);
+      const turn = await ask(page, "What is in the picture?");
+      assert.equal((await answered(page, turn)).state, "done");
+    }
+    const [upright, turned] = found;
+    for (const { box } of turned.slice(0, 5)) {
+      const center = [(box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2];
+      assert.ok(center[0] >= 0 && center[0] <= WIDTH && center[1] >= 0 && center[1] <= HEIGHT);
+      const best = Math.max(...upright.map((other) => overlap(box, other.box)));
+      assert.ok(best > 0.8, `the box ${JSON.stringify(box)} has no upright counterpart (${best})`);
+    }
+    nothingForbidden(seen);
+  } finally {
+    await browser.close();
+  }
+});
+
+// Intersection over union.
+function overlap(a, b) {
+  const side = (from, to) => Math.max(0, to - from);
+  const both =
+    side(Math.max(a.x1, b.x1), Math.min(a.x2, b.x2)) * side(Math.max(a.y1, b.y1), Math.min(a.y2, b.y2));
+  const area = (box) => (box.x2 - box.x1) * (box.y2 - box.y1);
+  return both / (area(a) + area(b) - both);
+}
