@@ -1,0 +1,337 @@
+//! Training of the proposal network: scenes to boxes, both prompts on the same boxes in turn
+//! (recipe of `nano-upn-notes.md`).
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, TensorData, read_sync};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::fault::Fault;
+use crate::geometry::proposals;
+use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
+use crate::nn::{Init, Loader};
+use crate::protocol::Granularity;
+use crate::scenes::{Dice, Scene};
+use crate::train::checkpoint::{Precision, Start, Weights, read_state, write_state};
+use crate::train::feed::Feed;
+use crate::train::metrics::Metrics;
+use crate::train::optimizer::AdamW;
+use crate::train::schedule::{Budget, Schedule};
+use crate::train::upn_loss::{Denoising, Loss, assign};
+use crate::train::upn_measure::Measure;
+use crate::train::upn_scenes::{Batch, POOL, pool};
+use crate::train::{Options, training_device};
+
+/// Scenes of the fixed validation set, from seed 800000 on.
+const VALIDATION: u64 = 100;
+/// Seconds between two validations, each followed by a checkpoint.
+const EVERY: f64 = 240.0;
+/// Learning rate of the sampling offsets over that of everything else.
+const OFFSET_RATE: f64 = 0.1;
+/// Parameters of the trainer alone; not part of the network.
+const TRAINER: &str = "denoising.";
+
+/// The network and the content of denoising queries.
+#[derive(Module, Debug)]
+struct Trainee {
+    upn: Upn,
+    denoising: Param<Tensor<2>>,
+}
+
+impl Trainee {
+    fn load(at: &Loader, config: &UpnConfig) -> Result<Self, Fault> {
+        Ok(Self {
+            upn: Upn::load(at, config)?,
+            denoising: at.child("denoising").parameter(
+                "content",
+                [1, config.d_model],
+                Init::Normal(1.0),
+            )?,
+        })
+    }
+
+    /// The loss of a batch, `[1]`.
+    fn loss(
+        &self,
+        batch: &Batch,
+        granularity: Granularity,
+        dice: &mut Dice,
+    ) -> Result<Tensor<1>, Fault> {
+        let upn = &self.upn;
+        let device = self.denoising.val().device();
+        let memory = upn.encode(batch.image(&device), &batch.mask)?;
+        let prompt = upn.prompt(granularity);
+        let candidates = upn.logits(memory.candidates.clone(), prompt.clone());
+        let selection = upn.select(&memory, &values(candidates));
+        let [pictures, own, width] = selection.features.dims();
+        let count = batch.targets.iter().map(Vec::len).sum::<usize>().max(1) as f32;
+
+        let mut loss = Loss::default();
+        let chosen = upn.logits(selection.features.clone(), prompt.clone());
+        add_assigned(&mut loss, batch, chosen, selection.boxes.clone(), 1.0 / count);
+
+        let denoising = Denoising::new(&batch.targets, dice);
+        let extra = denoising.queries;
+        let mut content = upn.content(pictures);
+        let mut reference = selection.boxes.detach();
+        let mut blocked = None;
+        if extra > 0 {
+            let boxes = denoising.boxes.iter().flatten().copied().collect::<Vec<_>>();
+            let boxes = TensorData::new(boxes, [pictures, extra, 4]);
+            let learned = self
+                .denoising
+                .val()
+                .reshape([1, 1, width])
+                .expand([pictures, extra, width]);
+            content = Tensor::cat(vec![learned, content], 1);
+            reference = Tensor::cat(vec![Tensor::from_data(boxes, &device), reference], 1);
+            let total = extra + own;
+            let pairs = TensorData::new(denoising.blocked(own), [total, total]);
+            blocked = Some(Tensor::from_data(pairs, &device));
+        }
+        let groups = (extra as f32 / 2.0).max(1.0) * pictures as f32;
+        for state in upn.decode(&memory, content, reference, blocked) {
+            let logits = upn.logits(state.state.clone(), prompt.clone());
+            let boxes = upn.boxes(&state);
+            if extra > 0 {
+                loss.add(
+                    logits.clone().narrow(1, 0, extra),
+                    boxes.clone().narrow(1, 0, extra),
+                    1.0 / groups,
+                    |picture, query| {
+                        let answer = denoising.answers[picture * extra + query];
+                        answer.map(|target| batch.targets[picture][target])
+                    },
+                );
+            }
+            add_assigned(
+                &mut loss,
+                batch,
+                logits.narrow(1, extra, own),
+                boxes.narrow(1, extra, own),
+                1.0 / count,
+            );
+        }
+        Ok(loss.sum())
+    }
+}
+
+/// Adds predictions whose queries are free to choose their box.
+fn add_assigned(
+    loss: &mut Loss,
+    batch: &Batch,
+    logits: Tensor<2>,
+    boxes: Tensor<3>,
+    share: f32,
+) {
+    let [_, queries] = logits.dims();
+    let on_host = values(boxes.clone());
+    let on_host = on_host.as_chunks::<4>().0;
+    let scores = values(logits.clone());
+    let chosen = batch
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(picture, targets)| {
+            let part = picture * queries..(picture + 1) * queries;
+            let mut answers = vec![None; queries];
+            let queries = assign(&scores[part.clone()], &on_host[part], targets);
+            for (query, &target) in queries.into_iter().zip(targets) {
+                answers[query] = Some(target);
+            }
+            answers
+        })
+        .collect::<Vec<_>>();
+    loss.add(logits, boxes, share, |picture, query| chosen[picture][query]);
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    read_sync(read(tensor.inner())).expect("a device that trains hands back its values")
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    step: u64,
+    seconds: f64,
+    best: f64,
+}
+
+/// Trains.
+///
+/// # Errors
+/// Files that cannot be read or written, weights of another shape.
+pub fn run(options: &Options) -> Result<(), Fault> {
+    let config = UpnConfig::nano();
+    let device = training_device(options.device)?;
+    let state_path = options.out.join("state.safetensors");
+    let weights_path = options.out.join("weights.safetensors");
+    let mut optimizer = AdamW {
+        beta2: 0.999,
+        decay: 1e-4,
+        ..AdamW::default()
+    };
+    let (weights, mut progress) = if options.resume {
+        read_state::<Progress>(&state_path, &mut optimizer)?
+    } else {
+        let weights = match &options.from {
+            Some(folder) => Weights::read(&folder.join("weights.safetensors"))?,
+            None => Weights::default(),
+        };
+        (weights, Progress::default())
+    };
+    let start = Start::new(weights, options.seed);
+    let mut trainee = Trainee::load(&Loader::new(&start, &device), &config)?;
+    let mut metrics = Metrics::open(&options.out, options.resume, "upn")?;
+    let budget = Budget::start(options.minutes, options.steps, progress.seconds);
+    let schedule = Schedule {
+        peak: 1e-3,
+        warmup: 60,
+        hold: 0.6,
+        floor: 0.0,
+    };
+    let (seed, recipe) = (options.seed, config.recipe());
+    let mut feed = Feed::start(progress.step / POOL, 1, move |number| {
+        pool(seed, number, &recipe)
+    });
+    let mut batches = feed.take().into_iter();
+    for _ in 0..progress.step % POOL {
+        batches.next();
+    }
+    let (mut sum, mut norms, mut since) = (0.0, 0.0, 0u32);
+    let mut measured = budget.seconds();
+    loop {
+        let over = budget.is_over(progress.step);
+        if over || (budget.seconds() - measured > EVERY) {
+            progress.seconds = budget.seconds();
+            let measure = measure(&trainee.upn.valid(), &config)?;
+            let entry = json!({
+                "step": progress.step,
+                "seconds": progress.seconds,
+                "loss": sum / f64::from(since.max(1)),
+                "gradient_norm": norms / f64::from(since.max(1)),
+                "recall_50_at_30": measure.recall_50(),
+                "recall_75_at_30": measure.recall_75(),
+                "recall_50_score_0.3": measure.recall_confident(),
+                "ap_50": measure.ap_50(),
+            });
+            metrics.log(object(entry))?;
+            metrics.draw()?;
+            (sum, norms, since) = (0.0, 0.0, 0);
+            let mut weights = Weights::of_module(&trainee, &start);
+            let goodness = measure.recall_50() + measure.ap_50();
+            let better = goodness >= progress.best;
+            progress.best = progress.best.max(goodness);
+            write_state(&state_path, &weights, &optimizer, &progress)?;
+            weights.tensors.retain(|name, _| !name.starts_with(TRAINER));
+            if better {
+                weights.write(&weights_path, Precision::F16)?;
+            }
+            measured = budget.seconds();
+        }
+        if over {
+            return Ok(());
+        }
+        let batch = match batches.next() {
+            Some(batch) => batch,
+            None => {
+                batches = feed.take().into_iter();
+                batches.next().expect("a pool has batches")
+            }
+        };
+        let granularity = if progress.step % 2 == 0 {
+            Granularity::Coarse
+        } else {
+            Granularity::Fine
+        };
+        let mut dice = Dice::new(seed ^ 0x5eed, progress.step);
+        let loss = trainee.loss(&batch, granularity, &mut dice)?;
+        sum += f64::from(values(loss.clone())[0]);
+        let rate = schedule.rate(progress.step, budget.fraction(progress.step));
+        let (next, norm) = optimizer.step(trainee, &start, loss.backward(), |name| {
+            if name.contains("sampling_offsets") {
+                rate * OFFSET_RATE
+            } else {
+                rate
+            }
+        });
+        trainee = next;
+        norms += f64::from(norm);
+        since += 1;
+        progress.step += 1;
+        metrics.show(
+            budget.fraction(progress.step),
+            format!("step {} loss {:.3}", progress.step, sum / f64::from(since)),
+        );
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(entries) => entries,
+        other => panic!("an entry of the record is an object, not {other}"),
+    }
+}
+
+/// Proposals on the validation scenes.
+fn measure(upn: &Upn, config: &UpnConfig) -> Result<Measure, Fault> {
+    let device = burn::tensor::Device::flex();
+    let recipe = config.recipe();
+    let mut measure = Measure::default();
+    for seed in 800_000..800_000 + VALIDATION {
+        let scene = Scene::draw(seed);
+        let batch = Batch::prepare(std::slice::from_ref(&scene), &recipe);
+        let PaddingMask { height, width, .. } = batch.mask;
+        let memory = upn.encode(batch.image(&device), &PaddingMask::none(1, height, width))?;
+        let found = read_sync(upn.propose(&memory, Granularity::Coarse))?;
+        let boxes = values(found.boxes);
+        let ranked = proposals(
+            boxes.as_chunks::<4>().0,
+            &values(found.logits),
+            scene.pixels.width,
+            scene.pixels.height,
+        );
+        let truths = scene.objects.iter().map(|o| o.bbox).collect::<Vec<_>>();
+        measure.add(&ranked, &truths);
+    }
+    Ok(measure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn profile() {
+        let config = UpnConfig::nano();
+        let device = training_device(Default::default()).unwrap();
+        let start = Start::new(Weights::default(), 1);
+        let mut trainee = Trainee::load(&Loader::new(&start, &device), &config).unwrap();
+        let begin = Instant::now();
+        let batches = pool(1, 0, &config.recipe());
+        println!("pool {:?}", begin.elapsed());
+        let mut optimizer = AdamW::default();
+        for (step, batch) in batches.iter().enumerate() {
+            let begin = Instant::now();
+            let memory = trainee.upn.encode(batch.image(&device), &batch.mask).unwrap();
+            let encode = begin.elapsed();
+            drop(memory);
+            let begin = Instant::now();
+            let loss = trainee
+                .loss(batch, Granularity::Coarse, &mut Dice::new(1, step as u64))
+                .unwrap();
+            let forward = begin.elapsed();
+            let value = values(loss.clone())[0];
+            let begin = Instant::now();
+            let gradients = loss.backward();
+            let backward = begin.elapsed();
+            let begin = Instant::now();
+            let norm;
+            (trainee, norm) = optimizer.step(trainee, &start, gradients, |_| 1e-3);
+            println!(
+                "{}x{} encode {encode:?} loss {forward:?} backward {backward:?} optimizer {:?}: {value} {norm}",
+                batch.mask.height, batch.mask.width, begin.elapsed()
+            );
+        }
+    }
+}

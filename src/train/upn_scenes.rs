@@ -1,0 +1,136 @@
+//! Scenes as UPN reads them: prepared pictures of similar shape side by side, boxes as targets.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::image::prepare::ShortSideRecipe;
+use crate::model::upn::PaddingMask;
+use crate::scenes::{Dice, Scene};
+
+/// Scenes per step.
+pub const BATCH: usize = 8;
+/// Batches drawn together, so that each can be of similar pictures.
+pub const POOL: u64 = 8;
+
+/// Prepared pictures and the boxes in them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[B, 3, H, W]`, zero on padding.
+    pub pixels: Vec<f32>,
+    /// What is padding.
+    pub mask: PaddingMask,
+    /// Per picture, `cx, cy, w, h` in `[0, 1]` of the unpadded picture.
+    pub targets: Vec<Vec<[f32; 4]>>,
+}
+
+impl Batch {
+    /// Prepares `scenes` as `recipe` says.
+    pub fn prepare(scenes: &[Scene], recipe: &ShortSideRecipe) -> Self {
+        let pictures = scenes
+            .iter()
+            .map(|scene| recipe.prepare(&scene.pixels))
+            .collect::<Vec<_>>();
+        let sizes = pictures
+            .iter()
+            .map(|picture| [picture.height, picture.width])
+            .collect::<Vec<_>>();
+        let mask = PaddingMask::from_sizes(&sizes);
+        let mut pixels = vec![0.0; scenes.len() * 3 * mask.height * mask.width];
+        let planes = pixels.chunks_mut(mask.height * mask.width);
+        let sources = pictures.iter().flat_map(|picture| {
+            let plane = picture.height * picture.width;
+            picture
+                .values
+                .chunks(plane)
+                .map(move |values| (values, picture.width))
+        });
+        for (plane, (values, width)) in planes.zip(sources) {
+            for (row, values) in plane.chunks_mut(mask.width).zip(values.chunks(width)) {
+                row[..width].copy_from_slice(values);
+            }
+        }
+        Self {
+            pixels,
+            mask,
+            targets: scenes.iter().map(targets).collect(),
+        }
+    }
+
+    /// The pictures, `[B, 3, H, W]`.
+    pub fn image(&self, device: &Device) -> Tensor<4> {
+        let PaddingMask {
+            batch,
+            height,
+            width,
+            ..
+        } = self.mask;
+        let data = TensorData::new(self.pixels.clone(), [batch, 3, height, width]);
+        Tensor::from_data(data, device)
+    }
+}
+
+/// The boxes of a scene, `cx, cy, w, h` in `[0, 1]`.
+fn targets(scene: &Scene) -> Vec<[f32; 4]> {
+    let (width, height) = (scene.pixels.width as f32, scene.pixels.height as f32);
+    scene
+        .objects
+        .iter()
+        .map(|object| {
+            let b = object.bbox;
+            [
+                (b.x1 + b.x2) / 2.0 / width,
+                (b.y1 + b.y2) / 2.0 / height,
+                (b.x2 - b.x1) / width,
+                (b.y2 - b.y1) / height,
+            ]
+        })
+        .collect()
+}
+
+/// The batches number `pool * POOL` and following of a run: its own training scenes, sorted by
+/// shape so that little is padded, in random order.
+pub fn pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<Batch> {
+    let scenes_per_pool = POOL * BATCH as u64;
+    let first = Dice::new(seed, 1).below(700_000) as u64 + pool * scenes_per_pool;
+    let mut scenes = (0..scenes_per_pool)
+        .map(|index| Scene::draw((first + index) % 800_000))
+        .collect::<Vec<_>>();
+    let shape = |scene: &Scene| scene.pixels.width as f32 / scene.pixels.height as f32;
+    scenes.sort_by(|a, b| shape(a).total_cmp(&shape(b)));
+    let mut batches = scenes
+        .chunks(BATCH)
+        .map(|scenes| Batch::prepare(scenes, recipe))
+        .collect::<Vec<_>>();
+    Dice::new(seed, 2 + pool).shuffle(&mut batches);
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::upn::UpnConfig;
+
+    #[test]
+    fn pictures_lie_in_the_upper_left_and_zeros_around_them() {
+        let scenes = [Scene::draw(1), Scene::draw(2)];
+        let recipe = UpnConfig::nano().recipe();
+        let batch = Batch::prepare(&scenes, &recipe);
+        let (height, width) = (batch.mask.height, batch.mask.width);
+        for (picture, scene) in scenes.iter().enumerate() {
+            let alone = recipe.prepare(&scene.pixels);
+            for channel in 0..3 {
+                for row in 0..height {
+                    for column in 0..width {
+                        let at = ((picture * 3 + channel) * height + row) * width + column;
+                        let inside = row < alone.height && column < alone.width;
+                        let expected = if inside {
+                            alone.values[(channel * alone.height + row) * alone.width + column]
+                        } else {
+                            0.0
+                        };
+                        assert_eq!(batch.pixels[at], expected);
+                    }
+                }
+            }
+        }
+    }
+}
