@@ -2,6 +2,7 @@
 
 pub mod deform_attention;
 pub mod depthwise;
+pub mod gelu;
 pub mod host;
 mod processor;
 pub mod roi_pool;

@@ -7,11 +7,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::kernel::depthwise::depthwise_conv;
+use crate::kernel::gelu::gelu;
 use crate::nn::linear::ConvSize;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 

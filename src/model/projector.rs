@@ -5,9 +5,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 
 use crate::fault::Fault;
+use crate::kernel::gelu::gelu;
 use crate::nn::{Linear, Loader};
 
 /// Two linear layers with an exact GELU between them.

@@ -37,9 +37,12 @@ pub(super) fn backdrop(width: usize, height: usize, split: Split, dice: &mut Dic
 }
 
 fn paint(width: usize, height: usize, colour: impl Fn(f32, f32) -> [f32; 3]) -> Canvas {
-    let rgb = (0..width * height)
-        .flat_map(|i| colour((i % width) as f32, (i / width) as f32))
-        .collect();
+    let mut rgb = vec![0.0; width * height * 3];
+    for (y, row) in rgb.chunks_exact_mut(width * 3).enumerate() {
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            pixel.copy_from_slice(&colour(x as f32, y as f32));
+        }
+    }
     Canvas { width, height, rgb }
 }
 

@@ -12,9 +12,9 @@ use crate::image::Pixels;
 /// Shorter and longer limit of a picture's sides in pixels.
 const SIDES: RangeInclusive<usize> = 192..=320;
 /// Share of a sticker's drawn pixels that must stay visible under later stickers.
-const VISIBLE: f32 = 0.7;
+const VISIBLE: f32 = 0.75;
 /// Largest overlap of two boxes.
-const MOST_IOU: f32 = 0.3;
+const MOST_IOU: f32 = 0.2;
 
 /// A drawn picture and what is in it.
 #[derive(Clone, Debug)]
@@ -87,14 +87,14 @@ impl Scene {
             let mut longer = shorter * share(n, &mut dice);
             for attempt in 0..16 {
                 let placed = Placed::new(kind, tint, longer, spot, attempt, &table, &mut dice);
-                if table.lay(&placed, objects.len()) {
+                if table.lay(&placed) {
                     objects.push((kind, tint));
                     break;
                 }
                 longer = (longer * 0.93).max(shorter * 0.15);
             }
         }
-        let boxes = table.boxes(objects.len());
+        let boxes: Vec<BoxXyxy> = table.laid.iter().map(Laid::bbox).collect();
         Self {
             seed,
             pixels: table.pixels(),
@@ -200,7 +200,7 @@ fn layout(n: usize, split: Split, dice: &mut Dice) -> Vec<[f32; 2]> {
         }
         (Split::Test, _) => {
             let centre = [dice.between(0.3, 0.7), dice.between(0.3, 0.7)];
-            let close = |dice: &mut Dice| centre.map(|c| c + dice.between(-0.3, 0.3));
+            let close = |dice: &mut Dice| centre.map(|c| c + dice.between(-0.36, 0.36));
             (0..n).map(|_| close(dice)).collect()
         }
         (_, 0) => {
@@ -228,6 +228,8 @@ struct Placed {
     /// Screen pixels per pixel of the first level.
     scale: f32,
     centre: [f32; 2],
+    /// Half of the width and height on screen.
+    reach: [f32; 2],
     /// Cosine and sine of the turn.
     turn: [f32; 2],
     mirrored: bool,
@@ -266,6 +268,7 @@ impl Placed {
             tint,
             scale,
             centre,
+            reach,
             turn,
             mirrored: dice.chance(30),
         }
@@ -277,10 +280,10 @@ impl Placed {
         let level = picture.level(self.scale * 96.0);
         let shrink = level.side as f32 / 96.0;
         let [cos, sin] = self.turn;
-        let half = 0.5 * self.scale * (picture.extent[0] + picture.extent[1]) + 2.0;
         let range = |axis: usize, end: usize| {
-            let low = (self.centre[axis] - half).max(0.0) as usize;
-            low..((self.centre[axis] + half).max(0.0) as usize).min(end)
+            let reach = self.reach[axis] + 2.0;
+            let low = (self.centre[axis] - reach).max(0.0) as usize;
+            low..((self.centre[axis] + reach).max(0.0) as usize).min(end)
         };
         let mut touched = Vec::new();
         for y in range(1, canvas.height) {
@@ -314,8 +317,24 @@ struct Table {
     canvas: Canvas,
     /// Sticker number plus one, 0 for the background.
     owner: Vec<u8>,
-    /// Pixels each sticker had when it was laid.
-    drawn: Vec<usize>,
+    laid: Vec<Laid>,
+}
+
+/// A sticker on the table.
+#[derive(Clone, Copy)]
+struct Laid {
+    /// Pixels it had when it was laid.
+    drawn: usize,
+    /// Pixels still visible.
+    visible: usize,
+    /// Extent of the visible pixels: left, top, right, bottom, the last two excluded.
+    extent: [usize; 4],
+}
+
+impl Laid {
+    fn bbox(&self) -> BoxXyxy {
+        BoxXyxy::from(self.extent.map(|v| v as f32))
+    }
 }
 
 impl Table {
@@ -324,35 +343,51 @@ impl Table {
         Self {
             canvas,
             owner,
-            drawn: Vec::new(),
+            laid: Vec::new(),
         }
     }
 
-    /// Lays the sticker numbered `number` unless it would cover others too much or overlap a box
-    /// too much; says whether it did.
-    fn lay(&mut self, placed: &Placed, number: usize) -> bool {
+    /// Lays a sticker unless it would cover others too much or overlap a box too much; says
+    /// whether it did.
+    fn lay(&mut self, placed: &Placed) -> bool {
         let touched = placed.touched(&self.canvas);
-        let solid = |t: &&(usize, [f32; 3], f32)| t.2 >= 0.5;
-        let mut owner = self.owner.clone();
-        for &(at, ..) in touched.iter().filter(solid) {
-            owner[at] = number as u8 + 1;
+        let solid: Vec<usize> = touched.iter().filter(|t| t.2 >= 0.5).map(|t| t.0).collect();
+        let mut after = self.laid.clone();
+        for &at in &solid {
+            if self.owner[at] > 0 {
+                after[usize::from(self.owner[at]) - 1].visible -= 1;
+            }
         }
-        let mut visible = vec![0; number + 1];
-        for &o in owner.iter().filter(|&&o| o > 0) {
-            visible[usize::from(o) - 1] += 1;
-        }
-        let drawn = visible[number];
-        let hidden = |i: usize| (visible[i] as f32) < VISIBLE * self.drawn[i] as f32;
-        if drawn < 80 || (0..number).any(hidden) {
+        let hidden = |l: &Laid| (l.visible as f32) < VISIBLE * l.drawn as f32;
+        if solid.len() < 80 || after.iter().any(hidden) {
             return false;
         }
-        let boxes = extents(&owner, self.canvas.width, number + 1);
-        let clash = |a: &BoxXyxy, b: &BoxXyxy| a.iou(b) >= MOST_IOU;
-        if (1..=number).any(|i| boxes[..i].iter().any(|b| clash(b, &boxes[i]))) {
+        let number = after.len() as u8 + 1;
+        let under: Vec<u8> = solid.iter().map(|&at| self.owner[at]).collect();
+        solid.iter().for_each(|&at| self.owner[at] = number);
+        after.push(Laid {
+            drawn: solid.len(),
+            visible: solid.len(),
+            extent: [0, 0, self.canvas.width, self.canvas.height],
+        });
+        for (i, laid) in after.iter_mut().enumerate() {
+            let covered = self.laid.get(i).is_none_or(|l| l.visible != laid.visible);
+            if covered {
+                laid.extent = extent(&self.owner, self.canvas.width, i as u8 + 1, laid.extent);
+            }
+        }
+        let clash = |(i, a): (usize, &Laid)| {
+            let a = a.bbox();
+            after[..i].iter().any(|b| a.iou(&b.bbox()) >= MOST_IOU)
+        };
+        if after.iter().enumerate().any(clash) {
+            solid
+                .iter()
+                .zip(under)
+                .for_each(|(&at, was)| self.owner[at] = was);
             return false;
         }
-        self.owner = owner;
-        self.drawn.push(drawn);
+        self.laid = after;
         for (at, rgb, a) in touched {
             for (c, value) in rgb.into_iter().enumerate() {
                 let under = &mut self.canvas.rgb[at * 3 + c];
@@ -360,10 +395,6 @@ impl Table {
             }
         }
         true
-    }
-
-    fn boxes(&self, count: usize) -> Vec<BoxXyxy> {
-        extents(&self.owner, self.canvas.width, count)
     }
 
     fn pixels(self) -> Pixels {
@@ -380,18 +411,19 @@ impl Table {
     }
 }
 
-/// The extent of each sticker's pixels.
-fn extents(owner: &[u8], width: usize, count: usize) -> Vec<BoxXyxy> {
-    let mut edges = vec![[usize::MAX, usize::MAX, 0, 0]; count];
-    for (at, &o) in owner.iter().enumerate().filter(|(_, o)| **o > 0) {
-        let [x, y] = [at % width, at / width];
-        let e = &mut edges[usize::from(o) - 1];
-        *e = [e[0].min(x), e[1].min(y), e[2].max(x + 1), e[3].max(y + 1)];
+/// The extent of the pixels of `number` within a part of a picture `width` pixels wide.
+fn extent(owner: &[u8], width: usize, number: u8, within: [usize; 4]) -> [usize; 4] {
+    let mut e = [usize::MAX, usize::MAX, 0, 0];
+    for y in within[1]..within[3] {
+        let row = &owner[y * width + within[0]..y * width + within[2]];
+        let first = row.iter().position(|&o| o == number);
+        let last = row.iter().rposition(|&o| o == number);
+        if let (Some(first), Some(last)) = (first, last) {
+            let (left, right) = (within[0] + first, within[0] + last + 1);
+            e = [e[0].min(left), e[1].min(y), e[2].max(right), y + 1];
+        }
     }
-    edges
-        .into_iter()
-        .map(|e| BoxXyxy::from(e.map(|v| v as f32)))
-        .collect()
+    e
 }
 
 #[cfg(test)]
@@ -444,7 +476,7 @@ mod tests {
                 (0..3).any(|c| bare.rgb[i * 3 + c].abs_diff(scene.pixels.rgb[i * 3 + c]) > 3)
             };
             let owner: Vec<u8> = (0..w * h).map(|i| u8::from(changed(&i))).collect();
-            let seen = extents(&owner, w, 1)[0];
+            let seen = BoxXyxy::from(extent(&owner, w, 1, [0, 0, w, h]).map(|v| v as f32));
             let iou = seen.iou(&scene.objects[0].bbox);
             assert!(iou > 0.8, "{seed}: {iou} {seen:?} {:?}", scene.objects[0]);
         }

@@ -194,10 +194,11 @@ impl Tint {
     }
 }
 
-/// A sticker's picture at one size: `side * side` pixels, red, green, blue times alpha, and alpha.
+/// A sticker's picture at one size: red, green, blue times alpha, and alpha.
 pub(super) struct Level {
     /// Columns and rows.
     pub(super) side: usize,
+    /// `(side + 2) * (side + 2)`: a clear pixel all around.
     texels: Vec<[f32; 4]>,
 }
 
@@ -205,37 +206,46 @@ impl Level {
     /// Colour at `(u, v)` in pixels of this level, pixel centres at halves, bilinear; clear
     /// outside.
     pub(super) fn sample(&self, u: f32, v: f32) -> [f32; 4] {
-        let (u, v) = (u - 0.5, v - 0.5);
-        let (left, top) = (u.floor(), v.floor());
-        let (fu, fv) = (u - left, v - top);
-        let mut sum = [0.0; 4];
-        for (row, wv) in [(top as isize, 1.0 - fv), (top as isize + 1, fv)] {
-            for (column, wu) in [(left as isize, 1.0 - fu), (left as isize + 1, fu)] {
-                let side = self.side as isize;
-                if (0..side).contains(&row) && (0..side).contains(&column) {
-                    let texel = self.texels[(row * side + column) as usize];
-                    for (s, t) in sum.iter_mut().zip(texel) {
-                        *s += wv * wu * t;
-                    }
-                }
+        // A clear border of one pixel lies around the texels.
+        let (u, v) = (u + 0.5, v + 0.5);
+        let (last, side) = (self.side as f32 + 1.0, self.side + 2);
+        if !(u >= 0.0 && v >= 0.0 && u < last && v < last) {
+            return [0.0; 4];
+        }
+        let (left, top) = (u as usize, v as usize);
+        let (fu, fv) = (u - left as f32, v - top as f32);
+        let upper = &self.texels[top * side + left..][..2];
+        let lower = &self.texels[(top + 1) * side + left..][..2];
+        std::array::from_fn(|c| {
+            let above = upper[0][c] * (1.0 - fu) + upper[1][c] * fu;
+            let below = lower[0][c] * (1.0 - fu) + lower[1][c] * fu;
+            above * (1.0 - fv) + below * fv
+        })
+    }
+
+    /// `side * side` texels from their place.
+    fn from_fn(side: usize, texel: impl Fn(usize, usize) -> [f32; 4]) -> Self {
+        let full = side + 2;
+        let mut texels = vec![[0.0; 4]; full * full];
+        for y in 0..side {
+            for x in 0..side {
+                texels[(y + 1) * full + x + 1] = texel(x, y);
             }
         }
-        sum
+        Self { side, texels }
+    }
+
+    fn at(&self, x: usize, y: usize) -> [f32; 4] {
+        self.texels[(y + 1) * (self.side + 2) + x + 1]
     }
 
     /// The next level: every two by two pixels averaged.
     fn halved(&self) -> Level {
-        let side = self.side / 2;
-        let texels = (0..side * side)
-            .map(|i| {
-                let (x, y) = (i % side * 2, i / side * 2);
-                std::array::from_fn(|c| {
-                    let at = |x: usize, y: usize| self.texels[y * self.side + x][c];
-                    (at(x, y) + at(x + 1, y) + at(x, y + 1) + at(x + 1, y + 1)) / 4.0
-                })
-            })
-            .collect();
-        Level { side, texels }
+        Level::from_fn(self.side / 2, |x, y| {
+            let (x, y) = (2 * x, 2 * y);
+            let four = [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)];
+            std::array::from_fn(|c| four.iter().map(|&(x, y)| self.at(x, y)[c]).sum::<f32>() / 4.0)
+        })
     }
 }
 
@@ -273,22 +283,20 @@ fn decode() -> Vec<Sticker> {
     (0..Kind::COUNT)
         .map(|kind| {
             let corner = [kind % COLUMNS * CELL, kind / COLUMNS * CELL];
-            let texels: Vec<[f32; 4]> = (0..CELL * CELL)
-                .map(|i| {
-                    let (x, y) = (corner[0] + i % CELL, corner[1] + i / CELL);
-                    let [r, g, b, a] = atlas.get_pixel(x as u32, y as u32).0.map(f32::from);
-                    let alpha = a / 255.0;
-                    let [r, g, b] = [r, g, b].map(|c| c / 255.0 * alpha);
-                    [r, g, b, alpha]
-                })
-                .collect();
-            let visible = |i: &usize| texels[*i][3] >= 0.5;
+            let first = Level::from_fn(CELL, |x, y| {
+                let (x, y) = (corner[0] + x, corner[1] + y);
+                let [r, g, b, a] = atlas.get_pixel(x as u32, y as u32).0.map(f32::from);
+                let alpha = a / 255.0;
+                let [r, g, b] = [r, g, b].map(|c| c / 255.0 * alpha);
+                [r, g, b, alpha]
+            });
+            let visible = |i: &usize| first.at(i % CELL, i / CELL)[3] >= 0.5;
             let span = |of: fn(usize) -> usize| {
                 let seen = || (0..CELL * CELL).filter(visible).map(of);
                 (seen().max().unwrap_or(0) + 1 - seen().min().unwrap_or(0)) as f32
             };
             let extent = [span(|i| i % CELL), span(|i| i / CELL)];
-            let mut levels = vec![Level { side: CELL, texels }];
+            let mut levels = vec![first];
             while levels.len() < LEVELS {
                 levels.push(levels[levels.len() - 1].halved());
             }

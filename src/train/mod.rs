@@ -19,6 +19,10 @@ pub mod optimizer;
 pub mod regions;
 pub mod schedule;
 pub mod towers;
+pub mod upn;
+pub mod upn_loss;
+pub mod upn_measure;
+pub mod upn_scenes;
 
 /// The stages, in the order they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +80,15 @@ pub struct Options {
 /// Files that cannot be read or written, weights of another shape, no adapter.
 pub fn run(options: &Options) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
-    Err(Fault::new(
-        FaultKind::Model,
-        options.stage.name(),
-        "this stage is not built yet",
-        "",
-    ))
+    match options.stage {
+        Stage::Upn => upn::run(options),
+        stage => Err(Fault::new(
+            FaultKind::Model,
+            stage.name(),
+            "this stage is not built yet",
+            "",
+        )),
+    }
 }
 
 /// The device to train on, gradients enabled.

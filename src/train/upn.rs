@@ -68,7 +68,13 @@ impl Trainee {
 
         let mut loss = Loss::default();
         let chosen = upn.logits(selection.features.clone(), prompt.clone());
-        add_assigned(&mut loss, batch, chosen, selection.boxes.clone(), 1.0 / count);
+        add_assigned(
+            &mut loss,
+            batch,
+            chosen,
+            selection.boxes.clone(),
+            1.0 / count,
+        );
 
         let denoising = Denoising::new(&batch.targets, dice);
         let extra = denoising.queries;
@@ -76,7 +82,12 @@ impl Trainee {
         let mut reference = selection.boxes.detach();
         let mut blocked = None;
         if extra > 0 {
-            let boxes = denoising.boxes.iter().flatten().copied().collect::<Vec<_>>();
+            let boxes = denoising
+                .boxes
+                .iter()
+                .flatten()
+                .copied()
+                .collect::<Vec<_>>();
             let boxes = TensorData::new(boxes, [pictures, extra, 4]);
             let learned = self
                 .denoising
@@ -117,13 +128,7 @@ impl Trainee {
 }
 
 /// Adds predictions whose queries are free to choose their box.
-fn add_assigned(
-    loss: &mut Loss,
-    batch: &Batch,
-    logits: Tensor<2>,
-    boxes: Tensor<3>,
-    share: f32,
-) {
+fn add_assigned(loss: &mut Loss, batch: &Batch, logits: Tensor<2>, boxes: Tensor<3>, share: f32) {
     let [_, queries] = logits.dims();
     let on_host = values(boxes.clone());
     let on_host = on_host.as_chunks::<4>().0;
@@ -142,7 +147,9 @@ fn add_assigned(
             answers
         })
         .collect::<Vec<_>>();
-    loss.add(logits, boxes, share, |picture, query| chosen[picture][query]);
+    loss.add(logits, boxes, share, |picture, query| {
+        chosen[picture][query]
+    });
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -313,7 +320,10 @@ mod tests {
         let mut optimizer = AdamW::default();
         for (step, batch) in batches.iter().enumerate() {
             let begin = Instant::now();
-            let memory = trainee.upn.encode(batch.image(&device), &batch.mask).unwrap();
+            let memory = trainee
+                .upn
+                .encode(batch.image(&device), &batch.mask)
+                .unwrap();
             let encode = begin.elapsed();
             drop(memory);
             let begin = Instant::now();
@@ -330,7 +340,9 @@ mod tests {
             (trainee, norm) = optimizer.step(trainee, &start, gradients, |_| 1e-3);
             println!(
                 "{}x{} encode {encode:?} loss {forward:?} backward {backward:?} optimizer {:?}: {value} {norm}",
-                batch.mask.height, batch.mask.width, begin.elapsed()
+                batch.mask.height,
+                batch.mask.width,
+                begin.elapsed()
             );
         }
     }

@@ -53,8 +53,8 @@ pub fn assign(logits: &[f32], boxes: &[[f32; 4]], targets: &[[f32; 4]]) -> Vec<u
                 .map(|(a, b)| (a - b).abs())
                 .sum::<f32>();
             let overlap = generalised_iou(corners(bbox), corners(target));
-            let cost = CLASS_COST * (positive - negative) + L1_COST * distance
-                - OVERLAP_COST * overlap;
+            let cost =
+                CLASS_COST * (positive - negative) + L1_COST * distance - OVERLAP_COST * overlap;
             costs.push((cost.clamp(-1e4, 1e4) * 1e5) as i64);
         }
     }
@@ -185,7 +185,11 @@ impl Loss {
             .iter()
             .zip(&self.shares)
             .map(|(&sign, share)| {
-                let alpha = if sign > 0.0 { FOCAL_ALPHA } else { 1.0 - FOCAL_ALPHA };
+                let alpha = if sign > 0.0 {
+                    FOCAL_ALPHA
+                } else {
+                    1.0 - FOCAL_ALPHA
+                };
                 -CLASS_WEIGHT * alpha * share
             })
             .collect::<Vec<_>>();
@@ -222,8 +226,8 @@ fn generalised_iou_of(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
         a_low.clone().max_pair(b_low.clone()),
         a_high.clone().min_pair(b_high.clone()),
     );
-    let union = area(a_low.clone(), a_high.clone()) + area(b_low.clone(), b_high.clone())
-        - common.clone();
+    let union =
+        area(a_low.clone(), a_high.clone()) + area(b_low.clone(), b_high.clone()) - common.clone();
     let hull = area(a_low.min_pair(b_low), a_high.max_pair(b_high));
     common / union.clone().add_scalar(1e-9) - (hull.clone() - union) / hull.add_scalar(1e-9)
 }
@@ -235,7 +239,11 @@ mod tests {
 
     #[test]
     fn the_cheapest_assignment_wins_over_the_nearest_box() {
-        let boxes = [[0.3, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2], [0.9, 0.9, 0.1, 0.1]];
+        let boxes = [
+            [0.3, 0.5, 0.2, 0.2],
+            [0.5, 0.5, 0.2, 0.2],
+            [0.9, 0.9, 0.1, 0.1],
+        ];
         let targets = [[0.4, 0.5, 0.2, 0.2], [0.32, 0.5, 0.2, 0.2]];
         assert_eq!(assign(&[0.0; 3], &boxes, &targets), [1, 0]);
     }
