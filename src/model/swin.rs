@@ -5,11 +5,12 @@
 //! and shift, is one row selection with an index computed on the host; undoing it is another.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::gelu::gelu;
 use crate::nn::linear::ConvSize;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
