@@ -11,13 +11,9 @@ fn golden() -> std::path::PathBuf {
 
 #[test]
 fn every_fixture_agrees() {
-    let mut failed = Vec::new();
-    for &(name, _) in chatrex::parity::FIXTURES {
-        let report = chatrex::parity::run(&golden(), Some(name), &Device::flex())
-            .unwrap_or_else(|fault| panic!("{name}: {fault}"));
-        if report.failed > 0 {
-            failed.push(report.table());
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let report = chatrex::parity::run(&golden(), None, &Device::flex())
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(report.failed, 0, "{}", report.table());
+    assert_eq!(report.skipped, 0);
+    assert_eq!(report.fixtures.len(), chatrex::parity::FIXTURES.len());
 }

@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod fixture;
+mod language;
 mod picture;
 pub mod upn;
 mod vision;
@@ -33,6 +34,10 @@ pub type Implementation = fn(&Fixture, &Device) -> Result<Computed, Fault>;
 
 /// Every fixture that is compared, by the name of its folder.
 pub const FIXTURES: &[(&str, Implementation)] = &[
+    ("llama_untied", language::decoder),
+    ("qwen2_tied", language::decoder),
+    ("qwen2_untied", language::decoder),
+    ("rexseek", language::rexseek),
     ("ms_deform_attn", upn::ms_deform_attn),
     ("swin", upn::swin),
     ("upn", upn::upn),
