@@ -1,8 +1,25 @@
 //! The spots where stock tensor operations are not enough: one file per operation.
+//!
+//! An operation is a kernel for graphics devices, a hand-written loop for the processor, or both,
+//! beside a reference in tensor operations that runs anywhere and says what is meant.
+//!
+//! # Add a kernel
+//!
+//! 1. `shaders/NAME.wgsl`, opened by its contract: what each buffer holds, with shapes. Inputs are
+//!    `var<storage, $INPUT>`, sizes a uniform of `vec4<u32>`s bound last, and every binding is used.
+//! 2. `src/kernel/NAME.rs`: a [`launch::Shader`], the function that asserts shapes, types and limits
+//!    and calls [`launch::launch`], the reference below it, and a sweep over shapes that fills the
+//!    output with NaN first. The sweep runs natively and in the browser test.
+//! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
 pub mod deform_attention;
 pub mod depthwise;
+pub mod device;
 pub mod gelu;
 pub mod host;
+pub mod launch;
 mod processor;
 pub mod roi_pool;
+
+/// Every WGSL file of this program.
+pub const SHADERS: &[&launch::Shader] = &[&roi_pool::SHADER];

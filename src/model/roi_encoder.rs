@@ -9,7 +9,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::geometry::BoxXyxy;
-use crate::kernel::roi_pool::{AxisWeights, roi_pool};
+use crate::kernel::roi_pool::{AxisWeights, bilinear, roi_pool};
 
 /// Cells per side of the original's RoIAlign, which are then averaged.
 pub const CELLS: usize = 7;
@@ -66,12 +66,7 @@ pub fn pool_batch(
                 } else {
                     (b.x1, b.x2)
                 };
-                accumulate_axis(
-                    weights.row_mut(picture, n),
-                    low * scale,
-                    high * scale,
-                    cells,
-                );
+                weights.add_box(picture, n, [low * scale, high * scale], cells);
             }
         }
         weights
@@ -86,44 +81,6 @@ pub fn pool_batch(
         )
     });
     Tensor::cat(levels.collect(), 2)
-}
-
-/// Adds to `weights` (one axis of the map) the mean over cells and samples of RoIAlign's bilinear
-/// weights, for a box from `low` to `high` in map cells: `chatrex.md` 5, arithmetic in f32 as
-/// torchvision has it. Samples outside `[-1, extent]` add nothing but count in the mean.
-fn accumulate_axis(weights: &mut [f32], low: f32, high: f32, cells: usize) {
-    let size = (high - low).max(1.0);
-    let cell = size / cells as f32;
-    let per_cell = cell.ceil();
-    let total = per_cell as f64 * cells as f64;
-    let step = cell / per_cell;
-    let share = (1.0 / total) as f32;
-    // A huge box has more samples than the map has room for: only those near the map are visited.
-    let first = ((-1.0 - low) / step - 2.0).max(0.0) as u64;
-    let last = (((weights.len() as f32 - low) / step + 2.0) as u64).min(total as u64);
-    let per_cell_count = (per_cell as u64).max(1);
-    for sample in first..last {
-        let (p, i) = (sample / per_cell_count, sample % per_cell_count);
-        let at = low + p as f32 * cell + (i as f32 + 0.5) * cell / per_cell;
-        for (index, weight) in bilinear(at, weights.len()).into_iter().flatten() {
-            weights[index] += weight * share;
-        }
-    }
-}
-
-/// The two neighbours of RoIAlign's bilinear rule at coordinate `at` on an axis of `extent` cells,
-/// with their weights; none where the sample lies outside.
-fn bilinear(at: f32, extent: usize) -> [Option<(usize, f32)>; 2] {
-    if !(at >= -1.0 && at <= extent as f32) {
-        return [None, None];
-    }
-    let at = at.max(0.0);
-    let lower = at as usize;
-    if lower >= extent - 1 {
-        return [Some((extent - 1, 1.0)), None];
-    }
-    let fraction = at - lower as f32;
-    [Some((lower, 1.0 - fraction)), Some((lower + 1, fraction))]
 }
 
 /// Weights over an axis of `extent` cells that act on a level as `weights` act on the level

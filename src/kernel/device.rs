@@ -1,0 +1,110 @@
+//! Opens the device that everything computes on.
+
+use std::sync::OnceLock;
+
+use burn::tensor::Device;
+use burn::tensor::wgpu::wgpu::{AdapterInfo, DeviceType};
+
+use crate::fault::{Fault, FaultKind};
+use crate::protocol::DevicePreference;
+
+/// Launches collected before they are handed to the graphics device: a decoded token of nano takes
+/// a few hundred, and a submission costs as much as several launches.
+const LAUNCHES_PER_SUBMISSION: usize = 64;
+
+/// A device, and what a person may want to know of it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// burn's handle.
+    pub device: Device,
+    /// `wgpu` or `cpu`.
+    pub kind: &'static str,
+    /// The adapter's own name, or that of the processor's kind.
+    pub adapter: String,
+    /// True when no graphics card computes: a software adapter, or the processor.
+    pub software: bool,
+}
+
+/// Opens a device. `Auto` takes a graphics card where there is one: natively an adapter that
+/// computes on the processor (llvmpipe, SwiftShader) does not count, in a browser any WebGPU adapter
+/// does.
+///
+/// # Errors
+/// `Wgpu` where there is no adapter, or the adapter gives no device.
+pub async fn open(preference: DevicePreference) -> Result<Opened, Fault> {
+    match preference {
+        DevicePreference::Cpu => Ok(processor()),
+        DevicePreference::Wgpu => graphics().await,
+        DevicePreference::Auto => match graphics().await {
+            Ok(opened) if !opened.software || cfg!(target_family = "wasm") => Ok(opened),
+            _ => Ok(processor()),
+        },
+    }
+}
+
+fn processor() -> Opened {
+    Opened {
+        device: Device::flex(),
+        kind: "cpu",
+        adapter: format!("{} processor", std::env::consts::ARCH),
+        software: true,
+    }
+}
+
+/// The graphics device, opened once per process: burn's runtime registers it for good.
+async fn graphics() -> Result<Opened, Fault> {
+    static GRAPHICS: OnceLock<Result<Opened, Fault>> = OnceLock::new();
+    if let Some(opened) = GRAPHICS.get() {
+        return opened.clone();
+    }
+    let opened = Device::wgpu_options()
+        .tasks_max(LAUNCHES_PER_SUBMISSION)
+        .init_with_setup_async()
+        .await
+        .map(|(device, setup)| {
+            let info = setup.adapter.get_info();
+            Opened {
+                device,
+                kind: "wgpu",
+                software: is_software(&info),
+                adapter: if info.name.is_empty() {
+                    "WebGPU adapter".to_owned()
+                } else {
+                    info.name
+                },
+            }
+        })
+        .map_err(|error| {
+            Fault::new(
+                FaultKind::Device,
+                "graphics device",
+                error.to_string(),
+                "Choose the processor, or install a graphics driver",
+            )
+        });
+    GRAPHICS.get_or_init(|| opened).clone()
+}
+
+fn is_software(info: &AdapterInfo) -> bool {
+    let name = info.name.to_lowercase();
+    info.device_type == DeviceType::Cpu
+        || ["llvmpipe", "lavapipe", "swiftshader"]
+            .iter()
+            .any(|software| name.contains(software))
+}
+
+/// The graphics device for a test. A test without an adapter says so and passes, or fails where
+/// `CHATREX_NEED_ADAPTER` is set.
+#[cfg(all(test, feature = "native"))]
+pub(crate) fn adapter_for_test(test: &str) -> Option<Device> {
+    match pollster::block_on(graphics()) {
+        Ok(opened) => Some(opened.device),
+        Err(fault) if std::env::var_os("CHATREX_NEED_ADAPTER").is_some() => {
+            panic!("{test}: {fault}")
+        }
+        Err(fault) => {
+            println!("{test} skipped: {fault}");
+            None
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The only file that knows how burn launches WGSL.
+//!
+//! A [`Shader`] is a file of `shaders/` with a few `$NAME`s in it: constants that Rust shares, and
+//! `$INPUT`, the access mode of a buffer the shader only reads. Natively several tensors may lie in
+//! one buffer, and a dispatch may not bind one buffer for reading and for writing, so inputs are
+//! declared `read_write` there; in a browser every tensor has a buffer of its own.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use cubecl::ir::attributes::BufferIOAttr;
+use cubecl::ir::metadata::Info;
+use cubecl::ir::settings::{Dim3, ExecutionMode, KernelSettings};
+use cubecl::ir::{AddressType, ElemType, Scope, UIntKind};
+use cubecl::prelude::{Client, CubeCount, KernelDefinition, KernelId, KernelMetadata};
+use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use cubecl::{CubeKernel, PrecompiledSource};
+
+/// A WGSL file and the constants it takes from Rust.
+#[derive(Debug)]
+pub struct Shader {
+    /// The file's name in `shaders/`, without `.wgsl`.
+    pub name: &'static str,
+    /// The file's text.
+    pub text: &'static str,
+    /// What `$NAME` stands for.
+    pub constants: &'static [(&'static str, u32)],
+}
+
+/// Where WGSL is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// By naga, inside this program.
+    Native,
+    /// By the browser.
+    Browser,
+}
+
+impl Dialect {
+    /// The dialect of this build.
+    pub const HERE: Self = if cfg!(target_family = "wasm") {
+        Self::Browser
+    } else {
+        Self::Native
+    };
+}
+
+impl Shader {
+    /// The text as it is compiled.
+    pub fn resolve(&self, dialect: Dialect) -> String {
+        let input = match dialect {
+            Dialect::Native => "read_write",
+            Dialect::Browser => "read",
+        };
+        self.constants
+            .iter()
+            .fold(self.text.replace("$INPUT", input), |text, (name, value)| {
+                text.replace(&format!("${name}"), &value.to_string())
+            })
+    }
+}
+
+/// Runs `groups` workgroups of a shader over buffers.
+///
+/// Bindings are numbered in the order `inputs`, `outputs`, then `words` as a uniform of
+/// `vec4<u32>`s. The shader must use each of them. It finds its number among the groups as
+/// `workgroup_id.y * num_workgroups.x + workgroup_id.x` and must ignore numbers past the end.
+pub fn launch(
+    shader: &Shader,
+    client: &Client,
+    groups: u64,
+    inputs: &[&Handle],
+    outputs: &[&Handle],
+    words: &[u32],
+) {
+    assert!(
+        words.len().is_multiple_of(4),
+        "{}: {} words do not fill vec4<u32>s",
+        shader.name,
+        words.len()
+    );
+    let alignment = client.properties().memory.alignment;
+    let mut arguments = KernelArguments::new();
+    let declared = inputs
+        .iter()
+        .map(|input| (input, BufferIOAttr::ReadOnly))
+        .chain(outputs.iter().map(|output| (output, BufferIOAttr::WriteOnly)));
+    for (binding, (handle, access)) in declared.enumerate() {
+        let offset = handle.offset_start.unwrap_or(0);
+        assert!(
+            offset.is_multiple_of(alignment),
+            "{}: binding {binding} starts at byte {offset}, not a multiple of {alignment}",
+            shader.name
+        );
+        arguments = arguments.with_buffer_io((*handle).clone().binding(), access);
+    }
+    let words = words
+        .chunks_exact(2)
+        .map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32)
+        .collect();
+    let (x, y) = fold_groups(groups);
+    client.launch(
+        Box::new(Compiled::new(shader)),
+        CubeCount::Static(x, y, 1),
+        arguments.with_info(MetadataBindingInfo::custom(words)),
+    );
+}
+
+/// Workgroups per dispatch dimension that every device allows.
+const MAX_GROUPS: u64 = 65_535;
+
+/// A two-dimensional grid of at least `groups` workgroups with little to spare.
+fn fold_groups(groups: u64) -> (u32, u32) {
+    assert!(
+        (1..=MAX_GROUPS * MAX_GROUPS).contains(&groups),
+        "{groups} workgroups, at most {MAX_GROUPS} squared"
+    );
+    let rows = groups.div_ceil(MAX_GROUPS);
+    (groups.div_ceil(rows) as u32, rows as u32)
+}
+
+/// A shader's final text, known to burn's runtime by its hash: the pipeline cache sees nothing else.
+#[derive(Clone)]
+struct Compiled {
+    text: String,
+    key: u64,
+}
+
+impl Compiled {
+    fn new(shader: &Shader) -> Self {
+        let text = shader.resolve(Dialect::HERE);
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self {
+            text,
+            key: hasher.finish(),
+        }
+    }
+}
+
+impl KernelMetadata for Compiled {
+    fn id(&self) -> KernelId {
+        KernelId::new::<Self>().info(self.key)
+    }
+
+    fn address_type(&self) -> ElemType {
+        ElemType::UInt(UIntKind::U32)
+    }
+}
+
+impl CubeKernel for Compiled {
+    fn define(&self) -> KernelDefinition {
+        let settings = KernelSettings::new(
+            Dim3::new_single(),
+            ExecutionMode::Unchecked,
+            AddressType::U32,
+        );
+        KernelDefinition {
+            body: Scope::root(settings.clone()),
+            settings,
+            info: Info::default(),
+        }
+    }
+
+    fn source(&self) -> Option<PrecompiledSource> {
+        Some(PrecompiledSource {
+            source: self.text.clone(),
+            entrypoint_name: "main".into(),
+            lang: "wgsl",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_fold_into_two_dimensions() {
+        assert_eq!(fold_groups(1), (1, 1));
+        assert_eq!(fold_groups(65_535), (65_535, 1));
+        assert_eq!(fold_groups(65_536), (32_768, 2));
+        for groups in [65_537, 131_071, 1 << 24, 4_000_000_007] {
+            let (x, y) = fold_groups(groups);
+            let grid = u64::from(x) * u64::from(y);
+            assert!(u64::from(x) <= MAX_GROUPS && u64::from(y) <= MAX_GROUPS);
+            assert!((groups..groups + MAX_GROUPS).contains(&grid), "{groups}: {x} x {y}");
+        }
+    }
+}
