@@ -83,7 +83,11 @@ pub fn launch(
     let declared = inputs
         .iter()
         .map(|input| (input, BufferIOAttr::ReadOnly))
-        .chain(outputs.iter().map(|output| (output, BufferIOAttr::WriteOnly)));
+        .chain(
+            outputs
+                .iter()
+                .map(|output| (output, BufferIOAttr::WriteOnly)),
+        );
     for (binding, (handle, access)) in declared.enumerate() {
         let offset = handle.offset_start.unwrap_or(0);
         assert!(
@@ -183,7 +187,10 @@ mod tests {
             let (x, y) = fold_groups(groups);
             let grid = u64::from(x) * u64::from(y);
             assert!(u64::from(x) <= MAX_GROUPS && u64::from(y) <= MAX_GROUPS);
-            assert!((groups..groups + MAX_GROUPS).contains(&grid), "{groups}: {x} x {y}");
+            assert!(
+                (groups..groups + MAX_GROUPS).contains(&grid),
+                "{groups}: {x} x {y}"
+            );
         }
     }
 }

@@ -50,13 +50,7 @@ impl AxisWeights {
     /// Adds to a box's weights the mean over cells and samples of RoIAlign's bilinear weights, for
     /// a box from `low` to `high` in map cells; arithmetic in f32 in torchvision's order.
     /// Samples outside `[-1, extent]` add nothing but count in the mean (`roi_align_common.h`).
-    pub fn add_box(
-        &mut self,
-        picture: usize,
-        index: usize,
-        [low, high]: [f32; 2],
-        cells: usize,
-    ) {
+    pub fn add_box(&mut self, picture: usize, index: usize, [low, high]: [f32; 2], cells: usize) {
         let start = (picture * self.boxes + index) * self.extent;
         let weights = &mut self.values[start..][..self.extent];
         let cell = (high - low).max(1.0) / cells as f32;
@@ -131,7 +125,10 @@ pub fn roi_pool(
     horizontal: &AxisWeights,
 ) -> Tensor<3> {
     let [batch, _, height, width] = features.dims();
-    for (axis, weights, extent) in [("vertical", vertical, height), ("horizontal", horizontal, width)] {
+    for (axis, weights, extent) in [
+        ("vertical", vertical, height),
+        ("horizontal", horizontal, width),
+    ] {
         assert_eq!(
             (weights.pictures, weights.boxes, weights.extent),
             (batch, vertical.boxes, extent),
@@ -214,11 +211,8 @@ pub fn roi_pool_reference(
     let device = features.device();
     let vertical_weights = vertical.tensor(&device).unsqueeze_dim::<4>(3); // [B, N, h, 1]
     let horizontal_weights = horizontal.tensor(&device).unsqueeze_dim::<4>(2); // [B, N, 1, w]
-    let weights = (vertical_weights * horizontal_weights).reshape([
-        batch,
-        vertical.boxes,
-        height * width,
-    ]);
+    let weights =
+        (vertical_weights * horizontal_weights).reshape([batch, vertical.boxes, height * width]);
     let cells = features
         .permute([0, 2, 3, 1])
         .reshape([batch, height * width, channels]);
@@ -280,11 +274,12 @@ async fn compare(
         dice ^= dice << 17;
         (dice >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
     };
-    let values: Vec<f32> = (0..pictures * channels * height * width).map(|_| draw()).collect();
+    let values: Vec<f32> = (0..pictures * channels * height * width)
+        .map(|_| draw())
+        .collect();
     let data = TensorData::new(values, [pictures, height, width, channels]);
-    let features = |device: &Device| {
-        Tensor::<4>::from_data(data.clone(), device).permute([0, 3, 1, 2])
-    };
+    let features =
+        |device: &Device| Tensor::<4>::from_data(data.clone(), device).permute([0, 3, 1, 2]);
     let mut along = |extent: usize| {
         let mut weights = AxisWeights::zeros(pictures, boxes, extent);
         for picture in 0..pictures {

@@ -1,0 +1,81 @@
+//! Every shader is valid WGSL in the form in which it is compiled, on machines without a GPU too.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use chatrex::kernel::SHADERS;
+use chatrex::kernel::launch::Dialect;
+
+fn validate(text: &str) -> Result<naga::Module, String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let mut validator = naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::empty(),
+    );
+    validator
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(text))?;
+    Ok(module)
+}
+
+#[test]
+fn every_shader_is_valid_and_uses_its_bindings() {
+    for shader in SHADERS {
+        for dialect in [Dialect::Native, Dialect::Browser] {
+            let text = shader.resolve(dialect);
+            assert!(
+                !text.contains('$'),
+                "{}: a $NAME nobody gives a value",
+                shader.name
+            );
+            let module =
+                validate(&text).unwrap_or_else(|e| panic!("{} for {dialect:?}: {e}", shader.name));
+            let main = module
+                .entry_points
+                .iter()
+                .find(|entry| entry.name == "main")
+                .unwrap_or_else(|| panic!("{}: no entry point `main`", shader.name));
+            let functions = module.functions.iter().map(|(_, function)| function);
+            let used: BTreeSet<_> = functions
+                .chain([&main.function])
+                .flat_map(|function| function.expressions.iter())
+                .filter_map(|(_, expression)| match expression {
+                    naga::Expression::GlobalVariable(variable) => Some(*variable),
+                    _ => None,
+                })
+                .collect();
+            for (handle, variable) in module.global_variables.iter() {
+                assert!(
+                    variable.binding.is_none() || used.contains(&handle),
+                    "{}: binding {:?} is never used, so it has no place in the layout",
+                    shader.name,
+                    variable.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_is_known_to_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files: BTreeSet<String> = std::fs::read_dir(&folder)
+        .expect("shaders/ is there")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .map(|path| {
+            path.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let known: BTreeSet<String> = SHADERS.iter().map(|s| s.name.to_owned()).collect();
+    assert_eq!(files, known, "files in shaders/, and kernel::SHADERS");
+}
+
+#[test]
+fn an_invalid_shader_is_noticed() {
+    assert!(validate("@compute @workgroup_size(1) fn main() { let x: f32 = 1u; }").is_err());
+    assert!(validate("fn main( {").is_err());
+}
