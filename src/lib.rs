@@ -12,6 +12,7 @@
 //! | networks | `model` |
 //! | product | `engine` |
 //! | workshop (native) | `scenes`, `train`, `eval`, `parity` |
+//! | program (native) | `command` |
 
 pub mod chat;
 pub mod fault;
@@ -33,6 +34,8 @@ pub mod nn;
 #[cfg(feature = "engine")]
 pub mod weights;
 
+#[cfg(feature = "native")]
+pub mod command;
 #[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]

@@ -4,12 +4,30 @@
 //! array `[json, bytes]`: a [`Request`] or [`Event`] as JSON and, beside a `Look` with pixels,
 //! their `ArrayBuffer`. A panic becomes an error of the worker, which the page hears.
 
+mod host;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
 use burn::tensor::{Device, Tensor};
+use chatrex::engine::Engine;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::protocol::{Event, Request};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
-use web_sys::DedicatedWorkerGlobalScope;
+
+/// The engine, and the requests that wait for it. The engine is away while it works.
+struct Desk {
+    engine: Option<Engine<host::Worker>>,
+    waiting: VecDeque<Request>,
+}
+
+thread_local! {
+    static DESK: RefCell<Desk> = RefCell::new(Desk {
+        engine: Some(Engine::new(host::Worker::new())),
+        waiting: VecDeque::new(),
+    });
+}
 
 unsafe extern "C" {
     fn __wasm_call_ctors();
@@ -30,9 +48,26 @@ fn main() {
 #[wasm_bindgen]
 pub fn receive(message: JsValue) {
     match request(&message) {
-        Ok(request) => drop(request),
-        Err(fault) => post(&failed(fault)),
+        Ok(Request::Stop { turn }) => host::stop(turn),
+        Ok(request) => {
+            let engine = DESK.with_borrow_mut(|desk| {
+                desk.waiting.push_back(request);
+                desk.engine.take()
+            });
+            if let Some(engine) = engine {
+                wasm_bindgen_futures::spawn_local(work(engine));
+            }
+        }
+        Err(fault) => host::post(&failed(fault)),
     }
+}
+
+/// Carries out what waits, one after another.
+async fn work(mut engine: Engine<host::Worker>) {
+    while let Some(request) = DESK.with_borrow_mut(|desk| desk.waiting.pop_front()) {
+        engine.handle(request).await;
+    }
+    DESK.with_borrow_mut(|desk| desk.engine = Some(engine));
 }
 
 /// Computes on this browser's device and reports, for the browser tests (`worker_start.js?check`).
@@ -80,12 +115,4 @@ fn failed(fault: Fault) -> Event {
         picture: None,
         fault,
     }
-}
-
-fn post(event: &Event) {
-    let json = serde_json::to_string(event).expect("events have string keys only");
-    let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
-    scope
-        .post_message(&Array::of1(&JsValue::from_str(&json)))
-        .expect("a string can always be cloned");
 }

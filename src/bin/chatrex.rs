@@ -1,2 +1,25 @@
 //! The `chatrex` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use chatrex::command::{self, Command};
+use clap::Parser;
+
+/// Chat about pictures with a model that points at boxes, on this machine.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    match command::run(&Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(fault) => {
+            eprintln!("chatrex: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}

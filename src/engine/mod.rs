@@ -1,1 +1,232 @@
-//! To be written.
+//! The engine: looks at a picture once, answers many questions about it.
+//!
+//! It consumes [`Request`]s and produces [`Event`]s, natively and in the worker alike, and knows
+//! neither files nor browsers: a [`Host`] gives it weight bytes, a clock and a way to let others
+//! run. It keeps of the current picture: the prepared pixels, UPN's memory, the towers' features
+//! and the decoder's keys and values up to the last box, so that a further question reads only its
+//! own words.
+
+mod answer;
+mod loading;
+
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::fault::{Fault, FaultKind};
+use crate::geometry::{self, BoxXyxy, Proposal};
+use crate::image::Pixels;
+use crate::image::prepare::Planar;
+use crate::model::chatrex::Seen;
+use crate::model::decoder::KvCache;
+use crate::model::upn::{self, Memory, PaddingMask};
+use crate::progress::{Progress, Stage};
+use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
+use crate::weights::source::{ByteSource, LocalFuture};
+
+pub use loading::{LoadedModel, ModelConfig};
+
+/// What the engine needs from the program around it.
+pub trait Host {
+    /// Sends an event to the front.
+    fn emit(&self, event: Event);
+    /// Lets waiting messages through; called between tokens and stages.
+    fn pause(&self) -> LocalFuture<'_, ()>;
+    /// Milliseconds since some fixed moment.
+    fn milliseconds(&self) -> f64;
+    /// Whether the person wants `turn` stopped.
+    fn stopped(&self, turn: TurnId) -> bool;
+    /// The files of the model named in [`Request::Load`].
+    ///
+    /// # Errors
+    /// There is no such place.
+    fn source(&self, model: &str) -> Result<Box<dyn ByteSource>, Fault>;
+}
+
+/// The picture at hand and all that was computed of it.
+struct Picture {
+    id: PictureId,
+    pixels: Pixels,
+    upn_memory: Option<(Memory, LookTime)>,
+    proposals: HashMap<Granularity, Vec<Proposal>>,
+    seen: Option<Seen>,
+    prefix: Option<Prefix>,
+}
+
+/// Decoder state after picture and boxes, before any question.
+struct Prefix {
+    boxes: Vec<BoxXyxy>,
+    cache: KvCache,
+    tokens: usize,
+    capacity: usize,
+}
+
+/// One model, one picture, one device.
+pub struct Engine<H: Host> {
+    host: H,
+    model: Option<LoadedModel>,
+    picture: Option<Picture>,
+}
+
+impl<H: Host> Engine<H> {
+    /// An engine without a model.
+    pub fn new(host: H) -> Self {
+        Self {
+            host,
+            model: None,
+            picture: None,
+        }
+    }
+
+    /// The program around the engine.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// The loaded model.
+    pub fn model(&self) -> Option<&LoadedModel> {
+        self.model.as_ref()
+    }
+
+    /// Carries out one request; every outcome, failure included, is an event.
+    pub async fn handle(&mut self, request: Request) {
+        let (turn, picture) = match &request {
+            Request::Load { .. } => (None, None),
+            Request::Look { picture, .. } => (None, Some(*picture)),
+            Request::Ask { turn, picture, .. } => (Some(*turn), Some(*picture)),
+            Request::Stop { turn } => (Some(*turn), None),
+        };
+        let outcome = match request {
+            Request::Load { model, device } => self.load(&model, device).await,
+            Request::Look {
+                picture,
+                pixels,
+                granularity,
+            } => self.look(picture, pixels, granularity).await,
+            Request::Ask {
+                turn,
+                picture,
+                boxes,
+                question,
+                max_tokens,
+            } => self.ask(turn, picture, boxes, question, max_tokens).await,
+            Request::Stop { .. } => Ok(()),
+        };
+        if let Err(fault) = outcome {
+            self.host.emit(Event::Failed {
+                turn,
+                picture,
+                fault,
+            });
+        }
+    }
+
+    async fn look(
+        &mut self,
+        id: PictureId,
+        pixels: Option<Pixels>,
+        granularity: Granularity,
+    ) -> Result<(), Fault> {
+        if let Some(pixels) = pixels {
+            pixels.check()?;
+            self.picture = Some(Picture {
+                id,
+                pixels,
+                upn_memory: None,
+                proposals: HashMap::new(),
+                seen: None,
+                prefix: None,
+            });
+        }
+        let model = self.model.as_ref().ok_or_else(no_model)?;
+        let picture = current(&mut self.picture, id)?;
+        let host = &self.host;
+        let progress = |done| {
+            host.emit(Event::Progress(Progress {
+                stage: Stage::Propose,
+                done,
+                total: 3,
+            }));
+        };
+        let start = host.milliseconds();
+        if picture.upn_memory.is_none() {
+            progress(0);
+            host.pause().await;
+            let image = model.config.upn.recipe().prepare(&picture.pixels);
+            let prepared = host.milliseconds();
+            progress(1);
+            host.pause().await;
+            let mask = PaddingMask::none(1, image.height, image.width);
+            let memory = model.upn.encode(planar(image, &model.device), &mask)?;
+            let time = LookTime {
+                prepare: prepared - start,
+                upn: host.milliseconds() - prepared,
+            };
+            picture.upn_memory = Some((memory, time));
+        }
+        let (memory, mut time) = picture
+            .upn_memory
+            .as_ref()
+            .map(|(memory, time)| (memory, *time))
+            .expect("encoded just above");
+        let boxes = match picture.proposals.get(&granularity) {
+            Some(boxes) => boxes.clone(),
+            None => {
+                progress(2);
+                host.pause().await;
+                let start = host.milliseconds();
+                let (width, height) = (picture.pixels.width, picture.pixels.height);
+                let found = model.upn.propose(memory, granularity).await?;
+                let boxes = upn::read(found.boxes).await?;
+                let logits = upn::read(found.logits).await?;
+                let (boxes, _) = boxes.as_chunks::<4>();
+                let boxes = geometry::proposals(boxes, &logits, width, height);
+                time.upn += host.milliseconds() - start;
+                picture.proposals.insert(granularity, boxes.clone());
+                boxes
+            }
+        };
+        progress(3);
+        host.emit(Event::Proposed {
+            picture: id,
+            granularity,
+            boxes,
+            milliseconds: time,
+        });
+        Ok(())
+    }
+
+    /// The device in use.
+    pub fn device(&self) -> Option<&Device> {
+        self.model.as_ref().map(|model| &model.device)
+    }
+}
+
+/// A prepared picture as `[1, 3, H, W]`.
+fn planar(image: Planar, device: &Device) -> Tensor<4> {
+    let shape = [1, 3, image.height, image.width];
+    Tensor::from_data(TensorData::new(image.values, shape), device)
+}
+
+fn no_model() -> Fault {
+    Fault::new(
+        FaultKind::Model,
+        "model",
+        "no model is loaded",
+        "Load a model first",
+    )
+}
+
+fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture, Fault> {
+    picture
+        .as_mut()
+        .filter(|picture| picture.id == id)
+        .ok_or_else(|| {
+            Fault::new(
+                FaultKind::Picture,
+                format!("picture {}", id.0),
+                "is not the one at hand",
+                "Open the picture again",
+            )
+        })
+}

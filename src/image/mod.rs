@@ -1,6 +1,8 @@
 //! Pictures as data: 8-bit pixels, resampling and the preprocessing recipes.
 
 #[cfg(feature = "native")]
+pub mod annotate;
+#[cfg(feature = "native")]
 pub mod decode;
 pub mod jpeg;
 pub mod prepare;

@@ -1,0 +1,45 @@
+//! The subcommands of the `chatrex` program: arguments in, JSON or words out.
+
+mod chat;
+mod parity;
+mod propose;
+mod scenes;
+mod session;
+mod train;
+
+use crate::fault::Fault;
+
+pub use session::Session;
+
+/// What the program can do.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Find boxes in a picture
+    Propose(propose::Options),
+    /// Ask about a picture
+    Chat(chat::Options),
+    /// Compare the networks with tensors recorded from the original
+    Parity(parity::Options),
+    /// Draw scenes with annotations and dialogues
+    Scenes(scenes::Options),
+    /// Train one stage of the nano model
+    Train(train::Options),
+}
+
+/// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
+///
+/// # Errors
+/// It could not run.
+pub fn run(command: &Command) -> Result<bool, Fault> {
+    match command {
+        Command::Propose(options) => propose::run(options),
+        Command::Chat(options) => chat::run(options),
+        Command::Parity(options) => parity::run(options),
+        Command::Scenes(options) => scenes::run(options),
+        Command::Train(options) => train::run(options),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data becomes JSON")
+}

@@ -1,0 +1,196 @@
+//! The engine as the terminal uses it: requests in, collected events out.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::engine::{Engine, Host};
+use crate::fault::{Fault, FaultKind};
+use crate::geometry::{BoxXyxy, Proposal};
+use crate::image::Pixels;
+use crate::progress::{Progress, Stage};
+use crate::protocol::{
+    Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
+};
+use crate::weights::ByteSource;
+use crate::weights::source::{Embedded, Folder, LocalFuture};
+
+/// The name `--model` starts with: the model compiled into the program.
+pub const NANO: &str = "nano";
+
+const NANO_FILES: Embedded = Embedded {
+    name: NANO,
+    files: &[],
+};
+
+/// One engine, one model, pictures one after another.
+pub struct Session {
+    engine: Engine<Terminal>,
+    card: ModelCard,
+    pictures: u32,
+    turns: u32,
+}
+
+struct Terminal {
+    events: RefCell<Vec<Event>>,
+    start: Instant,
+    said: Option<fn(&Event)>,
+}
+
+impl Host for Terminal {
+    fn emit(&self, event: Event) {
+        match (&event, self.said) {
+            (Event::Progress(_) | Event::Said { .. }, Some(said)) => said(&event),
+            (Event::Progress(_) | Event::Said { .. }, None) => {}
+            _ => self.events.borrow_mut().push(event),
+        }
+    }
+
+    fn pause(&self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn milliseconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn stopped(&self, _turn: TurnId) -> bool {
+        false
+    }
+
+    fn source(&self, model: &str) -> Result<Box<dyn ByteSource>, Fault> {
+        if model == NANO {
+            Ok(Box::new(NANO_FILES))
+        } else if Path::new(model).is_dir() {
+            Ok(Box::new(Folder(model.into())))
+        } else {
+            Err(Fault::new(
+                FaultKind::Model,
+                model,
+                "is no folder",
+                "Name a folder with model.json, or leave --model out for nano",
+            ))
+        }
+    }
+}
+
+impl Session {
+    /// Loads `model` (a folder, or [`NANO`]) on `device`. Progress and words as they come go to
+    /// `said`.
+    ///
+    /// # Errors
+    /// The model cannot be loaded or the device not be opened.
+    pub fn open(
+        model: &str,
+        device: DevicePreference,
+        said: Option<fn(&Event)>,
+    ) -> Result<Self, Fault> {
+        let mut engine = Engine::new(Terminal {
+            events: RefCell::default(),
+            start: Instant::now(),
+            said,
+        });
+        let request = Request::Load {
+            model: model.into(),
+            device,
+        };
+        let card = exchange(&mut engine, request, |event| match event {
+            Event::Ready(card) => Some(card),
+            _ => None,
+        })?;
+        Ok(Self {
+            engine,
+            card,
+            pictures: 0,
+            turns: 0,
+        })
+    }
+
+    /// The loaded model.
+    pub fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// Opens a picture and finds its boxes: all of them, best first.
+    ///
+    /// # Errors
+    /// The picture or the device fails.
+    pub fn look(
+        &mut self,
+        pixels: Pixels,
+        granularity: Granularity,
+    ) -> Result<(Vec<Proposal>, LookTime), Fault> {
+        self.pictures += 1;
+        let request = Request::Look {
+            picture: PictureId(self.pictures),
+            pixels: Some(pixels),
+            granularity,
+        };
+        exchange(&mut self.engine, request, |event| match event {
+            Event::Proposed {
+                boxes,
+                milliseconds,
+                ..
+            } => Some((boxes, milliseconds)),
+            _ => None,
+        })
+    }
+
+    /// Asks about the picture opened last.
+    ///
+    /// # Errors
+    /// The question cannot be asked, or the device fails.
+    pub fn ask(
+        &mut self,
+        boxes: &[BoxXyxy],
+        question: &str,
+        max_tokens: u32,
+    ) -> Result<Answer, Fault> {
+        self.turns += 1;
+        let request = Request::Ask {
+            turn: TurnId(self.turns),
+            picture: PictureId(self.pictures),
+            boxes: boxes.to_vec(),
+            question: question.into(),
+            max_tokens,
+        };
+        exchange(&mut self.engine, request, |event| match event {
+            Event::Done { answer, .. } => Some(answer),
+            _ => None,
+        })
+    }
+}
+
+fn exchange<T>(
+    engine: &mut Engine<Terminal>,
+    request: Request,
+    wanted: impl Fn(Event) -> Option<T>,
+) -> Result<T, Fault> {
+    pollster::block_on(engine.handle(request));
+    let events = engine.host().events.take();
+    let mut found = None;
+    for event in events {
+        if let Event::Failed { fault, .. } = event {
+            return Err(fault);
+        }
+        found = found.or_else(|| wanted(event));
+    }
+    Ok(found.expect("the engine answers every request with its event or a fault"))
+}
+
+/// Prints progress to standard error.
+pub(super) fn report(event: &Event) {
+    if let Event::Progress(Progress { stage, done, total }) = event
+        && done == total
+    {
+        let words = match stage {
+            Stage::Fetch => "weights read",
+            Stage::Upload => "weights on the device",
+            Stage::Compile => "pipelines compiled",
+            Stage::Propose => "boxes found",
+            Stage::Look => "picture encoded",
+            Stage::Read => "question read",
+        };
+        eprintln!("{words}");
+    }
+}

@@ -1,0 +1,75 @@
+//! `chatrex train`: one stage of nano's training.
+
+use std::path::PathBuf;
+
+use super::propose::DeviceName;
+use crate::fault::Fault;
+use crate::train;
+
+/// Arguments of `chatrex train`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The sizes to train.
+    #[arg(long, value_enum, default_value_t)]
+    preset: Preset,
+    /// The stage.
+    #[arg(long, value_enum)]
+    stage: StageName,
+    /// Weights to start from: a stage's folder or a model folder.
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// Where weights, state and metrics go.
+    #[arg(long)]
+    out: PathBuf,
+    /// How long to train.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Train this many steps instead; the run is then reproducible to the bit.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceName,
+    /// Continue from the state in `--out`.
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum Preset {
+    #[default]
+    Nano,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum StageName {
+    Upn,
+    Towers,
+    Align,
+    Perceive,
+    Instruct,
+}
+
+pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let Preset::Nano = options.preset;
+    train::run(&train::Options {
+        stage: match options.stage {
+            StageName::Upn => train::Stage::Upn,
+            StageName::Towers => train::Stage::Towers,
+            StageName::Align => train::Stage::Align,
+            StageName::Perceive => train::Stage::Perceive,
+            StageName::Instruct => train::Stage::Instruct,
+        },
+        from: options.from.clone(),
+        out: options.out.clone(),
+        minutes: options.minutes,
+        steps: options.steps,
+        seed: options.seed,
+        device: options.device.into(),
+        resume: options.resume,
+    })?;
+    Ok(true)
+}

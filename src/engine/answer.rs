@@ -1,0 +1,154 @@
+//! One question: prompt, prefix, token loop.
+
+use burn::tensor::Tensor;
+
+use super::{Engine, Host, Prefix, current, no_model, planar};
+use crate::fault::{Fault, FaultKind};
+use crate::generate::sampler::Sampler;
+use crate::generate::stop::{Ending, Stop};
+use crate::geometry::BoxXyxy;
+use crate::model::decoder::KvCache;
+use crate::model::upn;
+use crate::progress::{Progress, Stage};
+use crate::protocol::{Answer, AskTime, Event, PictureId, StopReason, TurnId};
+use crate::text::grammar::Reader;
+use crate::text::prompt::{self, IMAGE_SLOT, OBJECT_SLOT};
+
+impl<H: Host> Engine<H> {
+    pub(super) async fn ask(
+        &mut self,
+        turn: TurnId,
+        id: PictureId,
+        boxes: Vec<BoxXyxy>,
+        question: String,
+        max_tokens: u32,
+    ) -> Result<(), Fault> {
+        let host = &self.host;
+        let model = self.model.as_ref().ok_or_else(no_model)?;
+        let picture = current(&mut self.picture, id)?;
+        let started = host.milliseconds();
+        let user = prompt::user_turn(boxes.len(), &question)?;
+        let text = model.config.template.first(&user);
+        let ids = model.tokenizer.encode(&text);
+        let split = 1 + ids
+            .iter()
+            .rposition(|&id| id == IMAGE_SLOT || id == OBJECT_SLOT)
+            .expect("every prompt has an image slot");
+        let (prefix_ids, question_ids) = ids.split_at(split);
+
+        let mut time = AskTime::default();
+        let mut prefill_tokens = question_ids.len();
+        let needed = question_ids.len() + max_tokens as usize;
+        let kept = picture.prefix.as_ref().is_some_and(|prefix| {
+            prefix.boxes == boxes && prefix.tokens + needed <= prefix.capacity
+        });
+        let progress = |done: usize, total: usize| {
+            host.emit(Event::Progress(Progress {
+                stage: Stage::Read,
+                done: done as u64,
+                total: total as u64,
+            }));
+        };
+        if !kept {
+            if picture.seen.is_none() {
+                host.emit(Event::Progress(Progress {
+                    stage: Stage::Look,
+                    done: 0,
+                    total: 1,
+                }));
+                host.pause().await;
+                let (high, low) = model.config.recipe.prepare(&picture.pixels);
+                let low = planar(low, &model.device);
+                let high = planar(high, &model.device);
+                picture.seen = Some(model.chatrex.see(low, high));
+            }
+            let seen = picture.seen.as_ref().expect("seen just above");
+            let (width, height) = (picture.pixels.width, picture.pixels.height);
+            let placed = model.config.recipe.boxes(width, height, &boxes);
+            let objects = (!placed.is_empty()).then(|| model.chatrex.objects(seen, &placed));
+            let embeds = model
+                .chatrex
+                .splice(prefix_ids, Some(seen), objects.as_ref());
+            time.look = host.milliseconds() - started;
+            let tokens = embeds.dims()[1];
+            progress(0, tokens + question_ids.len());
+            host.pause().await;
+            let capacity = tokens + needed.max(512);
+            let mut cache = KvCache::new(&model.config.chatrex.llm, capacity, &model.device);
+            model.chatrex.llm.prefill(embeds, &mut cache);
+            prefill_tokens += tokens;
+            picture.prefix = Some(Prefix {
+                boxes,
+                cache,
+                tokens,
+                capacity,
+            });
+        }
+        let prefix = picture.prefix.as_mut().expect("made just above");
+        prefix.cache.truncate(prefix.tokens);
+        let words = model.chatrex.splice(question_ids, None, None);
+        let mut logits = model.chatrex.llm.prefill(words, &mut prefix.cache);
+        let mut sampler = Sampler::greedy();
+        let mut words = model.tokenizer.decoding();
+        let mut reader = Reader::new();
+        let mut stop = Stop::new(&model.stop_ids, max_tokens);
+        let ending = loop {
+            if let Some(ending) = stop.before(host.stopped(turn)) {
+                break ending;
+            }
+            let row = read_row(logits).await?;
+            let token = sampler.choose(&row);
+            let ending = stop.take(token);
+            if stop.taken() == 1 {
+                time.first_token = host.milliseconds() - started;
+                time.prefill = time.first_token - time.look;
+                progress(prefill_tokens, prefill_tokens);
+            }
+            if let Some(ending) = ending {
+                break ending;
+            }
+            let new = words.push(token);
+            if !new.is_empty() {
+                reader.push(&new);
+                host.emit(Event::Said {
+                    turn,
+                    spans: reader.spans(),
+                });
+            }
+            host.pause().await;
+            logits = model.chatrex.llm.step(token, &mut prefix.cache);
+        };
+        reader.push(&words.finish());
+        time.decode = (host.milliseconds() - started - time.first_token).max(0.0);
+        host.emit(Event::Done {
+            turn,
+            answer: Answer {
+                prompt: text,
+                text: reader.text().trim().to_string(),
+                spans: reader.finish(),
+                tokens: stop.taken(),
+                prefill_tokens: prefill_tokens as u32,
+                stop: match ending {
+                    Ending::End => StopReason::End,
+                    Ending::Length => StopReason::Length,
+                    Ending::Cancelled => StopReason::Stopped,
+                },
+                milliseconds: time,
+            },
+        });
+        Ok(())
+    }
+}
+
+async fn read_row(logits: Tensor<1>) -> Result<Vec<f32>, Fault> {
+    let row = upn::read(logits).await?;
+    if row.iter().any(|value| value.is_nan()) {
+        return Err(Fault::new(
+            FaultKind::Device,
+            "graphics device",
+            "the model computed values that are not numbers",
+            "Reload the model, or use another device",
+        ));
+    }
+    Ok(row)
+}
