@@ -9,10 +9,12 @@ mod host;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use chatrex::engine::Engine;
 use chatrex::fault::{Fault, FaultKind};
-use chatrex::protocol::{Event, Request};
+use chatrex::kernel::device::open;
+use chatrex::kernel::roi_pool;
+use chatrex::protocol::{DevicePreference, Event, Request};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 
@@ -73,10 +75,10 @@ async fn work(mut engine: Engine<host::Worker>) {
 /// Computes on this browser's device and reports, for the browser tests (`worker_start.js?check`).
 #[wasm_bindgen]
 pub async fn check() -> Result<String, String> {
-    let device = Device::wgpu_options()
-        .init_async()
+    let device = open(DevicePreference::Wgpu)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|fault| fault.to_string())?
+        .device;
     let ones = Tensor::<2>::ones([64, 64], &device);
     let sum = ones.clone().matmul(ones).sum();
     let sum = sum
@@ -84,7 +86,12 @@ pub async fn check() -> Result<String, String> {
         .await
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
-    Ok(serde_json::json!({ "matmul": sum }).to_string())
+    let swept = roi_pool::sweep(&device).await?;
+    Ok(serde_json::json!({
+        "matmul": sum,
+        "roi_pool": { "shapes": swept.shapes, "worst": swept.worst },
+    })
+    .to_string())
 }
 
 /// The request in a message, with the picture's bytes in place.

@@ -48,10 +48,13 @@ test("the browser offers a WebGPU adapter", () =>
     assert.notEqual(adapter, "none");
   }));
 
-test("burn computes on it", () =>
+test("burn and our kernel compute on it", () =>
   withBrowser(async ({ page, seen }) => {
     await page.goto(QUIET);
-    assert.equal((await check(page)).matmul, 64 ** 3);
+    const report = await check(page);
+    assert.equal(report.matmul, 64 ** 3);
+    console.log(`roi_pool: ${JSON.stringify(report.roi_pool)}`);
+    assert.ok(report.roi_pool.shapes > 0, "our kernel agrees with its reference");
     assert.deepEqual(seen.violations, []);
   }));
 
