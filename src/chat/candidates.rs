@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::geometry::BoxXyxy;
+use crate::geometry::{self, BoxXyxy};
 use crate::protocol::{Granularity, Proposal};
-
-/// The most boxes one question can carry: the tokenizer has this many `<objK>` tokens
-/// (`chatrex.md` 2.2).
-pub const MAX_BOXES: usize = 100;
+pub use crate::text::prompt::MAX_BOXES;
 
 /// Names a box of one picture for good, whatever the filters do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,17 +95,12 @@ impl Candidates {
 
 /// Ranks of the proposals that pass both filters, best first.
 fn keep(proposals: &[Proposal], filter: Filter) -> Vec<usize> {
-    let mut kept: Vec<usize> = Vec::new();
-    for (rank, proposal) in proposals.iter().enumerate() {
-        let hidden = filter.nms < 1.0
-            && kept
-                .iter()
-                .any(|&better| proposals[better].bbox.iou(&proposal.bbox) > filter.nms);
-        if proposal.score >= filter.score && !hidden {
-            kept.push(rank);
-        }
-    }
-    kept
+    let threshold = if filter.nms < 1.0 {
+        f64::from(filter.nms).max(f64::MIN_POSITIVE)
+    } else {
+        0.0
+    };
+    geometry::filter(proposals, filter.score, threshold, usize::MAX).kept
 }
 
 /// Rewrites the `[K]` marks of a question being written, so that each still means the same box

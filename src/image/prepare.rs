@@ -134,7 +134,7 @@ impl SquareRecipe {
         let [x, y, w, h] = [x, y, w, h].map(|value| value * scale);
         let placed = [x, y, x + w, y + h];
         if self.half_boxes {
-            placed.map(to_half_and_back).into()
+            round_to_half(placed.into())
         } else {
             placed.into()
         }
@@ -194,6 +194,12 @@ impl ShortSideRecipe {
             (other, size)
         }
     }
+}
+
+/// The box with its corners rounded to half precision, as RexSeek's scripts hand boxes to the
+/// model (`chatrex.md` 2.2): steps of a quarter pixel from 256 on, of half a pixel from 512 on.
+pub fn round_to_half(b: BoxXyxy) -> BoxXyxy {
+    <[f32; 4]>::from(b).map(to_half_and_back).into()
 }
 
 /// The f32 nearest to `value` that an f16 can hold; ties to even, infinite from 65520 on.

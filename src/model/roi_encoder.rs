@@ -120,14 +120,6 @@ fn position_rows(
     Tensor::from_data(TensorData::new(values, [boxes.len(), rows, width]), device)
 }
 
-/// The box with its corners rounded to half precision, as RexSeek's scripts hand boxes to the
-/// model (steps of half a pixel above 512).
-pub fn round_to_half(b: &BoxXyxy) -> BoxXyxy {
-    <[f32; 4]>::from(*b)
-        .map(|v| half::f16::from_f32(v).to_f32())
-        .into()
-}
-
 /// Centre and size `[cx, cy, w, h]` in shares of the picture, in the original's order of f32 steps.
 pub fn centre_form(b: &BoxXyxy, [height, width]: [usize; 2]) -> [f32; 4] {
     let (x1, x2) = (b.x1 / width as f32, b.x2 / width as f32);

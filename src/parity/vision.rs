@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Array, Computed, Fixture};
 use crate::fault::Fault;
 use crate::geometry::BoxXyxy;
+use crate::image::prepare::round_to_half;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::projector::Projector;
@@ -116,9 +117,7 @@ pub(super) fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed
             .map_err(|error| fixture.fault(&format!("config.json, case `{name}`: {error}")))?;
         let mut boxes = boxes(fixture, &format!("{name}.in.boxes_xyxy"))?;
         if case.box_dtype.ends_with("float16") {
-            boxes
-                .iter_mut()
-                .for_each(|b| *b = roi_encoder::round_to_half(b));
+            boxes.iter_mut().for_each(|b| *b = round_to_half(*b));
         }
         let pyramid = (0..)
             .map(|i| format!("{name}.in.level{i}"))
@@ -148,7 +147,7 @@ pub(super) fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed
     if fixture.has("fp16_rounding.in_fp32") {
         let rounded = boxes(fixture, "fp16_rounding.in_fp32")?
             .iter()
-            .flat_map(|b| <[f32; 4]>::from(roi_encoder::round_to_half(b)))
+            .flat_map(|b| <[f32; 4]>::from(round_to_half(*b)))
             .collect::<Vec<_>>();
         let shape = &fixture.array("fp16_rounding.in_fp32")?.shape;
         computed.put_array("fp16_rounding.out", Array::new(shape, rounded));
