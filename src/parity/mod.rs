@@ -212,6 +212,18 @@ fn compare(name: &str, folder: &Path, tolerances: &Tolerances, device: &Device) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::device::adapter_for_test;
+
+    /// The processor's turn is in `tests/parity.rs`.
+    #[test]
+    fn every_fixture_agrees_on_a_graphics_device() {
+        let Some(device) = adapter_for_test("every_fixture_agrees_on_a_graphics_device") else {
+            return;
+        };
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+        let report = run(&golden, None, &device).expect("a readable golden folder");
+        assert_eq!(report.failed, 0, "{}", report.table());
+    }
 
     #[test]
     fn unknown_folders_fail_and_named_ones_are_skipped() {
