@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use burn::tensor::ops::GridSampleOptions;
 
 use crate::kernel::host::{HostOp, apply, runs_on_host};
-use crate::kernel::processor::for_each_chunk;
+use crate::kernel::processor::vectorised;
 
 /// Samples and mixes.
 ///
@@ -120,8 +120,9 @@ struct DeformAttention {
     points: usize,
 }
 
-/// Where a sample falls: the four neighbours (index of the cell in the level, if inside) and the
-/// fractions of the way to the right and lower ones.
+/// Where a sample falls: the four neighbours (upper left, upper right, lower left, lower right) as
+/// cells of the pyramid, where they lie inside the level, and the way from the left ones to the right
+/// ones and from the upper ones to the lower ones.
 struct Neighbours {
     cells: [Option<usize>; 4],
     right: f32,
@@ -129,18 +130,19 @@ struct Neighbours {
 }
 
 impl Neighbours {
-    fn of(x: f32, y: f32, height: usize, width: usize) -> Option<Self> {
+    #[inline(always)]
+    fn of(x: f32, y: f32, start: usize, height: usize, width: usize) -> Option<Self> {
         let (x, y) = (x * width as f32 - 0.5, y * height as f32 - 0.5);
         let inside = x > -1.0 && y > -1.0 && x < width as f32 && y < height as f32;
         if !inside {
             return None;
         }
-        let (left, top) = (x.floor(), y.floor());
-        let (column, row) = (left as isize, top as isize);
+        // Above -1, so truncation after adding one rounds down.
+        let (column, row) = ((x + 1.0) as isize - 1, (y + 1.0) as isize - 1);
         let cell = |row: isize, column: isize| {
             let inside =
                 row >= 0 && column >= 0 && row < height as isize && column < width as isize;
-            inside.then(|| row as usize * width + column as usize)
+            inside.then(|| start + row as usize * width + column as usize)
         };
         Some(Self {
             cells: [
@@ -149,11 +151,12 @@ impl Neighbours {
                 cell(row + 1, column),
                 cell(row + 1, column + 1),
             ],
-            right: x - left,
-            down: y - top,
+            right: x - column as f32,
+            down: y - row as f32,
         })
     }
 
+    #[inline(always)]
     fn shares(&self) -> [f32; 4] {
         let (right, down) = (self.right, self.down);
         [
@@ -165,113 +168,130 @@ impl Neighbours {
     }
 }
 
-impl DeformAttention {
-    fn samples(&self) -> usize {
-        self.heads * self.sizes.len() * self.points
-    }
-
-    /// Calls `visit(sample, first cell of the level, height, width)` for every sample of `head`.
-    fn for_each_sample(&self, head: usize, mut visit: impl FnMut(usize, usize, usize, usize)) {
-        let mut sample = head * self.sizes.len() * self.points;
-        let mut start = 0;
-        for &[height, width] in &self.sizes {
-            for _ in 0..self.points {
-                visit(sample, start, height, width);
-                sample += 1;
-            }
-            start += height * width;
-        }
-    }
-
-    fn backward_of_picture(&self, inputs: [&[f32]; 3], gradient: &[f32], results: [&mut [f32]; 3]) {
-        let [value, locations, weights] = inputs;
-        let [value_gradient, location_gradient, weight_gradient] = results;
-        let (samples, width) = (self.samples(), self.width);
-        let row = self.heads * width;
-        for query in 0..self.queries {
-            let locations = &locations[query * samples * 2..][..samples * 2];
-            let weights = &weights[query * samples..][..samples];
-            let location_gradient = &mut location_gradient[query * samples * 2..][..samples * 2];
-            let weight_gradient = &mut weight_gradient[query * samples..][..samples];
-            for head in 0..self.heads {
-                let gradient = &gradient[query * row + head * width..][..width];
-                self.for_each_sample(head, |sample, start, rows, columns| {
+vectorised! {
+    /// The rows `out` `[queries, heads * D]` of some queries of one picture.
+    fn mix(op: &DeformAttention, value: &[f32], locations: &[f32], weights: &[f32], out: &mut [f32]) {
+        let width = op.width;
+        let row = op.heads * width;
+        let mut sample = 0;
+        for out in out.chunks_exact_mut(width) {
+            let head = sample / (op.sizes.len() * op.points) % op.heads;
+            let mut start = 0;
+            for &[height, columns] in &op.sizes {
+                for _ in 0..op.points {
                     let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
-                    let Some(near) = Neighbours::of(x, y, rows, columns) else {
-                        return;
-                    };
-                    let weight = weights[sample];
-                    let mut along = [0.0; 4];
-                    for ((cell, share), along) in
-                        near.cells.iter().zip(near.shares()).zip(&mut along)
-                    {
-                        let Some(cell) = cell else { continue };
-                        let at = (start + cell) * row + head * width;
-                        let factor = weight * share;
-                        let mut sum = 0.0;
-                        for ((g, v), out) in gradient
-                            .iter()
-                            .zip(&value[at..at + width])
-                            .zip(&mut value_gradient[at..at + width])
-                        {
-                            sum += g * v;
-                            *out += factor * g;
+                    if let Some(near) = Neighbours::of(x, y, start, height, columns) {
+                        let shares = near.shares();
+                        for corner in 0..4 {
+                            let Some(cell) = near.cells[corner] else { continue };
+                            let factor = weights[sample] * shares[corner];
+                            let value = &value[cell * row + head * width..][..width];
+                            for (out, value) in out.iter_mut().zip(value) {
+                                *out += factor * value;
+                            }
                         }
-                        *along = sum;
                     }
-                    let [a, b, c, d] = along;
-                    weight_gradient[sample] = near
-                        .shares()
-                        .iter()
-                        .zip(along)
-                        .map(|(share, along)| share * along)
-                        .sum();
-                    location_gradient[2 * sample] = weight
-                        * columns as f32
-                        * ((1.0 - near.down) * (b - a) + near.down * (d - c));
-                    location_gradient[2 * sample + 1] = weight
-                        * rows as f32
-                        * ((1.0 - near.right) * (c - a) + near.right * (d - b));
-                });
+                    sample += 1;
+                }
+                start += height * columns;
             }
         }
     }
 }
 
-fn picture_of(values: &[f32], picture: usize, length: usize) -> &[f32] {
-    &values[picture * length..][..length]
+vectorised! {
+    /// The gradients of one picture, from that of its result.
+    fn mix_backward(
+        op: &DeformAttention,
+        inputs: [&[f32]; 3],
+        gradient: &[f32],
+        to_value: &mut [f32],
+        to_locations: &mut [f32],
+        to_weights: &mut [f32],
+    ) {
+        let [value, locations, weights] = inputs;
+        let width = op.width;
+        let row = op.heads * width;
+        let mut sample = 0;
+        for gradient in gradient.chunks_exact(width) {
+            let head = sample / (op.sizes.len() * op.points) % op.heads;
+            let mut start = 0;
+            for &[height, columns] in &op.sizes {
+                for _ in 0..op.points {
+                    let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
+                    if let Some(near) = Neighbours::of(x, y, start, height, columns) {
+                        let shares = near.shares();
+                        let weight = weights[sample];
+                        let mut along = [0.0; 4];
+                        for corner in 0..4 {
+                            let Some(cell) = near.cells[corner] else { continue };
+                            let at = cell * row + head * width;
+                            let value = &value[at..at + width];
+                            let to_value = &mut to_value[at..at + width];
+                            let factor = weight * shares[corner];
+                            for i in 0..width {
+                                to_value[i] += factor * gradient[i];
+                            }
+                            along[corner] = dot(gradient, value);
+                        }
+                        let [a, b, c, d] = along;
+                        to_weights[sample] =
+                            shares[0] * a + shares[1] * b + shares[2] * c + shares[3] * d;
+                        to_locations[2 * sample] = weight
+                            * columns as f32
+                            * ((1.0 - near.down) * (b - a) + near.down * (d - c));
+                        to_locations[2 * sample + 1] = weight
+                            * height as f32
+                            * ((1.0 - near.right) * (c - a) + near.right * (d - b));
+                    }
+                    sample += 1;
+                }
+                start += height * columns;
+            }
+        }
+    }
+}
+
+/// Dot product in eight lanes, so that the compiler may use vectors.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<8>();
+    let (b_lanes, b_rest) = b.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for (a, b) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..8 {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a * b);
+    lanes.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
 impl HostOp for DeformAttention {
     fn forward(&self, [value, locations, weights]: [&[f32]; 3]) -> Vec<f32> {
-        let (samples, width) = (self.samples(), self.width);
-        let row = self.heads * width;
-        let mut result = vec![0.0; self.batch * self.queries * row];
         const QUERIES_PER_TASK: usize = 32;
-        for_each_chunk(&mut result, QUERIES_PER_TASK * row, |task, chunk| {
-            for (index, out) in chunk.chunks_mut(row).enumerate() {
-                let query = task * QUERIES_PER_TASK + index;
-                let value = &value[query / self.queries * self.cells * row..][..self.cells * row];
-                let locations = &locations[query * samples * 2..][..samples * 2];
-                let weights = &weights[query * samples..][..samples];
-                for (head, out) in out.chunks_mut(width).enumerate() {
-                    self.for_each_sample(head, |sample, start, rows, columns| {
-                        let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
-                        let Some(near) = Neighbours::of(x, y, rows, columns) else {
-                            return;
-                        };
-                        for (cell, share) in near.cells.iter().zip(near.shares()) {
-                            let Some(cell) = cell else { continue };
-                            let factor = weights[sample] * share;
-                            let at = (start + cell) * row + head * width;
-                            for (out, value) in out.iter_mut().zip(&value[at..at + width]) {
-                                *out += factor * value;
-                            }
-                        }
-                    });
-                }
+        let samples = self.heads * self.sizes.len() * self.points;
+        let row = self.heads * self.width;
+        let mut result = vec![0.0; self.batch * self.queries * row];
+        let tasks_per_picture = self.queries.div_ceil(QUERIES_PER_TASK);
+        let mut tasks = Vec::with_capacity(self.batch * tasks_per_picture);
+        for (picture, rows) in result.chunks_mut((self.queries * row).max(1)).enumerate() {
+            let value = part(value, picture, self.cells * row);
+            for (task, out) in rows.chunks_mut(QUERIES_PER_TASK * row).enumerate() {
+                let first = (picture * self.queries + task * QUERIES_PER_TASK) * samples;
+                tasks.push((value, first, out));
             }
-        });
+        }
+        let work = |(value, first, out): (&[f32], usize, &mut [f32])| {
+            mix(self, value, &locations[2 * first..], &weights[first..], out);
+        };
+        #[cfg(feature = "native")]
+        {
+            use rayon::prelude::*;
+            tasks.into_par_iter().for_each(work);
+        }
+        #[cfg(not(feature = "native"))]
+        tasks.into_iter().for_each(work);
         result
     }
 
@@ -280,29 +300,24 @@ impl HostOp for DeformAttention {
         [value, locations, weights]: [&[f32]; 3],
         gradient: &[f32],
     ) -> [Vec<f32>; 3] {
-        let mut results = [
-            vec![0.0; value.len()],
-            vec![0.0; locations.len()],
-            vec![0.0; weights.len()],
-        ];
+        let mut results = [value, locations, weights].map(|input| vec![0.0; input.len()]);
         let lengths = results.each_ref().map(|result| result.len() / self.batch);
-        let [a, b, c] = &mut results;
-        let pictures = a
+        let [to_value, to_locations, to_weights] = &mut results;
+        let pictures = to_value
             .chunks_mut(lengths[0])
-            .zip(b.chunks_mut(lengths[1]))
-            .zip(c.chunks_mut(lengths[2]))
+            .zip(to_locations.chunks_mut(lengths[1]))
+            .zip(to_weights.chunks_mut(lengths[2]))
             .enumerate()
             .collect::<Vec<_>>();
-        let work = |(picture, ((a, b), c)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
-            self.backward_of_picture(
-                [
-                    picture_of(value, picture, lengths[0]),
-                    picture_of(locations, picture, lengths[1]),
-                    picture_of(weights, picture, lengths[2]),
-                ],
-                picture_of(gradient, picture, gradient.len() / self.batch),
-                [a, b, c],
-            );
+        type Picture<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+        let work = |(picture, ((a, b), c)): (usize, Picture)| {
+            let inputs = [
+                part(value, picture, lengths[0]),
+                part(locations, picture, lengths[1]),
+                part(weights, picture, lengths[2]),
+            ];
+            let gradient = part(gradient, picture, gradient.len() / self.batch);
+            mix_backward(self, inputs, gradient, a, b, c);
         };
         #[cfg(feature = "native")]
         {
@@ -313,6 +328,11 @@ impl HostOp for DeformAttention {
         pictures.into_iter().for_each(work);
         results
     }
+}
+
+/// What belongs to one picture, `length` values each.
+fn part(values: &[f32], picture: usize, length: usize) -> &[f32] {
+    &values[picture * length..][..length]
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -18,6 +18,7 @@ pub mod device;
 pub mod gelu;
 pub mod host;
 pub mod launch;
+pub mod layer_norm;
 mod processor;
 pub mod roi_pool;
 

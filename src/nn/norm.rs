@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::fault::Fault;
+use crate::kernel::layer_norm::layer_norm;
 use crate::nn::{Init, Loader};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis.
@@ -32,10 +33,7 @@ impl LayerNorm {
 
     /// `[.., C]` to `[.., C]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let centred = x.clone() - x.mean_dim(D - 1);
-        let variance = centred.clone().square().mean_dim(D - 1);
-        centred / variance.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
-            + self.bias.val().unsqueeze()
+        layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
 }
 
