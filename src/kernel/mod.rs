@@ -15,11 +15,14 @@
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
+pub mod gated_silu;
 pub mod gelu;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
+pub mod packed_attention;
 mod processor;
+pub mod rms_norm;
 pub mod roi_pool;
 
 /// Every WGSL file of this program.

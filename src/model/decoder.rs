@@ -6,12 +6,18 @@
 //! several dialogues may share one picture. Inference appends to a [`KvCache`] that is allocated
 //! once and can be cut back to the picture's prefix. Position tables are computed on the host.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::gated_silu::gated_silu;
+use crate::kernel::host::runs_on_host;
+pub use crate::kernel::packed_attention::Sight;
+use crate::kernel::packed_attention::{Arrangement, packed_attention};
 use crate::nn::linear::linear;
 use crate::nn::{Init, Linear, Loader, RmsNorm};
 
@@ -145,17 +151,7 @@ impl Decoder {
             "{past} + {new} tokens exceed the cache of {}",
             cache.capacity
         );
-        let positions = (past as u32..(past + new) as u32).collect::<Vec<_>>();
-        let device = embeds.device();
-        let layout = Layout {
-            rotary: Rotary::new(&[positions], &self.config, &device),
-            mask: (new > 1).then(|| {
-                let total = past + new;
-                mask_tensor(1, new, total, &device, |_, row, column| {
-                    column <= past + row
-                })
-            }),
-        };
+        let layout = Masked::appended(past, new, &self.config, &embeds.device());
         let mut x = embeds;
         for (layer, slot) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.append(x, &layout, slot, past);
@@ -176,8 +172,20 @@ impl Decoder {
 }
 
 /// Who attends to whom, and where everybody stands.
+///
+/// On the processor whole sequences go through [`packed_attention`], which visits only what is
+/// seen; elsewhere through a mask.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub enum Layout {
+    /// For [`packed_attention`].
+    Packed(Arc<Arrangement>),
+    /// For tensor operations.
+    Masked(Masked),
+}
+
+/// A mask and position tables as tensors.
+#[derive(Clone, Debug)]
+pub struct Masked {
     rotary: Rotary,
     /// Added to scores: 0 or a large negative number, `[B or 1, 1, T, S]`.
     mask: Option<Tensor<4>>,
@@ -186,46 +194,64 @@ pub struct Layout {
 impl Layout {
     /// Positions 0.. and a causal mask for sequences of `length`.
     pub fn causal(length: usize, config: &DecoderConfig, device: &Device) -> Self {
-        let positions = (0..length as u32).collect::<Vec<_>>();
-        Self::new(&[positions], config, device, |_, row, column| column <= row)
+        let positions = (0..length as u32).collect();
+        Self::packed(&[positions], &[vec![Sight::CAUSAL; length]], config, device)
     }
 
-    /// Any arrangement: `positions[b][t]`, one row for all sequences or one for each, all of one
-    /// length; `sees(b, t, s)` says whether row `t` attends to row `s`. Every row must see at
-    /// least one row.
-    pub fn new(
+    /// Several stretches in one sequence: `positions[b][t]` and `sights[b][t]`, one row for all
+    /// sequences or one for each, all of one length.
+    pub fn packed(
         positions: &[Vec<u32>],
+        sights: &[Vec<Sight>],
         config: &DecoderConfig,
         device: &Device,
-        sees: impl Fn(usize, usize, usize) -> bool,
     ) -> Self {
         let length = positions[0].len();
-        Self {
+        let (cosine, sine) = turning_angles(positions, config);
+        if runs_on_host(device) {
+            return Self::Packed(Arc::new(Arrangement {
+                length,
+                sights: sights.concat(),
+                cosine,
+                sine,
+            }));
+        }
+        let mut mask = vec![HIDDEN; sights.len() * length * length];
+        for (row, values) in mask.chunks_exact_mut(length).enumerate() {
+            let row = (row / length, row % length);
+            let sight = sights[row.0][row.1];
+            values[..sight.shared].fill(0.0);
+            values[sight.own..=row.1].fill(0.0);
+        }
+        let mask = TensorData::new(mask, [sights.len(), 1, length, length]);
+        Self::Masked(Masked {
             rotary: Rotary::new(positions, config, device),
-            mask: Some(mask_tensor(positions.len(), length, length, device, sees)),
+            mask: Some(Tensor::from_data(mask, device)),
+        })
+    }
+}
+
+impl Masked {
+    /// `new` rows after `past` others, each seeing all before it.
+    fn appended(past: usize, new: usize, config: &DecoderConfig, device: &Device) -> Self {
+        let positions = (past as u32..(past + new) as u32).collect();
+        let total = past + new;
+        let mask = (new > 1).then(|| {
+            let mut mask = vec![HIDDEN; new * total];
+            for (row, values) in mask.chunks_exact_mut(total).enumerate() {
+                values[..=past + row].fill(0.0);
+            }
+            Tensor::from_data(TensorData::new(mask, [1, 1, new, total]), device)
+        });
+        Self {
+            rotary: Rotary::new(&[positions], config, device),
+            mask,
         }
     }
 }
 
-fn mask_tensor(
-    batch: usize,
-    rows: usize,
-    columns: usize,
-    device: &Device,
-    sees: impl Fn(usize, usize, usize) -> bool,
-) -> Tensor<4> {
-    let mut values = Vec::with_capacity(batch * rows * columns);
-    for b in 0..batch {
-        for row in 0..rows {
-            values.extend((0..columns).map(
-                |column| {
-                    if sees(b, row, column) { 0.0 } else { -1e9_f32 }
-                },
-            ));
-        }
-    }
-    Tensor::from_data(TensorData::new(values, [batch, 1, rows, columns]), device)
-}
+/// What is added to the score of a hidden row: far below any score, far above overflow.
+const HIDDEN: f32 = -1e9;
 
 /// Rotary position embedding in its half-split form (arXiv 2104.09864; `rotate_half` in
 /// `transformers`): channel `i` pairs with channel `i + width / 2`.
@@ -238,23 +264,9 @@ struct Rotary {
 
 impl Rotary {
     fn new(positions: &[Vec<u32>], config: &DecoderConfig, device: &Device) -> Self {
+        let (cosine, sine) = turning_angles(positions, config);
         let half = config.head_width() / 2;
-        let frequencies = (0..half)
-            .map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32)
-            .collect::<Vec<_>>();
-        let (batch, length) = (positions.len(), positions[0].len());
-        let (mut cosine, mut sine) = (Vec::new(), Vec::new());
-        for row in positions {
-            assert_eq!(row.len(), length, "sequences of one batch have one length");
-            for &position in row {
-                for frequency in &frequencies {
-                    let angle = f64::from(position as f32 * frequency);
-                    cosine.push(angle.cos() as f32);
-                    sine.push(angle.sin() as f32);
-                }
-            }
-        }
-        let shape = [batch, 1, length, half];
+        let shape = [positions.len(), 1, positions[0].len(), half];
         Self {
             cosine: Tensor::from_data(TensorData::new(cosine, shape), device),
             sine: Tensor::from_data(TensorData::new(sine, shape), device),
@@ -275,6 +287,28 @@ impl Rotary {
             3,
         )
     }
+}
+
+/// Cosine and sine of `position * theta^(-2 i / width)`, `[sequences, T, width / 2]`, the product
+/// rounded to f32 as the original does.
+fn turning_angles(positions: &[Vec<u32>], config: &DecoderConfig) -> (Vec<f32>, Vec<f32>) {
+    let half = config.head_width() / 2;
+    let frequencies = (0..half)
+        .map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32)
+        .collect::<Vec<_>>();
+    let length = positions[0].len();
+    let (mut cosine, mut sine) = (Vec::new(), Vec::new());
+    for row in positions {
+        assert_eq!(row.len(), length, "sequences of one batch have one length");
+        for &position in row {
+            for frequency in &frequencies {
+                let angle = f64::from(position as f32 * frequency);
+                cosine.push(angle.cos() as f32);
+                sine.push(angle.sin() as f32);
+            }
+        }
+    }
+    (cosine, sine)
 }
 
 /// `x += Attention(norm(x)); x += Mlp(norm(x))`.
@@ -298,16 +332,20 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>, layout: &Layout) -> Tensor<3> {
-        let (q, k, v) = self
-            .self_attn
-            .project(self.input_layernorm.forward(x.clone()), layout);
-        self.finish(x, self.self_attn.attend(q, k, v, layout))
+        let y = self.input_layernorm.forward(x.clone());
+        let attended = match layout {
+            Layout::Packed(arrangement) => self.self_attn.attend_packed(y, arrangement),
+            Layout::Masked(layout) => {
+                let (q, k, v) = self.self_attn.project(y, layout);
+                self.self_attn.attend(q, k, v, layout)
+            }
+        };
+        self.finish(x, attended)
     }
 
-    fn append(&self, x: Tensor<3>, layout: &Layout, slot: &mut Slot, past: usize) -> Tensor<3> {
-        let (q, k, v) = self
-            .self_attn
-            .project(self.input_layernorm.forward(x.clone()), layout);
+    fn append(&self, x: Tensor<3>, layout: &Masked, slot: &mut Slot, past: usize) -> Tensor<3> {
+        let y = self.input_layernorm.forward(x.clone());
+        let (q, k, v) = self.self_attn.project(y, layout);
         let (k, v) = slot.append(k, v, past);
         self.finish(x, self.self_attn.attend(q, k, v, layout))
     }
@@ -358,9 +396,18 @@ impl Attention {
         })
     }
 
+    /// `[B, T, D]` to `[B, T, D]`, all heads in one pass.
+    fn attend_packed(&self, x: Tensor<3>, arrangement: &Arc<Arrangement>) -> Tensor<3> {
+        let q = self.q_proj.forward(x.clone());
+        let k = self.k_proj.forward(x.clone());
+        let v = self.v_proj.forward(x);
+        self.o_proj
+            .forward(packed_attention(q, k, v, self.width, arrangement))
+    }
+
     /// `[B, T, D]` to turned queries `[B, heads, T, width]`, turned keys and values
     /// `[B, groups, T, width]`.
-    fn project(&self, x: Tensor<3>, layout: &Layout) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    fn project(&self, x: Tensor<3>, layout: &Masked) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [batch, length, _] = x.dims();
         let split = |y: Tensor<3>, heads| {
             y.reshape([batch, length, heads, self.width])
@@ -374,7 +421,7 @@ impl Attention {
 
     /// Queries over S keys to `[B, T, D]`. The query heads of one key head lie side by side as
     /// rows of one product, so keys and values are never repeated.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, layout: &Layout) -> Tensor<3> {
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, layout: &Masked) -> Tensor<3> {
         let [batch, _, length, _] = q.dims();
         let seen = k.dims()[2];
         let (groups, share) = (self.groups, self.heads / self.groups);
@@ -416,8 +463,14 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        let inner = if runs_on_host(&gate.device()) {
+            gated_silu(gate, up)
+        } else {
+            silu(gate) * up
+        };
+        self.down_proj.forward(inner)
     }
 }
 
@@ -526,7 +579,7 @@ mod tests {
             vocab_size: 31,
             tie_word_embeddings: true,
             qkv_bias: true,
-            head_dim: None,
+            head_dim: Some(8),
         };
         let decoder = Decoder::load(&Loader::new(&Waves, &device), &config).unwrap();
         (decoder, device)
@@ -576,11 +629,12 @@ mod tests {
             values(hidden)[prefix.len() * 24..].to_vec()
         };
         let ids = [&prefix[..], &a, &b].concat();
-        let segment = [0, 0, 0, 1, 1, 2, 2, 2];
-        let positions = vec![vec![0, 1, 2, 3, 4, 3, 4, 5]];
-        let layout = Layout::new(&positions, decoder.config(), &device, |_, t, s| {
-            s <= t && (segment[s] == 0 || segment[s] == segment[t])
+        let positions = [vec![0, 1, 2, 3, 4, 3, 4, 5]];
+        let sights = [0, 0, 0, 3, 3, 5, 5, 5].map(|own| Sight {
+            shared: own.min(3),
+            own,
         });
+        let layout = Layout::packed(&positions, &[sights.to_vec()], decoder.config(), &device);
         let packed = values(decoder.forward(decoder.embed(&ids).unsqueeze(), &layout));
         assert_close(&packed[3 * 24..5 * 24], &alone(&a));
         assert_close(&packed[5 * 24..], &alone(&b));

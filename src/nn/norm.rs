@@ -4,7 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::fault::Fault;
+use crate::kernel::host::runs_on_host;
 use crate::kernel::layer_norm::layer_norm;
+use crate::kernel::rms_norm::rms_norm;
 use crate::nn::{Init, Loader};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis.
@@ -60,6 +62,9 @@ impl RmsNorm {
 
     /// `[.., C]` to `[.., C]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if runs_on_host(&x.device()) {
+            return rms_norm(x, self.weight.val(), self.eps);
+        }
         let mean_square = x.clone().square().mean_dim(D - 1);
         x / mean_square.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
     }

@@ -5,19 +5,25 @@
 //! curriculum) and writes beside it `metrics.jsonl`, `curve.svg` and `weights.safetensors` (f16,
 //! the weights alone). All randomness is drawn from the seed and the step number.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
 use crate::fault::{Fault, FaultKind};
+use crate::model::chatrex::ChatRexConfig;
 use crate::protocol::DevicePreference;
+use crate::text::tokenizer::Tokenizer;
+use crate::train::checkpoint::Weights;
 
 pub mod checkpoint;
 pub mod feed;
 pub mod metrics;
 pub mod optimizer;
+pub mod packing;
 pub mod regions;
 pub mod schedule;
+pub mod stages;
+pub mod tokenizer;
 pub mod towers;
 pub mod upn;
 pub mod upn_loss;
@@ -27,6 +33,8 @@ pub mod upn_scenes;
 /// The stages, in the order they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The tokenizer: `OUT/tokenizer.json`.
+    Tokenizer,
     /// The proposal network alone.
     Upn,
     /// Both towers and the object projector, by classifying regions.
@@ -43,6 +51,7 @@ impl Stage {
     /// The word of the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Tokenizer => "tokenizer",
             Self::Upn => "upn",
             Self::Towers => "towers",
             Self::Align => "align",
@@ -81,13 +90,48 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
     match options.stage {
+        Stage::Tokenizer => tokenizer::write(&options.out.join("tokenizer.json")),
         Stage::Upn => upn::run(options),
-        stage => Err(Fault::new(
-            FaultKind::Model,
-            stage.name(),
-            "this stage is not built yet",
-            "",
-        )),
+        stage => {
+            let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
+            let weights = match &options.from {
+                Some(folder) => Weights::read(&starting_file(folder))?,
+                None => Weights::default(),
+            };
+            match stage {
+                Stage::Towers => towers::run(options, &config, weights),
+                _ => stages::run(options, &config, weights),
+            }
+        }
+    }
+}
+
+/// Where nano's tokenizer lies, from the root of the repository.
+pub const NANO_TOKENIZER: &str = "web/models/nano/tokenizer.json";
+
+/// Nano's tokenizer.
+///
+/// # Errors
+/// It is not there or damaged.
+pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
+    let bytes = std::fs::read(NANO_TOKENIZER).map_err(|error| {
+        Fault::new(
+            FaultKind::File,
+            NANO_TOKENIZER,
+            error.to_string(),
+            "Run from the root of the repository",
+        )
+    })?;
+    Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
+}
+
+/// The weights in `folder`: those of a stage, or the shipped ones.
+fn starting_file(folder: &Path) -> PathBuf {
+    let stage = folder.join("weights.safetensors");
+    if stage.exists() {
+        stage
+    } else {
+        folder.join("chatrex.safetensors")
     }
 }
 

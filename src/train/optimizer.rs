@@ -132,6 +132,22 @@ impl AdamW {
     }
 }
 
+/// The gradients of `module` by name.
+pub fn gradients<M: Module>(
+    module: &M,
+    start: &Start,
+    mut gradients: Gradients,
+) -> BTreeMap<String, Vec<f32>> {
+    let mut collector = Collector {
+        gradients: &mut gradients,
+        found: HashMap::new(),
+    };
+    module.visit(&mut collector);
+    let names = start.names();
+    let named = |(id, gradient)| (names[&id].clone(), gradient);
+    collector.found.into_iter().map(named).collect()
+}
+
 struct Collector<'a> {
     gradients: &'a mut Gradients,
     found: HashMap<u64, Vec<f32>>,

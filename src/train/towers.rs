@@ -216,10 +216,13 @@ struct Position {
     seconds: f64,
 }
 
+/// The model and the heads that are trained beside it.
 #[derive(Module, Debug)]
-struct Trained {
-    model: ChatRex,
-    heads: RegionHeads,
+pub struct Trained {
+    /// What is shipped.
+    pub model: ChatRex,
+    /// What is not.
+    pub heads: RegionHeads,
 }
 
 impl Trained {
@@ -308,9 +311,15 @@ pub fn run(options: &Options, config: &ChatRexConfig, weights: Weights) -> Resul
             .iter()
             .any(|part| name.starts_with(part))
     };
-    let mut trained = select_trained(trained, &start, ours);
+    // From earlier weights only the towers move, so that a decoder trained on the vectors of the
+    // earlier ones still understands the new ones.
+    let moves = |name: &str| match &options.from {
+        Some(_) => name.starts_with("vision_tower"),
+        None => ours(name),
+    };
+    let mut trained = select_trained(trained, &start, moves);
     let schedule = Schedule {
-        peak: 3e-3,
+        peak: if options.from.is_some() { 2e-3 } else { 3e-3 },
         warmup: 30,
         hold: 0.3,
         floor: 0.03,

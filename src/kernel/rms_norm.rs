@@ -1,0 +1,127 @@
+//! RMS normalisation on the processor: one pass forward and one backward, where tensor operations
+//! take seven and about twenty.
+
+use burn::tensor::Tensor;
+
+use crate::kernel::host::{HostOp, apply};
+use crate::kernel::processor::{for_each_chunk, vectorised};
+
+/// `x * rsqrt(mean(x^2) + eps) * weight` over the last axis of `x` `[.., C]`, `weight` `[C]`. Only
+/// where [`runs_on_host`](crate::kernel::host::runs_on_host).
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    let shape: [usize; D] = x.dims();
+    let nothing = Tensor::<1>::zeros([1], &x.device().inner());
+    let op = RmsNorm {
+        width: shape[D - 1],
+        eps: eps as f32,
+    };
+    apply(op, x, weight, nothing, shape)
+}
+
+#[derive(Debug)]
+struct RmsNorm {
+    width: usize,
+    eps: f32,
+}
+
+/// Rows per task.
+const ROWS: usize = 256;
+
+impl HostOp for RmsNorm {
+    fn forward(&self, [x, weight, _]: [&[f32]; 3]) -> Vec<f32> {
+        let mut out = vec![0.0; x.len()];
+        let size = ROWS * self.width;
+        for_each_chunk(&mut out, size, |task, out| {
+            forward_rows(&x[task * size..][..out.len()], weight, self.eps, out);
+        });
+        out
+    }
+
+    fn backward(&self, [x, weight, _]: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3] {
+        let mut to_x = vec![0.0; x.len()];
+        let size = ROWS * self.width;
+        for_each_chunk(&mut to_x, size, |task, out| {
+            let range = task * size..task * size + out.len();
+            backward_rows(&x[range.clone()], weight, &gradient[range], self.eps, out);
+        });
+        let mut to_weight = vec![0.0; self.width];
+        backward_weight(x, gradient, self.eps, &mut to_weight);
+        [to_x, to_weight, vec![0.0]]
+    }
+}
+
+#[inline(always)]
+fn inverse_root(x: &[f32], eps: f32) -> f32 {
+    let mut lanes = [0.0; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for chunk in whole {
+        for lane in 0..8 {
+            lanes[lane] += chunk[lane] * chunk[lane];
+        }
+    }
+    let sum = lanes.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    1.0 / (sum / x.len() as f32 + eps).sqrt()
+}
+
+vectorised! {
+    fn forward_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let width = weight.len();
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let root = inverse_root(x, eps);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * root * weight;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn backward_rows(x: &[f32], weight: &[f32], gradient: &[f32], eps: f32, out: &mut [f32]) {
+        let width = weight.len();
+        for ((x, out), gradient) in x
+            .chunks_exact(width)
+            .zip(out.chunks_exact_mut(width))
+            .zip(gradient.chunks_exact(width))
+        {
+            let root = inverse_root(x, eps);
+            let mut lanes = [0.0; 8];
+            for (i, ((x, g), w)) in x.iter().zip(gradient).zip(weight).enumerate() {
+                lanes[i % 8] += x * g * w;
+            }
+            let pull = lanes.iter().sum::<f32>() * root * root * root / width as f32;
+            for (((out, x), g), w) in out.iter_mut().zip(x).zip(gradient).zip(weight) {
+                *out = g * w * root - x * pull;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn backward_weight(x: &[f32], gradient: &[f32], eps: f32, out: &mut [f32]) {
+        let width = out.len();
+        for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
+            let root = inverse_root(x, eps);
+            for ((out, x), g) in out.iter_mut().zip(x).zip(gradient) {
+                *out += x * g * root;
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::kernel::packed_attention::tests::assert_same_gradients;
+
+    #[test]
+    fn equals_tensor_operations() {
+        assert_same_gradients(
+            [[3, 5, 24], [1, 1, 24], [1, 1, 1]],
+            |[x, weight, _]| rms_norm(x, weight.flatten(0, 2), 1e-6),
+            |[x, weight, _]| {
+                let mean = x.clone().square().mean_dim(2);
+                x / mean.add_scalar(1e-6).sqrt() * weight
+            },
+        );
+    }
+}
