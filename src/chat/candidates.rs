@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::geometry::{self, BoxXyxy};
+use crate::geometry::{BoxXyxy, Filtered, filter};
 use crate::protocol::{Granularity, Proposal};
-pub use crate::text::prompt::MAX_BOXES;
+use crate::text::prompt::{MAX_BOXES, index_tag};
 
 /// Names a box of one picture for good, whatever the filters do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,7 @@ pub struct Filter {
     /// Proposals below this score are left out, 0 to 1.
     pub score: f32,
     /// Of two proposals that overlap by more than this IoU the weaker is left out; 1 keeps all.
-    pub nms: f32,
+    pub nms: f64,
 }
 
 impl Default for Filter {
@@ -59,12 +59,11 @@ impl Candidates {
         proposals: &[Proposal],
         granularity: Granularity,
         own: &BTreeMap<u32, BoxXyxy>,
-        filter: Filter,
+        limits: Filter,
     ) -> Self {
-        let mut kept = keep(proposals, filter);
         let room = MAX_BOXES.saturating_sub(own.len());
-        let left_out = kept.len().saturating_sub(room);
-        kept.truncate(room);
+        let overlap = if limits.nms < 1.0 { limits.nms } else { 0.0 };
+        let Filtered { kept, left_out } = filter(proposals, limits.score, overlap, room);
         let found = kept.into_iter().map(|rank| Candidate {
             id: BoxId::Found(granularity, rank as u32),
             bbox: proposals[rank].bbox,
@@ -93,16 +92,6 @@ impl Candidates {
     }
 }
 
-/// Ranks of the proposals that pass both filters, best first.
-fn keep(proposals: &[Proposal], filter: Filter) -> Vec<usize> {
-    let threshold = if filter.nms < 1.0 {
-        f64::from(filter.nms).max(f64::MIN_POSITIVE)
-    } else {
-        0.0
-    };
-    geometry::filter(proposals, filter.score, threshold, usize::MAX).kept
-}
-
 /// Rewrites the `[K]` marks of a question being written, so that each still means the same box
 /// when the set changes. A mark whose box is gone becomes `[?]`.
 pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> String {
@@ -120,7 +109,7 @@ pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> Stri
 /// boxes stay words.
 pub fn cite(question: &str, candidates: &Candidates) -> String {
     replace_marks(question, |number| match candidates.get(number) {
-        Some(_) => format!("<obj{number}>"),
+        Some(_) => index_tag(number),
         None => format!("[{number}]"),
     })
 }

@@ -4,7 +4,8 @@
 //! Rules. The engine gets a picture only once its model is ready. One question may wait while
 //! the model loads or boxes are being found. An answer freezes the boxes it was given. A new
 //! picture begins a new conversation; the one before it can be brought back once. Replies that
-//! belong to nothing current change nothing. When the engine is lost, picture and turns stay.
+//! belong to nothing current change nothing. When the engine is lost, picture and turns stay and a
+//! waiting question goes on waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -170,6 +171,11 @@ impl Picture {
         self.own.get(&number).copied()
     }
 
+    /// The number the next own box will get.
+    pub fn next_own(&self) -> u32 {
+        self.next_own
+    }
+
     /// How many proposals there are before any filter, at a granularity.
     pub fn proposals(&self, granularity: Granularity) -> Option<usize> {
         self.proposals.get(&granularity).map(|p| p.len())
@@ -197,19 +203,12 @@ pub struct Conversation {
     filter: Filter,
     filter_touched: bool,
     candidates: Arc<Candidates>,
+    /// The model's own limit of an answer.
     max_tokens: u32,
     next_turn: u32,
 }
 
 impl Conversation {
-    /// Nothing loaded, no picture; answers end after `max_tokens`.
-    pub fn new(max_tokens: u32) -> Self {
-        Self {
-            max_tokens,
-            ..Self::default()
-        }
-    }
-
     /// Where the model stands.
     pub fn model(&self) -> &Model {
         &self.model
@@ -358,7 +357,7 @@ impl Conversation {
             Input::Event(event) => self.hear(event, &mut out),
             Input::Lost(fault) => {
                 self.lose_engine();
-                self.fail_active(&fault);
+                self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
         }
@@ -373,8 +372,12 @@ impl Conversation {
             Event::Progress(progress) => self.progress(progress),
             Event::Ready(card) => {
                 if !self.filter_touched {
-                    self.filter.score = card.default_score;
+                    self.filter = Filter {
+                        score: card.default_score,
+                        nms: card.default_nms,
+                    };
                 }
+                self.max_tokens = card.default_max_tokens;
                 self.model = Model::Ready(card);
                 self.choose();
                 self.look(out);
@@ -447,7 +450,7 @@ impl Conversation {
                 fault,
             } => {
                 self.lose_engine();
-                self.fail_active(&fault);
+                self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
         }
@@ -588,6 +591,16 @@ impl Conversation {
         self.looks.clear();
         if let Some(picture) = &mut self.session.picture {
             picture.sight = Sight::Waiting;
+        }
+    }
+
+    /// The running answer fails with the engine; a waiting question goes on waiting.
+    fn fail_running(&mut self, fault: &Fault) {
+        if self
+            .active()
+            .is_some_and(|turn| turn.phase != Phase::Queued)
+        {
+            self.fail_active(fault);
         }
     }
 
@@ -770,7 +783,7 @@ mod tests {
 
     /// Runs a table of (input, requests expected, phases expected afterwards).
     fn run(table: Vec<(Input, &str, &str)>) -> Conversation {
-        let mut conversation = Conversation::new(64);
+        let mut conversation = Conversation::default();
         for (row, (input, requests, after)) in table.into_iter().enumerate() {
             let shown = format!("row {row}: {input:?}");
             assert_eq!(words(&conversation.step(input)), requests, "{shown}");
@@ -933,6 +946,23 @@ mod tests {
         assert_eq!(after.picture().map(|p| p.id), Some(A));
         assert_eq!(after.turns()[0].spans[0].text, "a");
         assert_eq!(after.candidates().boxes.len(), 2);
+    }
+
+    #[test]
+    fn a_waiting_question_outlives_a_model_that_does_not_load() {
+        run(vec![
+            (open(A), "", ""),
+            (load(), "load", ""),
+            (ask("what?"), "", "queued"),
+            (failed(None, None), "", "queued"),
+            (load(), "load", "queued"),
+            (ready(), "look 1 coarse", "queued"),
+            (
+                proposed(A, Granularity::Coarse),
+                "ask 0 about 1 with 2",
+                "looking",
+            ),
+        ]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub struct Mark {
     pub id: BoxId,
     /// The number written on it.
     pub number: u32,
-    /// Corners in order and inside the picture, in its pixels.
+    /// Corners in order, in pixels of the picture; may hang over its edge.
     pub bbox: BoxXyxy,
     /// The proposal's score.
     pub score: Option<f32>,
@@ -105,9 +105,11 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The pointer or the keyboard focus is on something, or on nothing.
-    pub fn hover(&mut self, cite: Option<Cite>) {
+    /// The pointer or the keyboard focus is on something, or on nothing; true if that is news.
+    pub fn hover(&mut self, cite: Option<Cite>) -> bool {
+        let news = self.hover != cite;
         self.hover = cite;
+        news
     }
 
     /// Keeps `cite` lit; a second time lets it go.
@@ -189,14 +191,9 @@ impl Overlay {
         cite.turn
     }
 
-    /// The boxes to draw on a picture of `width` by `height`: the shown ones of `live`, those
+    /// The boxes to draw: the shown ones of `live`, those
     /// `mentions` names, and whatever is pointed at.
-    pub fn marks(
-        &self,
-        live: &Candidates,
-        mentions: Option<&Mentions>,
-        (width, height): (u32, u32),
-    ) -> Vec<Mark> {
+    pub fn marks(&self, live: &Candidates, mentions: Option<&Mentions>) -> Vec<Mark> {
         let lit = self.lit();
         let hovered = self.hover.as_ref();
         let frozen = mentions.map(|m| m.boxes.as_ref());
@@ -229,7 +226,7 @@ impl Overlay {
                 Some(Mark {
                     id,
                     number: number?,
-                    bbox: inside(candidate.bbox, width as f32, height as f32),
+                    bbox: upright(candidate.bbox),
                     score: candidate.score,
                     label: phrase.map(|p| p.text.trim().to_owned()),
                     hue: phrase.map(Phrase::hue),
@@ -254,13 +251,12 @@ pub fn hit(marks: &[Mark], (x, y): (f32, f32), slack: f32) -> Option<BoxId> {
     marks.iter().filter(holds).min_by(smallest).map(|m| m.id)
 }
 
-/// Corners in order and inside the picture, for drawing only.
-fn inside(b: BoxXyxy, width: f32, height: f32) -> BoxXyxy {
+fn upright(b: BoxXyxy) -> BoxXyxy {
     BoxXyxy {
-        x1: b.x1.min(b.x2).clamp(0.0, width),
-        y1: b.y1.min(b.y2).clamp(0.0, height),
-        x2: b.x1.max(b.x2).clamp(0.0, width),
-        y2: b.y1.max(b.y2).clamp(0.0, height),
+        x1: b.x1.min(b.x2),
+        y1: b.y1.min(b.y2),
+        x2: b.x1.max(b.x2),
+        y2: b.y1.max(b.y2),
     }
 }
 
@@ -309,7 +305,7 @@ mod tests {
         live: &Candidates,
         mentions: Option<&Mentions>,
     ) -> Vec<(u32, bool)> {
-        let marks = overlay.marks(live, mentions, (100, 100));
+        let marks = overlay.marks(live, mentions);
         marks.iter().map(|m| (m.number, m.lit)).collect()
     }
 
@@ -344,7 +340,7 @@ mod tests {
         let live = set(&[0, 1]);
         let mut overlay = Overlay::default();
         overlay.hover(Some(said.cite(&[2])));
-        let marks = overlay.marks(&live, Some(&said), (100, 100));
+        let marks = overlay.marks(&live, Some(&said));
         let lit: Vec<_> = marks.iter().filter(|m| m.lit).collect();
         assert_eq!(lit.len(), 1);
         assert_eq!((lit[0].id, lit[0].number), (id(3), 2));
@@ -394,8 +390,8 @@ mod tests {
         let overlay = Overlay::default();
         let mut live = set(&[2, 0, 1]);
         live.boxes[0].bbox = [-20., 30., 130., -5.].into();
-        let marks = overlay.marks(&live, None, (100, 100));
-        assert_eq!(marks[0].bbox, [0., 0., 100., 30.].into());
+        let marks = overlay.marks(&live, None);
+        assert_eq!(marks[0].bbox, [-20., -5., 130., 30.].into());
         let cases = [
             ((5., 5.), 0.0, Some(id(0))),
             ((15., 5.), 0.0, Some(id(1))),

@@ -1,0 +1,46 @@
+//! Whether the page works without a network: asks what the service worker has stored.
+
+use js_sys::{Object, Reflect};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{CacheStorage, Response};
+
+/// The list of the site's files the service worker stores last.
+const LIST: &str = "files.json";
+
+/// Waits for the service worker and checks that every file of the site is stored. False where
+/// there is no service worker or something is missing.
+pub async fn stored() -> bool {
+    check().await.unwrap_or(false)
+}
+
+async fn check() -> Result<bool, JsValue> {
+    let window = web_sys::window().expect("a page has a window");
+    if !Reflect::has(&window.navigator(), &"serviceWorker".into())? {
+        return Ok(false);
+    }
+    JsFuture::from(window.navigator().service_worker().ready()?).await?;
+    let base = window.document().and_then(|d| d.base_uri().ok().flatten());
+    let base = base.unwrap_or_default();
+    let base = base
+        .rsplit_once('/')
+        .map_or("", |(folder, _)| folder)
+        .to_owned();
+    let caches = window.caches()?;
+    let Some(list) = cached(&caches, &format!("{base}/{LIST}")).await? else {
+        return Ok(false);
+    };
+    let files: Object = JsFuture::from(list.json()?).await?.unchecked_into();
+    for path in Object::keys(&files) {
+        let path = path.as_string().unwrap_or_default();
+        if cached(&caches, &format!("{base}/{path}")).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn cached(caches: &CacheStorage, address: &str) -> Result<Option<Response>, JsValue> {
+    let found = JsFuture::from(caches.match_with_str(address)).await?;
+    Ok(found.dyn_into().ok())
+}

@@ -1,0 +1,244 @@
+//! Where model, picture and device stand, in words.
+
+use chatrex::chat::conversation::{Model, Phase, Sight};
+use chatrex::fault::Fault;
+use chatrex::progress::{Progress, Stage};
+use chatrex::text::prompt::MAX_BOXES;
+use js_sys::Reflect;
+use leptos::prelude::*;
+
+use super::state::desk;
+
+/// The chip of the model in the bar.
+#[component]
+pub fn ModelState() -> impl IntoView {
+    let desk = desk();
+    let words = move || {
+        desk.model.with(|model| match model {
+            Model::Absent => "No model".to_owned(),
+            Model::Loading(progress) => loading(*progress),
+            Model::Ready(card) => format!("{} · ready", card.name),
+            Model::Failed(_) => "Model not running".to_owned(),
+        })
+    };
+    let state = move || {
+        desk.model.with(|model| match model {
+            Model::Absent => "absent",
+            Model::Loading(_) => "loading",
+            Model::Ready(_) => "ready",
+            Model::Failed(_) => "failed",
+        })
+    };
+    view! {
+        <span class="chip" data-testid="model-state" data-state=state>
+            <i class="dot" aria-hidden="true"></i>
+            {words}
+        </span>
+    }
+}
+
+/// The bar of a loading model.
+#[component]
+pub fn ModelProgress() -> impl IntoView {
+    let desk = desk();
+    let progress = move || {
+        desk.model.with(|m| match m {
+            Model::Loading(progress) => *progress,
+            _ => None,
+        })
+    };
+    let words = move || loading(progress());
+    let bar = move || {
+        match progress() {
+        Some(p) if p.total > 0 => view! {
+            <progress aria-label="Loading the model" max=p.total.to_string() value=p.done.to_string()></progress>
+        }
+        .into_any(),
+        _ => view! { <progress aria-label="Loading the model"></progress> }.into_any(),
+    }
+    };
+    view! {
+        <div class="loading">
+            <span>{words}</span>
+            {bar}
+        </div>
+    }
+}
+
+/// What is known about the boxes.
+#[component]
+pub fn Status() -> impl IntoView {
+    let desk = desk();
+    let words = move || {
+        if desk.opening.get() {
+            return "Opening the picture…".to_owned();
+        }
+        let loading = desk.model.with(|m| !matches!(m, Model::Ready(_)));
+        let (found, own, left_out) = desk.candidates.with(|c| {
+            let found = c.boxes.iter().filter(|b| b.score.is_some()).count();
+            (found, c.boxes.len() - found, c.left_out)
+        });
+        let score = desk.filter.with(|f| f.score);
+        desk.picture.with(|picture| {
+            let Some(picture) = picture else {
+                return "No picture yet.".to_owned();
+            };
+            match &picture.sight {
+                Sight::Waiting if loading => "Boxes appear once the model is loaded.".to_owned(),
+                Sight::Waiting => "Waiting…".to_owned(),
+                Sight::Looking(progress) => {
+                    format!("Looking for objects…{}", progress.map_or(String::new(), of))
+                }
+                Sight::Failed(_) => "No boxes could be found in this picture.".to_owned(),
+                Sight::Seen if found == 0 && own == 0 => format!(
+                    "No objects above {score:.2}. Lower the confidence, switch to “Parts too”, or draw a box."
+                ),
+                Sight::Seen if left_out > 0 => format!(
+                    "{} objects found; the chat can use the best {}.",
+                    found + left_out,
+                    MAX_BOXES - own
+                ),
+                Sight::Seen => {
+                    let time = picture.milliseconds.map_or(0.0, |t| t.prepare + t.upn) / 1000.0;
+                    let objects = if found == 1 { "object" } else { "objects" };
+                    format!("Found {found} {objects} in {time:.1} s.")
+                }
+            }
+        })
+    };
+    view! {
+        <p class="status" role="status" data-testid="status">
+            {words}
+        </p>
+    }
+}
+
+/// Says plainly when no graphics card computes.
+#[component]
+pub fn DeviceNote() -> impl IntoView {
+    let desk = desk();
+    let note = Memo::new(move |_| {
+        desk.model.with(|model| match model {
+            Model::Ready(card) if card.software && card.device == "cpu" => Some(format!(
+                "Running on the processor, not the graphics card. Expect it to be slow. {}",
+                why_no_adapter()
+            )),
+            Model::Ready(card) if card.software => Some(format!(
+                "WebGPU runs in software here ({}), not on a graphics card. Expect it to be slow.",
+                card.adapter
+            )),
+            _ => None,
+        })
+    });
+    view! {
+        {move || {
+            note.get().map(|words| view! { <p class="note" data-testid="device-note">{words}</p> })
+        }}
+    }
+}
+
+/// The one place for what went wrong: what, where, and what to do.
+#[component]
+pub fn Problem() -> impl IntoView {
+    let desk = desk();
+    let failed_turn = move || {
+        desk.turns.with(|turns| {
+            let last = turns.last()?;
+            last.turn.with(|t| match &t.phase {
+                Phase::Failed(fault) => Some(fault.clone()),
+                _ => None,
+            })
+        })
+    };
+    let failed_model = move || {
+        desk.model.with(|m| match m {
+            Model::Failed(fault) => Some(fault.clone()),
+            _ => None,
+        })
+    };
+    let failed_look = move || {
+        desk.picture.with(|p| match p.as_ref().map(|p| &p.sight) {
+            Some(Sight::Failed(fault)) => Some(fault.clone()),
+            _ => None,
+        })
+    };
+    let fault = Memo::new(move |_| {
+        desk.notice
+            .get()
+            .or_else(failed_model)
+            .or_else(failed_look)
+            .or_else(failed_turn)
+    });
+    let can_restart = move || failed_model().is_some() && desk.notice.with(Option::is_none);
+    let dismissable = move || desk.notice.with(Option::is_some);
+    view! {
+        <div role="alert">
+            {move || {
+                fault.get().map(|fault| view! {
+                    <div class="problem" data-testid="error">
+                        <p>{sentence(&fault)}</p>
+                        <Show when=can_restart>
+                            <button type="button" class="button small" data-testid="restart" on:click=move |_| desk.load()>
+                                "Start the model again"
+                            </button>
+                        </Show>
+                        <Show when=dismissable>
+                            <button type="button" class="quiet" data-testid="dismiss" on:click=move |_| desk.notice.set(None)>
+                                "Dismiss"
+                            </button>
+                        </Show>
+                    </div>
+                })
+            }}
+        </div>
+    }
+}
+
+/// ` 60 %`, or nothing where the total is unknown.
+pub fn of(progress: Progress) -> String {
+    match progress.total {
+        0 => String::new(),
+        total => format!(" {} %", (progress.done * 100 / total).min(100)),
+    }
+}
+
+fn loading(progress: Option<Progress>) -> String {
+    let Some(progress) = progress else {
+        return "Loading the demo model…".to_owned();
+    };
+    let (done, total) = (progress.done, progress.total);
+    match progress.stage {
+        Stage::Fetch if total > 0 => {
+            let megabytes = |bytes: u64| bytes as f64 / 1e6;
+            format!(
+                "Demo model {:.1} of {:.1} MB",
+                megabytes(done),
+                megabytes(total)
+            )
+        }
+        Stage::Fetch => "Loading the demo model…".to_owned(),
+        Stage::Upload => format!("Preparing the model{}", of(progress)),
+        _ => format!("Warming up{}", of(progress)),
+    }
+}
+
+/// A fault as sentences.
+fn sentence(fault: &Fault) -> String {
+    let mut words = format!("{}: {}.", fault.place, fault.what.trim_end_matches('.'));
+    if let Some(first) = words.get(..1) {
+        words = format!("{}{}", first.to_uppercase(), &words[1..]);
+    }
+    if !fault.advice.is_empty() {
+        words.push_str(&format!(" {}.", fault.advice.trim_end_matches('.')));
+    }
+    words
+}
+
+fn why_no_adapter() -> &'static str {
+    let present = Reflect::has(&window().navigator(), &"gpu".into()).unwrap_or(false);
+    if present {
+        "WebGPU is present but found no usable graphics device; hardware acceleration may be off."
+    } else {
+        "This browser offers no WebGPU here."
+    }
+}
