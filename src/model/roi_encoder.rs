@@ -14,17 +14,11 @@ use crate::kernel::roi_pool::{AxisWeights, bilinear, roi_pool};
 /// Cells per side of the original's RoIAlign, which are then averaged.
 pub const CELLS: usize = 7;
 
-/// Encodes boxes in one picture.
+/// Encodes the boxes of several pictures.
 ///
-/// `pyramid`: `[1, C_l, h_l, w_l]` per level, finest first. `boxes`: pixels of the padded square
-/// of `image_hw` (height, width). Returns `[N, sum of C_l]`.
-pub fn encode(pyramid: &[Tensor<4>], boxes: &[BoxXyxy], image_hw: [usize; 2]) -> Tensor<2> {
-    encode_batch(pyramid, &[boxes.to_vec()], image_hw).squeeze_dim(0)
-}
-
-/// Encodes boxes in several pictures: `pyramid` `[B, C_l, h_l, w_l]` per level, one list of boxes
-/// per picture. Returns `[B, N, sum of C_l]` with N the longest list; rows beyond a picture's own
-/// boxes are zero.
+/// `pyramid`: `[B, C_l, h_l, w_l]` per level, finest first. `boxes`: one list per picture, in pixels
+/// of the padded square of `image_hw` (height, width). Returns `[B, N, sum of C_l]` with N the
+/// longest list; rows beyond a picture's own boxes are zero.
 pub fn encode_batch(
     pyramid: &[Tensor<4>],
     boxes: &[Vec<BoxXyxy>],
@@ -47,7 +41,7 @@ pub fn encode_cells(
 }
 
 /// The pooled half of [`encode_cells`].
-pub fn pool_batch(
+fn pool_batch(
     pyramid: &[Tensor<4>],
     boxes: &[Vec<BoxXyxy>],
     image_hw: [usize; 2],
