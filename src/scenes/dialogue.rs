@@ -118,15 +118,29 @@ pub struct Dialogue {
 
 impl Dialogue {
     /// Question and answer over a list of boxes in which object `i` of the scene has index
-    /// `box_of[i]`, or no box.
-    ///
-    /// A detection leaves out what has no box. Everything else, and a detection of which nothing
-    /// is left, has no true answer then: `None`.
+    /// `box_of[i]`, or no box; `None` where [`Self::question`] or [`Self::answer`] is.
     pub fn render(&self, box_of: &[Option<usize>]) -> Option<(String, String)> {
+        Some((self.question(box_of)?, self.answer(box_of)?))
+    }
+
+    /// The question over such a list; `None` where it asks about an object without a box.
+    pub fn question(&self, box_of: &[Option<usize>]) -> Option<String> {
+        text(&self.question, box_of, false)
+    }
+
+    /// The answer over such a list. A detection leaves out what has no box; everything else, and
+    /// a detection of which nothing is left, has no true answer then: `None`.
+    pub fn answer(&self, box_of: &[Option<usize>]) -> Option<String> {
         let partial = matches!(self.task, Task::DetectOne | Task::DetectSeveral);
-        let question = text(&self.question, box_of, false)?;
-        let answer = text(&self.answer, box_of, partial)?;
-        Some((question, answer))
+        text(&self.answer, box_of, partial)
+    }
+
+    /// The object that the question names by its index.
+    pub fn target(&self) -> Option<usize> {
+        self.question.iter().find_map(|piece| match piece {
+            Piece::Index(object) => Some(*object),
+            _ => None,
+        })
     }
 
     /// The objects that the answer names, ascending.

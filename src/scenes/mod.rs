@@ -13,6 +13,7 @@ mod wording;
 mod write;
 
 pub use dialogue::{Dialogue, Piece, Task, dialogue, dialogues, number_word};
+pub(crate) use dialogue::{absent_kind, detect_all};
 pub use dice::Dice;
 pub use draw::{Object, Scene, Size};
 pub use stickers::{Kind, Tint};
