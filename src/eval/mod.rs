@@ -619,7 +619,9 @@ mod tests {
             let scenes = (SEED..SEED + COUNT).map(Scene::draw).collect();
             let report = evaluate(&mut Oracle(scenes), &options(ask_with), |_| ()).unwrap();
             for (name, value) in report.metrics.rows() {
-                assert_eq!(value, 1.0, "{name} {ask_with:?}");
+                // Some scenes have more than ten objects.
+                let least = if name == "recall_50_at_10" { 0.9 } else { 1.0 };
+                assert!(value >= least, "{name} {value} {ask_with:?}");
             }
             for (task, score) in &report.per_task {
                 assert_eq!(score.right, 1.0, "{task:?}");
