@@ -7,6 +7,7 @@ use chatrex::protocol::{Answer, StopReason};
 use js_sys::Reflect;
 use leptos::html;
 use leptos::prelude::*;
+use web_sys::Element;
 
 use super::state::{Desk, TurnSignal, desk, phase_word};
 use super::status::{ModelProgress, of};
@@ -92,7 +93,7 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
                 Some("Stopped before the first word.".to_owned())
             }
             Phase::Stopped => Some("Stopped.".to_owned()),
-            Phase::Failed(_) => Some("This answer failed; the reason is above.".to_owned()),
+            Phase::Failed(_) => Some("This answer failed.".to_owned()),
             Phase::Done => match &t.answer {
                 Some(answer) if answer.stop == StopReason::Length => Some(format!(
                     "Stopped at the length limit ({} tokens).",
@@ -466,7 +467,8 @@ fn rows(answer: &Answer, boxes: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Keeps the end in view for a reader who is there.
+/// Keeps the end in view for a reader who is there: of the list, or of the page where the list is
+/// as long as its turns.
 fn follow_end(desk: Desk, list: NodeRef<html::Div>) {
     Effect::new(move |before: Option<usize>| {
         let turns = desk.turns.with(|turns| {
@@ -475,10 +477,13 @@ fn follow_end(desk: Desk, list: NodeRef<html::Div>) {
             }
             turns.len()
         });
-        if let Some(list) = list.get_untracked() {
-            let left = list.scroll_height() - list.scroll_top() - list.client_height();
-            if left < FOLLOW || before != Some(turns) {
-                request_animation_frame(move || list.set_scroll_top(list.scroll_height()));
+        let page = document().scrolling_element();
+        let list = list.get_untracked().map(|list| Element::clone(&list));
+        let scrolls = |e: &Element| e.scroll_height() > e.client_height();
+        if let Some(scroller) = list.filter(scrolls).or(page) {
+            let below = scroller.scroll_height() - scroller.scroll_top() - scroller.client_height();
+            if below < FOLLOW || before.is_some_and(|before| before != turns) {
+                request_animation_frame(move || scroller.set_scroll_top(scroller.scroll_height()));
             }
         }
         turns
