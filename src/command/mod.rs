@@ -1,6 +1,8 @@
 //! The subcommands of the `chatrex` program: arguments in, JSON or words out.
 
 mod chat;
+mod eval;
+mod export;
 mod parity;
 mod propose;
 mod scenes;
@@ -24,6 +26,10 @@ pub enum Command {
     Scenes(scenes::Options),
     /// Train one stage of the nano model
     Train(train::Options),
+    /// Measure a model on scenes it has never seen
+    Eval(eval::Options),
+    /// Put trained weights into a model folder
+    Export(export::Options),
 }
 
 /// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
@@ -37,6 +43,8 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Parity(options) => parity::run(options),
         Command::Scenes(options) => scenes::run(options),
         Command::Train(options) => train::run(options),
+        Command::Eval(options) => eval::run(options),
+        Command::Export(options) => export::run(options),
     }
 }
 

@@ -20,7 +20,24 @@ pub const NANO: &str = "nano";
 
 const NANO_FILES: Embedded = Embedded {
     name: NANO,
-    files: &[],
+    files: &[
+        (
+            "model.json",
+            include_bytes!("../../web/models/nano/model.json"),
+        ),
+        (
+            "tokenizer.json",
+            include_bytes!("../../web/models/nano/tokenizer.json"),
+        ),
+        (
+            "upn.safetensors",
+            include_bytes!("../../web/models/nano/upn.safetensors"),
+        ),
+        (
+            "chatrex.safetensors",
+            include_bytes!("../../web/models/nano/chatrex.safetensors"),
+        ),
+    ],
 };
 
 /// One engine, one model, pictures one after another.

@@ -16,6 +16,7 @@ use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::Weights;
 
 pub mod checkpoint;
+pub mod export;
 pub mod feed;
 pub mod metrics;
 pub mod optimizer;

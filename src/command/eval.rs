@@ -1,0 +1,114 @@
+//! `chatrex eval`: what a model gets right on scenes it has never seen.
+
+use indicatif::ProgressBar;
+
+use super::propose::DeviceName;
+use super::session::{NANO, Session};
+use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
+use crate::fault::Fault;
+use crate::geometry::{BoxXyxy, Proposal};
+use crate::image::Pixels;
+use crate::protocol::{Answer, Granularity};
+
+/// Arguments of `chatrex eval`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// How many scenes.
+    #[arg(long)]
+    count: u64,
+    /// Seed of the first, from 900000 on.
+    #[arg(long)]
+    seed: u64,
+    /// A model folder; without it the nano model inside the program.
+    #[arg(long, default_value = NANO)]
+    model: String,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceName,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Which boxes questions offer.
+    #[arg(long, value_enum, default_value_t)]
+    ask_with: Boxes,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum Boxes {
+    /// The model's own, after its default threshold and suppression.
+    #[default]
+    Proposals,
+    /// The true ones.
+    Truth,
+}
+
+/// The engine under test, and the picture it has open.
+struct Examined {
+    session: Session,
+    open: Option<(Pixels, Vec<Proposal>)>,
+}
+
+impl Examined {
+    /// Opens `pixels` unless they are open already.
+    fn look(&mut self, pixels: &Pixels) -> Result<&[Proposal], Fault> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != pixels) {
+            let (boxes, _) = self.session.look(pixels.clone(), Granularity::Coarse)?;
+            self.open = Some((pixels.clone(), boxes));
+        }
+        let (_, boxes) = self.open.as_ref().expect("opened just above");
+        Ok(boxes)
+    }
+}
+
+impl Subject for Examined {
+    fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
+        self.look(pixels).map(<[Proposal]>::to_vec)
+    }
+
+    fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
+        self.look(pixels)?;
+        let limit = self.session.card().default_max_tokens;
+        self.session.ask(boxes, question, limit)
+    }
+}
+
+pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let session = Session::open(&options.model, options.device.into(), None)?;
+    let card = session.card().clone();
+    super::propose::announce(&card);
+    let bar = ProgressBar::new(options.count);
+    let report = evaluate(
+        &mut Examined {
+            session,
+            open: None,
+        },
+        &EvalOptions {
+            count: options.count,
+            seed: options.seed,
+            ask_with: match options.ask_with {
+                Boxes::Proposals => AskWith::Proposals,
+                Boxes::Truth => AskWith::Truth,
+            },
+            score: card.default_score,
+            nms: card.default_nms,
+            model: options.model.clone(),
+            device: card.device,
+        },
+        |done| bar.set_position(done),
+    )?;
+    bar.finish();
+    if options.json {
+        println!("{}", super::json(&report));
+        return Ok(true);
+    }
+    println!("{:26} {:>7} {:>7} {:>8}", "", "model", "blank", "shuffled");
+    let blind = &report.baselines;
+    let rows = report.metrics.rows().into_iter();
+    for (((name, value), (_, blank)), (_, shuffled)) in
+        rows.zip(blind.blank.rows()).zip(blind.shuffled.rows())
+    {
+        println!("{name:26} {value:7.3} {blank:7.3} {shuffled:8.3}");
+    }
+    println!("{} scenes in {:.0} s", report.count, report.seconds);
+    Ok(true)
+}
