@@ -18,6 +18,9 @@ pub struct Options {
     /// Weights to start from: a stage's folder or a model folder.
     #[arg(long)]
     from: Option<PathBuf>,
+    /// A folder of the towers stage whose towers replace those of `--from`.
+    #[arg(long)]
+    towers: Option<PathBuf>,
     /// Where weights, state and metrics go.
     #[arg(long)]
     out: PathBuf,
@@ -46,6 +49,7 @@ enum Preset {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum StageName {
+    Tokenizer,
     Upn,
     Towers,
     Align,
@@ -57,6 +61,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let Preset::Nano = options.preset;
     train::run(&train::Options {
         stage: match options.stage {
+            StageName::Tokenizer => train::Stage::Tokenizer,
             StageName::Upn => train::Stage::Upn,
             StageName::Towers => train::Stage::Towers,
             StageName::Align => train::Stage::Align,
@@ -64,6 +69,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             StageName::Instruct => train::Stage::Instruct,
         },
         from: options.from.clone(),
+        towers: options.towers.clone(),
         out: options.out.clone(),
         minutes: options.minutes,
         steps: options.steps,

@@ -70,6 +70,8 @@ pub struct Options {
     /// A folder with `weights.safetensors` or shipped weights to start from; parameters that it
     /// lacks start at random.
     pub from: Option<PathBuf>,
+    /// A folder of the warm-up, trained on since: its towers replace those of `from`.
+    pub towers: Option<PathBuf>,
     /// Where state, weights and metrics go.
     pub out: PathBuf,
     /// Wall-clock budget; the learning rate falls towards its end.
@@ -95,10 +97,17 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         Stage::Upn => upn::run(options),
         stage => {
             let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
-            let weights = match &options.from {
+            let mut weights = match &options.from {
                 Some(folder) => Weights::read(&starting_file(folder))?,
                 None => Weights::default(),
             };
+            if let Some(folder) = &options.towers {
+                let mut towers = Weights::read(&starting_file(folder))?;
+                towers
+                    .tensors
+                    .retain(|name, _| name.starts_with("vision_tower"));
+                weights.tensors.extend(towers.tensors);
+            }
             match stage {
                 Stage::Towers => towers::run(options, &config, weights),
                 _ => stages::run(options, &config, weights),

@@ -32,6 +32,9 @@ use crate::train::towers::{
 };
 use crate::train::{Options, Stage, training_device};
 
+/// Steps after which boxes are added anyway: with many boxes the towers' mistakes, not the
+/// pointing, decide.
+const LONGEST_WAIT: u64 = 250;
 /// Most boxes that training grows to; nano's manifest lets no more through.
 pub const MOST_BOXES: usize = 24;
 /// Boxes in the beginning.
@@ -145,6 +148,9 @@ struct Position {
     naming: f64,
     /// Running loss.
     loss: f64,
+    /// Steps since boxes were added.
+    #[serde(default)]
+    waited: u64,
 }
 
 /// A batch ready for the networks.
@@ -439,10 +445,13 @@ impl Position {
         self.pointing = blend(self.pointing, found.pointing);
         let names = found.exact.get(&Task::Name).copied().unwrap_or_default();
         self.naming = blend(self.naming, names);
-        let grows = self.pointing >= GROWS_AT && self.boxes < MOST_BOXES;
+        self.waited += 1;
+        let ready = self.pointing >= GROWS_AT || self.waited >= LONGEST_WAIT;
+        let grows = ready && self.boxes < MOST_BOXES;
         if grows {
             self.boxes += 2;
             self.pointing *= 0.8;
+            self.waited = 0;
         }
         grows
     }
@@ -522,6 +531,7 @@ mod tests {
         Options {
             stage: Stage::Instruct,
             from: None,
+            towers: None,
             out: out.to_owned(),
             minutes: 0.0,
             steps: Some(steps),
