@@ -11,7 +11,44 @@ use chatrex::weights::source::LocalFuture;
 use js_sys::{Array, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{DedicatedWorkerGlobalScope, MessageChannel, ReadableStreamDefaultReader, Response};
+use web_sys::DedicatedWorkerGlobalScope;
+
+// Declared here because every feature added to web-sys reaches wgpu and rebuilds all of burn.
+#[wasm_bindgen]
+extern "C" {
+    type MessageChannel;
+    #[wasm_bindgen(constructor)]
+    fn new() -> MessageChannel;
+    #[wasm_bindgen(method, getter)]
+    fn port1(this: &MessageChannel) -> MessagePort;
+    #[wasm_bindgen(method, getter)]
+    fn port2(this: &MessageChannel) -> MessagePort;
+
+    type MessagePort;
+    #[wasm_bindgen(method, setter)]
+    fn set_onmessage(this: &MessagePort, handler: &JsValue);
+    #[wasm_bindgen(method, js_name = postMessage)]
+    fn post_message(this: &MessagePort, message: &JsValue);
+
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+
+    type Response;
+    #[wasm_bindgen(method, getter)]
+    fn ok(this: &Response) -> bool;
+    #[wasm_bindgen(method, getter)]
+    fn status(this: &Response) -> u16;
+    #[wasm_bindgen(method, getter)]
+    fn body(this: &Response) -> Option<ReadableStream>;
+
+    type ReadableStream;
+    #[wasm_bindgen(method, js_name = getReader)]
+    fn get_reader(this: &ReadableStream) -> ReadableStreamDefaultReader;
+
+    type ReadableStreamDefaultReader;
+    #[wasm_bindgen(method)]
+    fn read(this: &ReadableStreamDefaultReader) -> Promise;
+}
 
 thread_local! {
     static STOPPED: RefCell<HashSet<TurnId>> = RefCell::default();
@@ -43,7 +80,7 @@ impl Worker {
     /// The worker this runs in.
     pub fn new() -> Self {
         Self {
-            channel: MessageChannel::new().expect("every worker can open a channel"),
+            channel: MessageChannel::new(),
         }
     }
 }
@@ -57,21 +94,16 @@ impl Host for Worker {
     /// browsers add to timers.
     fn pause(&self) -> LocalFuture<'_, ()> {
         let promise = Promise::new(&mut |resolve, _| {
-            self.channel.port1().set_onmessage(Some(&resolve));
+            self.channel.port1().set_onmessage(&resolve);
         });
-        self.channel
-            .port2()
-            .post_message(&JsValue::NULL)
-            .expect("null can always be cloned");
+        self.channel.port2().post_message(&JsValue::NULL);
         Box::pin(async move {
             let _ = JsFuture::from(promise).await;
         })
     }
 
     fn milliseconds(&self) -> f64 {
-        scope()
-            .performance()
-            .map_or_else(js_sys::Date::now, |clock| clock.now())
+        performance_now()
     }
 
     fn stopped(&self, turn: TurnId) -> bool {
@@ -133,7 +165,7 @@ async fn fetch(address: &str, arrived: &dyn Fn(u64)) -> Result<Result<Vec<u8>, u
     let Some(body) = response.body() else {
         return Ok(Ok(Vec::new()));
     };
-    let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+    let reader = body.get_reader();
     let mut bytes = Vec::new();
     loop {
         let piece = JsFuture::from(reader.read()).await?;

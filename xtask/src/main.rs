@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
-cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080)
+cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
+                                           it is a release build with or without the flag
 cargo xtask test [--only STEP]...          run every check; steps: fmt clippy native web browser
 cargo xtask dist --out DIR                 write the static folder any host can serve
 
@@ -23,7 +24,7 @@ What a command needs and this machine lacks is set up first. Environment:
   CHATREX_BROWSER   the Chromium to test with";
 
 enum Command {
-    Serve { port: u16, small: bool },
+    Serve { port: u16 },
     Test { only: Vec<String> },
     Dist { out: PathBuf },
     Help,
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match command {
-        Command::Serve { port, small } => serve::command(port, small),
+        Command::Serve { port } => serve::command(port),
         Command::Test { only } => test::command(&only),
         Command::Dist { out } => site::dist(&out),
         Command::Help => {
@@ -62,15 +63,15 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
     };
     match name {
         Value(name) if name == "serve" => {
-            let (mut port, mut small) = (8080, false);
+            let mut port = 8080;
             while let Some(argument) = arguments.next()? {
                 match argument {
                     Long("port") => port = arguments.value()?.parse()?,
-                    Long("release") => small = true,
+                    Long("release") => {}
                     other => return Err(other.unexpected()),
                 }
             }
-            Ok(Command::Serve { port, small })
+            Ok(Command::Serve { port })
         }
         Value(name) if name == "test" => {
             let mut only = Vec::new();
@@ -111,10 +112,7 @@ mod tests {
     fn commands_and_their_flags() {
         assert!(matches!(
             parsed("serve --port 90 --release"),
-            Ok(Command::Serve {
-                port: 90,
-                small: true
-            })
+            Ok(Command::Serve { port: 90 })
         ));
         assert!(
             matches!(parsed("test --only web --only browser"), Ok(Command::Test { only }) if only == ["web", "browser"])

@@ -21,7 +21,7 @@ const THREADS: usize = 6;
 ///
 /// # Errors
 /// When the build fails or the port is taken.
-pub fn command(port: u16, _small: bool) -> Result<bool> {
+pub fn command(port: u16) -> Result<bool> {
     site::build()?;
     let running = Running::start(&place::site(), "/", port)?;
     println!(

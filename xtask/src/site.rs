@@ -14,6 +14,9 @@ use crate::setup::{self, WasmCompiler};
 /// Files a host reads itself and a page never asks for.
 const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
 
+/// The programs as wasm-bindgen leaves them.
+const PROGRAMS: [&str; 2] = ["page_bg.wasm", "worker_bg.wasm"];
+
 /// Sets up what is missing and builds the page into [`place::site`].
 ///
 /// # Errors
@@ -25,6 +28,12 @@ pub fn build() -> Result<()> {
         .command("trunk")
         .args(["build", "--skip-version-check", "--dist"])
         .arg(place::site()))?;
+    for program in PROGRAMS {
+        let file = place::site().join(program);
+        let wasm = fs::read(&file).with_context(|| program.to_owned())?;
+        let without = without_names(&wasm).with_context(|| format!("{program}: no WebAssembly"))?;
+        fs::write(&file, without).with_context(|| program.to_owned())?;
+    }
     offline(&place::site())
 }
 
@@ -84,6 +93,39 @@ fn offline(site: &Path) -> Result<()> {
     .context("service_worker.js")
 }
 
+/// A WebAssembly module without its `name` section, which is twice as long as the code and only
+/// read by debuggers; nothing when `module` is malformed.
+fn without_names(module: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: usize = 8;
+    const CUSTOM: u8 = 0;
+    let mut kept = module.get(..HEADER)?.to_vec();
+    let mut at = HEADER;
+    while at < module.len() {
+        let (length, start) = leb128(module, at + 1)?;
+        let end = start.checked_add(length)?;
+        let content = module.get(start..end)?;
+        if module[at] != CUSTOM || !content.starts_with(b"\x04name") {
+            kept.extend_from_slice(&module[at..end]);
+        }
+        at = end;
+    }
+    Some(kept)
+}
+
+/// The unsigned number that starts at `at`, and the place after it.
+fn leb128(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
+    let mut number = 0;
+    for shift in (0..35).step_by(7) {
+        let byte = *bytes.get(at)?;
+        number |= usize::from(byte & 0x7f) << shift;
+        at += 1;
+        if byte & 0x80 == 0 {
+            return Some((number, at));
+        }
+    }
+    None
+}
+
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
@@ -113,4 +155,21 @@ pub fn files(folder: &Path) -> Result<Vec<String>> {
     walk(folder, "", &mut found)?;
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_name_section_goes() {
+        let head = b"\0asm\x01\0\0\0";
+        let names = b"\0\x06\x04nameX";
+        let other = b"\0\x05\x04nama";
+        let code = [&[10u8, 0x82, 0x01][..], &[7; 130]].concat();
+        let module = [&head[..], other, names, &code].concat();
+        let kept = [&head[..], other, &code].concat();
+        assert_eq!(without_names(&module), Some(kept));
+        assert_eq!(without_names(&module[..module.len() - 1]), None);
+    }
 }
