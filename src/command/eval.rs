@@ -99,16 +99,8 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     bar.finish();
     if options.json {
         println!("{}", super::json(&report));
-        return Ok(true);
+    } else {
+        println!("{report}");
     }
-    println!("{:26} {:>7} {:>7} {:>8}", "", "model", "blank", "shuffled");
-    let blind = &report.baselines;
-    let rows = report.metrics.rows().into_iter();
-    for (((name, value), (_, blank)), (_, shuffled)) in
-        rows.zip(blind.blank.rows()).zip(blind.shuffled.rows())
-    {
-        println!("{name:26} {value:7.3} {blank:7.3} {shuffled:8.3}");
-    }
-    println!("{} scenes in {:.0} s", report.count, report.seconds);
     Ok(true)
 }
