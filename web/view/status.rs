@@ -84,6 +84,7 @@ pub fn Status() -> impl IntoView {
                 return "No picture yet.".to_owned();
             };
             match &picture.sight {
+                Sight::Waiting if found > 0 => format!("{found} objects, found earlier."),
                 Sight::Waiting if loading => "Boxes appear once the model is loaded.".to_owned(),
                 Sight::Waiting => "Waiting…".to_owned(),
                 Sight::Looking(progress) => {
