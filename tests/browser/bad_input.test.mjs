@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, happened, LONG, open, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, happened, LONG, modelReady, open, URL_OF_PAGE } from "./page.mjs";
 
 describe("pictures", () => {
   let browser, page;
@@ -144,7 +144,7 @@ async function failsToLoad(files, change, says) {
     assert.equal(await message.count(), 1);
     await context.unroute(files);
     await page.getByTestId("restart").click();
-    assert.equal((await answered(page, 0)).state, "done");
+    await modelReady(page);
   } finally {
     await browser.close();
   }

@@ -13,7 +13,7 @@ export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
 
 // A software adapter on a busy machine is slow; nothing is judged by the clock.
-export const LONG = 240_000;
+export const LONG = 600_000;
 
 const ALWAYS = [
   "--no-sandbox",
