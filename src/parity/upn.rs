@@ -282,6 +282,8 @@ fn upn_config(fixture: &Fixture) -> Result<UpnConfig, Fault> {
         d_model: transformer("d_model")?,
         n_heads: transformer("encoder_cfg/encoder_layer_cfg/n_heads")?,
         d_ffn: transformer("encoder_cfg/encoder_layer_cfg/d_ffn")?,
+        n_points: transformer("encoder_cfg/encoder_layer_cfg/n_points")
+            .unwrap_or(UpnConfig::large().n_points),
         num_encoder_layers: transformer("encoder_cfg/num_layers")?,
         num_decoder_layers: transformer("decoder_cfg/num_layers")?,
         temperature: fixture

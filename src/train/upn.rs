@@ -210,22 +210,27 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         let over = budget.is_over(progress.step);
         if over || (budget.seconds() - measured > EVERY) {
             progress.seconds = budget.seconds();
-            let measure = measure(&trainee.upn.valid(), &config)?;
-            let entry = json!({
+            let network = trainee.upn.valid();
+            let found = measure(&network, Granularity::Coarse)?;
+            let mut entry = json!({
                 "step": progress.step,
                 "seconds": progress.seconds,
                 "loss": sum / f64::from(since.max(1)),
                 "gradient_norm": norms / f64::from(since.max(1)),
-                "recall_50_at_30": measure.recall_50(),
-                "recall_75_at_30": measure.recall_75(),
-                "recall_50_score_0.3": measure.recall_confident(),
-                "ap_50": measure.ap_50(),
+                "recall_50_at_30": found.recall_50(),
+                "recall_75_at_30": found.recall_75(),
+                "recall_50_score_0.3": found.recall_confident(),
+                "ap_50": found.ap_50(),
             });
+            if over {
+                let fine = measure(&network, Granularity::Fine)?;
+                entry["recall_50_at_30_fine"] = json!(fine.recall_50());
+            }
             metrics.log(object(entry))?;
             metrics.draw()?;
             (sum, norms, since) = (0.0, 0.0, 0);
             let mut weights = Weights::of_module(&trainee, &start);
-            let goodness = measure.recall_50() + measure.ap_50();
+            let goodness = found.recall_50() + found.ap_50();
             let better = goodness >= progress.best;
             progress.best = progress.best.max(goodness);
             write_state(&state_path, &weights, &optimizer, &progress)?;
@@ -280,16 +285,16 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 /// Proposals on the validation scenes.
-fn measure(upn: &Upn, config: &UpnConfig) -> Result<Measure, Fault> {
-    let device = burn::tensor::Device::flex();
-    let recipe = config.recipe();
+fn measure(upn: &Upn, granularity: Granularity) -> Result<Measure, Fault> {
+    let device = upn.prompt(granularity).device();
+    let recipe = upn.config().recipe();
     let mut measure = Measure::default();
     for seed in 800_000..800_000 + VALIDATION {
         let scene = Scene::draw(seed);
         let batch = Batch::prepare(std::slice::from_ref(&scene), &recipe);
         let PaddingMask { height, width, .. } = batch.mask;
         let memory = upn.encode(batch.image(&device), &PaddingMask::none(1, height, width))?;
-        let found = read_sync(upn.propose(&memory, Granularity::Coarse))?;
+        let found = read_sync(upn.propose(&memory, granularity))?;
         let boxes = values(found.boxes);
         let ranked = proposals(
             boxes.as_chunks::<4>().0,
