@@ -181,10 +181,9 @@ vectorised! {
                 for _ in 0..op.points {
                     let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
                     if let Some(near) = Neighbours::of(x, y, start, height, columns) {
-                        let shares = near.shares();
-                        for corner in 0..4 {
-                            let Some(cell) = near.cells[corner] else { continue };
-                            let factor = weights[sample] * shares[corner];
+                        for (cell, share) in near.cells.into_iter().zip(near.shares()) {
+                            let Some(cell) = cell else { continue };
+                            let factor = weights[sample] * share;
                             let value = &value[cell * row + head * width..][..width];
                             for (out, value) in out.iter_mut().zip(value) {
                                 *out += factor * value;
