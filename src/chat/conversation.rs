@@ -605,11 +605,10 @@ impl Conversation {
     }
 
     fn fail_active(&mut self, fault: &Fault) {
-        if let Some(turn) = self.session.turns.last_mut() {
-            if !turn.phase.ended() {
-                turn.phase = Phase::Failed(fault.clone());
-                turn.stopping = false;
-            }
+        let last = self.session.turns.last_mut();
+        if let Some(turn) = last.filter(|turn| !turn.phase.ended()) {
+            turn.phase = Phase::Failed(fault.clone());
+            turn.stopping = false;
         }
     }
 

@@ -39,7 +39,7 @@ pub fn About() -> impl IntoView {
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
             <p>
-                "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of everyday things on varied backgrounds. It knows those kinds of things and their colours, sizes and places. On photographs it finds boxes, but its words are often wrong. It cannot read text, recognise people or know anything about the world."
+                "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of about two dozen kinds of thing, among them cats, dogs, apples, carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied backgrounds. It can say what they are, how many, which colour, how large and where. On photographs it finds boxes, but its words are mostly wrong. It cannot read text, recognise people or know anything else about the world."
             </p>
             {card}
             <h2>"Private"</h2>

@@ -60,15 +60,14 @@ pub fn Canvas() -> impl IntoView {
     };
 
     let press = move |event: PointerEvent| {
-        if desk.draws.get_untracked() && event.button() == 0 {
-            if let Some(point) = inside(&event) {
-                event.prevent_default();
-                if let Some(svg) = over.get_untracked() {
-                    // Without capture a drag beyond the edge merely ends early.
-                    let _ = svg.set_pointer_capture(event.pointer_id());
-                }
-                desk.drawing.update(|d| d.press(point));
+        let drawn = desk.draws.get_untracked() && event.button() == 0;
+        if let Some(point) = inside(&event).filter(|_| drawn) {
+            event.prevent_default();
+            if let Some(svg) = over.get_untracked() {
+                // Without capture a drag beyond the edge merely ends early.
+                let _ = svg.set_pointer_capture(event.pointer_id());
             }
+            desk.drawing.update(|d| d.press(point));
         }
     };
     let motion = move |event: PointerEvent| {
