@@ -159,7 +159,8 @@ pub fn evaluate(
     options: &EvalOptions,
     mut done: impl FnMut(u64),
 ) -> Result<Report, Fault> {
-    if options.count == 0 || Split::of(options.seed) != Split::Test {
+    let last = options.seed.checked_add(options.count);
+    if options.count == 0 || last.is_none() || Split::of(options.seed) != Split::Test {
         return Err(Fault::new(
             FaultKind::Question,
             format!("--count {} --seed {}", options.count, options.seed),

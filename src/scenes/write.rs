@@ -41,6 +41,14 @@ pub fn write(options: &WriteOptions, mut drawn: impl FnMut(u64)) -> Result<(), F
             "Name a new folder",
         ));
     }
+    if options.seed.checked_add(options.count).is_none() {
+        return Err(Fault::new(
+            FaultKind::File,
+            format!("--count {} --seed {}", options.count, options.seed),
+            "seeds end at 2^64 - 1",
+            "Start lower",
+        ));
+    }
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let partial = out.with_file_name(name);
