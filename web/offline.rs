@@ -3,7 +3,7 @@
 use js_sys::{Object, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{CacheStorage, Response};
+use web_sys::{CacheStorage, Response, Url};
 
 /// The list of the site's files the service worker stores last.
 const LIST: &str = "files.json";
@@ -20,20 +20,19 @@ async fn check() -> Result<bool, JsValue> {
         return Ok(false);
     }
     JsFuture::from(window.navigator().service_worker().ready()?).await?;
-    let base = window.document().and_then(|d| d.base_uri().ok().flatten());
-    let base = base.unwrap_or_default();
-    let base = base
-        .rsplit_once('/')
-        .map_or("", |(folder, _)| folder)
-        .to_owned();
+    let base = window
+        .document()
+        .and_then(|document| document.base_uri().ok()?)
+        .unwrap_or_default();
+    let address = |path: &str| Url::new_with_base(path, &base).map(|url| url.href());
     let caches = window.caches()?;
-    let Some(list) = cached(&caches, &format!("{base}/{LIST}")).await? else {
+    let Some(list) = cached(&caches, &address(LIST)?).await? else {
         return Ok(false);
     };
     let files: Object = JsFuture::from(list.json()?).await?.unchecked_into();
     for path in Object::keys(&files) {
         let path = path.as_string().unwrap_or_default();
-        if cached(&caches, &format!("{base}/{path}")).await?.is_none() {
+        if cached(&caches, &address(&path)?).await?.is_none() {
             return Ok(false);
         }
     }

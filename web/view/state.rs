@@ -13,7 +13,7 @@ use chatrex::protocol::{DevicePreference, Event, Granularity, PictureId, Request
 use js_sys::ArrayBuffer;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use web_sys::Blob;
+use web_sys::{Blob, Url};
 
 use super::task::Task;
 use crate::decode::{self, Opened};
@@ -169,9 +169,9 @@ impl Desk {
             Ok(link) => {
                 self.link.set_value(Some(link));
                 let base = document().base_uri().ok().flatten().unwrap_or_default();
-                let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let model = Url::new_with_base(MODEL, &base).map(|url| url.href());
                 self.act(Input::Load {
-                    model: format!("{folder}/{MODEL}"),
+                    model: model.unwrap_or_else(|_| MODEL.to_owned()),
                     device: DevicePreference::Auto,
                 });
             }
