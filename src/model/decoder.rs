@@ -180,7 +180,7 @@ pub enum Layout {
     /// For [`packed_attention`].
     Packed(Arc<Arrangement>),
     /// For tensor operations.
-    Masked(Masked),
+    Masked(Box<Masked>),
 }
 
 /// A mask and position tables as tensors.
@@ -224,10 +224,10 @@ impl Layout {
             values[sight.own..=row.1].fill(0.0);
         }
         let mask = TensorData::new(mask, [sights.len(), 1, length, length]);
-        Self::Masked(Masked {
+        Self::Masked(Box::new(Masked {
             rotary: Rotary::new(positions, config, device),
             mask: Some(Tensor::from_data(mask, device)),
-        })
+        }))
     }
 }
 

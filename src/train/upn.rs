@@ -375,7 +375,9 @@ mod tests {
         let mut loss = Loss::default();
         let answer = |picture: usize, query: usize| {
             let shift = 0.1 * picture as f32;
-            (query % 2 == 0).then_some([0.4 + shift, 0.3 + 0.1 * query as f32, 0.35, 0.2])
+            query
+                .is_multiple_of(2)
+                .then_some([0.4 + shift, 0.3 + 0.1 * query as f32, 0.35, 0.2])
         };
         let chosen = upn.logits(selection.features, prompt.clone());
         loss.add(chosen, selection.boxes, 0.3, answer);
