@@ -26,10 +26,10 @@ test("boxes of a photograph on its side lie where they lie upright", async () =>
     }
     const [upright, turned] = found;
     for (const { box } of turned.slice(0, 5)) {
-      const center = [(box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2];
-      assert.ok(center[0] >= 0 && center[0] <= WIDTH && center[1] >= 0 && center[1] <= HEIGHT);
+      const [x, y] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
+      assert.ok(x >= 0 && x <= WIDTH && y >= 0 && y <= HEIGHT, `the box ${box} lies in the picture`);
       const best = Math.max(...upright.map((other) => overlap(box, other.box)));
-      assert.ok(best > 0.8, `the box ${JSON.stringify(box)} has no upright counterpart (${best})`);
+      assert.ok(best > 0.8, `the box ${box} has no upright counterpart (${best})`);
     }
     nothingForbidden(seen);
   } finally {
@@ -40,8 +40,7 @@ test("boxes of a photograph on its side lie where they lie upright", async () =>
 // Intersection over union.
 function overlap(a, b) {
   const side = (from, to) => Math.max(0, to - from);
-  const both =
-    side(Math.max(a.x1, b.x1), Math.min(a.x2, b.x2)) * side(Math.max(a.y1, b.y1), Math.min(a.y2, b.y2));
-  const area = (box) => (box.x2 - box.x1) * (box.y2 - box.y1);
+  const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   return both / (area(a) + area(b) - both);
 }
