@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { answered, ask, DEEP_SITE, DEEP_URL_OF_PAGE, LONG, modelReady, open, URL_OF_PAGE } from "./page.mjs";
 
 test("reloaded without a network it answers", async () => {
-  const browser = await open();
+  const browser = await open({ webgpu: false });
   const { context, page } = browser;
   try {
     await page.goto(URL_OF_PAGE);
@@ -22,7 +22,7 @@ test("reloaded without a network it answers", async () => {
 });
 
 test("in a folder of a host it works, and a new version takes over at the next opening", async () => {
-  const browser = await open();
+  const browser = await open({ webgpu: false });
   const { page } = browser;
   try {
     await page.goto(DEEP_URL_OF_PAGE);
