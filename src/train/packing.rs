@@ -1,6 +1,10 @@
 //! Scenes, boxes and dialogues as token sequences: the picture and its boxes once, then several
 //! dialogues behind them, each seeing the picture, the boxes and itself (positions restart after
 //! the boxes, so each dialogue reads as if it stood alone).
+//!
+//! Beside the answers every box has a target of its own: its index, the token before it. Pointing
+//! needs that link at every box, and no answer teaches it as directly. Nothing reads these rows'
+//! outputs later.
 
 use std::collections::HashSet;
 
@@ -155,8 +159,8 @@ pub struct Target {
     pub row: usize,
     /// The token.
     pub id: u32,
-    /// Number of the dialogue within the batch.
-    pub turn: usize,
+    /// Number of the dialogue within the batch; none for a box that should say its own index.
+    pub turn: Option<usize>,
 }
 
 /// A batch of sheets.
@@ -194,6 +198,7 @@ impl Packed {
         for (b, sheet) in sheets.iter().enumerate() {
             let first = packed.rows.len();
             let mut boxes = 0;
+            let mut last_word = 0;
             for &id in &sheet.prefix {
                 match id {
                     IMAGE_SLOT => {
@@ -202,10 +207,18 @@ impl Packed {
                     }
                     OBJECT_SLOT => {
                         let at = words + batch * visual + b * objects + boxes;
+                        packed.targets.push(Target {
+                            row: packed.rows.len(),
+                            id: last_word,
+                            turn: None,
+                        });
                         packed.rows.push(at as i32);
                         boxes += 1;
                     }
-                    word => packed.rows.push(word as i32),
+                    word => {
+                        last_word = word as u32;
+                        packed.rows.push(word as i32);
+                    }
                 }
             }
             let shared = sheet.prefix_len(visual);
@@ -222,7 +235,7 @@ impl Packed {
                     packed.targets.push(Target {
                         row: first + own + at - 1,
                         id: turn.ids[at],
-                        turn: number,
+                        turn: Some(number),
                     });
                 }
             }

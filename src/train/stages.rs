@@ -34,7 +34,7 @@ use crate::train::{Options, Stage, training_device};
 
 /// Steps after which boxes are added anyway: with many boxes the towers' mistakes, not the
 /// pointing, decide.
-const LONGEST_WAIT: u64 = 250;
+const LONGEST_WAIT: u64 = 600;
 /// Most boxes that training grows to; nano's manifest lets no more through.
 pub const MOST_BOXES: usize = 24;
 /// Boxes in the beginning.
@@ -127,7 +127,7 @@ impl Plan {
         if name.starts_with("vision_tower") || name.starts_with("warmup") {
             self.towers
         } else if name.starts_with("mm_object_projector") {
-            self.towers
+            0.3
         } else {
             1.0
         }
@@ -181,7 +181,7 @@ impl Kitchen {
         let scenes = (0..self.batch as u64).map(|i| {
             let number = step * self.batch as u64 + i;
             let dice = Dice::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
-            let scene = Scene::draw_with(training_seed(self.seed, number), most.div_ceil(3)..=most);
+            let scene = Scene::draw_with(training_seed(self.seed, number), 1..=most);
             (scene, dice)
         });
         self.lesson(scenes.collect(), boxes)
@@ -245,9 +245,10 @@ fn score(packed: &Packed, said: &[i32], pointers: &[u32], boxes: usize) -> Score
     let mut right = vec![true; packed.turns.len()];
     let mut pointing = (0, 0);
     for (target, &said) in packed.targets.iter().zip(said) {
+        let Some(turn) = target.turn else { continue };
         let hit = said == target.id as i32;
-        right[target.turn] &= hit;
-        let (task, held) = packed.turns[target.turn];
+        right[turn] &= hit;
+        let (task, held) = packed.turns[turn];
         let finds = matches!(task, Task::DetectOne | Task::DetectSeveral);
         if finds && held >= boxes && pointers.contains(&target.id) {
             pointing.0 += usize::from(hit);
