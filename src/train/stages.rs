@@ -450,7 +450,7 @@ impl Position {
         let ready = self.pointing >= GROWS_AT || self.waited >= LONGEST_WAIT;
         let grows = ready && self.boxes < MOST_BOXES;
         if grows {
-            self.boxes += 2;
+            self.boxes = (self.boxes + 2).min(MOST_BOXES);
             self.pointing *= 0.8;
             self.waited = 0;
         }
