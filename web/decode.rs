@@ -160,12 +160,11 @@ async fn read(bitmap: &ImageBitmap) -> Result<Uint8Array, Fault> {
         let data = context
             .get_image_data(0.0, 0.0, w, h)
             .map_err(|_| too_large())?;
-        strip.clear();
-        strip.extend(
-            data.data()
-                .chunks_exact(4)
-                .flat_map(|rgba| [rgba[0], rgba[1], rgba[2]]),
-        );
+        let data = data.data();
+        strip.resize(data.len() / 4 * 3, 0);
+        for (rgb, rgba) in strip.chunks_exact_mut(3).zip(data.chunks_exact(4)) {
+            rgb.copy_from_slice(&rgba[..3]);
+        }
         rgb.subarray(top * width * 3, (top + rows) * width * 3)
             .copy_from(&strip);
         breathe().await;
