@@ -138,12 +138,17 @@ export async function ask(page, question) {
 }
 
 // Opens a picture through the file input and waits until its boxes are there.
-export async function openPicture(page, { name, mimeType, buffer }) {
-  const before = await happened(page, "Proposed");
-  await page.getByTestId("file-input").setInputFiles({ name, mimeType, buffer });
+export async function openPicture(page, file) {
+  await looked(page, () => page.getByTestId("file-input").setInputFiles(file));
+}
+
+// Opens a picture by `act` and waits for its boxes, not those of an earlier one.
+export async function looked(page, act) {
+  const before = Math.max(...(await asked(page, "Look")).map((look) => look.picture));
+  await act();
   await page.waitForFunction(
-    (before) => self.events.filter((event) => event.Proposed).length > before,
-    before.length,
+    (before) => self.events.some((event) => event.Proposed?.picture > before),
+    before,
     { timeout: LONG },
   );
 }
