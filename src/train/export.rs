@@ -8,7 +8,6 @@ use burn::tensor::Device;
 use super::checkpoint::{Precision, Start, Weights};
 use crate::engine::ModelConfig;
 use crate::fault::Fault;
-use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
@@ -82,11 +81,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         shard("chatrex.safetensors", &chatrex_weights)?,
     ];
     let config = ModelConfig {
-        recipe: SquareRecipe {
-            high: chatrex.image_aux as u32,
-            low: chatrex.image_low as u32,
-            ..SquareRecipe::CHATREX
-        },
+        recipe: chatrex.recipe(),
         chatrex,
         upn,
         template: ChatTemplate::qwen(),

@@ -149,6 +149,7 @@ fn native() -> Result<Count> {
     setup::vulkan()?;
     let mut count = Count::default();
     let mut tests = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    tests.env("CHATREX_NEED_ADAPTER", "1");
     let good = followed(&mut tests, |line| count.add(cargo_result(line)))?;
     if !good && count.failed == 0 {
         bail!("cargo test ended with an error outside the tests");
