@@ -223,10 +223,11 @@ fn loading(progress: Option<Progress>) -> String {
     }
 }
 
-/// A fault as sentences.
+/// A fault as sentences; names of files and addresses keep their letters.
 fn sentence(fault: &Fault) -> String {
     let mut words = format!("{}: {}.", fault.place, fault.what.trim_end_matches('.'));
-    if let Some(first) = words.get(..1) {
+    let is_name = fault.place.contains(['.', '/', '_']);
+    if let Some(first) = words.get(..1).filter(|_| !is_name) {
         words = format!("{}{}", first.to_uppercase(), &words[1..]);
     }
     if !fault.advice.is_empty() {
