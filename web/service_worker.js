@@ -7,11 +7,11 @@ const LIST = "files.json";
 const PREFIX = `chatrex ${SCOPE} `;
 const CURRENT = PREFIX + VERSION;
 
-self.addEventListener("install", (event) => event.waitUntil(store()));
+// A version takes over as soon as all of it is stored: what is open goes on undisturbed, the next
+// opening gets it. Waiting for that opening instead does not work everywhere: Chromium at times
+// keeps a new version waiting that takes over during a reload.
+self.addEventListener("install", (event) => event.waitUntil(store().then(() => self.skipWaiting())));
 self.addEventListener("activate", (event) => event.waitUntil(dropOlder()));
-self.addEventListener("message", (event) => {
-  if (event.data === "take over") self.skipWaiting();
-});
 self.addEventListener("fetch", (event) => {
   const path = pathOf(event.request);
   if (path !== null) event.respondWith(stored(path, event.request));

@@ -1,5 +1,5 @@
-//! How hand-written loops run on the processor: on every core natively, with AVX2 where the
-//! processor has it, and with the same result everywhere (no fused multiply-add, fixed order).
+//! How hand-written loops run on the processor: on every core natively, with AVX-512 or AVX2
+//! where the processor has it, and with the same result everywhere (no fused multiply-add, fixed order).
 
 /// Calls `f(i, chunk)` for each piece of `length` values of `out`; natively the pieces run on all
 /// cores.
@@ -46,7 +46,7 @@ pub fn exp(x: f32) -> f32 {
     if x > -87.0 { scaled } else { 0.0 }
 }
 
-/// Defines a function twice, for AVX2 and for the target's baseline, and picks at run time. What
+/// Defines a function for AVX-512, for AVX2 and for the target's baseline, and picks at run time. What
 /// the body calls must be `#[inline(always)]` to be compiled along.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
@@ -62,6 +62,19 @@ macro_rules! vectorised {
                     body($($argument),*);
                 }
 
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+                fn with_avx512($($argument: $kind),*) {
+                    body($($argument),*);
+                }
+
+                let wide = std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512bw");
+                if wide {
+                    // SAFETY: the processor has just been found to have the features.
+                    return unsafe { with_avx512($($argument),*) };
+                }
                 if std::arch::is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has just been found to have the feature.
                     return unsafe { with_avx2($($argument),*) };

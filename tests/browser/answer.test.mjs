@@ -12,6 +12,7 @@ import {
   looked,
   nothingForbidden,
   open,
+  slide,
   URL_OF_PAGE,
 } from "./page.mjs";
 
@@ -98,11 +99,10 @@ describe("a first visit", () => {
   test("sliders filter without asking the engine", async () => {
     const looks = (await asked(page, "Look")).length;
     const all = await drawnBoxes(page);
-    const slider = page.getByTestId("score-slider");
-    const usual = await slider.inputValue();
-    await slider.fill("0.99");
+    const usual = await page.getByTestId("score-slider").inputValue();
+    await slide(page, "score-slider", "0.99");
     const few = await drawnBoxes(page);
-    await slider.fill(usual);
+    await slide(page, "score-slider", usual);
     assert.ok(few.length < all.length, `${few.length} of ${all.length} boxes above 0.99`);
     assert.deepEqual(await drawnBoxes(page), all);
     assert.equal((await asked(page, "Look")).length, looks);

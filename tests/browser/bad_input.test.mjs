@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, LONG, modelReady, open, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, LONG, modelReady, open, slide, URL_OF_PAGE } from "./page.mjs";
 
 describe("pictures", () => {
   let browser, page;
@@ -91,7 +91,7 @@ describe("questions", () => {
   }
 
   test("without any box there is an answer", async () => {
-    await page.getByTestId("score-slider").fill("1");
+    await slide(page, "score-slider", "1");
     assert.equal((await page.getByTestId("box-count").innerText()).trim(), "0");
     assert.equal((await answered(page, await ask(page, "How many objects are there?"))).state, "done");
   });

@@ -32,8 +32,9 @@ test("in a folder of a host it works, and a new version takes over at the next o
     await page.evaluate(async () => {
       const registration = await navigator.serviceWorker.ready;
       await registration.update();
-      const coming = registration.installing ?? registration.waiting;
-      while (coming.state === "installing") {
+      const coming = registration.installing ?? registration.waiting ?? registration.active;
+      while (coming.state !== "activated") {
+        if (coming.state === "redundant") throw new Error("the new version was not stored");
         await new Promise((resolve) => coming.addEventListener("statechange", resolve, { once: true }));
       }
     });

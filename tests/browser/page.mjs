@@ -137,6 +137,12 @@ export async function ask(page, question) {
   return turn;
 }
 
+// Moves a slider. The page brings itself up to date once per frame.
+export async function slide(page, slider, value) {
+  await page.getByTestId(slider).fill(value);
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+}
+
 // Opens a picture through the file input and waits until its boxes are there.
 export async function openPicture(page, file) {
   await looked(page, () => page.getByTestId("file-input").setInputFiles(file));
