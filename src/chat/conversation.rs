@@ -118,6 +118,19 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The word for it, for tests and style.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Looking => "looking",
+            Self::Reading(_) => "reading",
+            Self::Streaming => "streaming",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
     /// True once nothing more will come.
     pub fn ended(&self) -> bool {
         matches!(self, Self::Done | Self::Stopped | Self::Failed(_))
@@ -767,16 +780,8 @@ mod tests {
     }
 
     fn phases(conversation: &Conversation) -> String {
-        let word = |turn: &Turn| match &turn.phase {
-            Phase::Queued => "queued",
-            Phase::Looking => "looking",
-            Phase::Reading(_) => "reading",
-            Phase::Streaming => "streaming",
-            Phase::Done => "done",
-            Phase::Stopped => "stopped",
-            Phase::Failed(_) => "failed",
-        };
-        let words: Vec<_> = conversation.turns().iter().map(word).collect();
+        let turns = conversation.turns().iter();
+        let words: Vec<_> = turns.map(|turn| turn.phase.word()).collect();
         words.join(" ")
     }
 

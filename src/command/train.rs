@@ -14,13 +14,16 @@ pub struct Options {
     preset: Preset,
     /// The stage.
     #[arg(long, value_enum)]
-    stage: StageName,
+    stage: train::Stage,
     /// Weights to start from: a stage's folder or a model folder.
     #[arg(long)]
     from: Option<PathBuf>,
     /// A folder of the towers stage whose towers replace those of `--from`.
     #[arg(long)]
     towers: Option<PathBuf>,
+    /// A folder of the UPN stage: the decoder then learns on boxes that this network finds.
+    #[arg(long)]
+    upn: Option<PathBuf>,
     /// Where weights, state and metrics go.
     #[arg(long)]
     out: PathBuf,
@@ -47,29 +50,13 @@ enum Preset {
     Nano,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum StageName {
-    Tokenizer,
-    Upn,
-    Towers,
-    Align,
-    Perceive,
-    Instruct,
-}
-
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let Preset::Nano = options.preset;
     train::run(&train::Options {
-        stage: match options.stage {
-            StageName::Tokenizer => train::Stage::Tokenizer,
-            StageName::Upn => train::Stage::Upn,
-            StageName::Towers => train::Stage::Towers,
-            StageName::Align => train::Stage::Align,
-            StageName::Perceive => train::Stage::Perceive,
-            StageName::Instruct => train::Stage::Instruct,
-        },
+        stage: options.stage,
         from: options.from.clone(),
         towers: options.towers.clone(),
+        upn: options.upn.clone(),
         out: options.out.clone(),
         minutes: options.minutes,
         steps: options.steps,

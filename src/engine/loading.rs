@@ -6,7 +6,6 @@ use burn::tensor::Device;
 
 use super::{Engine, Host};
 use crate::fault::Fault;
-use crate::image::prepare::SquareRecipe;
 use crate::kernel::device;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{self, Upn, UpnConfig};
@@ -15,7 +14,7 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{DevicePreference, Event, ModelCard};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::format::{Defaults, MANIFEST, Manifest};
+use crate::weights::format::{MANIFEST, Manifest};
 use crate::weights::{ByteSource, WeightStore};
 
 /// The family `chatrex` as the manifest's `config` describes it.
@@ -26,8 +25,6 @@ pub struct ModelConfig {
     pub chatrex: ChatRexConfig,
     /// The proposal network.
     pub upn: UpnConfig,
-    /// Preprocessing of the towers.
-    pub recipe: SquareRecipe,
     /// The words around a question.
     pub template: ChatTemplate,
 }
@@ -44,8 +41,6 @@ pub struct LoadedModel {
     pub stop_ids: Vec<u32>,
     /// Sizes and recipes.
     pub config: ModelConfig,
-    /// Defaults a front starts with.
-    pub defaults: Defaults,
     /// Where it computes.
     pub device: Device,
 }
@@ -105,7 +100,6 @@ impl<H: Host> Engine<H> {
             tokenizer,
             stop_ids,
             config,
-            defaults: manifest.defaults,
             device: opened.device,
         });
         self.host.emit(Event::Ready(card));

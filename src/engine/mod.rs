@@ -83,11 +83,6 @@ impl<H: Host> Engine<H> {
         &self.host
     }
 
-    /// The loaded model.
-    pub fn model(&self) -> Option<&LoadedModel> {
-        self.model.as_ref()
-    }
-
     /// Carries out one request; every outcome, failure included, is an event.
     pub async fn handle(&mut self, request: Request) {
         let (turn, picture) = match &request {
@@ -194,11 +189,6 @@ impl<H: Host> Engine<H> {
             milliseconds: time,
         });
         Ok(())
-    }
-
-    /// The device in use.
-    pub fn device(&self) -> Option<&Device> {
-        self.model.as_ref().map(|model| &model.device)
     }
 }
 

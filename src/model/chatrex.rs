@@ -35,7 +35,7 @@ pub struct ChatRexConfig {
     pub image_aux: usize,
     /// Round box coordinates to half precision first, as RexSeek's scripts do.
     #[serde(default)]
-    pub boxes_f16: bool,
+    pub half_boxes: bool,
 }
 
 impl ChatRexConfig {
@@ -59,7 +59,7 @@ impl ChatRexConfig {
             convnext: ConvNextConfig::large(),
             image_low: 336,
             image_aux: 768,
-            boxes_f16: true,
+            half_boxes: true,
         }
     }
 
@@ -100,7 +100,7 @@ impl ChatRexConfig {
             },
             image_low: 84,
             image_aux: 192,
-            boxes_f16: false,
+            half_boxes: false,
         }
     }
 
@@ -120,7 +120,7 @@ impl ChatRexConfig {
         SquareRecipe {
             high: self.image_aux as u32,
             low: self.image_low as u32,
-            half_boxes: self.boxes_f16,
+            half_boxes: self.half_boxes,
             ..SquareRecipe::CHATREX
         }
     }

@@ -16,6 +16,7 @@ use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::Weights;
 
 pub mod checkpoint;
+pub mod detections;
 pub mod export;
 pub mod feed;
 pub mod metrics;
@@ -32,7 +33,7 @@ pub mod upn_measure;
 pub mod upn_scenes;
 
 /// The stages, in the order they are run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Stage {
     /// The tokenizer: `OUT/tokenizer.json`.
     Tokenizer,
@@ -72,6 +73,9 @@ pub struct Options {
     pub from: Option<PathBuf>,
     /// A folder of the warm-up, trained on since: its towers replace those of `from`.
     pub towers: Option<PathBuf>,
+    /// A folder with the trained proposal network: the decoder's stages take the boxes of most
+    /// scenes from it, once there are enough of them.
+    pub upn: Option<PathBuf>,
     /// Where state, weights and metrics go.
     pub out: PathBuf,
     /// Wall-clock budget; the learning rate falls towards its end.

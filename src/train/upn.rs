@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::fault::Fault;
-use crate::geometry::proposals;
+use crate::geometry::{Proposal, proposals};
 use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
 use crate::nn::{Init, Loader};
 use crate::protocol::Granularity;
@@ -286,26 +286,33 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// Proposals on the validation scenes.
 fn measure(upn: &Upn, granularity: Granularity) -> Result<Measure, Fault> {
-    let device = upn.prompt(granularity).device();
-    let recipe = upn.config().recipe();
     let mut measure = Measure::default();
     for seed in 800_000..800_000 + VALIDATION {
         let scene = Scene::draw(seed);
-        let batch = Batch::prepare(std::slice::from_ref(&scene), &recipe);
-        let PaddingMask { height, width, .. } = batch.mask;
-        let memory = upn.encode(batch.image(&device), &PaddingMask::none(1, height, width))?;
-        let found = read_sync(upn.propose(&memory, granularity))?;
-        let boxes = values(found.boxes);
-        let ranked = proposals(
-            boxes.as_chunks::<4>().0,
-            &values(found.logits),
-            scene.pixels.width,
-            scene.pixels.height,
-        );
+        let ranked = detect(upn, &scene, granularity)?;
         let truths = scene.objects.iter().map(|o| o.bbox).collect::<Vec<_>>();
         measure.add(&ranked, &truths);
     }
     Ok(measure)
+}
+
+/// What `upn` finds on `scene`, best first, in pixels of the scene.
+///
+/// # Errors
+/// A scene too small for the network's queries.
+pub fn detect(upn: &Upn, scene: &Scene, granularity: Granularity) -> Result<Vec<Proposal>, Fault> {
+    let device = upn.prompt(granularity).device();
+    let batch = Batch::prepare(std::slice::from_ref(scene), &upn.config().recipe());
+    let PaddingMask { height, width, .. } = batch.mask;
+    let memory = upn.encode(batch.image(&device), &PaddingMask::none(1, height, width))?;
+    let found = read_sync(upn.propose(&memory, granularity))?;
+    let boxes = values(found.boxes);
+    Ok(proposals(
+        boxes.as_chunks::<4>().0,
+        &values(found.logits),
+        scene.pixels.width,
+        scene.pixels.height,
+    ))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub fn Controls() -> impl IntoView {
     let desk = desk();
     let score = move || f64::from(desk.filter.with(|f| f.score));
     let nms = move || desk.filter.with(|f| f.nms);
+    let score_words = move || format!("{:.2}", score());
     let nms_words = move || match nms() {
         all if all >= 1.0 => "keep all".to_owned(),
         nms => format!("{nms:.2}"),
@@ -41,34 +42,37 @@ pub fn Controls() -> impl IntoView {
                 <Way granularity=Granularity::Coarse words="Whole objects" />
                 <Way granularity=Granularity::Fine words="Parts too" />
             </fieldset>
-            <label class="slider">
-                <span>"Minimum confidence"</span>
-                <output>{move || format!("{:.2}", score())}</output>
-                <input
-                    type="range"
-                    min="0"
-                    max="1"
-                    step="0.01"
-                    data-testid="score-slider"
-                    prop:value=move || format!("{:.2}", score())
-                    on:input=move |event| number(&event).map_or((), set_score)
-                />
-            </label>
-            <label class="slider">
-                <span>"Merge overlapping boxes"</span>
-                <output>{nms_words}</output>
-                <input
-                    type="range"
-                    min="0.1"
-                    max="1"
-                    step="0.01"
-                    data-testid="nms-slider"
-                    prop:value=move || format!("{:.2}", nms())
-                    on:input=move |event| number(&event).map_or((), set_nms)
-                />
-            </label>
+            <Slider name="Minimum confidence" id="score-slider" least="0" value=score shown=score_words set=set_score />
+            <Slider name="Merge overlapping boxes" id="nms-slider" least="0.1" value=nms shown=nms_words set=set_nms />
             {move || left_out().map(|words| view! { <p class="hint" data-testid="left-out">{words}</p> })}
         </div>
+    }
+}
+
+/// A slider up to 1 with its name and its value in words.
+#[component]
+fn Slider(
+    name: &'static str,
+    id: &'static str,
+    least: &'static str,
+    value: impl Fn() -> f64 + Copy + Send + 'static,
+    shown: impl Fn() -> String + Send + 'static,
+    set: impl Fn(f64) + 'static,
+) -> impl IntoView {
+    view! {
+        <label class="slider">
+            <span>{name}</span>
+            <output>{shown}</output>
+            <input
+                type="range"
+                min=least
+                max="1"
+                step="0.01"
+                data-testid=id
+                prop:value=move || format!("{:.2}", value())
+                on:input=move |event| number(&event).map_or((), &set)
+            />
+        </label>
     }
 }
 

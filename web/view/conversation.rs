@@ -9,7 +9,7 @@ use leptos::html;
 use leptos::prelude::*;
 use web_sys::Element;
 
-use super::state::{Desk, TurnSignal, desk, phase_word};
+use super::state::{Desk, TurnSignal, desk};
 use super::status::{ModelProgress, of};
 
 /// A reader this close to the end follows the words as they come, in CSS pixels.
@@ -59,7 +59,7 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     let id = shown.id;
     let turn = RwSignal::from(shown.turn);
     let question = turn.with_untracked(|t| t.shown.clone());
-    let state = move || turn.with(|t| phase_word(&t.phase));
+    let state = move || turn.with(|t| t.phase.word());
     let parts = Memo::new(move |_| {
         turn.with(|t| pieces(&t.spans, t.boxes.as_ref().map_or(0, |b| b.boxes.len())))
     });

@@ -457,19 +457,6 @@ fn mentions(turn: &Turn) -> Option<Mentions> {
     })
 }
 
-/// The word for a phase, for tests and style.
-pub fn phase_word(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Queued => "queued",
-        Phase::Looking => "looking",
-        Phase::Reading(_) => "reading",
-        Phase::Streaming => "streaming",
-        Phase::Done => "done",
-        Phase::Stopped => "stopped",
-        Phase::Failed(_) => "failed",
-    }
-}
-
 fn put<T: PartialEq + Clone + Send + Sync + 'static>(signal: RwSignal<T>, value: &T) {
     if signal.with_untracked(|now| now != value) {
         signal.set(value.clone());
