@@ -57,14 +57,14 @@ impl<H: Host> Engine<H> {
                     total: 1,
                 }));
                 host.pause().await;
-                let (high, low) = model.config.chatrex.recipe().prepare(&picture.pixels);
+                let (high, low) = model.config.recipe.prepare(&picture.pixels);
                 let low = planar(low, &model.device);
                 let high = planar(high, &model.device);
                 picture.seen = Some(model.chatrex.see(low, high));
             }
             let seen = picture.seen.as_ref().expect("seen just above");
             let (width, height) = (picture.pixels.width, picture.pixels.height);
-            let placed = model.config.chatrex.recipe().boxes(width, height, &boxes);
+            let placed = model.config.recipe.boxes(width, height, &boxes);
             let objects = (!placed.is_empty()).then(|| model.chatrex.objects(seen, &placed));
             let embeds = model
                 .chatrex

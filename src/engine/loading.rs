@@ -6,6 +6,7 @@ use burn::tensor::Device;
 
 use super::{Engine, Host};
 use crate::fault::Fault;
+use crate::image::prepare::SquareRecipe;
 use crate::kernel::device;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{self, Upn, UpnConfig};
@@ -25,6 +26,8 @@ pub struct ModelConfig {
     pub chatrex: ChatRexConfig,
     /// The proposal network.
     pub upn: UpnConfig,
+    /// Preprocessing of the towers.
+    pub recipe: SquareRecipe,
     /// The words around a question.
     pub template: ChatTemplate,
 }

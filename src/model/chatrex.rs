@@ -33,9 +33,6 @@ pub struct ChatRexConfig {
     pub image_low: usize,
     /// Side of the high-resolution picture in pixels; boxes are in its pixels.
     pub image_aux: usize,
-    /// Round box coordinates to half precision first, as RexSeek's scripts do.
-    #[serde(default)]
-    pub half_boxes: bool,
 }
 
 impl ChatRexConfig {
@@ -59,7 +56,6 @@ impl ChatRexConfig {
             convnext: ConvNextConfig::large(),
             image_low: 336,
             image_aux: 768,
-            half_boxes: true,
         }
     }
 
@@ -100,7 +96,6 @@ impl ChatRexConfig {
             },
             image_low: 84,
             image_aux: 192,
-            half_boxes: false,
         }
     }
 
@@ -115,12 +110,12 @@ impl ChatRexConfig {
         self.convnext.dims.iter().sum()
     }
 
-    /// How pictures and boxes are prepared.
+    /// How pictures and boxes are prepared. RexSeek's scripts also set
+    /// [`half_boxes`](SquareRecipe::half_boxes).
     pub fn recipe(&self) -> SquareRecipe {
         SquareRecipe {
             high: self.image_aux as u32,
             low: self.image_low as u32,
-            half_boxes: self.half_boxes,
             ..SquareRecipe::CHATREX
         }
     }

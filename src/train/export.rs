@@ -81,6 +81,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         shard("chatrex.safetensors", &chatrex_weights)?,
     ];
     let config = ModelConfig {
+        recipe: chatrex.recipe(),
         chatrex,
         upn,
         template: ChatTemplate::qwen(),

@@ -3,10 +3,11 @@
 //! the boxes, so each dialogue reads as if it stood alone).
 //!
 //! Beside the answers every box has a target of its own: its index, the token before it. Pointing
-//! needs that link at every box, and no answer teaches it as directly. Nothing reads these rows'
-//! outputs later.
+//! needs that link at every box, and no answer teaches it as directly. [`Drill`]s practise the two
+//! look-ups that all answers are made of, from an index to the kind and from a kind to its indices,
+//! at a few tokens each. Nothing reads these rows' outputs later.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -39,13 +40,24 @@ pub struct Turn {
     pub answer: usize,
 }
 
-/// A scene's sequence: what all dialogues share, and the dialogues.
+/// Tokens without a question, and what some of them should say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drill {
+    /// What is read, after the boxes.
+    pub ids: Vec<u32>,
+    /// What each of `ids` should say, where it should say something.
+    pub says: Vec<Option<u32>>,
+}
+
+/// A scene's sequence: what all dialogues share, the dialogues and the drills.
 #[derive(Clone, Debug)]
 pub struct Sheet {
     /// Up to the last box, with slots.
     pub prefix: Vec<i64>,
     /// The dialogues.
     pub turns: Vec<Turn>,
+    /// The drills.
+    pub drills: Vec<Drill>,
 }
 
 impl Sheet {
@@ -66,6 +78,7 @@ impl Sheet {
         let mut sheet = Self {
             prefix: prefix_of(candidates.len(), tokenizer),
             turns: Vec::new(),
+            drills: drills(scene, candidates, tokenizer, dice),
         };
         let total = menu.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
         let mut left = menu.tokens;
@@ -101,12 +114,71 @@ impl Sheet {
 
     /// Tokens in all, for a picture of `visual` tokens.
     fn len(&self, visual: usize) -> usize {
-        self.prefix_len(visual) + self.turns.iter().map(|turn| turn.ids.len()).sum::<usize>()
+        let turns = self.turns.iter().map(|turn| turn.ids.len());
+        let drills = self.drills.iter().map(|drill| drill.ids.len());
+        self.prefix_len(visual) + turns.chain(drills).sum::<usize>()
     }
 
     fn prefix_len(&self, visual: usize) -> usize {
         self.prefix.len() - 1 + visual
     }
+}
+
+/// The roll of all boxes on objects, each index to say the first token of its kind; and every kind
+/// of the scene as it stands in an answer, to say its indices.
+fn drills(
+    scene: &Scene,
+    candidates: &[Candidate],
+    tokenizer: &Tokenizer,
+    dice: &mut Dice,
+) -> Vec<Drill> {
+    let encode = |text: &str| -> Vec<u32> {
+        let ids = tokenizer.encode_more(text).into_iter();
+        ids.map(|id| u32::try_from(id).expect("no slots in a drill"))
+            .collect()
+    };
+    let standing = candidates.iter().enumerate();
+    let mut standing = standing
+        .filter_map(|(index, c)| Some((index, &scene.objects[c.object?])))
+        .collect::<Vec<_>>();
+    let mut groups = BTreeMap::<String, Vec<usize>>::new();
+    for (_, object) in &standing {
+        let phrase = match dice.chance(70) {
+            true => object.kind.word().to_owned(),
+            false => object.name(),
+        };
+        let alike = standing
+            .iter()
+            .filter(|(_, o)| phrase == o.kind.word() || phrase == o.name())
+            .map(|(index, _)| *index);
+        groups.insert(phrase.clone(), alike.collect());
+    }
+    dice.shuffle(&mut standing);
+    let roll = Drill {
+        ids: standing
+            .iter()
+            .flat_map(|(index, _)| encode(&format!("<obj{index}>")))
+            .collect(),
+        says: standing
+            .iter()
+            .map(|(_, object)| encode(object.kind.word()).first().copied())
+            .collect(),
+    };
+    let find = |(phrase, indices): (String, Vec<usize>)| {
+        let mut ids = encode(&format!("<ground>{phrase}</ground><objects>"));
+        let mut says = vec![None; ids.len() - 1];
+        for index in indices {
+            ids.extend(encode(&format!("<obj{index}>")));
+        }
+        let end = encode("</objects>");
+        says.extend(ids[says.len() + 1..].iter().chain(&end).copied().map(Some));
+        Drill { ids, says }
+    };
+    let mut drills = groups.into_iter().map(find).collect::<Vec<_>>();
+    if !roll.ids.is_empty() {
+        drills.push(roll);
+    }
+    drills
 }
 
 fn prefix_of(boxes: usize, tokenizer: &Tokenizer) -> Vec<i64> {
@@ -159,7 +231,8 @@ pub struct Target {
     pub row: usize,
     /// The token.
     pub id: u32,
-    /// Number of the dialogue within the batch; none for a box that should say its own index.
+    /// Number of the dialogue within the batch; none for a box that should say its own index and
+    /// for a drill.
     pub turn: Option<usize>,
 }
 
@@ -224,19 +297,33 @@ impl Packed {
             let shared = sheet.prefix_len(visual);
             let mut positions = (0..shared as u32).collect::<Vec<_>>();
             let mut sights = vec![Sight::CAUSAL; shared];
-            for turn in &sheet.turns {
+            let mut stretch = |ids: &[u32]| {
                 let own = positions.len();
-                packed.rows.extend(turn.ids.iter().map(|&id| id as i32));
-                positions.extend((shared as u32..).take(turn.ids.len()));
-                sights.extend(std::iter::repeat_n(Sight { shared, own }, turn.ids.len()));
+                packed.rows.extend(ids.iter().map(|&id| id as i32));
+                positions.extend((shared as u32..).take(ids.len()));
+                sights.extend(std::iter::repeat_n(Sight { shared, own }, ids.len()));
+                first + own
+            };
+            for turn in &sheet.turns {
+                let begin = stretch(&turn.ids);
                 let number = packed.turns.len();
                 packed.turns.push((turn.task, boxes));
                 for at in turn.answer..turn.ids.len() {
                     packed.targets.push(Target {
-                        row: first + own + at - 1,
+                        row: begin + at - 1,
                         id: turn.ids[at],
                         turn: Some(number),
                     });
+                }
+            }
+            for drill in &sheet.drills {
+                let begin = stretch(&drill.ids);
+                for (at, id) in drill.says.iter().enumerate() {
+                    packed.targets.extend(id.map(|id| Target {
+                        row: begin + at,
+                        id,
+                        turn: None,
+                    }));
                 }
             }
             for own in positions.len()..length {
@@ -291,4 +378,86 @@ impl Packed {
 fn indices(rows: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let count = rows.len();
     Tensor::from_data(TensorData::new(rows, [count]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::regions::{Noise, candidates};
+
+    fn sheet(seed: u64) -> (Sheet, Scene, Vec<Candidate>, Tokenizer) {
+        let tokenizer = crate::train::nano_tokenizer().unwrap();
+        let scene = Scene::draw(seed);
+        let mut dice = Dice::new(seed, 0);
+        let found = candidates(&scene, Noise::PROPOSALS, 24, &mut dice);
+        let menu = Menu {
+            tasks: vec![(Task::Name, 1), (Task::DetectOne, 1)],
+            tokens: 120,
+            shortest_of: 1,
+        };
+        let sheet = Sheet::new(&scene, &found, &menu, &tokenizer, &mut dice);
+        (sheet, scene, found, tokenizer)
+    }
+
+    #[test]
+    fn drills_practise_what_is_true() {
+        for seed in 0..20 {
+            let (sheet, scene, found, tokenizer) = sheet(seed);
+            let (roll, finds) = sheet.drills.split_last().expect("there are boxes");
+            for (id, says) in roll.ids.iter().zip(&roll.says) {
+                let index = tokenizer.decode(&[*id]);
+                let index = index[4..index.len() - 1].parse::<usize>().unwrap();
+                let object = found[index].object.expect("only boxes on objects");
+                let word = scene.objects[object].kind.word();
+                let said = tokenizer.decode(&[says.unwrap()]);
+                assert!(word.starts_with(&said), "{word} begins with {said}");
+            }
+            for find in finds {
+                let answer = tokenizer.decode(&find.ids);
+                let (phrase, listed) = answer
+                    .strip_prefix("<ground>")
+                    .and_then(|rest| rest.split_once("</ground><objects>"))
+                    .expect("a group");
+                let alike = |c: &Candidate| {
+                    let object = c.object.map(|o| &scene.objects[o]);
+                    object.is_some_and(|o| o.name() == phrase || o.kind.word() == phrase)
+                };
+                let expected = (0..found.len())
+                    .filter(|&i| alike(&found[i]))
+                    .map(|i| format!("<obj{i}>"))
+                    .collect::<String>();
+                assert_eq!(listed, expected, "seed {seed}: {phrase}");
+                let said = find.says.iter().flatten().copied().collect::<Vec<_>>();
+                assert_eq!(tokenizer.decode(&said), format!("{expected}</objects>"));
+                let begin = find.ids.len() + 1 - said.len();
+                assert_eq!(find.ids[begin..], said[..said.len() - 1]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_stretch_follows_the_boxes_and_sees_itself() {
+        let (sheet, _, found, tokenizer) = sheet(4);
+        let visual = 36;
+        let words = tokenizer.vocab_size();
+        let packed = Packed::new(std::slice::from_ref(&sheet), words, visual, found.len());
+        let shared = sheet.prefix_len(visual);
+        assert_eq!(packed.length, sheet.len(visual));
+        let mut own = shared;
+        let turns = sheet.turns.iter().map(|turn| &turn.ids);
+        for ids in turns.chain(sheet.drills.iter().map(|drill| &drill.ids)) {
+            for (offset, &id) in ids.iter().enumerate() {
+                let row = own + offset;
+                assert_eq!(packed.rows[row], id as i32);
+                assert_eq!(packed.positions[0][row] as usize, shared + offset);
+                assert_eq!(packed.sights[0][row], Sight { shared, own });
+            }
+            own += ids.len();
+        }
+        assert_eq!(own, packed.length);
+        let practised = sheet.drills.iter().flat_map(|d| d.says.iter().flatten());
+        let answered = sheet.turns.iter().map(|t| t.ids.len() - t.answer);
+        let expected = found.len() + practised.count() + answered.sum::<usize>();
+        assert_eq!(packed.targets.len(), expected);
+    }
 }

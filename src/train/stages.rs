@@ -561,7 +561,6 @@ mod tests {
             },
             image_low: 28,
             image_aux: 64,
-            half_boxes: false,
         }
     }
 
