@@ -2,10 +2,10 @@
 //! dialogues behind them, each seeing the picture, the boxes and itself (positions restart after
 //! the boxes, so each dialogue reads as if it stood alone).
 //!
-//! Beside the answers every box has a target of its own: its index, the token before it. Pointing
-//! needs that link at every box, and no answer teaches it as directly. [`Drill`]s practise the two
-//! look-ups that all answers are made of, from an index to the kind and from a kind to its indices,
-//! at a few tokens each. Nothing reads these rows' outputs later.
+//! Beside the answers every box has targets of its own: its index, the token before it, and its
+//! kind. Pointing needs both at every box, and no answer teaches them as directly. [`Drill`]s practise
+//! the two look-ups that all answers are made of, from an index to the kind and from a kind to its
+//! indices, at a few tokens each. Nothing reads these rows' outputs later.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -58,6 +58,8 @@ pub struct Sheet {
     pub turns: Vec<Turn>,
     /// The drills.
     pub drills: Vec<Drill>,
+    /// First token of the kind of each box that stands for an object.
+    pub kinds: Vec<Option<u32>>,
 }
 
 impl Sheet {
@@ -79,6 +81,10 @@ impl Sheet {
             prefix: prefix_of(candidates.len(), tokenizer),
             turns: Vec::new(),
             drills: drills(scene, candidates, tokenizer, dice),
+            kinds: candidates
+                .iter()
+                .map(|c| Some(first_token(scene.objects[c.object?].kind.word(), tokenizer)))
+                .collect(),
         };
         let total = menu.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
         let mut left = menu.tokens;
@@ -124,26 +130,22 @@ impl Sheet {
     }
 }
 
-/// The roll of all boxes on objects, each index to say the first token of its kind; and every kind
-/// of the scene as it stands in an answer, to say its indices.
+/// The indices of all boxes on objects, each to say the first token of its kind; the kinds of the
+/// scene, each to say its first index; and each kind as it stands in an answer, to say all its
+/// indices. Two boxes in three are named by their kind alone, the others by their colour too.
 fn drills(
     scene: &Scene,
     candidates: &[Candidate],
     tokenizer: &Tokenizer,
     dice: &mut Dice,
 ) -> Vec<Drill> {
-    let encode = |text: &str| -> Vec<u32> {
-        let ids = tokenizer.encode_more(text).into_iter();
-        ids.map(|id| u32::try_from(id).expect("no slots in a drill"))
-            .collect()
-    };
     let standing = candidates.iter().enumerate();
     let mut standing = standing
         .filter_map(|(index, c)| Some((index, &scene.objects[c.object?])))
         .collect::<Vec<_>>();
     let mut groups = BTreeMap::<String, Vec<usize>>::new();
     for (_, object) in &standing {
-        let phrase = match dice.chance(70) {
+        let phrase = match dice.chance(67) {
             true => object.kind.word().to_owned(),
             false => object.name(),
         };
@@ -153,32 +155,51 @@ fn drills(
             .map(|(index, _)| *index);
         groups.insert(phrase.clone(), alike.collect());
     }
-    dice.shuffle(&mut standing);
-    let roll = Drill {
-        ids: standing
-            .iter()
-            .flat_map(|(index, _)| encode(&format!("<obj{index}>")))
-            .collect(),
-        says: standing
-            .iter()
-            .map(|(_, object)| encode(object.kind.word()).first().copied())
-            .collect(),
-    };
-    let find = |(phrase, indices): (String, Vec<usize>)| {
-        let mut ids = encode(&format!("<ground>{phrase}</ground><objects>"));
+    let mut drills = Vec::new();
+    for (phrase, indices) in &groups {
+        let mut ids = tokens(&format!("<ground>{phrase}</ground><objects>"), tokenizer);
         let mut says = vec![None; ids.len() - 1];
         for index in indices {
-            ids.extend(encode(&format!("<obj{index}>")));
+            ids.extend(tokens(&format!("<obj{index}>"), tokenizer));
         }
-        let end = encode("</objects>");
+        let end = tokens("</objects>", tokenizer);
         says.extend(ids[says.len() + 1..].iter().chain(&end).copied().map(Some));
-        Drill { ids, says }
-    };
-    let mut drills = groups.into_iter().map(find).collect::<Vec<_>>();
-    if !roll.ids.is_empty() {
-        drills.push(roll);
+        drills.push(Drill { ids, says });
+    }
+    dice.shuffle(&mut standing);
+    let mut groups = groups.into_iter().collect::<Vec<_>>();
+    dice.shuffle(&mut groups);
+    let roll = standing.iter().map(|(index, object)| {
+        let index = tokens(&format!("<obj{index}>"), tokenizer);
+        (index, first_token(object.kind.word(), tokenizer))
+    });
+    let calls = groups.iter().map(|(phrase, indices)| {
+        let index = first_token(&format!("<obj{}>", indices[0]), tokenizer);
+        (tokens(phrase, tokenizer), index)
+    });
+    for pairs in [roll.collect::<Vec<_>>(), calls.collect()] {
+        let mut drill = Drill {
+            ids: Vec::new(),
+            says: Vec::new(),
+        };
+        for (ids, says) in pairs {
+            drill.ids.extend(ids);
+            drill.says.resize(drill.ids.len() - 1, None);
+            drill.says.push(Some(says));
+        }
+        drills.push(drill);
     }
     drills
+}
+
+fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
+    let ids = tokenizer.encode_more(text).into_iter();
+    ids.map(|id| u32::try_from(id).expect("no slots in words"))
+        .collect()
+}
+
+fn first_token(text: &str, tokenizer: &Tokenizer) -> u32 {
+    tokens(text, tokenizer)[0]
 }
 
 fn prefix_of(boxes: usize, tokenizer: &Tokenizer) -> Vec<i64> {
@@ -231,8 +252,7 @@ pub struct Target {
     pub row: usize,
     /// The token.
     pub id: u32,
-    /// Number of the dialogue within the batch; none for a box that should say its own index and
-    /// for a drill.
+    /// Number of the dialogue within the batch; none for a box and for a drill.
     pub turn: Option<usize>,
 }
 
@@ -280,11 +300,15 @@ impl Packed {
                     }
                     OBJECT_SLOT => {
                         let at = words + batch * visual + b * objects + boxes;
-                        packed.targets.push(Target {
-                            row: packed.rows.len(),
-                            id: last_word,
-                            turn: None,
-                        });
+                        let row = packed.rows.len();
+                        let own = [Some(last_word), sheet.kinds[boxes]];
+                        packed
+                            .targets
+                            .extend(own.into_iter().flatten().map(|id| Target {
+                                row,
+                                id,
+                                turn: None,
+                            }));
                         packed.rows.push(at as i32);
                         boxes += 1;
                     }
@@ -403,7 +427,21 @@ mod tests {
     fn drills_practise_what_is_true() {
         for seed in 0..20 {
             let (sheet, scene, found, tokenizer) = sheet(seed);
-            let (roll, finds) = sheet.drills.split_last().expect("there are boxes");
+            let [finds @ .., roll, calls] = &sheet.drills[..] else {
+                panic!("every sheet has a roll and calls");
+            };
+            let mut phrase = Vec::new();
+            for (&id, says) in calls.ids.iter().zip(&calls.says) {
+                phrase.push(id);
+                let Some(says) = says else { continue };
+                let phrase = tokenizer.decode(&std::mem::take(&mut phrase));
+                let find = finds.iter().find(|find| {
+                    let answer = tokenizer.decode(&find.ids);
+                    answer.starts_with(&format!("<ground>{phrase}</ground>"))
+                });
+                let first = find.and_then(|find| find.says.iter().flatten().next());
+                assert_eq!(first, Some(says), "{phrase}");
+            }
             for (id, says) in roll.ids.iter().zip(&roll.says) {
                 let index = tokenizer.decode(&[*id]);
                 let index = index[4..index.len() - 1].parse::<usize>().unwrap();
@@ -457,7 +495,8 @@ mod tests {
         assert_eq!(own, packed.length);
         let practised = sheet.drills.iter().flat_map(|d| d.says.iter().flatten());
         let answered = sheet.turns.iter().map(|t| t.ids.len() - t.answer);
-        let expected = found.len() + practised.count() + answered.sum::<usize>();
+        let known = sheet.kinds.iter().flatten().count();
+        let expected = found.len() + known + practised.count() + answered.sum::<usize>();
         assert_eq!(packed.targets.len(), expected);
     }
 }

@@ -90,7 +90,7 @@ impl Plan {
             Stage::Align => Self {
                 menu: Menu {
                     tasks: pointing.to_vec(),
-                    tokens: 170,
+                    tokens: 110,
                     shortest_of: 3,
                 },
                 batch: 16,
