@@ -2,10 +2,10 @@
 //! dialogues behind them, each seeing the picture, the boxes and itself (positions restart after
 //! the boxes, so each dialogue reads as if it stood alone).
 //!
-//! Beside the answers every box has targets of its own: its index, the token before it, and its
-//! kind. Pointing needs both at every box, and no answer teaches them as directly. [`Drill`]s practise
-//! the two look-ups that all answers are made of, from an index to the kind and from a kind to its
-//! indices, at a few tokens each. Nothing reads these rows' outputs later.
+//! Beside the answers every box has a target of its own: its index, the token before it. Pointing
+//! needs that link at every box, and no answer teaches it as directly. [`Drill`]s practise the two
+//! look-ups that all answers are made of, from an index to the kind and from a kind to its indices,
+//! at a few tokens each. Nothing reads these rows' outputs later.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -58,8 +58,6 @@ pub struct Sheet {
     pub turns: Vec<Turn>,
     /// The drills.
     pub drills: Vec<Drill>,
-    /// First token of the kind of each box that stands for an object.
-    pub kinds: Vec<Option<u32>>,
 }
 
 impl Sheet {
@@ -81,10 +79,6 @@ impl Sheet {
             prefix: prefix_of(candidates.len(), tokenizer),
             turns: Vec::new(),
             drills: drills(scene, candidates, tokenizer, dice),
-            kinds: candidates
-                .iter()
-                .map(|c| Some(first_token(scene.objects[c.object?].kind.word(), tokenizer)))
-                .collect(),
         };
         let total = menu.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
         let mut left = menu.tokens;
@@ -300,15 +294,11 @@ impl Packed {
                     }
                     OBJECT_SLOT => {
                         let at = words + batch * visual + b * objects + boxes;
-                        let row = packed.rows.len();
-                        let own = [Some(last_word), sheet.kinds[boxes]];
-                        packed
-                            .targets
-                            .extend(own.into_iter().flatten().map(|id| Target {
-                                row,
-                                id,
-                                turn: None,
-                            }));
+                        packed.targets.push(Target {
+                            row: packed.rows.len(),
+                            id: last_word,
+                            turn: None,
+                        });
                         packed.rows.push(at as i32);
                         boxes += 1;
                     }
@@ -495,8 +485,7 @@ mod tests {
         assert_eq!(own, packed.length);
         let practised = sheet.drills.iter().flat_map(|d| d.says.iter().flatten());
         let answered = sheet.turns.iter().map(|t| t.ids.len() - t.answer);
-        let known = sheet.kinds.iter().flatten().count();
-        let expected = found.len() + known + practised.count() + answered.sum::<usize>();
+        let expected = found.len() + practised.count() + answered.sum::<usize>();
         assert_eq!(packed.targets.len(), expected);
     }
 }

@@ -29,7 +29,8 @@ use crate::train::packing::{Menu, Packed, Sheet};
 use crate::train::regions::{Candidate, Noise, candidates};
 use crate::train::schedule::{Budget, Schedule};
 use crate::train::towers::{
-    Pictures, RegionHeads, RegionLabels, Trained, best_class, cross_entropy, entry, training_seed,
+    Pictures, RegionHeads, RegionLabels, Trained, Vocabulary, best_class, cross_entropy, entry,
+    training_seed,
 };
 use crate::train::{Options, Stage, training_device};
 
@@ -389,6 +390,7 @@ fn carry_out(
         validation: plan.validation,
     });
     let pointers = pointer_tokens(&kitchen.tokenizer)?;
+    let vocabulary = Vocabulary::new(&kitchen.tokenizer)?;
     let budget = Budget::start(options.minutes, options.steps, position.seconds);
     let mut metrics = Metrics::open(&options.out, options.resume, options.stage.name())?;
     let mut feed = feed(&kitchen, position.step, position.boxes);
@@ -408,8 +410,10 @@ fn carry_out(
         );
         let mut loss = cross_entropy(logits, &lesson.packed.labels());
         let value = f64::from(loss.clone().into_scalar::<f32>());
+        let labels = RegionLabels::new(&lesson.pictures.scenes, lesson.pictures.rows());
+        let table = trained.model.llm.embed_tokens.val();
+        loss = loss + vocabulary.loss(objects.clone(), table, &labels) * 0.3;
         if plan.towers > 0.0 {
-            let labels = RegionLabels::new(&lesson.pictures.scenes, lesson.pictures.rows());
             loss = loss + trained.heads.loss(objects, &labels) * 0.3;
         }
         let rate = schedule.rate(position.step, fraction);

@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -12,6 +12,7 @@ use crate::geometry::BoxXyxy;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::{Linear, Loader};
 use crate::scenes::{Dice, Kind, Scene, Size, Tint};
+use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::{
     Precision, Start, Weights, read_state, select_trained, write_state,
 };
@@ -117,6 +118,62 @@ impl RegionLabels {
         labels
     }
 }
+
+/// The words for kinds and colours as tokens, in every form in which they stand in text.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    kinds: Vec<i32>,
+    tints: Vec<i32>,
+}
+
+impl Vocabulary {
+    /// Reads the words' tokens.
+    ///
+    /// # Errors
+    /// A word is not one token.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self, Fault> {
+        let token = |text: String| match tokenizer.encode_more(&text)[..] {
+            [id] => Ok(i32::try_from(id).expect("a word is no slot")),
+            _ => Err(Fault::model(
+                "tokenizer",
+                format!("{text:?} should be one token"),
+            )),
+        };
+        let forms = |word: &str| [word.to_owned(), format!(" {word}")];
+        let kinds = Kind::all().flat_map(|kind| [forms(kind.word()), forms(kind.plural())]);
+        let tints = Tint::ALL.iter().map(|tint| forms(tint.word()));
+        Ok(Self {
+            kinds: kinds.flatten().map(token).collect::<Result<_, _>>()?,
+            tints: tints.flatten().map(token).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Cross-entropy of the box vectors `objects` `[B, N, D]` against the mean rows of `table`
+    /// `[V, D]` for the words of each kind and of each colour. With box vectors among the words
+    /// for them, looking up a kind is the same step as looking up an index.
+    pub fn loss(&self, objects: Tensor<3>, table: Tensor<2>, labels: &RegionLabels) -> Tensor<1> {
+        let [batch, rows, width] = objects.dims();
+        let device = objects.device().inner();
+        let x = objects.reshape([batch * rows, width]) * SHARPNESS;
+        let against = |words: &[i32], forms: usize, labels: &[i32]| {
+            let classes = words.len() / forms;
+            let words = TensorData::new(words.to_vec(), [words.len()]);
+            let means = table
+                .clone()
+                .select(0, Tensor::<1, Int>::from_data(words, &device))
+                .reshape([classes, forms, width])
+                .mean_dim(1)
+                .reshape([classes, width]);
+            let known = |&label: &i32| if label < classes as i32 { label } else { -1 };
+            let labels = labels.iter().map(known).collect::<Vec<_>>();
+            cross_entropy(x.clone().matmul(means.transpose()), &labels)
+        };
+        against(&self.kinds, 4, &labels.kind) + against(&self.tints, 2, &labels.tint)
+    }
+}
+
+/// What products of box vectors and word vectors, both short, are multiplied by.
+const SHARPNESS: f32 = 10.0;
 
 fn class_of(scene: &Scene, candidate: &Candidate) -> [i32; 3] {
     let Some(index) = candidate.object else {
@@ -384,6 +441,41 @@ pub fn entry(values: &[(&str, f64)]) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn box_vectors_among_their_words_cost_nothing() {
+        let device = Device::flex();
+        let tokenizer = crate::train::nano_tokenizer().unwrap();
+        let vocabulary = Vocabulary::new(&tokenizer).unwrap();
+        // A table in which token t is the t-th unit vector.
+        let size = tokenizer.vocab_size();
+        let table = Tensor::<2>::eye(size, &device);
+        let word = |text: &str| match tokenizer.encode_more(text)[..] {
+            [id] => id as usize,
+            _ => panic!("{text} is not one token"),
+        };
+        let mut vector = vec![0.0_f32; size];
+        for form in ["dog", " dog", "dogs", " dogs", "red", " red"] {
+            vector[word(form)] = 10.0;
+        }
+        let objects = Tensor::from_data(TensorData::new(vector, [1, 1, size]), &device);
+        let loss = |kind: &str, tint: Option<Tint>| {
+            let kind = Kind::all().find(|k| k.word() == kind).unwrap();
+            let labels = RegionLabels {
+                kind: vec![kind.index() as i32],
+                tint: vec![tint.map_or(Tint::ALL.len(), Tint::index) as i32],
+                size: vec![-1],
+            };
+            let loss = vocabulary.loss(objects.clone(), table.clone(), &labels);
+            loss.into_scalar::<f32>()
+        };
+        let red = Tint::ALL.into_iter().find(|tint| tint.word() == "red");
+        let blue = Tint::ALL.into_iter().find(|tint| tint.word() == "blue");
+        assert!(loss("dog", red) < 1e-3);
+        assert!(loss("dog", None) < 1e-3, "its own colours have no word");
+        assert!(loss("cat", red) > 10.0);
+        assert!(loss("dog", blue) > 10.0);
+    }
 
     #[test]
     fn cross_entropy_skips_unlabelled_rows() {
