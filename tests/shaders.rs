@@ -58,8 +58,8 @@ fn every_shader_is_valid_and_uses_its_bindings() {
 
 #[test]
 fn every_file_is_known_to_the_program() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
-    let files: BTreeSet<String> = std::fs::read_dir(&folder)
+    let folder = Path::new("shaders");
+    let files: BTreeSet<String> = std::fs::read_dir(folder)
         .expect("shaders/ is there")
         .map(|entry| entry.expect("a readable folder").path())
         .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))

@@ -43,9 +43,9 @@ pub enum Stage {
     Towers,
     /// Decoder, projectors and embeddings on frozen towers: naming and finding.
     Align,
-    /// Everything on naming, finding, counting and referring.
+    /// The same on all tasks.
     Perceive,
-    /// Everything on all tasks.
+    /// The towers too, on all tasks.
     Instruct,
 }
 

@@ -1,9 +1,9 @@
 //! The decoder's stages (`data-engine.md` 2.2, in miniature). `align` trains decoder, projectors
-//! and embeddings on frozen towers by naming and finding, `perceive` by counting and referring
-//! too; `instruct` trains everything on all tasks and keeps the warm-up's loss beside.
+//! and embeddings on frozen towers by naming and finding, `perceive` by all tasks; `instruct` trains
+//! everything on all tasks and keeps the warm-up's loss beside.
 //!
-//! Pointing is learnt by growing the number of boxes: it begins with three, and two are added
-//! whenever most index tokens are right at the present number. Training on many boxes from
+//! Pointing is learnt in `align` by growing the number of boxes: it begins with three, and two are
+//! added whenever most index tokens are right at the present number. Training on many boxes from
 //! the start does not learn it at all.
 
 use std::collections::BTreeMap;
@@ -68,23 +68,10 @@ impl Plan {
             (Task::ShortPhrase, 1),
             (Task::Colour, 1),
         ];
-        let perceiving = [
-            (Task::DetectOne, 5),
-            (Task::DetectSeveral, 5),
-            (Task::DetectAbsent, 2),
-            (Task::Name, 3),
-            (Task::ShortPhrase, 1),
-            (Task::Colour, 1),
-            (Task::Count, 5),
-            (Task::ReferPosition, 2),
-            (Task::ReferSize, 2),
-            (Task::ReferColour, 2),
-            (Task::Exists, 1),
-            (Task::Caption, 2),
-        ];
         let everything = Task::ALL.map(|task| match task {
-            Task::DetectSeveral | Task::Count | Task::Caption => (task, 4),
-            Task::DetectOne | Task::Name | Task::DetectAbsent => (task, 3),
+            Task::DetectSeveral | Task::Count | Task::Caption => (task, 5),
+            Task::DetectOne | Task::Name => (task, 3),
+            Task::DetectAbsent | Task::CaptionDetailed => (task, 2),
             _ => (task, 1),
         });
         match stage {
@@ -101,11 +88,11 @@ impl Plan {
             },
             Stage::Perceive => Self {
                 menu: Menu {
-                    tasks: perceiving.to_vec(),
-                    tokens: 260,
+                    tasks: everything.to_vec(),
+                    tokens: 210,
                     shortest_of: 1,
                 },
-                batch: 8,
+                batch: 12,
                 rate: 7e-4,
                 towers: 0.0,
                 validation: 48,
@@ -113,11 +100,11 @@ impl Plan {
             _ => Self {
                 menu: Menu {
                     tasks: everything.to_vec(),
-                    tokens: 300,
+                    tokens: 210,
                     shortest_of: 1,
                 },
-                batch: 8,
-                rate: 4e-4,
+                batch: 12,
+                rate: 3e-4,
                 towers: 0.3,
                 validation: 48,
             },
@@ -521,8 +508,11 @@ fn write_boxes(folder: &Path, boxes: usize) -> Result<(), Fault> {
     std::fs::write(&path, boxes.to_string()).map_err(|error| Fault::file(&path, error))
 }
 
-/// The number of boxes that the stage before ended with.
+/// The number of boxes that `align` ended with before; later stages begin with all.
 fn first_boxes(options: &Options) -> usize {
+    if options.stage != Stage::Align {
+        return MOST_BOXES;
+    }
     options
         .from
         .as_ref()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chatrex::chat::answer::{Piece, pieces};
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
-use chatrex::chat::conversation::{Conversation, Input, Model, Phase, Picture, Turn};
+use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::drawing::Drawing;
 use chatrex::chat::overlay::{Mark, Mentions, Overlay, Show};
 use chatrex::fault::Fault;

@@ -2,12 +2,18 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The root of the clone.
+/// The root of the clone. Asked at run time first: clones that share a target folder may run each
+/// other's program.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies one folder below the root")
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = package.parent();
+        root.expect("xtask lies one folder below the root").into()
+    })
 }
 
 /// Where cargo builds: `CARGO_TARGET_DIR`, else the cache, so that clones share dependencies.
