@@ -17,6 +17,9 @@ const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
 /// The programs as wasm-bindgen leaves them.
 const PROGRAMS: [&str; 2] = ["page_bg.wasm", "worker_bg.wasm"];
 
+/// What the linker appends to the names of such wrappers, kept in the `name` section.
+const COMMAND_EXPORT: &[u8] = b".command_export";
+
 /// Sets up what is missing and builds the page into [`place::site`].
 ///
 /// # Errors
@@ -31,6 +34,13 @@ pub fn build() -> Result<()> {
     for program in PROGRAMS {
         let file = place::site().join(program);
         let wasm = fs::read(&file).with_context(|| program.to_owned())?;
+        ensure!(
+            !wasm
+                .windows(COMMAND_EXPORT.len())
+                .any(|w| w == COMMAND_EXPORT),
+            "{program}: the linker wrapped its exports so that every call runs all constructors \
+             again. Call `__wasm_call_ctors` in its start function"
+        );
         let without = without_names(&wasm).with_context(|| format!("{program}: no WebAssembly"))?;
         fs::write(&file, without).with_context(|| program.to_owned())?;
     }
