@@ -1,7 +1,7 @@
 //! What the trained proposal network finds on training scenes, so that the decoder learns on the
 //! boxes it will see. Made once per run and kept beside its state.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -17,6 +17,7 @@ use crate::scenes::{Dice, Scene};
 use crate::train::checkpoint::{Start, Weights};
 use crate::train::regions::{Candidate, NMS_IOU, label};
 use crate::train::upn::detect;
+use crate::train::weights_in;
 
 const FILE: &str = "detections.json";
 /// Proposals below this score are not kept.
@@ -74,7 +75,7 @@ impl Detections {
     }
 
     fn make(upn: &Path, seeds: impl Iterator<Item = u64>) -> Result<Self, Fault> {
-        let start = Start::new(Weights::read(&weights_file(upn))?, 0);
+        let start = Start::new(Weights::read(&weights_in(upn, "upn.safetensors"))?, 0);
         let network = Upn::load(&Loader::new(&start, &Device::flex()), &UpnConfig::nano())?;
         let seeds = seeds.collect::<Vec<_>>();
         let bar = indicatif::ProgressBar::new(seeds.len() as u64);
@@ -133,16 +134,6 @@ fn sight(upn: &Upn, seed: u64) -> Result<Sighting, Fault> {
     let mut proposals = detect(upn, &Scene::draw(seed), Granularity::Coarse)?;
     proposals.retain(|p| p.score >= LEAST_SCORE);
     Ok(Sighting { seed, proposals })
-}
-
-/// The network's weights in the folder of its stage or of a model.
-fn weights_file(folder: &Path) -> PathBuf {
-    let stage = folder.join("weights.safetensors");
-    if stage.exists() {
-        stage
-    } else {
-        folder.join("upn.safetensors")
-    }
 }
 
 #[cfg(test)]

@@ -102,11 +102,11 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         stage => {
             let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
             let mut weights = match &options.from {
-                Some(folder) => Weights::read(&starting_file(folder))?,
+                Some(folder) => Weights::read(&weights_in(folder, CHATREX))?,
                 None => Weights::default(),
             };
             if let Some(folder) = &options.towers {
-                let mut towers = Weights::read(&starting_file(folder))?;
+                let mut towers = Weights::read(&weights_in(folder, CHATREX))?;
                 towers
                     .tensors
                     .retain(|name, _| name.starts_with("vision_tower"));
@@ -119,6 +119,8 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         }
     }
 }
+
+const CHATREX: &str = "chatrex.safetensors";
 
 /// Where nano's tokenizer lies, from the root of the repository.
 pub const NANO_TOKENIZER: &str = "web/models/nano/tokenizer.json";
@@ -139,13 +141,13 @@ pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
     Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
 }
 
-/// The weights in `folder`: those of a stage, or the shipped ones.
-fn starting_file(folder: &Path) -> PathBuf {
+/// The weights in `folder`: those of a stage, or else the shipped file.
+fn weights_in(folder: &Path, shipped: &str) -> PathBuf {
     let stage = folder.join("weights.safetensors");
     if stage.exists() {
         stage
     } else {
-        folder.join("chatrex.safetensors")
+        folder.join(shipped)
     }
 }
 

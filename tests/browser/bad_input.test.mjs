@@ -5,14 +5,16 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { answered, ask, LONG, modelReady, open, slide, URL_OF_PAGE } from "./page.mjs";
 
+async function openAnswered() {
+  const browser = await open({ webgpu: false });
+  await browser.page.goto(URL_OF_PAGE);
+  await answered(browser.page, 0);
+  return { browser, page: browser.page };
+}
+
 describe("pictures", () => {
   let browser, page;
-  before(async () => {
-    browser = await open({ webgpu: false });
-    page = browser.page;
-    await page.goto(URL_OF_PAGE);
-    await answered(page, 0);
-  });
+  before(async () => ({ browser, page } = await openAnswered()));
   after(() => browser?.close());
 
   const refused = {
@@ -65,12 +67,7 @@ describe("pictures", () => {
 
 describe("questions", () => {
   let browser, page;
-  before(async () => {
-    browser = await open({ webgpu: false });
-    page = browser.page;
-    await page.goto(URL_OF_PAGE);
-    await answered(page, 0);
-  });
+  before(async () => ({ browser, page } = await openAnswered()));
   after(() => browser?.close());
 
   test("an empty question cannot be sent", async () => {
