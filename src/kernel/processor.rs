@@ -1,5 +1,5 @@
-//! How hand-written loops run on the processor: on every core natively, with AVX-512 or AVX2
-//! where the processor has it, and with the same result everywhere (no fused multiply-add, fixed order).
+//! How hand-written loops run on the processor: on every core natively, with AVX-512 or AVX2 where
+//! the processor has it, and with the same result everywhere (no fused multiply-add, fixed order).
 
 /// Calls `f(i, chunk)` for each piece of `length` values of `out`; natively the pieces run on all
 /// cores.
@@ -46,8 +46,8 @@ pub fn exp(x: f32) -> f32 {
     if x > -87.0 { scaled } else { 0.0 }
 }
 
-/// Defines a function for AVX-512, for AVX2 and for the target's baseline, and picks at run time. What
-/// the body calls must be `#[inline(always)]` to be compiled along.
+/// Defines a function for AVX-512, for AVX2 and for the target's baseline, and picks at run time.
+/// What the body calls must be `#[inline(always)]` to be compiled along.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
         $(#[$meta])*

@@ -286,6 +286,11 @@ fn write_safetensors(
     });
     let header = progress.map(|text| HashMap::from([("progress".to_owned(), text)]));
     let bytes = safetensors::serialize(views, header).map_err(|error| Fault::file(path, error))?;
+    replace(path, &bytes)
+}
+
+/// Replaces `path` with `bytes`; a reader sees the old file or the new one.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     let unfinished = path.with_extension("unfinished");
     std::fs::write(&unfinished, bytes).map_err(|error| Fault::file(&unfinished, error))?;
     std::fs::rename(&unfinished, path).map_err(|error| Fault::file(path, error))

@@ -1,6 +1,7 @@
 //! What the trained proposal network finds on training scenes, so that the decoder learns on the
 //! boxes it will see. Made once per run and kept beside its state.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::module::Module;
@@ -14,7 +15,7 @@ use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::protocol::Granularity;
 use crate::scenes::{Dice, Scene};
-use crate::train::checkpoint::{Start, Weights};
+use crate::train::checkpoint::{Start, Weights, replace};
 use crate::train::regions::{Candidate, NMS_IOU, label};
 use crate::train::upn::detect;
 use crate::train::weights_in;
@@ -62,13 +63,11 @@ impl Detections {
                     advice,
                 )
             }),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Fault::file(&path, error)),
             Err(_) => {
                 let made = Self::make(upn, seeds)?;
                 let text = serde_json::to_vec(&made).expect("numbers and lists are JSON");
-                let unfinished = path.with_extension("part");
-                std::fs::write(&unfinished, text)
-                    .and_then(|()| std::fs::rename(&unfinished, &path))
-                    .map_err(|error| Fault::file(&path, error))?;
+                replace(&path, &text)?;
                 Ok(made)
             }
         }

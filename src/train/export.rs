@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::checkpoint::{Precision, Start, Weights};
+use super::checkpoint::{Precision, Start, Weights, replace};
 use crate::engine::ModelConfig;
 use crate::fault::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
@@ -103,9 +103,9 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         },
         provenance: options.provenance.clone(),
     };
-    write(&options.out.join(TOKENIZER), &json)?;
+    replace(&options.out.join(TOKENIZER), &json)?;
     let json = serde_json::to_vec_pretty(&manifest).expect("manifests are plain data");
-    write(&options.out.join(MANIFEST), &json)
+    replace(&options.out.join(MANIFEST), &json)
 }
 
 /// The parameters that `load` asks for, from `file` or at random.
@@ -126,12 +126,4 @@ fn parameters(
         }
     }
     Ok(weights)
-}
-
-/// Replaces `path` with `bytes`; a reader sees the old file or the new one.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|error| Fault::file(path, error))
 }

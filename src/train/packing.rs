@@ -224,14 +224,12 @@ pub fn turn_of(
         .iter()
         .rposition(|&id| id < 0)
         .expect("every prompt has a picture");
-    let word = |id: i64| u32::try_from(id).expect("no slots behind the boxes");
     let mut ids = prompt[end + 1..]
         .iter()
-        .map(|&id| word(id))
+        .map(|&id| u32::try_from(id).expect("no slots behind the boxes"))
         .collect::<Vec<_>>();
     let begin = ids.len();
-    let answer = tokenizer.encode_more(&format!("{answer}<|im_end|>"));
-    ids.extend(answer.into_iter().map(word));
+    ids.extend(tokens(&format!("{answer}<|im_end|>"), tokenizer));
     Some(Turn {
         task: dialogue.task,
         ids,

@@ -98,15 +98,9 @@ impl Plan {
                 validation: 48,
             },
             _ => Self {
-                menu: Menu {
-                    tasks: everything.to_vec(),
-                    tokens: 210,
-                    shortest_of: 1,
-                },
-                batch: 12,
                 rate: 3e-4,
                 towers: 0.3,
-                validation: 48,
+                ..Self::of(Stage::Perceive)
             },
         }
     }
