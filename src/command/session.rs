@@ -13,7 +13,7 @@ use crate::protocol::{
     Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
 };
 use crate::weights::ByteSource;
-use crate::weights::source::{Embedded, Folder, LocalFuture};
+use crate::weights::source::{Embedded, Folder, Hold, LocalFuture, ModelFiles, Pace};
 
 /// The name `--model` starts with: the model compiled into the program.
 pub const NANO: &str = "nano";
@@ -63,10 +63,6 @@ impl Host for Terminal {
         }
     }
 
-    fn pause(&self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
     fn milliseconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64() * 1e3
     }
@@ -75,8 +71,8 @@ impl Host for Terminal {
         false
     }
 
-    fn source(&self, model: &str) -> Result<Box<dyn ByteSource>, Fault> {
-        if model == NANO {
+    fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>> {
+        let source: Result<Box<dyn ByteSource>, Fault> = if model == NANO {
             Ok(Box::new(NANO_FILES))
         } else if Path::new(model).is_dir() {
             Ok(Box::new(Folder(model.into())))
@@ -87,7 +83,27 @@ impl Host for Terminal {
                 "is no folder",
                 "Name a folder with model.json, or leave --model out for nano",
             ))
-        }
+        };
+        let files = source.map(|source| ModelFiles {
+            source,
+            store: None,
+        });
+        Box::pin(std::future::ready(files))
+    }
+}
+
+impl Pace for Terminal {
+    fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
+        Box::pin(std::future::ready(()))
+    }
+
+    fn breathe(&self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn hold(&self) -> Hold {
+        Hold::Run
     }
 }
 

@@ -7,6 +7,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::generate::sampler::Sampler;
 use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
+use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::model::upn;
 use crate::progress::{Progress, Stage};
@@ -24,7 +25,7 @@ impl<H: Host> Engine<H> {
         max_tokens: u32,
     ) -> Result<(), Fault> {
         let host = &self.host;
-        let model = self.model.as_ref().ok_or_else(no_model)?;
+        let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
         let started = host.milliseconds();
         let user = prompt::user_turn(boxes.len(), &question)?;
@@ -56,26 +57,28 @@ impl<H: Host> Engine<H> {
                     done: 0,
                     total: 1,
                 }));
-                host.pause().await;
+                host.breathe().await;
                 let (high, low) = model.config.recipe.prepare(&picture.pixels);
                 let low = planar(low, &model.device);
                 let high = planar(high, &model.device);
-                picture.seen = Some(model.chatrex.see(low, high));
+                picture.seen = Some(model.towers(host).await?.see(low, high));
             }
             let seen = picture.seen.as_ref().expect("seen just above");
             let (width, height) = (picture.pixels.width, picture.pixels.height);
             let placed = model.config.recipe.boxes(width, height, &boxes);
-            let objects = (!placed.is_empty()).then(|| model.chatrex.objects(seen, &placed));
-            let embeds = model
-                .chatrex
-                .splice(prefix_ids, Some(seen), objects.as_ref());
+            let objects = match &placed[..] {
+                [] => None,
+                placed => Some(model.towers(host).await?.objects(seen, placed)),
+            };
+            let llm = model.llm(host).await?;
+            let embeds = splice(llm, prefix_ids, Some(seen), objects.as_ref());
             time.look = host.milliseconds() - started;
             let tokens = embeds.dims()[1];
             progress(0, tokens + question_ids.len());
-            host.pause().await;
+            host.breathe().await;
             let capacity = tokens + needed.max(512);
-            let mut cache = KvCache::new(&model.config.chatrex.llm, capacity, &model.device);
-            model.chatrex.llm.prefill(embeds, &mut cache);
+            let mut cache = KvCache::new(llm.config(), capacity, &embeds.device());
+            llm.prefill(embeds, &mut cache);
             prefill_tokens += tokens;
             picture.prefix = Some(Prefix {
                 boxes,
@@ -86,9 +89,11 @@ impl<H: Host> Engine<H> {
         }
         let prefix = picture.prefix.as_mut().expect("made just above");
         prefix.cache.truncate(prefix.tokens);
-        let words = model.chatrex.splice(question_ids, None, None);
-        let mut logits = model.chatrex.llm.prefill(words, &mut prefix.cache);
-        let mut sampler = Sampler::greedy();
+        model.llm(host).await?;
+        let mut sampler = Sampler::with_penalty(model.repetition_penalty());
+        let llm = model.llm_here();
+        let words = splice(llm, question_ids, None, None);
+        let mut logits = llm.prefill(words, &mut prefix.cache);
         let mut words = model.tokenizer.decoding();
         let mut reader = Reader::new();
         let mut stop = Stop::new(&model.stop_ids, max_tokens);
@@ -115,8 +120,8 @@ impl<H: Host> Engine<H> {
                     spans: reader.spans(),
                 });
             }
-            host.pause().await;
-            logits = model.chatrex.llm.step(token, &mut prefix.cache);
+            host.breathe().await;
+            logits = llm.step(token, &mut prefix.cache);
         };
         reader.push(&words.finish());
         let spent = host.milliseconds() - started;

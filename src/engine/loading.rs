@@ -1,22 +1,24 @@
-//! A model folder becomes networks on a device.
+//! A model folder becomes networks on a device, all at once or a part at a time.
 
 use serde::{Deserialize, Serialize};
 
 use burn::tensor::Device;
 
 use super::{Engine, Host};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::kernel::device;
-use crate::model::chatrex::{ChatRex, ChatRexConfig};
+use crate::model::chatrex::{ChatRexConfig, Towers};
+use crate::model::decoder::Decoder;
 use crate::model::upn::{self, Upn, UpnConfig};
-use crate::nn::Loader;
+use crate::nn::{Loader, StoredWeights};
 use crate::progress::{Progress, Stage};
 use crate::protocol::{DevicePreference, Event, ModelCard};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::format::{MANIFEST, Manifest};
-use crate::weights::{ByteSource, WeightStore};
+use crate::weights::format::{MANIFEST, MAX_MANIFEST, Manifest, Part, SelfTest};
+use crate::weights::source::ModelFiles;
+use crate::weights::stream::Transfer;
 
 /// The family `chatrex` as the manifest's `config` describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,20 +26,63 @@ use crate::weights::{ByteSource, WeightStore};
 pub struct ModelConfig {
     /// Towers, projectors and decoder.
     pub chatrex: ChatRexConfig,
-    /// The proposal network.
-    pub upn: UpnConfig,
+    /// The proposal network; without one people draw their own boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upn: Option<UpnConfig>,
     /// Preprocessing of the towers.
     pub recipe: SquareRecipe,
     /// The words around a question.
     pub template: ChatTemplate,
+    /// The token that every prompt begins with, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
+}
+
+impl ModelConfig {
+    /// The family's part of a manifest.
+    ///
+    /// # Errors
+    /// Another family, or a configuration that does not fit.
+    pub fn of(manifest: &Manifest, place: &str) -> Result<Self, Fault> {
+        if manifest.family != "chatrex" {
+            let family = &manifest.family;
+            return Err(Fault::model(
+                place,
+                format!("is of the family {family:?}; known is \"chatrex\""),
+            ));
+        }
+        serde_json::from_value(manifest.config.clone())
+            .map_err(|error| Fault::model(place, format!("config: {error}")))
+    }
+}
+
+/// Which parts stay on the device while another one works. What does not stay is read again from
+/// where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Residency {
+    /// All parts.
+    All,
+    /// The language model; proposal network and towers come and go.
+    Decoder,
+    /// One part at a time.
+    OneByOne,
+}
+
+impl Residency {
+    fn keeps(self, part: Part) -> bool {
+        match self {
+            Self::All => true,
+            Self::Decoder => part == Part::Decoder,
+            Self::OneByOne => false,
+        }
+    }
 }
 
 /// A model ready to look and answer.
 pub struct LoadedModel {
-    /// Towers, projectors and decoder.
-    pub chatrex: ChatRex,
-    /// The proposal network.
-    pub upn: Upn,
+    upn: Option<Upn>,
+    towers: Option<Towers>,
+    llm: Option<Decoder>,
     /// Words to ids and back.
     pub tokenizer: Tokenizer,
     /// The tokens that end an answer.
@@ -46,6 +91,142 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     /// Where it computes.
     pub device: Device,
+    manifest: Manifest,
+    files: ModelFiles,
+    residency: Residency,
+}
+
+impl LoadedModel {
+    /// Penalty on tokens an answer already has.
+    pub fn repetition_penalty(&self) -> f32 {
+        self.manifest.defaults.repetition_penalty
+    }
+
+    /// The proposal network, where the model has one.
+    ///
+    /// # Errors
+    /// It had to be read again and could not.
+    pub async fn upn(&mut self, host: &impl Host) -> Result<Option<&Upn>, Fault> {
+        self.bring(Part::Upn, host).await?;
+        Ok(self.upn.as_ref())
+    }
+
+    /// Towers and projectors.
+    ///
+    /// # Errors
+    /// They had to be read again and could not.
+    pub async fn towers(&mut self, host: &impl Host) -> Result<&Towers, Fault> {
+        self.bring(Part::Towers, host).await?;
+        Ok(self.towers.as_ref().expect("brought just now"))
+    }
+
+    /// The language model.
+    ///
+    /// # Errors
+    /// It had to be read again and could not.
+    pub async fn llm(&mut self, host: &impl Host) -> Result<&Decoder, Fault> {
+        self.bring(Part::Decoder, host).await?;
+        Ok(self.llm.as_ref().expect("brought just now"))
+    }
+
+    /// The language model that [`LoadedModel::llm`] brought.
+    ///
+    /// # Panics
+    /// It is not on the device.
+    pub fn llm_here(&self) -> &Decoder {
+        self.llm.as_ref().expect("the language model was brought")
+    }
+
+    fn is_here(&self, part: Part) -> bool {
+        match part {
+            Part::Upn => self.upn.is_some() || self.config.upn.is_none(),
+            Part::Towers => self.towers.is_some(),
+            Part::Decoder => self.llm.is_some(),
+        }
+    }
+
+    /// Puts `part` on the device, after taking off it what does not stay.
+    async fn bring(&mut self, part: Part, host: &impl Host) -> Result<(), Fault> {
+        if self.is_here(part) {
+            return Ok(());
+        }
+        for other in Part::ALL {
+            if other != part && !self.residency.keeps(other) {
+                match other {
+                    Part::Upn => self.upn = None,
+                    Part::Towers => self.towers = None,
+                    Part::Decoder => self.llm = None,
+                }
+            }
+        }
+        self.read(&[part], host).await
+    }
+
+    /// Reads parts from where the model is kept.
+    async fn read(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
+        let stage = if self.files.store.is_some() {
+            Stage::Upload
+        } else {
+            Stage::Fetch
+        };
+        let report = |tally: crate::weights::stream::Tally| {
+            host.emit(Event::Progress(Progress {
+                stage,
+                done: tally.done,
+                total: tally.total,
+            }));
+        };
+        let mut weights = StoredWeights::new(&self.device, |name| !upn::is_surplus(name));
+        let store = self.files.store.as_deref();
+        Transfer::new(&self.manifest, &*self.files.source, store, host, &report)
+            .tensors(parts, &mut weights)
+            .await?;
+        let at = Loader::new(&weights, &self.device);
+        for part in parts {
+            match part {
+                Part::Upn => {
+                    let config = self.config.upn.as_ref();
+                    self.upn = config.map(|config| Upn::load(&at, config)).transpose()?;
+                }
+                Part::Towers => self.towers = Some(Towers::load(&at, &self.config.chatrex)?),
+                Part::Decoder => self.llm = Some(Decoder::load(&at, &self.config.chatrex.llm)?),
+            }
+        }
+        weights.finish()
+    }
+
+    /// Compares the device's arithmetic with what the manifest expects.
+    async fn check(&self, opened: &device::Opened) -> Result<(), Fault> {
+        let (Some(test), Some(llm)) = (&self.manifest.self_test, &self.llm) else {
+            return Ok(());
+        };
+        let SelfTest {
+            rows,
+            expected,
+            tolerance,
+        } = test;
+        if *rows < 2 || *rows > 64 {
+            return Err(Fault::model(
+                MANIFEST,
+                format!("has a self-test of {rows} rows"),
+            ));
+        }
+        let found = upn::read(llm.probe(*rows)).await?;
+        let wrong = (found.iter().zip(expected))
+            .position(|(found, expected)| !((found - expected).abs() <= *tolerance));
+        match wrong {
+            Some(at) => Err(Fault::new(
+                FaultKind::Device,
+                &opened.adapter,
+                format!(
+                    "computes wrong: value {at} of the self-test is {} instead of {}",
+                    found[at], expected[at]
+                ),
+                "Update the graphics driver, or use another device",
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<H: Host> Engine<H> {
@@ -55,98 +236,62 @@ impl<H: Host> Engine<H> {
         preference: DevicePreference,
     ) -> Result<(), Fault> {
         let opened = device::open(preference).await?;
-        let source = self.host.source(model)?;
-        let (manifest, store, tokenizer) = self.fetch(source.as_ref()).await?;
-        if manifest.family != "chatrex" {
+        let files = self.host.files(model).await?;
+        let json = files.source.read(MANIFEST, MAX_MANIFEST).await?;
+        let manifest = Manifest::parse(&json, MANIFEST)?;
+        let config = ModelConfig::of(&manifest, MANIFEST)?;
+        let entry = &manifest.tokenizer;
+        let tokenizer = files.source.read(&entry.name, entry.bytes).await?;
+        entry.check(&tokenizer)?;
+        let tokenizer = Tokenizer::from_json(&tokenizer, &entry.name, config.bos.as_deref())?;
+        let vocabulary = config.chatrex.llm.vocab_size;
+        if tokenizer.vocab_size() > vocabulary {
             return Err(Fault::model(
-                source.place(),
+                &entry.name,
                 format!(
-                    "is of the family {:?}; known is \"chatrex\"",
-                    manifest.family
+                    "has {} tokens, the model has rows for {vocabulary}",
+                    tokenizer.vocab_size()
                 ),
             ));
         }
-        let config: ModelConfig = serde_json::from_value(manifest.config.clone())
-            .map_err(|error| Fault::model(MANIFEST, format!("config: {error}")))?;
-        let tokenizer = Tokenizer::from_json(&tokenizer, &manifest.tokenizer.name, None)?;
         let stop_ids = config
             .template
             .stop
             .iter()
             .map(|token| tokenizer.id(token))
             .collect::<Result<_, _>>()?;
-        self.upload_progress(0);
-        self.host.pause().await;
-        let at = Loader::new(&store, &opened.device);
-        let upn = Upn::load(&at, &config.upn)?;
-        self.upload_progress(1);
-        self.host.pause().await;
-        let chatrex = ChatRex::load(&at, &config.chatrex)?;
-        self.upload_progress(2);
-        store.finish(upn::is_surplus)?;
+        // Whatever was loaded before makes room first.
+        self.picture = None;
+        self.model = None;
+        let mut loaded = LoadedModel {
+            upn: None,
+            towers: None,
+            llm: None,
+            tokenizer,
+            stop_ids,
+            config,
+            device: opened.device.clone(),
+            manifest,
+            files,
+            residency: Residency::All,
+        };
+        loaded.read(&Part::ALL, &self.host).await?;
+        loaded.check(&opened).await?;
+        let manifest = &loaded.manifest;
         let card = ModelCard {
-            name: manifest.name,
-            licence: manifest.licence.name,
-            trained_on: manifest.provenance.trained_on,
+            name: manifest.name.clone(),
+            licence: manifest.licence.name.clone(),
+            trained_on: manifest.provenance.trained_on.clone(),
             device: opened.kind.into(),
             adapter: opened.adapter,
             software: opened.software,
             default_score: manifest.defaults.score,
             default_nms: manifest.defaults.nms,
             default_max_tokens: manifest.defaults.max_tokens,
-            weight_bytes: store.bytes(),
+            weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
         };
-        self.picture = None;
-        self.model = Some(LoadedModel {
-            chatrex,
-            upn,
-            tokenizer,
-            stop_ids,
-            config,
-            device: opened.device,
-        });
+        self.model = Some(loaded);
         self.host.emit(Event::Ready(card));
         Ok(())
-    }
-
-    async fn fetch(
-        &self,
-        source: &dyn ByteSource,
-    ) -> Result<(Manifest, WeightStore, Vec<u8>), Fault> {
-        let json = source.read(MANIFEST, &|_| ()).await?;
-        let manifest = Manifest::parse(&json, MANIFEST)?;
-        let total = manifest.tokenizer.bytes + manifest.shards.iter().map(|s| s.bytes).sum::<u64>();
-        let report = |done| {
-            self.host.emit(Event::Progress(Progress {
-                stage: Stage::Fetch,
-                done,
-                total,
-            }));
-        };
-        let mut before = 0;
-        report(before);
-        let tokenizer = source
-            .read(&manifest.tokenizer.name, &|arrived| report(arrived))
-            .await?;
-        manifest.tokenizer.check(&tokenizer)?;
-        before += manifest.tokenizer.bytes;
-        let mut store = WeightStore::new();
-        for shard in &manifest.shards {
-            let bytes = source
-                .read(&shard.name, &|arrived| report(before + arrived))
-                .await?;
-            store.add_shard(&manifest, &shard.name, &bytes)?;
-            before += shard.bytes;
-            self.host.pause().await;
-        }
-        Ok((manifest, store, tokenizer))
-    }
-
-    fn upload_progress(&self, done: u64) {
-        self.host.emit(Event::Progress(Progress {
-            stage: Stage::Upload,
-            done,
-            total: 2,
-        }));
     }
 }

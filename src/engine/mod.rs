@@ -22,16 +22,15 @@ use crate::model::decoder::KvCache;
 use crate::model::upn::{self, Memory, PaddingMask};
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
-use crate::weights::source::{ByteSource, LocalFuture};
+use crate::weights::source::{LocalFuture, ModelFiles, Pace};
 
-pub use loading::{LoadedModel, ModelConfig};
+pub use loading::{LoadedModel, ModelConfig, Residency};
 
-/// What the engine needs from the program around it.
-pub trait Host {
+/// What the engine needs from the program around it. It breathes between tokens and stages, so that
+/// waiting messages get through.
+pub trait Host: Pace {
     /// Sends an event to the front.
     fn emit(&self, event: Event);
-    /// Lets waiting messages through; called between tokens and stages.
-    fn pause(&self) -> LocalFuture<'_, ()>;
     /// Milliseconds since some fixed moment.
     fn milliseconds(&self) -> f64;
     /// Whether the person wants `turn` stopped.
@@ -40,7 +39,7 @@ pub trait Host {
     ///
     /// # Errors
     /// There is no such place.
-    fn source(&self, model: &str) -> Result<Box<dyn ByteSource>, Fault>;
+    fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>>;
 }
 
 /// The picture at hand and all that was computed of it.
@@ -133,7 +132,7 @@ impl<H: Host> Engine<H> {
                 prefix: None,
             });
         }
-        let model = self.model.as_ref().ok_or_else(no_model)?;
+        let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
         let host = &self.host;
         let progress = |done| {
@@ -143,44 +142,49 @@ impl<H: Host> Engine<H> {
                 total: 3,
             }));
         };
-        let start = host.milliseconds();
-        if picture.upn_memory.is_none() {
+        if picture.upn_memory.is_none()
+            && let Some(config) = model.config.upn.clone()
+        {
             progress(0);
-            host.pause().await;
-            let image = model.config.upn.recipe().prepare(&picture.pixels);
-            let prepared = host.milliseconds();
+            host.breathe().await;
+            let start = host.milliseconds();
+            let image = config.recipe().prepare(&picture.pixels);
+            let prepare = host.milliseconds() - start;
             progress(1);
-            host.pause().await;
-            let mask = PaddingMask::none(1, image.height, image.width);
-            let memory = model.upn.encode(planar(image, &model.device), &mask)?;
-            let time = LookTime {
-                prepare: prepared - start,
-                upn: host.milliseconds() - prepared,
-            };
-            picture.upn_memory = Some((memory, time));
+            host.breathe().await;
+            let device = model.device.clone();
+            if let Some(upn) = model.upn(host).await? {
+                let start = host.milliseconds();
+                let mask = PaddingMask::none(1, image.height, image.width);
+                let memory = upn.encode(planar(image, &device), &mask)?;
+                let upn = host.milliseconds() - start;
+                picture.upn_memory = Some((memory, LookTime { prepare, upn }));
+            }
         }
-        let (memory, mut time) = picture
-            .upn_memory
-            .as_ref()
-            .map(|(memory, time)| (memory, *time))
-            .expect("encoded just above");
-        let boxes = match picture.proposals.get(&granularity) {
-            Some(boxes) => boxes.clone(),
-            None => {
+        let mut time = LookTime::default();
+        let mut boxes = picture
+            .proposals
+            .get(&granularity)
+            .cloned()
+            .unwrap_or_default();
+        if let Some((memory, encoded)) = &picture.upn_memory {
+            time = *encoded;
+            if !picture.proposals.contains_key(&granularity)
+                && let Some(upn) = model.upn(host).await?
+            {
                 progress(2);
-                host.pause().await;
+                host.breathe().await;
                 let start = host.milliseconds();
                 let (width, height) = (picture.pixels.width, picture.pixels.height);
-                let found = model.upn.propose(memory, granularity).await?;
-                let boxes = upn::read(found.boxes).await?;
+                let found = upn.propose(memory, granularity).await?;
+                let corners = upn::read(found.boxes).await?;
                 let logits = upn::read(found.logits).await?;
-                let (boxes, _) = boxes.as_chunks::<4>();
-                let boxes = geometry::proposals(boxes, &logits, width, height);
+                let (corners, _) = corners.as_chunks::<4>();
+                boxes = geometry::proposals(corners, &logits, width, height);
                 time.upn += host.milliseconds() - start;
                 picture.proposals.insert(granularity, boxes.clone());
-                boxes
             }
-        };
+        }
         progress(3);
         host.emit(Event::Proposed {
             picture: id,

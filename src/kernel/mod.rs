@@ -20,10 +20,20 @@ pub mod gelu;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
+pub mod packed;
 pub mod packed_attention;
 mod processor;
 pub mod rms_norm;
 pub mod roi_pool;
+pub mod upload;
 
 /// Every WGSL file of this program.
-pub const SHADERS: &[&launch::Shader] = &[&roi_pool::SHADER];
+pub const SHADERS: &[&launch::Shader] = &[
+    &roi_pool::SHADER,
+    &packed::GEMV[0],
+    &packed::GEMV[1],
+    &packed::MATMUL[0],
+    &packed::MATMUL[1],
+    &packed::ROWS[0],
+    &packed::ROWS[1],
+];

@@ -131,12 +131,41 @@ impl ChatRexConfig {
 pub struct ChatRex {
     /// The language model.
     pub llm: Decoder,
+    /// What looks at the picture.
+    pub towers: Towers,
+    #[module(skip)]
+    config: ChatRexConfig,
+}
+
+impl ChatRex {
+    /// Reads all parts by the checkpoint's names.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &ChatRexConfig) -> Result<Self, Fault> {
+        Ok(Self {
+            llm: Decoder::load(at, &config.llm)?,
+            towers: Towers::load(at, config)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration it was built with.
+    pub fn config(&self) -> &ChatRexConfig {
+        &self.config
+    }
+}
+
+/// Both towers and both projectors: all that is needed until picture and boxes are vectors in the
+/// language model's width.
+#[derive(Module, Debug)]
+pub struct Towers {
     vision_tower: ClipVit,
     vision_tower_aux: ConvNext,
     mm_projector: Projector,
     mm_object_projector: Projector,
     #[module(skip)]
-    config: ChatRexConfig,
+    image_aux: usize,
 }
 
 /// A picture, looked at.
@@ -148,15 +177,14 @@ pub struct Seen {
     pub pyramid: Vec<Tensor<4>>,
 }
 
-impl ChatRex {
-    /// Reads all parts by the checkpoint's names.
+impl Towers {
+    /// Reads towers and projectors by the checkpoint's names.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
     pub fn load(at: &Loader, config: &ChatRexConfig) -> Result<Self, Fault> {
         let width = config.llm.hidden_size;
         Ok(Self {
-            llm: Decoder::load(at, &config.llm)?,
             vision_tower: ClipVit::load(
                 &at.child("vision_tower.vision_tower.vision_model"),
                 &config.clip,
@@ -168,18 +196,13 @@ impl ChatRex {
                 config.object_width(),
                 width,
             )?,
-            config: config.clone(),
+            image_aux: config.image_aux,
         })
-    }
-
-    /// The configuration it was built with.
-    pub fn config(&self) -> &ChatRexConfig {
-        &self.config
     }
 
     /// Looks at pictures: normalised pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
     pub fn see(&self, low: Tensor<4>, high: Tensor<4>) -> Seen {
-        let (visual, pyramid) = self.towers(low, high);
+        let (visual, pyramid) = self.forward(low, high);
         Seen {
             image: self.project_visual(visual),
             pyramid,
@@ -191,7 +214,7 @@ impl ChatRex {
     ///
     /// # Panics
     /// The grids of the two towers differ.
-    pub fn towers(&self, low: Tensor<4>, high: Tensor<4>) -> (Tensor<3>, Vec<Tensor<4>>) {
+    pub fn forward(&self, low: Tensor<4>, high: Tensor<4>) -> (Tensor<3>, Vec<Tensor<4>>) {
         let clip = self.vision_tower.forward(low); // [B, P, clip]
         let pyramid = self.vision_tower_aux.forward(high);
         let coarsest = pyramid.last().expect("ConvNeXt has stages").clone();
@@ -212,7 +235,7 @@ impl ChatRex {
     /// in pixels of the padded high-resolution picture. N is the longest list; rows beyond a
     /// picture's own boxes are zero.
     pub fn box_features(&self, pyramid: &[Tensor<4>], boxes: &[Vec<BoxXyxy>]) -> Tensor<3> {
-        roi_encoder::encode_batch(pyramid, boxes, [self.config.image_aux; 2])
+        roi_encoder::encode_batch(pyramid, boxes, [self.image_aux; 2])
     }
 
     /// Box features `[B, N, object width]` to `[B, N, D]`.
@@ -225,45 +248,45 @@ impl ChatRex {
         let features = self.box_features(&seen.pyramid, &[boxes.to_vec()]);
         self.project_objects(features).squeeze_dim(0)
     }
+}
 
-    /// Token ids with slots to what the language model reads, `[1, T, D]`: [`IMAGE_SLOT`] becomes
-    /// all visual tokens, the k-th [`OBJECT_SLOT`] row k of `objects` `[N, D]`.
-    ///
-    /// # Panics
-    /// A slot without a picture or without a box, or an id outside the vocabulary.
-    pub fn splice(
-        &self,
-        ids: &[i64],
-        seen: Option<&Seen>,
-        objects: Option<&Tensor<2>>,
-    ) -> Tensor<3> {
-        let mut pieces = Vec::new();
-        let mut words = Vec::new();
-        let mut next_object = 0;
-        for &id in ids {
-            if id >= 0 {
-                words.push(u32::try_from(id).expect("ids fit 32 bits"));
-                continue;
-            }
-            if !words.is_empty() {
-                pieces.push(self.llm.embed(&std::mem::take(&mut words)));
-            }
-            match id {
-                IMAGE_SLOT => {
-                    let seen = seen.expect("an image slot needs a picture");
-                    pieces.push(seen.image.clone().squeeze_dim(0));
-                }
-                OBJECT_SLOT => {
-                    let objects = objects.expect("an object slot needs boxes");
-                    pieces.push(objects.clone().narrow(0, next_object, 1));
-                    next_object += 1;
-                }
-                _ => panic!("token id {id} is neither a word nor a slot"),
-            }
+/// Token ids with slots to what the language model reads, `[1, T, D]`: [`IMAGE_SLOT`] becomes
+/// all visual tokens, the k-th [`OBJECT_SLOT`] row k of `objects` `[N, D]`.
+///
+/// # Panics
+/// A slot without a picture or without a box, or an id outside the vocabulary.
+pub fn splice(
+    llm: &Decoder,
+    ids: &[i64],
+    seen: Option<&Seen>,
+    objects: Option<&Tensor<2>>,
+) -> Tensor<3> {
+    let mut pieces = Vec::new();
+    let mut words = Vec::new();
+    let mut next_object = 0;
+    for &id in ids {
+        if id >= 0 {
+            words.push(u32::try_from(id).expect("ids fit 32 bits"));
+            continue;
         }
         if !words.is_empty() {
-            pieces.push(self.llm.embed(&words));
+            pieces.push(llm.embed(&std::mem::take(&mut words)));
         }
-        Tensor::cat(pieces, 0).unsqueeze()
+        match id {
+            IMAGE_SLOT => {
+                let seen = seen.expect("an image slot needs a picture");
+                pieces.push(seen.image.clone().squeeze_dim(0));
+            }
+            OBJECT_SLOT => {
+                let objects = objects.expect("an object slot needs boxes");
+                pieces.push(objects.clone().narrow(0, next_object, 1));
+                next_object += 1;
+            }
+            _ => panic!("token id {id} is neither a word nor a slot"),
+        }
     }
+    if !words.is_empty() {
+        pieces.push(llm.embed(&words));
+    }
+    Tensor::cat(pieces, 0).unsqueeze()
 }

@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -18,8 +18,7 @@ use crate::kernel::gated_silu::gated_silu;
 use crate::kernel::host::runs_on_host;
 pub use crate::kernel::packed_attention::Sight;
 use crate::kernel::packed_attention::{Arrangement, packed_attention};
-use crate::nn::linear::linear;
-use crate::nn::{Init, Linear, Loader, RmsNorm};
+use crate::nn::{Init, Linear, Loader, Matrix, RmsNorm};
 
 /// Sizes and switches, by the names of the checkpoint's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,10 +65,10 @@ impl DecoderConfig {
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// `model.embed_tokens.weight`, `[V, D]`.
-    pub embed_tokens: Param<Tensor<2>>,
+    pub embed_tokens: Matrix,
     layers: Vec<Block>,
     norm: RmsNorm,
-    lm_head: Option<Param<Tensor<2>>>,
+    lm_head: Option<Matrix>,
     #[module(skip)]
     config: DecoderConfig,
 }
@@ -85,11 +84,9 @@ impl Decoder {
         let layers = model.child("layers");
         let head_deviation = (config.hidden_size as f32).sqrt().recip();
         Ok(Self {
-            embed_tokens: model.child("embed_tokens").parameter(
-                "weight",
-                matrix,
-                Init::Normal(0.06),
-            )?,
+            embed_tokens: model
+                .child("embed_tokens")
+                .matrix(matrix, Init::Normal(0.06))?,
             layers: (0..config.num_hidden_layers)
                 .map(|layer| Block::load(&layers.child(layer), config))
                 .collect::<Result<_, _>>()?,
@@ -101,7 +98,7 @@ impl Decoder {
             lm_head: (!config.tie_word_embeddings)
                 .then(|| {
                     at.child("lm_head")
-                        .parameter("weight", matrix, Init::Normal(head_deviation))
+                        .matrix(matrix, Init::Normal(head_deviation))
                 })
                 .transpose()?,
             config: config.clone(),
@@ -115,11 +112,7 @@ impl Decoder {
 
     /// The rows of `ids`, `[T, D]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        let table = self.embed_tokens.val();
-        let ids = ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
-        let count = ids.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &table.device());
-        table.select(0, ids)
+        self.embed_tokens.rows(ids, &self.norm.weight.device())
     }
 
     /// Whole sequences `[B, T, D]` under `layout`: hidden states after the last norm, `[B, T, D]`.
@@ -134,7 +127,7 @@ impl Decoder {
     /// Hidden states `[.., D]` to logits `[.., V]`.
     pub fn logits<const R: usize>(&self, hidden: Tensor<R>) -> Tensor<R> {
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        linear(hidden, head.val(), None)
+        head.linear(hidden, None)
     }
 
     /// Appends `embeds` `[1, T, D]` to what `cache` holds. Returns the logits of the last row,
@@ -168,6 +161,36 @@ impl Decoder {
     /// The cache is full.
     pub fn step(&self, id: u32, cache: &mut KvCache) -> Tensor<1> {
         self.prefill(self.embed(&[id]).unsqueeze(), cache)
+    }
+}
+
+/// Values that [`Decoder::probe`] gives.
+pub const PROBED: usize = 16;
+
+impl Decoder {
+    /// Carries `rows` made-up rows, the last one by itself, through the first block and the last
+    /// norm: the first [`PROBED`] values of the last row, or fewer where rows are shorter. Touches
+    /// every kind of operation a token goes through, but for embedding and head.
+    pub fn probe(&self, rows: usize) -> Tensor<1> {
+        let width = self.config.hidden_size;
+        let device = self.norm.weight.device();
+        let values: Vec<f32> = (0..rows * width)
+            .map(|i| ((i * 37 + i / width * 11) % 127) as f32 / 63.5 - 1.0)
+            .collect();
+        let x = Tensor::<3>::from_data(TensorData::new(values, [1, rows, width]), &device);
+        let one_block = DecoderConfig {
+            num_hidden_layers: 1,
+            ..self.config.clone()
+        };
+        let mut cache = KvCache::new(&one_block, rows, &device);
+        let mut append = |from: usize, count: usize| {
+            let layout = Masked::appended(from, count, &self.config, &device);
+            let part = x.clone().narrow(1, from, count);
+            self.layers[0].append(part, &layout, &mut cache.layers[0], from)
+        };
+        append(0, rows - 1);
+        let last = self.norm.forward(append(rows - 1, 1));
+        last.reshape([width]).narrow(0, 0, PROBED.min(width))
     }
 }
 
@@ -551,18 +574,26 @@ fn write(held: &mut Option<Tensor<4>>, new: Tensor<4>, past: usize) -> Tensor<4>
 mod tests {
     use super::*;
     use crate::nn::ParameterSource;
+    use crate::nn::load::on_device;
 
     struct Waves;
 
     impl ParameterSource for Waves {
-        fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault> {
+        fn tensor(
+            &self,
+            name: &str,
+            shape: &[usize],
+            init: &Init,
+            device: &Device,
+        ) -> Result<Tensor<1>, Fault> {
             let count = shape.iter().product::<usize>();
-            Ok(match init {
+            let values = match init {
                 Init::Ones => vec![1.0; count],
                 _ => (0..count)
                     .map(|i| ((i * 7 + name.len() * 13) as f32 * 0.37).sin() * 0.3)
                     .collect(),
-            })
+            };
+            Ok(on_device(values, device))
         }
     }
 

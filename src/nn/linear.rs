@@ -6,13 +6,13 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::fault::Fault;
-use crate::nn::{Init, Loader};
+use crate::nn::{Init, Loader, Matrix};
 
 /// `y = x W^T + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Param<Tensor<2>>,
+    pub weight: Matrix,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }
@@ -40,7 +40,7 @@ impl Linear {
         init: Init,
     ) -> Result<Self, Fault> {
         Ok(Self {
-            weight: at.parameter("weight", [outputs, inputs], init)?,
+            weight: at.matrix([outputs, inputs], init)?,
             bias: bias
                 .then(|| at.parameter("bias", [outputs], Init::Zeros))
                 .transpose()?,
@@ -49,7 +49,7 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        self.weight.linear(x, self.bias.as_ref().map(Param::val))
     }
 }
 

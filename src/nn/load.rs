@@ -11,6 +11,7 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::fault::Fault;
+use crate::nn::matrix::{Matrix, MatrixForm};
 
 /// How a parameter starts when it is not read from a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,11 +32,39 @@ pub enum Init {
 
 /// Where parameters come from.
 pub trait ParameterSource {
-    /// The values of tensor `name`, row-major, `shape` long.
+    /// The values of tensor `name`, row-major on `device`, `shape` long in all.
     ///
     /// # Errors
     /// The tensor is missing or has another shape.
-    fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault>;
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: &Init,
+        device: &Device,
+    ) -> Result<Tensor<1>, Fault>;
+
+    /// The matrix `stem.weight`, `[out, in]`, in the form it is stored in.
+    ///
+    /// # Errors
+    /// It is missing or has another shape.
+    fn matrix(
+        &self,
+        stem: &str,
+        [rows, columns]: [usize; 2],
+        init: &Init,
+        device: &Device,
+    ) -> Result<MatrixForm, Fault> {
+        let name = format!("{stem}.weight");
+        let values = self.tensor(&name, &[rows, columns], init, device)?;
+        Ok(MatrixForm::Whole(values.reshape([rows, columns])))
+    }
+}
+
+/// Values of the host as a tensor.
+pub fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// A place in a checkpoint, and the device its tensors go to.
@@ -81,9 +110,23 @@ impl<'a> Loader<'a> {
         init: Init,
     ) -> Result<Param<Tensor<D>>, Fault> {
         let full_name = self.full_name(name);
-        let values = self.source.parameter(&full_name, &shape, &init)?;
-        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let tensor = self
+            .source
+            .tensor(&full_name, &shape, &init, &self.device)?
+            .reshape(shape);
         Ok(Param::initialized(parameter_id(&full_name), tensor).set_require_grad(true))
+    }
+
+    /// The matrix `weight` `[out, in]` at this place, in the form it is stored in.
+    ///
+    /// # Errors
+    /// The source's: missing or misshapen, by full name.
+    pub fn matrix(&self, shape: [usize; 2], init: Init) -> Result<Matrix, Fault> {
+        let form = self
+            .source
+            .matrix(&self.prefix, shape, &init, &self.device)?;
+        let id = parameter_id(&self.full_name("weight"));
+        Ok(Matrix::new(form, id))
     }
 
     fn full_name(&self, name: impl Display) -> String {
@@ -103,10 +146,4 @@ pub fn parameter_id(full_name: &str) -> ParamId {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
     ParamId::from(hash)
-}
-
-impl ParameterSource for crate::weights::WeightStore {
-    fn parameter(&self, name: &str, shape: &[usize], _init: &Init) -> Result<Vec<f32>, Fault> {
-        self.values(name, shape)
-    }
 }

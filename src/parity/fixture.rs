@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::check::glob;
 use crate::fault::{Fault, FaultKind};
+use crate::nn::load::on_device;
 use crate::nn::{Init, ParameterSource};
 
 /// A tensor on the host. All recorded types (f32, f64, i64 below 2^53, u8) fit into f64 exactly.
@@ -248,7 +249,13 @@ impl FixtureWeights {
 }
 
 impl ParameterSource for FixtureWeights {
-    fn parameter(&self, name: &str, shape: &[usize], _: &Init) -> Result<Vec<f32>, Fault> {
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        _: &Init,
+        device: &Device,
+    ) -> Result<Tensor<1>, Fault> {
         let place = || self.path.display().to_string();
         let array = self
             .tensors
@@ -264,7 +271,7 @@ impl ParameterSource for FixtureWeights {
             ));
         }
         self.used.borrow_mut().insert(name.to_string());
-        Ok(array.f32())
+        Ok(on_device(array.f32(), device))
     }
 }
 

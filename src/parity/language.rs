@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::generate::sampler::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::{Planar, SquareRecipe};
-use crate::model::chatrex::{ChatRex, ChatRexConfig};
+use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
 use crate::nn::Loader;
 use crate::text::prompt::{ChatTemplate, user_turn};
@@ -73,7 +73,9 @@ pub(super) fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
     let pixels = recorded_pixels(fixture, "in.raw_u8")?;
     let recipe = config.recipe();
     let (high, low) = recipe.prepare(&pixels);
-    let seen = model.see(on_device(low, device), on_device(high, device));
+    let seen = model
+        .towers
+        .see(on_device(low, device), on_device(high, device));
     let mut computed = Computed::new();
     computed.put("mid.image_features", seen.image.clone());
     for (level, features) in seen.pyramid.iter().enumerate() {
@@ -106,8 +108,8 @@ pub(super) fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
             .iter()
             .map(|&corners| recipe.place(pixels.width, pixels.height, corners))
             .collect();
-        let objects = model.objects(&seen, &boxes);
-        let embeds = model.splice(&ids, Some(&seen), Some(&objects));
+        let objects = model.towers.objects(&seen, &boxes);
+        let embeds = splice(&model.llm, &ids, Some(&seen), Some(&objects));
         let continuation = continuation(&model.llm, embeds.clone(), steps);
         computed.put(format!("mid.object_features{suffix}"), objects);
         computed.put_array(format!("out.generated_ids{suffix}"), continuation.ids());

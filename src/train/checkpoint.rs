@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
-use crate::nn::load::parameter_id;
+use crate::nn::load::{on_device, parameter_id};
 use crate::nn::{Init, ParameterSource};
 use crate::train::optimizer::{AdamW, Moments};
 
@@ -134,8 +134,12 @@ impl Start {
     }
 }
 
-impl ParameterSource for Start {
-    fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault> {
+impl Start {
+    /// The values that parameter `name` starts with.
+    ///
+    /// # Errors
+    /// It is stored in another shape.
+    pub fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault> {
         self.names
             .lock()
             .expect("no holder of the lock panics")
@@ -164,6 +168,18 @@ impl ParameterSource for Start {
                 .collect(),
             Init::Values(values) => values.clone(),
         })
+    }
+}
+
+impl ParameterSource for Start {
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: &Init,
+        device: &Device,
+    ) -> Result<Tensor<1>, Fault> {
+        Ok(on_device(self.parameter(name, shape, init)?, device))
     }
 }
 
@@ -328,7 +344,6 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::nn::{Linear, Loader};
-    use burn::tensor::Device;
 
     #[test]
     fn values_depend_on_seed_and_name_only() {

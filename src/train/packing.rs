@@ -361,7 +361,7 @@ impl Packed {
         let [_, _, width] = visual.dims();
         let table = Tensor::cat(
             vec![
-                model.llm.embed_tokens.val(),
+                model.llm.embed_tokens.whole(),
                 visual.flatten(0, 1),
                 objects.flatten(0, 1),
                 Tensor::zeros([1, width], device),

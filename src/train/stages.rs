@@ -241,11 +241,11 @@ impl Kitchen {
 /// Projected visual tokens and box vectors of a batch.
 fn look(model: &ChatRex, pictures: &Pictures, device: &Device) -> (Tensor<3>, Tensor<3>) {
     let (low, high) = pictures.tensors(model.config(), device);
-    let (visual, pyramid) = model.towers(low, high);
-    let features = model.box_features(&pyramid, &pictures.boxes);
+    let (visual, pyramid) = model.towers.forward(low, high);
+    let features = model.towers.box_features(&pyramid, &pictures.boxes);
     (
-        model.project_visual(visual),
-        model.project_objects(features),
+        model.towers.project_visual(visual),
+        model.towers.project_objects(features),
     )
 }
 
@@ -392,7 +392,7 @@ fn carry_out(
         let mut loss = cross_entropy(logits, &lesson.packed.labels());
         let value = f64::from(loss.clone().into_scalar::<f32>());
         let labels = RegionLabels::new(&lesson.pictures.scenes, lesson.pictures.rows());
-        let table = trained.model.llm.embed_tokens.val();
+        let table = trained.model.llm.embed_tokens.whole();
         loss = loss + vocabulary.loss(objects.clone(), table, &labels) * 0.3;
         if plan.towers > 0.0 {
             loss = loss + trained.heads.loss(objects, &labels) * 0.3;

@@ -285,9 +285,9 @@ pub struct Trained {
 impl Trained {
     fn objects(&self, pictures: &Pictures, device: &Device) -> Tensor<3> {
         let (low, high) = pictures.tensors(self.model.config(), device);
-        let (_, pyramid) = self.model.towers(low, high);
-        let features = self.model.box_features(&pyramid, &pictures.boxes);
-        self.model.project_objects(features)
+        let (_, pyramid) = self.model.towers.forward(low, high);
+        let features = self.model.towers.box_features(&pyramid, &pictures.boxes);
+        self.model.towers.project_objects(features)
     }
 
     fn validate(&self, device: &Device) -> [f64; 3] {

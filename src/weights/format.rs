@@ -1,18 +1,30 @@
 //! `model.json`: what a model folder holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 
 /// The manifest version this program writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of the manifest in a model folder.
 pub const MANIFEST: &str = "model.json";
 
-/// The contents of `model.json`.
+/// A manifest is never longer than this many bytes.
+pub const MAX_MANIFEST: u64 = 32 << 20;
+
+/// A tokenizer is never longer than this many bytes.
+pub const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// A stored tensor has at most this many bytes; converters split larger ones by rows.
+pub const MAX_TENSOR: u64 = 256 << 20;
+
+/// Pieces may have these lengths in bytes.
+const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 16..=16 << 20;
+
+/// The contents of `model.json`; `docs/format.md` describes it for other programs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -22,20 +34,27 @@ pub struct Manifest {
     pub name: String,
     /// Network family, e.g. `chatrex`.
     pub family: String,
-    /// The family's own configuration; read by `model`.
+    /// The family's own configuration; read by `engine`.
     pub config: serde_json::Value,
     /// Defaults a front starts with.
     pub defaults: Defaults,
+    /// How weights are stored, in a few words, e.g. `q4, groups of 32`.
+    pub precision: String,
     /// The tokenizer file.
     pub tokenizer: FileEntry,
+    /// Length of a piece; the last one of a shard is shorter.
+    pub piece_bytes: u64,
     /// Safetensors shards, in load order.
-    pub shards: Vec<FileEntry>,
-    /// Every tensor of every shard.
+    pub shards: Vec<Shard>,
+    /// Every tensor of every shard, but for padding.
     pub tensors: BTreeMap<String, TensorEntry>,
     /// Name and text of the licence of the weights.
     pub licence: Licence,
     /// Where the weights come from.
     pub provenance: Provenance,
+    /// What a device must compute before it is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_test: Option<SelfTest>,
 }
 
 /// Defaults a front starts with.
@@ -48,9 +67,20 @@ pub struct Defaults {
     pub nms: f64,
     /// Answers are cut after this many tokens.
     pub max_tokens: u32,
+    /// Penalty on tokens an answer already has; 1 is none.
+    #[serde(default = "no_penalty", skip_serializing_if = "is_no_penalty")]
+    pub repetition_penalty: f32,
 }
 
-/// One file of a model.
+fn no_penalty() -> f32 {
+    1.0
+}
+
+fn is_no_penalty(penalty: &f32) -> bool {
+    *penalty == 1.0
+}
+
+/// One whole file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
@@ -62,16 +92,90 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// A safetensors file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Name inside the folder; no path.
+    pub name: String,
+    /// The part of the model that all its tensors belong to.
+    pub part: Part,
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of every piece, in order.
+    pub pieces: Vec<String>,
+}
+
+/// A part of a model that can be on the device alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The proposal network.
+    Upn,
+    /// Both towers and the projectors.
+    Towers,
+    /// The language model.
+    Decoder,
+}
+
+impl Part {
+    /// All, in load order.
+    pub const ALL: [Self; 3] = [Self::Upn, Self::Towers, Self::Decoder];
+}
+
 /// One tensor of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorEntry {
     /// The shard that holds it.
     pub shard: String,
-    /// Safetensors' name of the element type, e.g. `F16`.
-    pub dtype: String,
+    /// Its first byte, counted from the beginning of the file.
+    pub offset: u64,
+    /// Type of its elements.
+    pub dtype: Element,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
+}
+
+/// Element types of stored tensors, by safetensors' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Element {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision.
+    BF16,
+    /// Packed codes.
+    U32,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+}
+
+impl TensorEntry {
+    /// Elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Length in bytes; `None` where it does not fit 64 bits.
+    pub fn bytes(&self) -> Option<u64> {
+        self.shape
+            .iter()
+            .try_fold(self.dtype.bytes(), |bytes, &size| {
+                bytes.checked_mul(size as u64)
+            })
+    }
 }
 
 /// A licence.
@@ -94,15 +198,34 @@ pub struct Provenance {
     pub commands: Vec<String>,
 }
 
+/// A fixed input of the decoder's first block and what must come out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// Rows of the input.
+    pub rows: usize,
+    /// The first outputs of the last row.
+    pub expected: Vec<f32>,
+    /// How far an output may be from it.
+    pub tolerance: f32,
+}
+
 impl Manifest {
     /// Reads a manifest found at `place`.
     ///
     /// # Errors
-    /// Not JSON, an unknown version, a missing or unknown field, a file name that leaves the
-    /// folder, a tensor in a shard that is not listed.
+    /// Not JSON, another version, a missing or unknown field, a file name that leaves the folder,
+    /// a tensor outside its shard or over another one, a shard without a hash for every piece.
     pub fn parse(json: &[u8], place: &str) -> Result<Self, Fault> {
-        let value: serde_json::Value = serde_json::from_slice(json)
-            .map_err(|error| Fault::model(place, format!("is not JSON ({error})")))?;
+        let value: serde_json::Value = serde_json::from_slice(json).map_err(|error| {
+            let html = json.trim_ascii_start().starts_with(b"<");
+            let what = if html {
+                "is a web page, not JSON".into()
+            } else {
+                format!("is not JSON ({error})")
+            };
+            Fault::model(place, what)
+        })?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);
         if version != Some(u64::from(VERSION)) {
             let found = version.map_or("no version".into(), |v| format!("version {v}"));
@@ -115,29 +238,112 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| Fault::model(place, format!("does not fit its format: {error}")))?;
-        for file in manifest.shards.iter().chain([&manifest.tokenizer]) {
-            let plain = !file.name.is_empty()
-                && !file.name.starts_with('.')
-                && file
-                    .name
+        manifest
+            .check()
+            .map_err(|what| Fault::model(place, what))
+            .map(|()| manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !PIECE_BYTES.contains(&self.piece_bytes) || !self.piece_bytes.is_multiple_of(4) {
+            return Err(format!("has pieces of {} bytes", self.piece_bytes));
+        }
+        let names = self.shards.iter().map(|shard| &shard.name);
+        let mut seen = BTreeSet::from([MANIFEST]);
+        for name in names.chain([&self.tokenizer.name]) {
+            let plain = !name.is_empty()
+                && !name.starts_with('.')
+                && name
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
             if !plain {
-                return Err(Fault::model(
-                    place,
-                    format!("names the file {:?}, which is not a plain name", file.name),
+                return Err(format!(
+                    "names the file {name:?}, which is not a plain name"
+                ));
+            }
+            if !seen.insert(name) {
+                return Err(format!("names the file {name} twice"));
+            }
+        }
+        if self.tokenizer.bytes > MAX_TOKENIZER {
+            return Err(format!("has a tokenizer of {} bytes", self.tokenizer.bytes));
+        }
+        for shard in &self.shards {
+            let pieces = shard.bytes.div_ceil(self.piece_bytes);
+            if shard.pieces.len() as u64 != pieces {
+                let found = shard.pieces.len();
+                return Err(format!(
+                    "has {found} hashes for the {pieces} pieces of {}",
+                    shard.name
                 ));
             }
         }
-        for (name, tensor) in &manifest.tensors {
-            if !manifest.shards.iter().any(|s| s.name == tensor.shard) {
-                return Err(Fault::model(
-                    place,
-                    format!("puts tensor {name} in {}, which is no shard", tensor.shard),
-                ));
+        self.check_tensors()
+    }
+
+    fn check_tensors(&self) -> Result<(), String> {
+        for shard in &self.shards {
+            let mut end = (0, "the header");
+            for (name, tensor) in self.in_shard(&shard.name) {
+                if tensor.offset < end.0 {
+                    return Err(format!("puts tensor {name} over {}", end.1));
+                }
+                let after = tensor
+                    .bytes()
+                    .and_then(|bytes| tensor.offset.checked_add(bytes));
+                match after {
+                    Some(after) if after <= shard.bytes => end = (after, name),
+                    _ => {
+                        return Err(format!(
+                            "puts tensor {name} beyond the end of {}",
+                            shard.name
+                        ));
+                    }
+                }
+                if tensor.bytes() == Some(0) || tensor.bytes() > Some(MAX_TENSOR) {
+                    return Err(format!("gives tensor {name} the shape {:?}", tensor.shape));
+                }
+                if !tensor.offset.is_multiple_of(4) {
+                    return Err(format!(
+                        "puts tensor {name} at the odd byte {}",
+                        tensor.offset
+                    ));
+                }
             }
         }
-        Ok(manifest)
+        let known: BTreeSet<&str> = self
+            .shards
+            .iter()
+            .map(|shard| shard.name.as_str())
+            .collect();
+        match self
+            .tensors
+            .iter()
+            .find(|(_, tensor)| !known.contains(tensor.shard.as_str()))
+        {
+            Some((name, tensor)) => Err(format!(
+                "puts tensor {name} in {}, which is no shard",
+                tensor.shard
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The tensors of a shard, in the order of their bytes.
+    pub fn in_shard(&self, shard: &str) -> Vec<(&str, &TensorEntry)> {
+        let mut tensors: Vec<(&str, &TensorEntry)> = self
+            .tensors
+            .iter()
+            .filter(|(_, tensor)| tensor.shard == shard)
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        tensors.sort_by_key(|(_, tensor)| tensor.offset);
+        tensors
+    }
+
+    /// Bytes of all shards and the tokenizer.
+    pub fn bytes(&self) -> u64 {
+        self.tokenizer.bytes + self.shards.iter().map(|shard| shard.bytes).sum::<u64>()
     }
 }
 
@@ -173,10 +379,13 @@ impl FileEntry {
     }
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

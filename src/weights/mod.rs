@@ -1,12 +1,13 @@
-//! Weight files: a manifest, safetensors shards, exact lookup by name.
+//! Weight files: a manifest, safetensors shards, pieces with a hash each.
 //!
 //! A model is a folder (or base address) with `model.json`, the tokenizer and safetensors shards.
-//! Nothing is used before its length and SHA-256 agree with the manifest.
+//! Nothing is used before its SHA-256 agrees with the manifest, and a model is never held in
+//! memory as a whole.
 
 pub mod format;
+pub mod quant;
 pub mod source;
-pub mod store;
+pub mod stream;
 
 pub use format::Manifest;
 pub use source::ByteSource;
-pub use store::WeightStore;

@@ -1,0 +1,337 @@
+//! Weights of a model folder on their device, by name, as they come.
+//!
+//! Tensors arrive in pieces and go to the device at once; constructors then take them by name.
+//! Half-precision tensors are widened on the way, packed matrices stay packed on a graphics device
+//! and are unpacked for the processor.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use half::{bf16, f16};
+
+use crate::fault::Fault;
+use crate::kernel::host::runs_on_host;
+use crate::kernel::packed::PackedRows;
+use crate::kernel::upload::Upload;
+use crate::nn::load::{Init, ParameterSource};
+use crate::nn::matrix::MatrixForm;
+use crate::weights::format::{Element, TensorEntry};
+use crate::weights::quant::{QWEIGHT, SCALES, Scheme};
+use crate::weights::stream::TensorSink;
+
+/// Tensors on a device, waiting for the networks they belong to.
+pub struct StoredWeights {
+    device: Device,
+    wanted: fn(&str) -> bool,
+    held: BTreeMap<String, Held>,
+    used: RefCell<BTreeSet<String>>,
+    coming: Option<Coming>,
+}
+
+struct Held {
+    shape: Vec<usize>,
+    values: Values,
+}
+
+#[derive(Clone)]
+enum Values {
+    Floats(Tensor<1>),
+    /// Words, or pairs of scales.
+    Words(Tensor<1, Int>),
+}
+
+struct Coming {
+    name: String,
+    entry: TensorEntry,
+    /// Half-precision numbers stay as they are, two in a word.
+    pairs: bool,
+    upload: Upload,
+    elements: usize,
+}
+
+impl StoredWeights {
+    /// Nothing yet; takes the tensors whose names satisfy `wanted`.
+    pub fn new(device: &Device, wanted: fn(&str) -> bool) -> Self {
+        Self {
+            device: device.clone(),
+            wanted,
+            held: BTreeMap::new(),
+            used: RefCell::default(),
+            coming: None,
+        }
+    }
+
+    /// Fails if a tensor was never asked for.
+    ///
+    /// # Errors
+    /// A surplus tensor, by name.
+    pub fn finish(&self) -> Result<(), Fault> {
+        let used = self.used.borrow();
+        match self.held.keys().find(|name| !used.contains(*name)) {
+            Some(name) => Err(Fault::model(
+                format!("tensor {name}"),
+                "belongs to no part of the model",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The blocks of `name` in order: itself, or `name.rows.0`, `name.rows.1` and so on.
+    fn blocks(&self, name: &str) -> Vec<&Held> {
+        let mut used = self.used.borrow_mut();
+        let mut take = |name: &str| {
+            let held = self.held.get(name);
+            if held.is_some() {
+                used.insert(name.to_string());
+            }
+            held
+        };
+        if let Some(whole) = take(name) {
+            return vec![whole];
+        }
+        (0..)
+            .map_while(|k| take(&format!("{name}.rows.{k}")))
+            .collect()
+    }
+
+    /// The blocks of a tensor, checked against the shape it is wanted in.
+    fn checked(&self, name: &str, shape: &[usize]) -> Result<Vec<&Held>, Fault> {
+        let blocks = self.blocks(name);
+        let Some(first) = blocks.first() else {
+            return Err(Fault::model(format!("tensor {name}"), "is missing"));
+        };
+        let mut found = first.shape.clone();
+        if blocks.len() > 1 && !found.is_empty() {
+            found[0] = blocks.iter().map(|block| block.shape[0]).sum();
+        }
+        let agree = |block: &&&Held| block.shape.get(1..) == first.shape.get(1..);
+        if found != shape || blocks.iter().filter(agree).count() != blocks.len() {
+            return Err(Fault::model(
+                format!("tensor {name}"),
+                format!("has shape {found:?} instead of {shape:?}"),
+            ));
+        }
+        Ok(blocks)
+    }
+
+    fn packed(&self, stem: &str, [rows, columns]: [usize; 2]) -> Result<MatrixForm, Fault> {
+        let name = format!("{stem}.{QWEIGHT}");
+        let fault = |what: String| Fault::model(format!("tensor {name}"), what);
+        let words = self.blocks(&name);
+        let scales = self.blocks(&format!("{stem}.{SCALES}"));
+        if words.len() != scales.len() {
+            let (a, b) = (words.len(), scales.len());
+            return Err(fault(format!("has {a} blocks and {b} blocks of scales")));
+        }
+        let mut found = 0;
+        let mut blocks = Vec::new();
+        for (words, scales) in words.iter().zip(scales) {
+            let scheme = match (&words.shape[..], &scales.shape[..]) {
+                ([a, words], [b, scales]) if a == b => Scheme::of_row(columns, *words, *scales),
+                _ => None,
+            };
+            let scheme = scheme.ok_or_else(|| {
+                let (words, scales) = (&words.shape, &scales.shape);
+                fault(format!(
+                    "has shape {words:?} with scales {scales:?}, which pack no {columns} columns"
+                ))
+            })?;
+            let (Values::Words(codes), Values::Words(pairs)) = (&words.values, &scales.values)
+            else {
+                return Err(fault(
+                    "is not stored as words and half-precision scales".into(),
+                ));
+            };
+            let shape = [words.shape[0], columns];
+            found += shape[0];
+            blocks.push((codes.clone(), pairs.clone(), shape, scheme));
+        }
+        if found != rows {
+            return Err(fault(format!("has {found} rows instead of {rows}")));
+        }
+        if runs_on_host(&self.device) {
+            let unpacked = blocks.into_iter().map(|(words, pairs, shape, scheme)| {
+                unpack(words, pairs, shape, scheme, &self.device)
+            });
+            return Ok(MatrixForm::Whole(Tensor::cat(unpacked.collect(), 0)));
+        }
+        let packed = blocks
+            .into_iter()
+            .map(|(words, pairs, shape, scheme)| PackedRows::new(words, pairs, shape, scheme));
+        Ok(MatrixForm::Packed(packed.collect()))
+    }
+}
+
+/// A packed block as numbers, on the processor.
+fn unpack(
+    words: Tensor<1, Int>,
+    pairs: Tensor<1, Int>,
+    [rows, columns]: [usize; 2],
+    scheme: Scheme,
+    device: &Device,
+) -> Tensor<2> {
+    let read = |tensor: Tensor<1, Int>| -> Vec<u32> {
+        let values = tensor.into_data().try_into_vec::<i32>();
+        let values = values.expect("words are kept as i32 on the processor");
+        values.into_iter().map(i32::cast_unsigned).collect()
+    };
+    let words = read(words);
+    let groups = rows * (columns / scheme.group);
+    let scales: Vec<u16> = read(pairs)
+        .into_iter()
+        .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
+        .take(groups)
+        .collect();
+    let mut values = vec![0.0; rows * columns];
+    scheme.unpack(&words, &scales, &mut values);
+    Tensor::from_data(TensorData::new(values, [rows, columns]), device)
+}
+
+impl ParameterSource for StoredWeights {
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        _init: &Init,
+        _device: &Device,
+    ) -> Result<Tensor<1>, Fault> {
+        let mut parts = Vec::new();
+        for block in self.checked(name, shape)? {
+            match &block.values {
+                Values::Floats(values) => parts.push(values.clone()),
+                Values::Words(_) => {
+                    return Err(Fault::model(format!("tensor {name}"), "holds no numbers"));
+                }
+            }
+        }
+        Ok(match parts.len() {
+            1 => parts.remove(0),
+            _ => Tensor::cat(parts, 0),
+        })
+    }
+
+    fn matrix(
+        &self,
+        stem: &str,
+        shape: [usize; 2],
+        init: &Init,
+        device: &Device,
+    ) -> Result<MatrixForm, Fault> {
+        let packed = format!("{stem}.{QWEIGHT}");
+        let is_packed =
+            |name: &&String| **name == packed || name.starts_with(&format!("{packed}.rows."));
+        if self
+            .held
+            .range(packed.clone()..)
+            .next()
+            .is_some_and(|(name, _)| is_packed(&name))
+        {
+            return self.packed(stem, shape);
+        }
+        let name = format!("{stem}.weight");
+        let blocks = self.checked(&name, &shape)?;
+        if blocks.len() == 1 {
+            let values = self.tensor(&name, &shape, init, device)?;
+            return Ok(MatrixForm::Whole(values.reshape(shape)));
+        }
+        let parts = blocks.into_iter().map(|block| match &block.values {
+            Values::Floats(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
+            Values::Words(_) => Err(Fault::model(format!("tensor {name}"), "holds no numbers")),
+        });
+        Ok(MatrixForm::Rows(parts.collect::<Result<_, _>>()?))
+    }
+}
+
+impl TensorSink for StoredWeights {
+    fn wants(&self, name: &str) -> bool {
+        (self.wanted)(name)
+    }
+
+    fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault> {
+        let plain = name.split(".rows.").next().unwrap_or(name);
+        let pairs = entry.dtype == Element::F16 && plain.ends_with(&format!(".{SCALES}"));
+        let elements = entry.elements();
+        let room = if pairs {
+            elements.div_ceil(2)
+        } else {
+            elements
+        };
+        self.coming = Some(Coming {
+            name: name.to_string(),
+            entry: entry.clone(),
+            pairs,
+            upload: Upload::new(room, &self.device),
+            elements: 0,
+        });
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let coming = self.coming.as_mut().expect("bytes follow a beginning");
+        let dtype = coming.entry.dtype;
+        let words = || {
+            bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| u32::from_le_bytes(*b))
+        };
+        let halves = || {
+            bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| u16::from_le_bytes(*b))
+        };
+        let wide: Option<Vec<u32>> = match dtype {
+            Element::U32 => None,
+            Element::F32 => Some(words().collect()),
+            Element::F16 => Some(
+                halves()
+                    .map(|h| f16::from_bits(h).to_f32().to_bits())
+                    .collect(),
+            ),
+            Element::BF16 => Some(
+                halves()
+                    .map(|h| bf16::from_bits(h).to_f32().to_bits())
+                    .collect(),
+            ),
+        };
+        if let Some(at) = wide
+            .iter()
+            .flatten()
+            .position(|&bits| !f32::from_bits(bits).is_finite())
+        {
+            let value = wide.map_or(0.0, |wide| f32::from_bits(wide[at]));
+            return Err(Fault::model(
+                format!("{}, tensor {}", coming.entry.shard, coming.name),
+                format!("holds {value} at element {}", coming.elements + at),
+            ));
+        }
+        coming.elements += bytes.len() / dtype.bytes() as usize;
+        let elements = match wide {
+            Some(wide) if !coming.pairs => wide,
+            Some(_) => halves()
+                .collect::<Vec<_>>()
+                .chunks(2)
+                .map(|pair| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16)
+                .collect(),
+            None => words().collect(),
+        };
+        coming.upload.push(elements);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        let coming = self.coming.take().expect("an end follows a beginning");
+        let values = if coming.pairs || coming.entry.dtype == Element::U32 {
+            Values::Words(coming.upload.integers())
+        } else {
+            Values::Floats(coming.upload.floats())
+        };
+        let shape = coming.entry.shape;
+        self.held.insert(coming.name, Held { shape, values });
+        Ok(())
+    }
+}
