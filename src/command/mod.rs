@@ -1,6 +1,7 @@
 //! The subcommands of the `chatrex` program: arguments in, JSON or words out.
 
 mod chat;
+mod convert;
 mod eval;
 mod export;
 mod parity;
@@ -28,8 +29,10 @@ pub enum Command {
     Train(train::Options),
     /// Measure a model on scenes it has never seen
     Eval(eval::Options),
-    /// Put trained weights into a model folder
+    /// Put trained weights into a checkpoint folder
     Export(export::Options),
+    /// Make a model folder of a checkpoint
+    Convert(convert::Options),
 }
 
 /// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
@@ -45,6 +48,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Train(options) => train::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Export(options) => export::run(options),
+        Command::Convert(options) => convert::run(options),
     }
 }
 

@@ -34,8 +34,12 @@ const NANO_FILES: Embedded = Embedded {
             include_bytes!("../../web/models/nano/upn.safetensors"),
         ),
         (
-            "chatrex.safetensors",
-            include_bytes!("../../web/models/nano/chatrex.safetensors"),
+            "towers.safetensors",
+            include_bytes!("../../web/models/nano/towers.safetensors"),
+        ),
+        (
+            "decoder.safetensors",
+            include_bytes!("../../web/models/nano/decoder.safetensors"),
         ),
     ],
 };
