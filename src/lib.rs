@@ -11,7 +11,7 @@
 //! | layers | `nn` |
 //! | networks | `model` |
 //! | product | `engine` |
-//! | workshop (native) | `scenes`, `train`, `eval`, `parity` |
+//! | workshop (native) | `scenes`, `train`, `eval`, `parity`, `convert` |
 //! | program (native) | `command` |
 
 pub mod chat;
@@ -36,6 +36,8 @@ pub mod weights;
 
 #[cfg(feature = "native")]
 pub mod command;
+#[cfg(feature = "native")]
+pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]

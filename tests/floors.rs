@@ -15,7 +15,7 @@ fn floor(module: &str) -> Option<usize> {
         "nn" => 6,
         "model" => 7,
         "engine" => 8,
-        "scenes" | "train" | "eval" | "parity" => 9,
+        "scenes" | "train" | "eval" | "parity" | "convert" => 9,
         "command" => 10,
         _ => return None,
     })
@@ -36,6 +36,8 @@ fn forbidden(from: &str, to: &str) -> bool {
         || (from == "eval" && matches!(to, "train" | "parity"))
         || (from == "parity" && matches!(to, "train" | "eval" | "scenes"))
         || (from == "scenes" && matches!(to, "train" | "eval" | "parity"))
+        || (from == "convert" && matches!(to, "train" | "eval" | "parity" | "scenes"))
+        || (to == "convert" && matches!(from, "train" | "eval" | "parity" | "scenes"))
 }
 
 /// The modules of this crate, and the crates, that a file's code names.
