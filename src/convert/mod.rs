@@ -6,3 +6,5 @@
 pub mod checkpoint;
 pub mod pickle;
 pub mod pth;
+pub mod sentencepiece;
+pub mod tokenizer;
