@@ -333,7 +333,7 @@ impl Checkpoint {
             elements.start <= elements.end && elements.end <= size,
             "{elements:?} of {size} elements"
         );
-        let raw = self.gather(located, elements)?;
+        let raw = self.gather(located, elements);
         let values = match located.dtype {
             Dtype::F64 => Some(
                 raw.as_chunks::<8>()
@@ -393,26 +393,26 @@ impl Checkpoint {
                 ),
             ));
         }
-        Ok(self.from_first(located))
+        Ok(self.span(located))
     }
 
     /// The file's bytes from the first element of a tensor to the end of its last.
-    fn from_first(&self, located: &Located) -> &[u8] {
+    fn span(&self, located: &Located) -> &[u8] {
         let extent = located.extent().expect("checked when it was added") as usize;
         let start = located.offset as usize;
         &self.files[located.file].bytes[start..start + extent]
     }
 
     /// The bytes of `elements` of a tensor in row-major order.
-    fn gather(&self, located: &Located, elements: Range<usize>) -> Result<Cow<'_, [u8]>, Fault> {
+    fn gather(&self, located: &Located, elements: Range<usize>) -> Cow<'_, [u8]> {
         let width = located.dtype.bitsize() / 8;
-        let all = self.from_first(located);
+        let all = self.span(located);
         if elements.is_empty() {
-            return Ok(Cow::Borrowed(&[]));
+            return Cow::Borrowed(&[]);
         }
         if located.is_packed() {
             let bytes = elements.start * width..elements.end * width;
-            return Ok(Cow::Borrowed(&all[bytes]));
+            return Cow::Borrowed(&all[bytes]);
         }
         let mut gathered = Vec::with_capacity(elements.len() * width);
         let mut index = unravel(elements.start, &located.shape);
@@ -422,7 +422,7 @@ impl Checkpoint {
             gathered.extend_from_slice(&all[at..at + width]);
             advance(&mut index, &located.shape);
         }
-        Ok(Cow::Owned(gathered))
+        Cow::Owned(gathered)
     }
 }
 
@@ -925,7 +925,8 @@ mod tests {
     fn wrong_folders_are_refused() {
         let index = |map: &str| format!(r#"{{"metadata":{{}},"weight_map":{{{map}}}}}"#);
         let (x, y, xy) = (one("x", 1.0), one("y", 2.0), one("y", 3.0));
-        let cases: [(&str, String, &[(&str, &[u8])], &str); 8] = [
+        type Files<'a> = &'a [(&'a str, &'a [u8])];
+        let cases: [(&str, String, Files<'_>, &str); 8] = [
             (
                 "absent",
                 index(r#""x":"1.safetensors","y":"2.safetensors""#),
