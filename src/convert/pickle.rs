@@ -287,11 +287,11 @@ impl<'a> Machine<'a> {
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => {
                     if self.pop().is_err() {
-                        self.to_mark()?;
+                        self.pop_to_mark()?;
                     }
                 }
                 b'1' => {
-                    self.to_mark()?;
+                    self.pop_to_mark()?;
                 }
                 b'2' => {
                     let top = self.top()?;
@@ -388,7 +388,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Everything above the last mark; the mark goes too.
-    fn to_mark(&mut self) -> Result<Vec<Id>, Wrong> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Wrong> {
         match self.marks.pop() {
             Some(mark) => Ok(self.stack.split_off(mark)),
             None => damaged("takes values up to a mark that it never set"),
@@ -499,7 +499,7 @@ impl<'a> Machine<'a> {
                 items.reverse();
                 items
             }
-            _ => self.to_mark()?,
+            _ => self.pop_to_mark()?,
         };
         self.push(Node::Sequence(items));
         Ok(())
@@ -514,7 +514,7 @@ impl<'a> Machine<'a> {
                 let value = self.pop()?;
                 vec![self.pop()?, value]
             }
-            _ => self.to_mark()?,
+            _ => self.pop_to_mark()?,
         };
         if matches!(opcode, b'}' | b'd') {
             self.push(Node::Dict(Vec::new()));
@@ -554,12 +554,12 @@ impl<'a> Machine<'a> {
         let (function, arguments) = match opcode {
             b'i' => {
                 let known = known(self.line()?, self.line()?)?;
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 let items = self.add(Node::Sequence(items));
                 (self.add(Node::Global(known)), items)
             }
             b'o' => {
-                let mut items = self.to_mark()?;
+                let mut items = self.pop_to_mark()?;
                 if items.is_empty() {
                     return damaged("calls nothing");
                 }

@@ -435,7 +435,13 @@ mod tests {
 
     #[test]
     fn no_prefix_and_no_flipped_bit_brings_it_down() {
-        for file in [LEGACY, HOSTILE] {
+        let entries = made::tensor("w", ("7", 6), 0, &[2, 3], &[3, 1]);
+        let zip = zipped(
+            &entries,
+            &[("a/data/7", &[0; 24]), ("a/byteorder", b"little")],
+        );
+        assert!(survives(&zip));
+        for file in [LEGACY, HOSTILE, &zip] {
             for length in (0..file.len()).step_by(97) {
                 assert!(
                     !survives(&file[..length]),
@@ -479,6 +485,62 @@ mod tests {
             (&zip[at..at + 20], strides),
             ([9; 20].as_slice(), &vec![1, 3])
         );
+    }
+
+    /// One stored file, all of whose sizes and offsets are in the 64-bit records.
+    fn zip64(path: &str, content: &[u8]) -> Vec<u8> {
+        let sizes = [content.len() as u64; 2].map(u64::to_le_bytes).concat();
+        let extra = |fields: &[u8]| [&[1, 0, fields.len() as u8, 0], fields].concat();
+        let head = |extra: &[u8], inner: &[u8]| {
+            let lengths = [path.len() as u16, extra.len() as u16].map(u16::to_le_bytes);
+            let fixed = [
+                &[45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                [0xff; 8].as_slice(),
+            ];
+            [
+                &fixed.concat(),
+                &lengths.concat(),
+                inner,
+                path.as_bytes(),
+                extra,
+            ]
+            .concat()
+        };
+        let local = [b"PK\x03\x04", head(&extra(&sizes), &[]).as_slice(), content].concat();
+        let within = [sizes.as_slice(), &[0; 8]].concat();
+        let inner = [[0; 10].as_slice(), &[0xff; 4]].concat();
+        let central = [
+            b"PK\x01\x02\x2d\0",
+            head(&extra(&within), &inner).as_slice(),
+        ]
+        .concat();
+        let ends = [1, 1, central.len() as u64, local.len() as u64]
+            .map(u64::to_le_bytes)
+            .concat();
+        let end = [
+            b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0",
+            ends.as_slice(),
+        ];
+        let at = ((local.len() + central.len()) as u64).to_le_bytes();
+        let locator = [b"PK\x06\x07\0\0\0\0", at.as_slice(), &[1, 0, 0, 0]];
+        let last = [b"PK\x05\x06\0\0\0\0", [0xff; 12].as_slice(), &[0, 0]];
+        [
+            local,
+            central,
+            end.concat(),
+            locator.concat(),
+            last.concat(),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn archives_beyond_four_gigabytes_are_understood() {
+        let file = zip64("a/data.pkl", b"}.");
+        let found = entries(&file, "f.pth").expect("an archive");
+        let at = found["a/data.pkl"].bytes("f.pth").expect("a stored file");
+        assert_eq!(&file[at], b"}.");
+        assert!(refusal(&file).contains("holds no tensors"));
     }
 
     #[test]
