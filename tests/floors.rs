@@ -36,7 +36,7 @@ fn forbidden(from: &str, to: &str) -> bool {
         || (from == "eval" && matches!(to, "train" | "parity"))
         || (from == "parity" && matches!(to, "train" | "eval" | "scenes"))
         || (from == "convert" && matches!(to, "train" | "eval" | "parity" | "scenes"))
-        || (matches!(from, "train" | "eval" | "parity" | "scenes") && to == "convert")
+        || (matches!(from, "train" | "eval" | "scenes") && to == "convert")
         || (from == "scenes" && matches!(to, "train" | "eval" | "parity"))
 }
 

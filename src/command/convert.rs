@@ -52,7 +52,16 @@ fn prefix(text: &str) -> Result<(String, String), String> {
     Ok((theirs.to_string(), ours.to_string()))
 }
 
-struct Bar(ProgressBar);
+/// Bytes on a progress bar.
+pub(super) struct Bar(pub(super) ProgressBar);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        let style = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(style).expect("the template is well-formed");
+        Self(ProgressBar::new(0).with_style(style))
+    }
+}
 
 impl Watch for Bar {
     fn total(&self, bytes: u64) {
@@ -66,9 +75,7 @@ impl Watch for Bar {
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let start = Instant::now();
-    let style = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-    let bar = Bar(ProgressBar::new(0)
-        .with_style(ProgressStyle::with_template(style).expect("the template is well-formed")));
+    let bar = Bar::new();
     let converted = convert(
         &Conversion {
             model: options.model.clone(),

@@ -4,6 +4,7 @@ mod chat;
 mod convert;
 mod eval;
 mod export;
+mod fake;
 mod parity;
 mod propose;
 mod scenes;
@@ -33,6 +34,8 @@ pub enum Command {
     Export(export::Options),
     /// Make a model folder of a checkpoint
     Convert(convert::Options),
+    /// Write a checkpoint of random numbers with real names and shapes
+    FakeCheckpoint(fake::Options),
 }
 
 /// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
@@ -49,6 +52,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Eval(options) => eval::run(options),
         Command::Export(options) => export::run(options),
         Command::Convert(options) => convert::run(options),
+        Command::FakeCheckpoint(options) => fake::run(options),
     }
 }
 

@@ -100,6 +100,16 @@ impl<'a> Shapes<'a> {
         })
     }
 
+    /// The shape of a tensor, or `otherwise` where it is missing: whoever needs it says so later,
+    /// together with all others that are missing.
+    fn or<const D: usize>(&self, name: &str, otherwise: [usize; D]) -> Result<[usize; D], Fault> {
+        if self.has(name) {
+            self.get(name)
+        } else {
+            Ok(otherwise)
+        }
+    }
+
     /// How many of `prefix0suffix`, `prefix1suffix`, ... there are.
     fn count(&self, prefix: &str, suffix: &str) -> usize {
         (0..)
@@ -422,9 +432,14 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
     let said: BTreeMap<String, Value> = json(&file.with_extension("json"))?.unwrap_or_default();
     let number = |name: &str| said.get(name).and_then(Value::as_f64);
     let size = |name: &str| number(name).map(|value| value as usize);
+    let large = UpnConfig::large();
     let swin = "backbone.model.backbone.";
-    let [embed_dim, ..] = shapes.get::<4>(&format!("{swin}patch_embed.proj.weight"))?;
-    let (mut depths, mut num_heads, mut window_size) = (Vec::new(), Vec::new(), 0);
+    let [embed_dim, ..] = shapes.or(
+        &format!("{swin}patch_embed.proj.weight"),
+        [large.backbone.embed_dim, 3, 4, 4],
+    )?;
+    let (mut depths, mut num_heads) = (Vec::new(), Vec::new());
+    let mut window_size = large.backbone.window_size;
     for stage in 0.. {
         let blocks = format!("{swin}layers.{stage}.blocks.");
         let depth = shapes.count(&blocks, ".norm1.weight");
@@ -435,35 +450,50 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
         let [rows, heads] = shapes.get(&table)?;
         window_size = rows.isqrt().div_ceil(2);
         if rows != (2 * window_size.max(1) - 1).pow(2) {
-            return Err(shapes.fault(
-                &table,
-                format!("has {rows} rows, no square of an odd number"),
-            ));
+            let what = format!("has {rows} rows, no square of an odd number");
+            return Err(shapes.fault(&table, what));
         }
         depths.push(depth);
         num_heads.push(heads);
     }
+    if depths.is_empty() {
+        (depths, num_heads) = (large.backbone.depths, large.backbone.num_heads);
+    }
     let fc1 = format!("{swin}layers.0.blocks.0.mlp.fc1.weight");
-    let [hidden, width] = shapes.get(&fc1)?;
-    let stages = depths.len();
-    let used: Vec<usize> = (0..stages)
+    let [hidden, width] = shapes.or(&fc1, [4 * embed_dim, embed_dim])?;
+    let used: Vec<usize> = (0..depths.len())
         .filter(|stage| shapes.has(&format!("{swin}norm{stage}.weight")))
         .collect();
-    let [num_feature_levels, d_model] = shapes.get("transformer.level_embed")?;
-    let [num_queries, _] = shapes.get::<2>("transformer.tgt_embed.weight")?;
+    let used = if used.is_empty() {
+        large.return_interm_indices
+    } else {
+        used
+    };
+    let [num_feature_levels, d_model] = shapes.or(
+        "transformer.level_embed",
+        [large.num_feature_levels, large.d_model],
+    )?;
+    let [num_queries, _] =
+        shapes.or("transformer.tgt_embed.weight", [large.num_queries, d_model])?;
     let layer = "transformer.encoder.layers.0.";
-    let [d_ffn, _] = shapes.get::<2>(&format!("{layer}linear1.weight"))?;
+    let [d_ffn, _] = shapes.or(&format!("{layer}linear1.weight"), [large.d_ffn, d_model])?;
     let weights = format!("{layer}self_attn.attention_weights.weight");
-    let [samples, _] = shapes.get::<2>(&weights)?;
-    let large = UpnConfig::large();
     let n_points = size("n_points").unwrap_or(large.n_points);
-    let n_heads = samples / (num_feature_levels * n_points).max(1);
-    if n_heads * num_feature_levels * n_points != samples || n_heads == 0 || width == 0 {
+    let per_head = num_feature_levels * n_points.max(1);
+    let [samples, _] = shapes.or(&weights, [large.n_heads * per_head, d_model])?;
+    let n_heads = samples / per_head;
+    if n_heads * per_head != samples || n_heads == 0 || width == 0 {
         return Err(shapes.fault(
             &weights,
             format!("has {samples} rows for {num_feature_levels} levels of {n_points} points"),
         ));
     }
+    let layers = |of: &str, otherwise: usize| match shapes
+        .count(&format!("transformer.{of}.layers."), ".linear1.weight")
+    {
+        0 => otherwise,
+        found => found,
+    };
     Ok(UpnConfig {
         backbone: SwinConfig {
             embed_dim,
@@ -479,8 +509,8 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
         n_heads,
         d_ffn,
         n_points,
-        num_encoder_layers: shapes.count("transformer.encoder.layers.", ".linear1.weight"),
-        num_decoder_layers: shapes.count("transformer.decoder.layers.", ".linear1.weight"),
+        num_encoder_layers: layers("encoder", large.num_encoder_layers),
+        num_decoder_layers: layers("decoder", large.num_decoder_layers),
         group_norm_groups: size("group_norm_groups").unwrap_or(large.group_norm_groups),
         temperature: number("temperature").unwrap_or(large.temperature),
         proposal_side: number("proposal_side").map_or(large.proposal_side, |side| side as f32),

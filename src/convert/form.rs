@@ -1,7 +1,7 @@
 //! The form in which each tensor is stored, and the rule for the sensitive ones.
 
 use crate::convert::blueprint::Needed;
-use crate::weights::format::{Element, Part};
+use crate::weights::format::Element;
 use crate::weights::quant::Scheme;
 
 /// What `--quant` asks for.
@@ -61,18 +61,10 @@ fn block(name: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Parts by their names in the table that the converter prints.
-pub fn title(part: Part) -> &'static str {
-    match part {
-        Part::Upn => "proposal network",
-        Part::Towers => "towers and projectors",
-        Part::Decoder => "language model",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::format::Part;
 
     fn tensor(name: &str, shape: &[usize], matrix: bool) -> Needed {
         Needed {

@@ -7,6 +7,7 @@
 
 pub mod blueprint;
 pub mod checkpoint;
+pub mod fake;
 pub mod family;
 pub mod form;
 pub mod layout;
@@ -259,7 +260,10 @@ impl Opened {
             model: (model, names),
             upn,
             described,
-            place: folder.display().to_string(),
+            place: match &conversion.upn {
+                Some(file) => format!("{} with {}", folder.display(), file.display()),
+                None => folder.display().to_string(),
+            },
             skipped: Vec::new(),
             left_over: Vec::new(),
             tokenizer: read.json,
@@ -337,21 +341,10 @@ impl Opened {
             .map(|needed| needed.name.as_str())
             .collect();
         if !missing.is_empty() {
-            let shown = missing
-                .iter()
-                .take(10)
-                .copied()
-                .collect::<Vec<_>>()
-                .join(", ");
-            let part = form::title(
-                needed
-                    .iter()
-                    .find(|needed| needed.name == missing[0])
-                    .map_or(Part::Decoder, |needed| needed.part),
-            );
+            let count = missing.len();
             return Err(Fault::model(
                 &self.place,
-                format!("lacks {} tensors of the {part}: {shown}", missing.len()),
+                format!("lacks {count} tensors: {}", missing.join(", ")),
             ));
         }
         for needed in needed {
