@@ -5,7 +5,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | plain data | [`geometry`], [`fault`], [`progress`], [`image`], [`text`], [`generate`], [`protocol`], [`chat`] |
+//! | plain data | [`geometry`], [`fault`], [`fit`], [`progress`], [`image`], [`text`], [`generate`], [`protocol`], [`chat`] |
 //! | bytes | [`weights`] |
 //! | the GPU | `kernel` |
 //! | layers | `nn` |
@@ -16,6 +16,7 @@
 
 pub mod chat;
 pub mod fault;
+pub mod fit;
 pub mod generate;
 pub mod geometry;
 pub mod image;

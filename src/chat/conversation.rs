@@ -285,7 +285,11 @@ impl Conversation {
                     turn.spans.clear();
                 }
                 self.model = Model::Loading(None);
-                out.push(Request::Load { model, device });
+                out.push(Request::Load {
+                    model,
+                    device,
+                    memory: None,
+                });
             }
             Input::Open {
                 picture,
@@ -657,6 +661,7 @@ mod tests {
     use super::*;
     use crate::chat::candidates::BoxId;
     use crate::fault::FaultKind;
+    use crate::fit::{Fit, Needs, Residency, Verdict};
     use crate::protocol::AskTime;
 
     const A: PictureId = PictureId(1);
@@ -674,6 +679,12 @@ mod tests {
             default_nms: 0.8,
             default_max_tokens: 512,
             weight_bytes: 0,
+            fit: Fit {
+                verdict: Verdict::Fits,
+                residency: Residency::All,
+                reason: String::new(),
+                needs: Needs::default(),
+            },
         }
     }
 

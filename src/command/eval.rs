@@ -77,7 +77,7 @@ impl Subject for Examined {
 }
 
 fn open(options: &Options, model: &str) -> Result<(Examined, EvalOptions), Fault> {
-    let session = Session::open(model, options.device.into(), None)?;
+    let session = Session::open(model, options.device.into(), None, None)?;
     let card = session.card().clone();
     super::propose::announce(&card);
     let examined = Examined {

