@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano, sizeOf, startHost } from "./faults.mjs";
-import { answered, happened, LONG, modelReady, nothingForbidden, open, PICTURES } from "./page.mjs";
+import { answered, ask, happened, LONG, modelReady, nothingForbidden, open, PICTURES } from "./page.mjs";
 
 const PIECE = 1 << 16;
 const AT_ONCE = 3;
@@ -231,10 +231,18 @@ describe("a lost worker", () => {
     const turns = await page.getByTestId("answer").count();
     const ready = (await happened(page, "Ready")).length;
     await page.workers()[0].evaluate(() => {
-      setTimeout(() => {
-        throw new Error("the test wants it");
-      });
+      const post = self.postMessage;
+      let dying = false;
+      self.postMessage = (message) => {
+        if (!dying) post.call(self, message);
+        if (dying || !message[0].startsWith('{"Said"')) return;
+        dying = true;
+        setTimeout(() => {
+          throw new Error("the test wants it");
+        });
+      };
     });
+    const turn = await ask(page, "How many objects are there?");
     await page.waitForFunction(
       (ready) => self.events.filter((event) => event.Ready).length > ready,
       ready,
@@ -242,10 +250,32 @@ describe("a lost worker", () => {
     );
     assert.equal((await happened(page, "Ready")).at(-1).name, "lost");
     assert.equal(folder.served, served, "nothing was fetched again");
+    await page.getByTestId("ask-again").waitFor();
     assert.match(await page.getByTestId("recovery").innerText(), /Restored/);
-    assert.equal(await page.getByTestId("answer").count(), turns);
-    assert.notEqual((await askedAgain(page)).text, "");
+    assert.equal(await page.getByTestId("answer").count(), turns + 1);
+    assert.equal(await page.getByTestId("error").count(), 0, "one message, not two");
+    await page.getByTestId("ask-again").click();
+    assert.equal((await answered(page, turn)).state, "done");
+    assert.equal(await page.getByTestId("recovery").count(), 0);
   });
+});
+
+test("a lost graphics device is restored, and the waiting question is answered", async () => {
+  const browser = await open({ serviceWorkers: "block" });
+  const { page, context } = browser;
+  try {
+    await page.goto(host.url);
+    await modelReady(page);
+    const session = await (context.browser() ?? context).newBrowserCDPSession();
+    await session.send("Browser.crashGpuProcess");
+    const recovery = page.getByTestId("recovery");
+    await recovery.waitFor({ timeout: LONG });
+    assert.match(await recovery.innerText(), /graphics device was reset|Restored/);
+    assert.equal((await answered(page, 0)).state, "done");
+    assert.equal(await page.getByTestId("error").count(), 0);
+  } finally {
+    await browser.close();
+  }
 });
 
 describe("hosts", () => {

@@ -9,7 +9,8 @@ use js_sys::Array;
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::{ev, html};
-use web_sys::{File, FileList, HtmlInputElement};
+use wasm_bindgen::JsCast;
+use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::state::{Desk, desk};
 use super::status::sentence;
@@ -244,6 +245,8 @@ fn Actions(id: ModelId, word: Memo<&'static str>, item: Memo<Option<Item>>) -> i
     let desk = desk();
     let id = StoredValue::new(id);
     let question = RwSignal::new(Question::None);
+    let buttons_in = NodeRef::<html::Div>::new();
+    let pressed = StoredValue::new(false);
     Effect::new(move |before: Option<&'static str>| {
         let word = word.get();
         if before.is_some_and(|before| before != word) {
@@ -251,6 +254,17 @@ fn Actions(id: ModelId, word: Memo<&'static str>, item: Memo<Option<Item>>) -> i
         }
         word
     });
+    Effect::new(move |_| {
+        word.track();
+        question.track();
+        if pressed.get_value() {
+            request_animation_frame(move || go_on_in(buttons_in));
+        }
+    });
+    let press = move |_| {
+        // A press that removed the row has nothing to go on with.
+        pressed.try_set_value(true);
+    };
     let manage = move |input: fn(ModelId) -> Input| {
         question.set(Question::None);
         desk.manage(input(id.get_value()));
@@ -319,12 +333,25 @@ fn Actions(id: ModelId, word: Memo<&'static str>, item: Memo<Option<Item>>) -> i
         .into_any(),
     };
     view! {
-        <div class="model-actions">
+        <div class="model-actions" node_ref=buttons_in on:click=press>
             <Show when=move || question.get() != Question::None>
                 <span class="doubt" role="status">{doubt}</span>
             </Show>
             {buttons}
         </div>
+    }
+}
+
+/// A press may replace the button that was pressed: the focus then goes to the first of the new
+/// ones.
+fn go_on_in(buttons: NodeRef<html::Div>) {
+    let focused = document().active_element().map(|e| e.tag_name());
+    let lost = focused.is_none_or(|tag| matches!(tag.as_str(), "BODY" | "DIALOG"));
+    let first = (buttons.try_get_untracked().flatten())
+        .and_then(|buttons| buttons.query_selector("button").ok()?);
+    if let (true, Some(first)) = (lost, first) {
+        // A button in an open dialog takes the focus.
+        let _ = first.unchecked_into::<HtmlElement>().focus();
     }
 }
 

@@ -50,8 +50,10 @@ pub enum Recovery {
     /// It was not, or that is over.
     #[default]
     None,
-    /// The next one loads the model again.
+    /// The next one loads the model again, after the graphics device was lost.
     Restoring,
+    /// The same after the worker itself stopped.
+    Restarting,
     /// It has.
     Restored,
 }
@@ -200,7 +202,7 @@ impl Desk {
         let hear: Rc<dyn Fn(Report)> = Rc::new(move |report| match report {
             Report::Event(event) => self.hear(event),
             Report::Shelf(event) => self.manage(library::Input::Heard(event)),
-            Report::Lost(fault) => self.lose(fault),
+            Report::Lost(fault) => self.lose(fault, Recovery::Restarting),
         });
         match Link::start(hear) {
             Ok(link) => {
@@ -232,7 +234,7 @@ impl Desk {
     fn hear(self, event: Event) {
         if matches!(event, Event::Ready(_)) {
             self.proved.set_value(true);
-            if self.recovery.get_untracked() == Recovery::Restoring {
+            if self.recovery.get_untracked() != Recovery::None {
                 self.recovery.set(Recovery::Restored);
             }
         }
@@ -242,20 +244,20 @@ impl Desk {
                 if fault.kind == FaultKind::Device && (turn.is_some() || picture.is_some())
         );
         match event {
-            Event::Failed { fault, .. } if of_device => self.lose(fault),
+            Event::Failed { fault, .. } if of_device => self.lose(fault, Recovery::Restoring),
             event => self.act(Input::Event(event)),
         }
     }
 
     /// The worker or its device is gone: another one takes over, unless this one never worked or
     /// the model is too large.
-    fn lose(self, fault: Fault) {
+    fn lose(self, fault: Fault, recovery: Recovery) {
         let restart = self.proved.get_value() && !self.is_too_large(&fault);
         self.alive.set_value(false);
         self.manage(library::Input::Lost);
         self.act(Input::Lost(fault));
         if restart {
-            self.recovery.set(Recovery::Restoring);
+            self.recovery.set(recovery);
             self.load();
         } else {
             self.recovery.set(Recovery::None);
@@ -306,7 +308,7 @@ impl Desk {
                         .link
                         .with_value(|link| link.as_ref().map(|l| l.ask_library(request, files)));
                     if let Some(Err(fault)) = sent {
-                        self.lose(fault);
+                        self.lose(fault, Recovery::Restarting);
                     }
                 }
                 Order::Persist => spawn_local(async move {
@@ -443,7 +445,7 @@ impl Desk {
             .link
             .with_value(|link| link.as_ref().map(|l| l.send(request, pixels)));
         if let Some(Err(fault)) = sent {
-            self.lose(fault);
+            self.lose(fault, Recovery::Restarting);
         }
     }
 

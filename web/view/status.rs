@@ -230,6 +230,7 @@ fn Recovered() -> impl IntoView {
     let words = move || match desk.recovery.get() {
         Recovery::None => "",
         Recovery::Restoring => words::RESTORING,
+        Recovery::Restarting => words::RESTARTING,
         Recovery::Restored => words::RESTORED,
     };
     let ready = move || desk.recovery.get() == Recovery::Restored && failed();

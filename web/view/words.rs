@@ -59,7 +59,9 @@ pub const VOLATILE: &str = "The browser did not promise to keep this model. It m
                             the disk runs low";
 /// And in Safari.
 pub const VOLATILE_SAFARI: &str = " or after 7 days without a visit";
-/// While the worker starts again.
+/// While a worker that stopped is replaced.
+pub const RESTARTING: &str = "The model stopped. Picture and chat are safe. Restoring…";
+/// While a worker starts again for its device was lost.
 pub const RESTORING: &str = "The graphics device was reset (driver, sleep or memory). Restoring…";
 /// Once it has.
 pub const RESTORED: &str = "Restored.";
@@ -80,6 +82,9 @@ pub fn cancel(done: u64) -> String {
 
 /// What this page stores.
 pub fn used(bytes: u64) -> String {
+    if bytes == 0 {
+        return "Nothing stored yet".to_owned();
+    }
     format!("Used by this page: {}", size(bytes))
 }
 
