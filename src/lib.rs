@@ -5,17 +5,18 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | plain data | [`geometry`], [`fault`], [`progress`], [`image`], [`text`], [`generate`], [`protocol`], [`chat`] |
+//! | plain data | [`geometry`], [`fault`], [`fit`], [`progress`], [`image`], [`text`], [`generate`], [`protocol`], [`chat`] |
 //! | bytes | [`weights`] |
 //! | the GPU | `kernel` |
 //! | layers | `nn` |
 //! | networks | `model` |
 //! | product | `engine` |
-//! | workshop (native) | `scenes`, `train`, `eval`, `parity` |
+//! | workshop (native) | `scenes`, `train`, `eval`, `parity`, `convert` |
 //! | program (native) | `command` |
 
 pub mod chat;
 pub mod fault;
+pub mod fit;
 pub mod generate;
 pub mod geometry;
 pub mod image;
@@ -36,6 +37,8 @@ pub mod weights;
 
 #[cfg(feature = "native")]
 pub mod command;
+#[cfg(feature = "native")]
+pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use self::shelf::{ShelfEvent, ShelfRequest};
 use crate::fault::Fault;
+use crate::fit::Fit;
 use crate::geometry::BoxXyxy;
 pub use crate::geometry::Proposal;
 use crate::image::Pixels;
@@ -58,6 +59,8 @@ pub enum Request {
         model: String,
         /// Where to compute.
         device: DevicePreference,
+        /// Graphics memory in bytes that must not be exceeded; all there is without.
+        memory: Option<u64>,
     },
     /// Find boxes in a picture. Answered by [`Event::Proposed`]; the picture stays encoded for
     /// the questions that follow, until the next `Look` with another id.
@@ -226,6 +229,8 @@ pub struct ModelCard {
     pub default_nms: f64,
     /// Default limit of an answer.
     pub default_max_tokens: u32,
-    /// Bytes of weights on the device.
+    /// Bytes of weights in files.
     pub weight_bytes: u64,
+    /// How it fits the device.
+    pub fit: Fit,
 }

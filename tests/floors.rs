@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// save for the exceptions in [`forbidden`].
 fn floor(module: &str) -> Option<usize> {
     Some(match module {
-        "geometry" | "fault" | "progress" => 0,
+        "geometry" | "fault" | "fit" | "progress" => 0,
         "image" | "text" | "generate" => 1,
         "protocol" => 2,
         "chat" => 3,
@@ -15,7 +15,7 @@ fn floor(module: &str) -> Option<usize> {
         "nn" => 6,
         "model" => 7,
         "engine" => 8,
-        "scenes" | "train" | "eval" | "parity" => 9,
+        "scenes" | "train" | "eval" | "parity" | "convert" => 9,
         "command" => 10,
         _ => return None,
     })
@@ -35,6 +35,8 @@ fn forbidden(from: &str, to: &str) -> bool {
         || (from == "train" && matches!(to, "eval" | "parity"))
         || (from == "eval" && matches!(to, "train" | "parity"))
         || (from == "parity" && matches!(to, "train" | "eval" | "scenes"))
+        || (from == "convert" && matches!(to, "train" | "eval" | "parity" | "scenes"))
+        || (matches!(from, "train" | "eval" | "scenes") && to == "convert")
         || (from == "scenes" && matches!(to, "train" | "eval" | "parity"))
 }
 

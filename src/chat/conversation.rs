@@ -287,7 +287,11 @@ impl Conversation {
                     self.asked_for.clone_from(&model);
                 }
                 self.model = Model::Loading(None);
-                out.push(Request::Load { model, device });
+                out.push(Request::Load {
+                    model,
+                    device,
+                    memory: None,
+                });
             }
             Input::Open {
                 picture,
@@ -686,6 +690,7 @@ mod tests {
     use super::*;
     use crate::chat::candidates::BoxId;
     use crate::fault::FaultKind;
+    use crate::fit::{Fit, Needs, Residency, Verdict};
     use crate::protocol::AskTime;
 
     const A: PictureId = PictureId(1);
@@ -703,6 +708,12 @@ mod tests {
             default_nms: 0.8,
             default_max_tokens: 512,
             weight_bytes: 0,
+            fit: Fit {
+                verdict: Verdict::Fits,
+                residency: Residency::All,
+                reason: String::new(),
+                needs: Needs::default(),
+            },
         }
     }
 

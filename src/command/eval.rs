@@ -4,6 +4,7 @@ use indicatif::ProgressBar;
 
 use super::propose::DeviceName;
 use super::session::{NANO, Session};
+use crate::eval::pairs::compare;
 use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
 use crate::fault::Fault;
 use crate::geometry::{BoxXyxy, Proposal};
@@ -31,6 +32,9 @@ pub struct Options {
     /// Which boxes questions offer.
     #[arg(long, value_enum, default_value_t)]
     ask_with: Boxes,
+    /// Compare with this other model folder, scene by scene, instead of with blind models.
+    #[arg(long)]
+    against: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
@@ -72,35 +76,50 @@ impl Subject for Examined {
     }
 }
 
-pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let session = Session::open(&options.model, options.device.into(), None)?;
+fn open(options: &Options, model: &str) -> Result<(Examined, EvalOptions), Fault> {
+    let session = Session::open(model, options.device.into(), None, None)?;
     let card = session.card().clone();
     super::propose::announce(&card);
+    let examined = Examined {
+        session,
+        open: None,
+    };
+    let options = EvalOptions {
+        count: options.count,
+        seed: options.seed,
+        ask_with: match options.ask_with {
+            Boxes::Proposals => AskWith::Proposals,
+            Boxes::Truth => AskWith::Truth,
+        },
+        score: card.default_score,
+        nms: card.default_nms,
+        model: model.into(),
+        device: card.device,
+    };
+    Ok((examined, options))
+}
+
+pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let (mut model, eval) = open(options, &options.model)?;
     let bar = ProgressBar::new(options.count);
-    let report = evaluate(
-        &mut Examined {
-            session,
-            open: None,
-        },
-        &EvalOptions {
-            count: options.count,
-            seed: options.seed,
-            ask_with: match options.ask_with {
-                Boxes::Proposals => AskWith::Proposals,
-                Boxes::Truth => AskWith::Truth,
-            },
-            score: card.default_score,
-            nms: card.default_nms,
-            model: options.model.clone(),
-            device: card.device,
-        },
-        |done| bar.set_position(done),
-    )?;
+    let done = |done| bar.set_position(done);
+    let Some(against) = &options.against else {
+        let report = evaluate(&mut model, &eval, done)?;
+        bar.finish();
+        print(options, &report);
+        return Ok(true);
+    };
+    let (mut other, other_eval) = open(options, against)?;
+    let report = compare([&mut model, &mut other], [&eval, &other_eval], done)?;
     bar.finish();
+    print(options, &report);
+    Ok(true)
+}
+
+fn print(options: &Options, report: &(impl serde::Serialize + std::fmt::Display)) {
     if options.json {
-        println!("{}", super::json(&report));
+        println!("{}", super::json(report));
     } else {
         println!("{report}");
     }
-    Ok(true)
 }

@@ -1,10 +1,9 @@
-//! `chatrex export`: nano's model folder from trained weights.
+//! `chatrex export`: trained weights as a checkpoint folder, for `chatrex convert`.
 
 use std::path::PathBuf;
 
 use crate::fault::Fault;
 use crate::train::export::{ExportOptions, export};
-use crate::weights::format::{Defaults, Provenance};
 
 /// Arguments of `chatrex export`.
 #[derive(clap::Args)]
@@ -18,7 +17,7 @@ pub struct Options {
     /// The tokenizer.
     #[arg(long)]
     tokenizer: PathBuf,
-    /// The model folder.
+    /// The checkpoint folder.
     #[arg(long)]
     out: PathBuf,
     /// Default score threshold of boxes.
@@ -38,15 +37,10 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         chatrex: options.chatrex.clone(),
         tokenizer: options.tokenizer.clone(),
         out: options.out.clone(),
-        defaults: Defaults {
-            score: options.score,
-            nms: options.nms,
-            max_tokens: 512,
-        },
-        provenance: Provenance {
-            trained_on: "scenes of emoji stickers drawn by this project".to_string(),
-            commands: options.made_by.clone(),
-        },
+        score: options.score,
+        nms: options.nms,
+        trained_on: "scenes of emoji stickers drawn by this project".to_string(),
+        made_by: options.made_by.clone(),
     })?;
     Ok(true)
 }

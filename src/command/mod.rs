@@ -1,8 +1,11 @@
 //! The subcommands of the `chatrex` program: arguments in, JSON or words out.
 
 mod chat;
+mod convert;
 mod eval;
+mod examine;
 mod export;
+mod fake;
 mod parity;
 mod propose;
 mod scenes;
@@ -28,8 +31,14 @@ pub enum Command {
     Train(train::Options),
     /// Measure a model on scenes it has never seen
     Eval(eval::Options),
-    /// Put trained weights into a model folder
+    /// Put trained weights into a checkpoint folder
     Export(export::Options),
+    /// Make a model folder of a checkpoint
+    Convert(convert::Options),
+    /// Compare what two devices compute, stage by stage
+    Examine(examine::Options),
+    /// Write a checkpoint of random numbers with real names and shapes
+    FakeCheckpoint(fake::Options),
 }
 
 /// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
@@ -45,6 +54,9 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Train(options) => train::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Export(options) => export::run(options),
+        Command::Convert(options) => convert::run(options),
+        Command::Examine(options) => examine::run(options),
+        Command::FakeCheckpoint(options) => fake::run(options),
     }
 }
 

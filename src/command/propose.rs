@@ -32,6 +32,9 @@ pub struct Picture {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
+    /// Graphics memory in megabytes that the model must not exceed; all there is without.
+    #[arg(long, value_name = "MB")]
+    pub memory: Option<u64>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -90,7 +93,12 @@ pub(super) struct Looked {
 impl Picture {
     pub(super) fn look(&self) -> Result<Looked, Fault> {
         let pixels = decode::open(&self.image)?;
-        let mut session = Session::open(&self.model, self.device.into(), Some(session::report))?;
+        let mut session = Session::open(
+            &self.model,
+            self.device.into(),
+            self.memory.map(|mb| mb * 1_000_000),
+            Some(session::report),
+        )?;
         announce(session.card());
         let granularity = match self.prompt {
             Prompt::Fine => Granularity::Fine,
@@ -115,7 +123,8 @@ impl Picture {
 }
 
 pub(super) fn announce(card: &ModelCard) {
-    eprintln!("{} on {} ({})", card.name, card.device, card.adapter);
+    let (name, device, adapter) = (&card.name, &card.device, &card.adapter);
+    eprintln!("{name} on {device} ({adapter}): {}", card.fit.reason);
 }
 
 #[derive(Serialize)]

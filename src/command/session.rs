@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::engine::examine::Examined;
 use crate::engine::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal};
@@ -34,8 +35,12 @@ const NANO_FILES: Embedded = Embedded {
             include_bytes!("../../web/models/nano/upn.safetensors"),
         ),
         (
-            "chatrex.safetensors",
-            include_bytes!("../../web/models/nano/chatrex.safetensors"),
+            "towers.safetensors",
+            include_bytes!("../../web/models/nano/towers.safetensors"),
+        ),
+        (
+            "decoder.safetensors",
+            include_bytes!("../../web/models/nano/decoder.safetensors"),
         ),
     ],
 };
@@ -108,14 +113,15 @@ impl Pace for Terminal {
 }
 
 impl Session {
-    /// Loads `model` (a folder, or [`NANO`]) on `device`. Progress and words as they come go to
-    /// `said`.
+    /// Loads `model` (a folder, or [`NANO`]) on `device`. It must not exceed `memory` bytes of
+    /// graphics memory where there is a limit. Progress and words as they come go to `said`.
     ///
     /// # Errors
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
         model: &str,
         device: DevicePreference,
+        memory: Option<u64>,
         said: Option<fn(&Event)>,
     ) -> Result<Self, Fault> {
         let mut engine = Engine::new(Terminal {
@@ -126,6 +132,7 @@ impl Session {
         let request = Request::Load {
             model: model.into(),
             device,
+            memory,
         };
         let card = exchange(&mut engine, request, |event| match event {
             Event::Ready(card) => Some(card),
@@ -167,6 +174,19 @@ impl Session {
             } => Some((boxes, milliseconds)),
             _ => None,
         })
+    }
+
+    /// Carries a made-up picture through every stage.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn examine(
+        &mut self,
+        pixels: &Pixels,
+        boxes: &[BoxXyxy],
+        selection: Option<Vec<usize>>,
+    ) -> Result<Examined, Fault> {
+        pollster::block_on(self.engine.examine(pixels, boxes, selection))
     }
 
     /// Asks about the picture opened last.

@@ -15,7 +15,7 @@ pub struct Options {
     /// The stage.
     #[arg(long, value_enum)]
     stage: train::Stage,
-    /// Weights to start from: a stage's folder or a model folder.
+    /// Weights to start from: a stage's folder or an exported checkpoint.
     #[arg(long)]
     from: Option<PathBuf>,
     /// A folder of the towers stage whose towers replace those of `--from`.

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Device;
 
+use super::fit::{judge, needs};
 use super::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
+use crate::fit::{Residency, Verdict};
 use crate::image::prepare::SquareRecipe;
 use crate::kernel::device;
 use crate::model::chatrex::{ChatRexConfig, Towers};
@@ -56,25 +58,12 @@ impl ModelConfig {
     }
 }
 
-/// Which parts stay on the device while another one works. What does not stay is read again from
-/// where it is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Residency {
-    /// All parts.
-    All,
-    /// The language model; proposal network and towers come and go.
-    Decoder,
-    /// One part at a time.
-    OneByOne,
-}
-
-impl Residency {
-    fn keeps(self, part: Part) -> bool {
-        match self {
-            Self::All => true,
-            Self::Decoder => part == Part::Decoder,
-            Self::OneByOne => false,
-        }
+/// Whether `part` stays on the device while another one works.
+fn keeps(residency: Residency, part: Part) -> bool {
+    match residency {
+        Residency::All => true,
+        Residency::Decoder => part == Part::Decoder,
+        Residency::OneByOne => false,
     }
 }
 
@@ -151,7 +140,7 @@ impl LoadedModel {
             return Ok(());
         }
         for other in Part::ALL {
-            if other != part && !self.residency.keeps(other) {
+            if other != part && !keeps(self.residency, other) {
                 match other {
                     Part::Upn => self.upn = None,
                     Part::Towers => self.towers = None,
@@ -234,6 +223,7 @@ impl<H: Host> Engine<H> {
         &mut self,
         model: &str,
         preference: DevicePreference,
+        memory: Option<u64>,
     ) -> Result<(), Fault> {
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
@@ -263,6 +253,16 @@ impl<H: Host> Engine<H> {
         // Whatever was loaded before makes room first.
         self.picture = None;
         self.model = None;
+        let needs = needs(&manifest, &config);
+        let fit = judge(needs, &opened, memory).await;
+        if fit.verdict == Verdict::WillNotRun {
+            return Err(Fault::new(
+                FaultKind::Device,
+                &manifest.name,
+                format!("will not run on {}: it {}", opened.adapter, fit.reason),
+                "Use a smaller model, or a stronger quantisation of this one",
+            ));
+        }
         let mut loaded = LoadedModel {
             upn: None,
             towers: None,
@@ -273,9 +273,14 @@ impl<H: Host> Engine<H> {
             device: opened.device.clone(),
             manifest,
             files,
-            residency: Residency::All,
+            residency: fit.residency,
         };
-        loaded.read(&Part::ALL, &self.host).await?;
+        // What will not stay is read when its turn comes.
+        let first: Vec<Part> = Part::ALL
+            .into_iter()
+            .filter(|&part| keeps(fit.residency, part) || part == Part::Decoder)
+            .collect();
+        loaded.read(&first, &self.host).await?;
         loaded.check(&opened).await?;
         let manifest = &loaded.manifest;
         let card = ModelCard {
@@ -289,6 +294,7 @@ impl<H: Host> Engine<H> {
             default_nms: manifest.defaults.nms,
             default_max_tokens: manifest.defaults.max_tokens,
             weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+            fit,
         };
         self.model = Some(loaded);
         self.host.emit(Event::Ready(card));

@@ -7,6 +7,8 @@
 //! own words.
 
 mod answer;
+pub mod examine;
+pub mod fit;
 mod loading;
 
 use std::collections::HashMap;
@@ -24,7 +26,7 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Pace};
 
-pub use loading::{LoadedModel, ModelConfig, Residency};
+pub use loading::{LoadedModel, ModelConfig};
 
 /// What the engine needs from the program around it. It breathes between tokens and stages, so that
 /// waiting messages get through.
@@ -91,7 +93,11 @@ impl<H: Host> Engine<H> {
             Request::Stop { turn } => (Some(*turn), None),
         };
         let outcome = match request {
-            Request::Load { model, device } => self.load(&model, device).await,
+            Request::Load {
+                model,
+                device,
+                memory,
+            } => self.load(&model, device, memory).await,
             Request::Look {
                 picture,
                 pixels,

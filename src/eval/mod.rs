@@ -12,6 +12,7 @@
 //! Nothing here knows how answers are made.
 
 mod answers;
+pub mod pairs;
 mod proposals;
 
 use std::collections::BTreeMap;
@@ -159,15 +160,7 @@ pub fn evaluate(
     options: &EvalOptions,
     mut done: impl FnMut(u64),
 ) -> Result<Report, Fault> {
-    let last = options.seed.checked_add(options.count);
-    if options.count == 0 || last.is_none() || Split::of(options.seed) != Split::Test {
-        return Err(Fault::new(
-            FaultKind::Question,
-            format!("--count {} --seed {}", options.count, options.seed),
-            "evaluation needs at least one scene, and test seeds start at 900000",
-            "Use --count 300 --seed 900000",
-        ));
-    }
+    check_seeds(options)?;
     let began = Instant::now();
     let (mut real, mut blank, mut shuffled) =
         (Tests::default(), Tests::default(), Tests::default());
@@ -218,6 +211,19 @@ pub fn evaluate(
             .collect(),
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+fn check_seeds(options: &EvalOptions) -> Result<(), Fault> {
+    let last = options.seed.checked_add(options.count);
+    if options.count == 0 || last.is_none() || Split::of(options.seed) != Split::Test {
+        return Err(Fault::new(
+            FaultKind::Question,
+            format!("--count {} --seed {}", options.count, options.seed),
+            "evaluation needs at least one scene, and test seeds start at 900000",
+            "Use --count 300 --seed 900000",
+        ));
+    }
+    Ok(())
 }
 
 /// `part` of `whole`; of nothing, 0.
@@ -301,6 +307,33 @@ struct Trial {
     absent: Option<Kind>,
     boxes: Vec<BoxXyxy>,
     box_of: Vec<Option<usize>>,
+}
+
+impl Trial {
+    /// The model's answer, offered `boxes`.
+    fn ask(
+        &self,
+        subject: &mut dyn Subject,
+        pixels: &Pixels,
+        boxes: &[BoxXyxy],
+    ) -> Result<Answer, Fault> {
+        let words = self
+            .dialogue
+            .question(&self.box_of)
+            .expect("the object asked about is the first box");
+        subject.ask(pixels, boxes, &words)
+    }
+
+    /// What is needed to score an answer.
+    fn question<'a>(&'a self, given: &'a Given) -> Question<'a> {
+        Question {
+            scene: &given.scene,
+            dialogue: &self.dialogue,
+            boxes: &self.boxes,
+            box_of: &self.box_of,
+            absent: self.absent,
+        }
+    }
 }
 
 /// The questions about the scene numbered `number` of the run.
@@ -402,19 +435,8 @@ impl Tests {
         given: &Given,
         boxes: &[BoxXyxy],
     ) -> Result<(), Fault> {
-        let words = trial
-            .dialogue
-            .question(&trial.box_of)
-            .expect("the object asked about is the first box");
-        let answer = subject.ask(pixels, boxes, &words)?;
-        let question = Question {
-            scene: &given.scene,
-            dialogue: &trial.dialogue,
-            boxes: &trial.boxes,
-            box_of: &trial.box_of,
-            absent: trial.absent,
-        };
-        self.answers.add(&question, &answer);
+        let answer = trial.ask(subject, pixels, boxes)?;
+        self.answers.add(&trial.question(given), &answer);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use burn::tensor::wgpu::wgpu::{AdapterInfo, DeviceType};
+use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::fault::{Fault, FaultKind};
 use crate::protocol::DevicePreference;
@@ -23,7 +23,46 @@ pub struct Opened {
     pub adapter: String,
     /// True when no graphics card computes: a software adapter, or the processor.
     pub software: bool,
+    graphics: Option<wgpu::Device>,
 }
+
+impl Opened {
+    /// The largest buffer that a kernel can bind, in bytes; `None` on the processor.
+    pub fn largest_binding(&self) -> Option<u64> {
+        let limits = self.graphics.as_ref()?.limits();
+        Some(
+            limits
+                .max_buffer_size
+                .min(limits.max_storage_buffer_binding_size),
+        )
+    }
+
+    /// Whether `bytes` more can be had now, found out by asking for them and giving them back. A
+    /// driver may promise memory it has not; nothing better can be asked of WebGPU.
+    pub async fn has_room(&self, bytes: u64) -> bool {
+        let (Some(device), Some(largest)) = (&self.graphics, self.largest_binding()) else {
+            return true;
+        };
+        let step = largest.min(TESTED_BUFFER);
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffers: Vec<wgpu::Buffer> = (0..bytes.div_ceil(step))
+            .map(|index| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: step.min(bytes - index * step).next_multiple_of(4),
+                    usage: wgpu::BufferUsages::STORAGE,
+                    mapped_at_creation: false,
+                })
+            })
+            .collect();
+        let refused = scope.pop().await.is_some();
+        buffers.iter().for_each(wgpu::Buffer::destroy);
+        !refused
+    }
+}
+
+/// Buffers of a test allocation are of this size.
+const TESTED_BUFFER: u64 = 256 << 20;
 
 /// Opens a device. `Auto` takes a graphics card where there is one: natively an adapter that
 /// computes on the processor (llvmpipe, SwiftShader) does not count, in a browser any WebGPU adapter
@@ -48,6 +87,7 @@ fn processor() -> Opened {
         kind: "cpu",
         adapter: format!("{} processor", std::env::consts::ARCH),
         software: true,
+        graphics: None,
     }
 }
 
@@ -67,6 +107,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 device,
                 kind: "wgpu",
                 software: is_software(&info),
+                graphics: Some(setup.device),
                 adapter: if info.name.is_empty() {
                     "WebGPU adapter".to_owned()
                 } else {

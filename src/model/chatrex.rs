@@ -59,6 +59,26 @@ impl ChatRexConfig {
         }
     }
 
+    /// ChatRex-7B on Vicuna-7B, as released (`chatrex.md` 1).
+    pub fn chatrex_7b() -> Self {
+        Self {
+            llm: DecoderConfig {
+                hidden_size: 4096,
+                intermediate_size: 11008,
+                num_hidden_layers: 32,
+                num_attention_heads: 32,
+                num_key_value_heads: 32,
+                rms_norm_eps: 1e-5,
+                rope_theta: 1e4,
+                vocab_size: 32_104,
+                tie_word_embeddings: false,
+                qkv_bias: false,
+                head_dim: None,
+            },
+            ..Self::rexseek_3b()
+        }
+    }
+
     /// Our own small member, for a vocabulary of `vocab_size` tokens: two towers, four levels and
     /// grouped heads like the large ones, small enough to train on two processor cores.
     pub fn nano(vocab_size: usize) -> Self {

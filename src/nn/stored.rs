@@ -335,3 +335,227 @@ impl TensorSink for StoredWeights {
         Ok(())
     }
 }
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::kernel::device::adapter_for_test;
+    use crate::nn::{Linear, Loader};
+    use crate::weights::format::Part;
+    use crate::weights::quant::Rounding;
+    use crate::weights::sample::Sample;
+    use crate::weights::source::{Embedded, Hold, LocalFuture, Pace};
+    use crate::weights::stream::Transfer;
+
+    struct Straight;
+
+    impl Pace for Straight {
+        fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+        fn breathe(&self) -> LocalFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+        fn hold(&self) -> Hold {
+            Hold::Run
+        }
+    }
+
+    fn load(sample: Sample, device: &Device) -> Result<StoredWeights, Fault> {
+        let files: Vec<(&'static str, &'static [u8])> = sample
+            .shards
+            .into_iter()
+            .map(|(name, bytes)| (&*name.leak(), &*bytes.leak()))
+            .collect();
+        let source = Embedded {
+            name: "sample",
+            files: files.leak(),
+        };
+        let mut weights = StoredWeights::new(device, |_| true);
+        let transfer = Transfer::new(&sample.manifest, &source, None, &Straight, &|_| ());
+        pollster::block_on(transfer.tensors(&Part::ALL, &mut weights)).map(|()| weights)
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+
+    fn read(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().expect("f32")
+    }
+
+    #[test]
+    fn every_element_type_is_widened() {
+        let device = Device::flex();
+        let halves = |bits: &[u16]| {
+            bits.iter()
+                .flat_map(|b| b.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
+        let weights = load(
+            Sample::new(&[
+                (Part::Upn, "a", Element::F32, &[2], floats(&[1.0, -2.5])),
+                (
+                    Part::Upn,
+                    "b",
+                    Element::F16,
+                    &[2],
+                    halves(&[0x3c00, 0xc100]),
+                ),
+                (
+                    Part::Upn,
+                    "c",
+                    Element::BF16,
+                    &[2],
+                    halves(&[0x3f80, 0xc020]),
+                ),
+            ]),
+            &device,
+        )
+        .expect("finite weights");
+        for name in ["a", "b", "c"] {
+            let values = weights.tensor(name, &[2], &Init::Zeros, &device).map(read);
+            assert_eq!(values, Ok(vec![1.0, -2.5]), "{name}");
+        }
+        let missing = weights
+            .tensor("d", &[2], &Init::Zeros, &device)
+            .expect_err("no d");
+        assert!(
+            missing.to_string().starts_with("tensor d: is missing"),
+            "{missing}"
+        );
+        let shape = weights
+            .tensor("a", &[1, 2], &Init::Zeros, &device)
+            .expect_err("shape");
+        assert!(shape.what.contains("[2] instead of [1, 2]"), "{shape}");
+        assert_eq!(weights.finish(), Ok(()));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_refused_by_name() {
+        for (dtype, bytes) in [
+            (Element::F32, floats(&[1.0, f32::NAN])),
+            (Element::F16, vec![0, 0, 0, 0x7c]),
+            (Element::BF16, vec![0, 0, 0x80, 0xff]),
+        ] {
+            let sample = Sample::new(&[(Part::Towers, "t", dtype, &[2], bytes)]);
+            let fault = load(sample, &Device::flex()).err().expect("not finite");
+            let says = fault.to_string();
+            assert!(says.contains("towers.safetensors, tensor t"), "{says}");
+            assert!(says.contains("at element 1"), "{says}");
+        }
+    }
+
+    #[test]
+    fn surplus_tensors_are_named() {
+        let weights = load(Sample::floats(), &Device::flex()).expect("a good model");
+        let fault = weights.finish().expect_err("nobody took it");
+        assert!(
+            fault
+                .to_string()
+                .starts_with("tensor a: belongs to no part"),
+            "{fault}"
+        );
+    }
+
+    fn packed(rows: usize, columns: usize, scheme: Scheme) -> (Sample, Vec<f32>) {
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|i| (i as f32 * 0.37).sin())
+            .collect();
+        let cut = rows / 3;
+        let mut stored = Vec::new();
+        let mut unpacked = Vec::new();
+        for (k, rows) in [(0, 0..cut), (1, cut..rows)] {
+            let values = &values[rows.start * columns..rows.end * columns];
+            let mut words = vec![0; scheme.words(values.len())];
+            let mut scales = vec![0; values.len() / scheme.group];
+            scheme.pack(values, Rounding::Search, &mut words, &mut scales);
+            let mut back = vec![0.0; values.len()];
+            scheme.unpack(&words, &scales, &mut back);
+            unpacked.extend(back);
+            let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let scales: Vec<u8> = scales
+                .iter()
+                .flat_map(|scale| scale.to_le_bytes())
+                .collect();
+            stored.push((k, rows.len(), words, scales));
+        }
+        let mut tensors = Vec::new();
+        for (k, rows, words, scales) in &stored {
+            let name = |kind: &str| &*format!("fc.{kind}.rows.{k}").leak();
+            tensors.push((
+                name("qweight"),
+                Element::U32,
+                vec![*rows, scheme.words(columns)],
+                words,
+            ));
+            tensors.push((
+                name("scales"),
+                Element::F16,
+                vec![*rows, columns / scheme.group],
+                scales,
+            ));
+        }
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| {
+                (Part::Decoder, *name, *dtype, &shape[..], (*bytes).clone())
+            })
+            .collect();
+        (Sample::new(&tensors), unpacked)
+    }
+
+    /// The processor multiplies with what the graphics device unpacks on the fly.
+    #[test]
+    fn packed_blocks_give_the_same_products_everywhere() {
+        let scheme = Scheme { bits: 4, group: 32 };
+        let (rows, columns) = (10, 64);
+        let host = Device::flex();
+        let products = |device: &Device, count: usize| {
+            let weights = load(packed(rows, columns, scheme).0, device).expect("packed weights");
+            let at = Loader::new(&weights, device);
+            let linear = Linear::load(&at.child("fc"), columns, rows, false).expect("both blocks");
+            let x: Vec<f32> = (0..count * columns)
+                .map(|i| (i as f32 * 0.11).cos())
+                .collect();
+            let x = Tensor::<2>::from_data(TensorData::new(x, [count, columns]), device);
+            let taken = linear
+                .weight
+                .rows(&[9, 0, 4], device)
+                .reshape([3 * columns]);
+            (read(linear.forward(x).reshape([count * rows])), read(taken))
+        };
+        let (_, unpacked) = packed(rows, columns, scheme);
+        let (_, taken) = products(&host, 1);
+        assert_eq!(taken[..columns], unpacked[9 * columns..]);
+        assert_eq!(taken[columns..2 * columns], unpacked[..columns]);
+        if let Some(graphics) = adapter_for_test("packed_blocks_give_the_same_products_everywhere")
+        {
+            for count in [1, 9] {
+                let (there, here) = (products(&graphics, count), products(&host, count));
+                for (a, b) in there.0.iter().zip(&here.0) {
+                    assert!((a - b).abs() < 1e-4, "{a} {b}");
+                }
+                assert_eq!(there.1, here.1);
+            }
+        }
+    }
+
+    #[test]
+    fn packed_matrices_must_fit_their_place() {
+        let scheme = Scheme { bits: 4, group: 32 };
+        let device = Device::flex();
+        for (rows, columns, says) in [
+            (9, 64, "10 rows instead of 9"),
+            (10, 96, "pack no 96 columns"),
+        ] {
+            let weights = load(packed(10, 64, scheme).0, &device).expect("packed weights");
+            let at = Loader::new(&weights, &device);
+            let fault = Linear::load(&at.child("fc"), columns, rows, false).expect_err(says);
+            assert!(fault.to_string().contains(says), "{fault}");
+        }
+    }
+}

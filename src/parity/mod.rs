@@ -13,6 +13,7 @@ pub mod check;
 pub mod fixture;
 mod language;
 mod picture;
+mod published;
 pub mod upn;
 mod vision;
 mod words;
@@ -45,6 +46,8 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("upn_encoder_layer", upn::upn_encoder_layer),
     ("upn_helpers", upn::upn_helpers),
     ("box_encoder", vision::box_encoder),
+    ("checkpoint", published::checkpoint),
+    ("tokenizer_llama", published::tokenizer_llama),
     ("clip_vision", vision::clip_vision),
     ("convnext", vision::convnext),
     ("projectors", vision::projectors),
@@ -56,9 +59,6 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("upn_resize_table", picture::upn_resize_table),
 ];
 
-/// Folders that hold no recorded tensors of this crate's networks; they are named and passed over.
-pub const SKIPPED: &[&str] = &["checkpoint", "tokenizer_llama"];
-
 /// What a comparison found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -68,7 +68,7 @@ pub struct Report {
     pub passed: usize,
     /// Checks that failed.
     pub failed: usize,
-    /// Folders passed over.
+    /// Folders passed over; none is.
     pub skipped: usize,
 }
 
@@ -77,7 +77,7 @@ pub struct Report {
 pub struct FixtureReport {
     /// The folder's name.
     pub name: String,
-    /// One per counted key; empty for a skipped folder.
+    /// One per counted key.
     pub checks: Vec<Check>,
 }
 
@@ -93,12 +93,7 @@ impl Report {
             .unwrap_or(0);
         let mut table = String::new();
         for fixture in &self.fixtures {
-            let state = if fixture.checks.is_empty() {
-                " (skipped)"
-            } else {
-                ""
-            };
-            let _ = writeln!(table, "{}{state}", fixture.name);
+            let _ = writeln!(table, "{}", fixture.name);
             for check in &fixture.checks {
                 let verdict = if check.pass { "ok" } else { "FAILED" };
                 let error = check
@@ -153,12 +148,7 @@ pub fn run(golden: &Path, only: Option<&str>, device: &Device) -> Result<Report,
         skipped: 0,
     };
     for (name, folder) in folders {
-        let checks = if SKIPPED.contains(&name.as_str()) {
-            report.skipped += 1;
-            Vec::new()
-        } else {
-            compare(&name, &folder, &tolerances, device)
-        };
+        let checks = compare(&name, &folder, &tolerances, device);
         report.passed += checks.iter().filter(|check| check.pass).count();
         report.failed += checks.iter().filter(|check| !check.pass).count();
         report.fixtures.push(FixtureReport { name, checks });
@@ -226,18 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn unknown_folders_fail_and_named_ones_are_skipped() {
+    fn unknown_folders_fail() {
         let golden = std::env::temp_dir().join(format!("parity-run-{}", std::process::id()));
-        for folder in ["checkpoint", "no_such_network"] {
-            std::fs::create_dir_all(golden.join(folder)).expect("a writable temporary folder");
-        }
+        std::fs::create_dir_all(golden.join("no_such_network"))
+            .expect("a writable temporary folder");
         std::fs::write(golden.join("tolerances.json"), "{}").expect("a writable temporary folder");
         let report = run(&golden, None, &Device::flex()).expect("a readable golden folder");
         let missing = run(&golden, Some("absent"), &Device::flex());
         std::fs::remove_dir_all(&golden).expect("the folder made above");
-        assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 1));
+        assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 0));
         let table = report.table();
-        assert_eq!(table.lines().last(), Some("0 passed, 1 failed, 1 skipped"));
+        assert_eq!(table.lines().last(), Some("0 passed, 1 failed, 0 skipped"));
         assert!(missing.is_err());
     }
 }

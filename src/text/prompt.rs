@@ -195,6 +195,16 @@ impl ChatTemplate {
         }
     }
 
+    /// The template of Vicuna, without its optional system line (`chatrex.md` 7.2).
+    pub fn vicuna() -> Self {
+        Self {
+            system: String::new(),
+            turn: "USER: {user} ASSISTANT:".to_string(),
+            between: "</s>".to_string(),
+            stop: vec!["</s>".to_string()],
+        }
+    }
+
     /// The prompt of a conversation that begins with the user's turn `user`.
     pub fn first(&self, user: &str) -> String {
         format!("{}{}", self.system, self.turn.replace("{user}", user))

@@ -8,6 +8,25 @@ use crate::fault::Fault;
 /// The tags of the answer grammar that follow the index tags in the vocabulary.
 const TAGS: [&str; 4] = ["<ground>", "</ground>", "<objects>", "</objects>"];
 
+/// Gives those of `<obj0>` .. `<obj99>` and the four grounding tags that `inner` lacks the next
+/// free ids, in this order, and says how many they were. `place` names the file.
+///
+/// # Errors
+/// The tokenizer takes no more tokens.
+pub fn add_lacking(inner: &mut tokenizers::Tokenizer, place: &str) -> Result<usize, Fault> {
+    let missing: Vec<AddedToken> = (0..MAX_BOXES as u32)
+        .map(index_tag)
+        .chain(TAGS.map(str::to_string))
+        .filter(|token| inner.token_to_id(token).is_none())
+        .map(|token| AddedToken::from(token, true))
+        .collect();
+    let count = missing.len();
+    inner
+        .add_special_tokens(missing)
+        .map_err(|error| Fault::model(place, format!("cannot add tokens: {error}")))?;
+    Ok(count)
+}
+
 /// A tokenizer that has the index and grounding tokens of the family.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -24,15 +43,7 @@ impl Tokenizer {
     pub fn from_json(json: &[u8], place: &str, bos: Option<&str>) -> Result<Self, Fault> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| Fault::model(place, format!("this is not a tokenizer: {error}")))?;
-        let missing: Vec<AddedToken> = (0..MAX_BOXES as u32)
-            .map(index_tag)
-            .chain(TAGS.map(str::to_string))
-            .filter(|token| inner.token_to_id(token).is_none())
-            .map(|token| AddedToken::from(token, true))
-            .collect();
-        inner
-            .add_special_tokens(missing)
-            .map_err(|error| Fault::model(place, format!("cannot add tokens: {error}")))?;
+        add_lacking(&mut inner, place)?;
         let mut tokenizer = Self { inner, bos: None };
         tokenizer.bos = bos
             .map(|token| {

@@ -1,25 +1,17 @@
-//! Trained weights become a model folder: safetensors shards, tokenizer, `model.json`.
+//! Trained weights become a checkpoint folder as other models are published: what `chatrex convert`
+//! reads.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use serde_json::json;
 
 use super::checkpoint::{Precision, Start, Weights, replace};
-use crate::engine::ModelConfig;
 use crate::fault::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
-use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::Manifest;
-use crate::weights::format::{
-    Defaults, FileEntry, Licence, MANIFEST, Provenance, TensorEntry, VERSION,
-};
-
-/// The name of the tokenizer in a model folder.
-const TOKENIZER: &str = "tokenizer.json";
 
 /// What goes into a folder.
 #[derive(Clone, Debug)]
@@ -32,80 +24,73 @@ pub struct ExportOptions {
     pub tokenizer: PathBuf,
     /// The folder to write.
     pub out: PathBuf,
-    /// Defaults for whoever loads it.
-    pub defaults: Defaults,
-    /// What it was trained on and by which commands.
-    pub provenance: Provenance,
+    /// Default score threshold of boxes.
+    pub score: f32,
+    /// Default overlap above which a box gives way to a better one.
+    pub nms: f64,
+    /// What it was trained on, in a sentence.
+    pub trained_on: String,
+    /// The commands that made the weights, in order.
+    pub made_by: Vec<String>,
 }
 
-/// Writes nano's model folder. The manifest comes last, so a folder without one is unfinished.
-/// Training's auxiliary heads are left out; a weight file that lacks a parameter is refused.
+/// Writes nano as a checkpoint folder: `config.json`, `model.safetensors`, `tokenizer.json`, and
+/// `upn.safetensors` with its sizes in `upn.json`. Training's auxiliary heads are left out; a
+/// weight file that lacks a parameter is refused.
 ///
 /// # Errors
 /// A file cannot be read or written, or holds tensors of other shapes than nano's.
 pub fn export(options: &ExportOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
-    let json = std::fs::read(&options.tokenizer)
+    let words = std::fs::read(&options.tokenizer)
         .map_err(|error| Fault::file(&options.tokenizer, error))?;
     let place = options.tokenizer.display().to_string();
-    let vocabulary = Tokenizer::from_json(&json, &place, None)?.vocab_size();
+    let vocabulary = Tokenizer::from_json(&words, &place, None)?.vocab_size();
     let chatrex = ChatRexConfig::nano(vocabulary);
     let upn = UpnConfig::nano();
     let device = Device::flex();
+    let path = |name: &str| options.out.join(name);
 
-    let mut tensors = BTreeMap::new();
-    let mut shard = |name: &str, weights: &Weights| {
-        let path = options.out.join(name);
-        weights.write(&path, Precision::F16)?;
-        for (tensor, values) in &weights.tensors {
-            let entry = TensorEntry {
-                shard: name.to_string(),
-                dtype: "F16".to_string(),
-                shape: values.shape.clone(),
-            };
-            tensors.insert(tensor.clone(), entry);
-        }
-        let bytes = std::fs::read(&path).map_err(|error| Fault::file(&path, error))?;
-        Ok::<_, Fault>(FileEntry::describe(name, &bytes))
-    };
-    let upn_weights = parameters(options.upn.as_deref(), |start| {
+    let weights = parameters(options.upn.as_deref(), |start| {
         let network = Upn::load(&Loader::new(start, &device), &upn)?;
         Ok(Weights::of_module(&network, start))
     })?;
-    let chatrex_weights = parameters(options.chatrex.as_deref(), |start| {
+    weights.write(&path("upn.safetensors"), Precision::F32)?;
+    let weights = parameters(options.chatrex.as_deref(), |start| {
         let network = ChatRex::load(&Loader::new(start, &device), &chatrex)?;
         Ok(Weights::of_module(&network, start))
     })?;
-    let shards = vec![
-        shard("upn.safetensors", &upn_weights)?,
-        shard("chatrex.safetensors", &chatrex_weights)?,
-    ];
-    let config = ModelConfig {
-        recipe: chatrex.recipe(),
-        chatrex,
-        upn,
-        template: ChatTemplate::qwen(),
-    };
-    let manifest = Manifest {
-        version: VERSION,
-        name: "nano".to_string(),
-        family: "chatrex".to_string(),
-        config: serde_json::to_value(config).expect("configurations are plain data"),
-        defaults: options.defaults,
-        tokenizer: FileEntry::describe(TOKENIZER, &json),
-        shards,
-        tensors,
-        licence: Licence {
-            name: "MIT OR Apache-2.0".to_string(),
-            text: "These weights were trained by this project on scenes it draws and carry the \
-                   project's own licence."
-                .to_string(),
-        },
-        provenance: options.provenance.clone(),
-    };
-    replace(&options.out.join(TOKENIZER), &json)?;
-    let json = serde_json::to_vec_pretty(&manifest).expect("manifests are plain data");
-    replace(&options.out.join(MANIFEST), &json)
+    weights.write(&path("model.safetensors"), Precision::F32)?;
+    let mut config = serde_json::to_value(&chatrex.llm).expect("plain data");
+    let more = json!({
+        "architectures": ["ChatRexForCausalLM"],
+        "model_type": "chatrex",
+        "mm_vision_select_layer": chatrex.clip.select_layer,
+        "license": "MIT OR Apache-2.0",
+        "license_text": "These weights were trained by this project on scenes it draws and carry \
+                         the project's own licence.",
+        "trained_on": options.trained_on,
+        "made_by": options.made_by,
+        "score": options.score,
+        "nms": options.nms,
+    });
+    if let (Some(config), serde_json::Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+    let sizes = json!({
+        "clip": chatrex.clip,
+        "image_low": chatrex.image_low,
+        "image_aux": chatrex.image_aux,
+    });
+    for (name, value) in [
+        ("config.json", &config),
+        ("vision_sizes.json", &sizes),
+        ("upn.json", &serde_json::to_value(&upn).expect("plain data")),
+    ] {
+        let text = serde_json::to_vec_pretty(value).expect("plain data");
+        replace(&path(name), &text)?;
+    }
+    replace(&path("tokenizer.json"), &words)
 }
 
 /// The parameters that `load` asks for, from `file` or at random.

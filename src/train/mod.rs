@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     }
 }
 
-const CHATREX: &str = "chatrex.safetensors";
+const CHATREX: &str = "model.safetensors";
 
 /// Where nano's tokenizer lies, from the root of the repository.
 pub const NANO_TOKENIZER: &str = "web/models/nano/tokenizer.json";
@@ -141,13 +141,13 @@ pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
     Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
 }
 
-/// The weights in `folder`: those of a stage, or else the shipped file.
-fn weights_in(folder: &Path, shipped: &str) -> PathBuf {
+/// The weights in `folder`: those of a stage, or else of an exported checkpoint.
+fn weights_in(folder: &Path, exported: &str) -> PathBuf {
     let stage = folder.join("weights.safetensors");
     if stage.exists() {
         stage
     } else {
-        folder.join(shipped)
+        folder.join(exported)
     }
 }
 

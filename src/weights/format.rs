@@ -389,3 +389,95 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::weights::sample::Sample;
+
+    #[test]
+    fn a_manifest_survives_its_file() {
+        let manifest = Sample::floats().manifest;
+        let json = serde_json::to_vec(&manifest).expect("plain data");
+        assert_eq!(Manifest::parse(&json, MANIFEST), Ok(manifest));
+    }
+
+    #[test]
+    fn what_does_not_hold_together_is_refused() {
+        type Change = fn(&mut Manifest);
+        let cases: [(Change, &str); 12] = [
+            (
+                |m| m.version = VERSION + 1,
+                "has version 3; this program reads version 2",
+            ),
+            (
+                |m| m.shards[0].name = "../upn.safetensors".into(),
+                "not a plain name",
+            ),
+            (
+                |m| m.tokenizer.name = "/etc/passwd".into(),
+                "not a plain name",
+            ),
+            (|m| m.tokenizer.name = "upn.safetensors".into(), "twice"),
+            (|m| m.tokenizer.name = MANIFEST.into(), "twice"),
+            (|m| m.piece_bytes = 12, "pieces of 12 bytes"),
+            (|m| drop(m.shards[0].pieces.pop()), "hashes for the"),
+            (|m| change(m, "b", |t| t.offset = 4), "tensor a over b"),
+            (
+                |m| change(m, "b", |t| t.shape = vec![1 << 40, 1 << 40]),
+                "tensor b beyond the end",
+            ),
+            (
+                |m| change(m, "e", |t| t.offset = u64::MAX - 3),
+                "tensor e beyond the end",
+            ),
+            (
+                |m| change(m, "e", |t| t.shape = vec![0]),
+                "tensor e the shape [0]",
+            ),
+            (
+                |m| change(m, "e", |t| t.shard = "x".into()),
+                "tensor e in x, which is no shard",
+            ),
+        ];
+        for (damage, says) in cases {
+            let mut manifest = Sample::floats().manifest;
+            damage(&mut manifest);
+            let json = serde_json::to_vec(&manifest).expect("plain data");
+            let fault = Manifest::parse(&json, MANIFEST)
+                .expect_err(says)
+                .to_string();
+            assert!(fault.contains(says), "{says}: {fault}");
+        }
+        let html = Manifest::parse(b"  <!doctype html>", "m").expect_err("html");
+        assert!(html.what.contains("web page"), "{html}");
+        assert!(Manifest::parse(b"{}", "m").is_err());
+    }
+
+    fn change(manifest: &mut Manifest, tensor: &str, how: fn(&mut TensorEntry)) {
+        how(manifest
+            .tensors
+            .get_mut(tensor)
+            .expect("a tensor of the sample"));
+    }
+
+    #[test]
+    fn files_are_checked() {
+        let entry = FileEntry::describe("a", b"abc");
+        assert_eq!(entry.check(b"abc"), Ok(()));
+        assert!(
+            entry
+                .check(b"abd")
+                .expect_err("one bit")
+                .what
+                .contains("damaged")
+        );
+        assert!(
+            entry
+                .check(b"ab")
+                .expect_err("short")
+                .what
+                .contains("2 bytes instead of 3")
+        );
+    }
+}

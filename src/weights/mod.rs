@@ -6,6 +6,8 @@
 
 pub mod format;
 pub mod quant;
+#[cfg(all(test, feature = "native"))]
+pub(crate) mod sample;
 pub mod source;
 pub mod stream;
 

@@ -308,3 +308,347 @@ fn overlap(tensor: &TensorEntry, piece: &Piece) -> Option<(u64, u64)> {
     let to = (tensor.offset + byte_count(tensor)).min(piece.range.end);
     (tensor.shard == piece.shard && from < to).then_some((from, to))
 }
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::weights::sample::{PIECE, Sample};
+    use crate::weights::source::{Cut, LocalFuture};
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::ops::Range;
+
+    /// A server with weaknesses.
+    struct Server<'a> {
+        files: &'a BTreeMap<String, Vec<u8>>,
+        /// The connection ends whenever this many bytes have gone over it.
+        cut_every: u64,
+        sent: Cell<u64>,
+        /// Byte of the first file that is wrong so many times.
+        wrong: RefCell<(usize, u32)>,
+        /// Nothing comes.
+        dead: bool,
+    }
+
+    impl<'a> Server<'a> {
+        fn new(sample: &'a Sample) -> Self {
+            Self {
+                files: &sample.shards,
+                cut_every: u64::MAX,
+                sent: Cell::new(0),
+                wrong: RefCell::new((0, 0)),
+                dead: false,
+            }
+        }
+    }
+
+    impl ByteSource for Server<'_> {
+        fn place(&self) -> String {
+            "http://example.org".into()
+        }
+
+        fn read<'a>(&'a self, _: &'a str, _: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>> {
+            unreachable!("only ranges are asked for")
+        }
+
+        fn range<'a>(
+            &'a self,
+            file: &'a str,
+            _length: u64,
+            range: Range<u64>,
+            arrived: &'a dyn Fn(u64),
+        ) -> LocalFuture<'a, Result<Vec<u8>, Cut>> {
+            Box::pin(async move {
+                let fault = Fault::new(FaultKind::Network, file, "connection lost", "");
+                if self.dead {
+                    return Err(Cut {
+                        arrived: Vec::new(),
+                        fault,
+                        again: true,
+                    });
+                }
+                let room = self.cut_every - self.sent.get() % self.cut_every;
+                let end = range.end.min(range.start.saturating_add(room));
+                let mut bytes = self.files[file][range.start as usize..end as usize].to_vec();
+                let mut wrong = self.wrong.borrow_mut();
+                if wrong.1 > 0 && (range.start..end).contains(&(wrong.0 as u64)) {
+                    bytes[wrong.0 - range.start as usize] ^= 0x10;
+                    wrong.1 -= 1;
+                }
+                self.sent.set(self.sent.get() + bytes.len() as u64);
+                arrived(bytes.len() as u64);
+                if end < range.end {
+                    return Err(Cut {
+                        arrived: bytes,
+                        fault,
+                        again: true,
+                    });
+                }
+                Ok(bytes)
+            })
+        }
+
+        fn at_once(&self) -> usize {
+            3
+        }
+    }
+
+    #[derive(Default)]
+    struct Memory {
+        pieces: RefCell<BTreeMap<usize, Vec<u8>>>,
+        /// Pieces there is room for.
+        room: Option<usize>,
+    }
+
+    impl PieceStore for Memory {
+        fn has(&self, piece: &Piece) -> bool {
+            self.pieces.borrow().contains_key(&piece.number)
+        }
+
+        fn read(&self, piece: &Piece) -> Result<Vec<u8>, Fault> {
+            Ok(self.pieces.borrow()[&piece.number].clone())
+        }
+
+        fn write(&self, piece: &Piece, bytes: &[u8]) -> Result<(), Fault> {
+            if self.room == Some(self.pieces.borrow().len()) {
+                return Err(Fault::new(FaultKind::File, piece.shard, "no room", ""));
+            }
+            let mut pieces = self.pieces.borrow_mut();
+            pieces.insert(piece.number, bytes.to_vec());
+            Ok(())
+        }
+
+        fn forget(&self, piece: &Piece) {
+            self.pieces.borrow_mut().remove(&piece.number);
+        }
+    }
+
+    /// Somebody who changes their mind after some pieces.
+    struct Watcher {
+        slept: Cell<u32>,
+        breaths: Cell<u32>,
+        then: (u32, Hold),
+    }
+
+    impl Watcher {
+        fn patient() -> Self {
+            Self::then(u32::MAX, Hold::Run)
+        }
+
+        fn then(breaths: u32, hold: Hold) -> Self {
+            Self {
+                slept: Cell::new(0),
+                breaths: Cell::new(0),
+                then: (breaths, hold),
+            }
+        }
+    }
+
+    impl Pace for Watcher {
+        fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
+            self.slept.set(self.slept.get() + milliseconds);
+            Box::pin(std::future::ready(()))
+        }
+
+        fn breathe(&self) -> LocalFuture<'_, ()> {
+            self.breaths.set(self.breaths.get() + 1);
+            Box::pin(std::future::ready(()))
+        }
+
+        fn hold(&self) -> Hold {
+            match self.then {
+                (breaths, hold) if self.breaths.get() >= breaths => hold,
+                _ => Hold::Run,
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Collected {
+        tensors: BTreeMap<String, Vec<u8>>,
+        now: String,
+        without: BTreeSet<&'static str>,
+    }
+
+    impl TensorSink for Collected {
+        fn wants(&self, name: &str) -> bool {
+            !self.without.contains(name)
+        }
+
+        fn begin(&mut self, name: &str, _: &TensorEntry) -> Result<(), Fault> {
+            self.now = name.into();
+            self.tensors.insert(name.into(), Vec::new());
+            Ok(())
+        }
+
+        fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+            let now = self.tensors.get_mut(&self.now).expect("begun");
+            now.extend(bytes);
+            Ok(())
+        }
+
+        fn end(&mut self) -> Result<(), Fault> {
+            self.now.clear();
+            Ok(())
+        }
+    }
+
+    fn kept(
+        sample: &Sample,
+        server: &Server,
+        store: &Memory,
+        watcher: &Watcher,
+    ) -> (Result<(), Fault>, Tally) {
+        let silent = |_| ();
+        let transfer = Transfer::new(&sample.manifest, server, Some(store), watcher, &silent);
+        let outcome = pollster::block_on(transfer.keep());
+        (outcome, transfer.tally())
+    }
+
+    fn bytes_of(sample: &Sample, name: &str) -> Vec<u8> {
+        let entry = &sample.manifest.tensors[name];
+        let bytes = entry.bytes().expect("small") as usize;
+        sample.shards[&entry.shard][entry.offset as usize..][..bytes].to_vec()
+    }
+
+    #[test]
+    fn tensors_come_whole_across_pieces() {
+        let sample = Sample::floats();
+        let server = Server::new(&sample);
+        for (parts, without, names) in [
+            (
+                vec![Part::Upn, Part::Decoder],
+                vec![],
+                vec!["a", "b", "c", "d", "e"],
+            ),
+            (vec![Part::Decoder], vec![], vec!["d", "e"]),
+            (
+                vec![Part::Upn, Part::Decoder],
+                vec!["a", "b", "d"],
+                vec!["c", "e"],
+            ),
+        ] {
+            let mut sink = Collected {
+                without: without.into_iter().collect(),
+                ..Collected::default()
+            };
+            let watcher = Watcher::patient();
+            let transfer = Transfer::new(&sample.manifest, &server, None, &watcher, &|_| ());
+            pollster::block_on(transfer.tensors(&parts, &mut sink)).expect("a good server");
+            assert_eq!(sink.tensors.keys().collect::<Vec<_>>(), names);
+            for (name, bytes) in &sink.tensors {
+                assert!(*bytes == bytes_of(&sample, name), "{name}");
+            }
+            assert_eq!(transfer.tally().done, transfer.tally().total);
+        }
+    }
+
+    #[test]
+    fn cuts_cost_no_bytes_and_one_wrong_piece_costs_itself() {
+        let sample = Sample::floats();
+        let total: u64 = sample.manifest.shards.iter().map(|shard| shard.bytes).sum();
+        let mut server = Server::new(&sample);
+        server.cut_every = 50_000;
+        let store = Memory::default();
+        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
+        outcome.expect("cuts are survived");
+        assert_eq!((tally.fetched, tally.done), (total, total));
+        assert!(tally.cuts >= (total / 50_000) as u32);
+
+        *server.wrong.borrow_mut() = (100_000, 1);
+        let store = Memory::default();
+        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
+        outcome.expect("the wrong piece is fetched again");
+        assert_eq!((tally.fetched, tally.wrong), (total + PIECE, 1));
+        for piece in pieces(&sample.manifest) {
+            let bytes = &store.pieces.borrow()[&piece.number];
+            assert_eq!(sha256_hex(bytes), piece.sha256);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_not_fetched_again_unless_it_is_damaged() {
+        let sample = Sample::floats();
+        let total: u64 = sample.manifest.shards.iter().map(|shard| shard.bytes).sum();
+        let server = Server::new(&sample);
+        let store = Memory::default();
+        let (outcome, _) = kept(&sample, &server, &store, &Watcher::then(2, Hold::Cancel));
+        assert!(outcome.expect_err("cancelled").what.contains("cancelled"));
+        let have = store.pieces.borrow().len();
+        assert!((2..=5).contains(&have), "{have} pieces");
+
+        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
+        outcome.expect("it goes on");
+        assert_eq!(tally.fetched + tally.kept, total);
+        assert_eq!(server.sent.get(), total);
+
+        store.pieces.borrow_mut().get_mut(&1).expect("kept")[7] ^= 1;
+        let mut sink = Collected::default();
+        let watcher = Watcher::patient();
+        let transfer = Transfer::new(&sample.manifest, &server, Some(&store), &watcher, &|_| ());
+        pollster::block_on(transfer.tensors(&Part::ALL, &mut sink)).expect("repaired");
+        assert_eq!(
+            (transfer.tally().wrong, transfer.tally().fetched),
+            (1, PIECE)
+        );
+        assert!(sink.tensors["b"] == bytes_of(&sample, "b"));
+    }
+
+    #[test]
+    fn what_cannot_succeed_ends_with_a_reason() {
+        let sample = Sample::floats();
+        let mut server = Server::new(&sample);
+        *server.wrong.borrow_mut() = (70_000, 99);
+        let (outcome, tally) = kept(&sample, &server, &Memory::default(), &Watcher::patient());
+        let fault = outcome.expect_err("wrong for good").to_string();
+        assert!(
+            fault.contains("upn.safetensors, bytes 65536 to 131072"),
+            "{fault}"
+        );
+        assert_eq!(tally.wrong, MAX_WRONG);
+
+        *server.wrong.borrow_mut() = (0, 0);
+        let full = Memory {
+            room: Some(3),
+            ..Memory::default()
+        };
+        let (outcome, _) = kept(&sample, &server, &full, &Watcher::patient());
+        assert_eq!(outcome.expect_err("full").what, "no room");
+        assert_eq!(full.pieces.borrow().len(), 3);
+
+        server.dead = true;
+        let watcher = Watcher::patient();
+        let (outcome, tally) = kept(&sample, &server, &Memory::default(), &watcher);
+        assert_eq!(outcome.expect_err("dead").what, "connection lost");
+        assert!(tally.cuts >= MAX_SILENT);
+        assert!(watcher.slept.get() > 100_000, "{}", watcher.slept.get());
+    }
+
+    #[test]
+    fn a_pause_waits() {
+        let sample = Sample::floats();
+        let server = Server::new(&sample);
+        struct Pausing(Cell<u32>);
+        impl Pace for Pausing {
+            fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
+                self.0.set(self.0.get() + 1);
+                Box::pin(std::future::ready(()))
+            }
+            fn breathe(&self) -> LocalFuture<'_, ()> {
+                Box::pin(std::future::ready(()))
+            }
+            fn hold(&self) -> Hold {
+                if self.0.get() < 5 {
+                    Hold::Pause
+                } else {
+                    Hold::Run
+                }
+            }
+        }
+        let pausing = Pausing(Cell::new(0));
+        let store = Memory::default();
+        let transfer = Transfer::new(&sample.manifest, &server, Some(&store), &pausing, &|_| ());
+        pollster::block_on(transfer.keep()).expect("it goes on after the pause");
+        assert_eq!(pausing.0.get(), 5);
+    }
+}

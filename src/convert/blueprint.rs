@@ -1,0 +1,91 @@
+//! The tensors a network asks for: its constructors run on a source that only takes notes.
+
+use std::cell::RefCell;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::engine::ModelConfig;
+use crate::fault::Fault;
+use crate::model::chatrex::Towers;
+use crate::model::decoder::Decoder;
+use crate::model::upn::Upn;
+use crate::nn::matrix::MatrixForm;
+use crate::nn::{Init, Loader, ParameterSource};
+use crate::weights::format::Part;
+
+/// A tensor that a network asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// The checkpoint's own name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether it is a matrix that is multiplied with, and may be packed.
+    pub matrix: bool,
+    /// Who asks for it.
+    pub part: Part,
+}
+
+struct Notes {
+    part: Part,
+    needed: RefCell<Vec<Needed>>,
+}
+
+impl Notes {
+    fn take(&self, name: &str, shape: &[usize], matrix: bool) {
+        self.needed.borrow_mut().push(Needed {
+            name: name.to_string(),
+            shape: shape.to_vec(),
+            matrix,
+            part: self.part,
+        });
+    }
+}
+
+impl ParameterSource for Notes {
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        _init: &Init,
+        device: &Device,
+    ) -> Result<Tensor<1>, Fault> {
+        self.take(name, shape, false);
+        Ok(Tensor::zeros([shape.iter().product::<usize>()], device))
+    }
+
+    fn matrix(
+        &self,
+        stem: &str,
+        shape: [usize; 2],
+        _init: &Init,
+        _device: &Device,
+    ) -> Result<MatrixForm, Fault> {
+        self.take(&format!("{stem}.weight"), &shape, true);
+        Ok(MatrixForm::Rows(Vec::new()))
+    }
+}
+
+/// Every tensor of a model, part by part, in the order in which constructors ask.
+///
+/// # Errors
+/// The configuration builds no network.
+pub fn needed(config: &ModelConfig) -> Result<Vec<Needed>, Fault> {
+    let device = Device::flex();
+    let mut needed = Vec::new();
+    for part in Part::ALL {
+        let notes = Notes {
+            part,
+            needed: RefCell::default(),
+        };
+        let at = Loader::new(&notes, &device);
+        match (part, &config.upn) {
+            (Part::Upn, Some(config)) => drop(Upn::load(&at, config)?),
+            (Part::Upn, None) => {}
+            (Part::Towers, _) => drop(Towers::load(&at, &config.chatrex)?),
+            (Part::Decoder, _) => drop(Decoder::load(&at, &config.chatrex.llm)?),
+        }
+        needed.extend(notes.needed.into_inner());
+    }
+    Ok(needed)
+}

@@ -1,0 +1,1014 @@
+//! Tensors of checkpoint files: where they lie, and their values when asked for.
+//!
+//! Files are mapped into memory and only their descriptions are read up front, so a checkpoint of
+//! many gigabytes opens at once and its tensors are read piece by piece, from several threads. A
+//! file must not be changed while it is open.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::Dtype;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
+
+use super::pth;
+use crate::fault::Fault;
+
+/// The list of a hub folder's shards.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The one file of a hub folder without shards.
+const SINGLE: &str = "model.safetensors";
+
+/// Bytes of a safetensors header or an index; the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Where a tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Elements along each axis.
+    pub shape: Vec<usize>,
+    /// Its file, counted within the checkpoint.
+    pub file: usize,
+    /// The byte in the file at which its first element begins.
+    pub offset: u64,
+    /// Elements from one to the next along each axis.
+    pub strides: Vec<usize>,
+}
+
+impl Located {
+    /// A row-major tensor without gaps in file 0, from byte `offset`.
+    pub fn packed(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
+        Self {
+            dtype,
+            strides: row_major(&shape),
+            shape,
+            file: 0,
+            offset,
+        }
+    }
+
+    /// The number of its elements.
+    ///
+    /// # Panics
+    /// There are more than a machine word counts; no tensor of a [`Checkpoint`] has so many.
+    pub fn elements(&self) -> usize {
+        count(&self.shape).expect("a checked tensor has a countable number of elements")
+    }
+
+    /// Whether its elements lie in row-major order without gaps.
+    pub fn is_packed(&self) -> bool {
+        let expected = row_major(&self.shape);
+        let mut axes = self.shape.iter().zip(self.strides.iter().zip(&expected));
+        self.shape.contains(&0) || axes.all(|(&size, (have, want))| size == 1 || have == want)
+    }
+
+    /// Bytes from its first element to the end of its last; `None` if no file is so large or the
+    /// elements do not fill whole bytes.
+    pub fn extent(&self) -> Option<u64> {
+        let elements = count(&self.shape)?;
+        if elements == 0 {
+            return Some(0);
+        }
+        let mut last = 0usize;
+        for (size, stride) in self.shape.iter().zip(&self.strides) {
+            last = last.checked_add((size - 1).checked_mul(*stride)?)?;
+        }
+        let bits = (last as u64)
+            .checked_add(1)?
+            .checked_mul(self.dtype.bitsize() as u64)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+}
+
+/// The product of `shape`; `None` beyond a machine word.
+fn count(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape
+        .iter()
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
+/// Strides of a row-major tensor without gaps.
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
+    }
+    strides
+}
+
+/// Little-endian elements as f32; `None` for element types that are no weights.
+fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let words = || bytes.as_chunks::<4>().0.iter();
+    let halves = || bytes.as_chunks::<2>().0.iter();
+    match dtype {
+        Dtype::F32 => Some(words().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::F16 => Some(
+            halves()
+                .map(|b| half::f16::from_le_bytes(*b).to_f32())
+                .collect(),
+        ),
+        Dtype::BF16 => Some(
+            halves()
+                .map(|b| half::bf16::from_le_bytes(*b).to_f32())
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+/// The first value that is infinite or no number.
+pub fn first_not_finite(values: &[f32]) -> Option<usize> {
+    values.iter().position(|value| !value.is_finite())
+}
+
+struct Mapped {
+    path: PathBuf,
+    bytes: Mmap,
+}
+
+impl Mapped {
+    fn open(path: &Path) -> Result<Self, Fault> {
+        let refuse = |error: std::io::Error| {
+            Fault::model(
+                path.display().to_string(),
+                format!("cannot be read ({error})"),
+            )
+        };
+        let file = File::open(path).map_err(refuse)?;
+        // SAFETY: the map is only read, and as plain bytes; that nobody changes the file meanwhile
+        // is the contract of this module.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(refuse)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            bytes,
+        })
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// The tensors of one published model.
+pub struct Checkpoint {
+    files: Vec<Mapped>,
+    tensors: BTreeMap<String, Located>,
+}
+
+impl Checkpoint {
+    /// A folder as the Hugging Face hub serves it: the shards that `model.safetensors.index.json`
+    /// lists, else `model.safetensors`, else every `*.safetensors`.
+    ///
+    /// # Errors
+    /// No such files, a damaged one, a shard or tensor that the index names but is absent, a tensor
+    /// in two shards, a shard outside the folder.
+    pub fn hub(folder: &Path) -> Result<Self, Fault> {
+        let index = folder.join(INDEX);
+        if index.exists() {
+            return Self::sharded(folder, &index);
+        }
+        let single = folder.join(SINGLE);
+        if single.exists() {
+            return Self::safetensors(&single);
+        }
+        let listing = std::fs::read_dir(folder).map_err(|error| Fault::file(folder, error))?;
+        let mut paths = Vec::new();
+        for entry in listing {
+            let path = entry.map_err(|error| Fault::file(folder, error))?.path();
+            if path
+                .extension()
+                .is_some_and(|ending| ending == "safetensors")
+            {
+                paths.push(path);
+            }
+        }
+        if paths.is_empty() {
+            return Err(Fault::model(
+                folder.display().to_string(),
+                format!("holds neither {INDEX} nor a safetensors file"),
+            ));
+        }
+        paths.sort();
+        Self::shards(&paths)
+    }
+
+    /// One safetensors file.
+    ///
+    /// # Errors
+    /// It cannot be read or its header is wrong, by tensor.
+    pub fn safetensors(path: &Path) -> Result<Self, Fault> {
+        Self::shards(&[path.to_path_buf()])
+    }
+
+    /// UPN's weights: a `.pth` of either layout or a safetensors file, told apart by content. Of a
+    /// `.pth` the tensors below `model`, else below `state_dict`, else the outermost ones.
+    ///
+    /// # Errors
+    /// It cannot be read, is none of these, or is damaged; see [`pth::locate`].
+    pub fn open_upn(path: &Path) -> Result<Self, Fault> {
+        let file = Mapped::open(path)?;
+        let place = file.place();
+        let tensors = if file.bytes.get(8) == Some(&b'{') {
+            header(&file.bytes, &place)?
+        } else if pth::is_zip(&file.bytes) || pth::is_legacy(&file.bytes) {
+            pth::locate(&file.bytes, &place)?
+        } else {
+            return Err(Fault::model(
+                place,
+                "is neither a PyTorch file nor a safetensors file",
+            ));
+        };
+        let mut checkpoint = Self::empty();
+        checkpoint.add(file, tensors)?;
+        Ok(checkpoint)
+    }
+
+    fn empty() -> Self {
+        Self {
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    fn sharded(folder: &Path, index: &Path) -> Result<Self, Fault> {
+        let listed = read_index(index)?;
+        let names: BTreeSet<&str> = listed.values().map(String::as_str).collect();
+        let mut paths = Vec::new();
+        for name in names {
+            let path = folder.join(name);
+            if !path.is_file() {
+                let tensor = listed.iter().find(|(_, shard)| *shard == name);
+                let tensor = tensor.map_or("", |(tensor, _)| tensor);
+                return Err(Fault::model(
+                    path.display().to_string(),
+                    format!("is missing; {INDEX} names it for tensor {tensor}"),
+                ));
+            }
+            paths.push(path);
+        }
+        let checkpoint = Self::shards(&paths)?;
+        for (tensor, shard) in &listed {
+            let path = folder.join(shard);
+            let there = checkpoint
+                .get(tensor)
+                .is_some_and(|located| checkpoint.files[located.file].path == path);
+            if !there {
+                return Err(Fault::model(
+                    format!("{}, tensor {tensor}", path.display()),
+                    format!("is named by {INDEX} but not in the file"),
+                ));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn shards(paths: &[PathBuf]) -> Result<Self, Fault> {
+        let mut checkpoint = Self::empty();
+        for path in paths {
+            let file = Mapped::open(path)?;
+            let tensors = header(&file.bytes, &file.place())?;
+            checkpoint.add(file, tensors)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds the tensors of one file, after checking that each lies within it and has no more
+    /// elements than the file has room for.
+    fn add(&mut self, file: Mapped, tensors: BTreeMap<String, Located>) -> Result<(), Fault> {
+        let size = file.bytes.len() as u64;
+        for (name, mut located) in tensors {
+            let place = format!("{}, tensor {name}", file.place());
+            let end = located
+                .extent()
+                .and_then(|extent| extent.checked_add(located.offset));
+            if end.is_none_or(|end| end > size) {
+                return Err(Fault::model(place, "reaches beyond the end of the file"));
+            }
+            let bits = located.elements() as u128 * located.dtype.bitsize() as u128;
+            if bits > u128::from(size) * 8 {
+                return Err(Fault::model(
+                    place,
+                    format!(
+                        "repeats elements: {:?} are more than the file holds",
+                        located.shape
+                    ),
+                ));
+            }
+            located.file = self.files.len();
+            if let Some(other) = self.tensors.get(&name) {
+                let other = self.files[other.file].place();
+                return Err(Fault::model(place, format!("is in {other} too")));
+            }
+            self.tensors.insert(name, located);
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The names of all tensors, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Where tensor `name` lies, if there is one.
+    pub fn get(&self, name: &str) -> Option<&Located> {
+        self.tensors.get(name)
+    }
+
+    /// Tensor `name` with its file, for messages; the name alone if there is none.
+    pub fn place(&self, name: &str) -> String {
+        match self.get(name) {
+            Some(located) => format!("{}, tensor {name}", self.files[located.file].place()),
+            None => format!("tensor {name}"),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Located, Fault> {
+        self.get(name)
+            .ok_or_else(|| Fault::model(self.place(name), "is missing"))
+    }
+
+    /// `elements` of tensor `name`, counted in row-major order, rounded to the nearest f32.
+    ///
+    /// # Errors
+    /// There is no such tensor or it is not of F64, F32, F16 or BF16.
+    ///
+    /// # Panics
+    /// The range reaches beyond the tensor.
+    pub fn read_f32(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>, Fault> {
+        let located = self.find(name)?;
+        let size = located.elements();
+        assert!(
+            elements.start <= elements.end && elements.end <= size,
+            "{elements:?} of {size} elements"
+        );
+        let raw = self.gather(located, elements);
+        let values = match located.dtype {
+            Dtype::F64 => Some(
+                raw.as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|bytes| f64::from_le_bytes(*bytes) as f32)
+                    .collect(),
+            ),
+            dtype => floats(dtype, &raw),
+        };
+        values.ok_or_else(|| {
+            Fault::model(
+                self.place(name),
+                format!(
+                    "has element type {:?}, which is none of weights",
+                    located.dtype
+                ),
+            )
+        })
+    }
+
+    /// `rows` of tensor `name` as f32; a row is everything behind the first axis. A tensor without
+    /// axes is one row.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    ///
+    /// # Panics
+    /// The range reaches beyond the tensor.
+    pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, Fault> {
+        let shape = &self.find(name)?.shape;
+        let width: usize = shape.iter().skip(1).product();
+        self.read_f32(name, rows.start * width..rows.end * width)
+    }
+
+    /// All values of tensor `name` as f32, row-major.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn values(&self, name: &str) -> Result<Vec<f32>, Fault> {
+        let elements = self.find(name)?.elements();
+        self.read_f32(name, 0..elements)
+    }
+
+    /// The stored bytes of tensor `name`, row-major and little-endian.
+    ///
+    /// # Errors
+    /// There is no such tensor, or its elements do not lie in this order.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], Fault> {
+        let located = self.find(name)?;
+        if !located.is_packed() {
+            return Err(Fault::model(
+                self.place(name),
+                format!(
+                    "has strides {:?}: its elements are not in row-major order",
+                    located.strides
+                ),
+            ));
+        }
+        Ok(self.span(located))
+    }
+
+    /// The file's bytes from the first element of a tensor to the end of its last.
+    fn span(&self, located: &Located) -> &[u8] {
+        let extent = located.extent().expect("checked when it was added") as usize;
+        let start = located.offset as usize;
+        &self.files[located.file].bytes[start..start + extent]
+    }
+
+    /// The bytes of `elements` of a tensor in row-major order.
+    fn gather(&self, located: &Located, elements: Range<usize>) -> Cow<'_, [u8]> {
+        let width = located.dtype.bitsize() / 8;
+        let all = self.span(located);
+        if elements.is_empty() {
+            return Cow::Borrowed(&[]);
+        }
+        if located.is_packed() {
+            let bytes = elements.start * width..elements.end * width;
+            return Cow::Borrowed(&all[bytes]);
+        }
+        let mut gathered = Vec::with_capacity(elements.len() * width);
+        let mut index = unravel(elements.start, &located.shape);
+        for _ in elements {
+            let axes = index.iter().zip(&located.strides);
+            let at = axes.map(|(index, stride)| index * stride).sum::<usize>() * width;
+            gathered.extend_from_slice(&all[at..at + width]);
+            advance(&mut index, &located.shape);
+        }
+        Cow::Owned(gathered)
+    }
+}
+
+/// The index along each axis of element `element` in row-major order.
+fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (place, size) in index.iter_mut().zip(shape).rev() {
+        *place = element % size;
+        element /= size;
+    }
+    index
+}
+
+/// Moves `index` to the next element in row-major order.
+fn advance(index: &mut [usize], shape: &[usize]) {
+    for (place, size) in index.iter_mut().zip(shape).rev() {
+        *place += 1;
+        if *place < *size {
+            return;
+        }
+        *place = 0;
+    }
+}
+
+/// A JSON object in written order; the same key twice is an error.
+pub(super) struct Members(pub Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Members;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut seen = BTreeSet::new();
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(de::Error::custom(format!("`{name}` is named twice")));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// The shard of every tensor that an index lists.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, Fault> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: Members,
+    }
+    let file = Mapped::open(path)?;
+    let place = file.place();
+    if file.bytes.len() as u64 > MAX_HEADER {
+        return Err(Fault::model(place, "is too large for an index"));
+    }
+    let index: Index = serde_json::from_slice(&file.bytes)
+        .map_err(|error| Fault::model(&place, format!("is not an index of shards ({error})")))?;
+    let mut listed = BTreeMap::new();
+    for (tensor, shard) in index.weight_map.0 {
+        let plain = shard
+            .as_str()
+            .filter(|name| !name.is_empty() && !name.contains(['/', '\\', ':', '\0']))
+            .filter(|name| !name.starts_with('.'));
+        let Some(shard) = plain else {
+            return Err(Fault::model(
+                format!("{place}, tensor {tensor}"),
+                format!("its shard {shard} is not the name of a file in the folder"),
+            ));
+        };
+        listed.insert(tensor, shard.to_string());
+    }
+    if listed.is_empty() {
+        return Err(Fault::model(place, "lists no tensors"));
+    }
+    Ok(listed)
+}
+
+/// One tensor in the header of a safetensors file.
+#[derive(Deserialize)]
+struct HeaderEntry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// The tensors of a safetensors file (`github.com/huggingface/safetensors`, "Format"): a length of 8
+/// bytes, a JSON header of that length, then the tensors' bytes without gaps.
+fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        let what = format!("is cut: {} bytes are no safetensors file", bytes.len());
+        return Err(Fault::model(place, what));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER || length > rest.len() as u64 {
+        return Err(Fault::model(
+            place,
+            format!("is cut or no safetensors file: a header of {length} bytes does not fit"),
+        ));
+    }
+    let (json, data) = rest.split_at(length as usize);
+    let members: Members = serde_json::from_slice(json)
+        .map_err(|error| Fault::model(place, format!("has no safetensors header ({error})")))?;
+    let mut entries = Vec::new();
+    for (name, value) in members.0 {
+        if name == "__metadata__" {
+            continue;
+        }
+        let entry: HeaderEntry = serde_json::from_value(value).map_err(|error| {
+            Fault::model(
+                format!("{place}, tensor {name}"),
+                format!("is not described ({error})"),
+            )
+        })?;
+        entries.push((name, entry));
+    }
+    let base = 8 + length;
+    lay_out(entries, base, data.len() as u64, place)
+}
+
+/// Checks that `entries` fill the `size` bytes from byte `base` of their file one after another.
+fn lay_out(
+    mut entries: Vec<(String, HeaderEntry)>,
+    base: u64,
+    size: u64,
+    place: &str,
+) -> Result<BTreeMap<String, Located>, Fault> {
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut at = 0;
+    let mut found = BTreeMap::new();
+    for (name, entry) in entries {
+        let place = format!("{place}, tensor {name}");
+        let (start, end) = entry.data_offsets;
+        if start != at || end < start || end > size {
+            return Err(Fault::model(
+                place,
+                format!("is at {start}..{end} where {at} of {size} bytes are taken"),
+            ));
+        }
+        let located = Located::packed(entry.dtype, entry.shape, base + start);
+        if located.extent() != Some(end - start) {
+            return Err(Fault::model(
+                place,
+                format!(
+                    "is {} bytes, which are not {:?} {:?}",
+                    end - start,
+                    located.dtype,
+                    located.shape
+                ),
+            ));
+        }
+        at = end;
+        found.insert(name, located);
+    }
+    if at != size {
+        return Err(Fault::model(
+            place,
+            format!("has {size} bytes of tensors where its header describes {at}"),
+        ));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::convert::pth::made;
+
+    const GOLDEN: &str = "tests/data/golden";
+
+    fn golden(path: &str) -> PathBuf {
+        Path::new(GOLDEN).join(path)
+    }
+
+    /// A folder of these files that goes when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn with(name: &str, files: &[(&str, &[u8])]) -> Self {
+            let id = std::process::id();
+            let folder = std::env::temp_dir().join(format!("chatrex-checkpoint-{id}-{name}"));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            for (file, bytes) in files {
+                std::fs::write(folder.join(file), bytes).expect("a file");
+            }
+            Self(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).expect("a folder");
+        }
+    }
+
+    fn shard(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes);
+            (*name, view.expect("shape and values agree"))
+        });
+        safetensors::serialize(views, None).expect("small tensors serialise")
+    }
+
+    fn one(name: &str, value: f32) -> Vec<u8> {
+        shard(&[(name, Dtype::F32, vec![1], value.to_le_bytes().to_vec())])
+    }
+
+    fn raw(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    }
+
+    fn refusal<T>(result: Result<T, Fault>) -> String {
+        match result {
+            Ok(_) => panic!("accepted"),
+            Err(fault) => fault.to_string(),
+        }
+    }
+
+    fn rounded(dtype: Dtype, value: f32) -> f32 {
+        match dtype {
+            Dtype::F16 => half::f16::from_f32(value).to_f32(),
+            Dtype::BF16 => half::bf16::from_f32(value).to_f32(),
+            _ => value,
+        }
+    }
+
+    /// Every tensor of `checkpoint` that `expected` has too is the same after rounding; how many.
+    fn agree(checkpoint: &Checkpoint, expected: &Checkpoint) -> usize {
+        let mut count = 0;
+        for name in checkpoint.names() {
+            let (have, Some(want)) = (checkpoint.get(name).expect(name), expected.get(name)) else {
+                continue;
+            };
+            assert_eq!(have.shape, want.shape, "{name}");
+            if have.dtype == Dtype::I64 {
+                assert_eq!(checkpoint.bytes(name), expected.bytes(name), "{name}");
+            } else {
+                let want = expected.values(name).expect(name);
+                let want: Vec<f32> = want.iter().map(|&v| rounded(have.dtype, v)).collect();
+                assert_eq!(checkpoint.values(name).expect(name), want, "{name}");
+            }
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_hub_folder_holds_the_recorded_weights() {
+        let checkpoint = Checkpoint::hub(&golden("checkpoint/chatrex")).expect("a folder");
+        let expected = Checkpoint::safetensors(&golden("rexseek/weights.safetensors"));
+        let expected = expected.expect("a file");
+        assert_eq!(agree(&checkpoint, &expected), expected.names().count());
+        let types: BTreeSet<String> = checkpoint
+            .names()
+            .map(|name| format!("{:?}", checkpoint.get(name).expect(name).dtype))
+            .collect();
+        assert_eq!(
+            types.into_iter().collect::<Vec<_>>(),
+            ["BF16", "F16", "F32"]
+        );
+        assert!(checkpoint.get("lm_head.weight").is_some());
+    }
+
+    #[test]
+    fn a_zip_pth_holds_the_recorded_weights_and_one_left_over() {
+        let checkpoint = Checkpoint::open_upn(&golden("checkpoint/upn_tiny.pth")).expect("a file");
+        let expected = Checkpoint::open_upn(&golden("upn/weights.safetensors")).expect("a file");
+        let left_over: Vec<&str> = checkpoint
+            .names()
+            .filter(|name| expected.get(name).is_none())
+            .collect();
+        assert_eq!(
+            left_over,
+            ["transformer.some_leftover_from_pretraining.weight"]
+        );
+        assert_eq!(agree(&checkpoint, &expected), expected.names().count());
+    }
+
+    #[test]
+    fn an_old_pth_holds_what_is_left_of_the_recorded_weights() {
+        let path = golden("checkpoint/upn_cut_legacy.pth");
+        let checkpoint = Checkpoint::open_upn(&path).expect("a file");
+        let expected = Checkpoint::open_upn(&golden("upn/weights.safetensors")).expect("a file");
+        assert_eq!(agree(&checkpoint, &expected), checkpoint.names().count());
+        assert_eq!(checkpoint.names().count(), 40);
+        assert!(checkpoint.get("transformer.level_embed").is_none());
+    }
+
+    #[test]
+    fn hostile_and_cut_files_are_refused_by_name() {
+        for (file, says) in [
+            (
+                "hostile.pth",
+                "hostile.pth: asks to run `__builtin__.eval`; nothing was run",
+            ),
+            ("truncated.pth", "truncated.pth: is cut or damaged"),
+            (
+                "chatrex/config.json",
+                "config.json: is neither a PyTorch file nor",
+            ),
+        ] {
+            let fault = refusal(Checkpoint::open_upn(&golden("checkpoint").join(file)));
+            assert!(fault.contains(says), "{fault}");
+        }
+        let fault = refusal(Checkpoint::open_upn(Path::new("no/such.pth")));
+        assert!(fault.starts_with("no/such.pth: cannot be read"), "{fault}");
+        let empty = Folder::with("empty", &[("e.pth", b"")]);
+        let fault = refusal(Checkpoint::open_upn(&empty.0.join("e.pth")));
+        assert!(fault.contains("is neither"), "{fault}");
+        let fault = refusal(Checkpoint::safetensors(&empty.0.join("e.pth")));
+        assert!(fault.contains("is cut: 0 bytes"), "{fault}");
+    }
+
+    #[test]
+    fn strided_tensors_are_read_in_row_major_order() {
+        let values: Vec<f32> = (0..30).map(|v| v as f32).collect();
+        let entries = made::tensor("t", ("k", 30), 2, &[2, 3, 4], &[1, 8, 2])
+            + &made::tensor("p", ("k", 30), 6, &[1, 2, 3], &[99, 3, 1])
+            + &made::tensor("s", ("k", 30), 29, &[], &[])
+            + &made::tensor("n", ("k", 30), 30, &[0, 5], &[5, 1])
+            + &made::tensor("e", ("k", 30), 4, &[2, 2], &[0, 0]);
+        let folder = Folder::with(
+            "strided",
+            &[("t.pth", &made::legacy(&entries, &[("k", &values)]))],
+        );
+        let checkpoint = Checkpoint::open_upn(&folder.0.join("t.pth")).expect("a file");
+        let expected: Vec<f32> = (0..24)
+            .map(|at| (2 + at / 12 + at / 4 % 3 * 8 + at % 4 * 2) as f32)
+            .collect();
+        assert_eq!(checkpoint.values("t").expect("t"), expected);
+        for range in [0..0, 5..6, 7..19, 23..24, 24..24] {
+            let part = checkpoint.read_f32("t", range.clone()).expect("t");
+            assert_eq!(part, expected[range]);
+        }
+        assert_eq!(checkpoint.rows("t", 1..2).expect("t"), expected[12..]);
+        assert!(refusal(checkpoint.bytes("t")).contains("not in row-major order"));
+        assert_eq!(checkpoint.values("p").expect("p"), values[6..12]);
+        assert_eq!(checkpoint.bytes("p").expect("p")[..4], 6f32.to_le_bytes());
+        assert_eq!(checkpoint.rows("s", 0..1).expect("s"), [29.0]);
+        assert_eq!(checkpoint.values("n").expect("n"), [0f32; 0]);
+        assert_eq!(checkpoint.values("e").expect("e"), [4.0; 4]);
+        let fault = refusal(checkpoint.values("x"));
+        assert!(fault.starts_with("tensor x: is missing"), "{fault}");
+    }
+
+    #[test]
+    fn a_tensor_with_more_elements_than_its_file_is_refused() {
+        let entries = made::tensor("t", ("k", 1), 0, &[1 << 40, 1 << 20], &[0, 0]);
+        let folder = Folder::with(
+            "repeat",
+            &[("t.pth", &made::legacy(&entries, &[("k", &[1.0])]))],
+        );
+        let fault = refusal(Checkpoint::open_upn(&folder.0.join("t.pth")));
+        assert!(fault.contains("tensor t: repeats elements"), "{fault}");
+    }
+
+    #[test]
+    fn every_float_type_is_read_and_no_other() {
+        let tensors = [
+            (
+                "d",
+                Dtype::F64,
+                vec![2],
+                [0.1f64, 1e300].map(f64::to_le_bytes).concat(),
+            ),
+            (
+                "f",
+                Dtype::F32,
+                vec![2],
+                [0.1f32, f32::NAN].map(f32::to_le_bytes).concat(),
+            ),
+            (
+                "h",
+                Dtype::F16,
+                vec![1],
+                half::f16::from_f32(0.1).to_le_bytes().to_vec(),
+            ),
+            (
+                "b",
+                Dtype::BF16,
+                vec![1],
+                half::bf16::from_f32(0.1).to_le_bytes().to_vec(),
+            ),
+            ("i", Dtype::I64, vec![1], 3i64.to_le_bytes().to_vec()),
+        ];
+        let folder = Folder::with("types", &[("t.safetensors", &shard(&tensors))]);
+        let checkpoint = Checkpoint::hub(&folder.0).expect("one file");
+        let values = |name| checkpoint.values(name).expect(name);
+        assert_eq!(values("d"), [0.1, f32::INFINITY]);
+        assert_eq!(first_not_finite(&values("d")), Some(1));
+        assert_eq!(first_not_finite(&values("f")), Some(1));
+        assert_eq!(first_not_finite(&values("h")), None);
+        assert_eq!(values("h"), [rounded(Dtype::F16, 0.1)]);
+        assert_eq!(values("b"), [rounded(Dtype::BF16, 0.1)]);
+        let fault = refusal(checkpoint.values("i"));
+        assert!(
+            fault.contains("t.safetensors, tensor i: has element type I64"),
+            "{fault}"
+        );
+        assert_eq!(checkpoint.bytes("i"), Ok(3i64.to_le_bytes().as_slice()));
+    }
+
+    #[test]
+    fn damaged_safetensors_are_refused_by_tensor() {
+        let entry = |shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let (a, b) = (entry("[2]", 0, 8), entry("[2]", 8, 16));
+        let whole = raw(
+            &format!(r#"{{"a":{a},"b":{b},"__metadata__":{{"format":"pt"}}}}"#),
+            16,
+        );
+        let mut long = whole.clone();
+        long[..8].copy_from_slice(&(1u64 << 63).to_le_bytes());
+        let max = u64::MAX;
+        let case = |text: String, data| raw(&text, data);
+        let cases = [
+            (long, "a header of 9223372036854775808 bytes does not fit"),
+            (whole[..20].to_vec(), "does not fit"),
+            (whole[..5].to_vec(), "is cut: 5 bytes"),
+            (whole[..whole.len() - 1].to_vec(), "tensor b: is at 8..16"),
+            (
+                [whole.as_slice(), b"x"].concat(),
+                "has 17 bytes of tensors where",
+            ),
+            (case(r#"["a"]"#.into(), 0), "has no safetensors header"),
+            (
+                case(format!(r#"{{"a":{a},"a":{a}}}"#), 8),
+                "`a` is named twice",
+            ),
+            (
+                case(format!(r#"{{"a":{a},"b":{}}}"#, entry("[2]", 4, 12)), 12),
+                "tensor b: is at 4..12",
+            ),
+            (
+                case(format!(r#"{{"a":{a},"b":{}}}"#, entry("[2]", 9, 17)), 17),
+                "tensor b: is at 9..17",
+            ),
+            (
+                case(format!(r#"{{"a":{}}}"#, entry("[2]", 0, max)), 8),
+                "tensor a: is at",
+            ),
+            (
+                case(format!(r#"{{"a":{}}}"#, entry("[2]", 8, 0)), 8),
+                "tensor a: is at 8..0",
+            ),
+            (
+                case(format!(r#"{{"a":{}}}"#, entry("[3]", 0, 8)), 8),
+                "tensor a: is 8 bytes, which are not F32 [3]",
+            ),
+            (
+                case(
+                    format!(r#"{{"a":{}}}"#, entry("[4294967296,4294967296,4]", 0, 0)),
+                    0,
+                ),
+                "tensor a: is 0 bytes",
+            ),
+            (
+                case(format!(r#"{{"a":{}}}"#, entry("[-1]", 0, 8)), 8),
+                "tensor a: is not described",
+            ),
+            (
+                case(
+                    r#"{"a":{"dtype":"Q7","shape":[],"data_offsets":[0,0]}}"#.into(),
+                    0,
+                ),
+                "tensor a: is not described",
+            ),
+            (case(r#"{"a":3}"#.into(), 0), "tensor a: is not described"),
+        ];
+        assert!(header(&whole, "f").is_ok());
+        for (file, says) in cases {
+            let fault = refusal(header(&file, "f.safetensors"));
+            assert!(
+                fault.starts_with("f.safetensors") && fault.contains(says),
+                "{says}: {fault}"
+            );
+        }
+        for length in 0..whole.len() {
+            assert!(header(&whole[..length], "f").is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn wrong_folders_are_refused() {
+        let index = |map: &str| format!(r#"{{"metadata":{{}},"weight_map":{{{map}}}}}"#);
+        let (x, y, xy) = (one("x", 1.0), one("y", 2.0), one("y", 3.0));
+        type Files<'a> = &'a [(&'a str, &'a [u8])];
+        let cases: [(&str, String, Files<'_>, &str); 8] = [
+            (
+                "absent",
+                index(r#""x":"1.safetensors","y":"2.safetensors""#),
+                &[("1.safetensors", &x)],
+                "2.safetensors: is missing; model.safetensors.index.json names it for tensor y",
+            ),
+            (
+                "lacks",
+                index(r#""x":"1.safetensors","z":"1.safetensors""#),
+                &[("1.safetensors", &x)],
+                "1.safetensors, tensor z: is named by",
+            ),
+            (
+                "other",
+                index(r#""x":"2.safetensors","y":"2.safetensors""#),
+                &[("1.safetensors", &x), ("2.safetensors", &y)],
+                "2.safetensors, tensor x: is named by",
+            ),
+            (
+                "twice",
+                index(r#""y":"1.safetensors","z":"2.safetensors""#),
+                &[("1.safetensors", &y), ("2.safetensors", &xy)],
+                "2.safetensors, tensor y: is in",
+            ),
+            (
+                "leaves",
+                index(r#""x":"../1.safetensors""#),
+                &[("1.safetensors", &x)],
+                "is not the name of a file",
+            ),
+            (
+                "number",
+                index(r#""x":1"#),
+                &[("1.safetensors", &x)],
+                "is not the name of a file",
+            ),
+            (
+                "repeated",
+                index(r#""x":"1.safetensors","x":"1.safetensors""#),
+                &[("1.safetensors", &x)],
+                "`x` is named twice",
+            ),
+            ("json", "{}".into(), &[], "is not an index of shards"),
+        ];
+        for (name, index, files, says) in cases {
+            let mut files = files.to_vec();
+            files.push((INDEX, index.as_bytes()));
+            let folder = Folder::with(name, &files);
+            let fault = refusal(Checkpoint::hub(&folder.0));
+            assert!(fault.contains(says), "{name}: {fault}");
+        }
+        let none = Folder::with("none", &[("readme.md", b"")]);
+        assert!(refusal(Checkpoint::hub(&none.0)).contains("holds neither"));
+        assert!(Checkpoint::hub(Path::new("no/such/folder")).is_err());
+        let both = Folder::with("both", &[("b.safetensors", &y), ("a.safetensors", &x)]);
+        let checkpoint = Checkpoint::hub(&both.0).expect("two files");
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["x", "y"]);
+        assert!(checkpoint.place("y").ends_with("b.safetensors, tensor y"));
+    }
+
+    #[test]
+    fn threads_may_share_it() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Checkpoint>();
+    }
+}

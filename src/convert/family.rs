@@ -1,0 +1,533 @@
+//! What a checkpoint is: names put into one spelling, sizes found from shapes and configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::convert::checkpoint::Checkpoint;
+use crate::engine::ModelConfig;
+use crate::fault::Fault;
+use crate::image::prepare::SquareRecipe;
+use crate::model::chatrex::ChatRexConfig;
+use crate::model::clip_vit::ClipVitConfig;
+use crate::model::convnext::ConvNextConfig;
+use crate::model::decoder::DecoderConfig;
+use crate::model::swin::SwinConfig;
+use crate::model::upn::UpnConfig;
+use crate::text::prompt::ChatTemplate;
+
+/// Beginnings of names in other checkpoints of the same networks, and ours: a model wrapped once
+/// more, CLIP by itself, OpenCLIP's ConvNeXt trunk.
+const RENAMES: [(&str, &str); 7] = [
+    ("model.vision_tower.", "vision_tower."),
+    ("model.vision_tower_aux.", "vision_tower_aux."),
+    ("model.mm_projector.", "mm_projector."),
+    ("model.mm_object_projector.", "mm_object_projector."),
+    ("vision_model.", "vision_tower.vision_tower.vision_model."),
+    ("visual.trunk.stem.", "vision_tower_aux.vision_stem."),
+    ("visual.trunk.stages.", "vision_tower_aux.vision_stages."),
+];
+
+/// Where the CLIP tower's tensors begin.
+const CLIP: &str = "vision_tower.vision_tower.vision_model.";
+
+/// A name of our spelling and the one it has in its file.
+pub type Names = BTreeMap<String, String>;
+
+/// The checkpoint's names in our spelling. `prefixes` are tried first: `(theirs, ours)`.
+///
+/// # Errors
+/// Two tensors would get one name.
+pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<Names, Fault> {
+    let mut names = Names::new();
+    for theirs in checkpoint.names() {
+        let ours = rename(theirs, prefixes);
+        if let Some(other) = names.insert(ours.clone(), theirs.to_string()) {
+            return Err(Fault::model(
+                checkpoint.place(theirs),
+                format!("and {other} are both read as {ours}"),
+            ));
+        }
+    }
+    Ok(names)
+}
+
+fn rename(name: &str, prefixes: &[(String, String)]) -> String {
+    let own = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
+    let renamed = own
+        .chain(RENAMES)
+        .find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)));
+    let name = renamed.unwrap_or_else(|| name.to_string());
+    match name.strip_suffix(".gamma") {
+        Some(stem) if name.starts_with("vision_tower_aux.") => format!("{stem}.ramma"),
+        _ => name,
+    }
+}
+
+/// Shapes by our names.
+pub struct Shapes<'a> {
+    checkpoint: &'a Checkpoint,
+    names: &'a Names,
+    place: String,
+}
+
+impl<'a> Shapes<'a> {
+    /// The tensors of `checkpoint`, which lies at `place`.
+    pub fn new(checkpoint: &'a Checkpoint, names: &'a Names, place: &Path) -> Self {
+        Self {
+            checkpoint,
+            names,
+            place: place.display().to_string(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    fn get<const D: usize>(&self, name: &str) -> Result<[usize; D], Fault> {
+        let located = self
+            .names
+            .get(name)
+            .and_then(|theirs| self.checkpoint.get(theirs))
+            .ok_or_else(|| self.fault(name, "is missing".into()))?;
+        located.shape.as_slice().try_into().map_err(|_| {
+            let shape = &located.shape;
+            self.fault(name, format!("has shape {shape:?} where {D} axes belong"))
+        })
+    }
+
+    /// The shape of a tensor, or `otherwise` where it is missing: whoever needs it says so later,
+    /// together with all others that are missing.
+    fn or<const D: usize>(&self, name: &str, otherwise: [usize; D]) -> Result<[usize; D], Fault> {
+        if self.has(name) {
+            self.get(name)
+        } else {
+            Ok(otherwise)
+        }
+    }
+
+    /// How many of `prefix0suffix`, `prefix1suffix`, ... there are.
+    fn count(&self, prefix: &str, suffix: &str) -> usize {
+        (0..)
+            .take_while(|i| self.has(&format!("{prefix}{i}{suffix}")))
+            .count()
+    }
+
+    fn fault(&self, tensor: &str, what: String) -> Fault {
+        Fault::model(format!("{}, tensor {tensor}", self.place), what)
+    }
+}
+
+/// The fields of a hub folder's `config.json` that matter here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HubConfig {
+    architectures: Vec<String>,
+    model_type: String,
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Value>,
+    vocab_size: Option<usize>,
+    tie_word_embeddings: Option<bool>,
+    mm_vision_select_layer: Option<i64>,
+    license: Option<String>,
+    license_text: Option<String>,
+    trained_on: Option<String>,
+    made_by: Vec<String>,
+    score: Option<f32>,
+    nms: Option<f64>,
+}
+
+/// Sizes that shapes do not tell, in a file `*vision_sizes.json` of the folder.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct VisionSizes {
+    clip: ClipSizes,
+    image_low: Option<usize>,
+    image_aux: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClipSizes {
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    layer_norm_eps: Option<f64>,
+}
+
+/// What a hub folder says about its model.
+pub struct Described {
+    /// Sizes, recipe, words; without the proposal network.
+    pub config: ModelConfig,
+    /// The folder's own licence, where it names one: its name and text.
+    pub licence: Option<(String, String)>,
+    /// What the folder says the model was trained on.
+    pub trained_on: Option<String>,
+    /// The commands that made the weights.
+    pub made_by: Vec<String>,
+    /// Default score threshold.
+    pub score: Option<f32>,
+    /// Default overlap.
+    pub nms: Option<f64>,
+    /// Whether the language model is LLaMA's rather than Qwen2's.
+    pub llama: bool,
+}
+
+/// Reads a JSON file; `None` where there is none.
+///
+/// # Errors
+/// It cannot be read, or does not fit.
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Fault> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Fault::file(path, error)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Fault::model(path.display().to_string(), error.to_string()))
+}
+
+/// Finds out what lies in the hub folder `folder`.
+///
+/// # Errors
+/// An unknown architecture, sizes that contradict each other, a missing tensor.
+pub fn describe(
+    folder: &Path,
+    shapes: &Shapes,
+    template: Option<ChatTemplate>,
+) -> Result<Described, Fault> {
+    let path = folder.join("config.json");
+    let place = path.display().to_string();
+    let hub: HubConfig = json(&path)?.ok_or_else(|| Fault::model(&place, "is missing"))?;
+    let words = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
+    let known = ["rex", "qwen2", "llama", "vicuna"];
+    let q_proj = "model.layers.0.self_attn.q_proj.weight";
+    if !shapes.has(q_proj) || !(words.trim().is_empty() || known.iter().any(|k| words.contains(k)))
+    {
+        return Err(Fault::model(
+            place,
+            format!(
+                "describes an unknown architecture ({:?}); known are ChatRex and RexSeek on Qwen2 \
+                 or LLaMA",
+                hub.architectures
+            ),
+        ));
+    }
+    let llm = decoder(&hub, shapes, &place)?;
+    let llama = !llm.qkv_bias;
+    let sizes = vision_sizes(folder)?;
+    let clip = clip(&hub, &sizes.clip, shapes)?;
+    let convnext = convnext(shapes)?;
+    let stride: usize = convnext.patch_size << (convnext.dims.len() - 1);
+    let chatrex = ChatRexConfig {
+        image_low: sizes.image_low.unwrap_or(clip.image_size),
+        image_aux: sizes.image_aux.unwrap_or(clip.grid() * stride),
+        llm,
+        clip,
+        convnext,
+    };
+    let recipe = SquareRecipe {
+        half_boxes: words.contains("rexseek"),
+        ..chatrex.recipe()
+    };
+    let template = template.unwrap_or_else(|| {
+        if llama {
+            ChatTemplate::vicuna()
+        } else {
+            ChatTemplate::qwen()
+        }
+    });
+    Ok(Described {
+        config: ModelConfig {
+            chatrex,
+            upn: None,
+            recipe,
+            template,
+            bos: None,
+        },
+        licence: hub
+            .license
+            .map(|name| (name, hub.license_text.unwrap_or_default())),
+        trained_on: hub.trained_on,
+        made_by: hub.made_by,
+        score: hub.score,
+        nms: hub.nms,
+        llama,
+    })
+}
+
+fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfig, Fault> {
+    let [vocab_size, hidden_size] = shapes.get("model.embed_tokens.weight")?;
+    let at = "model.layers.0.";
+    let [query_width, _] = shapes.get::<2>(&format!("{at}self_attn.q_proj.weight"))?;
+    let [key_width, _] = shapes.get::<2>(&format!("{at}self_attn.k_proj.weight"))?;
+    let [intermediate_size, _] = shapes.get::<2>(&format!("{at}mlp.gate_proj.weight"))?;
+    let num_hidden_layers = shapes.count("model.layers.", ".input_layernorm.weight");
+    let say = |what: String| Fault::model(place, what);
+    for (field, said, found) in [
+        ("vocab_size", hub.vocab_size, vocab_size),
+        ("hidden_size", hub.hidden_size, hidden_size),
+        (
+            "intermediate_size",
+            hub.intermediate_size,
+            intermediate_size,
+        ),
+        (
+            "num_hidden_layers",
+            hub.num_hidden_layers,
+            num_hidden_layers,
+        ),
+    ] {
+        if said.is_some_and(|said| said != found) {
+            let said = said.unwrap_or_default();
+            return Err(say(format!(
+                "says {field} {said}, the tensors have {found}"
+            )));
+        }
+    }
+    if let Some(scaling) = &hub.rope_scaling {
+        return Err(say(format!(
+            "asks for rope_scaling {scaling}, which is not supported"
+        )));
+    }
+    let heads = hub.num_attention_heads;
+    let width = hub
+        .head_dim
+        .or_else(|| Some(query_width / heads.filter(|&heads| heads > 0)?))
+        .filter(|&width| width > 0 && width % 2 == 0)
+        .ok_or_else(|| say("does not say num_attention_heads".into()))?;
+    let num_attention_heads = heads.unwrap_or(query_width / width);
+    let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width);
+    if num_attention_heads * width != query_width
+        || num_key_value_heads * width != key_width
+        || num_key_value_heads == 0
+        || num_attention_heads % num_key_value_heads != 0
+    {
+        return Err(say(format!(
+            "says {num_attention_heads} and {num_key_value_heads} heads of {width}, the tensors \
+             have {query_width} and {key_width} rows"
+        )));
+    }
+    let qkv_bias = shapes.has(&format!("{at}self_attn.q_proj.bias"));
+    let tied = hub.tie_word_embeddings.unwrap_or(false) || !shapes.has("lm_head.weight");
+    let default_theta = if qkv_bias { 1e6 } else { 1e4 };
+    let default_eps = if qkv_bias { 1e-6 } else { 1e-5 };
+    Ok(DecoderConfig {
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers,
+        num_attention_heads,
+        num_key_value_heads,
+        rms_norm_eps: hub.rms_norm_eps.unwrap_or(default_eps),
+        rope_theta: hub.rope_theta.unwrap_or(default_theta),
+        vocab_size,
+        tie_word_embeddings: tied,
+        qkv_bias,
+        head_dim: (width * num_attention_heads != hidden_size).then_some(width),
+    })
+}
+
+fn vision_sizes(folder: &Path) -> Result<VisionSizes, Fault> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Fault::file(folder, error))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.to_string_lossy().ends_with("vision_sizes.json"));
+    files.sort();
+    match files.first() {
+        Some(path) => Ok(json(path)?.unwrap_or_default()),
+        None => Ok(VisionSizes::default()),
+    }
+}
+
+fn clip(hub: &HubConfig, sizes: &ClipSizes, shapes: &Shapes) -> Result<ClipVitConfig, Fault> {
+    let name = format!("{CLIP}embeddings.patch_embedding.weight");
+    let [hidden_size, num_channels, patch_size, _] = shapes.get(&name)?;
+    let [positions, _] = shapes.get::<2>(&format!("{CLIP}embeddings.position_embedding.weight"))?;
+    let grid = (positions.max(1) - 1).isqrt();
+    let fc1 = format!("{CLIP}encoder.layers.0.mlp.fc1.weight");
+    let [intermediate_size, _] = shapes.get::<2>(&fc1)?;
+    let stored = shapes.count(&format!("{CLIP}encoder.layers."), ".layer_norm1.weight");
+    // A tower whose unused end was cut off looks like a smaller one whose features lie elsewhere.
+    let whole = shapes.has(&format!("{CLIP}post_layernorm.weight"));
+    let layers = match sizes.num_hidden_layers.or(whole.then_some(stored)) {
+        Some(layers) if layers >= stored => layers,
+        said => {
+            return Err(shapes.fault(
+                &format!("{CLIP}encoder.layers"),
+                format!(
+                    "has {stored} layers of {said:?}: without post_layernorm a vision_sizes.json \
+                     beside config.json must say clip.num_hidden_layers"
+                ),
+            ));
+        }
+    };
+    let select_layer = hub.mm_vision_select_layer.unwrap_or(-2);
+    if grid * grid + 1 != positions || !(-(layers as i64)..0).contains(&select_layer) {
+        return Err(shapes.fault(
+            &name,
+            format!("belongs to a tower of {positions} positions, {layers} layers, select_layer {select_layer}"),
+        ));
+    }
+    Ok(ClipVitConfig {
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers: layers,
+        num_attention_heads: sizes
+            .num_attention_heads
+            .unwrap_or(hidden_size.div_ceil(64)),
+        image_size: grid * patch_size,
+        patch_size,
+        num_channels,
+        layer_norm_eps: sizes.layer_norm_eps.unwrap_or(1e-5),
+        select_layer,
+    })
+}
+
+fn convnext(shapes: &Shapes) -> Result<ConvNextConfig, Fault> {
+    let at = "vision_tower_aux.";
+    let [_, _, patch_size, _] = shapes.get::<4>(&format!("{at}vision_stem.0.weight"))?;
+    let (mut depths, mut dims, mut kernel) = (Vec::new(), Vec::new(), 7);
+    for stage in 0.. {
+        let blocks = format!("{at}vision_stages.{stage}.blocks.");
+        let depth = shapes.count(&blocks, ".conv_dw.weight");
+        if depth == 0 {
+            break;
+        }
+        let [channels, _, side, _] = shapes.get::<4>(&format!("{blocks}0.conv_dw.weight"))?;
+        depths.push(depth);
+        dims.push(channels);
+        kernel = side;
+    }
+    if dims.is_empty() {
+        return Err(shapes.fault(
+            &format!("{at}vision_stages.0.blocks.0.conv_dw.weight"),
+            "is missing".into(),
+        ));
+    }
+    Ok(ConvNextConfig {
+        depths,
+        dims,
+        kernel,
+        patch_size,
+        ln_eps: 1e-6,
+    })
+}
+
+/// The sizes of a proposal network. `FILE.json` beside `FILE.pth` may state those that shapes do
+/// not tell, under the names of [`UpnConfig`]; without it they are those of `upn_large`.
+///
+/// # Errors
+/// A missing tensor, or sizes that contradict each other.
+pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
+    let said: BTreeMap<String, Value> = json(&file.with_extension("json"))?.unwrap_or_default();
+    let number = |name: &str| said.get(name).and_then(Value::as_f64);
+    let size = |name: &str| number(name).map(|value| value as usize);
+    let large = UpnConfig::large();
+    let swin = "backbone.model.backbone.";
+    let [embed_dim, ..] = shapes.or(
+        &format!("{swin}patch_embed.proj.weight"),
+        [large.backbone.embed_dim, 3, 4, 4],
+    )?;
+    let (mut depths, mut num_heads) = (Vec::new(), Vec::new());
+    let mut window_size = large.backbone.window_size;
+    for stage in 0.. {
+        let blocks = format!("{swin}layers.{stage}.blocks.");
+        let depth = shapes.count(&blocks, ".norm1.weight");
+        if depth == 0 {
+            break;
+        }
+        let table = format!("{blocks}0.attn.relative_position_bias_table");
+        let [rows, heads] = shapes.get(&table)?;
+        window_size = rows.isqrt().div_ceil(2);
+        if rows != (2 * window_size.max(1) - 1).pow(2) {
+            let what = format!("has {rows} rows, no square of an odd number");
+            return Err(shapes.fault(&table, what));
+        }
+        depths.push(depth);
+        num_heads.push(heads);
+    }
+    if depths.is_empty() {
+        (depths, num_heads) = (large.backbone.depths, large.backbone.num_heads);
+    }
+    let fc1 = format!("{swin}layers.0.blocks.0.mlp.fc1.weight");
+    let [hidden, width] = shapes.or(&fc1, [4 * embed_dim, embed_dim])?;
+    let used: Vec<usize> = (0..depths.len())
+        .filter(|stage| shapes.has(&format!("{swin}norm{stage}.weight")))
+        .collect();
+    let used = if used.is_empty() {
+        large.return_interm_indices
+    } else {
+        used
+    };
+    let [num_feature_levels, d_model] = shapes.or(
+        "transformer.level_embed",
+        [large.num_feature_levels, large.d_model],
+    )?;
+    let [num_queries, _] =
+        shapes.or("transformer.tgt_embed.weight", [large.num_queries, d_model])?;
+    let layer = "transformer.encoder.layers.0.";
+    let [d_ffn, _] = shapes.or(&format!("{layer}linear1.weight"), [large.d_ffn, d_model])?;
+    let weights = format!("{layer}self_attn.attention_weights.weight");
+    let n_points = size("n_points").unwrap_or(large.n_points);
+    let per_head = num_feature_levels * n_points.max(1);
+    let [samples, _] = shapes.or(&weights, [large.n_heads * per_head, d_model])?;
+    let n_heads = samples / per_head;
+    if n_heads * per_head != samples || n_heads == 0 || width == 0 {
+        return Err(shapes.fault(
+            &weights,
+            format!("has {samples} rows for {num_feature_levels} levels of {n_points} points"),
+        ));
+    }
+    let layers = |of: &str, otherwise: usize| match shapes
+        .count(&format!("transformer.{of}.layers."), ".linear1.weight")
+    {
+        0 => otherwise,
+        found => found,
+    };
+    Ok(UpnConfig {
+        backbone: SwinConfig {
+            embed_dim,
+            depths,
+            num_heads,
+            window_size,
+            mlp_ratio: hidden / width,
+        },
+        return_interm_indices: used,
+        num_feature_levels,
+        num_queries,
+        d_model,
+        n_heads,
+        d_ffn,
+        n_points,
+        num_encoder_layers: layers("encoder", large.num_encoder_layers),
+        num_decoder_layers: layers("decoder", large.num_decoder_layers),
+        group_norm_groups: size("group_norm_groups").unwrap_or(large.group_norm_groups),
+        temperature: number("temperature").unwrap_or(large.temperature),
+        proposal_side: number("proposal_side").map_or(large.proposal_side, |side| side as f32),
+        size: number("size").map_or(large.size, |size| size as u32),
+        max_size: number("max_size").map_or(large.max_size, |size| size as u32),
+    })
+}
+
+/// Whether a ChatRex folder may hold tensor `name` (our spelling) without any network reading it:
+/// what follows the CLIP layer that is used, recomputable tables, the head of a model whose
+/// embeddings are tied.
+pub fn is_skipped(name: &str, config: &ChatRexConfig) -> bool {
+    let below = |stem: &str, name: &str| name == stem || name.starts_with(&format!("{stem}."));
+    let clip = name.strip_prefix(CLIP).is_some_and(|name| {
+        let unused = config.clip.unused_names();
+        unused.iter().any(|unused| below(unused, name))
+    });
+    clip || name.ends_with("rotary_emb.inv_freq")
+        || (config.llm.tie_word_embeddings && name == "lm_head.weight")
+}

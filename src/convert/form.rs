@@ -1,0 +1,108 @@
+//! The form in which each tensor is stored, and the rule for the sensitive ones.
+
+use crate::convert::blueprint::Needed;
+use crate::weights::format::{Element, Part};
+use crate::weights::quant::Scheme;
+
+/// What `--quant` asks for.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Quant {
+    /// 4 bits for the language model's blocks, 8 for other matrices.
+    Q4,
+    /// 8 bits for matrices.
+    Q8,
+    /// Half precision.
+    F16,
+    /// Single precision: exact.
+    F32,
+}
+
+/// How one tensor is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As numbers.
+    Plain(Element),
+    /// Packed.
+    Packed(Scheme),
+}
+
+/// The form of a tensor in a language model of `layers` blocks.
+///
+/// Packed are matrices whose rows fill whole groups. With `q4` the matrices of the language
+/// model's blocks take 4 bits, but for those of the first and the last block; they, the embedding,
+/// the output head, the towers and the projectors take 8. Vectors (norms, biases, layer scales) are
+/// small and stay in single precision; convolutions take half precision.
+///
+/// The proposal network takes half precision throughout: its scores order the boxes, and a box that
+/// changes places changes the prompt. On nano, 400 scenes, 87.6 % of the answers are word for word
+/// those of f32 with all matrices in 8 bits, 96.8 % with this rule.
+pub fn form(tensor: &Needed, quant: Quant, group: usize, layers: usize) -> Form {
+    let bits = match quant {
+        Quant::F32 => return Form::Plain(Element::F32),
+        Quant::F16 => return Form::Plain(Element::F16),
+        Quant::Q8 => 8,
+        Quant::Q4 => match block(&tensor.name) {
+            Some(block) if block > 0 && block + 1 < layers => 4,
+            _ => 8,
+        },
+    };
+    let scheme = Scheme { bits, group };
+    if tensor.matrix && tensor.part != Part::Upn && scheme.fits(tensor.shape[1]) {
+        Form::Packed(scheme)
+    } else if tensor.shape.len() < 2 {
+        Form::Plain(Element::F32)
+    } else {
+        Form::Plain(Element::F16)
+    }
+}
+
+/// The block of the language model that a tensor belongs to.
+fn block(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("model.layers.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, shape: &[usize], matrix: bool) -> Needed {
+        Needed {
+            name: name.into(),
+            shape: shape.into(),
+            matrix,
+            part: Part::Decoder,
+        }
+    }
+
+    #[test]
+    fn sensitive_tensors_keep_more_bits() {
+        let bits = |name: &str| match form(&tensor(name, &[64, 128], true), Quant::Q4, 32, 4) {
+            Form::Packed(scheme) => scheme.bits,
+            Form::Plain(_) => 0,
+        };
+        assert_eq!(bits("model.layers.0.mlp.up_proj.weight"), 8);
+        assert_eq!(bits("model.layers.1.mlp.up_proj.weight"), 4);
+        assert_eq!(bits("model.layers.2.self_attn.q_proj.weight"), 4);
+        assert_eq!(bits("model.layers.3.mlp.up_proj.weight"), 8);
+        assert_eq!(bits("model.embed_tokens.weight"), 8);
+        assert_eq!(bits("lm_head.weight"), 8);
+        assert_eq!(
+            bits("vision_tower_aux.vision_stages.0.blocks.0.mlp.fc1.weight"),
+            8
+        );
+    }
+
+    #[test]
+    fn what_fills_no_group_stays_plain() {
+        let plain = |shape: &[usize], matrix| {
+            form(&tensor("model.layers.1.x", shape, matrix), Quant::Q4, 64, 4)
+        };
+        assert_eq!(plain(&[8, 96], true), Form::Plain(Element::F16));
+        assert_eq!(plain(&[8, 3, 14, 14], false), Form::Plain(Element::F16));
+        assert_eq!(plain(&[8], false), Form::Plain(Element::F32));
+    }
+}

@@ -1,0 +1,200 @@
+//! Which bytes go where: tensors cut into blocks, blocks put into shards.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde_json::json;
+
+use crate::convert::blueprint::Needed;
+use crate::convert::form::Form;
+use crate::weights::format::{Element, Part, TensorEntry};
+use crate::weights::quant::{QWEIGHT, SCALES};
+
+/// A shard's tensors take at most this many bytes.
+const SHARD_BYTES: u64 = 250 << 20;
+
+/// What one stored tensor takes on a device at most; every device can bind twice as much.
+const BLOCK_BYTES: u64 = 64 << 20;
+
+/// Tensors begin at multiples of this.
+const ALIGNMENT: u64 = 8;
+
+/// Neighbouring rows of a tensor, stored together.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Which of the needed tensors.
+    pub tensor: usize,
+    /// Its rows: everything behind the first axis is a row.
+    pub rows: Range<usize>,
+    /// The tensors it is stored as: the values, or words and scales.
+    pub stored: Vec<(String, TensorEntry)>,
+}
+
+/// A shard before it is written.
+#[derive(Clone, Debug)]
+pub struct ShardPlan {
+    /// Its file's name.
+    pub name: String,
+    /// The part its tensors belong to.
+    pub part: Part,
+    /// Length of the file.
+    pub bytes: u64,
+    /// The file up to the first tensor.
+    pub header: Vec<u8>,
+    /// What follows.
+    pub blocks: Vec<Block>,
+}
+
+/// Cuts tensors into blocks and lays these out in shards: parts in order, no shard with two.
+pub fn lay_out(needed: &[Needed], forms: &[Form]) -> Vec<ShardPlan> {
+    let mut shards: Vec<(Part, Vec<Block>)> = Vec::new();
+    let mut filled = 0;
+    for (index, (tensor, form)) in needed.iter().zip(forms).enumerate() {
+        for block in blocks(index, tensor, *form) {
+            let bytes: u64 = block.stored.iter().map(|(_, entry)| aligned(entry)).sum();
+            let fits = shards
+                .last()
+                .is_some_and(|(part, _)| *part == tensor.part && filled + bytes <= SHARD_BYTES);
+            if !fits {
+                shards.push((tensor.part, Vec::new()));
+                filled = 0;
+            }
+            filled += bytes;
+            let last = shards.len() - 1;
+            shards[last].1.push(block);
+        }
+    }
+    let mut counts = BTreeMap::<Part, usize>::new();
+    for (part, _) in &shards {
+        *counts.entry(*part).or_default() += 1;
+    }
+    let mut numbers = BTreeMap::<Part, usize>::new();
+    shards
+        .into_iter()
+        .map(|(part, blocks)| {
+            let number = numbers.entry(part).or_default();
+            *number += 1;
+            place(part, *number, counts[&part], blocks)
+        })
+        .collect()
+}
+
+fn blocks(index: usize, tensor: &Needed, form: Form) -> Vec<Block> {
+    let rows = tensor.shape.first().copied().unwrap_or(1);
+    let width: usize = tensor.shape.iter().skip(1).product();
+    let row_bytes = match form {
+        Form::Plain(_) => 4 * width,
+        Form::Packed(scheme) => 4 * scheme.words(width),
+    };
+    let step = (BLOCK_BYTES as usize / row_bytes.max(1)).max(1);
+    let count = rows.div_ceil(step);
+    (0..count)
+        .map(|block| {
+            // Blocks of nearly the same height.
+            let rows = block * rows / count..(block + 1) * rows / count;
+            let suffix = if count > 1 {
+                format!(".rows.{block}")
+            } else {
+                String::new()
+            };
+            let entry = |dtype, shape| TensorEntry {
+                shard: String::new(),
+                offset: 0,
+                dtype,
+                shape,
+            };
+            let stored = match form {
+                Form::Plain(dtype) => {
+                    let mut shape = tensor.shape.clone();
+                    if let Some(first) = shape.first_mut() {
+                        *first = rows.len();
+                    }
+                    vec![(format!("{}{suffix}", tensor.name), entry(dtype, shape))]
+                }
+                Form::Packed(scheme) => {
+                    let stem = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
+                    let words = vec![rows.len(), scheme.words(width)];
+                    let scales = vec![rows.len(), width / scheme.group];
+                    vec![
+                        (
+                            format!("{stem}{QWEIGHT}{suffix}"),
+                            entry(Element::U32, words),
+                        ),
+                        (
+                            format!("{stem}{SCALES}{suffix}"),
+                            entry(Element::F16, scales),
+                        ),
+                    ]
+                }
+            };
+            Block {
+                tensor: index,
+                rows,
+                stored,
+            }
+        })
+        .collect()
+}
+
+fn bytes(entry: &TensorEntry) -> u64 {
+    entry.bytes().expect("tensors of a checkpoint fit 64 bits")
+}
+
+fn aligned(entry: &TensorEntry) -> u64 {
+    bytes(entry).next_multiple_of(ALIGNMENT)
+}
+
+/// Gives the blocks of a shard their offsets; safetensors allows no gaps, so `__pad.N` tensors
+/// fill them.
+fn place(part: Part, number: usize, count: usize, mut blocks: Vec<Block>) -> ShardPlan {
+    let part_name = match part {
+        Part::Upn => "upn",
+        Part::Towers => "towers",
+        Part::Decoder => "decoder",
+    };
+    let name = if count == 1 {
+        format!("{part_name}.safetensors")
+    } else {
+        format!("{part_name}-{number:05}-of-{count:05}.safetensors")
+    };
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut at = 0;
+    let mut pads = 0;
+    for (name, entry) in blocks.iter().flat_map(|block| &block.stored) {
+        let end = at + bytes(entry);
+        let dtype = serde_json::to_value(entry.dtype).expect("a plain name");
+        header.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": entry.shape, "data_offsets": [at, end]}),
+        );
+        at += aligned(entry);
+        if at > end {
+            let pad = json!({"dtype": "U8", "shape": [at - end], "data_offsets": [end, at]});
+            header.insert(format!("__pad.{pads}"), pad);
+            pads += 1;
+        }
+    }
+    let mut text = serde_json::to_vec(&header).expect("plain data");
+    text.resize(text.len().next_multiple_of(ALIGNMENT as usize), b' ');
+    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    header.extend(text);
+    let mut offset = header.len() as u64;
+    for (_, entry) in blocks.iter_mut().flat_map(|block| &mut block.stored) {
+        entry.shard = name.clone();
+        entry.offset = offset;
+        offset += aligned(entry);
+    }
+    ShardPlan {
+        name,
+        part,
+        bytes: offset,
+        header,
+        blocks,
+    }
+}
+
+/// Zero bytes that follow a tensor.
+pub fn padding(entry: &TensorEntry) -> usize {
+    (aligned(entry) - bytes(entry)) as usize
+}

@@ -1,0 +1,31 @@
+//! The notices that converted weights must carry.
+
+use crate::weights::format::Licence;
+
+/// The notice for weights of ChatRex, RexSeek and UPN; `llama` where the language model comes from
+/// Vicuna.
+pub fn idea(llama: bool) -> Licence {
+    let mut text =
+        "ChatRex, RexSeek and UPN are licensed under the IDEA License 1.0, Copyright (c) \
+        IDEA (International Digital Economy Academy). All Rights Reserved.\n\n\
+        The IDEA License 1.0 allows use, reproduction and distribution solely for non-commercial \
+        research purposes. Whoever passes these weights on, in this converted form or any other, \
+        passes on a copy of that licence and this notice with them. The full text of the licence \
+        comes with the original checkpoints; it applies, and this summary does not replace it."
+            .to_string();
+    if llama {
+        text.push_str(
+            "\n\nThe language model derives from Vicuna-7B and thereby from Llama 2. Llama 2 is \
+             licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. All \
+             Rights Reserved.",
+        );
+    }
+    Licence {
+        name: if llama {
+            "IDEA License 1.0 (non-commercial research) and LLAMA 2 Community License".into()
+        } else {
+            "IDEA License 1.0 (non-commercial research)".into()
+        },
+        text,
+    }
+}

@@ -1,0 +1,677 @@
+//! PyTorch's `.pth` files: where their tensors lie.
+//!
+//! Two layouts (PyTorch's `torch/serialization.py`). Since 1.6 a zip archive of uncompressed
+//! entries: `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds one storage each. Before,
+//! five pickles one after another (a magic number, a version, the byte order of the machine, the
+//! description, the storages' keys), then every storage as its count of elements and its bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use rawzip::{CompressionMethod, ZipArchive};
+use safetensors::Dtype;
+
+use super::checkpoint::Located;
+use super::pickle::{self, Node, Stored, Tree};
+use crate::fault::Fault;
+
+/// What the old layout's first pickle says: 0x1950a86a20f9469cfc6c, lowest byte first.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// The only version of the old layout.
+const VERSION: i64 = 1001;
+
+/// The keys under which training programs put a network's tensors, the first found counts.
+const HOLDERS: [&str; 2] = ["model", "state_dict"];
+
+/// Whether these are the first bytes of a zip archive.
+pub fn is_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+}
+
+/// Whether these are the first bytes of the layout before PyTorch 1.6.
+pub fn is_legacy(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0x80) && bytes.get(4..14) == Some(&MAGIC)
+}
+
+/// The tensors of the file `bytes` of either layout: those below the key `model` if there is one,
+/// else below `state_dict`, else the outermost ones. Other values are skipped. `place` names the
+/// file.
+///
+/// # Errors
+/// The file is cut, compressed, encrypted, of big-endian numbers or not a `.pth`; its pickle asks
+/// to run something; a tensor reaches beyond its storage or a name is used twice.
+pub fn locate(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+    if is_zip(bytes) {
+        locate_zip(bytes, place)
+    } else {
+        locate_legacy(bytes, place)
+    }
+}
+
+fn locate_zip(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+    let entries = entries(bytes, place)?;
+    let mut descriptions = entries
+        .keys()
+        .filter_map(|path| path.strip_suffix("data.pkl"))
+        .filter(|folder| folder.is_empty() || folder.ends_with('/'));
+    let folder = match (descriptions.next(), descriptions.next()) {
+        (Some(folder), None) => folder,
+        (None, _) => return Err(Fault::model(place, "is a zip archive without a `data.pkl`")),
+        _ => {
+            return Err(Fault::model(
+                place,
+                "is a zip archive with several `data.pkl`",
+            ));
+        }
+    };
+    let entry = |path: &str| entries.get(&format!("{folder}{path}"));
+    if let Some(order) = entry("byteorder") {
+        little(&bytes[order.bytes(place)?] == b"little", place)?;
+    }
+    let description = entry("data.pkl").expect("found above").bytes(place)?;
+    let (tree, _) = pickle::read(&bytes[description], place)?;
+    tensors(&tree, place, |stored| {
+        let path = format!("data/{}", stored.storage.key);
+        match entry(&path) {
+            Some(entry) => entry.bytes(place),
+            None => Err(Fault::model(
+                place,
+                format!("`{folder}{path}`, which its description names, is missing"),
+            )),
+        }
+    })
+}
+
+/// One file in a zip archive.
+struct Entry {
+    path: String,
+    at: Range<usize>,
+    plain: bool,
+}
+
+impl Entry {
+    /// Its place in the archive.
+    fn bytes(&self, place: &str) -> Result<Range<usize>, Fault> {
+        if self.plain {
+            return Ok(self.at.clone());
+        }
+        Err(Fault::model(
+            place,
+            format!(
+                "`{}` is compressed or encrypted; PyTorch stores tensors as they are",
+                self.path
+            ),
+        ))
+    }
+}
+
+/// The files of a zip archive by path.
+fn entries(bytes: &[u8], place: &str) -> Result<HashMap<String, Entry>, Fault> {
+    let damaged = |error: rawzip::Error| {
+        Fault::model(
+            place,
+            format!("is cut or damaged: as a zip archive, {error}"),
+        )
+    };
+    let archive = ZipArchive::from_slice(bytes).map_err(damaged)?;
+    let mut found = HashMap::new();
+    let mut listing = archive.entries();
+    while let Some(record) = listing.next_entry().map_err(damaged)? {
+        let path = String::from_utf8_lossy(record.file_path().as_ref()).into_owned();
+        let data = archive.get_entry(record.wayfinder()).map_err(damaged)?;
+        let (start, end) = data.compressed_data_range();
+        let entry = Entry {
+            path: path.clone(),
+            at: start as usize..end as usize,
+            plain: record.compression_method() == CompressionMethod::STORE
+                && !record.flags().is_encrypted()
+                && record.uncompressed_size_hint() == end - start,
+        };
+        if found.insert(path.clone(), entry).is_some() {
+            return Err(Fault::model(place, format!("holds `{path}` twice")));
+        }
+    }
+    if found.len() as u64 != archive.entries_hint() {
+        return Err(Fault::model(
+            place,
+            format!(
+                "lists {} of its {} entries",
+                found.len(),
+                archive.entries_hint()
+            ),
+        ));
+    }
+    Ok(found)
+}
+
+fn locate_legacy(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+    let mut at = 0;
+    let mut next = || -> Result<Tree<'_>, Fault> {
+        let (tree, length) = pickle::read(&bytes[at..], place)?;
+        at += length;
+        Ok(tree)
+    };
+    let magic = next()?;
+    let version = next()?;
+    let machine = next()?;
+    if !matches!(magic.node(magic.root()), Node::Long(bytes) if *bytes == MAGIC)
+        || !matches!(version.node(version.root()), Node::Int(VERSION))
+    {
+        return Err(Fault::model(place, "is not a PyTorch file"));
+    }
+    let order = machine.find(machine.root(), "little_endian");
+    let big = order.is_some_and(|id| matches!(machine.node(id), Node::Bool(false)));
+    little(!big, place)?;
+    let description = next()?;
+    let keys = next()?;
+    let storages = storages(&bytes[at..], at, &description, &keys, place)?;
+    tensors(&description, place, |stored| {
+        let found = storages.get(stored.storage.key);
+        found.cloned().ok_or_else(|| {
+            Fault::model(
+                place,
+                format!("storage `{}` is missing", stored.storage.key),
+            )
+        })
+    })
+}
+
+fn little(is: bool, place: &str) -> Result<(), Fault> {
+    if is {
+        return Ok(());
+    }
+    Err(Fault::model(
+        place,
+        "was written by a machine with another byte order; only little-endian files are read",
+    ))
+}
+
+/// The places of the storages of the old layout in the file; `rest` is what follows the keys and
+/// begins at byte `base`.
+fn storages<'a>(
+    rest: &[u8],
+    base: usize,
+    description: &Tree<'_>,
+    keys: &Tree<'a>,
+    place: &str,
+) -> Result<HashMap<&'a str, Range<usize>>, Fault> {
+    let mut widths: HashMap<&str, usize> = HashMap::new();
+    for storage in description.storages() {
+        let width = storage.dtype.bitsize() / 8;
+        if *widths.entry(storage.key).or_insert(width) != width {
+            let what = format!("storage `{}` has two element types", storage.key);
+            return Err(Fault::model(place, what));
+        }
+    }
+    let Node::Sequence(order) = keys.node(keys.root()) else {
+        return Err(Fault::model(place, "has no list of its storages"));
+    };
+    let mut found = HashMap::new();
+    let mut at = 0;
+    for &id in order {
+        let key = keys.text(id).unwrap_or_default();
+        let Some(width) = widths.get(key) else {
+            let what = format!("lists storage `{key}`, which nothing refers to");
+            return Err(Fault::model(place, what));
+        };
+        let range = storage_at(rest, at, *width).ok_or_else(|| {
+            let size = base + rest.len();
+            Fault::model(
+                place,
+                format!("is cut: its {size} bytes end within storage `{key}`"),
+            )
+        })?;
+        at = range.end;
+        if found
+            .insert(key, base + range.start..base + range.end)
+            .is_some()
+        {
+            return Err(Fault::model(place, format!("lists storage `{key}` twice")));
+        }
+    }
+    Ok(found)
+}
+
+/// The bytes of the storage whose count of elements is at `at`; `None` if they are not all there.
+fn storage_at(rest: &[u8], at: usize, width: usize) -> Option<Range<usize>> {
+    let count = *rest.get(at..)?.first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(count))
+        .ok()?
+        .checked_mul(width)?;
+    let start = at + 8;
+    let end = start.checked_add(length)?;
+    (end <= rest.len()).then_some(start..end)
+}
+
+/// The tensors that `tree` describes; `storage` gives the place in the file of a tensor's storage.
+fn tensors(
+    tree: &Tree<'_>,
+    place: &str,
+    storage: impl Fn(&Stored<'_>) -> Result<Range<usize>, Fault>,
+) -> Result<BTreeMap<String, Located>, Fault> {
+    let held = HOLDERS
+        .iter()
+        .filter_map(|key| tree.find(tree.root(), key))
+        .find_map(|id| tree.entries(id));
+    let Some(entries) = held.or_else(|| tree.entries(tree.root())) else {
+        return Err(Fault::model(place, "holds no table of tensors"));
+    };
+    let mut found = BTreeMap::new();
+    for &(name, value) in entries {
+        let (Some(name), Node::Tensor(stored)) = (tree.text(name), tree.node(value)) else {
+            continue;
+        };
+        let place = format!("{place}, tensor {name}");
+        let bytes = storage(stored).map_err(|fault| Fault {
+            place: place.clone(),
+            ..fault
+        })?;
+        let located = view(stored, bytes).map_err(|what| Fault::model(&place, what))?;
+        if found.insert(name.to_string(), located).is_some() {
+            return Err(Fault::model(place, "is named twice"));
+        }
+    }
+    if found.is_empty() {
+        return Err(Fault::model(place, "holds no tensors"));
+    }
+    Ok(found)
+}
+
+/// The place of `stored` in the file, whose storage is `bytes` of it.
+fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<Located, String> {
+    let width = |dtype: Dtype| dtype.bitsize() as u64 / 8;
+    let beyond = || "reaches beyond its storage".to_string();
+    let room = stored
+        .storage
+        .elements
+        .checked_mul(width(stored.storage.dtype))
+        .ok_or_else(beyond)?;
+    if room > bytes.len() as u64 {
+        return Err(format!(
+            "has a storage of {} instead of {room} bytes",
+            bytes.len()
+        ));
+    }
+    let skipped = stored
+        .offset
+        .checked_mul(width(stored.dtype))
+        .ok_or_else(beyond)?;
+    let located = Located {
+        dtype: stored.dtype,
+        shape: stored.shape.clone(),
+        file: 0,
+        offset: bytes.start as u64 + skipped.min(room),
+        strides: stored.strides.clone(),
+    };
+    let used = located.extent().and_then(|used| used.checked_add(skipped));
+    if used.is_none_or(|used| used > room) {
+        return Err(beyond());
+    }
+    Ok(located)
+}
+
+/// Files as PyTorch would write them, for tests.
+#[cfg(test)]
+pub(super) mod made {
+    use std::io::Write;
+
+    use super::*;
+
+    /// The instructions that put a tensor `name` of four-byte floats, a view of the `elements` of
+    /// storage `key`, into the dictionary on top.
+    pub fn tensor(
+        name: &str,
+        (key, elements): (&str, u64),
+        offset: i64,
+        shape: &[i64],
+        strides: &[i64],
+    ) -> String {
+        let tuple = |items: &[i64]| {
+            let items: String = items.iter().map(|item| format!("I{item}\n")).collect();
+            format!("({items}t")
+        };
+        format!(
+            "V{name}\nctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV{key}\n\
+             Vcpu\nI{elements}\ntQI{offset}\n{}{}I00\nccollections\nOrderedDict\n)RtRs",
+            tuple(shape),
+            tuple(strides)
+        )
+    }
+
+    /// The old layout: `entries` in the outermost dictionary, then the storages.
+    pub fn legacy(entries: &str, storages: &[(&str, &[f32])]) -> Vec<u8> {
+        let mut file = vec![0x80, 2, 0x8a, 10];
+        file.extend(MAGIC);
+        file.extend(b".\x80\x02M\xe9\x03.}Vlittle_endian\nI01\ns.}");
+        file.extend(entries.as_bytes());
+        let keys: String = storages
+            .iter()
+            .map(|(key, _)| format!("V{key}\n"))
+            .collect();
+        file.extend(format!(".({keys}l.").as_bytes());
+        for (_, values) in storages {
+            file.extend((values.len() as u64).to_le_bytes());
+            file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        file
+    }
+
+    /// A zip archive of these files; `method` is only written down.
+    pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut archive = rawzip::ZipArchiveWriter::new(&mut bytes);
+        for (path, content) in files {
+            let (mut entry, config) = archive
+                .new_file(*path)
+                .compression_method(method)
+                .start()
+                .expect("an entry");
+            let mut writer = config.wrap(&mut entry);
+            writer.write_all(content).expect("bytes");
+            let (_, descriptor) = writer.finish().expect("a file");
+            entry.finish(descriptor).expect("an entry");
+        }
+        archive.finish().expect("an archive");
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEGACY: &[u8] = include_bytes!("../../tests/data/golden/checkpoint/upn_cut_legacy.pth");
+    const HOSTILE: &[u8] = include_bytes!("../../tests/data/golden/checkpoint/hostile.pth");
+    const TRUNCATED: &[u8] = include_bytes!("../../tests/data/golden/checkpoint/truncated.pth");
+
+    fn refusal(bytes: &[u8]) -> String {
+        locate(bytes, "f.pth").expect_err("refused").to_string()
+    }
+
+    fn floats(entries: &str) -> Vec<u8> {
+        made::legacy(entries, &[("7", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])])
+    }
+
+    fn zipped(entries: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
+        let description = format!("}}{entries}.");
+        let mut files = vec![("a/data.pkl", description.as_bytes())];
+        files.extend(more);
+        made::zip(&files, CompressionMethod::STORE)
+    }
+
+    /// Reads what may be anything; what is found must lie within the file.
+    fn survives(bytes: &[u8]) -> bool {
+        let Ok(found) = locate(bytes, "f.pth") else {
+            return false;
+        };
+        for located in found.values() {
+            let end = located.extent().map(|extent| located.offset + extent);
+            assert!(
+                end.is_some_and(|end| end <= bytes.len() as u64),
+                "{located:?}"
+            );
+        }
+        true
+    }
+
+    #[test]
+    fn a_pickle_that_asks_for_code_is_refused_by_name() {
+        let fault = refusal(HOSTILE);
+        let says = "f.pth: asks to run `__builtin__.eval`; nothing was run";
+        assert!(fault.starts_with(says), "{fault}");
+    }
+
+    #[test]
+    fn cut_files_are_refused() {
+        let fault = refusal(TRUNCATED);
+        assert!(fault.starts_with("f.pth: is cut or damaged"), "{fault}");
+        let whole = floats(&made::tensor("w", ("7", 6), 0, &[6], &[1]));
+        assert!(survives(&whole));
+        let fault = refusal(&whole[..whole.len() - 10]);
+        assert!(fault.contains("is cut: its"), "{fault}");
+        assert!(fault.contains("within storage `7`"), "{fault}");
+    }
+
+    #[test]
+    fn no_prefix_and_no_flipped_bit_brings_it_down() {
+        let entries = made::tensor("w", ("7", 6), 0, &[2, 3], &[3, 1]);
+        let zip = zipped(
+            &entries,
+            &[("a/data/7", &[0; 24]), ("a/byteorder", b"little")],
+        );
+        assert!(survives(&zip));
+        for file in [LEGACY, HOSTILE, &zip] {
+            for length in (0..file.len()).step_by(97) {
+                assert!(
+                    !survives(&file[..length]),
+                    "{length} bytes are not the whole file"
+                );
+            }
+            let mut copy = file.to_vec();
+            let described = file.len().min(8000);
+            for at in (0..described).chain((described..file.len()).step_by(211)) {
+                for bit in [0x01, 0x10, 0x80, 0xff] {
+                    copy[at] ^= bit;
+                    survives(&copy);
+                    copy[at] ^= bit;
+                }
+            }
+        }
+        assert!(survives(LEGACY));
+    }
+
+    #[test]
+    fn views_keep_their_place_and_strides() {
+        let entries = made::tensor("w", ("7", 6), 1, &[2, 2], &[1, 3]);
+        let file = floats(&entries);
+        let found = locate(&file, "f.pth").expect("a file");
+        let expected = Located {
+            dtype: Dtype::F32,
+            shape: vec![2, 2],
+            file: 0,
+            offset: file.len() as u64 - 20,
+            strides: vec![1, 3],
+        };
+        assert_eq!(found["w"], expected);
+        assert_eq!(found.len(), 1);
+        let zip = zipped(
+            &entries,
+            &[("a/data/7", &[9; 24]), ("a/byteorder", b"little")],
+        );
+        let found = locate(&zip, "f.pth").expect("a file");
+        let (at, strides) = (found["w"].offset as usize, &found["w"].strides);
+        assert_eq!(
+            (&zip[at..at + 20], strides),
+            ([9; 20].as_slice(), &vec![1, 3])
+        );
+    }
+
+    /// One stored file, all of whose sizes and offsets are in the 64-bit records.
+    fn zip64(path: &str, content: &[u8]) -> Vec<u8> {
+        let sizes = [content.len() as u64; 2].map(u64::to_le_bytes).concat();
+        let extra = |fields: &[u8]| [&[1, 0, fields.len() as u8, 0], fields].concat();
+        let head = |extra: &[u8], inner: &[u8]| {
+            let lengths = [path.len() as u16, extra.len() as u16].map(u16::to_le_bytes);
+            let fixed = [
+                &[45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                [0xff; 8].as_slice(),
+            ];
+            [
+                &fixed.concat(),
+                &lengths.concat(),
+                inner,
+                path.as_bytes(),
+                extra,
+            ]
+            .concat()
+        };
+        let local = [b"PK\x03\x04", head(&extra(&sizes), &[]).as_slice(), content].concat();
+        let within = [sizes.as_slice(), &[0; 8]].concat();
+        let inner = [[0; 10].as_slice(), &[0xff; 4]].concat();
+        let central = [
+            b"PK\x01\x02\x2d\0",
+            head(&extra(&within), &inner).as_slice(),
+        ]
+        .concat();
+        let ends = [1, 1, central.len() as u64, local.len() as u64]
+            .map(u64::to_le_bytes)
+            .concat();
+        let end = [
+            b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0",
+            ends.as_slice(),
+        ];
+        let at = ((local.len() + central.len()) as u64).to_le_bytes();
+        let locator = [b"PK\x06\x07\0\0\0\0", at.as_slice(), &[1, 0, 0, 0]];
+        let last = [b"PK\x05\x06\0\0\0\0", [0xff; 12].as_slice(), &[0, 0]];
+        [
+            local,
+            central,
+            end.concat(),
+            locator.concat(),
+            last.concat(),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn archives_beyond_four_gigabytes_are_understood() {
+        let file = zip64("a/data.pkl", b"}.");
+        let found = entries(&file, "f.pth").expect("an archive");
+        let at = found["a/data.pkl"].bytes("f.pth").expect("a stored file");
+        assert_eq!(&file[at], b"}.");
+        assert!(refusal(&file).contains("holds no tensors"));
+    }
+
+    #[test]
+    fn the_key_model_comes_before_state_dict_and_the_outermost() {
+        let tensor = |name| made::tensor(name, ("7", 6), 0, &[6], &[1]);
+        let below = |key: &str, entries: String| format!("V{key}\n}}{entries}s");
+        let names = |entries: String| -> Vec<String> {
+            let found = locate(&floats(&entries), "f.pth").expect("a file");
+            found.into_keys().collect()
+        };
+        let (state, model) = (
+            below("state_dict", tensor("b")),
+            below("model", tensor("c")),
+        );
+        assert_eq!(names(tensor("a")), ["a"]);
+        assert_eq!(names(tensor("a") + &state), ["b"]);
+        assert_eq!(names(tensor("a") + &state + &model), ["c"]);
+        assert_eq!(names(state + "Vmodel\nVswin\ns"), ["b"]);
+        let other = "Vepoch\nI3\nsVargs\ncargparse\nNamespace\n(tR}Vlr\nF0.1\nsbs";
+        assert_eq!(names(model + other), ["c"]);
+    }
+
+    #[test]
+    fn tensors_outside_their_storage_are_refused() {
+        let max = i64::MAX;
+        for (offset, shape, strides, says) in [
+            (0, vec![7], vec![1], "reaches beyond its storage"),
+            (1, vec![6], vec![1], "reaches beyond its storage"),
+            (max, vec![1], vec![1], "reaches beyond its storage"),
+            (max, vec![0], vec![1], "reaches beyond its storage"),
+            (0, vec![max, max], vec![1, 1], "reaches beyond its storage"),
+            (0, vec![2], vec![max], "reaches beyond its storage"),
+            (0, vec![-1], vec![1], "no whole number from 0"),
+            (-1, vec![1], vec![1], "no whole number from 0"),
+            (0, vec![1, 2], vec![1], "other numbers of sizes"),
+            (0, vec![1; 33], vec![1; 33], "more than 32 axes"),
+        ] {
+            let fault = refusal(&floats(&made::tensor(
+                "w",
+                ("7", 6),
+                offset,
+                &shape,
+                &strides,
+            )));
+            assert!(
+                fault.contains(says),
+                "{offset} {shape:?} {strides:?}: {fault}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_zip_archives_are_refused() {
+        let entries = made::tensor("w", ("7", 6), 0, &[6], &[1]);
+        let storage = ("a/data/7", [0; 24].as_slice());
+        assert!(survives(&zipped(&entries, &[storage])));
+        let description = format!("}}{entries}.");
+        let deflated = [("a/data.pkl", description.as_bytes()), storage];
+        for (file, says) in [
+            (
+                zipped(&entries, &[]),
+                "`a/data/7`, which its description names, is missing",
+            ),
+            (
+                zipped(&entries, &[storage, storage]),
+                "holds `a/data/7` twice",
+            ),
+            (
+                zipped(&entries, &[("a/data/7", &[0; 20])]),
+                "of 20 instead of 24 bytes",
+            ),
+            (
+                zipped(&entries, &[storage, ("a/byteorder", b"big")]),
+                "byte order",
+            ),
+            (
+                zipped(&entries, &[storage, ("b/data.pkl", b".")]),
+                "several `data.pkl`",
+            ),
+            (zipped("", &[]), "holds no tensors"),
+            (
+                zipped(&(entries.clone() + &entries), &[storage]),
+                "tensor w: is named twice",
+            ),
+            (
+                made::zip(&[storage], CompressionMethod::STORE),
+                "without a `data.pkl`",
+            ),
+            (
+                made::zip(&deflated, CompressionMethod::DEFLATE),
+                "`a/data.pkl` is compressed",
+            ),
+        ] {
+            let fault = refusal(&file);
+            assert!(fault.contains(says), "{says}: {fault}");
+        }
+    }
+
+    #[test]
+    fn damaged_old_files_are_refused() {
+        let entries = made::tensor("w", ("7", 6), 0, &[6], &[1]);
+        let six = [0.0f32; 6];
+        let mut count = made::legacy(&entries, &[("7", &six)]);
+        let at = count.len() - 32;
+        count[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let big = floats(&entries);
+        let order = big
+            .windows(4)
+            .position(|at| at == b"I01\n")
+            .expect("an order");
+        let mut big = big.clone();
+        big[order + 2] = b'0';
+        for (file, says) in [
+            (made::legacy(&entries, &[]), "storage `7` is missing"),
+            (
+                made::legacy(&entries, &[("8", &six)]),
+                "storage `8`, which nothing refers to",
+            ),
+            (
+                made::legacy(&entries, &[("7", &six), ("7", &six)]),
+                "lists storage `7` twice",
+            ),
+            (
+                made::legacy(&entries, &[("7", &six[..5])]),
+                "of 20 instead of 24 bytes",
+            ),
+            (count, "is cut"),
+            (big, "byte order"),
+        ] {
+            let fault = refusal(&file);
+            assert!(fault.contains(says), "{says}: {fault}");
+        }
+    }
+}
