@@ -1,6 +1,6 @@
 //! What the engine needs of a browser's worker: model files, a clock, turns for waiting messages.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -18,6 +18,12 @@ use crate::steering::Steering;
 
 thread_local! {
     static STOPPED: RefCell<HashSet<TurnId>> = RefCell::default();
+    static DEVICE_IS_OPEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the engine has opened its device. Nobody else may open it first: it is opened once.
+pub fn device_is_open() -> bool {
+    DEVICE_IS_OPEN.get()
 }
 
 /// Notes that the person wants `turn` stopped.
@@ -79,6 +85,9 @@ impl Pace for Worker {
 
 impl Host for Worker {
     fn emit(&self, event: Event) {
+        if matches!(event, Event::Ready(_)) {
+            DEVICE_IS_OPEN.set(true);
+        }
         post(&FromWorker::Engine(event));
     }
 

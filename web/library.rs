@@ -6,11 +6,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use chatrex::engine::ModelConfig;
+use chatrex::engine::fit::{judge, needs};
 use chatrex::fault::{Fault, FaultKind};
-use chatrex::protocol::FromWorker;
+use chatrex::fit::Fit;
+use chatrex::kernel::device::open;
 use chatrex::protocol::shelf::{
     Activity, Facts, ModelId, Moved, ShelfEvent, ShelfRequest, Shelved, Survey,
 };
+use chatrex::protocol::{DevicePreference, FromWorker};
 use chatrex::weights::format::{MANIFEST, MAX_MANIFEST};
 use chatrex::weights::source::{Cut, Hold, LocalFuture, ModelFiles, Pace, too_long};
 use chatrex::weights::stream::{Tally, Transfer};
@@ -21,7 +25,7 @@ use wasm_bindgen_futures::spawn_local;
 
 use crate::bindings::{File, bytes_of, describe, performance_now};
 use crate::fetched::Fetched;
-use crate::host::{Breath, post};
+use crate::host::{Breath, device_is_open, post};
 use crate::opfs::{self, Kept, Label, Pieces};
 use crate::steering::Steering;
 
@@ -223,7 +227,7 @@ async fn survey(address: String) {
             Origin::Address(base.clone()),
         )
     };
-    tell_survey(surveyed.await);
+    tell_survey(surveyed.await).await;
 }
 
 async fn survey_files(beside: &JsValue) {
@@ -234,11 +238,12 @@ async fn survey_files(beside: &JsValue) {
         files.complete(&manifest)?;
         found(json, MANIFEST, Origin::Files(files))
     };
-    tell_survey(surveyed.await);
+    tell_survey(surveyed.await).await;
 }
 
 fn found(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
     let manifest = Manifest::parse(&json, place)?;
+    ModelConfig::of(&manifest, place)?;
     Ok(Found {
         json,
         manifest,
@@ -246,15 +251,26 @@ fn found(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
     })
 }
 
-fn tell_survey(surveyed: Result<Found, Fault>) {
+/// Whether a model fits the engine's device, as far as its manifest tells.
+async fn fit(manifest: &Manifest) -> Option<Fit> {
+    if !device_is_open() {
+        return None;
+    }
+    let config = ModelConfig::of(manifest, MANIFEST).ok()?;
+    let device = open(DevicePreference::Auto).await.ok()?;
+    Some(judge(needs(manifest, &config), &device, None).await)
+}
+
+async fn tell_survey(surveyed: Result<Found, Fault>) {
     match surveyed {
         Ok(found) => {
+            let fit = fit(&found.manifest).await;
             let model = ModelId(opfs::id_of(&found.json));
             say(ShelfEvent::Surveyed(Survey {
                 model: model.clone(),
                 facts: facts(&found.manifest),
                 address: found.origin.address(),
-                verdict: None,
+                fit,
             }));
             SURVEYED.with_borrow_mut(|surveyed| surveyed.insert(model.0, found));
         }

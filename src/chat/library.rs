@@ -459,7 +459,7 @@ mod tests {
             model: id(),
             facts: facts(),
             address: None,
-            verdict: None,
+            fit: None,
         }))
     }
 

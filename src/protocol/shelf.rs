@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::fit::Fit;
 
 /// Names a model by its manifest: the first 16 hexadecimal digits of the manifest's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,8 +123,8 @@ pub struct Survey {
     pub facts: Facts,
     /// Its address; none where it would come from files of the person.
     pub address: Option<String>,
-    /// Whether it will run on this device, in a sentence.
-    pub verdict: Option<String>,
+    /// Whether it will run on this device; none before the device is known.
+    pub fit: Option<Fit>,
 }
 
 /// A model that is kept here, whole or in part.

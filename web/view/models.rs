@@ -3,6 +3,7 @@
 use chatrex::chat::conversation::Model;
 use chatrex::chat::library::{Choice, Input, Item, Search, Stand};
 use chatrex::fault::Fault;
+use chatrex::fit::Verdict;
 use chatrex::progress::Progress;
 use chatrex::protocol::shelf::{ModelId, Survey};
 use js_sys::Array;
@@ -462,7 +463,9 @@ fn Offer(survey: Survey) -> impl IntoView {
             <h4>{words::offer(&facts.name, &facts.precision, facts.bytes)}</h4>
             {survey.address.map(|address| view! { <p class="facts">{address}</p> })}
             <p>{facts.trained_on}</p>
-            {survey.verdict.map(|verdict| view! { <p class="verdict" data-testid="verdict">{verdict}</p> })}
+            {survey.fit.map(|fit| view! {
+                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{words::verdict(&fit)}</p>
+            })}
             <h5>{words::licence(&facts.licence)}</h5>
             <p class="licence-text" tabindex="0" role="document" aria-label=words::licence(&facts.licence) data-testid="licence-text">
                 {facts.licence_text}

@@ -1,6 +1,7 @@
 //! The words of the model manager, all in one place.
 
 use chatrex::chat::library::{Item, Stand};
+use chatrex::fit::{Fit, Verdict};
 use chatrex::progress::{Progress, Stage};
 
 /// The model beside the page.
@@ -96,6 +97,16 @@ pub fn too_large(name: &str) -> String {
 /// The heading of a survey.
 pub fn offer(name: &str, precision: &str, bytes: u64) -> String {
     format!("{name}, {precision}: {}", size(bytes))
+}
+
+/// Whether a model fits this device, and why.
+pub fn verdict(fit: &Fit) -> String {
+    let verdict = match fit.verdict {
+        Verdict::Fits => "Fits",
+        Verdict::Tight => "Tight",
+        Verdict::WillNotRun => "Will not run here",
+    };
+    format!("{verdict}: {}.", fit.reason)
 }
 
 /// The heading of a licence.
