@@ -3,8 +3,11 @@
 //! Each message names the picture or turn it belongs to, so that a late reply can be recognised
 //! and dropped. Coordinates are pixels of the original picture, EXIF rotation applied.
 
+pub mod shelf;
+
 use serde::{Deserialize, Serialize};
 
+use self::shelf::{ShelfEvent, ShelfRequest};
 use crate::fault::Fault;
 use crate::fit::Fit;
 use crate::geometry::BoxXyxy;
@@ -130,6 +133,26 @@ pub enum Event {
         /// What failed.
         fault: Fault,
     },
+}
+
+/// A message of a page to its worker: for the engine, or for the library beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// For the library.
+    Shelf(ShelfRequest),
+    /// For the engine.
+    #[serde(untagged)]
+    Engine(Request),
+}
+
+/// A message of a worker to its page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The library's.
+    Shelf(ShelfEvent),
+    /// The engine's.
+    #[serde(untagged)]
+    Engine(Event),
 }
 
 /// Milliseconds of a look.

@@ -1,13 +1,14 @@
 //! The typed channel to the engine's worker: requests out, events in.
 //!
-//! A message is the array `[json, bytes]`: a [`Request`] or an [`Event`] as JSON, and beside a
-//! `Look` the picture's `ArrayBuffer`, transferred; `null` otherwise.
+//! A message is the array `[json, beside]`: a [`ToWorker`] or a [`FromWorker`] as JSON, and beside a
+//! `Look` the picture's `ArrayBuffer`, transferred, beside `SurveyFiles` the files; `null` otherwise.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use chatrex::fault::{Fault, FaultKind};
-use chatrex::protocol::{Event, Request};
+use chatrex::protocol::shelf::{ShelfEvent, ShelfRequest};
+use chatrex::protocol::{Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, ArrayBuffer, Reflect};
 use wasm_bindgen::prelude::*;
 use web_sys::{MessageEvent, Worker, WorkerOptions, WorkerType};
@@ -19,6 +20,8 @@ const SCRIPT: &str = "./worker_start.js";
 pub enum Report {
     /// The engine said something.
     Event(Event),
+    /// The library said something.
+    Shelf(ShelfEvent),
     /// The worker cannot go on.
     Lost(Fault),
 }
@@ -67,7 +70,6 @@ impl Link {
 
     /// Sends a request; `pixels` travel beside it and are gone here afterwards.
     pub fn send(&self, request: &Request, pixels: Option<ArrayBuffer>) -> Result<(), Fault> {
-        let json = serde_json::to_string(request).expect("requests have string keys only");
         let transfer = Array::new();
         let beside = match pixels {
             Some(buffer) => {
@@ -76,9 +78,19 @@ impl Link {
             }
             None => JsValue::NULL,
         };
-        let message = Array::of2(&JsValue::from_str(&json), &beside);
+        self.post(&ToWorker::Engine(request.clone()), &beside, &transfer)
+    }
+
+    /// Asks the library; `files` travel beside the request.
+    pub fn ask_library(&self, request: ShelfRequest, files: &JsValue) -> Result<(), Fault> {
+        self.post(&ToWorker::Shelf(request), files, &Array::new())
+    }
+
+    fn post(&self, message: &ToWorker, beside: &JsValue, transfer: &Array) -> Result<(), Fault> {
+        let json = serde_json::to_string(message).expect("messages have string keys only");
+        let message = Array::of2(&JsValue::from_str(&json), beside);
         self.worker
-            .post_message_with_transfer(&message, &transfer)
+            .post_message_with_transfer(&message, transfer)
             .map_err(|error| lost(&format!("it takes no messages ({error:?})")))
     }
 }
@@ -100,7 +112,8 @@ fn read(data: &JsValue) -> Report {
         return Report::Lost(lost("it sent something that is no event"));
     };
     match serde_json::from_str(&json) {
-        Ok(event) => Report::Event(event),
+        Ok(FromWorker::Engine(event)) => Report::Event(event),
+        Ok(FromWorker::Shelf(event)) => Report::Shelf(event),
         Err(error) => Report::Lost(lost(&format!("it sent an unknown event ({error})"))),
     }
 }

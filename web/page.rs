@@ -3,6 +3,7 @@
 mod decode;
 mod link;
 mod offline;
+mod storage;
 mod view;
 
 fn main() {

@@ -1,10 +1,16 @@
 //! The program of the dedicated worker: requests in, events out, the engine between.
 //!
 //! `worker_start.js` loads it and hands every message of the page to [`receive`]. A message is the
-//! array `[json, bytes]`: a [`Request`] or [`Event`] as JSON and, beside a `Look` with pixels,
-//! their `ArrayBuffer`. A panic becomes an error of the worker, which the page hears.
+//! array `[json, beside]`: a [`ToWorker`] or [`FromWorker`] as JSON and, beside a `Look` with pixels,
+//! their `ArrayBuffer`, beside `SurveyFiles` the files. A panic becomes an error of the worker, which the page hears.
 
+mod bindings;
+mod fetched;
+mod gate;
 mod host;
+mod library;
+mod opfs;
+mod steering;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,7 +20,7 @@ use chatrex::engine::Engine;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
 use chatrex::kernel::roi_pool;
-use chatrex::protocol::{DevicePreference, Event, Request};
+use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 
@@ -26,7 +32,7 @@ struct Desk {
 
 thread_local! {
     static DESK: RefCell<Desk> = RefCell::new(Desk {
-        engine: Some(Engine::new(host::Worker::new())),
+        engine: Some(Engine::new(host::Worker::default())),
         waiting: VecDeque::new(),
     });
 }
@@ -44,14 +50,16 @@ fn main() {
         console_error_panic_hook::hook(panic);
         wasm_bindgen::throw_str(&panic.to_string());
     }));
+    fetched::watch_policy();
 }
 
 /// Takes one message of the page.
 #[wasm_bindgen]
 pub fn receive(message: JsValue) {
     match request(&message) {
-        Ok(Request::Stop { turn }) => host::stop(turn),
-        Ok(request) => {
+        Ok(ToWorker::Shelf(request)) => library::receive(request, beside(&message)),
+        Ok(ToWorker::Engine(Request::Stop { turn })) => host::stop(turn),
+        Ok(ToWorker::Engine(request)) => {
             let engine = DESK.with_borrow_mut(|desk| {
                 desk.waiting.push_back(request);
                 desk.engine.take()
@@ -95,10 +103,10 @@ pub async fn check() -> Result<String, String> {
 }
 
 /// The request in a message, with the picture's bytes in place.
-fn request(message: &JsValue) -> Result<Request, Fault> {
-    let message: &Array = message.unchecked_ref();
-    let json = message.get(0).as_string().unwrap_or_default();
-    let mut request: Request = serde_json::from_str(&json).map_err(|error| {
+fn request(message: &JsValue) -> Result<ToWorker, Fault> {
+    let array: &Array = message.unchecked_ref();
+    let json = array.get(0).as_string().unwrap_or_default();
+    let mut request: ToWorker = serde_json::from_str(&json).map_err(|error| {
         Fault::new(
             FaultKind::Device,
             "message to the engine",
@@ -106,20 +114,25 @@ fn request(message: &JsValue) -> Result<Request, Fault> {
             "Reload the page: it is of another version than the engine",
         )
     })?;
-    if let Request::Look {
+    if let ToWorker::Engine(Request::Look {
         pixels: Some(pixels),
         ..
-    } = &mut request
+    }) = &mut request
     {
-        pixels.rgb = Uint8Array::new(&message.get(1)).to_vec();
+        pixels.rgb = Uint8Array::new(&beside(message)).to_vec();
     }
     Ok(request)
 }
 
-fn failed(fault: Fault) -> Event {
-    Event::Failed {
+/// What travels beside the JSON of a message.
+fn beside(message: &JsValue) -> JsValue {
+    message.unchecked_ref::<Array>().get(1)
+}
+
+fn failed(fault: Fault) -> FromWorker {
+    FromWorker::Engine(Event::Failed {
         turn: None,
         picture: None,
         fault,
-    }
+    })
 }

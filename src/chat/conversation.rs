@@ -206,6 +206,8 @@ struct Session {
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
     model: Model,
+    /// The model last asked for.
+    asked_for: String,
     session: Session,
     previous: Option<Session>,
     /// The picture the engine holds.
@@ -279,10 +281,10 @@ impl Conversation {
         match input {
             Input::Load { model, device } => {
                 self.lose_engine();
-                if let Some(turn) = self.session.turns.last_mut().filter(|t| !t.phase.ended()) {
-                    turn.phase = Phase::Queued;
-                    turn.stopping = false;
-                    turn.spans.clear();
+                self.put_back(&mut out);
+                if self.asked_for != model {
+                    self.drop_hidden_boxes();
+                    self.asked_for.clone_from(&model);
                 }
                 self.model = Model::Loading(None);
                 out.push(Request::Load {
@@ -580,6 +582,33 @@ impl Conversation {
             question: turn.question.clone(),
             max_tokens: self.max_tokens,
         });
+    }
+
+    /// The running question waits again, under a new number: the engine may still speak of the old.
+    fn put_back(&mut self, out: &mut Vec<Request>) {
+        let Some(turn) = self.session.turns.last_mut() else {
+            return;
+        };
+        if turn.phase == Phase::Queued || turn.phase.ended() {
+            return;
+        }
+        if !turn.stopping {
+            out.push(Request::Stop { turn: turn.id });
+        }
+        turn.id = TurnId(self.next_turn);
+        self.next_turn += 1;
+        turn.phase = Phase::Queued;
+        turn.stopping = false;
+        turn.spans.clear();
+        turn.boxes = None;
+    }
+
+    /// Another model finds other boxes. Those in view stay until they are replaced.
+    fn drop_hidden_boxes(&mut self) {
+        let sessions = [Some(&mut self.session), self.previous.as_mut()];
+        for picture in sessions.into_iter().flatten().flat_map(|s| &mut s.picture) {
+            picture.proposals.retain(|&g, _| g == self.granularity);
+        }
     }
 
     fn stop(&mut self, out: &mut Vec<Request>) {
@@ -961,6 +990,29 @@ mod tests {
         assert_eq!(after.picture().map(|p| p.id), Some(A));
         assert_eq!(after.turns()[0].spans[0].text, "a");
         assert_eq!(after.candidates().boxes.len(), 2);
+    }
+
+    #[test]
+    fn another_model_keeps_the_conversation_and_takes_over_the_question() {
+        let mut table = answered();
+        table.extend([
+            (done(0, "a cat", StopReason::End), "", "done"),
+            (ask("and?"), "ask 1 about 1 with 2", "done looking"),
+            (said(1, "it"), "", "done streaming"),
+            (load(), "stop 1, load", "done queued"),
+            (said(1, "it is"), "", "done queued"),
+            (done(1, "it is", StopReason::Stopped), "", "done queued"),
+            (ready(), "look 1 coarse", "done queued"),
+            (
+                proposed(A, Granularity::Coarse),
+                "ask 2 about 1 with 2",
+                "done looking",
+            ),
+        ]);
+        let after = run(table);
+        let frozen = after.turns()[0].boxes.as_ref().expect("was sent");
+        assert_eq!(frozen.boxes.len(), 2, "an old answer keeps its boxes");
+        assert_eq!(after.turns()[0].spans[0].text, "a cat");
     }
 
     #[test]

@@ -5,4 +5,5 @@ pub mod answer;
 pub mod candidates;
 pub mod conversation;
 pub mod drawing;
+pub mod library;
 pub mod overlay;

@@ -16,6 +16,9 @@ pub struct Options {
     /// Blocks of the language model; all without.
     #[arg(long)]
     layers: Option<usize>,
+    /// Blocks in every stage of the towers and of UPN; all without.
+    #[arg(long)]
+    depth: Option<usize>,
     /// The folder to write.
     #[arg(long)]
     out: PathBuf,
@@ -24,7 +27,13 @@ pub struct Options {
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let start = Instant::now();
     let bar = Bar::new();
-    write(options.like, options.layers, &options.out, &bar)?;
+    write(
+        options.like,
+        options.layers,
+        options.depth,
+        &options.out,
+        &bar,
+    )?;
     let bytes = bar.0.position();
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();

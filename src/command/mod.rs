@@ -3,6 +3,7 @@
 mod chat;
 mod convert;
 mod eval;
+mod examine;
 mod export;
 mod fake;
 mod parity;
@@ -34,6 +35,8 @@ pub enum Command {
     Export(export::Options),
     /// Make a model folder of a checkpoint
     Convert(convert::Options),
+    /// Compare what two devices compute, stage by stage
+    Examine(examine::Options),
     /// Write a checkpoint of random numbers with real names and shapes
     FakeCheckpoint(fake::Options),
 }
@@ -52,6 +55,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Eval(options) => eval::run(options),
         Command::Export(options) => export::run(options),
         Command::Convert(options) => convert::run(options),
+        Command::Examine(options) => examine::run(options),
         Command::FakeCheckpoint(options) => fake::run(options),
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::engine::examine::Examined;
 use crate::engine::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal};
@@ -173,6 +174,19 @@ impl Session {
             } => Some((boxes, milliseconds)),
             _ => None,
         })
+    }
+
+    /// Carries a made-up picture through every stage.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn examine(
+        &mut self,
+        pixels: &Pixels,
+        boxes: &[BoxXyxy],
+        selection: Option<Vec<usize>>,
+    ) -> Result<Examined, Fault> {
+        pollster::block_on(self.engine.examine(pixels, boxes, selection))
     }
 
     /// Asks about the picture opened last.

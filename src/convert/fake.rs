@@ -38,36 +38,38 @@ const SHARD: u64 = 2 << 30;
 /// Values that are drawn and written at a time.
 const PORTION: usize = 1 << 22;
 
-/// Writes a random checkpoint into `out`; `layers` blocks of the language model instead of all.
+/// Writes a random checkpoint into `out`; `layers` blocks of the language model and `depth` in every
+/// stage of the towers and of UPN instead of all.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn write(
     like: Like,
     layers: Option<usize>,
+    depth: Option<usize>,
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<(), Fault> {
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let table = Table::draw();
+    let (mut chatrex, architecture) = match like {
+        Like::ChatRex7b => (ChatRexConfig::chatrex_7b(), "LlavaRexLlamaForCausalLM"),
+        Like::RexSeek3b | Like::UpnLarge => (ChatRexConfig::rexseek_3b(), "RexSeekQwenForCausalLM"),
+    };
+    if let Some(layers) = layers {
+        chatrex.llm.num_hidden_layers = layers;
+    }
+    let mut config = UpnConfig::large();
+    if let Some(depth) = depth {
+        chatrex.clip.num_hidden_layers = depth + 1;
+        chatrex.convnext.depths.fill(depth);
+        config.backbone.depths.fill(depth);
+        config.num_encoder_layers = depth;
+        config.num_decoder_layers = depth;
+    }
     match like {
-        Like::UpnLarge => upn(&table, &out.join("upn_large.pth"), watch),
-        Like::ChatRex7b => hub(
-            &table,
-            ChatRexConfig::chatrex_7b(),
-            "LlavaRexLlamaForCausalLM",
-            layers,
-            out,
-            watch,
-        ),
-        Like::RexSeek3b => hub(
-            &table,
-            ChatRexConfig::rexseek_3b(),
-            "RexSeekQwenForCausalLM",
-            layers,
-            out,
-            watch,
-        ),
+        Like::UpnLarge => upn(&table, chatrex, config, &out.join("upn_large.pth"), watch),
+        Like::ChatRex7b | Like::RexSeek3b => hub(&table, chatrex, architecture, out, watch),
     }
 }
 
@@ -183,15 +185,11 @@ impl Stored {
 
 fn hub(
     table: &Table,
-    mut chatrex: ChatRexConfig,
+    chatrex: ChatRexConfig,
     architecture: &str,
-    layers: Option<usize>,
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<(), Fault> {
-    if let Some(layers) = layers {
-        chatrex.llm.num_hidden_layers = layers;
-    }
     let llama = !chatrex.llm.qkv_bias;
     let (llm_type, tower_type) = if llama {
         (Element::F16, Element::F32)
@@ -395,11 +393,16 @@ fn byte_letters() -> Vec<char> {
 }
 
 /// UPN's tensors.
-fn upn(table: &Table, path: &Path, watch: &dyn Watch) -> Result<(), Fault> {
-    let chatrex = ChatRexConfig::rexseek_3b();
+fn upn(
+    table: &Table,
+    chatrex: ChatRexConfig,
+    upn: UpnConfig,
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<(), Fault> {
     let config = ModelConfig {
         recipe: chatrex.recipe(),
-        upn: Some(UpnConfig::large()),
+        upn: Some(upn),
         template: ChatTemplate::qwen(),
         bos: None,
         chatrex,
@@ -666,20 +669,13 @@ mod tests {
         ] {
             let folder = scratch(architecture);
             let mut chatrex = ChatRexConfig::nano(700);
+            chatrex.llm.num_hidden_layers = 3;
             chatrex.llm.qkv_bias = !llama;
             chatrex.llm.tie_word_embeddings = !llama;
             let watch = Counted::default();
             let model = folder.join("model");
             std::fs::create_dir_all(&model).expect("a folder");
-            hub(
-                &Table::draw(),
-                chatrex,
-                architecture,
-                Some(3),
-                &model,
-                &watch,
-            )
-            .expect("a folder");
+            hub(&Table::draw(), chatrex, architecture, &model, &watch).expect("a folder");
             assert_eq!(watch.more.into_inner(), watch.total.into_inner());
             let converted = convert(
                 &Conversion {

@@ -7,6 +7,7 @@
 //! own words.
 
 mod answer;
+pub mod examine;
 pub mod fit;
 mod loading;
 

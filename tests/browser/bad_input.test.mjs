@@ -104,8 +104,8 @@ describe("weights", () => {
       await route.fulfill({ response, body });
     },
     "cut short": async (route) => {
-      const response = await route.fetch();
-      await route.fulfill({ response, body: (await response.body()).subarray(0, 1000) });
+      const body = (await (await route.fetch()).body()).subarray(0, 1000);
+      await route.fulfill({ contentType: "application/octet-stream", body });
     },
   };
   for (const [how, change] of Object.entries(damage)) {

@@ -26,6 +26,16 @@ test("axe finds nothing serious, and nothing overflows", async (context) => {
           const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           assert.ok(wide <= 0, `the page is ${wide} px too wide`);
         });
+        await page.getByTestId("model-state").click();
+        await page.getByTestId("model-address").fill("models/nano");
+        await page.screenshot({ path: join(PICTURES, `models-${name}-${colorScheme}.png`) });
+        await context.test(`the model manager at ${name} px, ${colorScheme}`, async () => {
+          assert.deepEqual(await serious(page), []);
+          const wide = await page.getByTestId("manager").evaluate((m) => m.scrollWidth - m.clientWidth);
+          assert.ok(wide <= 0, `the manager is ${wide} px too wide`);
+        });
+        await page.keyboard.press("Escape");
+        assert.ok(!(await page.getByTestId("manager").isVisible()));
       }
     }
     nothingForbidden(seen);

@@ -1,6 +1,7 @@
 //! What the model is, what it knows, and whose it is.
 
 use chatrex::chat::conversation::Model;
+use chatrex::chat::library::Choice;
 use leptos::prelude::*;
 
 use super::state::desk;
@@ -38,9 +39,11 @@ pub fn About() -> impl IntoView {
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
-            <p>
-                "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of about two dozen kinds of thing, among them cats, dogs, apples, carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied backgrounds. It can say what they are, how many, which colour, how large and where. On photographs it finds boxes, but its words are mostly wrong. It cannot read text, recognise people or know anything else about the world."
-            </p>
+            <Show when=move || desk.library.with(|l| *l.choice() == Choice::Demo)>
+                <p>
+                    "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of about two dozen kinds of thing, among them cats, dogs, apples, carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied backgrounds. It can say what they are, how many, which colour, how large and where. On photographs it finds boxes, but its words are mostly wrong. It cannot read text, recognise people or know anything else about the world."
+                </p>
+            </Show>
             {card}
             <h2>"Private"</h2>
             <p>"Pictures and questions stay in this browser. No tracking, no account, no other host."</p>

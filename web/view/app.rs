@@ -4,13 +4,14 @@ use chatrex::chat::conversation::Input;
 use chatrex::chat::overlay::Overlay;
 use leptos::ev;
 use leptos::prelude::*;
-use web_sys::{DataTransfer, DragEvent, File, HtmlInputElement};
+use web_sys::{DragEvent, File, HtmlInputElement};
 
 use super::about::About;
 use super::ask::Ask;
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
+use super::models::{all_files, show, take_files};
 use super::objects::Objects;
 use super::state::{Desk, desk};
 use super::status::{DeviceNote, ModelState, Problem, Status};
@@ -129,7 +130,7 @@ fn Header() -> impl IntoView {
     }
 }
 
-/// Opens a picture dropped anywhere; `over` is true while one hangs over the page.
+/// Opens a picture or looks at a model dropped anywhere; `over` is true while one hangs over the page.
 fn take_drops(desk: Desk, over: RwSignal<bool>) {
     let brings_files = |event: &DragEvent| {
         let kinds = event.data_transfer().map(|d| d.types());
@@ -150,7 +151,12 @@ fn take_drops(desk: Desk, over: RwSignal<bool>) {
         over.set(false);
         if brings_files(&event) {
             event.prevent_default();
-            if let Some(file) = event.data_transfer().and_then(|d| first_file(&d)) {
+            let files = event.data_transfer().and_then(|d| d.files());
+            let files = files.map(all_files).unwrap_or_default();
+            if files.iter().any(|file| file.name() == "model.json") {
+                show(desk);
+                take_files(desk, &files);
+            } else if let Some(file) = first_picture(files) {
                 desk.open_file(file.into());
             }
         }
@@ -160,7 +166,8 @@ fn take_drops(desk: Desk, over: RwSignal<bool>) {
 /// Opens a pasted picture; pasted text is left alone.
 fn take_pastes(desk: Desk) {
     window_event_listener(ev::paste, move |event| {
-        let file = event.clipboard_data().and_then(|d| first_file(&d));
+        let files = event.clipboard_data().and_then(|d| d.files());
+        let file = files.map(all_files).and_then(first_picture);
         if let Some(file) = file.filter(|file| file.type_().starts_with("image/")) {
             event.prevent_default();
             desk.open_file(file.into());
@@ -190,9 +197,7 @@ fn take_keys(desk: Desk) {
 }
 
 /// The first picture among the files, else the first file.
-fn first_file(data: &DataTransfer) -> Option<File> {
-    let files = data.files()?;
-    let all: Vec<File> = (0..files.length()).filter_map(|i| files.get(i)).collect();
-    let picture = all.iter().position(|f| f.type_().starts_with("image/"));
-    all.into_iter().nth(picture.unwrap_or(0))
+fn first_picture(files: Vec<File>) -> Option<File> {
+    let picture = files.iter().position(|f| f.type_().starts_with("image/"));
+    files.into_iter().nth(picture.unwrap_or(0))
 }

@@ -7,18 +7,21 @@ use chatrex::chat::answer::{Piece, pieces};
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
 use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::drawing::Drawing;
+use chatrex::chat::library::{self, Choice, Library, Order};
 use chatrex::chat::overlay::{Mark, Mentions, Overlay, Show};
-use chatrex::fault::Fault;
+use chatrex::fault::{Fault, FaultKind};
 use chatrex::protocol::{DevicePreference, Event, Granularity, PictureId, Request, TurnId};
 use js_sys::ArrayBuffer;
+use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use wasm_bindgen::JsValue;
 use web_sys::{Blob, Url};
 
 use super::task::Task;
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
-use crate::offline;
+use crate::{offline, storage};
 
 /// The model the page loads by itself, beside it.
 const MODEL: &str = "models/nano/";
@@ -41,6 +44,20 @@ struct Kept {
     opened: Opened,
 }
 
+/// After the worker was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// It was not, or that is over.
+    #[default]
+    None,
+    /// The next one loads the model again, after the graphics device was lost.
+    Restoring,
+    /// The same after the worker itself stopped.
+    Restarting,
+    /// It has.
+    Restored,
+}
+
 /// Everything the views read and do. Copied freely.
 #[derive(Clone, Copy)]
 pub struct Desk {
@@ -51,8 +68,20 @@ pub struct Desk {
     /// Counts wishes to open something; the latest wins.
     wishes: StoredValue<u32>,
     frame_asked: StoredValue<bool>,
+    /// True until this worker is lost.
+    alive: StoredValue<bool>,
+    /// True once this worker's engine has loaded a model.
+    proved: StoredValue<bool>,
     /// Where the model stands.
     pub model: RwSignal<Model>,
+    /// The models there are.
+    pub library: RwSignal<Library>,
+    /// The model manager's dialog.
+    pub manager: NodeRef<html::Dialog>,
+    /// True once the browser refused to promise to keep what is stored.
+    pub volatile: RwSignal<bool>,
+    /// Whether a lost worker is being replaced.
+    pub recovery: RwSignal<Recovery>,
     /// The picture talked about.
     pub picture: RwSignal<Option<Picture>>,
     /// Address of the picture for showing.
@@ -125,7 +154,13 @@ impl Desk {
             next_picture: StoredValue::new(0),
             wishes: StoredValue::new(0),
             frame_asked: StoredValue::new(false),
+            alive: StoredValue::new(false),
+            proved: StoredValue::new(false),
             model: RwSignal::new(Model::Absent),
+            library: RwSignal::new(Library::default()),
+            manager: NodeRef::new(),
+            volatile: RwSignal::new(false),
+            recovery: RwSignal::new(Recovery::None),
             picture,
             address: RwSignal::new(None),
             opening: RwSignal::new(false),
@@ -156,26 +191,138 @@ impl Desk {
         spawn_local(async move { self.offline.set(offline::stored().await) });
     }
 
-    /// Starts a worker, in place of any other, and loads the model into it.
+    /// Starts a worker, in place of any other, and loads the chosen model into it.
     pub fn load(self) {
+        if self.alive.get_value() {
+            self.manage(library::Input::Lost);
+        }
         self.link.set_value(None);
-        let hear: Rc<dyn Fn(Report)> = Rc::new(move |report| {
-            self.act(match report {
-                Report::Event(event) => Input::Event(event),
-                Report::Lost(fault) => Input::Lost(fault),
-            });
+        self.alive.set_value(false);
+        self.proved.set_value(false);
+        let hear: Rc<dyn Fn(Report)> = Rc::new(move |report| match report {
+            Report::Event(event) => self.hear(event),
+            Report::Shelf(event) => self.manage(library::Input::Heard(event)),
+            Report::Lost(fault) => self.lose(fault, Recovery::Restarting),
         });
         match Link::start(hear) {
             Ok(link) => {
                 self.link.set_value(Some(link));
-                let base = document().base_uri().ok().flatten().unwrap_or_default();
-                let model = Url::new_with_base(MODEL, &base).map(|url| url.href());
-                self.act(Input::Load {
-                    model: model.unwrap_or_else(|_| MODEL.to_owned()),
-                    device: DevicePreference::Auto,
-                });
+                self.alive.set_value(true);
+                self.manage(library::Input::Started);
+                self.give(&self.library.with_untracked(|l| l.choice().clone()));
             }
             Err(fault) => self.act(Input::Lost(fault)),
+        }
+    }
+
+    /// Gives the engine a model.
+    fn give(self, choice: &Choice) {
+        let model = match choice {
+            Choice::Demo => {
+                let base = document().base_uri().ok().flatten().unwrap_or_default();
+                let address = Url::new_with_base(MODEL, &base).map(|url| url.href());
+                address.unwrap_or_else(|_| MODEL.to_owned())
+            }
+            Choice::Kept(model) => model.to_load(),
+        };
+        self.act(Input::Load {
+            model,
+            device: DevicePreference::Auto,
+        });
+    }
+
+    fn hear(self, event: Event) {
+        if matches!(event, Event::Ready(_)) {
+            self.proved.set_value(true);
+            if self.recovery.get_untracked() != Recovery::None {
+                self.recovery.set(Recovery::Restored);
+            }
+        }
+        let of_device = matches!(
+            &event,
+            Event::Failed { turn, picture, fault }
+                if fault.kind == FaultKind::Device && (turn.is_some() || picture.is_some())
+        );
+        match event {
+            Event::Failed { fault, .. } if of_device => self.lose(fault, Recovery::Restoring),
+            event => self.act(Input::Event(event)),
+        }
+    }
+
+    /// The worker or its device is gone: another one takes over, unless this one never worked or
+    /// the model is too large.
+    fn lose(self, fault: Fault, recovery: Recovery) {
+        let restart = self.proved.get_value() && !self.is_too_large(&fault);
+        self.alive.set_value(false);
+        self.manage(library::Input::Lost);
+        self.act(Input::Lost(fault));
+        if restart {
+            self.recovery.set(recovery);
+            self.load();
+        } else {
+            self.recovery.set(Recovery::None);
+        }
+    }
+
+    /// Tries again after a failure: in a new worker, unless the old one is sound.
+    pub fn restart(self) {
+        let device = self.model.with_untracked(
+            |m| matches!(m, Model::Failed(fault) if fault.kind == FaultKind::Device),
+        );
+        if self.alive.get_value() && !device {
+            self.give(&self.library.with_untracked(|l| l.choice().clone()));
+        } else {
+            self.load();
+        }
+    }
+
+    /// Puts the question again that was lost with the worker.
+    pub fn ask_again(self) {
+        self.recovery.set(Recovery::None);
+        let last = (self.turns).with_untracked(|turns| turns.last().map(|t| t.id));
+        if let Some(turn) = last {
+            self.act(Input::Retry(turn));
+        }
+    }
+
+    /// Whether a kept model failed for want of memory.
+    pub fn is_too_large(self, fault: &Fault) -> bool {
+        let kept = self.library.with_untracked(|l| *l.choice() != Choice::Demo);
+        kept && fault.what.to_lowercase().contains("memory")
+    }
+
+    /// Gives the model manager an input and does what it asks for.
+    pub fn manage(self, input: library::Input) {
+        self.manage_with(input, &JsValue::NULL);
+    }
+
+    /// The same with the person's files.
+    pub fn manage_with(self, input: library::Input, files: &JsValue) {
+        let now = js_sys::Date::now();
+        let mut orders = Vec::new();
+        self.library.update(|l| orders = l.step(input, now));
+        for order in orders {
+            match order {
+                Order::Send(request) => {
+                    let sent = self
+                        .link
+                        .with_value(|link| link.as_ref().map(|l| l.ask_library(request, files)));
+                    if let Some(Err(fault)) = sent {
+                        self.lose(fault, Recovery::Restarting);
+                    }
+                }
+                Order::Persist => spawn_local(async move {
+                    self.volatile.set(!storage::promised().await);
+                }),
+                Order::Load(choice) => {
+                    self.recovery.set(Recovery::None);
+                    if self.alive.get_value() {
+                        self.give(&choice);
+                    } else {
+                        self.load();
+                    }
+                }
+            }
         }
     }
 
@@ -298,7 +445,7 @@ impl Desk {
             .link
             .with_value(|link| link.as_ref().map(|l| l.send(request, pixels)));
         if let Some(Err(fault)) = sent {
-            self.act(Input::Lost(fault));
+            self.lose(fault, Recovery::Restarting);
         }
     }
 

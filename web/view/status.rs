@@ -1,22 +1,25 @@
 //! Where model, picture and device stand, in words.
 
 use chatrex::chat::conversation::{Model, Phase, Sight};
+use chatrex::chat::library::{self, Choice};
 use chatrex::fault::Fault;
-use chatrex::progress::{Progress, Stage};
+use chatrex::progress::Progress;
 use chatrex::text::prompt::MAX_BOXES;
 use js_sys::Reflect;
 use leptos::prelude::*;
 
-use super::state::desk;
+use super::models::{Manager, show};
+use super::state::{Desk, Recovery, desk};
+use super::words;
 
-/// The chip of the model in the bar.
+/// The chip of the model in the bar; opens the model manager.
 #[component]
 pub fn ModelState() -> impl IntoView {
     let desk = desk();
     let words = move || {
         desk.model.with(|model| match model {
             Model::Absent => "No model".to_owned(),
-            Model::Loading(progress) => loading(*progress),
+            Model::Loading(progress) => loading(desk, *progress),
             Model::Ready(card) => format!("{} · ready", card.name),
             Model::Failed(_) => "Model not running".to_owned(),
         })
@@ -29,11 +32,22 @@ pub fn ModelState() -> impl IntoView {
             Model::Failed(_) => "failed",
         })
     };
+    let moving = Memo::new(move |_| desk.library.with(|l| l.moving().map(words::moving)));
     view! {
-        <span class="chip" data-testid="model-state" data-state=state>
+        <button
+            type="button"
+            class="chip"
+            aria-haspopup="dialog"
+            title=words::TITLE
+            data-testid="model-state"
+            data-state=state
+            on:click=move |_| show(desk)
+        >
             <i class="dot" aria-hidden="true"></i>
             {words}
-        </span>
+            {move || moving.get().map(|words| view! { <span data-testid="moving">{words}</span> })}
+        </button>
+        <Manager />
     }
 }
 
@@ -47,7 +61,7 @@ pub fn ModelProgress() -> impl IntoView {
             _ => None,
         })
     };
-    let words = move || loading(progress());
+    let words = move || loading(desk, progress());
     let bar = move || {
         match progress() {
         Some(p) if p.total > 0 => view! {
@@ -163,24 +177,31 @@ pub fn Problem() -> impl IntoView {
             _ => None,
         })
     };
+    let recovers = move || desk.recovery.get() != Recovery::None;
     let fault = Memo::new(move |_| {
-        desk.notice
-            .get()
-            .or_else(failed_model)
-            .or_else(failed_look)
-            .or_else(failed_turn)
+        desk.notice.get().or_else(failed_model).or_else(|| {
+            let hidden = recovers();
+            failed_look().or_else(failed_turn).filter(|_| !hidden)
+        })
     });
     let can_restart = move || failed_model().is_some() && desk.notice.with(Option::is_none);
+    let can_shrink = move || can_restart() && desk.library.with(|l| *l.choice() != Choice::Demo);
     let dismissable = move || desk.notice.with(Option::is_some);
+    let shrink = move |_| desk.manage(library::Input::Load(Choice::Demo));
     view! {
         <div role="alert">
             {move || {
                 fault.get().map(|fault| view! {
                     <div class="problem" data-testid="error">
-                        <p>{sentence(&fault)}</p>
+                        <p>{said(desk, &fault)}</p>
                         <Show when=can_restart>
-                            <button type="button" class="button small" data-testid="restart" on:click=move |_| desk.load()>
+                            <button type="button" class="button small" data-testid="restart" on:click=move |_| desk.restart()>
                                 "Start the model again"
+                            </button>
+                        </Show>
+                        <Show when=can_shrink>
+                            <button type="button" class="button small" data-testid="smaller" on:click=shrink>
+                                {words::USE_SMALLER}
                             </button>
                         </Show>
                         <Show when=dismissable>
@@ -192,7 +213,60 @@ pub fn Problem() -> impl IntoView {
                 })
             }}
         </div>
+        <Recovered />
     }
+}
+
+/// What became of a lost worker.
+#[component]
+fn Recovered() -> impl IntoView {
+    let desk = desk();
+    let failed = move || {
+        desk.turns.with(|turns| {
+            let last = turns.last();
+            last.is_some_and(|last| last.turn.with(|t| matches!(t.phase, Phase::Failed(_))))
+        })
+    };
+    let words = move || match desk.recovery.get() {
+        Recovery::None => "",
+        Recovery::Restoring => words::RESTORING,
+        Recovery::Restarting => words::RESTARTING,
+        Recovery::Restored => words::RESTORED,
+    };
+    let ready = move || desk.recovery.get() == Recovery::Restored && failed();
+    view! {
+        <div role="status">
+            <Show when=move || desk.recovery.get() != Recovery::None>
+                <div class="note" data-testid="recovery">
+                    <p>{words}</p>
+                    <Show when=ready>
+                        <button type="button" class="button small" data-testid="ask-again" on:click=move |_| desk.ask_again()>
+                            {words::ASK_AGAIN}
+                        </button>
+                    </Show>
+                    <Show when=move || desk.recovery.get() == Recovery::Restored>
+                        <button type="button" class="quiet" data-testid="recovery-dismiss" on:click=move |_| desk.recovery.set(Recovery::None)>
+                            "Dismiss"
+                        </button>
+                    </Show>
+                </div>
+            </Show>
+        </div>
+    }
+}
+
+/// A fault in the words that fit the model at hand.
+fn said(desk: Desk, fault: &Fault) -> String {
+    if !desk.is_too_large(fault) {
+        return sentence(fault);
+    }
+    desk.library.with(|library| match library.choice() {
+        Choice::Kept(model) => {
+            let name = library.item(model).map(|i| i.shelved.facts.name.as_str());
+            words::too_large(name.unwrap_or("this model"))
+        }
+        Choice::Demo => sentence(fault),
+    })
 }
 
 /// ` 60 %`, or nothing where the total is unknown.
@@ -203,28 +277,18 @@ pub fn of(progress: Progress) -> String {
     }
 }
 
-fn loading(progress: Option<Progress>) -> String {
-    let Some(progress) = progress else {
-        return "Loading the demo model…".to_owned();
-    };
-    let (done, total) = (progress.done, progress.total);
-    match progress.stage {
-        Stage::Fetch if total > 0 => {
-            let megabytes = |bytes: u64| bytes as f64 / 1e6;
-            format!(
-                "Demo model {:.1} of {:.1} MB",
-                megabytes(done),
-                megabytes(total)
-            )
+fn loading(desk: Desk, progress: Option<Progress>) -> String {
+    desk.library.with(|library| match library.choice() {
+        Choice::Demo => words::loading("Demo model", progress),
+        Choice::Kept(model) => {
+            let name = library.item(model).map(|i| i.shelved.facts.name.as_str());
+            words::loading(name.unwrap_or("the model"), progress)
         }
-        Stage::Fetch => "Loading the demo model…".to_owned(),
-        Stage::Upload => format!("Preparing the model{}", of(progress)),
-        _ => format!("Warming up{}", of(progress)),
-    }
+    })
 }
 
 /// A fault as sentences; names of files and addresses keep their letters.
-fn sentence(fault: &Fault) -> String {
+pub fn sentence(fault: &Fault) -> String {
     let mut words = format!("{}: {}.", fault.place, fault.what.trim_end_matches('.'));
     let is_name = fault.place.contains(['.', '/', '_']);
     if let Some(first) = words.get(..1).filter(|_| !is_name) {

@@ -1,15 +1,17 @@
-//! A small static server that sends what a production host would: the headers of `_headers`, and
-//! the right media types.
+//! A small static server that sends what a production host would: the headers of `_headers`, the
+//! right media types, versions of files, and ranges of them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Result, anyhow};
-use tiny_http::{Header, Method, Request, Response, Server};
+use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
 
 use crate::place;
 use crate::site;
@@ -85,12 +87,87 @@ fn answer(request: Request, folder: &Path, mount: &str, headers: &[Header]) -> i
             .for_each(|one| response.add_header(one.clone()));
         return request.respond(response);
     };
-    let mut response = Response::from_file(fs::File::open(&file)?);
-    response.add_header(header("Content-Type", media_type(&file)));
-    headers
-        .iter()
-        .for_each(|one| response.add_header(one.clone()));
-    request.respond(response)
+    let mut opened = fs::File::open(&file)?;
+    let version = version(&opened.metadata()?);
+    let length = opened.metadata()?.len();
+    let asked = |name: &str| {
+        let mut headers = request.headers().iter();
+        let found = headers.find(|h| h.field.as_str().as_str().eq_ignore_ascii_case(name));
+        found.map(|h| h.value.as_str().to_owned())
+    };
+    let same = asked("If-Range").is_none_or(|known| known == version);
+    let wanted = asked("Range").filter(|_| same);
+    let part = wanted.map_or(Part::Whole, |range| part(&range, length));
+    let (status, range) = match &part {
+        Part::Whole => (200, 0..length),
+        Part::Range(range) => (206, range.clone()),
+        Part::Beyond => (416, 0..0),
+    };
+    opened.seek(SeekFrom::Start(range.start))?;
+    let bytes = range.end - range.start;
+    let mut all = headers.to_vec();
+    all.push(header("Content-Type", media_type(&file)));
+    all.push(header("ETag", &version));
+    all.push(header("Accept-Ranges", "bytes"));
+    all.extend(part.told(length));
+    let body = opened.take(bytes);
+    let response = Response::new(StatusCode(status), all, body, Some(bytes as usize), None);
+    request.respond(response.with_chunked_threshold(usize::MAX))
+}
+
+/// What a request for bytes gets.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Range(Range<u64>),
+    Beyond,
+}
+
+impl Part {
+    fn told(&self, length: u64) -> Option<Header> {
+        match self {
+            Self::Whole => None,
+            Self::Range(range) => Some(header(
+                "Content-Range",
+                &format!("bytes {}-{}/{length}", range.start, range.end - 1),
+            )),
+            Self::Beyond => Some(header("Content-Range", &format!("bytes */{length}"))),
+        }
+    }
+}
+
+/// What `bytes=…` means for a file; several ranges at once, and what is no range, get the whole.
+fn part(range: &str, length: u64) -> Part {
+    let bounds = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'));
+    let (start, end) = match bounds {
+        Some(("", last)) => match last.parse::<u64>() {
+            Ok(last) => (length.saturating_sub(last), length),
+            Err(_) => return Part::Whole,
+        },
+        Some((start, "")) => match start.parse() {
+            Ok(start) => (start, length),
+            Err(_) => return Part::Whole,
+        },
+        Some((start, end)) => match (start.parse(), end.parse::<u64>()) {
+            (Ok(start), Ok(end)) if start <= end => (start, end.saturating_add(1).min(length)),
+            _ => return Part::Whole,
+        },
+        None => return Part::Whole,
+    };
+    match start < end {
+        true => Part::Range(start..end),
+        false => Part::Beyond,
+    }
+}
+
+/// A name for what a file holds now.
+fn version(file: &fs::Metadata) -> String {
+    let changed = file.modified().ok();
+    let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed = changed.map_or(0, |time| time.as_nanos());
+    format!("\"{:x}-{changed:x}\"", file.len())
 }
 
 /// The file a request path means: `mount` is `index.html`; nothing outside `folder`.
@@ -150,6 +227,33 @@ mod tests {
         );
         assert_eq!(file_of("/../secret", "/", folder), None);
         assert_eq!(file_of("//etc/passwd", "/", folder), None);
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_standard() {
+        let cases = [
+            ("bytes=0-9", Part::Range(0..10)),
+            ("bytes=90-200", Part::Range(90..100)),
+            ("bytes=90-", Part::Range(90..100)),
+            ("bytes=-5", Part::Range(95..100)),
+            ("bytes=100-", Part::Beyond),
+            ("bytes=100-200", Part::Beyond),
+            ("bytes=9-0", Part::Whole),
+            ("bytes=0-1,5-6", Part::Whole),
+            ("lines=0-1", Part::Whole),
+        ];
+        for (range, expected) in cases {
+            assert_eq!(part(range, 100), expected, "{range}");
+        }
+        let told = |part: Part| part.told(100).map(|header| header.to_string());
+        assert_eq!(
+            told(Part::Range(0..10)).as_deref(),
+            Some("Content-Range: bytes 0-9/100")
+        );
+        assert_eq!(
+            told(Part::Beyond).as_deref(),
+            Some("Content-Range: bytes */100")
+        );
     }
 
     #[test]

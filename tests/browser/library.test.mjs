@@ -1,0 +1,494 @@
+// Models are brought here over networks and hosts that fail, kept, loaded, and deleted. On the
+// processor, which is faster than WebGPU in software.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { copyOfNano, sizeOf, startHost } from "./faults.mjs";
+import { answered, ask, happened, LONG, modelReady, nothingForbidden, open, PICTURES } from "./page.mjs";
+
+const PIECE = 1 << 16;
+const AT_ONCE = 3;
+
+let host;
+before(async () => {
+  host = await startHost();
+});
+after(() => host?.close());
+
+describe("a download", () => {
+  let browser, page, files, folder;
+  before(async () => {
+    files = await copyOfNano({ name: "faulty" });
+    folder = host.add("faulty", files, {
+      cutEvery: 1_500_000,
+      corruptOnce: ["decoder.safetensors", 200_000],
+      rate: 1_500_000,
+    });
+    browser = await visit();
+    page = browser.page;
+    await answered(page, 0);
+  });
+  after(() => browser?.close());
+
+  test("nothing comes before the licence is accepted", async () => {
+    await manager(page);
+    await survey(page, folder.address);
+    assert.equal(folder.served, 0);
+    assert.ok(await page.getByTestId("begin").isDisabled());
+    assert.match(await page.getByTestId("licence-text").innerText(), /trained by this project/);
+    assert.match(await page.getByTestId("verdict").innerText(), /^Fits: runs on the processor/);
+    await shot(page, "models-offer");
+    await page.getByTestId("accept").check();
+    await page.getByTestId("begin").click();
+  });
+
+  test("it outlives cut connections, a damaged piece and a reload, fetching little twice", async () => {
+    await page.waitForFunction(
+      () => Number(document.querySelector('[data-testid="model"] progress')?.value) > 400,
+      null,
+      { timeout: LONG },
+    );
+    await shot(page, "models-moving");
+    assert.match(await page.title(), /%/);
+    await page.reload();
+    await modelReady(page);
+    const before = folder.served;
+    const shell = await memory(page);
+    await manager(page);
+    await stands(page, "partial");
+    const words = await page.getByTestId("model-words").innerText();
+    assert.match(words, /is here/);
+    await row(page).getByTestId("resume").click();
+    await stands(page, "ready");
+    const size = sizeOf(files);
+    const peak = await memory(page);
+    console.log(`wasm memory: ${shell.toFixed(0)} MB before, ${peak.toFixed(0)} MB at most`);
+    assert.ok(peak - shell < 128, "pieces are not piled up");
+    const limit = size * 1.02 + AT_ONCE * PIECE;
+    console.log(`${folder.served} bytes served for ${size}, ${before} of them before the reload`);
+    assert.ok(before > size * 0.4, "the reload came in the middle");
+    assert.equal(folder.corruptOnce, undefined, "the damaged piece was sent");
+    assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
+  });
+
+  test("what is stored is what was served", async () => {
+    const hashes = await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      const models = await root.getDirectoryHandle("models");
+      const found = {};
+      for await (const folder of models.values()) {
+        for await (const file of folder.values()) {
+          const bytes = await (await file.getFile()).arrayBuffer();
+          const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+          found[file.name] = Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+        }
+      }
+      return found;
+    });
+    for (const [name, bytes] of files) {
+      assert.equal(hashes[name], createHash("sha256").update(bytes).digest("hex"), name);
+    }
+  });
+
+  test("it answers exactly as nano does, and the conversation goes on", async () => {
+    const turns = await page.getByTestId("answer").count();
+    const [nano] = await happened(page, "Done");
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+    await page.getByTestId("manager-close").click();
+    assert.equal(await page.getByTestId("answer").count(), turns);
+    assert.equal((await askedAgain(page)).text, nano.answer.text);
+    assert.equal((await happened(page, "Ready")).at(-1).name, "faulty");
+  });
+
+  test("another tab is told who has it", async () => {
+    const other = await browser.context.newPage();
+    await other.goto(host.url);
+    await modelReady(other);
+    await manager(other);
+    await stands(other, "elsewhere");
+    await page.bringToFront();
+    await manager(page);
+    await row(page).getByTestId("unload").click();
+    await stands(page, "ready");
+    await other.bringToFront();
+    await row(other).getByTestId("again").click();
+    await stands(other, "ready");
+    await other.close();
+  });
+
+  test("a damaged piece alone comes again from its source", async () => {
+    await page.bringToFront();
+    await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      const models = await root.getDirectoryHandle("models");
+      for await (const folder of models.values()) {
+        const file = await folder.getFileHandle("upn.safetensors");
+        const writable = await file.createWritable({ keepExistingData: true });
+        await writable.write({ type: "write", position: 1_000_000, data: new Uint8Array(8) });
+        await writable.close();
+      }
+    });
+    const before = folder.served;
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+    assert.ok(folder.served - before <= 2 * PIECE, `${folder.served - before} bytes came again`);
+    assert.ok(folder.served > before, "it was fetched");
+    await row(page).getByTestId("unload").click();
+    await stands(page, "ready");
+  });
+
+  test("it is deleted only after a question", async () => {
+    await row(page).getByTestId("delete").click();
+    assert.match(await row(page).innerText(), /cannot be undone/);
+    await row(page).getByTestId("delete-yes").click();
+    await page.getByTestId("model").waitFor({ state: "detached", timeout: LONG });
+    assert.equal(await kept(page), 0);
+  });
+
+  test("nothing foreign was asked for and no policy was broken", () => {
+    const { foreign, violations, errors } = browser.seen;
+    // Cut connections are the test's own.
+    const others = errors.filter((error) => !/ERR_|Failed to load/.test(error));
+    const own = foreign.filter((address) => !address.startsWith(host.url));
+    nothingForbidden({ foreign: own, violations, errors: others });
+  });
+});
+
+describe("a person's wishes", () => {
+  let browser, page, folder;
+  before(async () => {
+    folder = host.add("slow", await copyOfNano({ name: "slow" }), { rate: 300_000 });
+    browser = await visit();
+    page = browser.page;
+    await modelReady(page);
+    await manager(page);
+  });
+  after(() => browser?.close());
+
+  test("pause stops at once, resume goes on, cancel keeps what came", async () => {
+    await bring(page, folder.address);
+    await moves(page, folder);
+    await row(page).getByTestId("pause").click();
+    await stands(page, "paused");
+    await new Promise((done) => setTimeout(done, 300));
+    const paused = folder.served;
+    await new Promise((done) => setTimeout(done, 700));
+    assert.ok(folder.served - paused <= AT_ONCE * PIECE, "nothing comes while it is paused");
+    assert.match(await page.getByTestId("model-words").innerText(), /Paused\. .* is kept\./);
+    await shot(page, "models-paused");
+    await row(page).getByTestId("resume").click();
+    await moves(page, folder);
+    await row(page).getByTestId("cancel").click();
+    await row(page).getByTestId("cancel-keep").click();
+    await stands(page, "partial");
+    assert.equal(await kept(page), 1);
+  });
+
+  test("cancel deletes what came", async () => {
+    await row(page).getByTestId("resume").click();
+    await moves(page, folder);
+    await row(page).getByTestId("cancel").click();
+    await row(page).getByTestId("cancel-delete").click();
+    await page.getByTestId("model").waitFor({ state: "detached", timeout: LONG });
+    assert.equal(await kept(page), 0);
+  });
+
+  test("without room nothing is left behind", async () => {
+    const session = await browser.context.newCDPSession(page);
+    const quota = { origin: new URL(host.url).origin, quotaSize: 3_000_000 };
+    await session.send("Storage.overrideQuotaForOrigin", quota);
+    await bring(page, folder.address);
+    await complains(page, /This needs .* MB .*the browser refused the space/);
+    assert.equal(await kept(page), 0);
+    assert.equal(await page.getByTestId("model").count(), 0);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: quota.origin });
+    await page.getByTestId("model-address").fill("");
+  });
+});
+
+describe("a lost worker", () => {
+  let browser, page, folder;
+  before(async () => {
+    folder = host.add("lost", await copyOfNano({ name: "lost" }));
+    browser = await visit();
+    page = browser.page;
+    await answered(page, 0);
+    await manager(page);
+    await bring(page, folder.address);
+    await stands(page, "ready");
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+    await page.getByTestId("manager-close").click();
+  });
+  after(() => browser?.close());
+
+  test("is replaced, the same model is loaded from here, and nothing said is lost", async () => {
+    const served = folder.served;
+    const turns = await page.getByTestId("answer").count();
+    const ready = (await happened(page, "Ready")).length;
+    await page.workers()[0].evaluate(() => {
+      const post = self.postMessage;
+      let dying = false;
+      self.postMessage = (message) => {
+        if (!dying) post.call(self, message);
+        if (dying || !message[0].startsWith('{"Said"')) return;
+        dying = true;
+        setTimeout(() => {
+          throw new Error("the test wants it");
+        });
+      };
+    });
+    const turn = await ask(page, "How many objects are there?");
+    await page.waitForFunction(
+      (ready) => self.events.filter((event) => event.Ready).length > ready,
+      ready,
+      { timeout: LONG },
+    );
+    assert.equal((await happened(page, "Ready")).at(-1).name, "lost");
+    assert.equal(folder.served, served, "nothing was fetched again");
+    await page.getByTestId("ask-again").waitFor();
+    assert.match(await page.getByTestId("recovery").innerText(), /Restored/);
+    assert.equal(await page.getByTestId("answer").count(), turns + 1);
+    assert.equal(await page.getByTestId("error").count(), 0, "one message, not two");
+    await page.getByTestId("ask-again").click();
+    assert.equal((await answered(page, turn)).state, "done");
+    assert.equal(await page.getByTestId("recovery").count(), 0);
+  });
+});
+
+test("a lost graphics device is restored, and the waiting question is answered", async () => {
+  const browser = await open({ serviceWorkers: "block" });
+  const { page, context } = browser;
+  try {
+    await page.goto(host.url);
+    await modelReady(page);
+    const session = await (context.browser() ?? context).newBrowserCDPSession();
+    await session.send("Browser.crashGpuProcess");
+    const recovery = page.getByTestId("recovery");
+    await recovery.waitFor({ timeout: LONG });
+    assert.match(await recovery.innerText(), /graphics device was reset|Restored/);
+    assert.equal((await answered(page, 0)).state, "done");
+    assert.equal(await page.getByTestId("error").count(), 0);
+  } finally {
+    await browser.close();
+  }
+});
+
+describe("hosts", () => {
+  let browser, page;
+  before(async () => {
+    browser = await visit();
+    page = browser.page;
+    await modelReady(page);
+    await manager(page);
+  });
+  after(() => browser?.close());
+
+  test("one without ranges serves every byte once", async () => {
+    const files = await copyOfNano({ name: "whole" });
+    const folder = host.add("whole", files, { ranges: false });
+    await bring(page, folder.address);
+    await stands(page, "ready");
+    assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
+    await remove(page);
+  });
+
+  const wrong = {
+    "that sends a web page": [{ html: true }, /tokenizer\.json: is a web page/],
+    "that leads elsewhere": [{ redirect: "http://127.0.0.1:9/x" }, /content security policy/],
+    "with a shard one byte short": [{ short: "towers.safetensors" }, /towers\.safetensors: has \d+ bytes instead of \d+/],
+    "with a missing shard": [{ absent: "decoder.safetensors" }, /decoder\.safetensors.*404/],
+  };
+  for (const [what, [faults, says]] of Object.entries(wrong)) {
+    test(`one ${what} is named`, async () => {
+      const files = await copyOfNano({ name: "wrong" });
+      if (faults.absent) files.delete(faults.absent);
+      const folder = host.add("wrong", files, faults);
+      await bring(page, folder.address);
+      await complains(page, says);
+      if (await page.getByTestId("model").count()) await remove(page);
+    });
+  }
+
+  test("one whose file changes on the way is named", async () => {
+    const folder = host.add("changing", await copyOfNano({ name: "changing" }), { rate: 400_000 });
+    await bring(page, folder.address);
+    await moves(page, folder);
+    folder.version = "2";
+    await complains(page, /replaced by another file/);
+    await remove(page);
+  });
+
+  const manifests = {
+    "of a newer version": [(manifest) => ({ ...manifest, version: 3 }), /version 3/],
+    "that leaves its folder": [
+      (manifest) => ({ ...manifest, shards: manifest.shards.map((s) => ({ ...s, name: `../${s.name}` })) }),
+      /not a plain name/,
+    ],
+  };
+  for (const [what, [change, says]] of Object.entries(manifests)) {
+    test(`a manifest ${what} is refused`, async () => {
+      const folder = host.add("manifest", await copyOfNano({ name: "manifest", change }));
+      await look(page, folder.address);
+      await complains(page, says);
+      assert.equal(folder.served, 0);
+    });
+  }
+
+  test("a hub is refused by the policy, and the page says so", async () => {
+    await look(page, "owner/name@main");
+    await complains(page, /huggingface\.co.*content security policy/s);
+  });
+});
+
+describe("files of the person", () => {
+  let browser, page, files, place;
+  before(async () => {
+    files = await copyOfNano({ name: "own" });
+    place = await mkdtemp(join(tmpdir(), "chatrex-model-"));
+    for (const [name, bytes] of files) await writeFile(join(place, name), bytes);
+    browser = await visit();
+    page = browser.page;
+    await answered(page, 0);
+    await manager(page);
+  });
+  after(async () => {
+    await browser?.close();
+    await rm(place, { recursive: true, force: true });
+  });
+  const choose = (names) => page.getByTestId("model-files").setInputFiles(names.map((name) => join(place, name)));
+
+  test("a missing one is named", async () => {
+    await choose([...files.keys()].filter((name) => name !== "towers.safetensors"));
+    await complains(page, /towers\.safetensors: is not among the files/);
+  });
+
+  test("one with a flipped bit is named and not taken for good", async () => {
+    const name = "upn.safetensors";
+    const bytes = Buffer.from(files.get(name));
+    bytes[2_000_000] ^= 1;
+    await writeFile(join(place, name), bytes);
+    await choose([...files.keys()]);
+    await accept(page);
+    await complains(page, /upn\.safetensors, bytes 1966080 to 2031616.*damaged/i);
+    await stands(page, "partial");
+    await writeFile(join(place, name), files.get(name));
+  });
+
+  test("chosen again they are taken and answer", async () => {
+    await choose([...files.keys()]);
+    await accept(page);
+    await stands(page, "ready");
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+    await shot(page, "models-loaded");
+    await page.getByTestId("manager-close").click();
+    assert.notEqual((await askedAgain(page)).text, "");
+  });
+});
+
+// A visit whose worker tells its memory.
+async function visit() {
+  const browser = await open({ webgpu: false, serviceWorkers: "block" });
+  await browser.context.route("**/worker_start.js", async (route) => {
+    const response = await route.fetch();
+    const body = (await response.text()).replace("await init()", "self.wasm = await init()");
+    await route.fulfill({ response, body });
+  });
+  await browser.page.goto(host.url);
+  return browser;
+}
+
+// Megabytes of the worker's memory, which never shrinks.
+async function memory(page) {
+  const sizes = page.workers().map((worker) => worker.evaluate(() => self.wasm?.memory.buffer.byteLength ?? 0));
+  return Math.max(...(await Promise.all(sizes))) / 1e6;
+}
+
+async function manager(page) {
+  await page.getByTestId("model-state").click();
+  await page.getByTestId("manager").waitFor();
+}
+
+const row = (page) => page.getByTestId("model").first();
+
+async function stands(page, state) {
+  await page.locator(`[data-testid="model"][data-state="${state}"]`).waitFor({ timeout: 60_000 });
+}
+
+async function look(page, address) {
+  await page.getByTestId("model-address").fill(address);
+  await page.getByTestId("survey").click();
+}
+
+async function survey(page, address) {
+  await look(page, address);
+  await page.getByTestId("offer").waitFor({ timeout: LONG });
+}
+
+async function accept(page) {
+  await page.getByTestId("accept").check();
+  await page.getByTestId("begin").click();
+}
+
+async function bring(page, address) {
+  await survey(page, address);
+  await accept(page);
+}
+
+// Waits until more of a folder was served.
+async function moves(page, folder) {
+  await stands(page, "moving");
+  const before = folder.served;
+  while (folder.served < before + 4 * PIECE) await new Promise((done) => setTimeout(done, 20));
+}
+
+async function complains(page, says) {
+  const message = page.getByTestId("model-error");
+  await message.waitFor({ timeout: 60_000 });
+  const words = await message.innerText();
+  console.log(words);
+  assert.match(words, says);
+  assert.equal(await message.count(), 1);
+}
+
+async function remove(page) {
+  await row(page).getByTestId("delete").click();
+  await row(page).getByTestId("delete-yes").click();
+  await page.getByTestId("model").waitFor({ state: "detached", timeout: LONG });
+}
+
+// Model folders in the browser's storage.
+const kept = (page) =>
+  page.evaluate(async () => {
+    const root = await navigator.storage.getDirectory();
+    const models = await root.getDirectoryHandle("models");
+    let count = 0;
+    for await (const _ of models.keys()) count += 1;
+    return count;
+  });
+
+// Puts the last question again, with the same boxes, and gives the engine's last word on it.
+async function askedAgain(page) {
+  const before = (await happened(page, "Done")).length;
+  await page.getByTestId("retry").last().click();
+  await page.waitForFunction(
+    (before) => self.events.filter((event) => event.Done).length > before,
+    before,
+    { timeout: LONG },
+  );
+  return (await happened(page, "Done")).at(-1).answer;
+}
+
+async function shot(page, name) {
+  for (const [width, height] of [[1280, 800], [390, 844]]) {
+    await page.setViewportSize({ width, height });
+    await page.screenshot({ path: join(PICTURES, `${name}-${width}.png`) });
+  }
+  await page.setViewportSize({ width: 1280, height: 800 });
+}
