@@ -133,7 +133,7 @@ impl Tiny {
 
     /// As LLaMA's family publishes: no biases beside queries, keys and values, a SentencePiece
     /// vocabulary.
-    fn as_llama(mut self) -> Self {
+    fn into_llama(mut self) -> Self {
         self.tensors
             .retain(|name, _| !name.ends_with("_proj.bias") || !name.starts_with("model."));
         self.files.remove("tokenizer.json");
@@ -423,7 +423,7 @@ fn a_folder_is_described_by_its_files() {
 
     let scratch = Scratch::new("described-llama");
     Tiny::read()
-        .as_llama()
+        .into_llama()
         .set("rms_norm_eps", Value::Null)
         .set("rope_theta", Value::Null)
         .convert(&scratch, |_| ())

@@ -340,11 +340,11 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
     let num_attention_heads = heads.unwrap_or(query_width / width.max(1));
     let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width.max(1));
     if width == 0
-        || width % 2 != 0
+        || !width.is_multiple_of(2)
         || num_attention_heads * width != query_width
         || num_key_value_heads * width != key_width
         || num_key_value_heads == 0
-        || num_attention_heads % num_key_value_heads != 0
+        || !num_attention_heads.is_multiple_of(num_key_value_heads)
     {
         return Err(say(format!(
             "says {num_attention_heads} and {num_key_value_heads} heads of {width}, the tensors \
