@@ -392,7 +392,7 @@ fn byte_letters() -> Vec<char> {
         .collect()
 }
 
-/// UPN as `torch.save` writes it: a zip archive of stored entries, the pickle first.
+/// UPN's tensors.
 fn upn(
     table: &Table,
     chatrex: ChatRexConfig,
@@ -412,6 +412,16 @@ fn upn(
         .filter(|needed| needed.part == Part::Upn)
         .map(|needed| Stored::of(needed, Element::F32))
         .collect();
+    write_pth(table, &tensors, path, watch)
+}
+
+/// Tensors as `torch.save` writes them: a zip archive of stored entries, the pickle first.
+fn write_pth(
+    table: &Table,
+    tensors: &[Stored],
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<(), Fault> {
     watch.total(tensors.iter().map(Stored::bytes).sum());
     let fail = |error: std::io::Error| Fault::file(path, error);
     let mut zip = Zip {
@@ -420,7 +430,7 @@ fn upn(
         entries: Vec::new(),
     };
     zip.entry("upn_large/data.pkl", &mut |out| {
-        out.write_all(&pickle(&tensors))
+        out.write_all(&pickle(tensors))
     })
     .map_err(fail)?;
     zip.entry("upn_large/byteorder", &mut |out| out.write_all(b"little"))
@@ -576,5 +586,121 @@ impl<W: Write> Zip<W> {
         end.extend([0, 0]);
         self.file.write_all(&end)?;
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::checkpoint::Checkpoint;
+    use crate::convert::form::Quant;
+    use crate::convert::{Conversion, convert};
+    use crate::weights::quant::Rounding;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Default)]
+    struct Counted {
+        total: AtomicU64,
+        more: AtomicU64,
+    }
+
+    impl Watch for Counted {
+        fn total(&self, bytes: u64) {
+            self.total.store(bytes, Ordering::Relaxed);
+        }
+
+        fn more(&self, bytes: u64) {
+            self.more.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("chatrex-fake-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        path
+    }
+
+    #[test]
+    fn a_pth_holds_its_tensors() {
+        let table = Table::draw();
+        let stored = |name: &str, shape: &[usize]| Stored {
+            name: name.into(),
+            shape: shape.into(),
+            dtype: Element::F32,
+        };
+        // The last one takes two portions.
+        let tensors = [
+            stored("transformer.norm.weight", &[5]),
+            stored("transformer.norm.bias", &[5]),
+            stored("transformer.linear.weight", &[3, 7]),
+            stored("conv.weight", &[4, 3, 2, 2]),
+            stored("wide.weight", &[3, PORTION / 2]),
+        ];
+        let folder = scratch("pth");
+        let path = folder.join("small.pth");
+        let watch = Counted::default();
+        write_pth(&table, &tensors, &path, &watch).expect("a file");
+        let total = watch.total.into_inner();
+        assert_eq!(total, tensors.iter().map(Stored::bytes).sum::<u64>());
+        assert_eq!(watch.more.into_inner(), total);
+        let found = Checkpoint::open_upn(&path).expect("a zip of tensors");
+        assert_eq!(found.names().count(), tensors.len());
+        for tensor in &tensors {
+            let located = found.get(&tensor.name).expect("stored");
+            assert_eq!(located.shape, tensor.shape, "{}", tensor.name);
+            let values = found.values(&tensor.name).expect("floats");
+            if tensor.is_norm() {
+                assert!(values.iter().all(|&value| value == 1.0));
+                continue;
+            }
+            let squares = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+            let spread = (squares / values.len() as f64).sqrt();
+            assert!((0.005..0.05).contains(&spread), "{}: {spread}", tensor.name);
+        }
+        std::fs::remove_dir_all(&folder).expect("a folder");
+    }
+
+    #[test]
+    fn a_small_folder_converts() {
+        for (llama, architecture) in [
+            (false, "RexSeekQwenForCausalLM"),
+            (true, "LlavaRexLlamaForCausalLM"),
+        ] {
+            let folder = scratch(architecture);
+            let mut chatrex = ChatRexConfig::nano(700);
+            chatrex.llm.num_hidden_layers = 3;
+            chatrex.llm.qkv_bias = !llama;
+            chatrex.llm.tie_word_embeddings = !llama;
+            let watch = Counted::default();
+            let model = folder.join("model");
+            std::fs::create_dir_all(&model).expect("a folder");
+            hub(&Table::draw(), chatrex, architecture, &model, &watch).expect("a folder");
+            assert_eq!(watch.more.into_inner(), watch.total.into_inner());
+            let converted = convert(
+                &Conversion {
+                    model,
+                    upn: None,
+                    out: folder.join("out"),
+                    quant: Quant::Q4,
+                    group: 32,
+                    rounding: Rounding::Nearest,
+                    template: None,
+                    prefixes: Vec::new(),
+                    name: None,
+                },
+                &Counted::default(),
+            );
+            let converted = converted.unwrap_or_else(|fault| panic!("{fault}"));
+            let forms = |form| converted.tensors.iter().filter(|t| t.form == form).count();
+            assert_eq!(
+                forms("q4"),
+                7,
+                "the seven matrices of the block in the middle"
+            );
+            let skipped = |name: &str| converted.skipped.iter().any(|s| s.ends_with(name));
+            assert!(skipped("post_layernorm.weight") && skipped("lm_head.weight") != llama);
+            std::fs::remove_dir_all(&folder).expect("a folder");
+        }
     }
 }

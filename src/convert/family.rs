@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
 use crate::engine::ModelConfig;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::clip_vit::ClipVitConfig;
@@ -57,14 +57,17 @@ pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<N
 
 fn rename(name: &str, prefixes: &[(String, String)]) -> String {
     let own = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
-    let renamed = own
-        .chain(RENAMES)
-        .find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)));
-    let name = renamed.unwrap_or_else(|| name.to_string());
+    let name = replaced(name, own).unwrap_or_else(|| name.to_string());
+    let name = replaced(&name, RENAMES.into_iter()).unwrap_or(name);
     match name.strip_suffix(".gamma") {
         Some(stem) if name.starts_with("vision_tower_aux.") => format!("{stem}.ramma"),
         _ => name,
     }
+}
+
+/// `name` with the first of these beginnings that it has replaced.
+fn replaced<'a>(name: &str, mut of: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    of.find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)))
 }
 
 /// Shapes by our names.
@@ -86,6 +89,15 @@ impl<'a> Shapes<'a> {
 
     fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
+    }
+
+    /// What stands before `name` in this checkpoint, where it is only there with a beginning of
+    /// its own.
+    fn beginning(&self, name: &str) -> Option<&str> {
+        self.names
+            .values()
+            .find_map(|theirs| theirs.strip_suffix(name))
+            .filter(|beginning| !beginning.is_empty())
     }
 
     fn get<const D: usize>(&self, name: &str) -> Result<[usize; D], Fault> {
@@ -140,6 +152,8 @@ struct HubConfig {
     vocab_size: Option<usize>,
     tie_word_embeddings: Option<bool>,
     mm_vision_select_layer: Option<i64>,
+    use_sliding_window: Option<bool>,
+    hidden_act: Option<String>,
     license: Option<String>,
     license_text: Option<String>,
     trained_on: Option<String>,
@@ -213,6 +227,14 @@ pub fn describe(
     let words = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
     let known = ["rex", "qwen2", "llama", "vicuna"];
     let q_proj = "model.layers.0.self_attn.q_proj.weight";
+    if let Some(beginning) = shapes.beginning(q_proj).filter(|_| !shapes.has(q_proj)) {
+        return Err(Fault::new(
+            FaultKind::Model,
+            &shapes.place,
+            format!("names its tensors {beginning}{q_proj} and the like"),
+            format!("Name what comes before with --prefix {beginning}="),
+        ));
+    }
     if !shapes.has(q_proj) || !(words.trim().is_empty() || known.iter().any(|k| words.contains(k)))
     {
         return Err(Fault::model(
@@ -301,15 +323,25 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
             "asks for rope_scaling {scaling}, which is not supported"
         )));
     }
-    let heads = hub.num_attention_heads;
+    if hub.use_sliding_window == Some(true) {
+        return Err(say(
+            "asks for a sliding window, which is not supported".into()
+        ));
+    }
+    if let Some(act) = hub.hidden_act.as_deref().filter(|act| *act != "silu") {
+        return Err(say(format!("asks for hidden_act {act}; known is silu")));
+    }
+    let heads = hub.num_attention_heads.filter(|&heads| heads > 0);
     let width = hub
         .head_dim
-        .or_else(|| Some(query_width / heads.filter(|&heads| heads > 0)?))
-        .filter(|&width| width > 0 && width.is_multiple_of(2))
+        .filter(|&width| width > 0)
+        .or_else(|| Some(query_width / heads?))
         .ok_or_else(|| say("does not say num_attention_heads".into()))?;
-    let num_attention_heads = heads.unwrap_or(query_width / width);
-    let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width);
-    if num_attention_heads * width != query_width
+    let num_attention_heads = heads.unwrap_or(query_width / width.max(1));
+    let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width.max(1));
+    if width == 0
+        || !width.is_multiple_of(2)
+        || num_attention_heads * width != query_width
         || num_key_value_heads * width != key_width
         || num_key_value_heads == 0
         || !num_attention_heads.is_multiple_of(num_key_value_heads)

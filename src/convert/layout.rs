@@ -198,3 +198,138 @@ fn place(part: Part, number: usize, count: usize, mut blocks: Vec<Block>) -> Sha
 pub fn padding(entry: &TensorEntry) -> usize {
     (aligned(entry) - bytes(entry)) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::quant::Scheme;
+    use safetensors::SafeTensors;
+
+    fn needed(part: Part, name: &str, shape: &[usize]) -> Needed {
+        Needed {
+            name: name.into(),
+            shape: shape.into(),
+            matrix: shape.len() == 2,
+            part,
+        }
+    }
+
+    /// Parts in order, each with something odd; a language model of real width.
+    fn model() -> (Vec<Needed>, Vec<Form>) {
+        let packed = |bits| Form::Packed(Scheme { bits, group: 32 });
+        let half = Form::Plain(Element::F16);
+        let single = Form::Plain(Element::F32);
+        let tensors = [
+            (Part::Upn, "a.bias", vec![3], single),
+            (Part::Upn, "a.weight", vec![5, 7], half),
+            (Part::Upn, "scalar", vec![], single),
+            (Part::Towers, "patch.weight", vec![24, 3, 4, 4], half),
+            (
+                Part::Decoder,
+                "model.embed_tokens.weight",
+                vec![32_104, 4096],
+                packed(8),
+            ),
+            (Part::Decoder, "up.weight", vec![11_008, 4096], packed(4)),
+            (Part::Decoder, "norm.weight", vec![4096], single),
+            (Part::Decoder, "lm_head.weight", vec![32_104, 4096], half),
+        ];
+        tensors
+            .into_iter()
+            .map(|(part, name, shape, form)| (needed(part, name, &shape), form))
+            .unzip()
+    }
+
+    #[test]
+    fn every_row_is_stored_once_in_bindable_blocks() {
+        let (tensors, forms) = model();
+        let plan = lay_out(&tensors, &forms);
+        let mut next = (0, 0);
+        for shard in &plan {
+            for block in &shard.blocks {
+                let tensor = &tensors[block.tensor];
+                let rows = tensor.shape.first().copied().unwrap_or(1);
+                if block.tensor != next.0 {
+                    let ended = tensors[next.0].shape.first().copied().unwrap_or(1);
+                    assert_eq!((next.0 + 1, next.1), (block.tensor, ended));
+                    next = (block.tensor, 0);
+                }
+                assert_eq!((tensor.part, block.rows.start), (shard.part, next.1));
+                assert!(block.rows.end <= rows);
+                next.1 = block.rows.end;
+                for (name, entry) in &block.stored {
+                    assert!(4 * entry.elements() as u64 <= BLOCK_BYTES, "{name}");
+                    assert_eq!(
+                        entry.shape.first().copied().unwrap_or(1),
+                        block.rows.len(),
+                        "{name}"
+                    );
+                }
+            }
+        }
+        assert_eq!(next, (tensors.len() - 1, 32_104));
+        let names: Vec<&str> = plan
+            .iter()
+            .flat_map(|shard| &shard.blocks)
+            .flat_map(|block| &block.stored)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for name in [
+            "a.weight",
+            "model.embed_tokens.qweight.rows.0",
+            "model.embed_tokens.scales.rows.1",
+            "up.qweight",
+            "up.scales",
+            "lm_head.weight.rows.7",
+        ] {
+            assert!(names.contains(&name), "{name} is not among {names:?}");
+        }
+    }
+
+    /// What the manifest says of a shard and what its own header says agree.
+    #[test]
+    fn shards_are_safetensors_files() {
+        let (tensors, forms) = model();
+        let plan = lay_out(&tensors, &forms);
+        let names: Vec<&str> = plan.iter().map(|shard| shard.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "upn.safetensors",
+                "towers.safetensors",
+                "decoder-00001-of-00002.safetensors",
+                "decoder-00002-of-00002.safetensors"
+            ]
+        );
+        let mut pads = 0;
+        for shard in &plan {
+            assert!(shard.bytes <= 256_000_000, "{}", shard.bytes);
+            // Zeros that nobody touches take no memory.
+            let mut file = vec![0; shard.bytes as usize];
+            file[..shard.header.len()].copy_from_slice(&shard.header);
+            let (length, metadata) = SafeTensors::read_metadata(&file).expect("a whole header");
+            assert_eq!(length + 8, shard.header.len());
+            let mut listed = metadata.tensors();
+            let mut end = shard.header.len() as u64;
+            for (name, entry) in shard.blocks.iter().flat_map(|block| &block.stored) {
+                assert_eq!((&entry.shard, entry.offset % 8), (&shard.name, 0), "{name}");
+                assert!(entry.offset >= end && entry.offset - end < 8, "{name}");
+                end = entry.offset + bytes(entry);
+                let own = listed.remove(name).expect("every tensor is listed");
+                let start = entry.offset as usize - shard.header.len();
+                assert_eq!(own.data_offsets.0, start, "{name}");
+                assert_eq!(own.shape, entry.shape, "{name}");
+                assert_eq!(
+                    format!("{:?}", own.dtype),
+                    format!("{:?}", entry.dtype),
+                    "{name}"
+                );
+            }
+            assert!(end <= shard.bytes && shard.bytes - end < 8);
+            pads += listed.len();
+            assert!(listed.keys().all(|name| name.starts_with("__pad.")));
+        }
+        // 12, 70 and 4 bytes are no multiples of eight.
+        assert_eq!(pads, 3);
+    }
+}

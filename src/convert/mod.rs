@@ -45,7 +45,7 @@ use checkpoint::Checkpoint;
 use family::{Names, Shapes};
 use form::{Form, Quant, form};
 use layout::{ShardPlan, lay_out};
-use write::{Deviation, PIECE_BYTES, Rows, write_shard};
+use write::{Deviation, PIECE_BYTES, Rows, unwritten, write_shard};
 
 /// The name of the tokenizer in a model folder.
 const TOKENIZER: &str = "tokenizer.json";
@@ -138,6 +138,15 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
             "Name another folder, or delete this one",
         ));
     }
+    let here = |folder: &Path| std::fs::canonicalize(folder).ok();
+    if here(out).is_some() && here(out) == here(&conversion.model) {
+        return Err(Fault::new(
+            FaultKind::File,
+            out.display().to_string(),
+            "is the checkpoint's own folder",
+            "Name another folder",
+        ));
+    }
     let opened = Opened::open(conversion)?;
     let described = &opened.described;
     let config = &described.config;
@@ -187,8 +196,7 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
     let json = serde_json::to_vec_pretty(&manifest).expect("manifests are plain data");
     Manifest::parse(&json, MANIFEST)?;
     replace(&out.join(MANIFEST), &json)?;
-    // The folder is whole; a state file that stays behind does no harm.
-    let _ = std::fs::remove_file(out.join(UNFINISHED));
+    sweep(out);
     Ok(Converted {
         bytes: manifest.bytes() + json.len() as u64,
         read_bytes: opened.bytes(&needed),
@@ -350,10 +358,10 @@ impl Opened {
         for needed in needed {
             let (checkpoint, theirs) = self.find(needed).expect("found just above");
             let found = checkpoint.get(theirs).map(|located| &located.shape);
-            if found.is_some_and(|shape| *shape != needed.shape) {
+            if let Some(shape) = found.filter(|shape| **shape != needed.shape) {
                 return Err(Fault::model(
                     checkpoint.place(theirs),
-                    format!("has shape {:?} instead of {:?}", found, needed.shape),
+                    format!("has shape {shape:?} instead of {:?}", needed.shape),
                 ));
             }
         }
@@ -438,11 +446,16 @@ fn write_shards(
     let signature = signature(conversion, plan)?;
     let mut state = match family::json::<Unfinished>(&path) {
         Ok(Some(state)) if state.signature == signature => state,
-        _ => Unfinished {
-            signature,
-            shards: Vec::new(),
-            deviations: BTreeMap::new(),
-        },
+        other => {
+            if let Ok(Some(state)) = other {
+                discard(out, &state.shards);
+            }
+            Unfinished {
+                signature,
+                shards: Vec::new(),
+                deviations: BTreeMap::new(),
+            }
+        }
     };
     let whole = |shard: &&Shard| {
         std::fs::metadata(out.join(&shard.name)).is_ok_and(|found| found.len() == shard.bytes)
@@ -455,25 +468,23 @@ fn write_shards(
             continue;
         }
         let unfinished = out.join(format!("{}.unfinished", plan.name));
-        let (shard, deviations) = write_shard(
+        let written = write_shard(
             &unfinished,
             plan,
             forms,
             conversion.rounding,
             source,
             &|bytes| watch.more(bytes),
-        )?;
+        );
+        let (shard, deviations) = written
+            .and_then(|written| representable(&written.1, source).map(|()| written))
+            .inspect_err(|_| {
+                // It is written anew next time; until then it only takes room.
+                let _ = std::fs::remove_file(&unfinished);
+            })?;
         let finished = out.join(&plan.name);
-        std::fs::rename(&unfinished, &finished).map_err(|error| Fault::file(&finished, error))?;
+        std::fs::rename(&unfinished, &finished).map_err(|error| unwritten(&finished, &error))?;
         for (tensor, deviation) in deviations {
-            if !deviation.worst.is_finite() {
-                return Err(Fault::new(
-                    FaultKind::Model,
-                    source.place(tensor),
-                    "holds values beyond half precision",
-                    "Convert with --quant f32",
-                ));
-            }
             state.deviations.entry(tensor).or_default().add(&deviation);
         }
         state.shards.push(shard);
@@ -483,9 +494,51 @@ fn write_shards(
     Ok(state)
 }
 
+/// Fails where a tensor did not survive its form.
+fn representable(deviations: &[(usize, Deviation)], source: &Source) -> Result<(), Fault> {
+    let beyond = deviations
+        .iter()
+        .find(|(_, deviation)| !deviation.worst.is_finite());
+    match beyond {
+        Some((tensor, _)) => Err(Fault::new(
+            FaultKind::Model,
+            source.place(*tensor),
+            "holds values beyond half precision",
+            "Convert with --quant f32",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Deletes the shards of a run with other options.
+fn discard(out: &Path, shards: &[Shard]) {
+    let own = |name: &&str| name.ends_with(".safetensors") && !name.contains(['/', '\\']);
+    for name in shards.iter().map(|shard| shard.name.as_str()).filter(own) {
+        // What cannot be deleted is overwritten, or is no part of the new model.
+        let _ = std::fs::remove_file(out.join(name));
+    }
+}
+
+/// Deletes what runs left that were cut. The folder is whole: whatever stays does no harm.
+fn sweep(out: &Path) {
+    let _ = std::fs::remove_file(out.join(UNFINISHED));
+    for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .ends_with(".safetensors.unfinished")
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Changes whenever the bytes of a shard could.
 fn signature(conversion: &Conversion, plan: &[ShardPlan]) -> Result<String, Fault> {
-    let mut text = format!("{VERSION} {:?} {:?}", conversion.quant, conversion.rounding);
+    let mut text = format!(
+        "{VERSION} {:?} {:?} {:?}",
+        conversion.quant, conversion.rounding, conversion.prefixes
+    );
     let mut files: Vec<PathBuf> = conversion.upn.iter().cloned().collect();
     let entries = std::fs::read_dir(&conversion.model)
         .map_err(|error| Fault::file(&conversion.model, error))?;
@@ -493,6 +546,9 @@ fn signature(conversion: &Conversion, plan: &[ShardPlan]) -> Result<String, Faul
     files.sort();
     for file in files {
         let found = std::fs::metadata(&file).map_err(|error| Fault::file(&file, error))?;
+        if found.is_dir() {
+            continue;
+        }
         let changed = found
             .modified()
             .ok()
@@ -629,6 +685,6 @@ impl Pace for Straight {
 /// Replaces `path` with `bytes`; a reader sees the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, bytes).map_err(|error| Fault::file(&unfinished, error))?;
-    std::fs::rename(&unfinished, path).map_err(|error| Fault::file(path, error))
+    std::fs::write(&unfinished, bytes).map_err(|error| unwritten(&unfinished, &error))?;
+    std::fs::rename(&unfinished, path).map_err(|error| unwritten(path, &error))
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::convert::form::Form;
 use crate::convert::layout::{ShardPlan, padding};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::weights::format::{Element, Shard, hex};
 use crate::weights::quant::Rounding;
 
@@ -52,17 +52,27 @@ impl Deviation {
             ..Self::default()
         };
         for (a, b) in values.iter().zip(stored) {
-            let difference = a - b;
-            found.worst = found.worst.max(difference.abs());
-            found.squares += f64::from(difference * difference);
-            found.energy += f64::from(a * a);
+            let difference = f64::from(a - b);
+            found.note(difference.abs() as f32);
+            found.squares += difference * difference;
+            found.energy += f64::from(*a) * f64::from(*a);
         }
         found
     }
 
+    /// A difference that is no number counts as the largest of all.
+    fn note(&mut self, difference: f32) {
+        if difference.is_nan() || difference > self.worst {
+            self.worst = difference;
+        }
+        if self.worst.is_nan() {
+            self.worst = f32::INFINITY;
+        }
+    }
+
     /// Adds another part's.
     pub fn add(&mut self, other: &Self) {
-        self.worst = self.worst.max(other.worst);
+        self.note(other.worst);
         self.squares += other.squares;
         self.energy += other.energy;
         self.count += other.count;
@@ -149,6 +159,16 @@ fn block_width(elements: usize, rows: usize, form: Form) -> usize {
     }
 }
 
+/// The fault of a file in the model folder that cannot be written.
+pub fn unwritten(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::new(
+        FaultKind::File,
+        path.display().to_string(),
+        format!("cannot be written ({error})"),
+        "Make room or choose another folder, then run the same command again: finished shards are kept",
+    )
+}
+
 type Written = (u64, String, Vec<String>);
 
 fn write_all(
@@ -156,14 +176,7 @@ fn write_all(
     chunks: &Receiver<Vec<u8>>,
     done: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, Fault> {
-    let fail = |error: std::io::Error| {
-        Fault::new(
-            crate::fault::FaultKind::File,
-            path.display().to_string(),
-            format!("cannot be written ({error})"),
-            "Make room or choose another folder, then run the same command again: finished shards are kept",
-        )
-    };
+    let fail = |error| unwritten(path, &error);
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(fail)?);
     let mut whole = Sha256::new();
     let mut piece = Sha256::new();
@@ -270,5 +283,116 @@ fn encode_rows(values: &[f32], form: Form, rounding: Rounding) -> (Vec<Vec<u8>>,
             ];
             (bytes, Deviation::of(values, &stored))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::blueprint::Needed;
+    use crate::convert::layout::lay_out;
+    use crate::weights::format::{Part, sha256_hex};
+    use crate::weights::quant::Scheme;
+    use safetensors::SafeTensors;
+
+    /// One matrix in memory.
+    struct Matrix {
+        values: Vec<f32>,
+        width: usize,
+    }
+
+    impl Rows for Matrix {
+        fn rows(&self, _: usize, rows: std::ops::Range<usize>) -> Result<Vec<f32>, Fault> {
+            Ok(self.values[rows.start * self.width..rows.end * self.width].to_vec())
+        }
+
+        fn place(&self, _: usize) -> String {
+            "x.weight".into()
+        }
+    }
+
+    impl Matrix {
+        /// The file it becomes, its description and its deviation.
+        fn written(&self, form: Form) -> (Vec<u8>, Shard, Deviation) {
+            let needed = Needed {
+                name: "x.weight".into(),
+                shape: vec![self.values.len() / self.width, self.width],
+                matrix: true,
+                part: Part::Decoder,
+            };
+            let plan = lay_out(&[needed], &[form]);
+            let name = format!("chatrex-write-{}-{}", std::process::id(), self.width);
+            let path = std::env::temp_dir().join(name);
+            let written = write_shard(&path, &plan[0], &[form], Rounding::Nearest, self, &|_| ());
+            let file = std::fs::read(&path).expect("a file");
+            std::fs::remove_file(&path).expect("a file");
+            let (shard, mut deviations) = written.expect("a disk with room");
+            (file, shard, deviations.remove(0).1)
+        }
+    }
+
+    #[test]
+    fn the_report_tells_worst_and_rms_error() {
+        // The scale of either group is one, so codes are whole numbers.
+        let mut values = vec![0.0; 64];
+        (values[0], values[1], values[2], values[3]) = (-128.0, 3.25, -7.5, 100.0);
+        (values[32], values[33]) = (-128.0, 0.125);
+        let matrix = Matrix { values, width: 64 };
+        let scheme = Scheme { bits: 8, group: 32 };
+        let (file, _, found) = matrix.written(Form::Packed(scheme));
+        assert_eq!((found.worst, found.count), (0.5, 64));
+        let squares = 0.25_f64.powi(2) + 0.5_f64.powi(2) + 0.125_f64.powi(2);
+        assert_eq!(found.squares, squares);
+        assert_eq!(found.rms(), (squares / 64.0).sqrt());
+        let energy = matrix
+            .values
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>();
+        assert_eq!(found.relative(), (squares / energy).sqrt());
+        let tensors = SafeTensors::deserialize(&file).expect("a safetensors file");
+        let scales = tensors.tensor("x.scales").expect("stored");
+        assert_eq!(scales.data(), [0x00, 0x3c, 0x00, 0x3c]);
+        let codes = tensors.tensor("x.qweight").expect("stored");
+        // -128, 3, -8 (ties go to even) and 100, each with 128 added.
+        assert_eq!(codes.data()[..4], [0, 131, 120, 228]);
+        let (_, _, exact) = matrix.written(Form::Plain(Element::F32));
+        assert_eq!((exact.worst, exact.squares), (0.0, 0.0));
+    }
+
+    #[test]
+    fn what_overflows_is_never_a_small_error() {
+        let scheme = Scheme { bits: 8, group: 32 };
+        for (value, form) in [
+            (1e7, Form::Packed(scheme)),
+            (1e5, Form::Plain(Element::F16)),
+        ] {
+            let mut values = vec![0.5; 96];
+            values[40] = value;
+            let (_, _, found) = Matrix { values, width: 96 }.written(form);
+            let mut all = Deviation::default();
+            all.add(&found);
+            all.add(&Deviation::default());
+            assert_eq!(all.worst, f32::INFINITY);
+        }
+    }
+
+    /// Longer than a piece and than what a core takes at a time.
+    #[test]
+    fn every_piece_has_its_hash() {
+        let values: Vec<f32> = (0..1_200_000).map(|i| i as f32).collect();
+        let matrix = Matrix { values, width: 600 };
+        let (file, shard, found) = matrix.written(Form::Plain(Element::F32));
+        assert_eq!(found.count, 1_200_000);
+        assert_eq!(
+            (shard.bytes, shard.sha256),
+            (file.len() as u64, sha256_hex(&file))
+        );
+        let pieces: Vec<_> = file.chunks(PIECE_BYTES as usize).map(sha256_hex).collect();
+        assert_eq!((pieces.len(), shard.pieces), (2, pieces));
+        let stored = SafeTensors::deserialize(&file).expect("a safetensors file");
+        let stored = stored.tensor("x.weight").expect("stored");
+        let bytes = matrix.values.iter().flat_map(|value| value.to_le_bytes());
+        assert!(bytes.eq(stored.data().iter().copied()));
     }
 }
