@@ -17,9 +17,10 @@ use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
 use chatrex::engine::Engine;
+use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
-use chatrex::kernel::roi_pool;
+use chatrex::kernel::{packed, roi_pool};
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -94,12 +95,39 @@ pub async fn check() -> Result<String, String> {
         .await
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
-    let swept = roi_pool::sweep(&device).await?;
+    let pooled = roi_pool::sweep(&device).await?;
+    let packed = packed::sweep(&device).await?;
     Ok(serde_json::json!({
         "matmul": sum,
-        "roi_pool": { "shapes": swept.shapes, "worst": swept.worst },
+        "roi_pool": { "shapes": pooled.shapes, "worst": pooled.worst },
+        "packed": { "shapes": packed.shapes, "worst": packed.worst },
     })
     .to_string())
+}
+
+/// What this browser's device computes at every stage of `model` on a made-up picture, as
+/// `chatrex examine` prints it (`worker_start.js?examine`). `selection` is a JSON list of the
+/// tokens that become queries.
+#[wasm_bindgen]
+pub async fn examine(
+    model: String,
+    width: u32,
+    height: u32,
+    selection: String,
+) -> Result<String, String> {
+    let selection = serde_json::from_str(&selection).map_err(|error| error.to_string())?;
+    let mut engine = Engine::new(host::Worker::default());
+    engine
+        .handle(Request::Load {
+            model,
+            device: DevicePreference::Wgpu,
+            memory: None,
+        })
+        .await;
+    let pixels = picture(width, height);
+    let examined = engine.examine(&pixels, Some(selection)).await;
+    let examined = examined.map_err(|fault| fault.to_string())?;
+    serde_json::to_string(&examined).map_err(|error| error.to_string())
 }
 
 /// The request in a message, with the picture's bytes in place.

@@ -1,6 +1,6 @@
 // Starts the engine's worker; keeps messages that arrive before the program is ready.
 import "./timestamp_query.js";
-import init, { check, receive } from "./worker.js";
+import init, { check, examine, receive } from "./worker.js";
 
 const early = [];
 self.onmessage = (message) => early.push(message.data);
@@ -8,3 +8,5 @@ await init();
 self.onmessage = (message) => receive(message.data);
 early.forEach((message) => receive(message));
 if (self.location.search === "?check") self.postMessage([await check()]);
+if (self.location.search === "?examine")
+  self.onmessage = async ({ data }) => self.postMessage([await examine(...data)]);

@@ -32,7 +32,7 @@ pub enum Input {
     /// The worker is gone.
     Lost,
     /// The library said something.
-    Heard(ShelfEvent),
+    Heard(Box<ShelfEvent>),
     /// Look at an address or a hub's name.
     Survey(String),
     /// Look at files, which travel beside the request.
@@ -277,7 +277,7 @@ impl Library {
                 }
                 Vec::new()
             }
-            Input::Heard(event) => self.hear(event, now),
+            Input::Heard(event) => self.hear(*event, now),
             Input::Survey(address) => {
                 if address.trim().is_empty() {
                     return Vec::new();
@@ -426,6 +426,10 @@ mod tests {
     use crate::fault::FaultKind;
     use crate::protocol::shelf::Facts;
 
+    fn heard(event: ShelfEvent) -> Input {
+        Input::Heard(Box::new(event))
+    }
+
     fn id() -> ModelId {
         ModelId("00112233aabbccdd".into())
     }
@@ -442,7 +446,7 @@ mod tests {
     }
 
     fn shelved(done: u64, activity: Activity) -> Input {
-        Input::Heard(ShelfEvent::Listed {
+        heard(ShelfEvent::Listed {
             models: vec![Shelved {
                 model: id(),
                 facts: facts(),
@@ -455,7 +459,7 @@ mod tests {
     }
 
     fn surveyed() -> Input {
-        Input::Heard(ShelfEvent::Surveyed(Survey {
+        heard(ShelfEvent::Surveyed(Survey {
             model: id(),
             facts: facts(),
             address: None,
@@ -470,7 +474,7 @@ mod tests {
             fetched,
             ..Moved::default()
         };
-        Input::Heard(ShelfEvent::Moved { model: id(), moved })
+        heard(ShelfEvent::Moved { model: id(), moved })
     }
 
     fn fault() -> Fault {
@@ -542,7 +546,7 @@ mod tests {
         );
         assert_eq!(stand(&library), "moving");
         library.step(
-            Input::Heard(ShelfEvent::Failed {
+            heard(ShelfEvent::Failed {
                 model: id(),
                 fault: fault(),
             }),
@@ -553,7 +557,7 @@ mod tests {
         assert_eq!(library.items()[0].fault, Some(fault()));
         library.step(Input::Resume(id()), 0.);
         assert_eq!(library.items()[0].fault, None);
-        library.step(Input::Heard(ShelfEvent::Complete { model: id() }), 0.);
+        library.step(heard(ShelfEvent::Complete { model: id() }), 0.);
         assert_eq!(stand(&library), "ready");
         let choice = Choice::Kept(id());
         let orders = library.step(Input::Load(choice.clone()), 0.);
@@ -561,7 +565,7 @@ mod tests {
         assert_eq!(stand(&library), "loading");
         library.step(Input::Load(Choice::Demo), 0.);
         assert_eq!(stand(&library), "ready");
-        library.step(Input::Heard(ShelfEvent::Listed { models: vec![] }), 0.);
+        library.step(heard(ShelfEvent::Listed { models: vec![] }), 0.);
         assert!(library.items().is_empty());
     }
 
@@ -586,7 +590,7 @@ mod tests {
     fn what_fails_before_it_is_listed_is_told_too() {
         let mut library = Library::default();
         library.step(
-            Input::Heard(ShelfEvent::Failed {
+            heard(ShelfEvent::Failed {
                 model: id(),
                 fault: fault(),
             }),

@@ -7,7 +7,6 @@ use super::propose::DeviceName;
 use super::session::{NANO, Session};
 use crate::engine::examine::{Examined, picture};
 use crate::fault::Fault;
-use crate::geometry::BoxXyxy;
 
 /// Arguments of `chatrex examine`.
 #[derive(clap::Args)]
@@ -41,15 +40,6 @@ const TOLERANCES: [(&str, f32); 8] = [
     ("step_logits", 2e-3),
 ];
 
-/// Boxes of the made-up picture, as parts of its sides.
-const BOXES: [[f32; 4]; 5] = [
-    [0.1, 0.1, 0.4, 0.5],
-    [0.5, 0.2, 0.9, 0.8],
-    [0.0, 0.0, 1.0, 1.0],
-    [0.3, 0.6, 0.35, 0.65],
-    [0.7, 0.0, 0.95, 0.3],
-];
-
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let other: Option<Examined> = match &options.against {
         Some(path) => Some(
@@ -60,11 +50,8 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let mut session = Session::open(&options.model, options.device.into(), None, None)?;
     super::propose::announce(session.card());
     let pixels = picture(options.width, options.height);
-    let (width, height) = (options.width as f32, options.height as f32);
-    let boxes = BOXES
-        .map(|[x1, y1, x2, y2]| BoxXyxy::from([x1 * width, y1 * height, x2 * width, y2 * height]));
     let selection = other.as_ref().map(|other| other.selection.clone());
-    let examined = session.examine(&pixels, &boxes, selection)?;
+    let examined = session.examine(&pixels, selection)?;
     let Some(other) = other else {
         println!("{}", super::json(&examined));
         return Ok(true);

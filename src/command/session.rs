@@ -183,10 +183,9 @@ impl Session {
     pub fn examine(
         &mut self,
         pixels: &Pixels,
-        boxes: &[BoxXyxy],
         selection: Option<Vec<usize>>,
     ) -> Result<Examined, Fault> {
-        pollster::block_on(self.engine.examine(pixels, boxes, selection))
+        pollster::block_on(self.engine.examine(pixels, selection))
     }
 
     /// Asks about the picture opened last.

@@ -305,14 +305,14 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
     let width = hub
         .head_dim
         .or_else(|| Some(query_width / heads.filter(|&heads| heads > 0)?))
-        .filter(|&width| width > 0 && width % 2 == 0)
+        .filter(|&width| width > 0 && width.is_multiple_of(2))
         .ok_or_else(|| say("does not say num_attention_heads".into()))?;
     let num_attention_heads = heads.unwrap_or(query_width / width);
     let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width);
     if num_attention_heads * width != query_width
         || num_key_value_heads * width != key_width
         || num_key_value_heads == 0
-        || num_attention_heads % num_key_value_heads != 0
+        || !num_attention_heads.is_multiple_of(num_key_value_heads)
     {
         return Err(say(format!(
             "says {num_attention_heads} and {num_key_value_heads} heads of {width}, the tensors \

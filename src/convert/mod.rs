@@ -256,7 +256,7 @@ impl Opened {
             ));
         }
         described.config.bos = read.bos;
-        Ok(Self {
+        Self {
             model: (model, names),
             upn,
             described,
@@ -268,7 +268,7 @@ impl Opened {
             left_over: Vec::new(),
             tokenizer: read.json,
         }
-        .sort_surplus()?)
+        .sort_surplus()
     }
 
     /// Tells documented surplus from left-overs and from what must not be there.

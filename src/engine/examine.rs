@@ -57,20 +57,31 @@ pub fn picture(width: u32, height: u32) -> Pixels {
     Pixels::new(width, height, rgb).expect("three values per pixel")
 }
 
+/// Boxes of the made-up picture, as parts of its sides.
+const BOXES: [[f32; 4]; 5] = [
+    [0.1, 0.1, 0.4, 0.5],
+    [0.5, 0.2, 0.9, 0.8],
+    [0.0, 0.0, 1.0, 1.0],
+    [0.3, 0.6, 0.35, 0.65],
+    [0.7, 0.0, 0.95, 0.3],
+];
+
 impl<H: Host> Engine<H> {
-    /// Carries [`picture`] and `boxes` (original pixels) through every stage up to the first
-    /// token. `selection` are the tokens that become queries; the network's own choice without.
+    /// Carries `pixels` and five boxes through every stage up to the second token. `selection` are the tokens that become queries; the network's own choice without.
     ///
     /// # Errors
     /// No model is loaded, a part cannot be read again, or the device fails.
     pub async fn examine(
         &mut self,
         pixels: &Pixels,
-        boxes: &[BoxXyxy],
         selection: Option<Vec<usize>>,
     ) -> Result<Examined, Fault> {
         let host = &self.host;
         let model = self.model.as_mut().ok_or_else(no_model)?;
+        let (width, height) = (pixels.width as f32, pixels.height as f32);
+        let boxes = BOXES.map(|[x1, y1, x2, y2]| {
+            BoxXyxy::from([x1 * width, y1 * height, x2 * width, y2 * height])
+        });
         let device = model.device.clone();
         let mut clock = host.milliseconds();
         let mut stages = Vec::new();
@@ -118,7 +129,7 @@ impl<H: Host> Engine<H> {
         host.breathe().await;
         let recipe = model.config.recipe.clone();
         let (high, low) = recipe.prepare(pixels);
-        let placed = recipe.boxes(pixels.width, pixels.height, boxes);
+        let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
         let towers = model.towers(host).await?;
         let seen = towers.see(planar(low, &device), planar(high, &device));
         note("visual_tokens", upn::read(seen.image.clone()).await?);

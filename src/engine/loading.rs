@@ -201,8 +201,10 @@ impl LoadedModel {
             ));
         }
         let found = upn::read(llm.probe(*rows)).await?;
-        let wrong = (found.iter().zip(expected))
-            .position(|(found, expected)| !((found - expected).abs() <= *tolerance));
+        let wrong = (found.iter().zip(expected)).position(|(found, expected)| {
+            let difference = (found - expected).abs();
+            difference.is_nan() || difference > *tolerance
+        });
         match wrong {
             Some(at) => Err(Fault::new(
                 FaultKind::Device,

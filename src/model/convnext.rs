@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::kernel::depthwise::depthwise_conv;
 use crate::kernel::gelu::gelu;
 use crate::nn::linear::ConvSize;
+use crate::nn::portions::in_portions;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
 /// Sizes of the trunk.
@@ -134,7 +135,10 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        let [batch, _, columns, channels] = x.dims();
+        in_portions(x, 1, 4 * batch * columns * channels, |x, _| {
+            self.fc2.forward(gelu(self.fc1.forward(x)))
+        })
     }
 }
 

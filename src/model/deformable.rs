@@ -8,6 +8,7 @@ use burn::tensor::activation::{relu, softmax};
 use crate::fault::Fault;
 use crate::kernel::deform_attention::deform_attention;
 use crate::nn::linear::linear;
+use crate::nn::portions::in_portions;
 use crate::nn::{Init, LayerNorm, Linear, Loader};
 
 const EPS: f64 = 1e-5;
@@ -96,13 +97,29 @@ impl DeformableAttention {
     /// Returns `[B, Q, C]`.
     pub fn forward(&self, query: Tensor<3>, reference: Tensor<4>, source: &Pyramid) -> Tensor<3> {
         let [batch, cells, channels] = source.tokens.dims();
-        let [_, queries, _] = query.dims();
-        let per_head = self.levels * self.points;
         let mut value = self.value_proj.forward(source.tokens.clone());
         if let Some(keep) = &source.keep {
             value = value * keep.clone();
         }
         let value = value.reshape([batch, cells, self.heads, channels / self.heads]);
+        // The samples of all levels side by side are the widest.
+        let widest = batch * self.levels * self.points * channels.max(2 * self.heads);
+        in_portions(query, 1, widest, |query, start| {
+            let reference = reference.clone().narrow(1, start, query.dims()[1]);
+            self.sample(query, reference, value.clone(), source)
+        })
+    }
+
+    /// [`DeformableAttention::forward`] for projected values `[B, S, heads, C / heads]`.
+    fn sample(
+        &self,
+        query: Tensor<3>,
+        reference: Tensor<4>,
+        value: Tensor<4>,
+        source: &Pyramid,
+    ) -> Tensor<3> {
+        let [batch, queries, _] = query.dims();
+        let per_head = self.levels * self.points;
         let offsets = self.sampling_offsets.forward(query.clone());
         let weights = softmax(
             self.attention_weights
@@ -241,6 +258,8 @@ pub struct EncoderLayer {
     linear1: Linear,
     linear2: Linear,
     norm2: LayerNorm,
+    #[module(skip)]
+    hidden: usize,
 }
 
 impl EncoderLayer {
@@ -256,6 +275,7 @@ impl EncoderLayer {
             linear1: Linear::load(&at.child("linear1"), d_model, d_ffn, true)?,
             linear2: Linear::load(&at.child("linear2"), d_ffn, d_model, true)?,
             norm2: LayerNorm::load(&at.child("norm2"), d_model, EPS)?,
+            hidden: d_ffn,
         })
     }
 
@@ -271,7 +291,10 @@ impl EncoderLayer {
             .self_attn
             .forward(x.clone() + positions, reference, source);
         let x = self.norm1.forward(x + attended);
-        let y = self.linear2.forward(relu(self.linear1.forward(x.clone())));
+        let [batch, _, _] = x.dims();
+        let y = in_portions(x.clone(), 1, batch * self.hidden, |x, _| {
+            self.linear2.forward(relu(self.linear1.forward(x)))
+        });
         self.norm2.forward(x + y)
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 use crate::kernel::gelu::gelu;
 use crate::nn::linear::ConvSize;
+use crate::nn::portions::in_portions;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
 const EPS: f64 = 1e-5;
@@ -306,6 +307,8 @@ struct Block {
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
+    #[module(skip)]
+    mlp_ratio: usize,
 }
 
 impl Block {
@@ -324,6 +327,7 @@ impl Block {
             norm2: LayerNorm::load(&at.child("norm2"), width, EPS)?,
             fc1: linear(&mlp.child("fc1"), width, hidden, true)?,
             fc2: linear(&mlp.child("fc2"), hidden, width, true)?,
+            mlp_ratio: config.mlp_ratio,
         })
     }
 
@@ -333,8 +337,13 @@ impl Block {
         let y = windows.cut(self.norm1.forward(x.clone()));
         let y = windows.join(self.attn.forward(y, windows));
         let x = x + y;
-        let y = self.fc1.forward(self.norm2.forward(x.clone()));
-        x + self.fc2.forward(gelu(y))
+        let [batch, _, channels] = x.dims();
+        let hidden = batch * channels * self.mlp_ratio;
+        let y = in_portions(x.clone(), 1, hidden, |x, _| {
+            let y = self.fc1.forward(self.norm2.forward(x));
+            self.fc2.forward(gelu(y))
+        });
+        x + y
     }
 }
 
@@ -375,6 +384,23 @@ impl WindowAttention {
     /// `[windows, side^2, C]` to the same.
     fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
         let [count, area, channels] = x.dims();
+        let bias = self.bias();
+        if count != windows.count {
+            // Several pictures: their windows follow each other and share one separation.
+            return self.attend(x, bias, windows.separation.clone());
+        }
+        let widest = (self.heads * area * area).max(3 * channels * area);
+        in_portions(x, 0, widest, |x, start| {
+            let own = |separation: &Tensor<4>| separation.clone().narrow(0, start, x.dims()[0]);
+            let separation = windows.separation.as_ref().map(own);
+            self.attend(x, bias.clone(), separation)
+        })
+    }
+
+    /// `x` `[windows, side^2, C]`, `bias` `[1, heads, side^2, side^2]`, `separation`
+    /// `[windows or windows per picture, 1, side^2, side^2]`.
+    fn attend(&self, x: Tensor<3>, bias: Tensor<4>, separation: Option<Tensor<4>>) -> Tensor<3> {
+        let [count, area, channels] = x.dims();
         let width = channels / self.heads;
         let qkv = self
             .qkv
@@ -388,17 +414,12 @@ impl WindowAttention {
         };
         let query = part(0).mul_scalar((width as f32).sqrt().recip());
         let scores = query.matmul(part(1).swap_dims(2, 3)); // [windows, heads, area, area]
-        let per_picture = windows.count;
-        let bias = match &windows.separation {
-            None => self.bias(),
-            Some(separation) => self.bias() + separation.clone(),
-        }; // [1 or count, heads, area, area]
+        let bias = match separation {
+            None => bias,
+            Some(separation) => bias + separation,
+        }; // [1 or windows per picture, heads, area, area]
         let repeat = bias.dims()[0];
-        let batch = if repeat == 1 {
-            count
-        } else {
-            count / per_picture
-        };
+        let batch = count / repeat;
         let scores = scores.reshape([batch, repeat * self.heads * area * area])
             + bias.reshape([1, repeat * self.heads * area * area]);
         let attention = softmax(scores.reshape([count, self.heads, area, area]), 3);

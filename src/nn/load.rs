@@ -57,7 +57,7 @@ pub trait ParameterSource {
     ) -> Result<MatrixForm, Fault> {
         let name = format!("{stem}.weight");
         let values = self.tensor(&name, &[rows, columns], init, device)?;
-        Ok(MatrixForm::Whole(values.reshape([rows, columns])))
+        Ok(MatrixForm::Whole(Box::new(values.reshape([rows, columns]))))
     }
 }
 

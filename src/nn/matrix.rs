@@ -14,7 +14,7 @@ use crate::nn::linear::linear;
 #[derive(Clone, Debug)]
 pub enum MatrixForm {
     /// One tensor.
-    Whole(Tensor<2>),
+    Whole(Box<Tensor<2>>),
     /// Blocks of neighbouring rows.
     Rows(Vec<Tensor<2>>),
     /// Blocks of neighbouring rows in a few bits per weight, on a graphics device.
@@ -34,7 +34,7 @@ impl Matrix {
     pub fn new(form: MatrixForm, id: ParamId) -> Self {
         match form {
             MatrixForm::Whole(tensor) => Self {
-                whole: Some(Param::initialized(id, tensor).set_require_grad(true)),
+                whole: Some(Param::initialized(id, *tensor).set_require_grad(true)),
                 blocks: None,
             },
             blocks => Self {
@@ -73,7 +73,7 @@ impl Matrix {
                 let part = |block: &Tensor<2>| linear(x.clone(), block.clone(), None);
                 Tensor::cat(blocks.iter().map(part).collect(), 1)
             }
-            MatrixForm::Whole(weight) => linear(x, weight.clone(), None),
+            MatrixForm::Whole(weight) => linear(x, (**weight).clone(), None),
         };
         shape[D - 1] = y.dims()[1];
         let y = match bias {
@@ -90,7 +90,7 @@ impl Matrix {
     pub fn rows(&self, ids: &[u32], device: &Device) -> Tensor<2> {
         match self.blocks.as_deref() {
             None => select(self.whole(), ids),
-            Some(MatrixForm::Whole(weight)) => select(weight.clone(), ids),
+            Some(MatrixForm::Whole(weight)) => select((**weight).clone(), ids),
             Some(MatrixForm::Packed(blocks)) => packed_rows(ids, blocks, device),
             Some(MatrixForm::Rows(blocks)) => select_from_blocks(blocks, ids),
         }

@@ -4,6 +4,7 @@ pub mod linear;
 pub mod load;
 pub mod matrix;
 pub mod norm;
+pub mod portions;
 pub mod stored;
 
 pub use linear::{Conv2d, Linear};

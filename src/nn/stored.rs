@@ -154,7 +154,10 @@ impl StoredWeights {
             let unpacked = blocks.into_iter().map(|(words, pairs, shape, scheme)| {
                 unpack(words, pairs, shape, scheme, &self.device)
             });
-            return Ok(MatrixForm::Whole(Tensor::cat(unpacked.collect(), 0)));
+            return Ok(MatrixForm::Whole(Box::new(Tensor::cat(
+                unpacked.collect(),
+                0,
+            ))));
         }
         let packed = blocks
             .into_iter()
@@ -233,7 +236,7 @@ impl ParameterSource for StoredWeights {
         let blocks = self.checked(&name, &shape)?;
         if blocks.len() == 1 {
             let values = self.tensor(&name, &shape, init, device)?;
-            return Ok(MatrixForm::Whole(values.reshape(shape)));
+            return Ok(MatrixForm::Whole(Box::new(values.reshape(shape))));
         }
         let parts = blocks.into_iter().map(|block| match &block.values {
             Values::Floats(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),

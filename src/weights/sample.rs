@@ -12,6 +12,9 @@ use super::format::{
 /// The smallest piece there may be.
 pub const PIECE: u64 = 1 << 16;
 
+/// Part, name, type, shape, bytes.
+pub type SampleTensor<'a> = (Part, &'a str, Element, &'a [usize], Vec<u8>);
+
 /// A manifest and its shards' bytes.
 pub struct Sample {
     pub manifest: Manifest,
@@ -19,8 +22,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A model of these tensors: part, name, type, shape, bytes.
-    pub fn new(tensors: &[(Part, &str, Element, &[usize], Vec<u8>)]) -> Self {
+    /// A model of these tensors.
+    pub fn new(tensors: &[SampleTensor]) -> Self {
         let mut entries = BTreeMap::new();
         let mut shards = Vec::new();
         let mut files = BTreeMap::new();

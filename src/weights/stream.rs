@@ -39,6 +39,9 @@ pub struct Tally {
     pub wrong: u32,
 }
 
+/// Takes the checked bytes of one piece after another.
+type Visit<'a> = dyn FnMut(&Piece, &[u8]) -> Result<(), Fault> + 'a;
+
 /// One model on its way.
 pub struct Transfer<'a> {
     manifest: &'a Manifest,
@@ -140,11 +143,7 @@ impl<'a> Transfer<'a> {
         .await
     }
 
-    async fn each(
-        &self,
-        pieces: Vec<Piece<'_>>,
-        visit: &mut dyn FnMut(&Piece, &[u8]) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    async fn each(&self, pieces: Vec<Piece<'_>>, visit: &mut Visit<'_>) -> Result<(), Fault> {
         let mut coming = stream::iter(&pieces)
             .map(|piece| async move { (piece, self.obtain(piece).await) })
             .buffered(self.source.at_once().max(1));

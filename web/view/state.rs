@@ -201,7 +201,7 @@ impl Desk {
         self.proved.set_value(false);
         let hear: Rc<dyn Fn(Report)> = Rc::new(move |report| match report {
             Report::Event(event) => self.hear(event),
-            Report::Shelf(event) => self.manage(library::Input::Heard(event)),
+            Report::Shelf(event) => self.manage(library::Input::Heard(Box::new(event))),
             Report::Lost(fault) => self.lose(fault, Recovery::Restarting),
         });
         match Link::start(hear) {
