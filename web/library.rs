@@ -336,8 +336,9 @@ async fn bring(job: &Rc<Job>) -> Result<(), Fault> {
     let here = Kept::open(&job.model.0).await?;
     let (kept, origin) = match (here, found) {
         (Some(kept), Some(found)) => {
-            if kept.address() != found.origin.address() {
-                kept.move_to(found.origin.address()).await?;
+            let address = found.origin.address();
+            if address.is_some() && address != kept.address() {
+                kept.move_to(address).await?;
             }
             (kept, found.origin)
         }

@@ -255,7 +255,8 @@ describe("a lost worker", () => {
     assert.match(await page.getByTestId("recovery").innerText(), /Restored/);
     assert.equal(await page.getByTestId("answer").count(), turns + 1);
     assert.equal(await page.getByTestId("error").count(), 0, "one message, not two");
-    await page.getByTestId("ask-again").click();
+    assert.equal((await answered(page, turn)).state, "failed");
+    await again(page, "ask-again");
     assert.equal((await answered(page, turn)).state, "done");
     assert.equal(await page.getByTestId("recovery").count(), 0);
   });
@@ -474,14 +475,17 @@ const kept = (page) =>
   });
 
 // Puts the last question again, with the same boxes, and gives the engine's last word on it.
-async function askedAgain(page) {
+const askedAgain = (page) => again(page, "retry");
+
+async function again(page, button) {
   const before = (await happened(page, "Done")).length;
-  await page.getByTestId("retry").last().click();
+  await page.getByTestId(button).last().click();
   await page.waitForFunction(
     (before) => self.events.filter((event) => event.Done).length > before,
     before,
     { timeout: LONG },
   );
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   return (await happened(page, "Done")).at(-1).answer;
 }
 

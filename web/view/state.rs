@@ -229,6 +229,8 @@ impl Desk {
             model,
             device: DevicePreference::Auto,
         });
+        // Not with the next frame: until then the model before would pass for this one.
+        self.flush();
     }
 
     fn hear(self, event: Event) {
