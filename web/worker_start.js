@@ -8,5 +8,7 @@ await init();
 self.onmessage = (message) => receive(message.data);
 early.forEach((message) => receive(message));
 if (self.location.search === "?check") self.postMessage([await check()]);
-if (self.location.search === "?examine")
-  self.onmessage = async ({ data }) => self.postMessage([await examine(...data)]);
+if (self.location.search === "?examine") {
+  self.onmessage = async ({ data }) => self.postMessage([await examine(...JSON.parse(data[0]))]);
+  self.postMessage(['"Hello"']);
+}

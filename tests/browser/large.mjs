@@ -1,5 +1,5 @@
 // A model of real size is brought into the browser over a bad network, kept, and loaded. Not part
-// of the tests: `cargo xtask test --large FOLDER` runs it.
+// of the tests: `cargo xtask manual large FOLDER` runs it.
 
 import assert from "node:assert/strict";
 import { readdir, readFile, stat } from "node:fs/promises";
@@ -11,7 +11,7 @@ import { startHost } from "./faults.mjs";
 import { bring, manager, memory, row, stands, visit } from "./manager.mjs";
 import { modelReady } from "./page.mjs";
 
-const FOLDER = process.env.CHATREX_LARGE;
+const FOLDER = process.env.CHATREX_FOLDER;
 const CUT = 50e6;
 const DAY = 86_400_000;
 

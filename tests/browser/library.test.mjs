@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano, sizeOf, startHost } from "./faults.mjs";
+import { accept, bring, look, manager, memory, row, stands, survey, visit } from "./manager.mjs";
 import { answered, ask, happened, LONG, modelReady, nothingForbidden, open, PICTURES } from "./page.mjs";
 
 const PIECE = 1 << 16;
@@ -28,7 +29,7 @@ describe("a download", () => {
       corruptOnce: ["decoder.safetensors", 200_000],
       rate: 1_500_000,
     });
-    browser = await visit();
+    browser = await visit(host);
     page = browser.page;
     await answered(page, 0);
   });
@@ -163,7 +164,7 @@ describe("a person's wishes", () => {
   let browser, page, folder;
   before(async () => {
     folder = host.add("slow", await copyOfNano({ name: "slow" }), { rate: 300_000 });
-    browser = await visit();
+    browser = await visit(host);
     page = browser.page;
     await modelReady(page);
     await manager(page);
@@ -215,7 +216,7 @@ describe("a lost worker", () => {
   let browser, page, folder;
   before(async () => {
     folder = host.add("lost", await copyOfNano({ name: "lost" }));
-    browser = await visit();
+    browser = await visit(host);
     page = browser.page;
     await answered(page, 0);
     await manager(page);
@@ -283,7 +284,7 @@ test("a lost graphics device is restored, and the waiting question is answered",
 describe("hosts", () => {
   let browser, page;
   before(async () => {
-    browser = await visit();
+    browser = await visit(host);
     page = browser.page;
     await modelReady(page);
     await manager(page);
@@ -353,7 +354,7 @@ describe("files of the person", () => {
     files = await copyOfNano({ name: "own" });
     place = await mkdtemp(join(tmpdir(), "chatrex-model-"));
     for (const [name, bytes] of files) await writeFile(join(place, name), bytes);
-    browser = await visit();
+    browser = await visit(host);
     page = browser.page;
     await answered(page, 0);
     await manager(page);
@@ -392,55 +393,6 @@ describe("files of the person", () => {
     assert.notEqual((await askedAgain(page)).text, "");
   });
 });
-
-// A visit whose worker tells its memory.
-async function visit() {
-  const browser = await open({ webgpu: false, serviceWorkers: "block" });
-  await browser.context.route("**/worker_start.js", async (route) => {
-    const response = await route.fetch();
-    const body = (await response.text()).replace("await init()", "self.wasm = await init()");
-    await route.fulfill({ response, body });
-  });
-  await browser.page.goto(host.url);
-  return browser;
-}
-
-// Megabytes of the worker's memory, which never shrinks.
-async function memory(page) {
-  const sizes = page.workers().map((worker) => worker.evaluate(() => self.wasm?.memory.buffer.byteLength ?? 0));
-  return Math.max(...(await Promise.all(sizes))) / 1e6;
-}
-
-async function manager(page) {
-  await page.getByTestId("model-state").click();
-  await page.getByTestId("manager").waitFor();
-}
-
-const row = (page) => page.getByTestId("model").first();
-
-async function stands(page, state) {
-  await page.locator(`[data-testid="model"][data-state="${state}"]`).waitFor({ timeout: 60_000 });
-}
-
-async function look(page, address) {
-  await page.getByTestId("model-address").fill(address);
-  await page.getByTestId("survey").click();
-}
-
-async function survey(page, address) {
-  await look(page, address);
-  await page.getByTestId("offer").waitFor({ timeout: LONG });
-}
-
-async function accept(page) {
-  await page.getByTestId("accept").check();
-  await page.getByTestId("begin").click();
-}
-
-async function bring(page, address) {
-  await survey(page, address);
-  await accept(page);
-}
 
 // Waits until more of a folder was served.
 async function moves(page, folder) {

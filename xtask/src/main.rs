@@ -16,6 +16,7 @@ const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
                                            it is a release build with or without the flag
 cargo xtask test [--only STEP]...          run every check; steps: fmt clippy native web browser
+cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (large, examine) on a model folder
 cargo xtask dist --out DIR                 write the static folder any host can serve
 
 What a command needs and this machine lacks is set up first. Environment:
@@ -26,6 +27,7 @@ What a command needs and this machine lacks is set up first. Environment:
 enum Command {
     Serve { port: u16 },
     Test { only: Vec<String> },
+    Manual { name: String, folder: PathBuf },
     Dist { out: PathBuf },
     Help,
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve { port } => serve::command(port),
         Command::Test { only } => test::command(&only),
+        Command::Manual { name, folder } => test::manual(&name, &folder),
         Command::Dist { out } => site::dist(&out),
         Command::Help => {
             println!("{USAGE}");
@@ -82,6 +85,11 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 }
             }
             Ok(Command::Test { only })
+        }
+        Value(name) if name == "manual" => {
+            let (name, folder) = (arguments.value()?.string()?, arguments.value()?);
+            let folder = PathBuf::from(folder);
+            Ok(Command::Manual { name, folder })
         }
         Value(name) if name == "dist" => {
             let mut out = None;

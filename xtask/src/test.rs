@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, in the order in which failing early saves most time.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -181,6 +182,30 @@ fn web() -> Result<Count> {
 }
 
 fn browser() -> Result<Count> {
+    in_browser(browser_tests()?, None)
+}
+
+/// Runs `tests/browser/NAME.mjs`, which is no part of the tests, on a model folder.
+///
+/// # Errors
+/// When there is no such script or folder.
+pub fn manual(name: &str, folder: &Path) -> Result<bool> {
+    let script = format!("tests/browser/{name}.mjs");
+    ensure!(
+        place::root().join(&script).is_file(),
+        "there is no {script}"
+    );
+    let folder = folder
+        .canonicalize()
+        .with_context(|| folder.display().to_string())?;
+    site::build()?;
+    let count = in_browser(vec![script], Some(&folder))?;
+    println!("{} passed, {} failed", count.passed, count.failed);
+    Ok(count.failed == 0)
+}
+
+/// Runs files of browser tests against the built page; `folder` is a model for those that ask.
+fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
     let browser = Browser::ready()?;
     ensure!(
         place::site().join("index.html").is_file(),
@@ -198,7 +223,7 @@ fn browser() -> Result<Count> {
     let mut tests = Command::new("node");
     tests
         .args(["--test", "--test-reporter=spec"])
-        .args(browser_tests()?)
+        .args(files)
         .current_dir(place::root())
         .env("CHATREX_BROWSER", browser.chromium)
         .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
@@ -212,6 +237,9 @@ fn browser() -> Result<Count> {
             place::target().join("debug").join(program),
         )
         .env("CHATREX_PICTURES", pictures);
+    if let Some(folder) = folder {
+        tests.env("CHATREX_FOLDER", folder);
+    }
     let mut count = Count::default();
     let good = followed(&mut tests, |line| count.add(node_result(line)))?;
     ensure!(count != Count::default(), "no browser test ran");
