@@ -10,7 +10,8 @@ fn validate(text: &str) -> Result<naga::Module, String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let mut validator = naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
+        // What every WebGPU device has: `unpack2x16float` is part of the language.
+        naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     );
     validator
         .validate(&module)
