@@ -246,3 +246,70 @@ pub(super) fn report(event: &Event) {
         eprintln!("{words}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::Residency;
+    use crate::image::decode;
+    use crate::weights::format::{MANIFEST, Manifest};
+
+    /// Opens the sample picture, asks, and gives the answer's text with what stayed on the device.
+    fn answered(
+        device: DevicePreference,
+        memory: Option<u64>,
+    ) -> Result<(String, ModelCard), Fault> {
+        let mut session = Session::open(NANO, device, memory, None)?;
+        let pixels = decode::open(Path::new("web/samples/scene.png"))?;
+        let (found, _) = session.look(pixels, Granularity::Coarse)?;
+        let boxes: Vec<BoxXyxy> = found.iter().take(8).map(|found| found.bbox).collect();
+        let mut texts = String::new();
+        for question in ["What is <obj0>?", "How many cats are there?"] {
+            texts.push_str(&session.ask(&boxes, question, 24)?.text);
+        }
+        Ok((texts, session.card().clone()))
+    }
+
+    #[test]
+    fn parts_that_come_and_go_answer_as_parts_that_stay() {
+        let Ok((all, card)) = answered(DevicePreference::Wgpu, None) else {
+            println!(
+                "parts_that_come_and_go_answer_as_parts_that_stay skipped: no graphics device"
+            );
+            return;
+        };
+        assert_eq!(card.fit.residency, Residency::All);
+        let enough = card.fit.needs.peak(Residency::Decoder);
+        let (one_by_one, card) =
+            answered(DevicePreference::Wgpu, Some(enough)).expect("there is a device");
+        assert_ne!(card.fit.residency, Residency::All);
+        assert_eq!(one_by_one, all);
+        let least = card.fit.needs.peak(Residency::OneByOne);
+        let fault = answered(DevicePreference::Wgpu, Some(least - 1)).expect_err("too little");
+        assert!(fault.what.contains("will not run"), "{fault}");
+    }
+
+    #[test]
+    fn a_device_that_computes_wrong_is_named() {
+        let folder = std::env::temp_dir().join(format!("chatrex-wrong-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a writable temporary folder");
+        for (name, bytes) in NANO_FILES.files {
+            let mut bytes = bytes.to_vec();
+            if *name == MANIFEST {
+                let mut manifest = Manifest::parse(&bytes, MANIFEST).expect("nano's manifest");
+                let test = manifest.self_test.as_mut().expect("nano has a self-test");
+                test.expected[3] += 2.0 * test.tolerance;
+                bytes = serde_json::to_vec(&manifest).expect("plain data");
+            }
+            std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
+        }
+        let place = folder.display().to_string();
+        let opened = Session::open(&place, DevicePreference::Cpu, None, None).map(|_| ());
+        std::fs::remove_dir_all(&folder).expect("the folder made above");
+        let fault = opened.expect_err("one value is off").to_string();
+        assert!(
+            fault.contains("processor: computes wrong: value 3"),
+            "{fault}"
+        );
+    }
+}
