@@ -14,7 +14,7 @@ use crate::protocol::{
     Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
 };
 use crate::weights::ByteSource;
-use crate::weights::source::{Embedded, Folder, Hold, LocalFuture, ModelFiles, Pace};
+use crate::weights::source::{Embedded, Folder, Hold, LocalFuture, ModelFiles, Pace, Straight};
 
 /// The name `--model` starts with: the model compiled into the program.
 pub const NANO: &str = "nano";
@@ -99,16 +99,15 @@ impl Host for Terminal {
 
 impl Pace for Terminal {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
-        Box::pin(std::future::ready(()))
+        Straight.sleep(milliseconds)
     }
 
     fn breathe(&self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
+        Straight.breathe()
     }
 
     fn hold(&self) -> Hold {
-        Hold::Run
+        Straight.hold()
     }
 }
 

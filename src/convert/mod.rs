@@ -37,7 +37,7 @@ use crate::weights::format::{
     sha256_hex,
 };
 use crate::weights::quant::Rounding;
-use crate::weights::source::{Folder, Hold, LocalFuture, Pace};
+use crate::weights::source::{Folder, Straight};
 use crate::weights::stream::Transfer;
 
 use blueprint::Needed;
@@ -662,23 +662,6 @@ impl ParameterSource for WithoutEmbedding {
             return Ok(MatrixForm::Rows(Vec::new()));
         }
         self.0.matrix(stem, shape, init, device)
-    }
-}
-
-/// Nobody waits and nobody interrupts.
-struct Straight;
-
-impl Pace for Straight {
-    fn sleep(&self, _milliseconds: u32) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn breathe(&self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn hold(&self) -> Hold {
-        Hold::Run
     }
 }
 

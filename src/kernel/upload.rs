@@ -21,16 +21,23 @@ pub struct Upload {
 }
 
 enum Place {
-    Graphics {
-        handle: Handle,
-        client: Client,
-        device: CubeDevice,
-        at: usize,
-    },
-    Host {
-        device: Device,
-        words: Vec<u32>,
-    },
+    Graphics(Buffer),
+    Host { device: Device, words: Vec<u32> },
+}
+
+/// A buffer of a graphics device, filled up to `at` bytes.
+struct Buffer {
+    handle: Handle,
+    client: Client,
+    device: CubeDevice,
+    at: usize,
+}
+
+impl Buffer {
+    fn tensor(self, elements: usize, dtype: DType) -> CubeTensor {
+        let shape = Shape::from([elements]);
+        CubeTensor::new_contiguous(self.client, self.device, shape, self.handle, dtype)
+    }
 }
 
 impl Upload {
@@ -53,12 +60,12 @@ impl Upload {
                 } else {
                     client.memory_dedicated_allocation((), |()| client.empty(bytes))
                 };
-                Place::Graphics {
+                Place::Graphics(Buffer {
                     handle,
                     client,
                     device: device.clone(),
                     at: 0,
-                }
+                })
             }
             _ => Place::Host {
                 device: device.clone(),
@@ -74,23 +81,22 @@ impl Upload {
     /// There is no room for them.
     pub fn push(&mut self, elements: Vec<u32>) {
         match &mut self.place {
-            Place::Graphics {
-                handle, client, at, ..
-            } => {
-                let end = *at + 4 * elements.len();
+            Place::Graphics(buffer) => {
+                let end = buffer.at + 4 * elements.len();
                 assert!(
                     end <= self.bytes,
                     "{end} bytes in a tensor of {}",
                     self.bytes
                 );
                 if !elements.is_empty() {
-                    let part = handle
+                    let part = buffer
+                        .handle
                         .clone()
-                        .offset_start(*at as u64)
+                        .offset_start(buffer.at as u64)
                         .offset_end((self.bytes - end) as u64);
-                    client.write(&part, Bytes::from_elems(elements));
+                    buffer.client.write(&part, Bytes::from_elems(elements));
                 }
-                *at = end;
+                buffer.at = end;
             }
             Place::Host { words, .. } => {
                 words.extend(elements);
@@ -106,18 +112,9 @@ impl Upload {
     pub fn floats(self) -> Tensor<1> {
         let elements = self.bytes / 4;
         match self.full() {
-            Place::Graphics {
-                handle,
-                client,
-                device,
-                ..
-            } => Tensor::from_primitive::<Cube>(CubeTensor::new_contiguous(
-                client,
-                device,
-                Shape::from([elements]),
-                handle,
-                DType::F32,
-            )),
+            Place::Graphics(place) => {
+                Tensor::from_primitive::<Cube>(place.tensor(elements, DType::F32))
+            }
             Place::Host { device, words } => {
                 let values: Vec<f32> = words.into_iter().map(f32::from_bits).collect();
                 Tensor::from_data(TensorData::new(values, [elements]), &device)
@@ -132,18 +129,9 @@ impl Upload {
     pub fn integers(self) -> Tensor<1, Int> {
         let elements = self.bytes / 4;
         match self.full() {
-            Place::Graphics {
-                handle,
-                client,
-                device,
-                ..
-            } => Tensor::from_primitive::<Cube>(CubeTensor::new_contiguous(
-                client,
-                device,
-                Shape::from([elements]),
-                handle,
-                DType::I32,
-            )),
+            Place::Graphics(place) => {
+                Tensor::from_primitive::<Cube>(place.tensor(elements, DType::I32))
+            }
             Place::Host { device, words } => {
                 let values: Vec<i32> = words.into_iter().map(u32::cast_signed).collect();
                 Tensor::from_data(TensorData::new(values, [elements]), &device)
@@ -153,7 +141,7 @@ impl Upload {
 
     fn full(self) -> Place {
         let filled = match &self.place {
-            Place::Graphics { at, .. } => *at,
+            Place::Graphics(buffer) => buffer.at,
             Place::Host { words, .. } => 4 * words.len(),
         };
         assert_eq!(filled, self.bytes, "bytes of a complete tensor");

@@ -347,22 +347,8 @@ mod tests {
     use crate::weights::format::Part;
     use crate::weights::quant::Rounding;
     use crate::weights::sample::Sample;
-    use crate::weights::source::{Embedded, Hold, LocalFuture, Pace};
+    use crate::weights::source::{Embedded, Straight};
     use crate::weights::stream::Transfer;
-
-    struct Straight;
-
-    impl Pace for Straight {
-        fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
-            Box::pin(std::future::ready(()))
-        }
-        fn breathe(&self) -> LocalFuture<'_, ()> {
-            Box::pin(std::future::ready(()))
-        }
-        fn hold(&self) -> Hold {
-            Hold::Run
-        }
-    }
 
     fn load(sample: Sample, device: &Device) -> Result<StoredWeights, Fault> {
         let files: Vec<(&'static str, &'static [u8])> = sample

@@ -122,6 +122,26 @@ pub trait Pace {
     fn hold(&self) -> Hold;
 }
 
+/// Nobody waits for others and nobody interrupts.
+#[cfg(feature = "native")]
+pub struct Straight;
+
+#[cfg(feature = "native")]
+impl Pace for Straight {
+    fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
+        Box::pin(std::future::ready(()))
+    }
+
+    fn breathe(&self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn hold(&self) -> Hold {
+        Hold::Run
+    }
+}
+
 /// A folder on disk.
 #[cfg(feature = "native")]
 pub struct Folder(pub std::path::PathBuf);
