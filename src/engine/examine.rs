@@ -10,7 +10,8 @@ use crate::image::Pixels;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::model::upn::{self, PaddingMask};
-use crate::protocol::Granularity;
+use crate::progress::{Progress, Stage};
+use crate::protocol::{Event, Granularity};
 
 /// Values of every stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,11 @@ impl<H: Host> Engine<H> {
                 milliseconds: now - clock,
             });
             clock = now;
+            host.emit(Event::Progress(Progress {
+                stage: Stage::Look,
+                done: stages.len() as u64,
+                total: 0,
+            }));
         };
         let mut chosen = Vec::new();
         if let Some(config) = model.config.upn.clone() {

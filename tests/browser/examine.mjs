@@ -36,13 +36,16 @@ test("the browser agrees with the processor at every stage", { timeout: DAY }, a
     const { page } = browser;
     page.setDefaultTimeout(DAY);
     await page.goto(`${host.url}start.js`);
+    const began = Date.now();
+    page.on("console", (message) => console.log(((Date.now() - began) / 1000).toFixed(0), "s", message.text()));
     const answer = await page.evaluate(
       ([model, [width, height], selection, base]) =>
         new Promise((done, fail) => {
           const worker = new Worker(`${base}worker_start.js?examine`, { type: "module" });
           worker.onerror = (event) => fail(new Error(event.message));
           worker.onmessage = ({ data: [text] }) => {
-            if (text.includes('"stages"')) done(text);
+            if (text.includes('"Look"')) console.log(text);
+            else if (text.includes('"stages"')) done(text);
             else if (text.includes('"Failed"')) fail(new Error(text));
             else if (text.includes("Hello")) worker.postMessage([JSON.stringify([model, width, height, selection])]);
           };
