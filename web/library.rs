@@ -234,9 +234,9 @@ async fn survey_files(beside: &JsValue) {
     let surveyed = async {
         let files = Rc::new(Picked::new(beside));
         let json = files.read(MANIFEST, MAX_MANIFEST).await?;
-        let manifest = Manifest::parse(&json, MANIFEST)?;
-        files.complete(&manifest)?;
-        found(json, MANIFEST, Origin::Files(files))
+        let found = found(json, MANIFEST, Origin::Files(Rc::clone(&files)))?;
+        files.complete(&found.manifest)?;
+        Ok(found)
     };
     tell_survey(surveyed.await).await;
 }

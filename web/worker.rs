@@ -106,16 +106,9 @@ pub async fn check() -> Result<String, String> {
 }
 
 /// What this browser's device computes at every stage of `model` on a made-up picture, as
-/// `chatrex examine` prints it (`worker_start.js?examine`). `selection` is a JSON list of the
-/// tokens that become queries.
+/// `chatrex examine` prints it (`worker_start.js?examine`).
 #[wasm_bindgen]
-pub async fn examine(
-    model: String,
-    width: u32,
-    height: u32,
-    selection: String,
-) -> Result<String, String> {
-    let selection = serde_json::from_str(&selection).map_err(|error| error.to_string())?;
+pub async fn examine(model: String, width: u32, height: u32) -> Result<String, String> {
     let mut engine = Engine::new(host::Worker::default());
     engine
         .handle(Request::Load {
@@ -125,7 +118,7 @@ pub async fn examine(
         })
         .await;
     let pixels = picture(width, height);
-    let examined = engine.examine(&pixels, Some(selection)).await;
+    let examined = engine.examine(&pixels, None).await;
     let examined = examined.map_err(|fault| fault.to_string())?;
     serde_json::to_string(&examined).map_err(|error| error.to_string())
 }

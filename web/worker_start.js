@@ -9,6 +9,9 @@ self.onmessage = (message) => receive(message.data);
 early.forEach((message) => receive(message));
 if (self.location.search === "?check") self.postMessage([await check()]);
 if (self.location.search === "?examine") {
-  self.onmessage = async ({ data }) => self.postMessage([await examine(...JSON.parse(data[0]))]);
+  self.onmessage = async ({ data }) => {
+    const answer = async () => examine(...JSON.parse(data[0]));
+    self.postMessage([await answer().catch((fault) => `"Failed": ${fault}`)]);
+  };
   self.postMessage(['"Hello"']);
 }

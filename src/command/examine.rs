@@ -64,7 +64,11 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     for (stage, theirs) in examined.stages.iter().zip(&other.stages) {
         let largest = stage.values.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
         let pairs = stage.values.iter().zip(&theirs.values);
-        let worst = pairs.fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+        // A value that is no number is as far away as can be.
+        let far = |(a, b): (&f32, &f32)| Some((a - b).abs()).filter(|d| !d.is_nan());
+        let worst = pairs.fold(0.0_f32, |worst, pair| {
+            worst.max(far(pair).unwrap_or(f32::INFINITY))
+        });
         let tolerance = TOLERANCES
             .iter()
             .find(|(name, _)| *name == stage.name)

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::model::chatrex::Towers;
 use crate::model::decoder::Decoder;
 use crate::model::upn::Upn;
-use crate::nn::matrix::MatrixForm;
+use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::nn::{Init, Loader, ParameterSource};
 use crate::weights::format::Part;
 
@@ -62,7 +62,7 @@ impl ParameterSource for Notes {
         _device: &Device,
     ) -> Result<MatrixForm, Fault> {
         self.take(&format!("{stem}.weight"), &shape, true);
-        Ok(MatrixForm::Rows(Vec::new()))
+        Ok(MatrixForm::Blocks(Blocks::Rows(Vec::new())))
     }
 }
 

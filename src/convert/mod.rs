@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, FaultKind};
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::model::upn::is_surplus;
-use crate::nn::matrix::MatrixForm;
+use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::nn::{Init, Loader, ParameterSource, StoredWeights};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
@@ -37,7 +37,7 @@ use crate::weights::format::{
     sha256_hex,
 };
 use crate::weights::quant::Rounding;
-use crate::weights::source::{Folder, Straight};
+use crate::weights::source::{self, Folder, Straight};
 use crate::weights::stream::Transfer;
 
 use blueprint::Needed;
@@ -150,20 +150,20 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
     let opened = Opened::open(conversion)?;
     let described = &opened.described;
     let config = &described.config;
-    let needed = blueprint::needed(config)?;
-    opened.check(&needed)?;
+    let needed = &opened.needed;
+    opened.check(needed)?;
     let tokenizer = &opened.tokenizer;
     let layers = config.chatrex.llm.num_hidden_layers;
     let forms: Vec<Form> = needed
         .iter()
         .map(|tensor| form(tensor, conversion.quant, conversion.group, layers))
         .collect();
-    let plan = lay_out(&needed, &forms);
+    let plan = lay_out(needed, &forms);
     watch.total(plan.iter().map(|shard| shard.bytes).sum());
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let source = Source {
         opened: &opened,
-        needed: &needed,
+        needed,
     };
     let state = write_shards(conversion, &plan, &forms, &source, watch)?;
 
@@ -199,8 +199,8 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
     sweep(out);
     Ok(Converted {
         bytes: manifest.bytes() + json.len() as u64,
-        read_bytes: opened.bytes(&needed),
-        tensors: report(&needed, &forms, &state.deviations),
+        read_bytes: opened.bytes(needed),
+        tensors: report(needed, &forms, &state.deviations),
         skipped: opened.skipped.clone(),
         left_over: opened.left_over.clone(),
     })
@@ -211,6 +211,8 @@ struct Opened {
     model: (Checkpoint, Names),
     upn: Option<(Checkpoint, Names)>,
     described: family::Described,
+    /// Every tensor that the described model asks for.
+    needed: Vec<Needed>,
     place: String,
     skipped: Vec<String>,
     left_over: Vec<String>,
@@ -267,6 +269,7 @@ impl Opened {
         Self {
             model: (model, names),
             upn,
+            needed: blueprint::needed(&described.config)?,
             described,
             place: match &conversion.upn {
                 Some(file) => format!("{} with {}", folder.display(), file.display()),
@@ -281,9 +284,11 @@ impl Opened {
 
     /// Tells documented surplus from left-overs and from what must not be there.
     fn sort_surplus(mut self) -> Result<Self, Fault> {
-        let needed = blueprint::needed(&self.described.config)?;
         let asked = |upn: bool| {
-            let of = needed.iter().filter(move |n| (n.part == Part::Upn) == upn);
+            let of = self
+                .needed
+                .iter()
+                .filter(move |n| (n.part == Part::Upn) == upn);
             of.map(|needed| needed.name.as_str())
                 .collect::<std::collections::BTreeSet<_>>()
         };
@@ -659,7 +664,7 @@ impl ParameterSource for WithoutEmbedding {
         device: &Device,
     ) -> Result<MatrixForm, Fault> {
         if stem == "model.embed_tokens" {
-            return Ok(MatrixForm::Rows(Vec::new()));
+            return Ok(MatrixForm::Blocks(Blocks::Rows(Vec::new())));
         }
         self.0.matrix(stem, shape, init, device)
     }
@@ -667,7 +672,5 @@ impl ParameterSource for WithoutEmbedding {
 
 /// Replaces `path` with `bytes`; a reader sees the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, bytes).map_err(|error| unwritten(&unfinished, &error))?;
-    std::fs::rename(&unfinished, path).map_err(|error| unwritten(path, &error))
+    source::replace(path, bytes).map_err(|error| unwritten(path, &error))
 }

@@ -15,9 +15,16 @@ use crate::nn::linear::linear;
 pub enum MatrixForm {
     /// One tensor.
     Whole(Box<Tensor<2>>),
-    /// Blocks of neighbouring rows.
+    /// Neighbouring rows together.
+    Blocks(Blocks),
+}
+
+/// A matrix in blocks of neighbouring rows.
+#[derive(Clone, Debug)]
+pub enum Blocks {
+    /// As numbers.
     Rows(Vec<Tensor<2>>),
-    /// Blocks of neighbouring rows in a few bits per weight, on a graphics device.
+    /// In a few bits per weight, on a graphics device.
     Packed(Vec<PackedRows>),
 }
 
@@ -26,7 +33,7 @@ pub enum MatrixForm {
 pub struct Matrix {
     whole: Option<Param<Tensor<2>>>,
     #[module(skip)]
-    blocks: Option<Arc<MatrixForm>>,
+    blocks: Option<Arc<Blocks>>,
 }
 
 impl Matrix {
@@ -37,7 +44,7 @@ impl Matrix {
                 whole: Some(Param::initialized(id, *tensor).set_require_grad(true)),
                 blocks: None,
             },
-            blocks => Self {
+            MatrixForm::Blocks(blocks) => Self {
                 whole: None,
                 blocks: Some(Arc::new(blocks)),
             },
@@ -68,12 +75,11 @@ impl Matrix {
         let rows = shape[..D - 1].iter().product::<usize>();
         let x = x.reshape([rows, inputs]);
         let y = match &**blocks {
-            MatrixForm::Packed(blocks) => packed_linear(x, blocks),
-            MatrixForm::Rows(blocks) => {
+            Blocks::Packed(blocks) => packed_linear(x, blocks),
+            Blocks::Rows(blocks) => {
                 let part = |block: &Tensor<2>| linear(x.clone(), block.clone(), None);
                 Tensor::cat(blocks.iter().map(part).collect(), 1)
             }
-            MatrixForm::Whole(weight) => linear(x, (**weight).clone(), None),
         };
         shape[D - 1] = y.dims()[1];
         let y = match bias {
@@ -90,9 +96,8 @@ impl Matrix {
     pub fn rows(&self, ids: &[u32], device: &Device) -> Tensor<2> {
         match self.blocks.as_deref() {
             None => select(self.whole(), ids),
-            Some(MatrixForm::Whole(weight)) => select((**weight).clone(), ids),
-            Some(MatrixForm::Packed(blocks)) => packed_rows(ids, blocks, device),
-            Some(MatrixForm::Rows(blocks)) => select_from_blocks(blocks, ids),
+            Some(Blocks::Packed(blocks)) => packed_rows(ids, blocks, device),
+            Some(Blocks::Rows(blocks)) => select_from_blocks(blocks, ids),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::kernel::host::runs_on_host;
 use crate::kernel::packed::PackedRows;
 use crate::kernel::upload::Upload;
 use crate::nn::load::{Init, ParameterSource};
-use crate::nn::matrix::MatrixForm;
+use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::weights::format::{Element, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES, Scheme};
 use crate::weights::stream::TensorSink;
@@ -162,7 +162,7 @@ impl StoredWeights {
         let packed = blocks
             .into_iter()
             .map(|(words, pairs, shape, scheme)| PackedRows::new(words, pairs, shape, scheme));
-        Ok(MatrixForm::Packed(packed.collect()))
+        Ok(MatrixForm::Blocks(Blocks::Packed(packed.collect())))
     }
 }
 
@@ -242,7 +242,9 @@ impl ParameterSource for StoredWeights {
             Values::Floats(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
             Values::Words(_) => Err(Fault::model(format!("tensor {name}"), "holds no numbers")),
         });
-        Ok(MatrixForm::Rows(parts.collect::<Result<_, _>>()?))
+        Ok(MatrixForm::Blocks(Blocks::Rows(
+            parts.collect::<Result<_, _>>()?,
+        )))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::fault::Fault;
 use crate::nn::load::{on_device, parameter_id};
 use crate::nn::{Init, ParameterSource};
 use crate::train::optimizer::{AdamW, Moments};
+use crate::weights::source;
 
 /// A tensor on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -307,9 +308,7 @@ fn write_safetensors(
 
 /// Replaces `path` with `bytes`; a reader sees the old file or the new one.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, bytes).map_err(|error| Fault::file(&unfinished, error))?;
-    std::fs::rename(&unfinished, path).map_err(|error| Fault::file(path, error))
+    source::replace(path, bytes).map_err(|error| Fault::file(path, error))
 }
 
 fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {

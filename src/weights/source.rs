@@ -122,6 +122,17 @@ pub trait Pace {
     fn hold(&self) -> Hold;
 }
 
+/// Replaces the file `path` with `bytes`; a reader sees the old file or the new one.
+///
+/// # Errors
+/// It cannot be written.
+#[cfg(feature = "native")]
+pub fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    std::fs::write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, path)
+}
+
 /// Nobody waits for others and nobody interrupts.
 #[cfg(feature = "native")]
 pub struct Straight;
