@@ -18,10 +18,7 @@
 
 var<workgroup> sums: array<f32, $GROUP>;
 
-fn scale(index: u32) -> f32 {
-    let pair = unpack2x16float(scales[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
-}
+// import scale_pairs
 
 @compute @workgroup_size($GROUP)
 fn main(

@@ -22,10 +22,7 @@ const PITCH = $STEPu + 1u;
 var<workgroup> rows: array<f32, $TILE * ($STEP + 1)>;
 var<workgroup> columns: array<f32, $TILE * ($STEP + 1)>;
 
-fn scale(index: u32) -> f32 {
-    let pair = unpack2x16float(scales[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
-}
+// import scale_pairs
 
 @compute @workgroup_size(8, 8)
 fn main(

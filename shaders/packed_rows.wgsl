@@ -14,10 +14,7 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
 
-fn scale(index: u32) -> f32 {
-    let pair = unpack2x16float(scales[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
-}
+// import scale_pairs
 
 @compute @workgroup_size($GROUP)
 fn main(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use chatrex::kernel::SHADERS;
-use chatrex::kernel::launch::Dialect;
+use chatrex::kernel::launch::{Dialect, SHARED};
 
 fn validate(text: &str) -> Result<naga::Module, String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
@@ -59,9 +59,19 @@ fn every_shader_is_valid_and_uses_its_bindings() {
 
 #[test]
 fn every_file_is_known_to_the_program() {
-    let folder = Path::new("shaders");
-    let files: BTreeSet<String> = std::fs::read_dir(folder)
-        .expect("shaders/ is there")
+    let known: BTreeSet<String> = SHADERS.iter().map(|s| s.name.to_owned()).collect();
+    assert_eq!(files_of("shaders"), known, "shaders/ and kernel::SHADERS");
+    let known = SHARED.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(
+        files_of("shaders/shared"),
+        known,
+        "shaders/shared/ and launch::SHARED"
+    );
+}
+
+fn files_of(folder: &str) -> BTreeSet<String> {
+    std::fs::read_dir(Path::new(folder))
+        .expect("the folder is there")
         .map(|entry| entry.expect("a readable folder").path())
         .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
         .map(|path| {
@@ -70,9 +80,7 @@ fn every_file_is_known_to_the_program() {
                 .to_string_lossy()
                 .into_owned()
         })
-        .collect();
-    let known: BTreeSet<String> = SHADERS.iter().map(|s| s.name.to_owned()).collect();
-    assert_eq!(files, known, "files in shaders/, and kernel::SHADERS");
+        .collect()
 }
 
 #[test]

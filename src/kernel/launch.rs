@@ -3,7 +3,8 @@
 //! A [`Shader`] is a file of `shaders/` with a few `$NAME`s in it: constants that Rust shares, and
 //! `$INPUT`, the access mode of a buffer the shader only reads. Natively several tensors may lie in
 //! one buffer, and a dispatch may not bind one buffer for reading and for writing, so inputs are
-//! declared `read_write` there; in a browser every tensor has a buffer of its own.
+//! declared `read_write` there; in a browser every tensor has a buffer of its own. A line
+//! `// import NAME` stands for the file `shaders/shared/NAME.wgsl`; `NAME` may be a `$NAME`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -24,7 +25,15 @@ pub struct Shader {
     pub text: &'static str,
     /// What `$NAME` stands for.
     pub constants: &'static [(&'static str, u32)],
+    /// Which file of `shaders/shared/` the import `$NAME` stands for.
+    pub imports: &'static [(&'static str, &'static str)],
 }
+
+/// The files of `shaders/shared/`.
+pub const SHARED: &[(&str, &str)] = &[(
+    "scale_pairs",
+    include_str!("../../shaders/shared/scale_pairs.wgsl"),
+)];
 
 /// Where WGSL is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +60,35 @@ impl Shader {
             Dialect::Native => "read_write",
             Dialect::Browser => "read",
         };
-        self.constants
+        let lines = self
+            .text
+            .lines()
+            .map(|line| match line.strip_prefix("// import ") {
+                None => line,
+                Some(name) => self.shared(name),
+            });
+        let text = lines.flat_map(|line| [line, "\n"]).collect::<String>();
+        // Longer names first: one may begin with another.
+        let mut constants = self.constants.to_vec();
+        constants.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        constants
             .iter()
-            .fold(self.text.replace("$INPUT", input), |text, (name, value)| {
+            .fold(text.replace("$INPUT", input), |text, (name, value)| {
                 text.replace(&format!("${name}"), &value.to_string())
             })
+    }
+
+    fn shared(&self, name: &str) -> &'static str {
+        let chosen = name.strip_prefix('$').map_or(name, |slot| {
+            let found = self.imports.iter().find(|(import, _)| *import == slot);
+            found
+                .unwrap_or_else(|| panic!("{}: nothing stands for ${slot}", self.name))
+                .1
+        });
+        let found = SHARED.iter().find(|(file, _)| *file == chosen);
+        found
+            .unwrap_or_else(|| panic!("{}: no shared file {chosen}", self.name))
+            .1
     }
 }
 

@@ -7,9 +7,10 @@
 //!
 //! 1. `shaders/NAME.wgsl`, opened by its contract: what each buffer holds, with shapes. Inputs are
 //!    `var<storage, $INPUT>`, sizes a uniform of `vec4<u32>`s bound last, and every binding is used.
+//!    Pieces that several kernels share lie in `shaders/shared/` and are imported by name.
 //! 2. `src/kernel/NAME.rs`: a [`launch::Shader`], the function that asserts shapes, types and limits
-//!    and calls [`launch::launch`], the reference below it, and a sweep over shapes that fills the
-//!    output with NaN first. The sweep runs natively and in the browser test.
+//!    and calls [`launch::launch`], the reference below it, and a sweep over shapes within
+//!    [`graphics::poisoned`]. The sweep runs natively and in the browser test.
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
 pub mod deform_attention;
@@ -17,6 +18,7 @@ pub mod depthwise;
 pub mod device;
 pub mod gated_silu;
 pub mod gelu;
+pub mod graphics;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;

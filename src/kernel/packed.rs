@@ -40,6 +40,7 @@ macro_rules! shader {
                 ("MASK", (1 << $bits) - 1),
                 ("OFFSET", 1 << ($bits - 1)),
             ],
+            imports: &[],
         }
     };
 }

@@ -20,6 +20,7 @@ pub const SHADER: Shader = Shader {
     name: "roi_pool",
     text: include_str!("../../shaders/roi_pool.wgsl"),
     constants: &[("GROUP", GROUP)],
+    imports: &[],
 };
 
 /// Weights along one axis of a map for every box: `[B, N, extent]`, row-major on the host.
