@@ -20,7 +20,7 @@ use chatrex::engine::Engine;
 use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
-use chatrex::kernel::{packed, roi_pool};
+use chatrex::kernel::{roi_pool, weight_rows};
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -96,11 +96,11 @@ pub async fn check() -> Result<String, String> {
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
     let pooled = roi_pool::sweep(&device).await?;
-    let packed = packed::sweep(&device).await?;
+    let products = weight_rows::sweep(&device).await?;
     Ok(serde_json::json!({
         "matmul": sum,
         "roi_pool": { "shapes": pooled.shapes, "worst": pooled.worst },
-        "packed": { "shapes": packed.shapes, "worst": packed.worst },
+        "products": { "shapes": products.shapes, "worst": products.worst },
     })
     .to_string())
 }

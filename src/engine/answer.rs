@@ -1,15 +1,12 @@
 //! One question: prompt, prefix, token loop.
 
-use burn::tensor::Tensor;
-
+use super::saying::Saying;
 use super::{Engine, Host, Prefix, current, no_model, planar};
-use crate::fault::{Fault, FaultKind};
-use crate::generate::sampler::Sampler;
+use crate::fault::Fault;
 use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
-use crate::model::upn;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, AskTime, Event, PictureId, StopReason, TurnId};
 use crate::text::grammar::Reader;
@@ -90,10 +87,12 @@ impl<H: Host> Engine<H> {
         let prefix = picture.prefix.as_mut().expect("made just above");
         prefix.cache.truncate(prefix.tokens);
         model.llm(host).await?;
-        let mut sampler = Sampler::with_penalty(model.repetition_penalty());
+        let penalty = model.repetition_penalty();
         let llm = model.llm_here();
         let words = splice(llm, question_ids, None, None);
-        let mut logits = llm.prefill(words, &mut prefix.cache);
+        let logits = llm.prefill(words, &mut prefix.cache);
+        let limit = max_tokens as usize;
+        let mut saying = Saying::new(llm, &mut prefix.cache, logits, penalty, limit);
         let mut words = model.tokenizer.decoding();
         let mut reader = Reader::new();
         let mut stop = Stop::new(&model.stop_ids, max_tokens);
@@ -101,8 +100,7 @@ impl<H: Host> Engine<H> {
             if let Some(ending) = stop.before(host.stopped(turn)) {
                 break ending;
             }
-            let row = read_row(logits).await?;
-            let token = sampler.choose(&row);
+            let token = saying.next().await?;
             let ending = stop.take(token);
             if stop.taken() == 1 {
                 time.first_token = host.milliseconds() - started;
@@ -121,7 +119,6 @@ impl<H: Host> Engine<H> {
                 });
             }
             host.breathe().await;
-            logits = llm.step(token, &mut prefix.cache);
         };
         reader.push(&words.finish());
         let spent = host.milliseconds() - started;
@@ -148,17 +145,4 @@ impl<H: Host> Engine<H> {
         });
         Ok(())
     }
-}
-
-async fn read_row(logits: Tensor<1>) -> Result<Vec<f32>, Fault> {
-    let row = upn::read(logits).await?;
-    if row.iter().any(|value| value.is_nan()) {
-        return Err(Fault::new(
-            FaultKind::Device,
-            "graphics device",
-            "the model computed values that are not numbers",
-            "Reload the model, or use another device",
-        ));
-    }
-    Ok(row)
 }

@@ -10,6 +10,7 @@ mod answer;
 pub mod examine;
 pub mod fit;
 mod loading;
+mod saying;
 
 use std::collections::HashMap;
 

@@ -1,14 +1,41 @@
-//! `silu(gate) * up` on the processor in one pass, forward and backward.
+//! `silu(gate) * up`: a kernel for graphics devices, and one pass forward and backward on the processor.
 
 use burn::tensor::Tensor;
 
+use crate::kernel::graphics::{buffer, is_graphics, output, tensor};
 use crate::kernel::host::{HostOp, apply};
+use crate::kernel::launch::{Shader, launch};
 use crate::kernel::processor::{exp, for_each_chunk, vectorised};
 
-/// `gate * sigmoid(gate) * up`, all of one shape. Only where
-/// [`runs_on_host`](crate::kernel::host::runs_on_host).
+/// Invocations per workgroup.
+const GROUP: u32 = 64;
+
+/// `shaders/gate.wgsl`.
+pub const SHADER: Shader = Shader {
+    name: "gate",
+    text: include_str!("../../shaders/gate.wgsl"),
+    constants: &[("GROUP", GROUP)],
+    imports: &[],
+};
+
+/// `gate * sigmoid(gate) * up`, all of one shape.
 pub fn gated_silu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     let shape: [usize; D] = gate.dims();
+    assert_eq!(shape, up.dims(), "gate: shapes of the two halves");
+    let count = shape.iter().product::<usize>();
+    if is_graphics(&gate.device()) && count > 0 {
+        let (gate, up) = (buffer("gate", gate), buffer("gate", up));
+        let out = output("gate", &gate.client, count);
+        launch(
+            &SHADER,
+            &gate.client,
+            count.div_ceil(GROUP as usize) as u64,
+            &[&gate.handle, &up.handle],
+            &[&out],
+            &[count as u32, 0, 0, 0],
+        );
+        return tensor(&gate, out, shape);
+    }
     let nothing = Tensor::<1>::zeros([1], &gate.device().inner());
     apply(GatedSilu, gate, up, nothing, shape)
 }

@@ -29,11 +29,27 @@ pub struct Shader {
     pub imports: &'static [(&'static str, &'static str)],
 }
 
+macro_rules! shared {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../../shaders/shared/", $name, ".wgsl")),
+        )
+    };
+}
+
 /// The files of `shaders/shared/`.
-pub const SHARED: &[(&str, &str)] = &[(
-    "scale_pairs",
-    include_str!("../../shaders/shared/scale_pairs.wgsl"),
-)];
+pub const SHARED: &[(&str, &str)] = &[
+    shared!("better"),
+    shared!("gemv_sums"),
+    shared!("scale_pairs"),
+    shared!("slice_one"),
+    shared!("slice_two"),
+    shared!("weights_f16"),
+    shared!("weights_f32"),
+    shared!("weights_q4"),
+    shared!("weights_q8"),
+];
 
 /// Where WGSL is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

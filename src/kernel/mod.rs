@@ -13,29 +13,41 @@
 //!    [`graphics::poisoned`]. The sweep runs natively and in the browser test.
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
+pub mod causal_attention;
+pub mod choice;
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
+pub mod fused;
 pub mod gated_silu;
 pub mod gelu;
 pub mod graphics;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
-pub mod packed;
 pub mod packed_attention;
 mod processor;
 pub mod rms_norm;
 pub mod roi_pool;
 pub mod upload;
+pub mod weight_rows;
 
-/// Every WGSL file of this program.
-pub const SHADERS: &[&launch::Shader] = &[
-    &roi_pool::SHADER,
-    &packed::GEMV[0],
-    &packed::GEMV[1],
-    &packed::MATMUL[0],
-    &packed::MATMUL[1],
-    &packed::ROWS[0],
-    &packed::ROWS[1],
+/// Every WGSL file of this program, in its variants.
+pub const SHADERS: &[&[launch::Shader]] = &[
+    &[
+        causal_attention::JOIN,
+        causal_attention::ROPE_WRITE,
+        causal_attention::STEP,
+        choice::CHOOSE,
+        choice::HIGHEST,
+        gated_silu::SHADER,
+        rms_norm::SHADER,
+        roi_pool::SHADER,
+    ],
+    &causal_attention::PREFILL,
+    &fused::GEMV_GATED,
+    &fused::GEMV_THREE,
+    &weight_rows::GEMV,
+    &weight_rows::MATMUL,
+    &weight_rows::ROWS,
 ];

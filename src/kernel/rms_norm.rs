@@ -1,21 +1,57 @@
-//! RMS normalisation on the processor: one pass forward and one backward, where tensor operations
-//! take seven and about twenty.
+//! RMS normalisation: a kernel for graphics devices; on the processor one pass forward and one
+//! backward, where tensor operations take seven and about twenty.
 
 use burn::tensor::Tensor;
 
+use crate::kernel::graphics::{buffer, is_graphics, output, tensor};
 use crate::kernel::host::{HostOp, apply};
+use crate::kernel::launch::{Shader, launch};
 use crate::kernel::processor::{for_each_chunk, vectorised};
 
-/// `x * rsqrt(mean(x^2) + eps) * weight` over the last axis of `x` `[.., C]`, `weight` `[C]`. Only
-/// where [`runs_on_host`](crate::kernel::host::runs_on_host).
+/// Invocations per workgroup.
+const GROUP: u32 = 64;
+
+/// `shaders/rms_norm.wgsl`.
+pub const SHADER: Shader = Shader {
+    name: "rms_norm",
+    text: include_str!("../../shaders/rms_norm.wgsl"),
+    constants: &[("GROUP", GROUP)],
+    imports: &[],
+};
+
+/// `x * rsqrt(mean(x^2) + eps) * weight` over the last axis of `x` `[.., C]`, `weight` `[C]`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
     let shape: [usize; D] = x.dims();
+    if is_graphics(&x.device()) {
+        return on_graphics(x, weight, eps as f32);
+    }
     let nothing = Tensor::<1>::zeros([1], &x.device().inner());
     let op = RmsNorm {
         width: shape[D - 1],
         eps: eps as f32,
     };
     apply(op, x, weight, nothing, shape)
+}
+
+fn on_graphics<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f32) -> Tensor<D> {
+    let shape: [usize; D] = x.dims();
+    let width = shape[D - 1];
+    assert_eq!(weight.dims(), [width], "rms_norm: weight");
+    let rows = shape[..D - 1].iter().product::<usize>();
+    if rows * width == 0 {
+        return x;
+    }
+    let (x, weight) = (buffer("rms_norm", x), buffer("rms_norm", weight));
+    let out = output("rms_norm", &x.client, rows * width);
+    launch(
+        &SHADER,
+        &x.client,
+        rows as u64,
+        &[&x.handle, &weight.handle],
+        &[&out],
+        &[rows as u32, width as u32, eps.to_bits(), 0],
+    );
+    tensor(&x, out, shape)
 }
 
 #[derive(Debug)]
@@ -111,7 +147,12 @@ vectorised! {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    use crate::kernel::device::adapter_for_test;
+    use crate::kernel::graphics::poisoned;
     use crate::kernel::packed_attention::tests::assert_same_gradients;
+    use crate::kernel::weight_rows::{check, made_up};
 
     #[test]
     fn equals_tensor_operations() {
@@ -123,5 +164,38 @@ mod tests {
                 x / mean.add_scalar(1e-6).sqrt() * weight
             },
         );
+    }
+
+    #[test]
+    fn kernel_equals_the_processor() {
+        let Some(device) = adapter_for_test("kernel_equals_the_processor") else {
+            return;
+        };
+        for [rows, width] in [
+            [0, 4],
+            [1, 1],
+            [3, 63],
+            [2, 64],
+            [5, 65],
+            [65_537, 3],
+            [2, 3584],
+        ] {
+            let mut values = made_up();
+            let data = [rows * width, width].map(&mut values);
+            let run = |device: &Device| {
+                let tensor = |values: &[f32], shape| {
+                    Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+                };
+                let x = tensor(&data[0], [rows, width]);
+                let weight = tensor(&data[1], [1, width]).flatten(0, 1);
+                rms_norm(x, weight, 1e-5)
+            };
+            let expected: Vec<f32> = run(&Device::flex()).into_data().try_to_vec().expect("f32");
+            let name = format!("rms_norm [{rows}, {width}]");
+            let got = poisoned(|| run(&device));
+            if rows > 0 {
+                pollster::block_on(check(&name, got, &expected, 1e-5)).expect("close");
+            }
+        }
     }
 }

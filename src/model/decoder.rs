@@ -4,20 +4,27 @@
 //!
 //! One stack of blocks serves two paths. Training runs whole sequences under any mask, so that
 //! several dialogues may share one picture. Inference appends to a [`KvCache`] that is allocated
-//! once and can be cut back to the picture's prefix. Position tables are computed on the host.
+//! once and can be cut back to the picture's prefix; on a graphics device it goes through kernels
+//! that fuse a block into seven launches per token, and the device chooses tokens itself
+//! ([`Decoder::advance`]). Position tables are computed on the host.
 
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::causal_attention::{self, Cached, Heads, Places, Rows};
+use crate::kernel::choice::Choice;
+use crate::kernel::fused::{self, Joined};
 use crate::kernel::gated_silu::gated_silu;
+use crate::kernel::graphics::is_graphics;
 use crate::kernel::host::runs_on_host;
 pub use crate::kernel::packed_attention::Sight;
 use crate::kernel::packed_attention::{Arrangement, packed_attention};
+use crate::kernel::weight_rows::{self, Added, FEW, WeightRows};
 use crate::nn::{Init, Linear, Loader, Matrix, RmsNorm};
 
 /// Sizes and switches, by the names of the checkpoint's `config.json`.
@@ -71,6 +78,9 @@ pub struct Decoder {
     lm_head: Option<Matrix>,
     #[module(skip)]
     config: DecoderConfig,
+    /// Embedding and head as kernels read them.
+    #[module(skip)]
+    ends: Option<Arc<[Vec<WeightRows>; 2]>>,
 }
 
 impl Decoder {
@@ -83,10 +93,20 @@ impl Decoder {
         let model = at.child("model");
         let layers = model.child("layers");
         let head_deviation = (config.hidden_size as f32).sqrt().recip();
+        let embed_tokens = model
+            .child("embed_tokens")
+            .matrix(matrix, Init::Normal(0.06))?;
+        let lm_head = (!config.tie_word_embeddings)
+            .then(|| {
+                at.child("lm_head")
+                    .matrix(matrix, Init::Normal(head_deviation))
+            })
+            .transpose()?;
+        let head = lm_head.as_ref().unwrap_or(&embed_tokens).on_graphics();
+        let ends = embed_tokens.on_graphics().zip(head);
         Ok(Self {
-            embed_tokens: model
-                .child("embed_tokens")
-                .matrix(matrix, Init::Normal(0.06))?,
+            ends: ends.map(|(embedding, head)| Arc::new([embedding, head])),
+            embed_tokens,
             layers: (0..config.num_hidden_layers)
                 .map(|layer| Block::load(&layers.child(layer), config))
                 .collect::<Result<_, _>>()?,
@@ -95,12 +115,7 @@ impl Decoder {
                 config.hidden_size,
                 config.rms_norm_eps,
             )?,
-            lm_head: (!config.tie_word_embeddings)
-                .then(|| {
-                    at.child("lm_head")
-                        .matrix(matrix, Init::Normal(head_deviation))
-                })
-                .transpose()?,
+            lm_head,
             config: config.clone(),
         })
     }
@@ -144,15 +159,72 @@ impl Decoder {
             "{past} + {new} tokens exceed the cache of {}",
             cache.capacity
         );
-        let layout = Masked::appended(past, new, &self.config, &embeds.device());
-        let mut x = embeds;
-        for (layer, slot) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.append(x, &layout, slot, past);
-        }
         cache.length = past + new;
-        let last = x.slice([0..1, new - 1..new, 0..width]);
-        let hidden = self.norm.forward(last);
-        self.logits(hidden).reshape([self.config.vocab_size])
+        let store = match &mut cache.store {
+            Store::Tensors(slots) => {
+                let layout = Masked::appended(past, new, &self.config, &embeds.device());
+                let mut x = embeds;
+                for (layer, slot) in self.layers.iter().zip(slots) {
+                    x = layer.append(x, &layout, slot, past);
+                }
+                let last = x.slice([0..1, new - 1..new, 0..width]);
+                let hidden = self.norm.forward(last);
+                return self.logits(hidden).reshape([self.config.vocab_size]);
+            }
+            Store::Graphics(store) => store,
+        };
+        let mut rest = embeds.reshape([new, width]);
+        let mut done = 0;
+        loop {
+            let count = (new - done).min(CHUNK);
+            let x = rest.clone().narrow(0, 0, count);
+            let x = self.extend(x, past + done, store);
+            done += count;
+            if done == new {
+                return self.head(x.narrow(0, count - 1, 1));
+            }
+            rest = rest.narrow(0, count, new - done);
+        }
+    }
+
+    /// Carries rows at positions `past ..` `[T, D]` through all blocks: `[T, D]`.
+    fn extend(&self, x: Tensor<2>, past: usize, store: &OnGraphics) -> Tensor<2> {
+        let layers = self.layers.iter().zip(&store.layers);
+        layers.fold(x, |x, (layer, cached)| layer.extend(x, past, store, cached))
+    }
+
+    /// The logits of one row after the last block `[1, D]`, `[V]`.
+    fn head(&self, row: Tensor<2>) -> Tensor<1> {
+        let [_, head] = &**self.ends.as_ref().expect("kept with a cache of kernels");
+        let norm = self.norm.fused();
+        weight_rows::normed_linear(row, &norm, head, Added::Nothing)
+            .reshape([self.config.vocab_size])
+    }
+
+    /// Whether the device can choose tokens itself for `cache`.
+    pub fn can_advance(&self, cache: &KvCache) -> bool {
+        matches!(cache.store, Store::Graphics(_))
+    }
+
+    /// Appends the token that `choice` chose last and lets it choose the next, all on the device:
+    /// nothing is read.
+    ///
+    /// # Panics
+    /// The cache is full, or is none of kernels.
+    pub fn advance(&self, choice: &Choice, cache: &mut KvCache) {
+        let Store::Graphics(store) = &cache.store else {
+            panic!("advance: a cache of tensors");
+        };
+        assert!(cache.length < cache.capacity, "the cache is full");
+        let [embedding, _] = &**self.ends.as_ref().expect("kept with a cache of kernels");
+        let x = weight_rows::rows_of(choice.token(), embedding);
+        let store = OnGraphics {
+            places: store.places.from(choice.position()),
+            ..store.clone()
+        };
+        let x = self.extend(x, 0, &store);
+        choice.choose(self.head(x));
+        cache.length += 1;
     }
 
     /// Appends one token. Returns the logits that follow it, `[V]`.
@@ -163,6 +235,10 @@ impl Decoder {
         self.prefill(self.embed(&[id]).unsqueeze(), cache)
     }
 }
+
+/// Rows of a prefill that go through all blocks together: enough to use each weight often, few
+/// enough that no submission keeps a middling graphics card from the page for long.
+const CHUNK: usize = 256;
 
 /// Values that [`Decoder::probe`] gives.
 pub const PROBED: usize = 16;
@@ -184,9 +260,17 @@ impl Decoder {
         };
         let mut cache = KvCache::new(&one_block, rows, &device);
         let mut append = |from: usize, count: usize| {
-            let layout = Masked::appended(from, count, &self.config, &device);
             let part = x.clone().narrow(1, from, count);
-            self.layers[0].append(part, &layout, &mut cache.layers[0], from)
+            let block = &self.layers[0];
+            match &mut cache.store {
+                Store::Tensors(slots) => {
+                    let layout = Masked::appended(from, count, &self.config, &device);
+                    block.append(part, &layout, &mut slots[0], from)
+                }
+                Store::Graphics(store) => block
+                    .extend(part.reshape([count, width]), from, store, &store.layers[0])
+                    .unsqueeze(),
+            }
         };
         append(0, rows - 1);
         let last = self.norm.forward(append(rows - 1, 1));
@@ -341,17 +425,88 @@ struct Block {
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
     mlp: Mlp,
+    #[module(skip)]
+    kernels: Option<Arc<BlockKernels>>,
+}
+
+/// A block's matrices as kernels read them.
+#[derive(Debug)]
+struct BlockKernels {
+    /// Queries, keys and values, and their biases side by side.
+    qkv: Option<(Joined<3>, Option<Tensor<1>>)>,
+    output: Vec<WeightRows>,
+    gate_up: Option<Joined<2>>,
+    down: Vec<WeightRows>,
+}
+
+impl BlockKernels {
+    fn of(attention: &Attention, mlp: &Mlp) -> Option<Self> {
+        let rows = |linear: &Linear| linear.weight.on_graphics();
+        let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
+        let [q, k, v] = projections.map(rows);
+        let biases = projections.map(|linear| linear.bias.as_ref().map(Param::val));
+        let bias = biases.into_iter().collect::<Option<Vec<_>>>();
+        let (gate, up) = (rows(&mlp.gate_proj)?, rows(&mlp.up_proj)?);
+        Some(Self {
+            qkv: Joined::of([&q?, &k?, &v?])
+                .map(|qkv| (qkv, bias.map(|bias| Tensor::cat(bias, 0)))),
+            output: rows(&attention.o_proj)?,
+            gate_up: Joined::of([&gate, &up]),
+            down: rows(&mlp.down_proj)?,
+        })
+    }
 }
 
 impl Block {
     fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
         let norm = |name| RmsNorm::load(&at.child(name), config.hidden_size, config.rms_norm_eps);
+        let self_attn = Attention::load(&at.child("self_attn"), config)?;
+        let mlp = Mlp::load(&at.child("mlp"), config)?;
         Ok(Self {
+            kernels: BlockKernels::of(&self_attn, &mlp).map(Arc::new),
             input_layernorm: norm("input_layernorm")?,
-            self_attn: Attention::load(&at.child("self_attn"), config)?,
+            self_attn,
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            mlp: Mlp::load(&at.child("mlp"), config)?,
+            mlp,
         })
+    }
+
+    /// Rows at positions `past ..` `[T, D]` to the same, through kernels; a single row takes seven
+    /// launches.
+    fn extend(&self, x: Tensor<2>, past: usize, store: &OnGraphics, cached: &Cached) -> Tensor<2> {
+        let kernels = self.kernels.as_ref().expect("kept with a cache of kernels");
+        let heads = store.heads;
+        let [count, _] = x.dims();
+        let few = count <= FEW;
+        let rows = match &kernels.qkv {
+            Some((qkv, bias)) if few => {
+                let norm = self.input_layernorm.fused();
+                Rows::Joined(fused::three(x.clone(), &norm, qkv, bias.clone()))
+            }
+            _ => {
+                let y = self.input_layernorm.forward(x.clone());
+                let attention = &self.self_attn;
+                let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
+                Rows::Apart(projections.map(|linear| linear.forward(y.clone())))
+            }
+        };
+        let q = causal_attention::rope_write(rows, heads, past, &store.places, cached);
+        let mixed = if count == 1 {
+            causal_attention::attend_one(q, heads, past, &store.places, cached)
+        } else {
+            causal_attention::attend(q, heads, past, cached)
+        };
+        let x = weight_rows::linear(mixed, &kernels.output, Added::Residual(x));
+        let norm = &self.post_attention_layernorm;
+        let inner = match &kernels.gate_up {
+            Some(gate_up) if few => fused::gated(x.clone(), &norm.fused(), gate_up),
+            _ => {
+                let y = norm.forward(x.clone());
+                let gate = self.mlp.gate_proj.forward(y.clone());
+                gated_silu(gate, self.mlp.up_proj.forward(y))
+            }
+        };
+        weight_rows::linear(inner, &kernels.down, Added::Residual(x))
     }
 
     fn forward(&self, x: Tensor<3>, layout: &Layout) -> Tensor<3> {
@@ -488,35 +643,70 @@ impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        let inner = if runs_on_host(&gate.device()) {
-            gated_silu(gate, up)
-        } else {
-            silu(gate) * up
-        };
-        self.down_proj.forward(inner)
+        self.down_proj.forward(gated_silu(gate, up))
     }
 }
 
 /// Keys and values of one sequence, allocated once for `capacity` tokens.
 #[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<Slot>,
+    store: Store,
     length: usize,
     capacity: usize,
+}
+
+#[derive(Debug)]
+enum Store {
+    Tensors(Vec<Slot>),
+    Graphics(OnGraphics),
+}
+
+/// For the kernels of a graphics device.
+#[derive(Clone, Debug)]
+struct OnGraphics {
+    layers: Vec<Cached>,
+    heads: Heads,
+    places: Places,
 }
 
 impl KvCache {
     /// Room for `capacity` tokens, empty.
     pub fn new(config: &DecoderConfig, capacity: usize, device: &Device) -> Self {
-        let shape = [1, config.num_key_value_heads, capacity, config.head_width()];
-        let empty = || Some(Tensor::zeros(shape, device));
+        let width = config.head_width();
+        let wide = config.num_attention_heads * width;
+        let widths = [config.hidden_size, config.intermediate_size, wide];
+        let vectors = widths.iter().all(|width| width.is_multiple_of(4));
+        let store = if is_graphics(device) && vectors && causal_attention::takes(width) {
+            let heads = Heads {
+                queries: config.num_attention_heads,
+                keys: config.num_key_value_heads,
+                width,
+                capacity,
+            };
+            let positions = (0..capacity as u32).collect();
+            let (cosine, sine) = turning_angles(&[positions], config);
+            let pairs = cosine.chunks(width / 2).zip(sine.chunks(width / 2));
+            let angles = pairs.flat_map(|(cosine, sine)| [cosine, sine].concat());
+            let angles = TensorData::new(angles.collect::<Vec<_>>(), [capacity, width]);
+            let start = Tensor::<1, Int>::zeros([1], device);
+            Store::Graphics(OnGraphics {
+                layers: (0..config.num_hidden_layers)
+                    .map(|_| Cached::new(heads, device))
+                    .collect(),
+                heads,
+                places: Places::new(Tensor::from_data(angles, device), start),
+            })
+        } else {
+            let shape = [1, config.num_key_value_heads, capacity, width];
+            let empty = || Some(Tensor::zeros(shape, device));
+            let slots = (0..config.num_hidden_layers).map(|_| Slot {
+                keys: empty(),
+                values: empty(),
+            });
+            Store::Tensors(slots.collect())
+        };
         Self {
-            layers: (0..config.num_hidden_layers)
-                .map(|_| Slot {
-                    keys: empty(),
-                    values: empty(),
-                })
-                .collect(),
+            store,
             length: 0,
             capacity,
         }

@@ -6,6 +6,8 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::fault::Fault;
+use crate::kernel::graphics::is_graphics;
+use crate::kernel::weight_rows::{self, Added, WeightRows};
 use crate::nn::{Init, Loader, Matrix};
 
 /// `y = x W^T + b`.
@@ -64,7 +66,12 @@ pub fn linear<const D: usize>(
     assert_eq!(shape[D - 1], inputs, "linear: width of the input");
     let rows = shape[..D - 1].iter().product::<usize>();
     shape[D - 1] = outputs;
-    let y = x.reshape([rows, inputs]).matmul(weight.transpose());
+    let x = x.reshape([rows, inputs]);
+    if is_graphics(&x.device()) && inputs.is_multiple_of(4) {
+        let added = bias.map_or(Added::Nothing, Added::Bias);
+        return weight_rows::linear(x, &[WeightRows::single(weight)], added).reshape(shape);
+    }
+    let y = x.matmul(weight.transpose());
     let y = match bias {
         Some(bias) => y + bias.unsqueeze::<2>(),
         None => y,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::kernel::packed::{PackedRows, packed_linear, packed_rows};
+use crate::kernel::graphics::is_graphics;
+use crate::kernel::weight_rows::{self, Added, WeightRows};
 use crate::nn::linear::linear;
 
 /// How a matrix `[out, in]` lies on a device.
@@ -25,7 +26,7 @@ pub enum Blocks {
     /// As numbers.
     Rows(Vec<Tensor<2>>),
     /// In a few bits per weight, on a graphics device.
-    Packed(Vec<PackedRows>),
+    Packed(Vec<WeightRows>),
 }
 
 /// A matrix `[out, in]`; trainable where it is one tensor.
@@ -75,18 +76,37 @@ impl Matrix {
         let rows = shape[..D - 1].iter().product::<usize>();
         let x = x.reshape([rows, inputs]);
         let y = match &**blocks {
-            Blocks::Packed(blocks) => packed_linear(x, blocks),
+            Blocks::Packed(blocks) => {
+                let added = bias.map_or(Added::Nothing, Added::Bias);
+                weight_rows::linear(x, blocks, added)
+            }
             Blocks::Rows(blocks) => {
                 let part = |block: &Tensor<2>| linear(x.clone(), block.clone(), None);
-                Tensor::cat(blocks.iter().map(part).collect(), 1)
+                let y = Tensor::cat(blocks.iter().map(part).collect(), 1);
+                match bias {
+                    Some(bias) => y + bias.unsqueeze::<2>(),
+                    None => y,
+                }
             }
         };
         shape[D - 1] = y.dims()[1];
-        let y = match bias {
-            Some(bias) => y + bias.unsqueeze::<2>(),
-            None => y,
-        };
         y.reshape(shape)
+    }
+
+    /// The matrix as kernels of a graphics device read it; `None` on the processor, or where its rows
+    /// are no whole number of vectors.
+    pub fn on_graphics(&self) -> Option<Vec<WeightRows>> {
+        let single =
+            |tensor: Tensor<2>| is_graphics(&tensor.device()).then(|| WeightRows::single(tensor));
+        let blocks = match (&self.whole, self.blocks.as_deref()) {
+            (_, Some(Blocks::Packed(blocks))) => blocks.clone(),
+            (_, Some(Blocks::Rows(blocks))) => {
+                blocks.iter().cloned().map(single).collect::<Option<_>>()?
+            }
+            (Some(whole), None) => vec![single(whole.val())?],
+            (None, None) => return None,
+        };
+        blocks.iter().all(WeightRows::fits).then_some(blocks)
     }
 
     /// The rows `ids`, `[R, in]`; at least one.
@@ -96,7 +116,7 @@ impl Matrix {
     pub fn rows(&self, ids: &[u32], device: &Device) -> Tensor<2> {
         match self.blocks.as_deref() {
             None => select(self.whole(), ids),
-            Some(Blocks::Packed(blocks)) => packed_rows(ids, blocks, device),
+            Some(Blocks::Packed(blocks)) => weight_rows::rows(ids, blocks, device),
             Some(Blocks::Rows(blocks)) => select_from_blocks(blocks, ids),
         }
     }

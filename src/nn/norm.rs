@@ -4,9 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::fault::Fault;
-use crate::kernel::host::runs_on_host;
 use crate::kernel::layer_norm::layer_norm;
 use crate::kernel::rms_norm::rms_norm;
+use crate::kernel::weight_rows::Norm;
 use crate::nn::{Init, Loader};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis.
@@ -62,11 +62,15 @@ impl RmsNorm {
 
     /// `[.., C]` to `[.., C]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if runs_on_host(&x.device()) {
-            return rms_norm(x, self.weight.val(), self.eps);
+        rms_norm(x, self.weight.val(), self.eps)
+    }
+
+    /// As part of a product on a graphics device.
+    pub fn fused(&self) -> Norm {
+        Norm {
+            gain: self.weight.val(),
+            eps: self.eps as f32,
         }
-        let mean_square = x.clone().square().mean_dim(D - 1);
-        x / mean_square.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
     }
 }
 

@@ -12,8 +12,8 @@ use half::{bf16, f16};
 
 use crate::fault::Fault;
 use crate::kernel::host::runs_on_host;
-use crate::kernel::packed::PackedRows;
 use crate::kernel::upload::Upload;
+use crate::kernel::weight_rows::WeightRows;
 use crate::nn::load::{Init, ParameterSource};
 use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::weights::format::{Element, TensorEntry};
@@ -161,7 +161,7 @@ impl StoredWeights {
         }
         let packed = blocks
             .into_iter()
-            .map(|(words, pairs, shape, scheme)| PackedRows::new(words, pairs, shape, scheme));
+            .map(|(words, pairs, shape, scheme)| WeightRows::packed(words, pairs, shape, scheme));
         Ok(MatrixForm::Blocks(Blocks::Packed(packed.collect())))
     }
 }

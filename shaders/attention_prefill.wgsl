@@ -1,0 +1,170 @@
+// attention_prefill: rows over all that the cache holds before them and themselves.
+//
+//   q       [M, H, W]
+//   keys    [G, C, W]    query heads h/(H/G) share a key head
+//   values  [G, C, W]
+//   mixed   [M, H, W]    mean of the values of keys 0 ..= P + m, weighted by exp(factor * q . key)
+//   sizes                M, H, G, W and C, P, bits of the factor, 0
+//
+// Online softmax (arXiv 2205.14135): a workgroup of 8 x 8 takes 32 rows of one head and walks over
+// the keys, 32 at a time, with 32 channels of both operands in workgroup memory; no scores leave
+// it. An invocation holds 4 x 4 scores, and of the result 4 rows by 4 channels in each of $CHUNKS
+// chunks of 32. Per tile 4 * 32 * 32 * W operations on 32 * W * 8 bytes of the cache.
+
+@group(0) @binding(0) var<storage, $INPUT> q: array<f32>;
+@group(0) @binding(1) var<storage, $INPUT> keys: array<f32>;
+@group(0) @binding(2) var<storage, $INPUT> values: array<f32>;
+@group(0) @binding(3) var<storage, read_write> mixed: array<f32>;
+@group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
+
+const LOWEST = -3.4e38;
+
+// [channel, row or key] of queries and keys; [key, channel] of values.
+var<workgroup> left: array<vec4<f32>, 256>;
+var<workgroup> right: array<vec4<f32>, 256>;
+// [row, key], a row and one.
+var<workgroup> weights: array<f32, 32 * 33>;
+var<workgroup> tops: array<f32, 32>;
+var<workgroup> totals: array<f32, 32>;
+var<workgroup> shrinks: array<f32, 32>;
+
+fn query(row: u32, head: u32, channel: u32) -> f32 {
+    let width = sizes[0].w;
+    if row >= sizes[0].x || channel >= width {
+        return 0.0;
+    }
+    return q[(row * sizes[0].y + head) * width + channel];
+}
+
+// Where channel `channel` of key `key` lies in the cache; nowhere past its last key or channel.
+fn cached(key_head: u32, key: u32, channel: u32) -> u32 {
+    return (key_head * sizes[1].x + key) * sizes[0].w + channel;
+}
+
+@compute @workgroup_size(8, 8)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let count = sizes[0].x;
+    let heads = sizes[0].y;
+    let width = sizes[0].w;
+    let past = sizes[1].y;
+    let tiles = (count + 31u) / 32u;
+    let flat_group = group.y * groups.x + group.x;
+    let head = flat_group / tiles;
+    if head >= heads {
+        return;
+    }
+    let key_head = head / (heads / sizes[0].z);
+    let first_row = flat_group % tiles * 32u;
+    let seen = past + min(count, first_row + 32u);
+    var sums: array<vec4<f32>, $CHUNKS * 4>;
+    if lane < 32u {
+        tops[lane] = LOWEST;
+        totals[lane] = 0.0;
+    }
+
+    for (var first_key = 0u; first_key < seen; first_key += 32u) {
+        var scores: array<vec4<f32>, 4>;
+        for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
+            for (var at = lane; at < 256u; at += 64u) {
+                let channel = chunk * 32u + at / 8u;
+                let row = first_row + at % 8u * 4u;
+                let key = first_key + at % 8u * 4u;
+                left[at] = vec4<f32>(
+                    query(row, head, channel),
+                    query(row + 1u, head, channel),
+                    query(row + 2u, head, channel),
+                    query(row + 3u, head, channel),
+                );
+                var turned = vec4<f32>();
+                if channel < width {
+                    for (var i = 0u; i < 4u; i++) {
+                        if key + i < seen {
+                            turned[i] = keys[cached(key_head, key + i, channel)];
+                        }
+                    }
+                }
+                right[at] = turned;
+            }
+            workgroupBarrier();
+            for (var channel = 0u; channel < 32u; channel++) {
+                let rows = left[channel * 8u + local.y];
+                let columns = right[channel * 8u + local.x];
+                scores[0] += rows.x * columns;
+                scores[1] += rows.y * columns;
+                scores[2] += rows.z * columns;
+                scores[3] += rows.w * columns;
+            }
+            workgroupBarrier();
+        }
+        for (var i = 0u; i < 4u; i++) {
+            let row = local.y * 4u + i;
+            for (var j = 0u; j < 4u; j++) {
+                let key = local.x * 4u + j;
+                let hidden = first_key + key > past + first_row + row;
+                let score = scores[i][j] * bitcast<f32>(sizes[1].z);
+                weights[row * 33u + key] = select(score, LOWEST, hidden);
+            }
+        }
+        workgroupBarrier();
+        if lane < 32u {
+            var top = tops[lane];
+            for (var key = 0u; key < 32u; key++) {
+                top = max(top, weights[lane * 33u + key]);
+            }
+            let shrink = exp(tops[lane] - top);
+            var total = totals[lane] * shrink;
+            for (var key = 0u; key < 32u; key++) {
+                let score = weights[lane * 33u + key];
+                let weight = select(exp(score - top), 0.0, score == LOWEST);
+                weights[lane * 33u + key] = weight;
+                total += weight;
+            }
+            tops[lane] = top;
+            totals[lane] = total;
+            shrinks[lane] = shrink;
+        }
+        workgroupBarrier();
+        for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
+            for (var at = lane; at < 256u; at += 64u) {
+                let key = first_key + at / 8u;
+                let channel = chunk * 32u + at % 8u * 4u;
+                var four = vec4<f32>();
+                if key < seen {
+                    for (var i = 0u; i < 4u; i++) {
+                        if channel + i < width {
+                            four[i] = values[cached(key_head, key, channel + i)];
+                        }
+                    }
+                }
+                right[at] = four;
+            }
+            workgroupBarrier();
+            for (var i = 0u; i < 4u; i++) {
+                let row = local.y * 4u + i;
+                var sum = sums[chunk * 4u + i] * shrinks[row];
+                for (var key = 0u; key < 32u; key++) {
+                    sum += weights[row * 33u + key] * right[key * 8u + local.x];
+                }
+                sums[chunk * 4u + i] = sum;
+            }
+            workgroupBarrier();
+        }
+    }
+    for (var i = 0u; i < 4u; i++) {
+        let row = local.y * 4u + i;
+        for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
+            for (var j = 0u; j < 4u; j++) {
+                let channel = chunk * 32u + local.x * 4u + j;
+                if first_row + row < count && channel < width {
+                    mixed[((first_row + row) * heads + head) * width + channel] =
+                        sums[chunk * 4u + i][j] / totals[row];
+                }
+            }
+        }
+    }
+}

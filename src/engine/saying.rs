@@ -1,0 +1,199 @@
+//! Where the tokens of an answer come from: the graphics device chooses them itself and runs ahead
+//! of whoever reads them; elsewhere they are chosen from logits.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::fault::{Fault, FaultKind};
+use crate::generate::sampler::Sampler;
+use crate::kernel::choice::Choice;
+use crate::model::decoder::{Decoder, KvCache};
+use crate::model::upn;
+
+/// Tokens computed before the first of them is read: while one is on its way, the device is busy
+/// with the next.
+const AHEAD: usize = 2;
+
+/// Greedy tokens after some logits.
+pub(super) enum Saying<'a> {
+    /// Chosen here.
+    Host {
+        /// The language model.
+        llm: &'a Decoder,
+        /// What it holds.
+        cache: &'a mut KvCache,
+        /// The choice.
+        sampler: Sampler,
+        /// Of the next token.
+        next: Next,
+    },
+    /// Chosen on the device.
+    Device {
+        /// The language model.
+        llm: &'a Decoder,
+        /// What it holds.
+        cache: &'a mut KvCache,
+        /// What was chosen, there.
+        choice: Choice,
+        /// Reads that are under way, the first of the next token.
+        reads: VecDeque<Read>,
+        /// Tokens chosen so far.
+        chosen: usize,
+        /// Tokens handed out so far.
+        taken: usize,
+        /// At most so many are chosen.
+        limit: usize,
+    },
+}
+
+/// What the next token is chosen from.
+pub(super) enum Next {
+    /// These logits.
+    Logits(Tensor<1>),
+    /// Those that follow this token.
+    After(u32),
+}
+
+impl<'a> Saying<'a> {
+    /// At most `limit` tokens after `logits`; tokens chosen before are held back by `penalty`.
+    pub fn new(
+        llm: &'a Decoder,
+        cache: &'a mut KvCache,
+        logits: Tensor<1>,
+        penalty: f32,
+        limit: usize,
+    ) -> Self {
+        if limit == 0 || !llm.can_advance(cache) {
+            return Self::Host {
+                llm,
+                cache,
+                sampler: Sampler::with_penalty(penalty),
+                next: Next::Logits(logits),
+            };
+        }
+        let vocabulary = llm.config().vocab_size;
+        let choice = Choice::new(vocabulary, penalty, limit, cache.len(), &logits.device());
+        choice.choose(logits);
+        Self::Device {
+            reads: VecDeque::from([Read::begin(&choice)]),
+            llm,
+            cache,
+            choice,
+            chosen: 1,
+            taken: 0,
+            limit,
+        }
+    }
+
+    /// The next token.
+    ///
+    /// # Errors
+    /// The device fails, or computed something that is no number.
+    ///
+    /// # Panics
+    /// More than `limit` tokens are asked for.
+    pub async fn next(&mut self) -> Result<u32, Fault> {
+        match self {
+            Self::Host {
+                llm,
+                cache,
+                sampler,
+                next,
+            } => {
+                let logits = match std::mem::replace(next, Next::After(0)) {
+                    Next::Logits(logits) => logits,
+                    Next::After(token) => llm.step(token, cache),
+                };
+                let row = upn::read(logits).await?;
+                if row.iter().any(|value| value.is_nan()) {
+                    return Err(no_number());
+                }
+                let token = sampler.choose(&row);
+                *next = Next::After(token);
+                Ok(token)
+            }
+            Self::Device {
+                llm,
+                cache,
+                choice,
+                reads,
+                chosen,
+                taken,
+                limit,
+            } => {
+                while *chosen < (*taken + AHEAD).min(*limit) {
+                    llm.advance(choice, cache);
+                    reads.push_back(Read::begin(choice));
+                    *chosen += 1;
+                }
+                let read = reads.pop_front().expect("a token within the limit");
+                let said = read.end().await?;
+                let token = said.get(*taken).copied().unwrap_or_default();
+                *taken += 1;
+                if token as usize >= llm.config().vocab_size {
+                    return Err(no_number());
+                }
+                Ok(token)
+            }
+        }
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<TensorData, Fault>>>>;
+
+/// All tokens chosen so far, on their way from the device.
+pub(super) enum Read {
+    /// Not here yet.
+    Waiting(Reading),
+    /// Here.
+    Done(Result<TensorData, Fault>),
+}
+
+impl Read {
+    /// Asks for the tokens as they are now: what the device is told later comes after.
+    fn begin(choice: &Choice) -> Self {
+        let said = choice.said();
+        let mut reading: Reading = Box::pin(async move {
+            let data = said.into_data_async().await;
+            data.map_err(|error| unread(&format!("{error:?}")))
+        });
+        let mut nobody = Context::from_waker(Waker::noop());
+        match reading.as_mut().poll(&mut nobody) {
+            Poll::Ready(data) => Self::Done(data),
+            Poll::Pending => Self::Waiting(reading),
+        }
+    }
+
+    async fn end(self) -> Result<Vec<u32>, Fault> {
+        let data = match self {
+            Self::Waiting(reading) => reading.await?,
+            Self::Done(data) => data?,
+        };
+        let ids: Vec<i32> = data
+            .try_to_vec()
+            .map_err(|error| unread(&format!("{error:?}")))?;
+        Ok(ids.into_iter().map(i32::cast_unsigned).collect())
+    }
+}
+
+fn unread(error: &str) -> Fault {
+    Fault::new(
+        FaultKind::Device,
+        "graphics device",
+        format!("the chosen tokens could not be read: {error}"),
+        "Reload the model, or use another device",
+    )
+}
+
+fn no_number() -> Fault {
+    Fault::new(
+        FaultKind::Device,
+        "graphics device",
+        "the model computed values that are not numbers",
+        "Reload the model, or use another device",
+    )
+}

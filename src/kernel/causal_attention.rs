@@ -1,0 +1,427 @@
+//! Attention of a decoder on a graphics device: rotary embedding and the write into the cache,
+//! many rows over the cache, and one row over it.
+
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::kernel::graphics::{buffer, output, poisoned, tensor};
+use crate::kernel::launch::{Shader, launch};
+use crate::kernel::weight_rows::{GROUP, Swept, check, integers, made_up};
+
+/// Keys per workgroup of `attention_step`.
+const STRETCH: u32 = 128;
+
+macro_rules! shader {
+    ($name:literal, $($constant:literal = $value:expr),*) => {
+        Shader {
+            name: $name,
+            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+            constants: &[$(($constant, $value)),*],
+            imports: &[],
+        }
+    };
+}
+
+/// `shaders/rope_write.wgsl`.
+pub const ROPE_WRITE: Shader = shader!("rope_write", "GROUP" = GROUP);
+
+/// `shaders/attention_step.wgsl`.
+pub const STEP: Shader = shader!("attention_step", "GROUP" = GROUP, "STRETCH" = STRETCH);
+
+/// `shaders/attention_join.wgsl`.
+pub const JOIN: Shader = shader!("attention_join", "GROUP" = GROUP);
+
+/// `shaders/attention_prefill.wgsl` for heads of up to 32, 64, 96 and 128 channels.
+pub const PREFILL: [Shader; 4] = [
+    shader!("attention_prefill", "CHUNKS" = 1),
+    shader!("attention_prefill", "CHUNKS" = 2),
+    shader!("attention_prefill", "CHUNKS" = 3),
+    shader!("attention_prefill", "CHUNKS" = 4),
+];
+
+/// Channels of the widest head.
+const WIDEST: usize = 32 * PREFILL.len();
+
+/// Whether heads of `width` channels can go through these kernels.
+pub fn takes(width: usize) -> bool {
+    width > 0 && width.is_multiple_of(4) && width <= WIDEST
+}
+
+/// Numbers of heads, and places of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub queries: usize,
+    /// Key and value heads; query heads are a multiple.
+    pub keys: usize,
+    /// Channels of a head.
+    pub width: usize,
+    /// Places in the cache.
+    pub capacity: usize,
+}
+
+/// Keys and values of one block, `[key heads, capacity, width]` each, written in place.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    keys: CubeTensor,
+    values: CubeTensor,
+}
+
+impl Cached {
+    /// An empty cache.
+    ///
+    /// # Panics
+    /// `device` is not a graphics device.
+    pub fn new(heads: Heads, device: &Device) -> Self {
+        let empty = || {
+            let shape = [heads.keys, heads.capacity, heads.width];
+            buffer("cache", Tensor::<3>::zeros(shape, device))
+        };
+        Self {
+            keys: empty(),
+            values: empty(),
+        }
+    }
+}
+
+/// Where rows stand: their angles, and the position of the first one.
+#[derive(Clone, Debug)]
+pub struct Places {
+    angles: CubeTensor,
+    position: CubeTensor,
+}
+
+impl Places {
+    /// `angles` `[capacity, width]`: cosines and then sines of every position. `position` `[1]` is
+    /// added to the position that a launch names; kernels may change it.
+    pub fn new(angles: Tensor<2>, position: Tensor<1, Int>) -> Self {
+        Self {
+            angles: buffer("angles", angles),
+            position: integers(position),
+        }
+    }
+
+    /// The same, counted from `position`.
+    #[must_use]
+    pub fn from(&self, position: Tensor<1, Int>) -> Self {
+        Self {
+            angles: self.angles.clone(),
+            position: integers(position),
+        }
+    }
+
+    /// The position that is added.
+    pub fn position(&self) -> Tensor<1, Int> {
+        Tensor::from_primitive::<Cube>(self.position.clone())
+    }
+}
+
+/// Queries, keys and values of some rows, not turned yet.
+pub enum Rows {
+    /// `[M, (queries + 2 keys) * width]`, side by side.
+    Joined(Tensor<2>),
+    /// `[M, heads * width]` each.
+    Apart([Tensor<2>; 3]),
+}
+
+/// Turns queries and keys of rows at positions `past ..` and lays keys and values into `cache`:
+/// the queries, `[M, queries * width]`. Rows past the cache's end are dropped.
+///
+/// # Panics
+/// Sizes disagree.
+pub fn rope_write(
+    rows: Rows,
+    heads: Heads,
+    past: usize,
+    places: &Places,
+    cache: &Cached,
+) -> Tensor<2> {
+    let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
+    let (buffers, count, strides, offsets) = match rows {
+        Rows::Joined(rows) => {
+            let [count, width] = rows.dims();
+            assert_eq!(width, wide + 2 * narrow, "rope_write: width of the rows");
+            let rows = buffer("rope_write", rows);
+            let offsets = [0, wide, wide + narrow];
+            (
+                [rows.clone(), rows.clone(), rows],
+                count,
+                [width; 3],
+                offsets,
+            )
+        }
+        Rows::Apart(rows) => {
+            let [count, _] = rows[0].dims();
+            let strides = [wide, narrow, narrow];
+            for (part, width) in rows.iter().zip(strides) {
+                assert_eq!(part.dims(), [count, width], "rope_write: rows");
+            }
+            let buffers = rows.map(|part| buffer("rope_write", part));
+            (buffers, count, strides, [0; 3])
+        }
+    };
+    let [q, k, v] = &buffers;
+    let out = output("rope_write", &q.client, count * wide);
+    let pairs = count * (wide + 2 * narrow) / 2;
+    let sizes = [
+        [count, heads.queries, heads.keys, heads.width],
+        [strides[0], strides[1], strides[2], past],
+        [offsets[0], offsets[1], offsets[2], heads.capacity],
+    ];
+    launch(
+        &ROPE_WRITE,
+        &q.client,
+        pairs.div_ceil(GROUP as usize) as u64,
+        &[
+            &q.handle,
+            &k.handle,
+            &v.handle,
+            &places.angles.handle,
+            &places.position.handle,
+        ],
+        &[&out, &cache.keys.handle, &cache.values.handle],
+        &sizes
+            .concat()
+            .iter()
+            .map(|size| *size as u32)
+            .collect::<Vec<_>>(),
+    );
+    tensor(q, out, [count, wide])
+}
+
+fn factor(heads: Heads) -> u32 {
+    (heads.width as f32).sqrt().recip().to_bits()
+}
+
+/// Turned queries `[M, queries * width]` at positions `past ..` over the cache up to themselves:
+/// `[M, queries * width]`.
+///
+/// # Panics
+/// The rows do not fit the cache.
+pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor<2> {
+    let [count, wide] = q.dims();
+    assert_eq!(wide, heads.queries * heads.width, "attention: width");
+    assert!(
+        past + count <= heads.capacity,
+        "attention: {past} + {count} rows in a cache of {}",
+        heads.capacity
+    );
+    let q = buffer("attention_prefill", q);
+    let out = output("attention_prefill", &q.client, count * wide);
+    launch(
+        &PREFILL[heads.width.div_ceil(32) - 1],
+        &q.client,
+        (heads.queries * count.div_ceil(32)) as u64,
+        &[&q.handle, &cache.keys.handle, &cache.values.handle],
+        &[&out],
+        &[
+            count as u32,
+            heads.queries as u32,
+            heads.keys as u32,
+            heads.width as u32,
+            heads.capacity as u32,
+            past as u32,
+            factor(heads),
+            0,
+        ],
+    );
+    tensor(&q, out, [count, wide])
+}
+
+/// One turned query per head, `[1, queries * width]`, at position `past` of `places`, over the cache
+/// up to it: `[1, queries * width]`.
+///
+/// # Panics
+/// The query has another size.
+pub fn attend_one(
+    q: Tensor<2>,
+    heads: Heads,
+    past: usize,
+    places: &Places,
+    cache: &Cached,
+) -> Tensor<2> {
+    let wide = heads.queries * heads.width;
+    assert_eq!(q.dims(), [1, wide], "attention_step: the query");
+    let q = buffer("attention_step", q);
+    let stretches = heads.capacity.div_ceil(STRETCH as usize);
+    let parts = heads.queries * stretches * (heads.width + 2);
+    let parts = output("attention_step", &q.client, parts);
+    launch(
+        &STEP,
+        &q.client,
+        (heads.queries * stretches) as u64,
+        &[
+            &q.handle,
+            &cache.keys.handle,
+            &cache.values.handle,
+            &places.position.handle,
+        ],
+        &[&parts],
+        &[
+            heads.queries as u32,
+            heads.keys as u32,
+            heads.width as u32,
+            heads.capacity as u32,
+            stretches as u32,
+            factor(heads),
+            past as u32,
+            0,
+        ],
+    );
+    let out = output("attention_join", &q.client, wide);
+    launch(
+        &JOIN,
+        &q.client,
+        wide.div_ceil(GROUP as usize) as u64,
+        &[&parts],
+        &[&out],
+        &[
+            heads.queries as u32,
+            stretches as u32,
+            heads.width as u32,
+            0,
+        ],
+    );
+    tensor(&q, out, [1, wide])
+}
+
+/// Scores and values stay within a few units; sums of up to a few hundred of them differ in order.
+const TOLERANCE: f32 = 2e-5;
+
+/// Compares all kernels on `device`, a graphics device, with plain loops on the processor: rows in
+/// two goes, then one more row, around the tiles of both attentions.
+///
+/// # Errors
+/// The first difference, with its shape, place and both values; or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept {
+        shapes: 0,
+        worst: 0.0,
+    };
+    // query heads, key heads, width, rows before, rows
+    for (queries, keys, width, before, rows) in [
+        (1, 1, 4, 0, 1),
+        (6, 2, 32, 5, 7),
+        (3, 1, 36, 31, 33),
+        (4, 4, 64, 0, 65),
+        (7, 1, 128, 100, 28),
+        (2, 2, 96, 126, 2),
+        (2, 1, 8, 257, 1),
+    ] {
+        let heads = Heads {
+            queries,
+            keys,
+            width,
+            capacity: before + rows + 3,
+        };
+        swept.worst = swept.worst.max(compare(device, heads, before, rows).await?);
+        swept.shapes += 1;
+    }
+    Ok(swept)
+}
+
+async fn compare(device: &Device, heads: Heads, before: usize, rows: usize) -> Result<f32, String> {
+    let name = format!("attention {heads:?}, {before} and {rows} rows");
+    let mut values = made_up();
+    let total = before + rows + 1;
+    let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
+    let (q, k, v) = (
+        values(total * wide),
+        values(total * narrow),
+        values(total * narrow),
+    );
+    let half = heads.width / 2;
+    let angles: Vec<f32> = (0..heads.capacity)
+        .flat_map(|place| {
+            let angle = move |i: usize| place as f32 * 0.37_f32.powi(i as i32);
+            let cosines = (0..half).map(move |i| angle(i).cos());
+            cosines.chain((0..half).map(move |i| angle(i).sin()))
+        })
+        .collect();
+    let upload = |values: &[f32], width: usize| {
+        let shape = [values.len() / width, width];
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    let at = |place: i32| Tensor::<1, Int>::from_data(TensorData::new(vec![place], [1]), device);
+    let places = Places::new(upload(&angles, heads.width), at(0));
+    let cache = Cached::new(heads, device);
+    let part = |from: usize, to: usize| {
+        [(&q, wide), (&k, narrow), (&v, narrow)]
+            .map(|(all, width)| upload(&all[from * width..to * width], width))
+    };
+    let expected = attention_reference(&q, &k, &v, &angles, heads);
+    let mut worst = 0.0_f32;
+    for (from, to) in [(0, before), (before, before + rows)] {
+        if from < to {
+            let got = poisoned(|| {
+                let turned = rope_write(Rows::Apart(part(from, to)), heads, from, &places, &cache);
+                attend(turned, heads, from, &cache)
+            });
+            let expected = &expected[from * wide..to * wide];
+            worst = worst.max(check(&name, got, expected, TOLERANCE).await?);
+        }
+    }
+    let last = total - 1;
+    let got = poisoned(|| {
+        let joined = Tensor::cat(part(last, total).to_vec(), 1);
+        let places = places.from(at(last as i32));
+        let turned = rope_write(Rows::Joined(joined), heads, 0, &places, &cache);
+        attend_one(turned, heads, 0, &places, &cache)
+    });
+    let expected = &expected[last * wide..];
+    Ok(worst.max(check(&format!("{name}, one more"), got, expected, TOLERANCE).await?))
+}
+
+/// Causal attention with rotary embedding over all rows from position 0, in plain loops.
+fn attention_reference(q: &[f32], k: &[f32], v: &[f32], angles: &[f32], heads: Heads) -> Vec<f32> {
+    let (width, half) = (heads.width, heads.width / 2);
+    let total = q.len() / (heads.queries * width);
+    let row = |all: &[f32], count: usize, place: usize, head: usize| {
+        all[(place * count + head) * width..][..width].to_vec()
+    };
+    let turned = |all: &[f32], count: usize, place: usize, head: usize| {
+        let x = row(all, count, place, head);
+        let (cosine, sine) = angles[place * width..][..width].split_at(half);
+        let first = (0..half).map(|i| x[i] * cosine[i] - x[i + half] * sine[i]);
+        let second = (0..half).map(|i| x[i + half] * cosine[i] + x[i] * sine[i]);
+        first.chain(second).collect::<Vec<f32>>()
+    };
+    let mut mixed = Vec::with_capacity(q.len());
+    for place in 0..total {
+        for head in 0..heads.queries {
+            let key_head = head / (heads.queries / heads.keys);
+            let query = turned(q, heads.queries, place, head);
+            let weights: Vec<f64> = (0..=place)
+                .map(|key| {
+                    let key = turned(k, heads.keys, key, key_head);
+                    let terms = query.iter().zip(&key);
+                    let product: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    (product / (width as f64).sqrt()).exp()
+                })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            mixed.extend((0..width).map(|i| {
+                let terms = weights.iter().enumerate();
+                let value = |key| f64::from(row(v, heads.keys, key, key_head)[i]);
+                (terms.map(|(key, weight)| weight * value(key)).sum::<f64>() / sum) as f32
+            }));
+        }
+    }
+    mixed
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::kernel::device::adapter_for_test;
+
+    #[test]
+    fn attention_agrees_with_its_reference() {
+        let Some(device) = adapter_for_test("attention_agrees_with_its_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
+        println!("{swept:?}");
+    }
+}

@@ -1,0 +1,259 @@
+//! Products of a decoder block that share their input: queries, keys and values, and the two halves
+//! of a gated MLP, each in one launch for a few rows. The norm before them is part of it.
+
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::kernel::graphics::{buffer, output, poisoned, tensor};
+use crate::kernel::launch::{Shader, launch};
+use crate::kernel::weight_rows::{
+    FORMATS, Format, GROUP, Norm, Swept, WeightRows, check, for_weights, integers,
+    linear_reference, made_up, normed,
+};
+
+/// `shaders/gemv_three.wgsl` for every precision.
+pub const GEMV_THREE: [Shader; 4] = for_weights!("gemv_three", &[("GROUP", GROUP)]);
+
+/// `shaders/gemv_gated.wgsl` for every precision.
+pub const GEMV_GATED: [Shader; 4] = for_weights!("gemv_gated", &[("GROUP", GROUP)]);
+
+/// Matrices of one input width and one format whose scales lie in one buffer.
+#[derive(Clone, Debug)]
+pub struct Joined<const N: usize> {
+    parts: [WeightRows; N],
+    scales: CubeTensor,
+}
+
+impl<const N: usize> Joined<N> {
+    /// Joins matrices that are one block each; `None` where they differ in width or format, come in
+    /// several blocks, or kernels cannot read them.
+    pub fn of(matrices: [&[WeightRows]; N]) -> Option<Self> {
+        let first = matrices[0].first()?;
+        let alike = matrices.iter().all(|blocks| {
+            matches!(blocks, [block] if block.columns == first.columns
+                && block.format == first.format
+                && block.fits())
+        });
+        if !alike {
+            return None;
+        }
+        let parts = matrices.map(|blocks| blocks[0].clone());
+        let scales = match first.format {
+            Format::Packed(scheme) => {
+                // Two scales share a word, so a part must end with a word.
+                let whole =
+                    |part: &WeightRows| (part.rows * part.columns / scheme.group).is_multiple_of(2);
+                if !parts.iter().all(whole) {
+                    return None;
+                }
+                let pairs = parts.iter().map(|part| part.scales.clone());
+                let pairs = pairs.map(Tensor::<1, Int>::from_primitive::<Cube>);
+                integers(Tensor::cat(pairs.collect(), 0))
+            }
+            Format::Single => parts[0].scales.clone(),
+        };
+        Some(Self { parts, scales })
+    }
+
+    fn format(&self) -> Format {
+        self.parts[0].format
+    }
+
+    fn columns(&self) -> usize {
+        self.parts[0].columns
+    }
+}
+
+/// `[norm(x) W0^T, norm(x) W1^T, norm(x) W2^T] + bias` side by side, for `x` `[M, K]` and `bias`
+/// `[N0 + N1 + N2]`: `[M, N0 + N1 + N2]`.
+///
+/// # Panics
+/// Widths disagree, or a buffer is larger than the device binds.
+pub fn three(
+    x: Tensor<2>,
+    norm: &Norm,
+    matrices: &Joined<3>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<2> {
+    let [count, inputs] = x.dims();
+    assert_eq!(inputs, matrices.columns(), "gemv_three: width of the input");
+    let rows = matrices.parts.each_ref().map(|part| part.rows);
+    let outputs = rows.iter().sum::<usize>();
+    let x = buffer("gemv_three", x);
+    let gain = buffer("gemv_three", norm.gain.clone());
+    let biased = bias.is_some();
+    let bias = bias.map_or_else(
+        || x.handle.clone(),
+        |bias| {
+            assert_eq!(bias.dims(), [outputs], "gemv_three: bias");
+            buffer("gemv_three", bias).handle
+        },
+    );
+    let out = output("gemv_three", &x.client, count * outputs);
+    let [w0, w1, w2] = &matrices.parts;
+    launch(
+        w0.of(&GEMV_THREE),
+        &x.client,
+        (count * outputs.div_ceil(4)) as u64,
+        &[
+            &x.handle,
+            &gain.handle,
+            &w0.words,
+            &w1.words,
+            &w2.words,
+            &matrices.scales.handle,
+            &bias,
+        ],
+        &[&out],
+        &[
+            count as u32,
+            rows[0] as u32,
+            rows[1] as u32,
+            rows[2] as u32,
+            inputs as u32,
+            matrices.format().per_scale() as u32,
+            u32::from(biased),
+            norm.eps.to_bits(),
+        ],
+    );
+    tensor(&x, out, [count, outputs])
+}
+
+/// `silu(norm(x) W0^T) * norm(x) W1^T` for `x` `[M, K]`: `[M, N]`.
+///
+/// # Panics
+/// Widths disagree, or a buffer is larger than the device binds.
+pub fn gated(x: Tensor<2>, norm: &Norm, matrices: &Joined<2>) -> Tensor<2> {
+    let [count, inputs] = x.dims();
+    assert_eq!(inputs, matrices.columns(), "gemv_gated: width of the input");
+    let [w0, w1] = &matrices.parts;
+    assert_eq!(w0.rows, w1.rows, "gemv_gated: rows of the two halves");
+    let x = buffer("gemv_gated", x);
+    let gain = buffer("gemv_gated", norm.gain.clone());
+    let out = output("gemv_gated", &x.client, count * w0.rows);
+    launch(
+        w0.of(&GEMV_GATED),
+        &x.client,
+        (count * w0.rows.div_ceil(2)) as u64,
+        &[
+            &x.handle,
+            &gain.handle,
+            &w0.words,
+            &w1.words,
+            &matrices.scales.handle,
+        ],
+        &[&out],
+        &[
+            count as u32,
+            w0.rows as u32,
+            inputs as u32,
+            matrices.format().per_scale() as u32,
+            norm.eps.to_bits(),
+            0,
+            0,
+            0,
+        ],
+    );
+    tensor(&x, out, [count, w0.rows])
+}
+
+/// Inputs and gains lie in [-1, 1] and at most 320 products are added in f32; the norm makes them
+/// up to a few times as large, and the gate multiplies two.
+const TOLERANCE: f32 = 5e-4;
+
+/// Compares both kernels on `device`, a graphics device, with plain loops on the processor.
+///
+/// # Errors
+/// The first difference, with its shape, place and both values; or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept {
+        shapes: 0,
+        worst: 0.0,
+    };
+    for format in FORMATS {
+        for (count, rows, columns) in [
+            (1, [2, 2, 2], 64),
+            (2, [62, 2, 34], 128),
+            (4, [64, 66, 4], 320),
+            (1, [4, 8, 12], 4096),
+        ] {
+            let worst = compare(device, format, count, rows, columns).await?;
+            swept.worst = swept.worst.max(worst);
+            swept.shapes += 1;
+        }
+    }
+    Ok(swept)
+}
+
+async fn compare(
+    device: &Device,
+    format: Format,
+    count: usize,
+    rows: [usize; 3],
+    columns: usize,
+) -> Result<f32, String> {
+    let name = format!("fused {format:?} [{count}, {columns}] x {rows:?}");
+    let mut values = made_up();
+    let x = values(count * columns);
+    let gain = values(columns);
+    let outputs = rows.iter().sum::<usize>();
+    let bias = values(outputs);
+    let scale = 8.0 / columns as f32;
+    let mut block = |rows: usize, weights: &mut Vec<f32>| {
+        let values = values(rows * columns).iter().map(|v| v * scale).collect();
+        WeightRows::made(values, [rows, columns], format, device, weights)
+    };
+    let mut weights = Vec::new();
+    let blocks = rows.map(|rows| [block(rows, &mut weights)]);
+    let tensor = |values: &[f32], shape: [usize; 2]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    let input = || tensor(&x, [count, columns]);
+    let norm = Norm {
+        gain: tensor(&gain, [1, columns]).reshape([columns]),
+        eps: 1e-3,
+    };
+    let x_normed = normed(&x, &gain, norm.eps);
+    let mut expected = linear_reference(&x_normed, &weights, columns);
+    for (i, value) in expected.iter_mut().enumerate() {
+        *value += bias[i % outputs];
+    }
+    let joined = Joined::of(blocks.each_ref().map(<[_; 1]>::as_slice));
+    let joined = joined.ok_or_else(|| format!("{name}: matrices do not join"))?;
+    let bias = tensor(&bias, [1, outputs]).reshape([outputs]);
+    let got = poisoned(|| three(input(), &norm, &joined, Some(bias)));
+    let worst = check(&format!("{name}, three"), got, &expected, TOLERANCE).await?;
+
+    let mut weights = Vec::new();
+    let halves = [(); 2].map(|()| [block(rows[1], &mut weights)]);
+    let both = linear_reference(&x_normed, &weights, columns);
+    let expected: Vec<f32> = both
+        .chunks_exact(2 * rows[1])
+        .flat_map(|row| {
+            let (gate, up) = row.split_at(rows[1]);
+            let pairs = gate.iter().zip(up);
+            pairs.map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up)
+        })
+        .collect();
+    let joined = Joined::of(halves.each_ref().map(<[_; 1]>::as_slice));
+    let joined = joined.ok_or_else(|| format!("{name}: halves do not join"))?;
+    let got = poisoned(|| gated(input(), &norm, &joined));
+    let other = check(&format!("{name}, gated"), got, &expected, TOLERANCE).await?;
+    Ok(worst.max(other))
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::kernel::device::adapter_for_test;
+
+    #[test]
+    fn fused_products_agree_with_their_reference() {
+        let Some(device) = adapter_for_test("fused_products_agree_with_their_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
+        println!("{swept:?}");
+    }
+}

@@ -1,0 +1,586 @@
+//! Matrices on a graphics device in any precision, products with them, and rows of them.
+//!
+//! A matrix comes in blocks of neighbouring rows, each in buffers of its own, so that no buffer
+//! passes what a device can bind. Few rows of `x` go through `gemv` (every weight is read once per
+//! row), many through `matmul` (once per 64 rows). A kernel reads weights in units; which numbers a
+//! unit holds is all that differs between precisions, and a file of `shaders/shared/` says it.
+
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
+
+use crate::kernel::graphics::{buffer, output, poisoned, tensor};
+use crate::kernel::launch::{Shader, launch};
+use crate::kernel::upload::Upload;
+use crate::weights::quant::{Rounding, Scheme};
+
+/// Invocations per workgroup of `gemv` and its relatives, and of `matrix_rows`.
+pub(super) const GROUP: u32 = 64;
+
+/// Inputs that `matmul` takes at a time; its workgroup memory is 16 KiB with 32 of them.
+const STEP: u32 = 32;
+
+/// More rows than this go through `matmul`.
+pub const FEW: usize = 4;
+
+/// A shader that reads weights, in the precisions of [`Format::variant`].
+macro_rules! for_weights {
+    ($name:literal, $constants:expr) => {
+        [
+            for_weights!($name, $constants, "weights_q4", "slice_two"),
+            for_weights!($name, $constants, "weights_q8", "slice_one"),
+            for_weights!($name, $constants, "weights_f16", "slice_one"),
+            for_weights!($name, $constants, "weights_f32", "slice_one"),
+        ]
+    };
+    ($name:literal, $constants:expr, $weights:literal, $slice:literal) => {
+        Shader {
+            name: $name,
+            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+            constants: $constants,
+            imports: &[("WEIGHTS", $weights), ("SLICE", $slice)],
+        }
+    };
+}
+
+pub(super) use for_weights;
+
+/// `shaders/gemv.wgsl` for every precision.
+pub const GEMV: [Shader; 4] = for_weights!("gemv", &[("GROUP", GROUP)]);
+
+/// `shaders/matmul.wgsl` for every precision.
+pub const MATMUL: [Shader; 4] = for_weights!("matmul", &[("STEP", STEP)]);
+
+/// `shaders/matrix_rows.wgsl` for every precision.
+pub const ROWS: [Shader; 4] = for_weights!("matrix_rows", &[("GROUP", GROUP)]);
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Codes with a scale per group.
+    Packed(Scheme),
+    /// Single precision.
+    Single,
+}
+
+impl Format {
+    /// The place among the variants of a shader.
+    pub(super) fn variant(self) -> usize {
+        match self {
+            Self::Packed(scheme) if scheme.bits == 4 => 0,
+            Self::Packed(_) => 1,
+            Self::Single => 3,
+        }
+    }
+
+    /// Weights per scale.
+    pub(super) fn per_scale(self) -> usize {
+        match self {
+            Self::Packed(scheme) => scheme.group,
+            Self::Single => 1,
+        }
+    }
+
+    /// Whether kernels read rows of `columns` weights.
+    pub(super) fn fits(self, columns: usize) -> bool {
+        match self {
+            Self::Packed(scheme) => scheme.fits(columns),
+            Self::Single => columns > 0 && columns.is_multiple_of(4),
+        }
+    }
+}
+
+/// Neighbouring rows of a matrix on a graphics device.
+#[derive(Clone, Debug)]
+pub struct WeightRows {
+    pub(super) words: Handle,
+    pub(super) scales: CubeTensor,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) format: Format,
+}
+
+impl WeightRows {
+    /// `rows` rows of `columns` packed weights: their words, and their scales two in an element.
+    ///
+    /// # Panics
+    /// The sizes disagree, or the tensors are not on a graphics device.
+    pub fn packed(
+        words: Tensor<1, Int>,
+        scales: Tensor<1, Int>,
+        [rows, columns]: [usize; 2],
+        scheme: Scheme,
+    ) -> Self {
+        assert!(scheme.fits(columns), "{columns} columns, {scheme:?}");
+        assert_eq!(words.dims(), [rows * scheme.words(columns)], "words");
+        let groups = rows * (columns / scheme.group);
+        assert_eq!(scales.dims(), [groups.div_ceil(2)], "scales");
+        Self {
+            words: integers(words).handle,
+            scales: integers(scales),
+            rows,
+            columns,
+            format: Format::Packed(scheme),
+        }
+    }
+
+    /// A matrix `[N, K]` of f32 values.
+    ///
+    /// # Panics
+    /// It is not on a graphics device.
+    pub fn single(weight: Tensor<2>) -> Self {
+        let [rows, columns] = weight.dims();
+        let words = buffer("matrix", weight);
+        Self {
+            words: words.handle.clone(),
+            scales: words,
+            rows,
+            columns,
+            format: Format::Single,
+        }
+    }
+
+    /// `[rows, columns]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// Whether kernels read rows of this width.
+    pub fn fits(&self) -> bool {
+        self.format.fits(self.columns)
+    }
+
+    pub(super) fn of<'a>(&self, shaders: &'a [Shader; 4]) -> &'a Shader {
+        &shaders[self.format.variant()]
+    }
+}
+
+pub(super) fn integers(tensor: Tensor<1, Int>) -> CubeTensor {
+    let tensor = tensor
+        .try_into_primitive::<Cube>()
+        .expect("packed weights are on a graphics device");
+    into_contiguous(tensor)
+}
+
+/// What is added to a product.
+#[derive(Clone, Debug)]
+pub enum Added {
+    /// Nothing.
+    Nothing,
+    /// A value per column, `[N]`.
+    Bias(Tensor<1>),
+    /// A value per element, `[M, N]`.
+    Residual(Tensor<2>),
+}
+
+/// An RMS norm that rows go through before a product.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// `[K]`.
+    pub gain: Tensor<1>,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// `x W^T` and what is added, for `x` `[M, K]` and a matrix `[N, K]` in blocks of rows: `[M, N]`.
+///
+/// # Panics
+/// There is no block, the widths differ, or a buffer is larger than the device binds.
+pub fn linear(x: Tensor<2>, blocks: &[WeightRows], added: Added) -> Tensor<2> {
+    let few = x.dims()[0] <= FEW;
+    product(x, None, blocks, added, few)
+}
+
+/// [`linear`] for a few rows that go through a norm first.
+///
+/// # Panics
+/// As [`linear`].
+pub fn normed_linear(x: Tensor<2>, norm: &Norm, blocks: &[WeightRows], added: Added) -> Tensor<2> {
+    product(x, Some(norm), blocks, added, true)
+}
+
+fn product(
+    x: Tensor<2>,
+    norm: Option<&Norm>,
+    blocks: &[WeightRows],
+    added: Added,
+    few: bool,
+) -> Tensor<2> {
+    let [count, inputs] = x.dims();
+    let outputs = blocks.iter().map(|block| block.rows).sum::<usize>();
+    assert!(outputs > 0, "linear: a matrix without rows");
+    if count == 0 {
+        return Tensor::zeros([0, outputs], &x.device());
+    }
+    assert!(few || norm.is_none(), "linear: a norm of many rows");
+    let x = buffer("linear", x);
+    assert!(
+        count * inputs.max(outputs) <= u32::MAX as usize,
+        "linear: {count} rows of {inputs} to {outputs}"
+    );
+    let out = output("linear", &x.client, count * outputs);
+    let (how, added) = match added {
+        Added::Nothing => (0, x.handle.clone()),
+        Added::Bias(bias) => {
+            assert_eq!(bias.dims(), [outputs], "linear: bias");
+            (1, buffer("linear", bias.unsqueeze::<2>()).handle)
+        }
+        Added::Residual(residual) => {
+            assert_eq!(residual.dims(), [count, outputs], "linear: residual");
+            (2, buffer("linear", residual).handle)
+        }
+    };
+    let gain = norm.map_or_else(
+        || x.handle.clone(),
+        |norm| {
+            assert_eq!(norm.gain.dims(), [inputs], "linear: gain of the norm");
+            buffer("linear", norm.gain.clone()).handle
+        },
+    );
+    let mut first = 0;
+    for block in blocks {
+        assert_eq!(block.columns, inputs, "linear: width of the input");
+        assert!(block.fits(), "linear: {inputs} inputs, {:?}", block.format);
+        let mut sizes = vec![
+            count,
+            block.rows,
+            inputs,
+            block.format.per_scale(),
+            first,
+            outputs,
+            how,
+            usize::from(norm.is_some()),
+        ];
+        let rest: &[&Handle] = &[&block.words, &block.scales.handle, &added];
+        let (shader, groups, bindings) = if few {
+            let eps = norm.map_or(0.0, |norm| norm.eps);
+            sizes.extend([eps.to_bits() as usize, 0, 0, 0]);
+            let groups = count * block.rows.div_ceil(4);
+            (&GEMV, groups, [&[&x.handle, &gain], rest].concat())
+        } else {
+            let groups = count.div_ceil(64) * block.rows.div_ceil(64);
+            (&MATMUL, groups, [&[&x.handle], rest].concat())
+        };
+        let sizes: Vec<u32> = sizes.into_iter().map(|size| size as u32).collect();
+        let shader = block.of(shader);
+        launch(shader, &x.client, groups as u64, &bindings, &[&out], &sizes);
+        first += block.rows;
+    }
+    tensor(&x, out, [count, outputs])
+}
+
+/// Rows `ids` of a matrix `[N, K]` in blocks of rows: `[R, K]`.
+///
+/// # Panics
+/// An id is not below N, or there is no id.
+pub fn rows(ids: &[u32], blocks: &[WeightRows], device: &Device) -> Tensor<2> {
+    let rows = blocks.iter().map(|block| block.rows).sum::<usize>();
+    let largest = *ids.iter().max().expect("matrix_rows: at least one id");
+    assert!((largest as usize) < rows, "row {largest} of {rows}");
+    let values = ids.iter().map(|id| id.cast_signed()).collect::<Vec<_>>();
+    let data = TensorData::new(values, [ids.len()]);
+    rows_of(Tensor::from_data(data, device), blocks)
+}
+
+/// [`rows`] for ids that lie on the device, each of them below N.
+///
+/// # Panics
+/// Kernels cannot read the matrix.
+pub fn rows_of(ids: Tensor<1, Int>, blocks: &[WeightRows]) -> Tensor<2> {
+    let [count] = ids.dims();
+    let columns = blocks[0].columns;
+    let ids = integers(ids);
+    let out = output("matrix_rows", &ids.client, count * columns);
+    let mut first = 0;
+    for block in blocks {
+        assert!(block.fits(), "rows of {columns}, {:?}", block.format);
+        let per_unit = if block.format.variant() == 0 { 8 } else { 4 };
+        let units = count * columns / per_unit;
+        launch(
+            block.of(&ROWS),
+            &ids.client,
+            units.div_ceil(GROUP as usize) as u64,
+            &[&ids.handle, &block.words, &block.scales.handle],
+            &[&out],
+            &[
+                count,
+                block.rows,
+                columns,
+                block.format.per_scale(),
+                first,
+                0,
+                0,
+                0,
+            ]
+            .map(|size| size as u32),
+        );
+        first += block.rows;
+    }
+    tensor(&ids, out, [count, columns])
+}
+
+/// [`linear`] in plain loops over weights `[N, K]`, summed in f64.
+pub fn linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec<f32> {
+    let product = |row: &[f32], weights: &[f32]| {
+        let terms = row.iter().zip(weights);
+        terms
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum::<f64>() as f32
+    };
+    x.chunks_exact(inputs)
+        .flat_map(|row| weights.chunks_exact(inputs).map(move |w| product(row, w)))
+        .collect()
+}
+
+const fn scheme(bits: u32, group: usize) -> Format {
+    Format::Packed(Scheme { bits, group })
+}
+
+/// All formats.
+pub(super) const FORMATS: [Format; 5] = [
+    scheme(4, 32),
+    scheme(4, 64),
+    scheme(8, 32),
+    scheme(8, 64),
+    Format::Single,
+];
+
+/// What a [`sweep`] found.
+#[derive(Clone, Copy, Debug)]
+pub struct Swept {
+    /// Shapes tried.
+    pub shapes: usize,
+    /// The largest difference between kernels and reference.
+    pub worst: f32,
+}
+
+/// Inputs and weights lie in [-1, 1] and at most 320 of their products are added in f32.
+const TOLERANCE: f32 = 1e-4;
+
+/// Compares all kernels on `device`, a graphics device, with the reference on the processor: both
+/// formats and groups, rows and columns around the tile, several blocks, more workgroups than one
+/// dimension holds, outputs that start as NaN. The same natively and in a browser.
+///
+/// # Errors
+/// The first difference, with its shape, place and both values; or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept {
+        shapes: 0,
+        worst: 0.0,
+    };
+    // rows of x, rows of every block, columns
+    let shapes: [(usize, &[usize], usize); 12] = [
+        (0, &[3], 32),
+        (1, &[1], 32),
+        (1, &[31, 1], 96),
+        (3, &[32], 64),
+        (5, &[33], 64),
+        (31, &[7, 64, 5], 320),
+        (32, &[31], 128),
+        (33, &[65], 192),
+        (67, &[13], 64),
+        (65, &[129], 36),
+        (2, &[5], 4),
+        (1, &[262_147], 32),
+    ];
+    for format in FORMATS {
+        for (count, rows, columns) in shapes {
+            if format.fits(columns) {
+                let worst = compare(device, format, count, rows, columns).await?;
+                swept.worst = swept.worst.max(worst);
+                swept.shapes += 1;
+            }
+        }
+    }
+    Ok(swept)
+}
+
+async fn compare(
+    device: &Device,
+    format: Format,
+    count: usize,
+    rows: &[usize],
+    columns: usize,
+) -> Result<f32, String> {
+    let name = format!("{format:?} [{count}, {columns}] x {rows:?}");
+    let mut values = made_up();
+    let x = values(count * columns);
+    let mut weights = Vec::new();
+    let mut blocks = Vec::new();
+    for &rows in rows {
+        let block = values(rows * columns);
+        let shape = [rows, columns];
+        blocks.push(WeightRows::made(block, shape, format, device, &mut weights));
+    }
+    let outputs = rows.iter().sum::<usize>();
+    let on_device = |values: &[f32], shape: [usize; 2]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    let input = || on_device(&x, [count, columns]);
+    let expected = linear_reference(&x, &weights, columns);
+    if count == 0 {
+        let empty = linear(input(), &blocks, Added::Nothing);
+        assert_eq!(empty.dims(), [0, outputs]);
+    }
+    let mut worst = 0.0_f32;
+    for few in [true, false].into_iter().filter(|_| count > 0) {
+        let bias = values(outputs);
+        let residual = values(count * outputs);
+        let added = [
+            Added::Nothing,
+            Added::Bias(on_device(&bias, [1, outputs]).reshape([outputs])),
+            Added::Residual(on_device(&residual, [count, outputs])),
+        ];
+        for added in added {
+            let name = format!("{name}, few {few}, added {}", kind(&added));
+            let mut expected = expected.clone();
+            for (i, value) in expected.iter_mut().enumerate() {
+                *value += match &added {
+                    Added::Nothing => 0.0,
+                    Added::Bias(_) => bias[i % outputs],
+                    Added::Residual(_) => residual[i],
+                };
+            }
+            let got = poisoned(|| product(input(), None, &blocks, added, few));
+            worst = worst.max(check(&name, got, &expected, TOLERANCE).await?);
+        }
+    }
+    if count > 0 {
+        let gain = values(columns);
+        let norm = Norm {
+            gain: on_device(&gain, [1, columns]).reshape([columns]),
+            eps: 1e-3,
+        };
+        let expected = linear_reference(&normed(&x, &gain, norm.eps), &weights, columns);
+        let got = poisoned(|| normed_linear(input(), &norm, &blocks, Added::Nothing));
+        let name = format!("{name}, normed");
+        worst = worst.max(check(&name, got, &expected, TOLERANCE).await?);
+    }
+    let last = outputs as u32 - 1;
+    let ids = [last, 0, last / 2, last / 3];
+    let expected: Vec<f32> = ids
+        .iter()
+        .flat_map(|&id| &weights[id as usize * columns..][..columns])
+        .copied()
+        .collect();
+    let got = poisoned(|| self::rows(&ids, &blocks, device));
+    worst = worst.max(check(&format!("{name}, rows"), got, &expected, 0.0).await?);
+    Ok(worst)
+}
+
+fn kind(added: &Added) -> &'static str {
+    match added {
+        Added::Nothing => "nothing",
+        Added::Bias(_) => "bias",
+        Added::Residual(_) => "residual",
+    }
+}
+
+/// `x` `[M, K]` through an RMS norm, in plain loops.
+pub(super) fn normed(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
+    x.chunks_exact(gain.len())
+        .flat_map(|row| {
+            let sum = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+            let root = (sum / gain.len() as f64 + f64::from(eps)).sqrt();
+            let terms = row.iter().zip(gain);
+            terms.map(move |(v, g)| (f64::from(*v) * f64::from(*g) / root) as f32)
+        })
+        .collect()
+}
+
+impl WeightRows {
+    /// A matrix with `values` `[rows, columns]`; what they became is added to `unpacked`.
+    pub(super) fn made(
+        values: Vec<f32>,
+        shape: [usize; 2],
+        format: Format,
+        device: &Device,
+        unpacked: &mut Vec<f32>,
+    ) -> Self {
+        let Format::Packed(scheme) = format else {
+            unpacked.extend_from_slice(&values);
+            return Self::single(Tensor::from_data(TensorData::new(values, shape), device));
+        };
+        let mut words = vec![0; scheme.words(values.len())];
+        let mut scales = vec![0; values.len() / scheme.group];
+        scheme.pack(&values, Rounding::Nearest, &mut words, &mut scales);
+        let start = unpacked.len();
+        unpacked.resize(start + values.len(), 0.0);
+        scheme.unpack(&words, &scales, &mut unpacked[start..]);
+        let pairs = scales
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16)
+            .collect();
+        let [words, scales] = [words, pairs].map(|elements: Vec<u32>| {
+            let mut upload = Upload::new(elements.len(), device);
+            upload.push(elements);
+            upload.integers()
+        });
+        Self::packed(words, scales, shape, scheme)
+    }
+}
+
+/// Pseudo-random numbers in [-1, 1], as many at a time as asked for.
+pub(super) fn made_up() -> impl FnMut(usize) -> Vec<f32> {
+    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
+    move |count| {
+        let draws = (0..count).map(|_| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            (dice >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        });
+        draws.collect()
+    }
+}
+
+pub(super) async fn check(
+    name: &str,
+    got: Tensor<2>,
+    expected: &[f32],
+    tolerance: f32,
+) -> Result<f32, String> {
+    let width = got.dims()[1];
+    let got: Vec<f32> = got
+        .into_data_async()
+        .await
+        .map_err(|error| format!("{name}: {error:?}"))?
+        .try_to_vec()
+        .map_err(|error| format!("{name}: {error:?}"))?;
+    if got.len() != expected.len() {
+        return Err(format!(
+            "{name}: {} values instead of {}",
+            got.len(),
+            expected.len()
+        ));
+    }
+    let mut worst = 0.0_f32;
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (got - expected).abs();
+        if error > tolerance || error.is_nan() {
+            let (row, column) = (i / width, i % width);
+            return Err(format!(
+                "{name}: [{row}, {column}] is {got}, expected {expected} within {tolerance}"
+            ));
+        }
+        worst = worst.max(error);
+    }
+    Ok(worst)
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::kernel::device::adapter_for_test;
+
+    #[test]
+    fn kernels_agree_with_their_reference() {
+        let Some(device) = adapter_for_test("kernels_agree_with_their_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
+        println!("{swept:?}");
+    }
+}
