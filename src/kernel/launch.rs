@@ -29,11 +29,24 @@ pub struct Shader {
     pub imports: &'static [(&'static str, &'static str)],
 }
 
+/// Names a file of `shaders/shared/` and takes its text along.
+macro_rules! shared {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../shaders/shared/", $name, ".wgsl")))),*]
+    };
+}
+
 /// The files of `shaders/shared/`.
-pub const SHARED: &[(&str, &str)] = &[(
+pub const SHARED: &[(&str, &str)] = shared![
+    "four_channels",
+    "gelu",
+    "group_sum",
+    "identity",
+    "one_channel",
+    "quick_gelu",
+    "relu",
     "scale_pairs",
-    include_str!("../../shaders/shared/scale_pairs.wgsl"),
-)];
+];
 
 /// Where WGSL is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

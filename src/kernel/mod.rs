@@ -9,16 +9,18 @@
 //!    `var<storage, $INPUT>`, sizes a uniform of `vec4<u32>`s bound last, and every binding is used.
 //!    Pieces that several kernels share lie in `shaders/shared/` and are imported by name.
 //! 2. `src/kernel/NAME.rs`: a [`launch::Shader`], the function that asserts shapes, types and limits
-//!    and calls [`launch::launch`], the reference below it, and a sweep over shapes within
-//!    [`graphics::poisoned`]. The sweep runs natively and in the browser test.
+//!    and calls [`launch::launch`], the reference below it, and a sweep ([`sweep::Swept`]) over
+//!    shapes within [`graphics::poisoned`]. The sweep runs natively and in the browser test.
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
+pub mod activation;
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
 pub mod gated_silu;
 pub mod gelu;
 pub mod graphics;
+pub mod group_norm;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
@@ -27,10 +29,20 @@ pub mod packed_attention;
 mod processor;
 pub mod rms_norm;
 pub mod roi_pool;
+pub mod sweep;
 pub mod upload;
 
 /// Every WGSL file of this program.
 pub const SHADERS: &[&launch::Shader] = &[
+    &activation::SHADERS[0],
+    &activation::SHADERS[1],
+    &activation::SHADERS[2],
+    &activation::SHADERS[3],
+    &deform_attention::SHADERS[0],
+    &deform_attention::SHADERS[1],
+    &depthwise::SHADER,
+    &group_norm::SHADER,
+    &layer_norm::SHADER,
     &roi_pool::SHADER,
     &packed::GEMV[0],
     &packed::GEMV[1],

@@ -5,12 +5,13 @@
 //! once per row), many through `packed_matmul` (once per 32 rows).
 
 use burn::backend::Cube;
-use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
+use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
+use crate::kernel::sweep::{Dice, Swept};
 use crate::kernel::upload::Upload;
 use crate::weights::quant::{Rounding, Scheme};
 
@@ -111,24 +112,18 @@ fn handle(tensor: Tensor<1, Int>) -> Handle {
 /// There is no block, the widths differ, or a buffer is larger than the device binds.
 pub fn packed_linear(x: Tensor<2>, blocks: &[PackedRows]) -> Tensor<2> {
     let tiled = x.dims()[0] > FEW;
-    linear_into(x, blocks, tiled, None)
+    linear_tiled(x, blocks, tiled)
 }
 
-fn linear_into(x: Tensor<2>, blocks: &[PackedRows], tiled: bool, out: Option<Handle>) -> Tensor<2> {
+fn linear_tiled(x: Tensor<2>, blocks: &[PackedRows], tiled: bool) -> Tensor<2> {
     let [count, inputs] = x.dims();
     let outputs = blocks.iter().map(|block| block.rows).sum::<usize>();
     assert!(outputs > 0, "packed_linear: a matrix without rows");
     if count == 0 {
         return Tensor::zeros([0, outputs], &x.device());
     }
-    let x = contiguous(x);
-    let bytes = 4 * (count * outputs) as u64;
-    let limit = x.client.properties().memory.max_page_size;
-    assert!(
-        bytes <= limit && count * inputs.max(outputs) <= u32::MAX as usize,
-        "packed_linear: {bytes} bytes of outputs, the device binds {limit}"
-    );
-    let out = out.unwrap_or_else(|| x.client.empty(bytes as usize));
+    let x = buffer("packed_linear", x);
+    let out = output("packed_linear", &x.client, count * outputs);
     let mut first = 0;
     for block in blocks {
         assert_eq!(block.columns, inputs, "packed_linear: width of the input");
@@ -158,7 +153,7 @@ fn linear_into(x: Tensor<2>, blocks: &[PackedRows], tiled: bool, out: Option<Han
         );
         first += block.rows;
     }
-    wrap(&x, out, [count, outputs])
+    tensor(&x, out, [count, outputs])
 }
 
 /// Rows `ids` of a matrix `[N, K]` in blocks of rows: `[R, K]`.
@@ -166,15 +161,6 @@ fn linear_into(x: Tensor<2>, blocks: &[PackedRows], tiled: bool, out: Option<Han
 /// # Panics
 /// An id is not below N, or there is no id.
 pub fn packed_rows(ids: &[u32], blocks: &[PackedRows], device: &Device) -> Tensor<2> {
-    rows_into(ids, blocks, device, None)
-}
-
-fn rows_into(
-    ids: &[u32],
-    blocks: &[PackedRows],
-    device: &Device,
-    out: Option<Handle>,
-) -> Tensor<2> {
     let rows = blocks.iter().map(|block| block.rows).sum::<usize>();
     let largest = *ids.iter().max().expect("packed_rows: at least one id");
     assert!((largest as usize) < rows, "row {largest} of {rows}");
@@ -186,7 +172,7 @@ fn rows_into(
         ids.try_into_primitive::<Cube>()
             .expect("packed weights are on a graphics device"),
     );
-    let out = out.unwrap_or_else(|| ids.client.empty(4 * count * columns));
+    let out = output("packed_rows", &ids.client, count * columns);
     let mut first = 0;
     for block in blocks {
         let words = count * block.scheme.words(columns);
@@ -201,26 +187,7 @@ fn rows_into(
         );
         first += block.rows;
     }
-    wrap(&ids, out, [count, columns])
-}
-
-fn contiguous(x: Tensor<2>) -> CubeTensor {
-    let x = x
-        .try_into_primitive::<Cube>()
-        .expect("packed weights are on a graphics device");
-    let x = into_contiguous(x);
-    assert_eq!(x.dtype, DType::F32, "packed_linear: type of the input");
-    x
-}
-
-fn wrap(like: &CubeTensor, out: Handle, shape: [usize; 2]) -> Tensor<2> {
-    Tensor::from_primitive::<Cube>(CubeTensor::new_contiguous(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::from(shape),
-        out,
-        DType::F32,
-    ))
+    tensor(&ids, out, [count, columns])
 }
 
 /// [`packed_linear`] in plain loops over unpacked weights `[N, K]`, summed in f64.
@@ -236,15 +203,6 @@ pub fn packed_linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec
         .collect()
 }
 
-/// What a [`sweep`] found.
-#[derive(Clone, Copy, Debug)]
-pub struct Swept {
-    /// Shapes tried.
-    pub shapes: usize,
-    /// The largest difference between kernels and reference.
-    pub worst: f32,
-}
-
 /// Inputs and weights lie in [-1, 1] and at most 320 of their products are added in f32.
 const TOLERANCE: f32 = 1e-4;
 
@@ -255,10 +213,7 @@ const TOLERANCE: f32 = 1e-4;
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
 pub async fn sweep(device: &Device) -> Result<Swept, String> {
-    let mut swept = Swept {
-        shapes: 0,
-        worst: 0.0,
-    };
+    let mut swept = Swept::on(device)?;
     // rows of x, rows of every block, columns
     let shapes: [(usize, &[usize], usize); 10] = [
         (0, &[3], 32),
@@ -277,9 +232,7 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
             let scheme = Scheme { bits, group };
             for (count, rows, columns) in shapes {
                 if scheme.fits(columns) {
-                    let worst = compare(device, scheme, count, rows, columns).await?;
-                    swept.worst = swept.worst.max(worst);
-                    swept.shapes += 1;
+                    compare(device, scheme, count, rows, columns, &mut swept).await?;
                 }
             }
         }
@@ -293,52 +246,33 @@ async fn compare(
     count: usize,
     rows: &[usize],
     columns: usize,
-) -> Result<f32, String> {
+    swept: &mut Swept,
+) -> Result<(), String> {
     let name = format!("packed {scheme:?} [{count}, {columns}] x {rows:?}");
-    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
-    let mut draw = move || {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        (dice >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    };
-    let x: Vec<f32> = (0..count * columns).map(|_| draw()).collect();
+    let mut dice = Dice::default();
+    let x: Vec<f32> = (0..count * columns).map(|_| dice.draw()).collect();
     let mut weights = Vec::new();
     let mut blocks = Vec::new();
     for &rows in rows {
-        let values: Vec<f32> = (0..rows * columns).map(|_| draw()).collect();
+        let values: Vec<f32> = (0..rows * columns).map(|_| dice.draw()).collect();
         blocks.push(pack(&values, [rows, columns], scheme, device, &mut weights));
     }
-    let outputs = rows.iter().sum::<usize>();
     let input = || Tensor::<2>::from_data(TensorData::new(x.clone(), [count, columns]), device);
-    let poisoned = |size: usize| {
-        Tensor::<1>::full([size], f32::NAN, device)
-            .try_into_primitive::<Cube>()
-            .map(|tensor| tensor.handle)
-            .map_err(|error| format!("{name}: not a graphics device: {error:?}"))
-    };
-    let mut worst = 0.0_f32;
     let expected = packed_linear_reference(&x, &weights, columns);
-    if count == 0 {
-        let empty = packed_linear(input(), &blocks);
-        assert_eq!(empty.dims(), [0, outputs]);
-    } else {
-        for tiled in [false, true] {
-            let out = poisoned(count * outputs)?;
-            let got = linear_into(input(), &blocks, tiled, Some(out));
-            worst = worst.max(check(&name, got, &expected, TOLERANCE).await?);
-        }
+    for tiled in [false, true] {
+        let got = poisoned(|| linear_tiled(input(), &blocks, tiled));
+        swept.compare(&name, got, &expected, TOLERANCE).await?;
     }
-    let last = outputs as u32 - 1;
+    let last = rows.iter().sum::<usize>() as u32 - 1;
     let ids = [last, 0, last / 2, last / 3];
     let expected: Vec<f32> = ids
         .iter()
         .flat_map(|&id| &weights[id as usize * columns..][..columns])
         .copied()
         .collect();
-    let out = poisoned(ids.len() * columns)?;
-    let got = rows_into(&ids, &blocks, device, Some(out));
-    Ok(worst.max(check(&format!("{name}, rows"), got, &expected, 0.0).await?))
+    let got = poisoned(|| packed_rows(&ids, &blocks, device));
+    let name = format!("{name}, rows");
+    swept.compare(&name, got, &expected, 0.0).await
 }
 
 /// Packs `values` `[rows, columns]` onto the device; what they became is added to `unpacked`.
@@ -365,40 +299,6 @@ fn pack(
         upload.integers()
     });
     PackedRows::new(words, scales, shape, scheme)
-}
-
-async fn check(
-    name: &str,
-    got: Tensor<2>,
-    expected: &[f32],
-    tolerance: f32,
-) -> Result<f32, String> {
-    let width = got.dims()[1];
-    let got: Vec<f32> = got
-        .into_data_async()
-        .await
-        .map_err(|error| format!("{name}: {error:?}"))?
-        .try_to_vec()
-        .map_err(|error| format!("{name}: {error:?}"))?;
-    if got.len() != expected.len() {
-        return Err(format!(
-            "{name}: {} values instead of {}",
-            got.len(),
-            expected.len()
-        ));
-    }
-    let mut worst = 0.0_f32;
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let error = (got - expected).abs();
-        if error > tolerance || error.is_nan() {
-            let (row, column) = (i / width, i % width);
-            return Err(format!(
-                "{name}: [{row}, {column}] is {got}, expected {expected} within {tolerance}"
-            ));
-        }
-        worst = worst.max(error);
-    }
-    Ok(worst)
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -8,10 +8,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::activation::Activation;
 use crate::nn::linear::ConvSize;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
@@ -224,13 +225,9 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(quick_gelu(self.fc1.forward(x)))
+        let hidden = self.fc1.activated(x, Activation::QuickGelu);
+        self.fc2.forward(hidden)
     }
-}
-
-/// `x * sigmoid(1.702 x)`.
-fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * sigmoid(x.mul_scalar(1.702))
 }
 
 /// A pre-norm transformer block.

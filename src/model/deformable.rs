@@ -3,9 +3,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, softmax};
+use burn::tensor::activation::softmax;
 
 use crate::fault::Fault;
+use crate::kernel::activation::Activation;
 use crate::kernel::deform_attention::deform_attention;
 use crate::nn::linear::linear;
 use crate::nn::portions::in_portions;
@@ -102,8 +103,7 @@ impl DeformableAttention {
             value = value * keep.clone();
         }
         let value = value.reshape([batch, cells, self.heads, channels / self.heads]);
-        // The samples of all levels side by side are the widest.
-        let widest = batch * self.levels * self.points * channels.max(2 * self.heads);
+        let widest = batch * channels.max(2 * self.heads * self.levels * self.points);
         in_portions(query, 1, widest, |query, start| {
             let reference = reference.clone().narrow(1, start, query.dims()[1]);
             self.sample(query, reference, value.clone(), source)
@@ -293,7 +293,8 @@ impl EncoderLayer {
         let x = self.norm1.forward(x + attended);
         let [batch, _, _] = x.dims();
         let y = in_portions(x.clone(), 1, batch * self.hidden, |x, _| {
-            self.linear2.forward(relu(self.linear1.forward(x)))
+            let hidden = self.linear1.activated(x, Activation::Relu);
+            self.linear2.forward(hidden)
         });
         self.norm2.forward(x + y)
     }
@@ -347,7 +348,8 @@ impl DecoderLayer {
             .cross_attn
             .forward(x.clone() + positions, reference, memory);
         let x = self.norm1.forward(x + sampled);
-        let y = self.linear2.forward(relu(self.linear1.forward(x.clone())));
+        let hidden = self.linear1.activated(x.clone(), Activation::Relu);
+        let y = self.linear2.forward(hidden);
         self.norm3.forward(x + y)
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
-use crate::kernel::gelu::gelu;
+use crate::kernel::activation::Activation;
 use crate::nn::linear::ConvSize;
 use crate::nn::portions::in_portions;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
@@ -340,8 +340,8 @@ impl Block {
         let [batch, _, channels] = x.dims();
         let hidden = batch * channels * self.mlp_ratio;
         let y = in_portions(x.clone(), 1, hidden, |x, _| {
-            let y = self.fc1.forward(self.norm2.forward(x));
-            self.fc2.forward(gelu(y))
+            let y = self.norm2.forward(x);
+            self.fc2.forward(self.fc1.activated(y, Activation::Gelu))
         });
         x + y
     }

@@ -6,6 +6,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::fault::Fault;
+use crate::kernel::activation::{Activation, bias_activation};
 use crate::nn::{Init, Loader, Matrix};
 
 /// `y = x W^T + b`.
@@ -49,7 +50,16 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.weight.linear(x, self.bias.as_ref().map(Param::val))
+        self.activated(x, Activation::Identity)
+    }
+
+    /// `[.., in]` to `[.., out]`, then `activation` of every number.
+    pub fn activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        let y = self.weight.linear(x, None);
+        match &self.bias {
+            Some(bias) => bias_activation(y, bias.val(), activation),
+            None => activation.of(y),
+        }
     }
 }
 
@@ -66,7 +76,7 @@ pub fn linear<const D: usize>(
     shape[D - 1] = outputs;
     let y = x.reshape([rows, inputs]).matmul(weight.transpose());
     let y = match bias {
-        Some(bias) => y + bias.unsqueeze::<2>(),
+        Some(bias) => bias_activation(y, bias, Activation::Identity),
         None => y,
     };
     y.reshape(shape)

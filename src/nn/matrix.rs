@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::kernel::activation::{Activation, bias_activation};
 use crate::kernel::packed::{PackedRows, packed_linear, packed_rows};
 use crate::nn::linear::linear;
 
@@ -83,7 +84,7 @@ impl Matrix {
         };
         shape[D - 1] = y.dims()[1];
         let y = match bias {
-            Some(bias) => y + bias.unsqueeze::<2>(),
+            Some(bias) => bias_activation(y, bias, Activation::Identity),
             None => y,
         };
         y.reshape(shape)
