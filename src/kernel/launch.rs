@@ -38,6 +38,7 @@ macro_rules! shared {
 
 /// The files of `shaders/shared/`.
 pub const SHARED: &[(&str, &str)] = shared![
+    "attend",
     "four_channels",
     "gelu",
     "group_sum",

@@ -14,6 +14,7 @@
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
 pub mod activation;
+pub mod attention;
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
@@ -31,6 +32,7 @@ pub mod rms_norm;
 pub mod roi_pool;
 pub mod sweep;
 pub mod upload;
+pub mod window_attention;
 
 /// Every WGSL file of this program.
 pub const SHADERS: &[&launch::Shader] = &[
@@ -38,6 +40,9 @@ pub const SHADERS: &[&launch::Shader] = &[
     &activation::SHADERS[1],
     &activation::SHADERS[2],
     &activation::SHADERS[3],
+    &attention::SHADERS[0],
+    &attention::SHADERS[1],
+    &attention::SHADERS[2],
     &deform_attention::SHADERS[0],
     &deform_attention::SHADERS[1],
     &depthwise::SHADER,
@@ -50,4 +55,7 @@ pub const SHADERS: &[&launch::Shader] = &[
     &packed::MATMUL[1],
     &packed::ROWS[0],
     &packed::ROWS[1],
+    &window_attention::SHADERS[0],
+    &window_attention::SHADERS[1],
+    &window_attention::SHADERS[2],
 ];

@@ -8,11 +8,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::kernel::activation::Activation;
+use crate::kernel::attention::attention;
 use crate::nn::linear::ConvSize;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
@@ -189,21 +189,10 @@ impl Attention {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
-        let head_width = width / self.heads;
-        let split = |x: Tensor<3>| {
-            x.reshape([batch, tokens, self.heads, head_width])
-                .swap_dims(1, 2) // [B, heads, T, d]
-        };
-        let scale = (head_width as f64).sqrt().recip();
-        let q = split(self.q_proj.forward(x.clone()).mul_scalar(scale));
-        let k = split(self.k_proj.forward(x.clone()));
-        let v = split(self.v_proj.forward(x));
-        let weights = softmax(q.matmul(k.swap_dims(2, 3)), 3); // [B, heads, T, T]
-        let mixed = weights
-            .matmul(v)
-            .swap_dims(1, 2)
-            .reshape([batch, tokens, width]);
+        let query = self.q_proj.forward(x.clone());
+        let key = self.k_proj.forward(x.clone());
+        let value = self.v_proj.forward(x);
+        let mixed = attention(query, key, value, self.heads, None);
         self.out_proj.forward(mixed)
     }
 }

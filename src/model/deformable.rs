@@ -7,6 +7,7 @@ use burn::tensor::activation::softmax;
 
 use crate::fault::Fault;
 use crate::kernel::activation::Activation;
+use crate::kernel::attention::attention;
 use crate::kernel::deform_attention::deform_attention;
 use crate::nn::linear::linear;
 use crate::nn::portions::in_portions;
@@ -225,27 +226,17 @@ impl SelfAttention {
         content: Tensor<3>,
         blocked: Option<Tensor<2>>,
     ) -> Tensor<3> {
-        let [batch, queries, channels] = content.dims();
-        let width = channels / self.heads;
+        let channels = content.dims()[2];
         let (weight, bias) = (self.in_proj_weight.val(), self.in_proj_bias.val());
-        let heads = |x: Tensor<3>, start: usize| {
+        let project = |x: Tensor<3>, part: usize| {
             linear(
                 x,
-                weight.clone().narrow(0, start * channels, channels),
-                Some(bias.clone().narrow(0, start * channels, channels)),
+                weight.clone().narrow(0, part * channels, channels),
+                Some(bias.clone().narrow(0, part * channels, channels)),
             )
-            .reshape([batch, queries, self.heads, width])
-            .swap_dims(1, 2) // [B, heads, Q, width]
         };
-        let query = heads(place.clone(), 0).mul_scalar((width as f32).sqrt().recip());
-        let mut scores = query.matmul(heads(place, 1).swap_dims(2, 3));
-        if let Some(blocked) = blocked {
-            scores = scores + blocked.unsqueeze();
-        }
-        let mixed = softmax(scores, 3)
-            .matmul(heads(content, 2))
-            .swap_dims(1, 2)
-            .reshape([batch, queries, channels]);
+        let (query, key) = (project(place.clone(), 0), project(place, 1));
+        let mixed = attention(query, key, project(content, 2), self.heads, blocked);
         self.out_proj.forward(mixed)
     }
 }
