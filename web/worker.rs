@@ -20,7 +20,11 @@ use chatrex::engine::Engine;
 use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
-use chatrex::kernel::{packed, roi_pool};
+use chatrex::kernel::sweep::Swept;
+use chatrex::kernel::{
+    activation, attention, deform_attention, depthwise, group_norm, layer_norm, packed, roi_pool,
+    window_attention,
+};
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -95,12 +99,20 @@ pub async fn check() -> Result<String, String> {
         .await
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
-    let pooled = roi_pool::sweep(&device).await?;
-    let packed = packed::sweep(&device).await?;
+    let say = |swept: Swept| serde_json::json!({ "shapes": swept.shapes, "worst": swept.worst });
     Ok(serde_json::json!({
         "matmul": sum,
-        "roi_pool": { "shapes": pooled.shapes, "worst": pooled.worst },
-        "packed": { "shapes": packed.shapes, "worst": packed.worst },
+        "kernels": {
+            "activation": say(activation::sweep(&device).await?),
+            "attention": say(attention::sweep(&device).await?),
+            "deform_attention": say(deform_attention::sweep(&device).await?),
+            "depthwise": say(depthwise::sweep(&device).await?),
+            "group_norm": say(group_norm::sweep(&device).await?),
+            "layer_norm": say(layer_norm::sweep(&device).await?),
+            "packed": say(packed::sweep(&device).await?),
+            "roi_pool": say(roi_pool::sweep(&device).await?),
+            "window_attention": say(window_attention::sweep(&device).await?),
+        },
     })
     .to_string())
 }
