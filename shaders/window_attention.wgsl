@@ -50,14 +50,14 @@ fn mark(head: Head, token: u32) -> u32 {
     let side = sizes[1].x;
     let place = token / side * (2u * side - 1u) + token % side;
     let window = (sizes[1].z + head.picture) % sizes[1].y;
-    return regions[window * head.tokens + token] << 16u | place;
+    return (regions[window * head.tokens + token] << 16u) | place;
 }
 
 fn relation(head: Head, own: u32, other: u32) -> f32 {
     let side = sizes[1].x;
     let middle = (side - 1u) * 2u * side;
     let way = (own & 0xffffu) + middle - (other & 0xffffu);
-    let apart = own >> 16u != other >> 16u;
+    let apart = (own >> 16u) != (other >> 16u);
     return table[way * sizes[0].z + head.index] - select(0.0, 100.0, apart);
 }
 

@@ -33,14 +33,16 @@ enum Form {
 }
 
 impl Regions {
-    /// `ids` `[windows, tokens]`, row-major: tokens of one window with different ids must not see
-    /// each other.
+    /// `ids` `[windows, tokens]`, row-major, each below 2^16: tokens of one window with different ids
+    /// must not see each other.
     pub fn new(ids: &[u32], windows: usize, device: &Device) -> Self {
         assert!(
             windows > 0 && ids.len().is_multiple_of(windows),
             "regions: {} ids for {windows} windows",
             ids.len()
         );
+        let largest = ids.iter().max().copied().unwrap_or(0);
+        assert!(largest < 1 << 16, "regions: id {largest}, at most 65535");
         let tokens = ids.len() / windows;
         let form = if is_graphics(device) {
             let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
@@ -108,6 +110,10 @@ pub fn window_attention(
         ids.dims()[0],
         regions.windows * tokens,
         "window_attention: tokens of the regions, and of their windows"
+    );
+    assert!(
+        tokens <= 1 << 15,
+        "window_attention: {tokens} tokens in a window, at most 32768"
     );
     let width = channels / (3 * heads);
     let shader = variant(width)
