@@ -20,7 +20,11 @@ use chatrex::engine::Engine;
 use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
-use chatrex::kernel::{roi_pool, weight_rows};
+use chatrex::kernel::sweep::Swept;
+use chatrex::kernel::{
+    activation, attention, causal_attention, deform_attention, depthwise, fused, group_norm,
+    layer_norm, roi_pool, weight_rows, window_attention,
+};
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -95,12 +99,22 @@ pub async fn check() -> Result<String, String> {
         .await
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
-    let pooled = roi_pool::sweep(&device).await?;
-    let products = weight_rows::sweep(&device).await?;
+    let say = |swept: Swept| serde_json::json!({ "shapes": swept.shapes, "worst": swept.worst });
     Ok(serde_json::json!({
         "matmul": sum,
-        "roi_pool": { "shapes": pooled.shapes, "worst": pooled.worst },
-        "products": { "shapes": products.shapes, "worst": products.worst },
+        "kernels": {
+            "activation": say(activation::sweep(&device).await?),
+            "attention": say(attention::sweep(&device).await?),
+            "causal_attention": say(causal_attention::sweep(&device).await?),
+            "deform_attention": say(deform_attention::sweep(&device).await?),
+            "depthwise": say(depthwise::sweep(&device).await?),
+            "fused": say(fused::sweep(&device).await?),
+            "group_norm": say(group_norm::sweep(&device).await?),
+            "layer_norm": say(layer_norm::sweep(&device).await?),
+            "roi_pool": say(roi_pool::sweep(&device).await?),
+            "weight_rows": say(weight_rows::sweep(&device).await?),
+            "window_attention": say(window_attention::sweep(&device).await?),
+        },
     })
     .to_string())
 }

@@ -7,7 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
-use crate::kernel::weight_rows::{GROUP, Swept, check, integers, made_up};
+use crate::kernel::sweep::{Dice, Swept};
+use crate::kernel::weight_rows::{GROUP, integers};
 
 /// Keys per workgroup of `attention_step`.
 const STRETCH: u32 = 128;
@@ -295,10 +296,7 @@ const TOLERANCE: f32 = 2e-5;
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
 pub async fn sweep(device: &Device) -> Result<Swept, String> {
-    let mut swept = Swept {
-        shapes: 0,
-        worst: 0.0,
-    };
+    let mut swept = Swept::on(device)?;
     // query heads, key heads, width, rows before, rows
     for (queries, keys, width, before, rows) in [
         (1, 1, 4, 0, 1),
@@ -315,15 +313,21 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
             width,
             capacity: before + rows + 3,
         };
-        swept.worst = swept.worst.max(compare(device, heads, before, rows).await?);
-        swept.shapes += 1;
+        compare(device, heads, before, rows, &mut swept).await?;
     }
     Ok(swept)
 }
 
-async fn compare(device: &Device, heads: Heads, before: usize, rows: usize) -> Result<f32, String> {
+async fn compare(
+    device: &Device,
+    heads: Heads,
+    before: usize,
+    rows: usize,
+    swept: &mut Swept,
+) -> Result<(), String> {
     let name = format!("attention {heads:?}, {before} and {rows} rows");
-    let mut values = made_up();
+    let mut dice = Dice::default();
+    let mut values = |count| dice.values(count);
     let total = before + rows + 1;
     let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
     let (q, k, v) = (
@@ -351,7 +355,6 @@ async fn compare(device: &Device, heads: Heads, before: usize, rows: usize) -> R
             .map(|(all, width)| upload(&all[from * width..to * width], width))
     };
     let expected = attention_reference(&q, &k, &v, &angles, heads);
-    let mut worst = 0.0_f32;
     for (from, to) in [(0, before), (before, before + rows)] {
         if from < to {
             let got = poisoned(|| {
@@ -359,7 +362,7 @@ async fn compare(device: &Device, heads: Heads, before: usize, rows: usize) -> R
                 attend(turned, heads, from, &cache)
             });
             let expected = &expected[from * wide..to * wide];
-            worst = worst.max(check(&name, got, expected, TOLERANCE).await?);
+            swept.compare(&name, got, expected, TOLERANCE).await?;
         }
     }
     let last = total - 1;
@@ -370,7 +373,8 @@ async fn compare(device: &Device, heads: Heads, before: usize, rows: usize) -> R
         attend_one(turned, heads, 0, &places, &cache)
     });
     let expected = &expected[last * wide..];
-    Ok(worst.max(check(&format!("{name}, one more"), got, expected, TOLERANCE).await?))
+    let name = format!("{name}, one more");
+    swept.compare(&name, got, expected, TOLERANCE).await
 }
 
 /// Causal attention with rotary embedding over all rows from position 0, in plain loops.

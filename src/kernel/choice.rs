@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::generate::sampler::Sampler;
     use crate::kernel::device::adapter_for_test;
-    use crate::kernel::weight_rows::made_up;
+    use crate::kernel::sweep::Dice;
 
     /// The device chooses what the host's sampler chooses, penalty and equal logits included.
     #[test]
@@ -146,12 +146,12 @@ mod tests {
         let Some(device) = adapter_for_test("chooses_as_the_sampler_does") else {
             return;
         };
-        let mut values = made_up();
+        let mut dice = Dice::default();
         for vocabulary in [1, 2, 127, 869, 8192, 8193, 152_064] {
             for penalty in [1.0, 1.3] {
                 let choice = Choice::new(vocabulary, penalty, 5, 10, &device);
                 let mut sampler = Sampler::with_penalty(penalty);
-                let mut logits = values(vocabulary);
+                let mut logits = dice.values(vocabulary);
                 let equal = logits[vocabulary / 2].max(1.5);
                 logits[vocabulary / 2] = equal;
                 logits[vocabulary - 1] = equal;

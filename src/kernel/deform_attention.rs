@@ -4,14 +4,41 @@
 //! Half-pixel rule without alignment of corners: location 0 is the left edge of the first pixel,
 //! 1 the right edge of the last. A neighbour outside the map counts as zero.
 //!
-//! Two forms: [`HostOp`] on the processor, forward and backward, because training needs a
-//! gradient that burn's grid sampling does not have; grid sampling per level elsewhere.
+//! The kernel `deform_attention` on a graphics device; [`HostOp`] on the processor, forward and
+//! backward, because training needs a gradient that burn's grid sampling does not have.
 
-use burn::tensor::Tensor;
 use burn::tensor::ops::GridSampleOptions;
+use burn::tensor::{Device, Tensor};
 
+use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
 use crate::kernel::host::{HostOp, apply, runs_on_host};
+use crate::kernel::launch::{Shader, launch};
 use crate::kernel::processor::vectorised;
+use crate::kernel::sweep::{Dice, Swept, read};
+
+/// Invocations per workgroup.
+const GROUP: u32 = 64;
+
+/// Levels that the kernel knows at most.
+const MAX_LEVELS: u32 = 8;
+
+macro_rules! shader {
+    ($channels:literal, $width:literal) => {
+        Shader {
+            name: "deform_attention",
+            text: include_str!("../../shaders/deform_attention.wgsl"),
+            constants: &[
+                ("GROUP", GROUP),
+                ("CHANNELS", $channels),
+                ("SIZES", 2 + MAX_LEVELS),
+            ],
+            imports: &[("WIDTH", $width)],
+        }
+    };
+}
+
+/// `shaders/deform_attention.wgsl` for one channel and for four at a time.
+pub const SHADERS: [Shader; 2] = [shader!(1, "one_channel"), shader!(4, "four_channels")];
 
 /// Samples and mixes.
 ///
@@ -39,6 +66,12 @@ pub fn deform_attention(
         0,
         "deformable attention: samples per head and level"
     );
+    if is_graphics(&value.device()) {
+        if batch * queries * samples * width == 0 {
+            return Tensor::zeros([batch, queries, heads * width], &value.device());
+        }
+        return on_graphics(value, sizes, locations, weights);
+    }
     if !runs_on_host(&value.device()) {
         return deform_attention_reference(value, sizes, locations, weights);
     }
@@ -58,6 +91,62 @@ pub fn deform_attention(
         weights,
         [batch, queries, heads * width],
     )
+}
+
+fn on_graphics(
+    value: Tensor<4>,
+    sizes: &[[usize; 2]],
+    locations: Tensor<3>,
+    weights: Tensor<3>,
+) -> Tensor<3> {
+    let [batch, cells, heads, width] = value.dims();
+    let [_, queries, samples] = weights.dims();
+    let levels = sizes.len();
+    assert!(
+        levels <= MAX_LEVELS as usize,
+        "deform_attention: {levels} levels, at most {MAX_LEVELS}"
+    );
+    assert_eq!(
+        locations.dims(),
+        [batch, queries, 2 * samples],
+        "deform_attention: shape of the locations, and that of the weights' samples"
+    );
+    let (shader, step) = if width.is_multiple_of(4) {
+        (&SHADERS[1], 4)
+    } else {
+        (&SHADERS[0], 1)
+    };
+    let value = buffer("deform_attention", value);
+    let [locations, weights] = [locations, weights].map(|x| buffer("deform_attention", x));
+    let count = batch * queries * heads * width;
+    let out = output("deform_attention", &value.client, count);
+    let points = samples / (heads * levels);
+    let mut words = vec![
+        batch,
+        queries,
+        heads,
+        width / step,
+        cells,
+        levels,
+        points,
+        0,
+    ];
+    let mut start = 0;
+    for [height, width] in sizes {
+        words.extend([*height, *width, start, 0]);
+        start += height * width;
+    }
+    words.resize(4 * (2 + MAX_LEVELS as usize), 0);
+    let words: Vec<u32> = words.into_iter().map(|word| word as u32).collect();
+    launch(
+        shader,
+        &value.client,
+        ((count / step) as u64).div_ceil(u64::from(GROUP)),
+        &[&value.handle, &locations.handle, &weights.handle],
+        &[&out],
+        &words,
+    );
+    tensor(&value, out, [batch, queries, heads * width])
 }
 
 /// [`deform_attention`] in tensor operations.
@@ -334,10 +423,69 @@ fn part(values: &[f32], picture: usize, length: usize) -> &[f32] {
     &values[picture * length..][..length]
 }
 
+/// Weights add up to at most a few units and values lie in [-1, 1]; a location that rounds another
+/// way moves a sample by a few 1e-7 of the level.
+const TOLERANCE: f32 = 1e-4;
+
+/// Compares the kernel on `device`, a graphics device, with the reference on the processor: one
+/// level and many, maps of one cell, widths around the step of channels, locations in, on and
+/// outside the border, more workgroups than one dimension holds.
+///
+/// # Errors
+/// The first difference, or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept::on(device)?;
+    let shapes: [([usize; 5], &[[usize; 2]]); 7] = [
+        // pictures, queries, heads, width, points; sizes of the levels
+        ([1, 0, 2, 4, 1], &[[2, 2]]),
+        ([1, 1, 1, 1, 1], &[[1, 1]]),
+        ([2, 7, 3, 5, 2], &[[3, 5], [1, 4]]),
+        ([1, 31, 4, 16, 4], &[[8, 6], [4, 3], [2, 2], [1, 1]]),
+        ([2, 3, 8, 32, 4], &[[9, 7], [5, 4], [3, 2], [2, 1], [1, 1]]),
+        ([1, 5, 1, 3, 1], &[[2, 3]; 8]),
+        ([1, 65_537, 1, 64, 1], &[[3, 2]]),
+    ];
+    for ([batch, queries, heads, width, points], sizes) in shapes {
+        let name = format!(
+            "deform_attention [{batch}, {queries}, {heads}, {width}], {points} points of {sizes:?}"
+        );
+        let cells = sizes.iter().map(|[h, w]| h * w).sum::<usize>();
+        let samples = heads * sizes.len() * points;
+        let mut dice = Dice::default();
+        let value = dice.data([batch, cells, heads, width]);
+        let locations = dice.data([batch, queries, 2 * samples]);
+        let weights = dice.data([batch, queries, samples]);
+        let inputs = |device: &Device| {
+            let [locations, weights] =
+                [&locations, &weights].map(|data| Tensor::<3>::from_data(data.clone(), device));
+            let value = Tensor::<4>::from_data(value.clone(), device);
+            (value, locations * 0.8 + 0.5, weights)
+        };
+        let (value, locations, weights) = inputs(&Device::flex());
+        let expected = deform_attention(value, sizes, locations, weights);
+        let expected = read(&name, expected).await?;
+        let (value, locations, weights) = inputs(device);
+        let got = poisoned(|| deform_attention(value, sizes, locations, weights));
+        swept.compare(&name, got, &expected, TOLERANCE).await?;
+    }
+    Ok(swept)
+}
+
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, TensorData};
+    use crate::kernel::device::adapter_for_test;
+    use burn::tensor::TensorData;
+
+    #[test]
+    fn deform_attention_kernels_agree_with_the_processor() {
+        let test = "deform_attention_kernels_agree_with_the_processor";
+        let Some(device) = adapter_for_test(test) else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernels and processor agree");
+        println!("{swept:?}");
+    }
 
     const SIZES: [[usize; 2]; 2] = [[3, 5], [2, 3]];
 

@@ -1,16 +1,31 @@
 //! Depthwise convolution, channels last.
 //!
-//! On a graphics device this is the stock convolution. On the processor it is written out here,
-//! forward and backward: the stock backward pass goes through one small matrix product per channel
-//! and takes twenty times as long.
+//! On a graphics device the kernel `depthwise`. On the processor it is written out here, forward and
+//! backward: the stock backward pass goes through one small matrix product per channel and takes
+//! twenty times as long.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
+use crate::kernel::launch::{Shader, launch};
 use crate::kernel::processor::{for_each_chunk, vectorised};
+use crate::kernel::sweep::{Dice, Swept, read};
+
+/// Invocations per workgroup.
+const GROUP: u32 = 64;
+
+/// `shaders/depthwise.wgsl`.
+pub const SHADER: Shader = Shader {
+    name: "depthwise",
+    text: include_str!("../../shaders/depthwise.wgsl"),
+    constants: &[("GROUP", GROUP)],
+    imports: &[],
+};
 
 /// Convolves each channel of `x` `[B, H, W, C]` with its own odd, centred, zero-padded kernel
 /// `weight` `[C, 1, k, k]` and adds `bias` `[C]`.
@@ -30,11 +45,80 @@ pub fn depthwise_conv(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tenso
         per_group == 1 && rows == columns && rows % 2 == 1,
         "depthwise_conv: kernel {per_group} x {rows} x {columns}, wanted 1 x odd x same"
     );
+    if is_graphics(&x.device()) && !x.dims().contains(&0) {
+        return on_graphics(x, weight, bias);
+    }
     Tensor::from_dispatch(Dispatch::depthwise_conv(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
     ))
+}
+
+fn on_graphics(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let shape = x.dims();
+    let [batch, height, width, channels] = shape;
+    let side = weight.dims()[2];
+    let x = buffer("depthwise", x);
+    let taps = buffer("depthwise", weight.permute([1, 2, 3, 0])); // [1, k, k, C]
+    let bias = buffer("depthwise", bias);
+    let out = output("depthwise", &x.client, shape.iter().product());
+    let invocations = (batch * height * width.div_ceil(4) * channels) as u64;
+    launch(
+        &SHADER,
+        &x.client,
+        invocations.div_ceil(u64::from(GROUP)),
+        &[&x.handle, &taps.handle, &bias.handle],
+        &[&out],
+        &[batch, height, width, channels, side, 0, 0, 0].map(|size| size as u32),
+    );
+    tensor(&x, out, shape)
+}
+
+/// [`depthwise_conv`] in tensor operations.
+pub fn depthwise_conv_reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let [channels, _, side, _] = weight.dims();
+    let options = ConvOptions::new([1, 1], [side / 2; 2], [1, 1], channels);
+    conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+}
+
+/// At most 49 products of numbers in [-1, 1] are added.
+const TOLERANCE: f32 = 1e-5;
+
+/// Compares the kernel on `device`, a graphics device, with the reference on the processor: maps
+/// smaller than the kernel, widths that fill no strip, several pictures, more workgroups than one
+/// dimension holds.
+///
+/// # Errors
+/// The first difference, or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept::on(device)?;
+    for [batch, height, width, channels, side] in [
+        // pictures, rows, columns, channels, side of the kernel
+        [1, 1, 1, 1, 1],
+        [1, 2, 3, 1, 7],
+        [1, 5, 4, 24, 7],
+        [2, 7, 13, 65, 7],
+        [1, 16, 31, 64, 5],
+        [3, 3, 5, 63, 3],
+        [1, 2049, 8, 1024, 1],
+    ] {
+        let name = format!("depthwise [{batch}, {height}, {width}, {channels}], side {side}");
+        let mut dice = Dice::default();
+        let x = dice.data([batch, height, width, channels]);
+        let weight = dice.data([channels, 1, side, side]);
+        let bias = dice.data([channels]);
+        let inputs = |device: &Device| {
+            let [x, weight] = [&x, &weight].map(|data| Tensor::from_data(data.clone(), device));
+            (x, weight, Tensor::from_data(bias.clone(), device))
+        };
+        let (x, weight, bias) = inputs(&Device::flex());
+        let expected = read(&name, depthwise_conv_reference(x, weight, bias)).await?;
+        let (x, weight, bias) = inputs(device);
+        let got = poisoned(|| depthwise_conv(x, weight, bias));
+        swept.compare(&name, got, &expected, TOLERANCE).await?;
+    }
+    Ok(swept)
 }
 
 /// [`depthwise_conv`] as an operation of burn's backends.
@@ -380,15 +464,18 @@ mod gradient {
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::Distribution;
 
     use super::*;
+    use crate::kernel::device::adapter_for_test;
 
-    fn stock(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-        let [channels, _, kernel, _] = weight.dims();
-        let options = ConvOptions::new([1, 1], [kernel / 2; 2], [1, 1], channels);
-        burn::tensor::module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options)
-            .permute([0, 2, 3, 1])
+    #[test]
+    fn depthwise_kernel_agrees_with_its_reference() {
+        let Some(device) = adapter_for_test("depthwise_kernel_agrees_with_its_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
+        println!("{swept:?}");
     }
 
     fn close<const D: usize>(what: &str, ours: Tensor<D>, theirs: Tensor<D>) {
@@ -418,7 +505,7 @@ mod tests {
                 .require_grad();
             let slopes = random(size).detach();
             let ours = depthwise_conv(x.clone(), weight.clone(), bias.clone());
-            let theirs = stock(x.clone(), weight.clone(), bias.clone());
+            let theirs = depthwise_conv_reference(x.clone(), weight.clone(), bias.clone());
             close("result", ours.clone(), theirs.clone());
             let ours = (ours * slopes.clone()).sum().backward();
             let theirs = (theirs * slopes).sum().backward();

@@ -7,9 +7,9 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
+use crate::kernel::sweep::{Dice, Swept};
 use crate::kernel::weight_rows::{
-    FORMATS, Format, GROUP, Norm, Swept, WeightRows, check, for_weights, integers,
-    linear_reference, made_up, normed,
+    FORMATS, Format, GROUP, Norm, WeightRows, for_weights, integers, linear_reference, normed,
 };
 
 /// `shaders/gemv_three.wgsl` for every precision.
@@ -167,10 +167,7 @@ const TOLERANCE: f32 = 5e-4;
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
 pub async fn sweep(device: &Device) -> Result<Swept, String> {
-    let mut swept = Swept {
-        shapes: 0,
-        worst: 0.0,
-    };
+    let mut swept = Swept::on(device)?;
     for format in FORMATS {
         for (count, rows, columns) in [
             (1, [2, 2, 2], 64),
@@ -178,9 +175,7 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
             (4, [64, 66, 4], 320),
             (1, [4, 8, 12], 4096),
         ] {
-            let worst = compare(device, format, count, rows, columns).await?;
-            swept.worst = swept.worst.max(worst);
-            swept.shapes += 1;
+            compare(device, format, count, rows, columns, &mut swept).await?;
         }
     }
     Ok(swept)
@@ -192,9 +187,11 @@ async fn compare(
     count: usize,
     rows: [usize; 3],
     columns: usize,
-) -> Result<f32, String> {
+    swept: &mut Swept,
+) -> Result<(), String> {
     let name = format!("fused {format:?} [{count}, {columns}] x {rows:?}");
-    let mut values = made_up();
+    let mut dice = Dice::default();
+    let mut values = |count| dice.values(count);
     let x = values(count * columns);
     let gain = values(columns);
     let outputs = rows.iter().sum::<usize>();
@@ -223,7 +220,8 @@ async fn compare(
     let joined = joined.ok_or_else(|| format!("{name}: matrices do not join"))?;
     let bias = tensor(&bias, [1, outputs]).reshape([outputs]);
     let got = poisoned(|| three(input(), &norm, &joined, Some(bias)));
-    let worst = check(&format!("{name}, three"), got, &expected, TOLERANCE).await?;
+    let label = format!("{name}, three");
+    swept.compare(&label, got, &expected, TOLERANCE).await?;
 
     let mut weights = Vec::new();
     let halves = [(); 2].map(|()| [block(rows[1], &mut weights)]);
@@ -239,8 +237,8 @@ async fn compare(
     let joined = Joined::of(halves.each_ref().map(<[_; 1]>::as_slice));
     let joined = joined.ok_or_else(|| format!("{name}: halves do not join"))?;
     let got = poisoned(|| gated(input(), &norm, &joined));
-    let other = check(&format!("{name}, gated"), got, &expected, TOLERANCE).await?;
-    Ok(worst.max(other))
+    let label = format!("{name}, gated");
+    swept.compare(&label, got, &expected, TOLERANCE).await
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -1,8 +1,9 @@
 //! GELU with the exact error function, and its exact derivative.
 //!
-//! On a graphics device this is the stock operation. On the processor it is written out here: the
-//! stock forward pass calls a scalar error function, and the stock backward pass differentiates
-//! the tanh approximation instead.
+//! On a graphics device this is the stock operation; after a bias it is a kernel
+//! ([`activation`](crate::kernel::activation)). On the processor it is written out here: the stock
+//! forward pass calls a scalar error function, and the stock backward pass differentiates the tanh
+//! approximation instead.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;

@@ -2,7 +2,7 @@
 //!
 //! A [`HostOp`] sees plain slices; this module puts it into burn's graph, so that the flex backend
 //! runs it in one pass where tensor operations would take a dozen, and can train through it. Other
-//! devices never see a `HostOp`: its caller has a tensor-operation form for them
+//! devices never see a `HostOp`: its caller has a kernel or a tensor-operation form for them
 //! ([`runs_on_host`]).
 
 use std::fmt::Debug;

@@ -29,26 +29,32 @@ pub struct Shader {
     pub imports: &'static [(&'static str, &'static str)],
 }
 
+/// Names a file of `shaders/shared/` and takes its text along.
 macro_rules! shared {
-    ($name:literal) => {
-        (
-            $name,
-            include_str!(concat!("../../shaders/shared/", $name, ".wgsl")),
-        )
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../shaders/shared/", $name, ".wgsl")))),*]
     };
 }
 
 /// The files of `shaders/shared/`.
-pub const SHARED: &[(&str, &str)] = &[
-    shared!("better"),
-    shared!("gemv_sums"),
-    shared!("scale_pairs"),
-    shared!("slice_one"),
-    shared!("slice_two"),
-    shared!("weights_f16"),
-    shared!("weights_f32"),
-    shared!("weights_q4"),
-    shared!("weights_q8"),
+pub const SHARED: &[(&str, &str)] = shared![
+    "attend",
+    "better",
+    "four_channels",
+    "gelu",
+    "gemv_sums",
+    "group_sum",
+    "identity",
+    "one_channel",
+    "quick_gelu",
+    "relu",
+    "scale_pairs",
+    "slice_one",
+    "slice_two",
+    "weights_f16",
+    "weights_f32",
+    "weights_q4",
+    "weights_q8",
 ];
 
 /// Where WGSL is compiled.

@@ -1,12 +1,26 @@
 //! Layer normalisation over the last axis.
 //!
-//! On the processor one pass forward and one backward, written out; elsewhere tensor operations.
-//! The stock form makes ten passes and keeps every intermediate for the gradient.
+//! On a graphics device the kernel `layer_norm`; on the processor one pass forward and one backward,
+//! written out. The stock form makes ten passes and keeps every intermediate for the gradient.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
 use crate::kernel::host::{HostOp, apply, runs_on_host};
+use crate::kernel::launch::{Shader, launch};
 use crate::kernel::processor::{for_each_chunk, vectorised};
+use crate::kernel::sweep::{Dice, Swept, read};
+
+/// Invocations per workgroup.
+const GROUP: u32 = 64;
+
+/// `shaders/layer_norm.wgsl`.
+pub const SHADER: Shader = Shader {
+    name: "layer_norm",
+    text: include_str!("../../shaders/layer_norm.wgsl"),
+    constants: &[("GROUP", GROUP)],
+    imports: &[],
+};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis of `x` `[.., C]`;
 /// `weight`, `bias` `[C]`.
@@ -16,15 +30,47 @@ pub fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
+    let shape = x.dims();
+    let width = shape[D - 1];
+    assert_eq!(
+        (weight.dims(), bias.dims()),
+        ([width], [width]),
+        "layer_norm: channels of weight and bias, and those of the input"
+    );
+    if is_graphics(&x.device()) && !shape.contains(&0) {
+        return on_graphics(x, weight, bias, eps);
+    }
     if !runs_on_host(&x.device()) {
         return layer_norm_reference(x, weight, bias, eps);
     }
-    let shape = x.dims();
     let op = LayerNormOp {
-        width: shape[D - 1],
+        width,
         eps: eps as f32,
     };
     apply(op, x, weight, bias, shape)
+}
+
+fn on_graphics<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let shape = x.dims();
+    let (count, width) = (shape.iter().product::<usize>(), shape[D - 1]);
+    let x = buffer("layer_norm", x);
+    let [weight, bias] = [weight, bias].map(|input| buffer("layer_norm", input));
+    let out = output("layer_norm", &x.client, count);
+    let rows = count / width;
+    launch(
+        &SHADER,
+        &x.client,
+        rows as u64,
+        &[&x.handle, &weight.handle, &bias.handle],
+        &[&out],
+        &[rows as u32, width as u32, (eps as f32).to_bits(), 0],
+    );
+    tensor(&x, out, shape)
 }
 
 /// [`layer_norm`] in tensor operations.
@@ -126,10 +172,63 @@ impl HostOp for LayerNormOp {
     }
 }
 
+/// Results are a few units large; epsilon keeps the rounding of inputs from growing tenfold.
+const TOLERANCE: f32 = 1e-5;
+
+/// Compares the kernel on `device`, a graphics device, with the reference on the processor: rows of
+/// one value and of many, widths around the workgroup, more rows than one dimension holds.
+///
+/// # Errors
+/// The first difference, or a failed read.
+pub async fn sweep(device: &Device) -> Result<Swept, String> {
+    let mut swept = Swept::on(device)?;
+    for [rows, width] in [
+        [0, 8],
+        [1, 1],
+        [3, 2],
+        [7, 24],
+        [5, 63],
+        [5, 64],
+        [5, 65],
+        [2, 3072],
+        [65_537, 3],
+    ] {
+        let name = format!("layer_norm [{rows}, {width}]");
+        let mut dice = Dice::default();
+        let x = dice.data([rows, width]);
+        let [weight, bias] = [0, 1].map(|_| dice.data([width]));
+        let inputs = |device: &Device| {
+            let [weight, bias] =
+                [&weight, &bias].map(|data| Tensor::<1>::from_data(data.clone(), device));
+            (
+                Tensor::<2>::from_data(x.clone(), device) + 2.0,
+                weight,
+                bias,
+            )
+        };
+        let (x, weight, bias) = inputs(&Device::flex());
+        let expected = read(&name, layer_norm_reference(x, weight, bias, 1e-2)).await?;
+        let (x, weight, bias) = inputs(device);
+        let got = poisoned(|| layer_norm(x, weight, bias, 1e-2));
+        swept.compare(&name, got, &expected, TOLERANCE).await?;
+    }
+    Ok(swept)
+}
+
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Int};
+    use crate::kernel::device::adapter_for_test;
+    use burn::tensor::Int;
+
+    #[test]
+    fn layer_norm_kernel_agrees_with_its_reference() {
+        let Some(device) = adapter_for_test("layer_norm_kernel_agrees_with_its_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
+        println!("{swept:?}");
+    }
 
     #[test]
     fn values_and_gradients_equal_the_tensor_form() {

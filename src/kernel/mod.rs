@@ -9,10 +9,12 @@
 //!    `var<storage, $INPUT>`, sizes a uniform of `vec4<u32>`s bound last, and every binding is used.
 //!    Pieces that several kernels share lie in `shaders/shared/` and are imported by name.
 //! 2. `src/kernel/NAME.rs`: a [`launch::Shader`], the function that asserts shapes, types and limits
-//!    and calls [`launch::launch`], the reference below it, and a sweep over shapes within
-//!    [`graphics::poisoned`]. The sweep runs natively and in the browser test.
+//!    and calls [`launch::launch`], the reference below it, and a sweep ([`sweep::Swept`]) over
+//!    shapes within [`graphics::poisoned`]. The sweep runs natively and in the browser test.
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
+pub mod activation;
+pub mod attention;
 pub mod causal_attention;
 pub mod choice;
 pub mod deform_attention;
@@ -22,6 +24,7 @@ pub mod fused;
 pub mod gated_silu;
 pub mod gelu;
 pub mod graphics;
+pub mod group_norm;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
@@ -29,8 +32,10 @@ pub mod packed_attention;
 mod processor;
 pub mod rms_norm;
 pub mod roi_pool;
+pub mod sweep;
 pub mod upload;
 pub mod weight_rows;
+pub mod window_attention;
 
 /// Every WGSL file of this program, in its variants.
 pub const SHADERS: &[&[launch::Shader]] = &[
@@ -40,14 +45,21 @@ pub const SHADERS: &[&[launch::Shader]] = &[
         causal_attention::STEP,
         choice::CHOOSE,
         choice::HIGHEST,
+        depthwise::SHADER,
         gated_silu::SHADER,
+        group_norm::SHADER,
+        layer_norm::SHADER,
         rms_norm::SHADER,
         roi_pool::SHADER,
     ],
+    &activation::SHADERS,
+    &attention::SHADERS,
     &causal_attention::PREFILL,
+    &deform_attention::SHADERS,
     &fused::GEMV_GATED,
     &fused::GEMV_THREE,
     &weight_rows::GEMV,
     &weight_rows::MATMUL,
     &weight_rows::ROWS,
+    &window_attention::SHADERS,
 ];

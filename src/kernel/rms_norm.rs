@@ -152,7 +152,7 @@ mod tests {
     use crate::kernel::device::adapter_for_test;
     use crate::kernel::graphics::poisoned;
     use crate::kernel::packed_attention::tests::assert_same_gradients;
-    use crate::kernel::weight_rows::{check, made_up};
+    use crate::kernel::sweep::{Dice, Swept};
 
     #[test]
     fn equals_tensor_operations() {
@@ -180,8 +180,8 @@ mod tests {
             [65_537, 3],
             [2, 3584],
         ] {
-            let mut values = made_up();
-            let data = [rows * width, width].map(&mut values);
+            let mut dice = Dice::default();
+            let data = [rows * width, width].map(|count| dice.values(count));
             let run = |device: &Device| {
                 let tensor = |values: &[f32], shape| {
                     Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
@@ -193,9 +193,8 @@ mod tests {
             let expected: Vec<f32> = run(&Device::flex()).into_data().try_to_vec().expect("f32");
             let name = format!("rms_norm [{rows}, {width}]");
             let got = poisoned(|| run(&device));
-            if rows > 0 {
-                pollster::block_on(check(&name, got, &expected, 1e-5)).expect("close");
-            }
+            let mut swept = Swept::on(&device).expect("a graphics device");
+            pollster::block_on(swept.compare(&name, got, &expected, 1e-5)).expect("close");
         }
     }
 }

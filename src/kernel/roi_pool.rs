@@ -4,13 +4,11 @@
 //! ([`AxisWeights::add_box`]). Work: one multiply-add per channel and cell inside the box; 100 boxes
 //! over a ConvNeXt-Large pyramid at 768 pixels take at most 1.3 G of them.
 
-use burn::backend::{Cube, DispatchDevice};
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
-use cubecl::server::Handle;
+use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
+use crate::kernel::sweep::{Dice, Swept, read};
 
 /// Channels per workgroup.
 const GROUP: u32 = 64;
@@ -136,52 +134,29 @@ pub fn roi_pool(
             "roi_pool: pictures, boxes and cells of the {axis} weights, and those wanted"
         );
     }
-    match features.device().as_dispatch() {
-        DispatchDevice::Cube(_) if vertical.boxes > 0 => {
-            on_graphics(features, vertical, horizontal, None)
-        }
-        _ => roi_pool_reference(features, vertical, horizontal),
+    if is_graphics(&features.device()) && vertical.boxes > 0 {
+        on_graphics(features, vertical, horizontal)
+    } else {
+        roi_pool_reference(features, vertical, horizontal)
     }
 }
 
-/// Runs the kernel; into `out`, `[B, N, C]` contiguous, where there is one.
-fn on_graphics(
-    features: Tensor<4>,
-    vertical: &AxisWeights,
-    horizontal: &AxisWeights,
-    out: Option<Handle>,
-) -> Tensor<3> {
+fn on_graphics(features: Tensor<4>, vertical: &AxisWeights, horizontal: &AxisWeights) -> Tensor<3> {
     let [batch, channels, height, width] = features.dims();
     let boxes = vertical.boxes;
-    let features = features
-        .permute([0, 2, 3, 1])
-        .try_into_primitive::<Cube>()
-        .expect("the device was found to be a graphics device");
-    let features = into_contiguous(features);
-    assert_eq!(features.dtype, DType::F32, "roi_pool: type of the features");
-    let client = features.client.clone();
-    let limit = client.properties().memory.max_page_size;
-    for (what, count) in [
-        ("features", batch * channels * height * width),
-        ("pooled", batch * boxes * channels),
-    ] {
-        let bytes = 4 * count as u64;
-        assert!(
-            bytes <= limit && count <= u32::MAX as usize,
-            "roi_pool: {what} take {bytes} bytes, the device binds {limit}"
-        );
-    }
+    let features = buffer("roi_pool", features.permute([0, 2, 3, 1]));
+    let client = &features.client;
     let spans: Vec<[u32; 4]> = vertical
         .spans()
         .zip(horizontal.spans())
         .map(|([top, bottom], [left, right])| [top, bottom, left, right])
         .collect();
     let upload = |bytes: &[u8]| client.create_from_slice(bytes);
-    let out = out.unwrap_or_else(|| client.empty(4 * batch * boxes * channels));
+    let out = output("roi_pool", client, batch * boxes * channels);
     let rows = (batch * boxes) as u64;
     launch(
         &SHADER,
-        &client,
+        client,
         rows * (channels as u64).div_ceil(u64::from(GROUP)),
         &[
             &features.handle,
@@ -192,13 +167,7 @@ fn on_graphics(
         &[&out],
         &[batch, boxes, height, width, channels, 0, 0, 0].map(|size| size as u32),
     );
-    Tensor::from_primitive::<Cube>(CubeTensor::new_contiguous(
-        client,
-        features.device,
-        Shape::from([batch, boxes, channels]),
-        out,
-        DType::F32,
-    ))
+    tensor(&features, out, [batch, boxes, channels])
 }
 
 /// [`roi_pool`] in tensor operations, differentiable in `features`: the weights of both axes as
@@ -218,15 +187,6 @@ pub fn roi_pool_reference(
         .permute([0, 2, 3, 1])
         .reshape([batch, height * width, channels]);
     weights.matmul(cells)
-}
-
-/// What a [`sweep`] found.
-#[derive(Clone, Copy, Debug)]
-pub struct Swept {
-    /// Shapes tried.
-    pub shapes: usize,
-    /// The largest difference between kernel and reference.
-    pub worst: f32,
 }
 
 /// Weights of a box sum to one and features lie in [-1, 1], so only the order of the sums differs.
@@ -253,39 +213,29 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
         [1, 3, 200, 24, 24],
         [1, 65_537, 2, 1, 3],
     ];
-    let mut worst = 0.0_f32;
+    let mut swept = Swept::on(device)?;
     for shape in shapes {
-        worst = worst.max(compare(device, shape).await?);
+        compare(device, shape, &mut swept).await?;
     }
-    Ok(Swept {
-        shapes: shapes.len(),
-        worst,
-    })
+    Ok(swept)
 }
 
 async fn compare(
     device: &Device,
     [pictures, boxes, channels, height, width]: [usize; 5],
-) -> Result<f32, String> {
+    swept: &mut Swept,
+) -> Result<(), String> {
     let name = format!("roi_pool [{pictures}, {boxes}, {channels}, {height}, {width}]");
-    let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = move || {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        (dice >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    };
-    let values: Vec<f32> = (0..pictures * channels * height * width)
-        .map(|_| draw())
-        .collect();
-    let data = TensorData::new(values, [pictures, height, width, channels]);
+    let mut dice = Dice::default();
+    let data = dice.data([pictures, height, width, channels]);
     let features =
         |device: &Device| Tensor::<4>::from_data(data.clone(), device).permute([0, 3, 1, 2]);
     let mut along = |extent: usize| {
         let mut weights = AxisWeights::zeros(pictures, boxes, extent);
         for picture in 0..pictures {
             for index in 0..boxes {
-                let (a, b) = (draw() * 1.5 * extent as f32, draw() * 1.5 * extent as f32);
+                let reach = 1.5 * extent as f32;
+                let (a, b) = (dice.draw() * reach, dice.draw() * reach);
                 let ends = match index % 7 {
                     0 => [a, a],
                     1 => [a.max(b), a.min(b)],
@@ -300,44 +250,9 @@ async fn compare(
     };
     let (vertical, horizontal) = (along(height), along(width));
     let expected = roi_pool_reference(features(&Device::flex()), &vertical, &horizontal);
-    let pooled = if boxes == 0 {
-        roi_pool(features(device), &vertical, &horizontal)
-    } else {
-        let probe = Tensor::<1>::full([pictures * boxes * channels], f32::NAN, device)
-            .try_into_primitive::<Cube>()
-            .map_err(|error| format!("{name}: not a graphics device: {error:?}"))?;
-        on_graphics(features(device), &vertical, &horizontal, Some(probe.handle))
-    };
-    if pooled.dims() != expected.dims() {
-        return Err(format!("{name}: shape {:?}", pooled.dims()));
-    }
-    let pooled = read(&name, pooled).await?;
     let expected = read(&name, expected).await?;
-    let mut worst = 0.0_f32;
-    for (i, (pooled, expected)) in pooled.iter().zip(&expected).enumerate() {
-        let error = (pooled - expected).abs();
-        if error > TOLERANCE || error.is_nan() {
-            return Err(format!(
-                "{name}: channel {} of box {} is {pooled}, expected {expected} within {TOLERANCE}",
-                i % channels,
-                i / channels
-            ));
-        }
-        worst = worst.max(error);
-    }
-    Ok(worst)
-}
-
-async fn read(name: &str, tensor: Tensor<3>) -> Result<Vec<f32>, String> {
-    if tensor.dims().contains(&0) {
-        return Ok(Vec::new());
-    }
-    tensor
-        .into_data_async()
-        .await
-        .map_err(|error| format!("{name}: {error:?}"))?
-        .try_to_vec()
-        .map_err(|error| format!("{name}: {error:?}"))
+    let pooled = poisoned(|| roi_pool(features(device), &vertical, &horizontal));
+    swept.compare(&name, pooled, &expected, TOLERANCE).await
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -13,6 +13,7 @@ use cubecl::server::Handle;
 
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
+use crate::kernel::sweep::{Dice, Swept};
 use crate::kernel::upload::Upload;
 use crate::weights::quant::{Rounding, Scheme};
 
@@ -347,15 +348,6 @@ pub(super) const FORMATS: [Format; 5] = [
     Format::Single,
 ];
 
-/// What a [`sweep`] found.
-#[derive(Clone, Copy, Debug)]
-pub struct Swept {
-    /// Shapes tried.
-    pub shapes: usize,
-    /// The largest difference between kernels and reference.
-    pub worst: f32,
-}
-
 /// Inputs and weights lie in [-1, 1] and at most 320 of their products are added in f32.
 const TOLERANCE: f32 = 1e-4;
 
@@ -366,10 +358,7 @@ const TOLERANCE: f32 = 1e-4;
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
 pub async fn sweep(device: &Device) -> Result<Swept, String> {
-    let mut swept = Swept {
-        shapes: 0,
-        worst: 0.0,
-    };
+    let mut swept = Swept::on(device)?;
     // rows of x, rows of every block, columns
     let shapes: [(usize, &[usize], usize); 12] = [
         (0, &[3], 32),
@@ -388,9 +377,7 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
     for format in FORMATS {
         for (count, rows, columns) in shapes {
             if format.fits(columns) {
-                let worst = compare(device, format, count, rows, columns).await?;
-                swept.worst = swept.worst.max(worst);
-                swept.shapes += 1;
+                compare(device, format, count, rows, columns, &mut swept).await?;
             }
         }
     }
@@ -403,9 +390,11 @@ async fn compare(
     count: usize,
     rows: &[usize],
     columns: usize,
-) -> Result<f32, String> {
+    swept: &mut Swept,
+) -> Result<(), String> {
     let name = format!("{format:?} [{count}, {columns}] x {rows:?}");
-    let mut values = made_up();
+    let mut dice = Dice::default();
+    let mut values = |count| dice.values(count);
     let x = values(count * columns);
     let mut weights = Vec::new();
     let mut blocks = Vec::new();
@@ -424,7 +413,6 @@ async fn compare(
         let empty = linear(input(), &blocks, Added::Nothing);
         assert_eq!(empty.dims(), [0, outputs]);
     }
-    let mut worst = 0.0_f32;
     for few in [true, false].into_iter().filter(|_| count > 0) {
         let bias = values(outputs);
         let residual = values(count * outputs);
@@ -444,7 +432,7 @@ async fn compare(
                 };
             }
             let got = poisoned(|| product(input(), None, &blocks, added, few));
-            worst = worst.max(check(&name, got, &expected, TOLERANCE).await?);
+            swept.compare(&name, got, &expected, TOLERANCE).await?;
         }
     }
     if count > 0 {
@@ -456,7 +444,7 @@ async fn compare(
         let expected = linear_reference(&normed(&x, &gain, norm.eps), &weights, columns);
         let got = poisoned(|| normed_linear(input(), &norm, &blocks, Added::Nothing));
         let name = format!("{name}, normed");
-        worst = worst.max(check(&name, got, &expected, TOLERANCE).await?);
+        swept.compare(&name, got, &expected, TOLERANCE).await?;
     }
     let last = outputs as u32 - 1;
     let ids = [last, 0, last / 2, last / 3];
@@ -466,8 +454,8 @@ async fn compare(
         .copied()
         .collect();
     let got = poisoned(|| self::rows(&ids, &blocks, device));
-    worst = worst.max(check(&format!("{name}, rows"), got, &expected, 0.0).await?);
-    Ok(worst)
+    let name = format!("{name}, rows");
+    swept.compare(&name, got, &expected, 0.0).await
 }
 
 fn kind(added: &Added) -> &'static str {
@@ -520,54 +508,6 @@ impl WeightRows {
         });
         Self::packed(words, scales, shape, scheme)
     }
-}
-
-/// Pseudo-random numbers in [-1, 1], as many at a time as asked for.
-pub(super) fn made_up() -> impl FnMut(usize) -> Vec<f32> {
-    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
-    move |count| {
-        let draws = (0..count).map(|_| {
-            dice ^= dice << 13;
-            dice ^= dice >> 7;
-            dice ^= dice << 17;
-            (dice >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-        });
-        draws.collect()
-    }
-}
-
-pub(super) async fn check(
-    name: &str,
-    got: Tensor<2>,
-    expected: &[f32],
-    tolerance: f32,
-) -> Result<f32, String> {
-    let width = got.dims()[1];
-    let got: Vec<f32> = got
-        .into_data_async()
-        .await
-        .map_err(|error| format!("{name}: {error:?}"))?
-        .try_to_vec()
-        .map_err(|error| format!("{name}: {error:?}"))?;
-    if got.len() != expected.len() {
-        return Err(format!(
-            "{name}: {} values instead of {}",
-            got.len(),
-            expected.len()
-        ));
-    }
-    let mut worst = 0.0_f32;
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let error = (got - expected).abs();
-        if error > tolerance || error.is_nan() {
-            let (row, column) = (i / width, i % width);
-            return Err(format!(
-                "{name}: [{row}, {column}] is {got}, expected {expected} within {tolerance}"
-            ));
-        }
-        worst = worst.max(error);
-    }
-    Ok(worst)
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -8,10 +8,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::activation::Activation;
+use crate::kernel::attention::attention;
 use crate::nn::linear::ConvSize;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
@@ -188,21 +189,10 @@ impl Attention {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
-        let head_width = width / self.heads;
-        let split = |x: Tensor<3>| {
-            x.reshape([batch, tokens, self.heads, head_width])
-                .swap_dims(1, 2) // [B, heads, T, d]
-        };
-        let scale = (head_width as f64).sqrt().recip();
-        let q = split(self.q_proj.forward(x.clone()).mul_scalar(scale));
-        let k = split(self.k_proj.forward(x.clone()));
-        let v = split(self.v_proj.forward(x));
-        let weights = softmax(q.matmul(k.swap_dims(2, 3)), 3); // [B, heads, T, T]
-        let mixed = weights
-            .matmul(v)
-            .swap_dims(1, 2)
-            .reshape([batch, tokens, width]);
+        let query = self.q_proj.forward(x.clone());
+        let key = self.k_proj.forward(x.clone());
+        let value = self.v_proj.forward(x);
+        let mixed = attention(query, key, value, self.heads, None);
         self.out_proj.forward(mixed)
     }
 }
@@ -224,13 +214,9 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(quick_gelu(self.fc1.forward(x)))
+        let hidden = self.fc1.activated(x, Activation::QuickGelu);
+        self.fc2.forward(hidden)
     }
-}
-
-/// `x * sigmoid(1.702 x)`.
-fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * sigmoid(x.mul_scalar(1.702))
 }
 
 /// A pre-norm transformer block.

@@ -10,8 +10,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kernel::activation::Activation;
 use crate::kernel::depthwise::depthwise_conv;
-use crate::kernel::gelu::gelu;
 use crate::nn::linear::ConvSize;
 use crate::nn::portions::in_portions;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
@@ -137,7 +137,7 @@ impl Mlp {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, _, columns, channels] = x.dims();
         in_portions(x, 1, 4 * batch * columns * channels, |x, _| {
-            self.fc2.forward(gelu(self.fc1.forward(x)))
+            self.fc2.forward(self.fc1.activated(x, Activation::Gelu))
         })
     }
 }

@@ -3,9 +3,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, softmax};
+use burn::tensor::activation::softmax;
 
 use crate::fault::Fault;
+use crate::kernel::activation::Activation;
+use crate::kernel::attention::attention;
 use crate::kernel::deform_attention::deform_attention;
 use crate::nn::linear::linear;
 use crate::nn::portions::in_portions;
@@ -102,8 +104,7 @@ impl DeformableAttention {
             value = value * keep.clone();
         }
         let value = value.reshape([batch, cells, self.heads, channels / self.heads]);
-        // The samples of all levels side by side are the widest.
-        let widest = batch * self.levels * self.points * channels.max(2 * self.heads);
+        let widest = batch * channels.max(2 * self.heads * self.levels * self.points);
         in_portions(query, 1, widest, |query, start| {
             let reference = reference.clone().narrow(1, start, query.dims()[1]);
             self.sample(query, reference, value.clone(), source)
@@ -225,27 +226,17 @@ impl SelfAttention {
         content: Tensor<3>,
         blocked: Option<Tensor<2>>,
     ) -> Tensor<3> {
-        let [batch, queries, channels] = content.dims();
-        let width = channels / self.heads;
+        let channels = content.dims()[2];
         let (weight, bias) = (self.in_proj_weight.val(), self.in_proj_bias.val());
-        let heads = |x: Tensor<3>, start: usize| {
+        let project = |x: Tensor<3>, part: usize| {
             linear(
                 x,
-                weight.clone().narrow(0, start * channels, channels),
-                Some(bias.clone().narrow(0, start * channels, channels)),
+                weight.clone().narrow(0, part * channels, channels),
+                Some(bias.clone().narrow(0, part * channels, channels)),
             )
-            .reshape([batch, queries, self.heads, width])
-            .swap_dims(1, 2) // [B, heads, Q, width]
         };
-        let query = heads(place.clone(), 0).mul_scalar((width as f32).sqrt().recip());
-        let mut scores = query.matmul(heads(place, 1).swap_dims(2, 3));
-        if let Some(blocked) = blocked {
-            scores = scores + blocked.unsqueeze();
-        }
-        let mixed = softmax(scores, 3)
-            .matmul(heads(content, 2))
-            .swap_dims(1, 2)
-            .reshape([batch, queries, channels]);
+        let (query, key) = (project(place.clone(), 0), project(place, 1));
+        let mixed = attention(query, key, project(content, 2), self.heads, blocked);
         self.out_proj.forward(mixed)
     }
 }
@@ -293,7 +284,8 @@ impl EncoderLayer {
         let x = self.norm1.forward(x + attended);
         let [batch, _, _] = x.dims();
         let y = in_portions(x.clone(), 1, batch * self.hidden, |x, _| {
-            self.linear2.forward(relu(self.linear1.forward(x)))
+            let hidden = self.linear1.activated(x, Activation::Relu);
+            self.linear2.forward(hidden)
         });
         self.norm2.forward(x + y)
     }
@@ -347,7 +339,8 @@ impl DecoderLayer {
             .cross_attn
             .forward(x.clone() + positions, reference, memory);
         let x = self.norm1.forward(x + sampled);
-        let y = self.linear2.forward(relu(self.linear1.forward(x.clone())));
+        let hidden = self.linear1.activated(x.clone(), Activation::Relu);
+        let y = self.linear2.forward(hidden);
         self.norm3.forward(x + y)
     }
 }

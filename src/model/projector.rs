@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::fault::Fault;
-use crate::kernel::gelu::gelu;
+use crate::kernel::activation::Activation;
 use crate::nn::{Linear, Loader};
 
 /// Two linear layers with an exact GELU between them.
@@ -31,6 +31,7 @@ impl Projector {
 
     /// `[B, N, inputs]` to `[B, N, outputs]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.second.forward(gelu(self.first.forward(x)))
+        let hidden = self.first.activated(x, Activation::Gelu);
+        self.second.forward(hidden)
     }
 }

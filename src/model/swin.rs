@@ -5,12 +5,12 @@
 //! and shift, is one row selection with an index computed on the host; undoing it is another.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
-use crate::kernel::gelu::gelu;
+use crate::kernel::activation::Activation;
+use crate::kernel::window_attention::{Regions, window_attention};
 use crate::nn::linear::ConvSize;
 use crate::nn::portions::in_portions;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
@@ -195,9 +195,8 @@ struct Windows {
     padded: bool,
     side: usize,
     count: usize,
-    /// `[count, 1, side^2, side^2]`: -100 between tokens that are neighbours only through the
-    /// shift. Absent without a shift.
-    separation: Option<Tensor<4>>,
+    /// Keeps tokens apart that are neighbours only through the shift.
+    regions: Regions,
 }
 
 impl Windows {
@@ -229,18 +228,18 @@ impl Windows {
             }
         }
         let count = rows * columns;
-        let separation = (shift > 0).then(|| {
-            let values = separation(rows, columns, side, shift);
-            let area = side * side;
-            Tensor::from_data(TensorData::new(values, [count, 1, area, area]), device)
-        });
+        let regions = if shift == 0 {
+            Regions::one(side * side, device)
+        } else {
+            Regions::new(&regions(rows, columns, side, shift), count, device)
+        };
         Self {
             padded: places != tokens,
             cut: index(cut, device),
             join: index(join, device),
             side,
             count,
-            separation,
+            regions,
         }
     }
 
@@ -274,30 +273,25 @@ fn index(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
-/// The additive mask of shifted windows: tokens of a window that come from different sides of the
-/// padded, shifted map must not see each other. `[rows * columns, side^2, side^2]`.
-fn separation(rows: usize, columns: usize, side: usize, shift: usize) -> Vec<f32> {
+/// Which side of the padded, shifted map every token of every window comes from,
+/// `[rows * columns, side^2]`.
+fn regions(rows: usize, columns: usize, side: usize, shift: usize) -> Vec<u32> {
     let region = |at: usize, length: usize| match at {
         _ if at < length - side => 0,
         _ if at < length - shift => 1,
         _ => 2,
     };
     let area = side * side;
-    let mut values = Vec::with_capacity(rows * columns * area * area);
+    let mut ids = Vec::with_capacity(rows * columns * area);
     for row in 0..rows {
         for column in 0..columns {
-            let id = |token: usize| {
+            ids.extend((0..area).map(|token| {
                 3 * region(row * side + token / side, rows * side)
                     + region(column * side + token % side, columns * side)
-            };
-            for a in 0..area {
-                for b in 0..area {
-                    values.push(if id(a) == id(b) { 0.0 } else { -100.0 });
-                }
-            }
+            }));
         }
     }
-    values
+    ids
 }
 
 #[derive(Module, Debug)]
@@ -340,8 +334,8 @@ impl Block {
         let [batch, _, channels] = x.dims();
         let hidden = batch * channels * self.mlp_ratio;
         let y = in_portions(x.clone(), 1, hidden, |x, _| {
-            let y = self.fc1.forward(self.norm2.forward(x));
-            self.fc2.forward(gelu(y))
+            let y = self.norm2.forward(x);
+            self.fc2.forward(self.fc1.activated(y, Activation::Gelu))
         });
         x + y
     }
@@ -359,10 +353,6 @@ struct WindowAttention {
     qkv: Linear,
     proj: Linear,
     relative_position_bias_table: Param<Tensor<2>>,
-    #[module(skip)]
-    heads: usize,
-    #[module(skip)]
-    side: usize,
 }
 
 impl WindowAttention {
@@ -376,84 +366,18 @@ impl WindowAttention {
                 [relations, heads],
                 Init::Normal(0.02),
             )?,
-            heads,
-            side,
         })
     }
 
     /// `[windows, side^2, C]` to the same.
     fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
-        let [count, area, channels] = x.dims();
-        let bias = self.bias();
-        if count != windows.count {
-            // Several pictures: their windows follow each other and share one separation.
-            return self.attend(x, bias, windows.separation.clone());
-        }
-        let widest = (self.heads * area * area).max(3 * channels * area);
-        in_portions(x, 0, widest, |x, start| {
-            let own = |separation: &Tensor<4>| separation.clone().narrow(0, start, x.dims()[0]);
-            let separation = windows.separation.as_ref().map(own);
-            self.attend(x, bias.clone(), separation)
+        let [_, area, channels] = x.dims();
+        in_portions(x, 0, 3 * channels * area, |x, start| {
+            let table = self.relative_position_bias_table.val();
+            let mixed = window_attention(self.qkv.forward(x), table, &windows.regions, start);
+            self.proj.forward(mixed)
         })
     }
-
-    /// `x` `[windows, side^2, C]`, `bias` `[1, heads, side^2, side^2]`, `separation`
-    /// `[windows or windows per picture, 1, side^2, side^2]`.
-    fn attend(&self, x: Tensor<3>, bias: Tensor<4>, separation: Option<Tensor<4>>) -> Tensor<3> {
-        let [count, area, channels] = x.dims();
-        let width = channels / self.heads;
-        let qkv = self
-            .qkv
-            .forward(x)
-            .reshape([count, area, 3, self.heads, width])
-            .permute([2, 0, 3, 1, 4]); // [3, windows, heads, area, width]
-        let part = |index: usize| {
-            qkv.clone()
-                .narrow(0, index, 1)
-                .reshape([count, self.heads, area, width])
-        };
-        let query = part(0).mul_scalar((width as f32).sqrt().recip());
-        let scores = query.matmul(part(1).swap_dims(2, 3)); // [windows, heads, area, area]
-        let bias = match separation {
-            None => bias,
-            Some(separation) => bias + separation,
-        }; // [1 or windows per picture, heads, area, area]
-        let repeat = bias.dims()[0];
-        let batch = count / repeat;
-        let scores = scores.reshape([batch, repeat * self.heads * area * area])
-            + bias.reshape([1, repeat * self.heads * area * area]);
-        let attention = softmax(scores.reshape([count, self.heads, area, area]), 3);
-        let mixed = attention
-            .matmul(part(2))
-            .swap_dims(1, 2)
-            .reshape([count, area, channels]);
-        self.proj.forward(mixed)
-    }
-
-    /// `[1, heads, side^2, side^2]`.
-    fn bias(&self) -> Tensor<4> {
-        let table = self.relative_position_bias_table.val();
-        let area = self.side * self.side;
-        let index = index(relative_positions(self.side), &table.device());
-        table
-            .select(0, index)
-            .transpose()
-            .reshape([1, self.heads, area, area])
-    }
-}
-
-/// The row of the bias table for every pair of tokens of a window, `[side^2 * side^2]`.
-fn relative_positions(side: usize) -> Vec<i32> {
-    let area = side * side;
-    let reach = 2 * side - 1;
-    (0..area * area)
-        .map(|pair| {
-            let (a, b) = (pair / area, pair % area);
-            let rows = a / side + side - 1 - b / side;
-            let columns = a % side + side - 1 - b % side;
-            (rows * reach + columns) as i32
-        })
-        .collect()
 }
 
 /// Halves a map: four neighbours side by side, normalised and mixed.
@@ -490,12 +414,6 @@ impl PatchMerging {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn relative_positions_follow_the_formula() {
-        // Tokens (0, 1) and (2, 0) of a window of side 3: (0-2+2)*5 + (1-0+2).
-        assert_eq!(relative_positions(3)[9 + 6], 3);
-    }
 
     #[test]
     fn windows_of_an_odd_map_join_to_what_was_cut() {

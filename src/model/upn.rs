@@ -8,12 +8,13 @@
 //! choice of the best tokens are computed on the host.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultKind};
 use crate::image::prepare::ShortSideRecipe;
+use crate::kernel::activation::Activation;
 use crate::model::deformable::{DecoderLayer, EncoderLayer, LayerSize, Pyramid};
 use crate::model::swin::{Map, Swin, SwinConfig};
 use crate::nn::linear::{ConvSize, linear};
@@ -393,7 +394,8 @@ impl Mlp {
     /// `[B, Q, in]` to `[B, Q, out]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let (last, hidden) = self.layers.split_last().expect("an MLP has layers");
-        let x = hidden.iter().fold(x, |x, layer| relu(layer.forward(x)));
+        let through = |x, layer: &Linear| layer.activated(x, Activation::Relu);
+        let x = hidden.iter().fold(x, through);
         last.forward(x)
     }
 }

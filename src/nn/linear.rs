@@ -6,6 +6,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::fault::Fault;
+use crate::kernel::activation::{Activation, bias_activation};
 use crate::kernel::graphics::is_graphics;
 use crate::kernel::weight_rows::{self, Added, WeightRows};
 use crate::nn::{Init, Loader, Matrix};
@@ -51,7 +52,16 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.weight.linear(x, self.bias.as_ref().map(Param::val))
+        self.activated(x, Activation::Identity)
+    }
+
+    /// `[.., in]` to `[.., out]`, then `activation` of every number.
+    pub fn activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        match (&self.bias, activation) {
+            (Some(bias), Activation::Identity) => self.weight.linear(x, Some(bias.val())),
+            (Some(bias), _) => bias_activation(self.weight.linear(x, None), bias.val(), activation),
+            (None, _) => activation.of(self.weight.linear(x, None)),
+        }
     }
 }
 
@@ -73,7 +83,7 @@ pub fn linear<const D: usize>(
     }
     let y = x.matmul(weight.transpose());
     let y = match bias {
-        Some(bias) => y + bias.unsqueeze::<2>(),
+        Some(bias) => bias_activation(y, bias, Activation::Identity),
         None => y,
     };
     y.reshape(shape)

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::fault::Fault;
+use crate::kernel::group_norm::group_norm;
 use crate::kernel::layer_norm::layer_norm;
 use crate::kernel::rms_norm::rms_norm;
 use crate::kernel::weight_rows::Norm;
@@ -104,19 +105,7 @@ impl GroupNorm {
 
     /// Channels last: `[B, H * W, C]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, cells, channels] = x.dims();
-        let per_group = channels / self.groups;
-        let mean = |x: Tensor<3>| {
-            x.mean_dim(1)
-                .reshape([batch, self.groups, per_group])
-                .mean_dim(2)
-                .expand([batch, self.groups, per_group])
-                .reshape([batch, 1, channels])
-        };
-        assert!(cells > 0, "group norm: an empty map");
-        let centred = x.clone() - mean(x);
-        let variance = mean(centred.clone().square());
-        centred / variance.add_scalar(self.eps).sqrt() * self.weight.val().unsqueeze()
-            + self.bias.val().unsqueeze()
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        group_norm(x, weight, bias, self.groups, self.eps)
     }
 }

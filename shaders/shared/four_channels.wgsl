@@ -1,0 +1,1 @@
+alias Channels = vec4<f32>;
