@@ -77,7 +77,7 @@ impl Regions {
 ///   key at (by, bx), in row `(ay - by + side - 1) * (2 * side - 1) + ax - bx + side - 1`;
 /// * window `w` has the `regions` of window `first + w`, over and over.
 ///
-/// Returns `[W, T, heads * D]`.
+/// Returns `[W, T, heads * D]`. Heads that no shader serves ([`variant`]) take tensor operations.
 pub fn window_attention(
     qkv: Tensor<3>,
     table: Tensor<2>,
@@ -115,12 +115,17 @@ pub fn window_attention(
         tokens <= 1 << 15,
         "window_attention: {tokens} tokens in a window, at most 32768"
     );
-    let width = channels / (3 * heads);
-    let shader = variant(width)
-        .unwrap_or_else(|| panic!("window_attention: heads of {width} channels, wanted 4 .. 64"));
     if windows == 0 {
         return Tensor::zeros([0, tokens, channels / 3], &qkv.device());
     }
+    let width = channels / (3 * heads);
+    let Some(shader) = variant(width) else {
+        let own = (first..first + windows).map(|window| (window % regions.windows) as i32);
+        let own = TensorData::new(own.collect::<Vec<_>>(), [windows]);
+        let own = Tensor::<1, Int>::from_data(own, &qkv.device());
+        let ids = ids.reshape([regions.windows, tokens]).select(0, own);
+        return window_attention_reference(qkv, table, Some(separation(ids)));
+    };
     let (qkv, table) = (
         buffer("window_attention", qkv),
         buffer("window_attention", table),
@@ -153,6 +158,14 @@ pub fn window_attention(
         .map(|size| size as u32),
     );
     tensor(&qkv, out, [windows, tokens, channels / 3])
+}
+
+/// The mask `[W, 1, T, T]` of windows with the region ids `[W, T]`.
+fn separation(ids: Tensor<2, Int>) -> Tensor<4> {
+    let [windows, tokens] = ids.dims();
+    let ids = ids.float();
+    let apart = ids.clone().reshape([windows, 1, tokens, 1]) - ids.reshape([windows, 1, 1, tokens]);
+    apart.abs().clamp_max(1.0).mul_scalar(-SEPARATION)
 }
 
 /// [`window_attention`] in tensor operations; `mask` `[N, 1, T, T]` is added to the scores of every
@@ -225,6 +238,7 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
         [0, 2, 2, 1, 8],
         [1, 1, 4, 2, 16],
         [2, 3, 4, 3, 16],
+        [2, 3, 4, 2, 6],
         [1, 5, 3, 2, 12],
         [2, 2, 8, 1, 64],
         [1, 4, 7, 3, 40],
