@@ -20,7 +20,7 @@ use chatrex::engine::Engine;
 use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
-use chatrex::kernel::{packed, roi_pool};
+use chatrex::kernel::{copy, noise, packed, roi_pool};
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -97,10 +97,14 @@ pub async fn check() -> Result<String, String> {
     let sum: f32 = sum.iter::<f32>().sum();
     let pooled = roi_pool::sweep(&device).await?;
     let packed = packed::sweep(&device).await?;
+    let copied = copy::sweep(&device).await?;
+    let made = noise::sweep(&device).await?;
     Ok(serde_json::json!({
         "matmul": sum,
         "roi_pool": { "shapes": pooled.shapes, "worst": pooled.worst },
         "packed": { "shapes": packed.shapes, "worst": packed.worst },
+        "copy": { "shapes": copied },
+        "noise": { "shapes": made },
     })
     .to_string())
 }

@@ -13,6 +13,7 @@
 //!    [`graphics::poisoned`]. The sweep runs natively and in the browser test.
 //! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
 
+pub mod copy;
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
@@ -22,6 +23,7 @@ pub mod graphics;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
+pub mod noise;
 pub mod packed;
 pub mod packed_attention;
 mod processor;
@@ -31,6 +33,8 @@ pub mod upload;
 
 /// Every WGSL file of this program.
 pub const SHADERS: &[&launch::Shader] = &[
+    &copy::SHADER,
+    &noise::SHADER,
     &roi_pool::SHADER,
     &packed::GEMV[0],
     &packed::GEMV[1],
