@@ -4,6 +4,7 @@
 //! array `[json, beside]`: a [`ToWorker`] or [`FromWorker`] as JSON and, beside a `Look` with pixels,
 //! their `ArrayBuffer`, beside `SurveyFiles` the files. A panic becomes an error of the worker, which the page hears.
 
+mod bench;
 mod bindings;
 mod fetched;
 mod gate;

@@ -3,10 +3,11 @@
 //!
 //! Every timed block ends with the reading of a value that depends on it, and comes after a warm-up
 //! whose time is told apart. [`clock`] measures, [`kernels`] and [`stages`] list what is measured,
-//! [`report`] is what comes out.
+//! [`report`] is what comes out. [`layer`] is what other runtimes are measured beside.
 
 pub mod clock;
 mod kernels;
+pub mod layer;
 pub mod report;
 mod stages;
 

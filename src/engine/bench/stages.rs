@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::clock::{Case, Clock, settle};
 use super::report::Token;
 use crate::engine::{Host, planar};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::generate::sampler::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
@@ -253,6 +253,7 @@ pub async fn decoder<H: Host>(
             cache.truncate(tokens);
             let embeds = splice(llm, &question, None, None);
             let logits = read(llm.prefill(embeds, &mut cache)).await?;
+            finite(&logits)?;
             Sampler::greedy().choose(&logits);
             Ok(())
         })
@@ -325,6 +326,20 @@ pub async fn decoder<H: Host>(
         milliseconds: steady,
         share: None,
     })
+}
+
+/// Work that is not done is the fastest of all: logits must be numbers, and not all alike.
+fn finite(logits: &[f32]) -> Result<(), Fault> {
+    let good = logits.iter().all(|v| v.is_finite()) && logits.iter().any(|v| *v != logits[0]);
+    if good {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultKind::Device,
+        "bench",
+        "the logits are not numbers, or all alike",
+        "Update the graphics driver, or use another device",
+    ))
 }
 
 /// Bytes of keys and values that a token after `past` others looks at, as f32.
