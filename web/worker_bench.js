@@ -15,7 +15,7 @@ for (const name of ["dispatchWorkgroups", "dispatchWorkgroupsIndirect"]) {
 }
 
 // The adapter that the engine will ask for: its name, and whether it is software.
-export async function adapter() {
+async function adapter() {
   const found = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!found) throw "WebGPU: this browser has no adapter. Start it with other flags";
   const { vendor, architecture, device, description, isFallbackAdapter } = found.info;
@@ -32,6 +32,9 @@ const tasks = {
     const response = await fetch(address);
     if (!response.ok) throw `${address}: the host answers ${response.status}`;
     await open_layer(address, new Uint8Array(await response.arrayBuffer()));
+    return {};
+  },
+  async adapter() {
     return { adapter: await adapter() };
   },
   async run([decode, tokens]) {
@@ -42,7 +45,7 @@ const tasks = {
 };
 
 self.onmessage = async ({ data: [json] }) => {
-  const [[task, words]] = Object.entries(JSON.parse(json));
+  const [task, words] = Object.entries(JSON.parse(json))[0];
   const done = await tasks[task](words).catch((fault) => ({ fault: String(fault) }));
   self.postMessage([JSON.stringify({ done })]);
 };

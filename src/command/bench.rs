@@ -1,12 +1,18 @@
 //! `chatrex bench`: how fast a device is at what a model does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
 
 use super::propose::DeviceName;
 use super::session::{NANO, Session};
+use crate::engine::bench::clock::median;
+use crate::engine::bench::layer::{Layer, LayerCase, Meta};
 use crate::engine::bench::report::Row;
 use crate::engine::bench::{GROUPS, Like, Plan};
 use crate::fault::{Fault, FaultKind};
+use crate::kernel::device;
 use crate::weights::form::Quant;
 
 /// Arguments of `chatrex bench`.
@@ -27,6 +33,9 @@ pub struct Options {
     /// How the made-up model is stored.
     #[arg(long, value_enum, default_value_t, requires = "like")]
     quant: Quant,
+    /// A layer that `tests/reference/layer.py` wrote, instead: what other runtimes are given too.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
+    layer: Option<PathBuf>,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
@@ -47,7 +56,97 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
+/// A case of a layer, measured.
+#[derive(Serialize)]
+struct Measured {
+    #[serde(flatten)]
+    case: LayerCase,
+    /// Median.
+    milliseconds: f64,
+    /// The first run, compiling included.
+    first: f64,
+    /// To what was computed in f64.
+    cosine: f64,
+    /// The largest difference from it.
+    worst: f64,
+}
+
+/// Timed runs of a case where `--repeats` does not say.
+const REPEATS: [usize; 2] = [21, 3];
+
+fn layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
+    let opened = pollster::block_on(device::open(options.device.into()))?;
+    let meta = folder.join("meta.json");
+    let meta: Meta = crate::convert::family::json(&meta)?
+        .ok_or_else(|| Fault::file(&meta, "is missing. Run tests/reference/layer.py"))?;
+    let path = folder.join("ours.safetensors");
+    let file = std::fs::read(&path).map_err(|error| Fault::file(&path, error))?;
+    let mut layer = Layer::open(&path.display().to_string(), &file, &opened.device)?;
+    let times = match options.repeats {
+        0 => REPEATS[usize::from(opened.software)],
+        times => times,
+    };
+    let mut measured = Vec::new();
+    for case in meta.cases {
+        let mut run = || {
+            let start = Instant::now();
+            let logits = match case.decode {
+                true => pollster::block_on(layer.decode(case.tokens)),
+                false => pollster::block_on(layer.prefill(case.tokens)),
+            };
+            logits.map(|logits| (logits, start.elapsed().as_secs_f64() * 1e3))
+        };
+        let (logits, first) = run()?;
+        let (cosine, worst) = case.compare(&logits).map_err(|what| {
+            let place = format!("{}, {} tokens", meta.name, case.tokens);
+            Fault::new(FaultKind::Device, place, what, "")
+        })?;
+        // Decoding reads the tokens before it once; that is no part of it.
+        run()?;
+        let found: Result<Vec<f64>, Fault> = (0..times).map(|_| Ok(run()?.1)).collect();
+        measured.push(Measured {
+            milliseconds: median(&mut found?).unwrap_or(first),
+            case,
+            first,
+            cosine,
+            worst,
+        });
+    }
+    let label = if opened.software {
+        " (software: no GPU numbers)"
+    } else {
+        ""
+    };
+    let mut lines = vec![format!("{} on {}{label}", meta.name, opened.adapter)];
+    for Measured {
+        case,
+        milliseconds,
+        first,
+        cosine,
+        worst,
+    } in &measured
+    {
+        let what = if case.decode {
+            "decode after"
+        } else {
+            "prefill"
+        };
+        lines.push(format!(
+            "{what:<12} {:>5} {milliseconds:>10.3} ms, first {first:.1} ms, cosine {cosine:.7}, worst {worst:.1e}",
+            case.tokens
+        ));
+    }
+    let report = serde_json::json!({
+        "layer": meta.name, "device": opened.kind, "adapter": opened.adapter,
+        "software": opened.software, "cases": measured,
+    });
+    give(options, &report, &lines.join("\n"))
+}
+
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    if let Some(folder) = &options.layer {
+        return layer(options, folder);
+    }
     let like = options.like.as_deref().map(str::parse).transpose();
     let like = like.map_err(|what: String| {
         Fault::new(
@@ -73,15 +172,18 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         None => Session::open(&options.model, preference, None, None)?,
     };
     let report = session.bench(&plan, preference, &|row: &Row| eprintln!("{}", row.line()))?;
-    let Some(path) = &options.json else {
-        println!("{}", report.table());
-        return Ok(true);
-    };
-    if path.as_os_str() == "-" {
-        println!("{}", super::json(&report));
-        return Ok(true);
+    give(options, &report, &report.table())
+}
+
+/// Table and JSON to where they are wanted.
+fn give(options: &Options, report: &impl Serialize, table: &str) -> Result<bool, Fault> {
+    match &options.json {
+        Some(path) if path.as_os_str() == "-" => println!("{}", super::json(report)),
+        Some(path) => {
+            println!("{table}");
+            std::fs::write(path, super::json(report)).map_err(|error| Fault::file(path, error))?;
+        }
+        None => println!("{table}"),
     }
-    println!("{}", report.table());
-    std::fs::write(path, super::json(&report)).map_err(|error| Fault::file(path, error))?;
     Ok(true)
 }

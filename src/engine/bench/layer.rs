@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
@@ -27,6 +27,57 @@ pub struct Layer {
     llm: Decoder,
     cache: KvCache,
 }
+
+/// What `tests/reference/layer.py` says of a layer.
+#[derive(Debug, Deserialize)]
+pub struct Meta {
+    /// The layer's name.
+    pub name: String,
+    /// What is computed.
+    pub cases: Vec<LayerCase>,
+}
+
+/// Some tokens at once, or one after others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerCase {
+    /// Whether one token follows `tokens` others.
+    pub decode: bool,
+    /// How many.
+    pub tokens: usize,
+    /// The logits of the last one, computed in f64.
+    #[serde(skip_serializing)]
+    pub expected: Vec<f64>,
+}
+
+impl LayerCase {
+    /// Cosine between `logits` and what is expected, and their largest difference; an error where
+    /// the outputs do not stand for the same.
+    ///
+    /// # Errors
+    /// Another length, values that are no numbers, or a cosine below [`COSINE`].
+    pub fn compare(&self, logits: &[f32]) -> Result<(f64, f64), String> {
+        let (mut dot, mut squares, mut worst) = (0.0, [0.0; 2], 0.0_f64);
+        for (&a, b) in logits.iter().zip(&self.expected) {
+            let a = f64::from(a);
+            dot += a * b;
+            squares[0] += a * a;
+            squares[1] += b * b;
+            worst = worst.max((a - b).abs());
+        }
+        let cosine = dot / (squares[0] * squares[1]).sqrt();
+        if logits.len() == self.expected.len() && cosine > COSINE {
+            Ok((cosine, worst))
+        } else {
+            let (found, wanted) = (logits.len(), self.expected.len());
+            Err(format!(
+                "{found} logits with a cosine of {cosine} to the {wanted} expected"
+            ))
+        }
+    }
+}
+
+/// Outputs that are less alike are not of the same layer.
+pub const COSINE: f64 = 0.999;
 
 #[derive(Deserialize)]
 struct Stored {
@@ -190,6 +241,20 @@ mod tests {
         }
         assert!(pollster::block_on(layer.prefill(13)).is_err());
         assert!(pollster::block_on(layer.decode(12)).is_err());
+    }
+
+    #[test]
+    fn outputs_of_something_else_are_noticed() {
+        let case = LayerCase {
+            decode: false,
+            tokens: 1,
+            expected: vec![1.0, -2.0],
+        };
+        let (cosine, worst) = case.compare(&[1.0, -2.001]).expect("the same");
+        assert!(cosine > 0.9999 && (worst - 0.001).abs() < 1e-6);
+        for wrong in [&[2.0, 1.0][..], &[1.0], &[f32::NAN, -2.0], &[0.0, 0.0]] {
+            assert!(case.compare(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
