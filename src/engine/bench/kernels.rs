@@ -89,7 +89,7 @@ async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     };
     let moved = Case {
         bytes: Some(bytes),
-        ..case(name, format!("{} MB", 4 * count >> 20))
+        ..case(name, format!("{} MB", (4 * count) >> 20))
     };
     let work = |_| {
         if graphics {
