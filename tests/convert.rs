@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use chatrex::command::Session;
 use chatrex::convert::blueprint::{Needed, needed};
 use chatrex::convert::checkpoint::Checkpoint;
-use chatrex::convert::form::Quant;
+use chatrex::weights::form::Quant;
 use chatrex::convert::{Conversion, Converted, Watch, convert};
 use chatrex::engine::ModelConfig;
 use chatrex::fault::Fault;

@@ -4,6 +4,7 @@
 //! array `[json, beside]`: a [`ToWorker`] or [`FromWorker`] as JSON and, beside a `Look` with pixels,
 //! their `ArrayBuffer`, beside `SurveyFiles` the files. A panic becomes an error of the worker, which the page hears.
 
+mod bench;
 mod bindings;
 mod fetched;
 mod gate;
@@ -22,8 +23,8 @@ use chatrex::fault::{Fault, FaultKind};
 use chatrex::kernel::device::open;
 use chatrex::kernel::sweep::Swept;
 use chatrex::kernel::{
-    activation, attention, causal_attention, deform_attention, depthwise, fused, group_norm,
-    layer_norm, roi_pool, weight_rows, window_attention,
+    activation, attention, causal_attention, copy, deform_attention, depthwise, fused, group_norm,
+    layer_norm, noise, roi_pool, weight_rows, window_attention,
 };
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
@@ -106,11 +107,13 @@ pub async fn check() -> Result<String, String> {
             "activation": say(activation::sweep(&device).await?),
             "attention": say(attention::sweep(&device).await?),
             "causal_attention": say(causal_attention::sweep(&device).await?),
+            "copy": say(copy::sweep(&device).await?),
             "deform_attention": say(deform_attention::sweep(&device).await?),
             "depthwise": say(depthwise::sweep(&device).await?),
             "fused": say(fused::sweep(&device).await?),
             "group_norm": say(group_norm::sweep(&device).await?),
             "layer_norm": say(layer_norm::sweep(&device).await?),
+            "noise": say(noise::sweep(&device).await?),
             "roi_pool": say(roi_pool::sweep(&device).await?),
             "weight_rows": say(weight_rows::sweep(&device).await?),
             "window_attention": say(window_attention::sweep(&device).await?),

@@ -15,3 +15,4 @@ if (self.location.search === "?examine") {
   };
   self.postMessage(['"Hello"']);
 }
+if (["?bench", "?layer"].includes(self.location.search)) await import("./worker_bench.js");

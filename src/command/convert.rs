@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::convert::form::Quant;
 use crate::convert::{Conversion, Watch, convert};
 use crate::fault::Fault;
+use crate::weights::form::Quant;
 use crate::weights::quant::Rounding;
 
 /// Arguments of `chatrex convert`.

@@ -1,5 +1,6 @@
 //! The subcommands of the `chatrex` program: arguments in, JSON or words out.
 
+mod bench;
 mod chat;
 mod convert;
 mod eval;
@@ -37,6 +38,8 @@ pub enum Command {
     Convert(convert::Options),
     /// Compare what two devices compute, stage by stage
     Examine(examine::Options),
+    /// Measure how fast a device is at what a model does
+    Bench(bench::Options),
     /// Write a checkpoint of random numbers with real names and shapes
     FakeCheckpoint(fake::Options),
 }
@@ -56,6 +59,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Export(options) => export::run(options),
         Command::Convert(options) => convert::run(options),
         Command::Examine(options) => examine::run(options),
+        Command::Bench(options) => bench::run(options),
         Command::FakeCheckpoint(options) => fake::run(options),
     }
 }

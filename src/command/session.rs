@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::engine::bench::report::{Report, Row};
+use crate::engine::bench::{Around, Plan};
 use crate::engine::examine::Examined;
 use crate::engine::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
@@ -48,7 +50,7 @@ const NANO_FILES: Embedded = Embedded {
 /// One engine, one model, pictures one after another.
 pub struct Session {
     engine: Engine<Terminal>,
-    card: ModelCard,
+    card: Option<ModelCard>,
     pictures: u32,
     turns: u32,
 }
@@ -57,6 +59,16 @@ struct Terminal {
     events: RefCell<Vec<Event>>,
     start: Instant,
     said: Option<fn(&Event)>,
+}
+
+impl Terminal {
+    fn engine(said: Option<fn(&Event)>) -> Engine<Self> {
+        Engine::new(Self {
+            events: RefCell::default(),
+            start: Instant::now(),
+            said,
+        })
+    }
 }
 
 impl Host for Terminal {
@@ -123,11 +135,7 @@ impl Session {
         memory: Option<u64>,
         said: Option<fn(&Event)>,
     ) -> Result<Self, Fault> {
-        let mut engine = Engine::new(Terminal {
-            events: RefCell::default(),
-            start: Instant::now(),
-            said,
-        });
+        let mut engine = Terminal::engine(said);
         let request = Request::Load {
             model: model.into(),
             device,
@@ -139,15 +147,42 @@ impl Session {
         })?;
         Ok(Self {
             engine,
-            card,
+            card: Some(card),
             pictures: 0,
             turns: 0,
         })
     }
 
+    /// A session without a model, for [`Session::bench`] on a made-up one.
+    pub(super) fn empty() -> Self {
+        Self {
+            engine: Terminal::engine(None),
+            card: None,
+            pictures: 0,
+            turns: 0,
+        }
+    }
+
     /// The loaded model.
+    ///
+    /// # Panics
+    /// None is loaded.
     pub fn card(&self) -> &ModelCard {
-        &self.card
+        self.card.as_ref().expect("a session opens with a model")
+    }
+
+    /// Measures the loaded model or a made-up one; rows go to `tell` as they come.
+    ///
+    /// # Errors
+    /// The plan asks for what there is not, or the device fails.
+    pub(super) fn bench(
+        &mut self,
+        plan: &Plan,
+        device: DevicePreference,
+        tell: &dyn Fn(&Row),
+    ) -> Result<Report, Fault> {
+        let around = Around::default();
+        pollster::block_on(self.engine.bench(plan, device, around, tell))
     }
 
     /// Opens a picture and finds its boxes: all of them, best first.

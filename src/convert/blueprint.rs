@@ -11,6 +11,7 @@ use crate::model::decoder::Decoder;
 use crate::model::upn::Upn;
 use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::nn::{Init, Loader, ParameterSource};
+use crate::weights::form::Described;
 use crate::weights::format::Part;
 
 /// A tensor that a network asks for.
@@ -24,6 +25,18 @@ pub struct Needed {
     pub matrix: bool,
     /// Who asks for it.
     pub part: Part,
+}
+
+impl Needed {
+    /// The tensor as the rule for forms sees it.
+    pub fn described(&self) -> Described<'_> {
+        Described {
+            name: &self.name,
+            shape: &self.shape,
+            matrix: self.matrix,
+            part: self.part,
+        }
+    }
 }
 
 struct Notes {

@@ -593,8 +593,8 @@ impl<W: Write> Zip<W> {
 mod tests {
     use super::*;
     use crate::convert::checkpoint::Checkpoint;
-    use crate::convert::form::Quant;
     use crate::convert::{Conversion, convert};
+    use crate::weights::form::Quant;
     use crate::weights::quant::Rounding;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};

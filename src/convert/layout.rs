@@ -6,15 +6,12 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::convert::blueprint::Needed;
-use crate::convert::form::Form;
+use crate::weights::form::Form;
 use crate::weights::format::{Element, Part, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
 
 /// A shard's tensors take at most this many bytes.
 const SHARD_BYTES: u64 = 250 << 20;
-
-/// What one stored tensor takes on a device at most; every device can bind twice as much.
-const BLOCK_BYTES: u64 = 64 << 20;
 
 /// Tensors begin at multiples of this.
 const ALIGNMENT: u64 = 8;
@@ -82,16 +79,12 @@ pub fn lay_out(needed: &[Needed], forms: &[Form]) -> Vec<ShardPlan> {
 fn blocks(index: usize, tensor: &Needed, form: Form) -> Vec<Block> {
     let rows = tensor.shape.first().copied().unwrap_or(1);
     let width: usize = tensor.shape.iter().skip(1).product();
-    let row_bytes = match form {
-        Form::Plain(_) => 4 * width,
-        Form::Packed(scheme) => 4 * scheme.words(width),
-    };
-    let step = (BLOCK_BYTES as usize / row_bytes.max(1)).max(1);
-    let count = rows.div_ceil(step);
-    (0..count)
-        .map(|block| {
-            // Blocks of nearly the same height.
-            let rows = block * rows / count..(block + 1) * rows / count;
+    let ranges: Vec<Range<usize>> = form.blocks(rows, width).collect();
+    let count = ranges.len();
+    ranges
+        .into_iter()
+        .enumerate()
+        .map(|(block, rows)| {
             let suffix = if count > 1 {
                 format!(".rows.{block}")
             } else {
@@ -202,6 +195,7 @@ pub fn padding(entry: &TensorEntry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::form::BLOCK_BYTES;
     use crate::weights::quant::Scheme;
     use safetensors::SafeTensors;
 

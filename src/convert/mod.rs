@@ -9,7 +9,6 @@ pub mod blueprint;
 pub mod checkpoint;
 pub mod fake;
 pub mod family;
-pub mod form;
 pub mod layout;
 pub mod licence;
 pub mod pickle;
@@ -32,6 +31,7 @@ use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::nn::{Init, Loader, ParameterSource, StoredWeights};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
+use crate::weights::form::{Form, Quant, form};
 use crate::weights::format::{
     Defaults, FileEntry, Licence, MANIFEST, Manifest, Part, Provenance, SelfTest, Shard, VERSION,
     sha256_hex,
@@ -43,7 +43,6 @@ use crate::weights::stream::Transfer;
 use blueprint::Needed;
 use checkpoint::Checkpoint;
 use family::{Names, Shapes};
-use form::{Form, Quant, form};
 use layout::{ShardPlan, lay_out};
 use write::{Deviation, PIECE_BYTES, Rows, unwritten, write_shard};
 
@@ -156,7 +155,14 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
     let layers = config.chatrex.llm.num_hidden_layers;
     let forms: Vec<Form> = needed
         .iter()
-        .map(|tensor| form(tensor, conversion.quant, conversion.group, layers))
+        .map(|tensor| {
+            form(
+                tensor.described(),
+                conversion.quant,
+                conversion.group,
+                layers,
+            )
+        })
         .collect();
     let plan = lay_out(needed, &forms);
     watch.total(plan.iter().map(|shard| shard.bytes).sum());

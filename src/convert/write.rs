@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::convert::form::Form;
 use crate::convert::layout::{ShardPlan, padding};
 use crate::fault::{Fault, FaultKind};
+use crate::weights::form::Form;
 use crate::weights::format::{Element, Shard, hex};
 use crate::weights::quant::Rounding;
 

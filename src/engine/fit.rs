@@ -6,7 +6,7 @@ use crate::kernel::device::Opened;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::MAX_BOXES;
-use crate::weights::format::{Element, Manifest, Part};
+use crate::weights::format::{Element, Manifest, Part, TensorEntry};
 
 /// Words of a question and its answer that room is kept for.
 const WORDS: u64 = 1024;
@@ -21,10 +21,7 @@ pub fn needs(manifest: &Manifest, config: &ModelConfig) -> Needs {
             Part::Decoder => &mut needs.decoder,
         };
         for (name, tensor) in manifest.in_shard(&shard.name) {
-            let elements = tensor.elements() as u64;
-            // Scales stay as they are; other halves are widened.
-            let packed = tensor.dtype == Element::F16 && name.contains(".scales");
-            let bytes = if packed { 2 * elements } else { 4 * elements };
+            let bytes = device_bytes(name, tensor);
             *part += bytes;
             needs.largest_buffer = needs.largest_buffer.max(bytes);
         }
@@ -38,6 +35,14 @@ pub fn needs(manifest: &Manifest, config: &ModelConfig) -> Needs {
     needs.towers_scratch = towers_scratch(chatrex);
     needs.upn_scratch = config.upn.as_ref().map_or(0, upn_scratch);
     needs
+}
+
+/// What a stored tensor takes on a graphics device.
+pub(super) fn device_bytes(name: &str, tensor: &TensorEntry) -> u64 {
+    let elements = tensor.elements() as u64;
+    // Scales stay as they are; other halves are widened.
+    let packed = tensor.dtype == Element::F16 && name.contains(".scales");
+    if packed { 2 * elements } else { 4 * elements }
 }
 
 /// Hidden rows of the MLP three times (gate, up, product) and scores with their softmax.

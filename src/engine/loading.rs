@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Device;
 
-use super::fit::{judge, needs};
+use super::fit::{device_bytes, judge, needs};
 use super::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
 use crate::fit::{Residency, Verdict};
@@ -124,6 +124,28 @@ impl LoadedModel {
     /// It is not on the device.
     pub fn llm_here(&self) -> &Decoder {
         self.llm.as_ref().expect("the language model was brought")
+    }
+
+    /// Bytes of weights that every token of an answer needs from the device's memory.
+    pub fn bytes_per_token(&self) -> u64 {
+        let whole = |name: &str| {
+            self.config.chatrex.llm.tie_word_embeddings || !name.starts_with("model.embed_tokens.")
+        };
+        let tensors = self
+            .manifest
+            .shards
+            .iter()
+            .filter(|s| s.part == Part::Decoder);
+        tensors
+            .flat_map(|shard| self.manifest.in_shard(&shard.name))
+            .filter(|(name, _)| whole(name))
+            .map(|(name, tensor)| device_bytes(name, tensor))
+            .sum()
+    }
+
+    /// The manifest's name for the model and how its weights are stored.
+    pub fn describe(&self) -> (&str, &str) {
+        (&self.manifest.name, &self.manifest.precision)
     }
 
     fn is_here(&self, part: Part) -> bool {

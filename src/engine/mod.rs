@@ -7,9 +7,11 @@
 //! own words.
 
 mod answer;
+pub mod bench;
 pub mod examine;
 pub mod fit;
 mod loading;
+mod made;
 mod saying;
 
 use std::collections::HashMap;

@@ -19,7 +19,7 @@ use crate::model::upn;
 const AHEAD: usize = 2;
 
 /// Greedy tokens after some logits.
-pub(super) enum Saying<'a> {
+pub(in crate::engine) enum Saying<'a> {
     /// Chosen here.
     Host {
         /// The language model.
@@ -51,7 +51,7 @@ pub(super) enum Saying<'a> {
 }
 
 /// What the next token is chosen from.
-pub(super) enum Next {
+pub(in crate::engine) enum Next {
     /// These logits.
     Logits(Tensor<1>),
     /// Those that follow this token.
@@ -146,7 +146,7 @@ impl<'a> Saying<'a> {
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, Fault>>>>;
 
 /// All tokens chosen so far, on their way from the device.
-pub(super) enum Read {
+pub(in crate::engine) enum Read {
     /// Not here yet.
     Waiting(Reading),
     /// Here.

@@ -7,6 +7,7 @@
 //! `// import NAME` stands for the file `shaders/shared/NAME.wgsl`; `NAME` may be a `$NAME`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cubecl::ir::attributes::BufferIOAttr;
 use cubecl::ir::metadata::Info;
@@ -157,11 +158,19 @@ pub fn launch(
         .map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32)
         .collect();
     let (x, y) = fold_groups(groups);
+    LAUNCHED.fetch_add(1, Ordering::Relaxed);
     client.launch(
         Box::new(Compiled::new(shader)),
         CubeCount::Static(x, y, 1),
         arguments.with_info(MetadataBindingInfo::custom(words)),
     );
+}
+
+static LAUNCHED: AtomicU64 = AtomicU64::new(0);
+
+/// How many kernels this program has launched; stock operations and replayed graphs not counted.
+pub fn launched() -> u64 {
+    LAUNCHED.load(Ordering::Relaxed)
 }
 
 /// Workgroups per dispatch dimension that every device allows.

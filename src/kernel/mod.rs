@@ -17,6 +17,7 @@ pub mod activation;
 pub mod attention;
 pub mod causal_attention;
 pub mod choice;
+pub mod copy;
 pub mod deform_attention;
 pub mod depthwise;
 pub mod device;
@@ -28,6 +29,7 @@ pub mod group_norm;
 pub mod host;
 pub mod launch;
 pub mod layer_norm;
+pub mod noise;
 pub mod packed_attention;
 mod processor;
 pub mod rms_norm;
@@ -45,10 +47,12 @@ pub const SHADERS: &[&[launch::Shader]] = &[
         causal_attention::STEP,
         choice::CHOOSE,
         choice::HIGHEST,
+        copy::SHADER,
         depthwise::SHADER,
         gated_silu::SHADER,
         group_norm::SHADER,
         layer_norm::SHADER,
+        noise::SHADER,
         rms_norm::SHADER,
         roi_pool::SHADER,
     ],

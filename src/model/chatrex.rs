@@ -220,6 +220,16 @@ impl Towers {
         })
     }
 
+    /// The low-resolution tower.
+    pub fn clip(&self) -> &ClipVit {
+        &self.vision_tower
+    }
+
+    /// The high-resolution tower.
+    pub fn convnext(&self) -> &ConvNext {
+        &self.vision_tower_aux
+    }
+
     /// Looks at pictures: normalised pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
     pub fn see(&self, low: Tensor<4>, high: Tensor<4>) -> Seen {
         let (visual, pyramid) = self.forward(low, high);

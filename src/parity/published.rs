@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::{Computed, Fixture};
 use crate::convert::checkpoint::Checkpoint;
-use crate::convert::form::Quant;
 use crate::convert::{Conversion, Watch, convert, tokenizer};
 use crate::fault::Fault;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::Manifest;
+use crate::weights::form::Quant;
 use crate::weights::format::MANIFEST;
 use crate::weights::quant::Rounding;
 

@@ -4,6 +4,7 @@
 //! Nothing is used before its SHA-256 agrees with the manifest, and a model is never held in
 //! memory as a whole.
 
+pub mod form;
 pub mod format;
 pub mod quant;
 #[cfg(all(test, feature = "native"))]

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { ALWAYS, SOFTWARE as WEBGPU, needed } from "./flags.mjs";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
 export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
@@ -14,22 +15,6 @@ export const PROGRAM = needed("CHATREX_PROGRAM");
 
 // A software adapter on a busy machine is slow; nothing is judged by the clock.
 export const LONG = 600_000;
-
-const ALWAYS = [
-  "--no-sandbox",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
-
-function needed(name) {
-  const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set; run \`cargo xtask test --only browser\``);
-  return value;
-}
 
 // A browser profile of its own. `webgpu: false` leaves the browser without an adapter.
 export async function open({ webgpu = true, ...options } = {}) {

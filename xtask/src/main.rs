@@ -1,5 +1,6 @@
-//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist`.
+//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist | bench`.
 
+mod bench;
 mod place;
 mod process;
 mod serve;
@@ -10,6 +11,7 @@ mod test;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bench::{Bench, Rivals};
 use lexopt::prelude::*;
 
 const USAGE: &str = "\
@@ -17,6 +19,14 @@ cargo xtask serve [--port N] [--release]   build the page and serve it at http:/
                                            it is a release build with or without the flag
 cargo xtask test [--only STEP]...          run every check; steps: fmt clippy native web browser
 cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (large, examine) on a model folder
+cargo xtask bench [--model DIR | --like chatrex-7b|rexseek-3b|nano [--layers N] [--depth N]
+                  [--quant q4|q8|f16|f32]] [--boxes N] [--repeats N] [--seconds S]
+                  [--only kernels|upn|towers|decoder]... [--json FILE|-] [--gpu]
+                                           the rows of `chatrex bench` in a headless browser; --gpu
+                                           takes this machine's card instead of software
+cargo xtask bench-rivals [--only d896|d2048|d4096]... [--cases NAME]... [--repeats N] [--json FILE]
+                  [--gpu]                  a layer beside onnxruntime-web, in turns; NAME begins the
+                                           names of cases, e.g. decode or \"prefill 16\"
 cargo xtask dist --out DIR                 write the static folder any host can serve
 
 What a command needs and this machine lacks is set up first. Environment:
@@ -29,6 +39,8 @@ enum Command {
     Test { only: Vec<String> },
     Manual { name: String, folder: PathBuf },
     Dist { out: PathBuf },
+    Bench(Bench),
+    Rivals(Rivals),
     Help,
 }
 
@@ -45,6 +57,8 @@ fn main() -> ExitCode {
         Command::Test { only } => test::command(&only),
         Command::Manual { name, folder } => test::manual(&name, &folder),
         Command::Dist { out } => site::dist(&out),
+        Command::Bench(asked) => bench::bench(&asked),
+        Command::Rivals(asked) => bench::rivals(&asked),
         Command::Help => {
             println!("{USAGE}");
             Ok(true)
@@ -102,10 +116,55 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             out.map(|out| Command::Dist { out })
                 .ok_or_else(|| "dist needs --out DIR".into())
         }
+        Value(name) if name == "bench" => bench_options(arguments).map(Command::Bench),
+        Value(name) if name == "bench-rivals" => {
+            let mut asked = Rivals::default();
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("only") => asked.shapes.push(arguments.value()?.string()?),
+                    Long("cases") => asked.cases.push(arguments.value()?.string()?),
+                    Long("repeats") => asked.repeats = arguments.value()?.parse()?,
+                    Long("json") => asked.json = Some(arguments.value()?.string()?),
+                    Long("gpu") => asked.gpu = true,
+                    other => return Err(other.unexpected()),
+                }
+            }
+            Ok(Command::Rivals(asked))
+        }
         Value(name) if name == "help" => Ok(Command::Help),
         Long("help") | Short('h') => Ok(Command::Help),
         other => Err(other.unexpected()),
     }
+}
+
+fn bench_options(mut arguments: lexopt::Parser) -> Result<Bench, lexopt::Error> {
+    let mut asked = Bench::default();
+    let mut only: Vec<String> = Vec::new();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long(name @ ("like" | "quant")) => {
+                let name = name.to_owned();
+                let value = arguments.value()?.string()?;
+                asked.plan.insert(name, value.into());
+            }
+            Long(name @ ("layers" | "depth" | "boxes" | "repeats")) => {
+                let name = name.to_owned();
+                let value: u32 = arguments.value()?.parse()?;
+                asked.plan.insert(name, value.into());
+            }
+            Long("seconds") => {
+                let value: f64 = arguments.value()?.parse()?;
+                asked.plan.insert("seconds".into(), value.into());
+            }
+            Long("only") => only.push(arguments.value()?.string()?),
+            Long("model") => asked.model = Some(arguments.value()?.into()),
+            Long("json") => asked.json = Some(arguments.value()?.string()?),
+            Long("gpu") => asked.gpu = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    asked.plan.insert("only".into(), only.into());
+    Ok(asked)
 }
 
 #[cfg(test)]
@@ -132,8 +191,33 @@ mod tests {
     }
 
     #[test]
+    fn measurements_take_what_the_engine_takes() {
+        let line = "bench --like rexseek-3b --layers 2 --only kernels --seconds 2.5 --json - --gpu";
+        let Ok(Command::Bench(asked)) = parsed(line) else {
+            panic!("{line}");
+        };
+        let plan = serde_json::json!(
+            {"like": "rexseek-3b", "layers": 2, "only": ["kernels"], "seconds": 2.5});
+        assert_eq!(serde_json::Value::Object(asked.plan), plan);
+        assert_eq!((asked.json.as_deref(), asked.gpu), (Some("-"), true));
+        let line = "bench-rivals --only d896 --cases decode --repeats 3";
+        let Ok(Command::Rivals(asked)) = parsed(line) else {
+            panic!("{line}");
+        };
+        assert_eq!((&*asked.shapes[0], &*asked.cases[0]), ("d896", "decode"));
+        assert_eq!((asked.repeats, asked.gpu), (3, false));
+    }
+
+    #[test]
     fn what_is_not_a_command_is_refused() {
-        for line in ["", "fly", "dist", "serve --port many", "test --out x"] {
+        for line in [
+            "",
+            "fly",
+            "dist",
+            "serve --port many",
+            "test --out x",
+            "bench --layers x",
+        ] {
             assert!(parsed(line).is_err(), "{line:?}");
         }
     }

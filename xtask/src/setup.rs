@@ -268,6 +268,37 @@ fn node_packages() -> Result<()> {
     fs::write(&stamp, lock).with_context(|| stamp.display().to_string())
 }
 
+/// A Python with the packages of `tests/reference/requirements.txt`, in an environment of its own.
+///
+/// # Errors
+/// When there is no Python or a package cannot be installed.
+pub fn python() -> Result<PathBuf> {
+    let list = place::root().join("tests/reference/requirements.txt");
+    let wanted = fs::read(&list).with_context(|| list.display().to_string())?;
+    let folder = place::tools().join("python");
+    let python = folder.join(if cfg!(windows) {
+        "Scripts/python.exe"
+    } else {
+        "bin/python"
+    });
+    let stamp = folder.join("installed.txt");
+    if fs::read(&stamp).is_ok_and(|done| done == wanted) {
+        return Ok(python);
+    }
+    println!("setting up: Python packages of tests/reference/requirements.txt");
+    let made = |program: &str| run(Command::new(program).args(["-m", "venv"]).arg(&folder)).is_ok();
+    ensure!(
+        made("python3") || made("python"),
+        "no Python 3 with venv. Install it from your system's packages (Debian: `apt-get install \
+         python3-venv`)"
+    );
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--requirement"])
+        .arg(list))?;
+    fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
+    Ok(python)
+}
+
 /// A Vulkan driver for the native tests; Mesa's software one where there is none.
 ///
 /// # Errors

@@ -136,7 +136,8 @@ fn leb128(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
     None
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The SHA-256 of `bytes` in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
