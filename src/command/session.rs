@@ -323,6 +323,53 @@ mod tests {
         assert!(fault.what.contains("will not run"), "{fault}");
     }
 
+    /// A further question reads its own words only, and every device answers alike: with tokens
+    /// chosen on the graphics device, with many words, and with none.
+    #[test]
+    fn a_further_question_reads_its_own_words_only() {
+        const QUESTIONS: [&str; 4] = [
+            "How many cats are there?",
+            "What is <obj0>?",
+            "Please detect cat and penguin in this image. Answer the question with grounded answer.",
+            "",
+        ];
+        let run = |device| {
+            let mut session = Session::open(NANO, device, None, None)?;
+            let pixels = decode::open(Path::new("web/samples/scene.png"))?;
+            let (found, _) = session.look(pixels, Granularity::Coarse)?;
+            let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
+            let ask = |question| session.ask(&boxes, question, 48);
+            QUESTIONS
+                .map(ask)
+                .into_iter()
+                .collect::<Result<Vec<_>, Fault>>()
+        };
+        let expected = run(DevicePreference::Cpu).expect("there is a processor");
+        let answers = match run(DevicePreference::Wgpu) {
+            Ok(answers) => answers,
+            Err(fault) => {
+                println!("on the processor only: {fault}");
+                expected.clone()
+            }
+        };
+        for (answer, expected) in answers.iter().zip(&expected) {
+            assert_eq!(answer.text, expected.text);
+            assert_eq!(answer.prefill_tokens, expected.prefill_tokens);
+        }
+        let [first, further @ ..] = &answers[..] else {
+            panic!("four answers");
+        };
+        let words = |question: &str| question.split_whitespace().count() as u32;
+        for (answer, question) in further.iter().zip(&QUESTIONS[1..]) {
+            let read = answer.prefill_tokens;
+            assert!(
+                read < 16 + 4 * words(question) && 4 * read < first.prefill_tokens,
+                "{question}: {read} tokens, {} at first",
+                first.prefill_tokens
+            );
+        }
+    }
+
     #[test]
     fn a_device_that_computes_wrong_is_named() {
         let folder = std::env::temp_dir().join(format!("chatrex-wrong-{}", std::process::id()));

@@ -120,6 +120,7 @@ impl<H: Host> Engine<H> {
             }
             host.breathe().await;
         };
+        saying.finish().await;
         reader.push(&words.finish());
         let spent = host.milliseconds() - started;
         if stop.taken() == 0 {

@@ -135,9 +135,21 @@ impl<'a> Saying<'a> {
                 let token = said.get(*taken).copied().unwrap_or_default();
                 *taken += 1;
                 if token as usize >= llm.config().vocab_size {
+                    self.finish().await;
                     return Err(no_number());
                 }
                 Ok(token)
+            }
+        }
+    }
+
+    /// Waits for what is still being read: a read that is given up leaves its buffer mapped, and the
+    /// next one that uses it fails.
+    pub async fn finish(&mut self) {
+        if let Self::Device { reads, .. } = self {
+            for read in reads.drain(..) {
+                // Whatever it holds comes after the answer's end.
+                let _ = read.end().await;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One buffer into another: the pace of a device's memory, which kernels that read weights are
 //! measured by.
 
+use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
@@ -9,7 +10,7 @@ use crate::kernel::noise;
 use crate::kernel::sweep::Swept;
 
 /// Invocations per workgroup.
-const GROUP: u32 = 256;
+const GROUP: u32 = 64;
 
 /// `shaders/copy.wgsl`.
 pub const SHADER: Shader = Shader {
@@ -18,6 +19,17 @@ pub const SHADER: Shader = Shader {
     constants: &[("GROUP", GROUP)],
     imports: &[],
 };
+
+/// How many values a buffer can hold on a graphics device; no limit elsewhere.
+pub fn most(device: &Device) -> usize {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(device) => {
+            let limit = device.client().properties().memory.max_page_size;
+            usize::try_from(limit / 4).unwrap_or(usize::MAX)
+        }
+        _ => usize::MAX,
+    }
+}
 
 /// `x` in a buffer of its own, on a graphics device.
 ///

@@ -45,6 +45,40 @@ const HIDE = `
 }
 `;
 
+// Put in front of `timestamp_query.js`: an adapter that offers no more than WebGPU promises of every
+// device, so that the device is made with these limits and enforces them.
+const LEAST = `
+{
+  const prototype = GPUAdapter.prototype;
+  const limits = Object.getOwnPropertyDescriptor(prototype, "limits").get;
+  const least = {
+    maxBindGroups: 4,
+    maxBufferSize: 268435456,
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxComputeWorkgroupSizeX: 256,
+    maxComputeWorkgroupSizeY: 256,
+    maxComputeWorkgroupSizeZ: 64,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxStorageBufferBindingSize: 134217728,
+    maxStorageBuffersPerShaderStage: 8,
+    maxUniformBufferBindingSize: 65536,
+  };
+  Object.defineProperty(prototype, "limits", {
+    configurable: true,
+    get() {
+      return new Proxy(limits.call(this), { get: (real, name) => least[name] ?? real[name] });
+    },
+  });
+  const requestDevice = prototype.requestDevice;
+  prototype.requestDevice = async function (descriptor) {
+    const device = await requestDevice.call(this, descriptor);
+    const kept = Object.keys(least).every((name) => device.limits[name] === least[name]);
+    console.log("least limits " + (kept ? "kept" : "not kept"));
+    return device;
+  };
+}
+`;
+
 async function withBrowser(use) {
   const browser = await open({ serviceWorkers: "block" });
   try {
@@ -77,6 +111,29 @@ test("burn and our kernels compute on it", () =>
       assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
     }
     assert.deepEqual(seen.violations, []);
+  }));
+
+test("with the least limits that WebGPU promises all kernels and nano compute", () =>
+  withBrowser(async ({ page }) => {
+    const said = [];
+    page.on("console", (message) => said.push(message.text()));
+    await page.context().route("**/timestamp_query.js", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, body: LEAST + (await response.text()) });
+    });
+    await page.goto(QUIET);
+    const report = await check(page);
+    for (const kernel of KERNELS) {
+      assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
+    }
+    assert.ok(said.includes("least limits kept"), said.join("\n"));
+    await page.goto(URL_OF_PAGE);
+    assert.equal((await answered(page, 0)).state, "done");
+    const [ready] = await happened(page, "Ready");
+    assert.equal(ready.device, "wgpu");
+    const native = await chat(await readFile("web/samples/scene.png"), (await asked(page, "Ask"))[0].question);
+    const [done] = await happened(page, "Done");
+    assert.equal(done.answer.text, native.turns[0].text);
   }));
 
 for (const { shim, works } of [

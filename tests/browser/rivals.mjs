@@ -1,5 +1,5 @@
 // One layer of ours beside onnxruntime-web's, in turns, in one browser; `cargo xtask bench-rivals`
-// runs it. CHATREX_RIVALS is `{ shapes, cases, repeats, json }`.
+// runs it. CHATREX_RIVALS is `{ shapes, cases, repeats, without, json }`.
 
 import { writeFile } from "node:fs/promises";
 import { needed } from "./flags.mjs";
@@ -14,6 +14,7 @@ const { adapter, features, runtime, rows } = await measuring("rivals.html", asyn
 const [name, software] = adapter;
 const wanted = ["shader-f16", "subgroups"].map((feature) => `${feature} ${features.includes(feature) ? "yes" : "no"}`);
 console.log(`onnxruntime-web ${runtime} beside ours on ${name} (${wanted.join(", ")})`);
+if (options.without.length) console.log(`onnxruntime-web is not told of ${options.without.join(", ")}`);
 if (software) console.log("software adapter: not a GPU number");
 console.log(
   "4-bit weights in groups of 32 (ours 4.5 bits with scales, theirs 5.0), activations, keys and values f32;\n" +

@@ -140,11 +140,25 @@ async function shape(ours, folder, { cases, repeats, adapter }) {
   return rows;
 }
 
-// `{ shapes, cases, repeats }` to `{ adapter: [name, software], features, rows }`.
+// Keeps features from onnxruntime where its kernels for them go wrong on an adapter.
+function hide(names) {
+  const prototype = GPUAdapter.prototype;
+  const features = Object.getOwnPropertyDescriptor(prototype, "features").get;
+  Object.defineProperty(prototype, "features", {
+    configurable: true,
+    enumerable: true,
+    get() {
+      return new Set([...features.call(this)].filter((name) => !names.includes(name)));
+    },
+  });
+}
+
+// `{ shapes, cases, repeats, without }` to `{ adapter: [name, software], features, rows }`.
 self.measure = async (options) => {
   const found = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   const ours = await Ours.start();
   const features = found ? [...found.features] : [];
+  hide(options.without);
   const rows = [];
   let adapter;
   for (const name of options.shapes) {

@@ -35,6 +35,8 @@ pub struct Rivals {
     pub cases: Vec<String>,
     /// Timed runs of every case; 0 chooses by the adapter.
     pub repeats: u32,
+    /// Features of the adapter that the other runtime is not told of.
+    pub without: Vec<String>,
     /// Where the result goes as JSON.
     pub json: Option<String>,
     /// On the graphics card of this machine instead of software.
@@ -98,7 +100,8 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
     }
     let json = rivals.json.as_deref().map(absolute).transpose()?;
     let ask = json!({
-        "shapes": shapes, "cases": rivals.cases, "repeats": rivals.repeats, "json": json,
+        "shapes": shapes, "cases": rivals.cases, "repeats": rivals.repeats,
+        "without": rivals.without, "json": json,
     });
     in_browser("rivals", &folder, ("CHATREX_RIVALS", &ask), rivals.gpu)
 }

@@ -25,8 +25,10 @@ cargo xtask bench [--model DIR | --like chatrex-7b|rexseek-3b|nano [--layers N] 
                                            the rows of `chatrex bench` in a headless browser; --gpu
                                            takes this machine's card instead of software
 cargo xtask bench-rivals [--only d896|d2048|d4096]... [--cases NAME]... [--repeats N] [--json FILE]
-                  [--gpu]                  a layer beside onnxruntime-web, in turns; NAME begins the
-                                           names of cases, e.g. decode or \"prefill 16\"
+                  [--gpu] [--without FEATURE]...
+                                           a layer beside onnxruntime-web, in turns; NAME begins the
+                                           names of cases, e.g. decode or \"prefill 16\"; FEATURE is
+                                           one of WebGPU's that onnxruntime is not told of
 cargo xtask dist --out DIR                 write the static folder any host can serve
 
 What a command needs and this machine lacks is set up first. Environment:
@@ -124,6 +126,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     Long("only") => asked.shapes.push(arguments.value()?.string()?),
                     Long("cases") => asked.cases.push(arguments.value()?.string()?),
                     Long("repeats") => asked.repeats = arguments.value()?.parse()?,
+                    Long("without") => asked.without.push(arguments.value()?.string()?),
                     Long("json") => asked.json = Some(arguments.value()?.string()?),
                     Long("gpu") => asked.gpu = true,
                     other => return Err(other.unexpected()),

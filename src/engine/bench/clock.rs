@@ -12,7 +12,7 @@ use crate::model::upn::read;
 const BLOCK: f64 = 30.0;
 
 /// Times short work is done in one block at most.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 
 /// Short work is tried so many times to find out how long it takes beside the reading.
 const TRIED: usize = 9;

@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::clock::{Case, Clock};
+use super::clock::{Case, Clock, MOST};
 use crate::engine::Host;
 use crate::engine::made::{GROUP, Made, packed, packed_bytes};
 use crate::fault::Fault;
-use crate::kernel::copy::copy;
+use crate::kernel::copy::{copy, most};
 use crate::kernel::depthwise::depthwise_conv;
 use crate::kernel::gelu::gelu;
 use crate::kernel::graphics::is_graphics;
@@ -36,7 +36,7 @@ const PREFILL: [usize; 3] = [16, 128, 768];
 /// Boxes that are pooled.
 const BOXES: usize = 100;
 
-/// All rows of this group.
+/// All rows of this group but the ceilings.
 ///
 /// # Errors
 /// The device fails.
@@ -44,7 +44,6 @@ pub async fn measure<H: Host>(
     clock: &mut Clock<'_, H>,
     config: &ChatRexConfig,
 ) -> Result<(), Fault> {
-    ceilings(clock).await?;
     if is_graphics(clock.device()) {
         for bits in [4, 8] {
             let scheme = Scheme { bits, group: GROUP };
@@ -75,10 +74,14 @@ fn case(name: impl Into<String>, shape: impl Into<String>) -> Case {
     }
 }
 
-async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
+/// What the device can do at most.
+///
+/// # Errors
+/// The device fails.
+pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let device = clock.device();
     let small = usize::from(clock.is_software());
-    let count = COPIED[small];
+    let count = COPIED[small].min(most(device) / 4 * 4);
     let x = noise::floats(count, 1, 0.0, 1.0, device);
     let bytes = 8.0 * count as f64;
     let graphics = is_graphics(device);
@@ -168,7 +171,7 @@ async fn gemv<H: Host>(
     let bytes = packed_bytes(shape, scheme);
     let copies = match clock.is_software() {
         true => 1,
-        false => BEYOND_CACHE.div_ceil(bytes),
+        false => BEYOND_CACHE.div_ceil(bytes).min(MOST),
     };
     let matrices: Vec<_> = (0..copies).map(|i| made(clock, shape, scheme, i)).collect();
     let x = noise::floats(columns, 3, 0.0, 1.0, clock.device()).reshape([1, columns]);

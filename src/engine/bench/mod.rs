@@ -105,7 +105,7 @@ pub struct Plan {
     /// Seconds after which a row is not repeated; rows that would take longer at the pace of the
     /// matrix product are left out.
     pub seconds: f64,
-    /// Which of [`GROUPS`]; all without any.
+    /// Which of [`GROUPS`], beside the ceilings; all without any.
     pub only: Vec<String>,
 }
 
@@ -241,6 +241,7 @@ impl<H: Host> Engine<H> {
             software,
             ..Report::default()
         };
+        kernels::ceilings(&mut clock).await?;
         if plan.wants("kernels") {
             kernels::measure(&mut clock, &chatrex).await?;
         }

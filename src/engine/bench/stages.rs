@@ -279,6 +279,7 @@ pub async fn decoder<H: Host>(
             for _ in 0..=times {
                 saying.next().await?;
             }
+            saying.finish().await;
             Ok(())
         })
         .await?;
