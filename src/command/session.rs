@@ -331,27 +331,28 @@ mod tests {
             "How many cats are there?",
             "What is <obj0>?",
             "Please detect cat and penguin in this image. Answer the question with grounded answer.",
-            "",
+            "?",
         ];
         let run = |device| {
             let mut session = Session::open(NANO, device, None, None)?;
             let pixels = decode::open(Path::new("web/samples/scene.png"))?;
             let (found, _) = session.look(pixels, Granularity::Coarse)?;
             let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
-            let ask = |question| session.ask(&boxes, question, 48);
-            QUESTIONS
-                .map(ask)
-                .into_iter()
-                .collect::<Result<Vec<_>, Fault>>()
-        };
-        let expected = run(DevicePreference::Cpu).expect("there is a processor");
-        let answers = match run(DevicePreference::Wgpu) {
-            Ok(answers) => answers,
-            Err(fault) => {
-                println!("on the processor only: {fault}");
-                expected.clone()
+            let empty = session.ask(&boxes, "", 48).expect_err("nothing is asked");
+            assert!(empty.what.contains("nothing is asked"), "{empty}");
+            let mut answers = Vec::new();
+            for question in QUESTIONS {
+                answers.push(session.ask(&boxes, question, 48)?);
             }
+            let without_boxes = session.ask(&[], QUESTIONS[0], 48)?;
+            Ok((answers, without_boxes.text))
         };
+        let (expected, expected_without) = run(DevicePreference::Cpu).expect("a processor");
+        let (answers, without) = run(DevicePreference::Wgpu).unwrap_or_else(|fault: Fault| {
+            println!("on the processor only: {fault}");
+            (expected.clone(), expected_without.clone())
+        });
+        assert_eq!(without, expected_without);
         for (answer, expected) in answers.iter().zip(&expected) {
             assert_eq!(answer.text, expected.text);
             assert_eq!(answer.prefill_tokens, expected.prefill_tokens);

@@ -1,8 +1,10 @@
 // The engine's worker on the browser's WebGPU: it computes, also where `timestamp-query` is missing.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { check, open, URL_OF_PAGE } from "./page.mjs";
+import { chat } from "./native.mjs";
+import { answered, asked, check, happened, open, URL_OF_PAGE } from "./page.mjs";
 
 // A document of the site that starts no engine of its own.
 const QUIET = `${URL_OF_PAGE}start.js`;
