@@ -68,7 +68,8 @@ fn main(
     }
 
     for (var first_key = 0u; first_key < seen; first_key += 32u) {
-        var scores: array<vec4<f32>, 4>;
+        // Written out: SwiftShader clears a variable without a value once, not every time round.
+        var scores = array<vec4<f32>, 4>(vec4<f32>(), vec4<f32>(), vec4<f32>(), vec4<f32>());
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
             for (var at = lane; at < 256u; at += 64u) {
                 let channel = chunk * 32u + at / 8u;

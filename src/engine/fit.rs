@@ -5,6 +5,7 @@ use crate::fit::{Fit, Needs, Residency, Verdict};
 use crate::kernel::device::Opened;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::upn::UpnConfig;
+use crate::nn::stored::stays_half;
 use crate::text::prompt::MAX_BOXES;
 use crate::weights::format::{Element, Manifest, Part, TensorEntry};
 
@@ -40,17 +41,21 @@ pub fn needs(manifest: &Manifest, config: &ModelConfig) -> Needs {
 /// What a stored tensor takes on a graphics device.
 pub(super) fn device_bytes(name: &str, tensor: &TensorEntry) -> u64 {
     let elements = tensor.elements() as u64;
-    // Scales stay as they are; other halves are widened.
-    let packed = tensor.dtype == Element::F16 && name.contains(".scales");
-    if packed { 2 * elements } else { 4 * elements }
+    // Scales and matrices stay as they are; other halves are widened.
+    let scales = tensor.dtype == Element::F16 && name.contains(".scales");
+    if scales || stays_half(name, tensor) {
+        2 * elements
+    } else {
+        4 * elements
+    }
 }
 
-/// Hidden rows of the MLP three times (gate, up, product) and scores with their softmax.
+/// Hidden rows of the MLP three times (gate, up, product), and a few rows of the model's width; scores
+/// never leave their kernel.
 fn decoder_scratch(config: &ChatRexConfig, tokens: u64) -> u64 {
     let llm = &config.llm;
-    let mlp = 3 * tokens * llm.intermediate_size as u64;
-    let scores = 2 * tokens * tokens * llm.num_attention_heads as u64;
-    4 * (mlp.max(scores) + 8 * tokens * llm.hidden_size as u64)
+    let mlp = 3 * llm.intermediate_size as u64;
+    4 * tokens * (mlp + 8 * llm.hidden_size as u64)
 }
 
 /// The first stage of the high-resolution tower is the widest: its MLP's hidden map three times,

@@ -51,7 +51,7 @@ impl<const N: usize> Joined<N> {
                 let pairs = pairs.map(Tensor::<1, Int>::from_primitive::<Cube>);
                 integers(Tensor::cat(pairs.collect(), 0))
             }
-            Format::Single => parts[0].scales.clone(),
+            Format::Half | Format::Single => parts[0].scales.clone(),
         };
         Some(Self { parts, scales })
     }

@@ -10,6 +10,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
+use half::f16;
 
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
@@ -62,6 +63,8 @@ pub const ROWS: [Shader; 4] = for_weights!("matrix_rows", &[("GROUP", GROUP)]);
 pub enum Format {
     /// Codes with a scale per group.
     Packed(Scheme),
+    /// Half precision, two in a word.
+    Half,
     /// Single precision.
     Single,
 }
@@ -72,6 +75,7 @@ impl Format {
         match self {
             Self::Packed(scheme) if scheme.bits == 4 => 0,
             Self::Packed(_) => 1,
+            Self::Half => 2,
             Self::Single => 3,
         }
     }
@@ -80,15 +84,15 @@ impl Format {
     pub(super) fn per_scale(self) -> usize {
         match self {
             Self::Packed(scheme) => scheme.group,
-            Self::Single => 1,
+            Self::Half | Self::Single => 1,
         }
     }
 
     /// Whether kernels read rows of `columns` weights.
-    pub(super) fn fits(self, columns: usize) -> bool {
+    pub fn fits(self, columns: usize) -> bool {
         match self {
             Self::Packed(scheme) => scheme.fits(columns),
-            Self::Single => columns > 0 && columns.is_multiple_of(4),
+            Self::Half | Self::Single => columns > 0 && columns.is_multiple_of(4),
         }
     }
 }
@@ -124,6 +128,22 @@ impl WeightRows {
             rows,
             columns,
             format: Format::Packed(scheme),
+        }
+    }
+
+    /// `rows` rows of `columns` weights in half precision, two in an element.
+    ///
+    /// # Panics
+    /// The sizes disagree, or the tensor is not on a graphics device.
+    pub fn half(words: Tensor<1, Int>, [rows, columns]: [usize; 2]) -> Self {
+        assert_eq!(words.dims(), [(rows * columns).div_ceil(2)], "words");
+        let words = integers(words);
+        Self {
+            words: words.handle.clone(),
+            scales: words,
+            rows,
+            columns,
+            format: Format::Half,
         }
     }
 
@@ -340,11 +360,12 @@ const fn scheme(bits: u32, group: usize) -> Format {
 }
 
 /// All formats.
-pub(super) const FORMATS: [Format; 5] = [
+pub(super) const FORMATS: [Format; 6] = [
     scheme(4, 32),
     scheme(4, 64),
     scheme(8, 32),
     scheme(8, 64),
+    Format::Half,
     Format::Single,
 ];
 
@@ -487,9 +508,29 @@ impl WeightRows {
         device: &Device,
         unpacked: &mut Vec<f32>,
     ) -> Self {
-        let Format::Packed(scheme) = format else {
-            unpacked.extend_from_slice(&values);
-            return Self::single(Tensor::from_data(TensorData::new(values, shape), device));
+        let upload = |elements: Vec<u32>| {
+            let mut upload = Upload::new(elements.len(), device);
+            upload.push(elements);
+            upload.integers()
+        };
+        let pairs = |halves: &[u16]| {
+            let pairs = halves.chunks(2);
+            let word =
+                |pair: &[u16]| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16;
+            pairs.map(word).collect::<Vec<u32>>()
+        };
+        let scheme = match format {
+            Format::Packed(scheme) => scheme,
+            Format::Half => {
+                let halves = values.into_iter().map(f16::from_f32).collect::<Vec<_>>();
+                unpacked.extend(halves.iter().map(|half| half.to_f32()));
+                let bits: Vec<u16> = halves.iter().map(|half| half.to_bits()).collect();
+                return Self::half(upload(pairs(&bits)), shape);
+            }
+            Format::Single => {
+                unpacked.extend_from_slice(&values);
+                return Self::single(Tensor::from_data(TensorData::new(values, shape), device));
+            }
         };
         let mut words = vec![0; scheme.words(values.len())];
         let mut scales = vec![0; values.len() / scheme.group];
@@ -497,15 +538,8 @@ impl WeightRows {
         let start = unpacked.len();
         unpacked.resize(start + values.len(), 0.0);
         scheme.unpack(&words, &scales, &mut unpacked[start..]);
-        let pairs = scales
-            .chunks(2)
-            .map(|pair| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16)
-            .collect();
-        let [words, scales] = [words, pairs].map(|elements: Vec<u32>| {
-            let mut upload = Upload::new(elements.len(), device);
-            upload.push(elements);
-            upload.integers()
-        });
+        let scales = upload(pairs(&scales));
+        let words = upload(words);
         Self::packed(words, scales, shape, scheme)
     }
 }

@@ -1,8 +1,8 @@
 //! Weights of a model folder on their device, by name, as they come.
 //!
 //! Tensors arrive in pieces and go to the device at once; constructors then take them by name.
-//! Half-precision tensors are widened on the way, packed matrices stay packed on a graphics device
-//! and are unpacked for the processor.
+//! On a graphics device packed matrices stay packed and half-precision ones as they are; for the
+//! processor, and in tensors that are no matrices, numbers are widened to single precision.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use crate::fault::Fault;
 use crate::kernel::host::runs_on_host;
 use crate::kernel::upload::Upload;
-use crate::kernel::weight_rows::WeightRows;
+use crate::kernel::weight_rows::{self, Format, WeightRows};
 use crate::nn::load::{Init, ParameterSource};
 use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::weights::format::{Element, TensorEntry};
@@ -32,6 +32,8 @@ pub struct StoredWeights {
 struct Held {
     shape: Vec<usize>,
     values: Values,
+    /// Words are pairs of numbers in half precision.
+    half: bool,
 }
 
 #[derive(Clone)]
@@ -166,6 +168,14 @@ impl StoredWeights {
     }
 }
 
+/// Whether a tensor is kept in half precision on a graphics device: a matrix that kernels can read.
+pub fn stays_half(name: &str, entry: &TensorEntry) -> bool {
+    let plain = name.split(".rows.").next().unwrap_or(name);
+    entry.dtype == Element::F16
+        && plain.ends_with(".weight")
+        && matches!(entry.shape[..], [_, columns] if Format::Half.fits(columns))
+}
+
 /// A packed block as numbers, on the processor.
 fn unpack(
     words: Tensor<1, Int>,
@@ -201,9 +211,15 @@ impl ParameterSource for StoredWeights {
     ) -> Result<Tensor<1>, Fault> {
         let mut parts = Vec::new();
         for block in self.checked(name, shape)? {
-            match &block.values {
-                Values::Floats(values) => parts.push(values.clone()),
-                Values::Words(_) => {
+            match (&block.values, &block.shape[..]) {
+                (Values::Floats(values), _) => parts.push(values.clone()),
+                (Values::Words(words), &[rows, columns]) if block.half => {
+                    let half = WeightRows::half(words.clone(), [rows, columns]);
+                    let ids: Vec<u32> = (0..rows as u32).collect();
+                    let wide = weight_rows::rows(&ids, &[half], &self.device);
+                    parts.push(wide.reshape([rows * columns]));
+                }
+                (Values::Words(_), _) => {
                     return Err(Fault::model(format!("tensor {name}"), "holds no numbers"));
                 }
             }
@@ -234,6 +250,15 @@ impl ParameterSource for StoredWeights {
         }
         let name = format!("{stem}.weight");
         let blocks = self.checked(&name, &shape)?;
+        if blocks.iter().all(|block| block.half) {
+            let halves = blocks.iter().filter_map(|block| match &block.values {
+                Values::Words(words) => {
+                    Some(WeightRows::half(words.clone(), [block.shape[0], shape[1]]))
+                }
+                Values::Floats(_) => None,
+            });
+            return Ok(MatrixForm::Blocks(Blocks::Packed(halves.collect())));
+        }
         if blocks.len() == 1 {
             let values = self.tensor(&name, &shape, init, device)?;
             return Ok(MatrixForm::Whole(Box::new(values.reshape(shape))));
@@ -255,7 +280,8 @@ impl TensorSink for StoredWeights {
 
     fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault> {
         let plain = name.split(".rows.").next().unwrap_or(name);
-        let pairs = entry.dtype == Element::F16 && plain.ends_with(&format!(".{SCALES}"));
+        let scales = entry.dtype == Element::F16 && plain.ends_with(&format!(".{SCALES}"));
+        let pairs = scales || stays_half(plain, entry) && !runs_on_host(&self.device);
         let elements = entry.elements();
         let room = if pairs {
             elements.div_ceil(2)
@@ -335,8 +361,14 @@ impl TensorSink for StoredWeights {
         } else {
             Values::Floats(coming.upload.floats())
         };
+        let half = coming.pairs && stays_half(&coming.name, &coming.entry);
         let shape = coming.entry.shape;
-        self.held.insert(coming.name, Held { shape, values });
+        let held = Held {
+            shape,
+            values,
+            half,
+        };
+        self.held.insert(coming.name, held);
         Ok(())
     }
 }
