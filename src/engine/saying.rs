@@ -21,39 +21,38 @@ const AHEAD: usize = 2;
 /// Greedy tokens after some logits.
 pub(in crate::engine) enum Saying<'a> {
     /// Chosen here.
-    Host {
-        /// The language model.
-        llm: &'a Decoder,
-        /// What it holds.
-        cache: &'a mut KvCache,
-        /// The choice.
-        sampler: Sampler,
-        /// Of the next token.
-        next: Next,
-    },
+    Host(Box<OnHost<'a>>),
     /// Chosen on the device.
-    Device {
-        /// The language model.
-        llm: &'a Decoder,
-        /// What it holds.
-        cache: &'a mut KvCache,
-        /// What was chosen, there.
-        choice: Choice,
-        /// Reads that are under way, the first of the next token.
-        reads: VecDeque<Read>,
-        /// Tokens chosen so far.
-        chosen: usize,
-        /// Tokens handed out so far.
-        taken: usize,
-        /// At most so many are chosen.
-        limit: usize,
-    },
+    Device(Box<OnDevice<'a>>),
+}
+
+/// Tokens chosen from logits that are read.
+pub(in crate::engine) struct OnHost<'a> {
+    llm: &'a Decoder,
+    cache: &'a mut KvCache,
+    sampler: Sampler,
+    next: Next,
+}
+
+/// Tokens chosen where they are computed.
+pub(in crate::engine) struct OnDevice<'a> {
+    llm: &'a Decoder,
+    cache: &'a mut KvCache,
+    choice: Choice,
+    /// Under way, the first of the next token.
+    reads: VecDeque<Read>,
+    /// Tokens chosen so far.
+    chosen: usize,
+    /// Tokens handed out so far.
+    taken: usize,
+    /// At most so many are chosen.
+    limit: usize,
 }
 
 /// What the next token is chosen from.
 pub(in crate::engine) enum Next {
     /// These logits.
-    Logits(Tensor<1>),
+    Logits(Box<Tensor<1>>),
     /// Those that follow this token.
     After(u32),
 }
@@ -68,17 +67,17 @@ impl<'a> Saying<'a> {
         limit: usize,
     ) -> Self {
         if limit == 0 || !llm.can_advance(cache) {
-            return Self::Host {
+            return Self::Host(Box::new(OnHost {
                 llm,
                 cache,
                 sampler: Sampler::with_penalty(penalty),
-                next: Next::Logits(logits),
-            };
+                next: Next::Logits(Box::new(logits)),
+            }));
         }
         let vocabulary = llm.config().vocab_size;
         let choice = Choice::new(vocabulary, penalty, limit, cache.len(), &logits.device());
         choice.choose(logits);
-        Self::Device {
+        Self::Device(Box::new(OnDevice {
             reads: VecDeque::from([Read::begin(&choice)]),
             llm,
             cache,
@@ -86,7 +85,7 @@ impl<'a> Saying<'a> {
             chosen: 1,
             taken: 0,
             limit,
-        }
+        }))
     }
 
     /// The next token.
@@ -98,59 +97,58 @@ impl<'a> Saying<'a> {
     /// More than `limit` tokens are asked for.
     pub async fn next(&mut self) -> Result<u32, Fault> {
         match self {
-            Self::Host {
-                llm,
-                cache,
-                sampler,
-                next,
-            } => {
-                let logits = match std::mem::replace(next, Next::After(0)) {
-                    Next::Logits(logits) => logits,
-                    Next::After(token) => llm.step(token, cache),
-                };
-                let row = upn::read(logits).await?;
-                if row.iter().any(|value| value.is_nan()) {
-                    return Err(no_number());
-                }
-                let token = sampler.choose(&row);
-                *next = Next::After(token);
-                Ok(token)
-            }
-            Self::Device {
-                llm,
-                cache,
-                choice,
-                reads,
-                chosen,
-                taken,
-                limit,
-            } => {
-                while *chosen < (*taken + AHEAD).min(*limit) {
-                    llm.advance(choice, cache);
-                    reads.push_back(Read::begin(choice));
-                    *chosen += 1;
-                }
-                let read = reads.pop_front().expect("a token within the limit");
-                let said = read.end().await?;
-                let token = said.get(*taken).copied().unwrap_or_default();
-                *taken += 1;
-                if token as usize >= llm.config().vocab_size {
-                    self.finish().await;
-                    return Err(no_number());
-                }
-                Ok(token)
-            }
+            Self::Host(host) => host.next().await,
+            Self::Device(device) => device.next().await,
         }
     }
 
     /// Waits for what is still being read: a read that is given up leaves its buffer mapped, and the
     /// next one that uses it fails.
     pub async fn finish(&mut self) {
-        if let Self::Device { reads, .. } = self {
-            for read in reads.drain(..) {
-                // Whatever it holds comes after the answer's end.
-                let _ = read.end().await;
-            }
+        if let Self::Device(device) = self {
+            device.finish().await;
+        }
+    }
+}
+
+impl OnHost<'_> {
+    async fn next(&mut self) -> Result<u32, Fault> {
+        let logits = match std::mem::replace(&mut self.next, Next::After(0)) {
+            Next::Logits(logits) => *logits,
+            Next::After(token) => self.llm.step(token, self.cache),
+        };
+        let row = upn::read(logits).await?;
+        if row.iter().any(|value| value.is_nan()) {
+            return Err(no_number());
+        }
+        let token = self.sampler.choose(&row);
+        self.next = Next::After(token);
+        Ok(token)
+    }
+}
+
+impl OnDevice<'_> {
+    async fn next(&mut self) -> Result<u32, Fault> {
+        while self.chosen < (self.taken + AHEAD).min(self.limit) {
+            self.llm.advance(&self.choice, self.cache);
+            self.reads.push_back(Read::begin(&self.choice));
+            self.chosen += 1;
+        }
+        let read = self.reads.pop_front();
+        let said = read.expect("a token within the limit").end().await?;
+        let token = said.get(self.taken).copied().unwrap_or_default();
+        self.taken += 1;
+        if token as usize >= self.llm.config().vocab_size {
+            self.finish().await;
+            return Err(no_number());
+        }
+        Ok(token)
+    }
+
+    async fn finish(&mut self) {
+        for read in self.reads.drain(..) {
+            // Whatever it holds comes after the answer's end.
+            let _ = read.end().await;
         }
     }
 }

@@ -121,9 +121,9 @@ impl Places {
 /// Queries, keys and values of some rows, not turned yet.
 pub enum Rows {
     /// `[M, (queries + 2 keys) * width]`, side by side.
-    Joined(Tensor<2>),
+    Joined(Box<Tensor<2>>),
     /// `[M, heads * width]` each.
-    Apart([Tensor<2>; 3]),
+    Apart(Box<[Tensor<2>; 3]>),
 }
 
 /// Turns queries and keys of rows at positions `past ..` and lays keys and values into `cache`:
@@ -143,7 +143,7 @@ pub fn rope_write(
         Rows::Joined(rows) => {
             let [count, width] = rows.dims();
             assert_eq!(width, wide + 2 * narrow, "rope_write: width of the rows");
-            let rows = buffer("rope_write", rows);
+            let rows = buffer("rope_write", *rows);
             let offsets = [0, wide, wide + narrow];
             (
                 [rows.clone(), rows.clone(), rows],
@@ -358,7 +358,13 @@ async fn compare(
     for (from, to) in [(0, before), (before, before + rows)] {
         if from < to {
             let got = poisoned(|| {
-                let turned = rope_write(Rows::Apart(part(from, to)), heads, from, &places, &cache);
+                let turned = rope_write(
+                    Rows::Apart(Box::new(part(from, to))),
+                    heads,
+                    from,
+                    &places,
+                    &cache,
+                );
                 attend(turned, heads, from, &cache)
             });
             let expected = &expected[from * wide..to * wide];
@@ -369,7 +375,7 @@ async fn compare(
     let got = poisoned(|| {
         let joined = Tensor::cat(part(last, total).to_vec(), 1);
         let places = places.from(at(last as i32));
-        let turned = rope_write(Rows::Joined(joined), heads, 0, &places, &cache);
+        let turned = rope_write(Rows::Joined(Box::new(joined)), heads, 0, &places, &cache);
         attend_one(turned, heads, 0, &places, &cache)
     });
     let expected = &expected[last * wide..];

@@ -220,7 +220,7 @@ impl Decoder {
         let x = weight_rows::rows_of(choice.token(), embedding);
         let store = OnGraphics {
             places: store.places.from(choice.position()),
-            ..store.clone()
+            ..(**store).clone()
         };
         let x = self.extend(x, 0, &store);
         choice.choose(self.head(x));
@@ -481,13 +481,15 @@ impl Block {
         let rows = match &kernels.qkv {
             Some((qkv, bias)) if few => {
                 let norm = self.input_layernorm.fused();
-                Rows::Joined(fused::three(x.clone(), &norm, qkv, bias.clone()))
+                Rows::Joined(Box::new(fused::three(x.clone(), &norm, qkv, bias.clone())))
             }
             _ => {
                 let y = self.input_layernorm.forward(x.clone());
                 let attention = &self.self_attn;
                 let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
-                Rows::Apart(projections.map(|linear| linear.forward(y.clone())))
+                Rows::Apart(Box::new(
+                    projections.map(|linear| linear.forward(y.clone())),
+                ))
             }
         };
         let q = causal_attention::rope_write(rows, heads, past, &store.places, cached);
@@ -658,7 +660,7 @@ pub struct KvCache {
 #[derive(Debug)]
 enum Store {
     Tensors(Vec<Slot>),
-    Graphics(OnGraphics),
+    Graphics(Box<OnGraphics>),
 }
 
 /// For the kernels of a graphics device.
@@ -689,13 +691,13 @@ impl KvCache {
             let angles = pairs.flat_map(|(cosine, sine)| [cosine, sine].concat());
             let angles = TensorData::new(angles.collect::<Vec<_>>(), [capacity, width]);
             let start = Tensor::<1, Int>::zeros([1], device);
-            Store::Graphics(OnGraphics {
+            Store::Graphics(Box::new(OnGraphics {
                 layers: (0..config.num_hidden_layers)
                     .map(|_| Cached::new(heads, device))
                     .collect(),
                 heads,
                 places: Places::new(Tensor::from_data(angles, device), start),
-            })
+            }))
         } else {
             let shape = [1, config.num_key_value_heads, capacity, width];
             let empty = || Some(Tensor::zeros(shape, device));
