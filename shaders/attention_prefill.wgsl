@@ -9,12 +9,15 @@
 // Online softmax (arXiv 2205.14135): a workgroup of 8 x 8 takes 32 rows of one head and walks over
 // the keys, 32 at a time, with 32 channels of both operands in workgroup memory; no scores leave
 // it. An invocation holds 4 x 4 scores, and of the result 4 rows by 4 channels in each of $CHUNKS
-// chunks of 32. Per tile 4 * 32 * 32 * W operations on 32 * W * 8 bytes of the cache.
+// chunks of 32. Per tile 4 * 32 * 32 * W operations on 2 * 32 * W numbers of the cache. W is a multiple
+// of 4.
 
-@group(0) @binding(0) var<storage, $INPUT> q: array<f32>;
-@group(0) @binding(1) var<storage, $INPUT> keys: array<f32>;
-@group(0) @binding(2) var<storage, $INPUT> values: array<f32>;
-@group(0) @binding(3) var<storage, read_write> mixed: array<f32>;
+// import $CACHE
+
+@group(0) @binding(0) var<storage, $INPUT> q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, $INPUT> keys: array<Four>;
+@group(0) @binding(2) var<storage, $INPUT> values: array<Four>;
+@group(0) @binding(3) var<storage, read_write> mixed: array<vec4<f32>>;
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
 
 const LOWEST = -3.4e38;
@@ -28,17 +31,26 @@ var<workgroup> tops: array<f32, 32>;
 var<workgroup> totals: array<f32, 32>;
 var<workgroup> shrinks: array<f32, 32>;
 
-fn query(row: u32, head: u32, channel: u32) -> f32 {
+// Four channels from `channel` on of query `row`.
+fn query(row: u32, head: u32, channel: u32) -> vec4<f32> {
     let width = sizes[0].w;
     if row >= sizes[0].x || channel >= width {
-        return 0.0;
+        return vec4<f32>();
     }
-    return q[(row * sizes[0].y + head) * width + channel];
+    return q[((row * sizes[0].y + head) * width + channel) / 4u];
 }
 
-// Where channel `channel` of key `key` lies in the cache; nowhere past its last key or channel.
+// Where four channels from `channel` on of key `key` lie in the cache.
 fn cached(key_head: u32, key: u32, channel: u32) -> u32 {
-    return (key_head * sizes[1].x + key) * sizes[0].w + channel;
+    return ((key_head * sizes[1].x + key) * sizes[0].w + channel) / 4u;
+}
+
+// The same of a key among the first `seen`; 0 past them and past the last channel.
+fn key_of(key_head: u32, key: u32, channel: u32, seen: u32) -> vec4<f32> {
+    if key >= seen || channel >= sizes[0].w {
+        return vec4<f32>();
+    }
+    return loaded(keys[cached(key_head, key, channel)]);
 }
 
 @compute @workgroup_size(8, 8)
@@ -71,26 +83,28 @@ fn main(
         // Written out: SwiftShader clears a variable without a value once, not every time round.
         var scores = array<vec4<f32>, 4>(vec4<f32>(), vec4<f32>(), vec4<f32>(), vec4<f32>());
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
-            for (var at = lane; at < 256u; at += 64u) {
-                let channel = chunk * 32u + at / 8u;
-                let row = first_row + at % 8u * 4u;
-                let key = first_key + at % 8u * 4u;
-                left[at] = vec4<f32>(
-                    query(row, head, channel),
-                    query(row + 1u, head, channel),
-                    query(row + 2u, head, channel),
-                    query(row + 3u, head, channel),
-                );
-                var turned = vec4<f32>();
-                if channel < width {
-                    for (var i = 0u; i < 4u; i++) {
-                        if key + i < seen {
-                            turned[i] = keys[cached(key_head, key + i, channel)];
-                        }
-                    }
-                }
-                right[at] = turned;
-            }
+            // Four rows by four channels in each invocation, turned over on their way.
+            let quad = lane / 8u * 4u;
+            let channel = chunk * 32u + quad;
+            let row = first_row + lane % 8u * 4u;
+            let key = first_key + lane % 8u * 4u;
+            let rows_turned = transpose(mat4x4<f32>(
+                query(row, head, channel), query(row + 1u, head, channel),
+                query(row + 2u, head, channel), query(row + 3u, head, channel),
+            ));
+            let keys_turned = transpose(mat4x4<f32>(
+                key_of(key_head, key, channel, seen), key_of(key_head, key + 1u, channel, seen),
+                key_of(key_head, key + 2u, channel, seen), key_of(key_head, key + 3u, channel, seen),
+            ));
+            let place = quad * 8u + lane % 8u;
+            left[place] = rows_turned[0];
+            left[place + 8u] = rows_turned[1];
+            left[place + 16u] = rows_turned[2];
+            left[place + 24u] = rows_turned[3];
+            right[place] = keys_turned[0];
+            right[place + 8u] = keys_turned[1];
+            right[place + 16u] = keys_turned[2];
+            right[place + 24u] = keys_turned[3];
             workgroupBarrier();
             for (var channel = 0u; channel < 32u; channel++) {
                 let rows = left[channel * 8u + local.y];
@@ -135,12 +149,8 @@ fn main(
                 let key = first_key + at / 8u;
                 let channel = chunk * 32u + at % 8u * 4u;
                 var four = vec4<f32>();
-                if key < seen {
-                    for (var i = 0u; i < 4u; i++) {
-                        if channel + i < width {
-                            four[i] = values[cached(key_head, key, channel + i)];
-                        }
-                    }
+                if key < seen && channel < width {
+                    four = loaded(values[cached(key_head, key, channel)]);
                 }
                 right[at] = four;
             }
@@ -159,12 +169,10 @@ fn main(
     for (var i = 0u; i < 4u; i++) {
         let row = local.y * 4u + i;
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
-            for (var j = 0u; j < 4u; j++) {
-                let channel = chunk * 32u + local.x * 4u + j;
-                if first_row + row < count && channel < width {
-                    mixed[((first_row + row) * heads + head) * width + channel] =
-                        sums[chunk * 4u + i][j] / totals[row];
-                }
+            let channel = chunk * 32u + local.x * 4u;
+            if first_row + row < count && channel < width {
+                mixed[(((first_row + row) * heads + head) * width + channel) / 4u] =
+                    sums[chunk * 4u + i] / totals[row];
             }
         }
     }

@@ -4,24 +4,30 @@
 //   keys      [G, C, W]        query heads h/(H/G) share a key head
 //   values    [G, C, W]
 //   position  [1]              of the query, less P: keys 0 ..= P + position are seen
-//   parts     [H, S, W + 2]    sum of exp(score - top) * value, then top, then sum of exp
+//   stretch_sums  [H, S, W + 2]    sum of exp(score - top) * value, then top, then sum of exp
 //   sizes                      H, G, W, C and S, bits of the scores' factor, P, 0
 //
 // A workgroup of $GROUP takes one head and $STRETCH keys: first each invocation the scores of some
-// keys, then each some channels of the sum. A stretch beyond the query leaves top = -inf. Reads
-// W * 8 bytes of the cache per key; attention_join adds the stretches up.
+// keys, then each four channels of some of the values. A stretch beyond the query leaves top = -inf.
+// Reads 2 * W numbers of the cache per key; attention_join adds the stretches up. W is a multiple of
+// 4 and at most 4 * $GROUP.
+
+// import $CACHE
 
 @group(0) @binding(0) var<storage, $INPUT> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, $INPUT> keys: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, $INPUT> values: array<f32>;
+@group(0) @binding(1) var<storage, $INPUT> keys: array<Four>;
+@group(0) @binding(2) var<storage, $INPUT> values: array<Four>;
 @group(0) @binding(3) var<storage, $INPUT> position: array<u32>;
-@group(0) @binding(4) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stretch_sums: array<f32>;
 @group(0) @binding(5) var<uniform> sizes: array<vec4<u32>, 2>;
 
 const LOWEST = -3.4e38;
 
 var<workgroup> scores: array<f32, $STRETCH>;
 var<workgroup> lanes: array<f32, $GROUP>;
+var<workgroup> mixtures: array<vec4<f32>, $GROUP>;
+
+// import group_sum
 
 @compute @workgroup_size($GROUP)
 fn main(
@@ -50,7 +56,7 @@ fn main(
         let row = (key_head * capacity + first + at) * vectors;
         var sum = 0.0;
         for (var i = 0u; i < vectors; i++) {
-            sum += dot(q[head * vectors + i], keys[row + i]);
+            sum += dot(q[head * vectors + i], loaded(keys[row + i]));
         }
         sum *= bitcast<f32>(sizes[1].y);
         scores[at] = sum;
@@ -72,24 +78,30 @@ fn main(
         scores[at] = weight;
         total += weight;
     }
-    lanes[lane] = total;
-    workgroupBarrier();
-    for (var reach = $GROUPu / 2u; reach > 0u; reach /= 2u) {
-        if lane < reach {
-            lanes[lane] += lanes[lane + reach];
-        }
-        workgroupBarrier();
-    }
+    total = group_sum(lane, total);
     let part = flat_group * (width + 2u);
-    for (var i = lane; i < width; i += $GROUPu) {
-        var sum = 0.0;
-        for (var at = 0u; at < count; at++) {
-            sum += scores[at] * values[(key_head * capacity + first + at) * width + i];
+    let vector = lane % vectors;
+    let slots = $GROUPu / vectors;
+    let slot = lane / vectors;
+    var mixture = vec4<f32>();
+    if slot < slots {
+        for (var at = slot; at < count; at += slots) {
+            let row = (key_head * capacity + first + at) * vectors;
+            mixture += scores[at] * loaded(values[row + vector]);
         }
-        parts[part + i] = sum;
+    }
+    mixtures[lane] = mixture;
+    workgroupBarrier();
+    if lane < vectors {
+        for (var other = 1u; other < slots; other++) {
+            mixture += mixtures[other * vectors + lane];
+        }
+        for (var i = 0u; i < 4u; i++) {
+            stretch_sums[part + lane * 4u + i] = mixture[i];
+        }
     }
     if lane == 0u {
-        parts[part + width] = top;
-        parts[part + width + 1u] = lanes[0];
+        stretch_sums[part + width] = top;
+        stretch_sums[part + width + 1u] = total;
     }
 }

@@ -4,9 +4,9 @@
 //   gain     [K]          of the RMS norm that the rows go through first
 //   words0   [N, units]   rows of the gate in units of weights (the import tells which)
 //   words1   [N, units]   rows of the other half
-//   scales   [2*N, K/G]   f16, two in a word, the gate's first; ignored by weights without scales
+//   scales   [2*N, K/2^S]   f16, two in a word, the gate's first; ignored by weights without scales
 //   y        [M, N]       silu(gate(norm(x))) * up(norm(x))
-//   sizes                 M, N, K, G and bits of epsilon, 0, 0, 0
+//   sizes                 M, N, K, S and bits of epsilon, 0, 0, 0
 //
 // As gemv, but a workgroup of $GROUP makes two outputs of one row from two rows of either matrix.
 
@@ -22,18 +22,25 @@
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<uniform> sizes: array<vec4<u32>, 2>;
 
+// import four_sums
 // import gemv_sums
 
 // Gate and up of output `n`.
-fn products(n: u32, unit: u32, inputs: Slice) -> vec2<f32> {
+fn products(n: u32, unit: u32, inputs: Slice, total: f32) -> vec2<f32> {
     let width = sizes[0].z;
-    let per_unit = SLICE_VECTORS * 4u;
     let row = min(n, sizes[0].y - 1u);
-    let at = row * (width / per_unit) + unit;
-    let weight = row * width + unit * per_unit;
+    let at = row * (width / PER_UNIT) + unit;
+    let weight = row * width + unit * PER_UNIT;
     return vec2<f32>(
-        inner(weights_of(words0[at]), inputs) * scale_of(weight, sizes[0].w),
-        inner(weights_of(words1[at]), inputs) * scale_of(sizes[0].y * width + weight, sizes[0].w),
+        product_of(words0[at], inputs, total) * scale_of(weight, sizes[0].w),
+        product_of(words1[at], inputs, total) * scale_of(sizes[0].y * width + weight, sizes[0].w),
+    );
+}
+
+fn quad(first: u32, unit: u32, inputs: Slice, total: f32) -> vec4<f32> {
+    return vec4<f32>(
+        products(first, unit, inputs, total),
+        products(first + 1u, unit, inputs, total),
     );
 }
 
@@ -53,24 +60,12 @@ fn main(
     if m >= sizes[0].x {
         return;
     }
-    let units = width / (SLICE_VECTORS * 4u);
-    var sum = vec4<f32>();
-    var square = 0.0;
-    for (var unit = lane; unit < units; unit += $GROUPu) {
-        let inputs = inputs_of(m * width / 4u, unit);
-        square += inner(inputs, inputs);
-        let scaled = times(inputs, gains_of(unit));
-        sum += vec4<f32>(
-            products(first, unit, scaled),
-            products(first + 1u, unit, scaled),
-        );
-    }
-    add_up(lane, sum, square);
+    let found = add_up(lane, m, width, first, true);
     let n = first + lane;
     if lane < 2u && n < outputs {
-        let root = inverseSqrt(squares[0] / f32(width) + bitcast<f32>(sizes[1].x));
-        let gate = sums[0][2u * lane] * root;
-        let up = sums[0][2u * lane + 1u] * root;
+        let root = norm_factor(found.squares, width, sizes[1].x);
+        let gate = found.four[2u * lane] * root;
+        let up = found.four[2u * lane + 1u] * root;
         y[m * outputs + n] = gate / (1.0 + exp(-gate)) * up;
     }
 }

@@ -3,10 +3,10 @@
 //   x        [M, K]            rows
 //   gain     [K]               of the RMS norm that the rows go through first
 //   words0.. [N0, units] ..    rows of the matrices in units of weights (the import tells which)
-//   scales   [N0+N1+N2, K/G]   f16, two in a word; ignored by weights without scales
+//   scales   [N0+N1+N2, K/2^S]   f16, two in a word; ignored by weights without scales
 //   bias     [N0+N1+N2]        where BIASED
 //   y        [M, N0+N1+N2]     sum over k of norm(x)[m, k] * w[n, k], plus bias
-//   sizes                      M, N0, N1, N2 and K, G, BIASED, bits of epsilon
+//   sizes                      M, N0, N1, N2 and K, S, BIASED, bits of epsilon
 //
 // As gemv: a workgroup of $GROUP makes four outputs of one row.
 
@@ -24,12 +24,12 @@
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 @group(0) @binding(8) var<uniform> sizes: array<vec4<u32>, 2>;
 
+// import four_sums
 // import gemv_sums
 
-fn product(n: u32, unit: u32, inputs: Slice) -> f32 {
+fn product(n: u32, unit: u32, inputs: Slice, total: f32) -> f32 {
     let width = sizes[1].x;
-    let per_unit = SLICE_VECTORS * 4u;
-    let units = width / per_unit;
+    let units = width / PER_UNIT;
     let row = min(n, sizes[0].y + sizes[0].z + sizes[0].w - 1u);
     var weights: Unit;
     if row < sizes[0].y {
@@ -39,8 +39,11 @@ fn product(n: u32, unit: u32, inputs: Slice) -> f32 {
     } else {
         weights = words2[(row - sizes[0].y - sizes[0].z) * units + unit];
     }
-    return inner(weights_of(weights), inputs) * scale_of(row * width + unit * per_unit, sizes[1].y);
+    let part = product_of(weights, inputs, total);
+    return part * scale_of(row * width + unit * PER_UNIT, sizes[1].y);
 }
+
+// import four_outputs
 
 @compute @workgroup_size($GROUP)
 fn main(
@@ -58,24 +61,10 @@ fn main(
     if m >= sizes[0].x {
         return;
     }
-    let units = width / (SLICE_VECTORS * 4u);
-    var sum = vec4<f32>();
-    var square = 0.0;
-    for (var unit = lane; unit < units; unit += $GROUPu) {
-        let inputs = inputs_of(m * width / 4u, unit);
-        square += inner(inputs, inputs);
-        let scaled = times(inputs, gains_of(unit));
-        sum += vec4<f32>(
-            product(first, unit, scaled),
-            product(first + 1u, unit, scaled),
-            product(first + 2u, unit, scaled),
-            product(first + 3u, unit, scaled),
-        );
-    }
-    add_up(lane, sum, square);
+    let found = add_up(lane, m, width, first, true);
     let n = first + lane;
     if lane < 4u && n < outputs {
-        var value = sums[0][lane] * inverseSqrt(squares[0] / f32(width) + bitcast<f32>(sizes[1].w));
+        var value = found.four[lane] * norm_factor(found.squares, width, sizes[1].w);
         if sizes[1].z == 1u {
             value += bias[n];
         }

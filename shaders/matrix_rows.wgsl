@@ -2,9 +2,9 @@
 //
 //   ids      [R]          numbers of rows in the whole matrix
 //   words    [N, units]   rows A .. A+N of the matrix in units of weights (the import tells which)
-//   scales   [N, K/G]     f16, two in a word; ignored by weights without scales
+//   scales   [N, K/2^S]     f16, two in a word; ignored by weights without scales
 //   rows     [R, K]       written where the id lies in A .. A+N
-//   sizes                 R, N, K, G and A, 0, 0, 0
+//   sizes                 R, N, K, S and A, 0, 0, 0
 //
 // One invocation writes what one unit holds: 4 or 8 values.
 
@@ -26,8 +26,7 @@ fn main(
 ) {
     _ = scales[0];
     let width = sizes[0].z;
-    let per_unit = SLICE_VECTORS * 4u;
-    let units = width / per_unit;
+    let units = width / PER_UNIT;
     let at = (group.y * groups.x + group.x) * $GROUPu + lane;
     let row = at / units;
     if row >= sizes[0].x {
@@ -39,9 +38,9 @@ fn main(
     }
     let n = id - sizes[1].x;
     let unit = at % units;
-    let scale = scale_of(n * width + unit * per_unit, sizes[0].w);
+    let scale = scale_of(n * width + unit * PER_UNIT, sizes[0].w);
     let weights = weights_of(words[n * units + unit]);
-    let place = (row * width + unit * per_unit) / 4u;
+    let place = (row * width + unit * PER_UNIT) / 4u;
     rows[place] = first_four(weights) * scale;
     if SLICE_VECTORS == 2u {
         rows[place + 1u] = last_four(weights) * scale;

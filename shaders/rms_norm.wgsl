@@ -12,7 +12,7 @@
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<uniform> sizes: array<vec4<u32>, 1>;
 
-var<workgroup> sums: array<f32, $GROUP>;
+// import group_sum
 
 @compute @workgroup_size($GROUP)
 fn main(
@@ -30,15 +30,7 @@ fn main(
         let value = x[row * width + i];
         sum += value * value;
     }
-    sums[lane] = sum;
-    workgroupBarrier();
-    for (var reach = $GROUPu / 2u; reach > 0u; reach /= 2u) {
-        if lane < reach {
-            sums[lane] += sums[lane + reach];
-        }
-        workgroupBarrier();
-    }
-    let root = inverseSqrt(sums[0] / f32(width) + bitcast<f32>(sizes[0].z));
+    let root = inverseSqrt(group_sum(lane, sum) / f32(width) + bitcast<f32>(sizes[0].z));
     for (var i = lane; i < width; i += $GROUPu) {
         y[row * width + i] = x[row * width + i] * root * gain[i];
     }

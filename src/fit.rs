@@ -14,6 +14,37 @@ pub enum Residency {
     OneByOne,
 }
 
+/// How a graphics device holds keys and values; arithmetic is in single precision all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "native", derive(clap::ValueEnum))]
+pub enum CacheForm {
+    /// Single precision.
+    #[default]
+    #[serde(rename = "f32")]
+    #[cfg_attr(feature = "native", value(name = "f32"))]
+    Single,
+    /// Half precision, two in a word.
+    #[serde(rename = "f16")]
+    #[cfg_attr(feature = "native", value(name = "f16"))]
+    Half,
+}
+
+impl CacheForm {
+    /// The form taken where nobody says it: half precision where the weights of the language model
+    /// are packed, so that keys and values lose no more than the weights did.
+    pub fn beside(packed: bool) -> Self {
+        if packed { Self::Half } else { Self::Single }
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Single => 4,
+            Self::Half => 2,
+        }
+    }
+}
+
 /// Bytes that a model needs on a graphics device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {

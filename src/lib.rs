@@ -11,7 +11,7 @@
 //! | layers | `nn` |
 //! | networks | `model` |
 //! | product | `engine` |
-//! | workshop (native) | `scenes`, `train`, `eval`, `parity`, `convert` |
+//! | workshop | `parity`; native `scenes`, `train`, `eval`, `convert` |
 //! | program (native) | `command` |
 
 pub mod chat;
@@ -33,6 +33,8 @@ pub mod model;
 #[cfg(feature = "engine")]
 pub mod nn;
 #[cfg(feature = "engine")]
+pub mod parity;
+#[cfg(feature = "engine")]
 pub mod weights;
 
 #[cfg(feature = "native")]
@@ -41,8 +43,6 @@ pub mod command;
 pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
-#[cfg(feature = "native")]
-pub mod parity;
 #[cfg(feature = "native")]
 pub mod scenes;
 #[cfg(feature = "native")]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use self::shelf::{ShelfEvent, ShelfRequest};
 use crate::fault::Fault;
-use crate::fit::Fit;
+use crate::fit::{CacheForm, Fit};
+use crate::generate::sampler::Sampling;
 use crate::geometry::BoxXyxy;
 pub use crate::geometry::Proposal;
 use crate::image::Pixels;
@@ -61,6 +62,10 @@ pub enum Request {
         device: DevicePreference,
         /// Graphics memory in bytes that must not be exceeded; all there is without.
         memory: Option<u64>,
+        /// How a graphics device holds keys and values; without it, in half precision where weights
+        /// are packed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache: Option<CacheForm>,
     },
     /// Find boxes in a picture. Answered by [`Event::Proposed`]; the picture stays encoded for
     /// the questions that follow, until the next `Look` with another id.
@@ -84,6 +89,9 @@ pub enum Request {
         question: String,
         /// The answer is cut after this many tokens.
         max_tokens: u32,
+        /// How tokens are chosen.
+        #[serde(default)]
+        sampling: Sampling,
     },
     /// Stop a turn between two tokens.
     Stop {
@@ -211,6 +219,8 @@ pub struct Answer {
 /// What a front may want to say about the loaded model and its device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
+    /// What [`Request::Load`] asked for; of several asked for in a row it tells which one this is.
+    pub asked_for: String,
     /// Short name, e.g. `nano`.
     pub name: String,
     /// Licence line.

@@ -353,7 +353,7 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
             _ => assert!(bits.is_empty()),
         }
         let folder = out.to_str().expect("a plain path");
-        let session = Session::open(folder, DevicePreference::Cpu, None, None);
+        let session = Session::open(folder, DevicePreference::Cpu, None);
         let session = session.unwrap_or_else(|fault| panic!("{quant:?}: {fault}"));
         assert_eq!(session.card().name, "model");
     }
@@ -440,7 +440,7 @@ fn a_folder_is_described_by_its_files() {
     let licence = manifest(&out).licence;
     assert!(licence.name.contains("LLAMA 2") && licence.text.contains("Meta Platforms"));
     let folder = out.to_str().expect("a plain path");
-    let session = Session::open(folder, DevicePreference::Cpu, None, None);
+    let session = Session::open(folder, DevicePreference::Cpu, None);
     session.unwrap_or_else(|fault| panic!("{fault}"));
 
     let scratch = Scratch::new("described-own");

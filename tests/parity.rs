@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use chatrex::fit::CacheForm;
 
 /// The copy of the recordings in the repository.
 fn golden() -> std::path::PathBuf {
@@ -11,7 +12,7 @@ fn golden() -> std::path::PathBuf {
 
 #[test]
 fn every_fixture_agrees() {
-    let report = chatrex::parity::run(&golden(), None, &Device::flex())
+    let report = chatrex::parity::run(&golden(), None, &Device::flex(), CacheForm::Single)
         .unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(report.failed, 0, "{}", report.table());
     assert_eq!(report.skipped, 0);

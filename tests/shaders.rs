@@ -10,8 +10,9 @@ fn validate(text: &str) -> Result<naga::Module, String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let mut validator = naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
-        // What every WebGPU device has: `unpack2x16float` is part of the language.
-        naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        // What every WebGPU device has (`unpack2x16float` is part of the language), and subgroups,
+        // which are used where a device has them.
+        naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32 | naga::valid::Capabilities::SUBGROUP,
     );
     validator
         .validate(&module)
@@ -22,15 +23,23 @@ fn validate(text: &str) -> Result<naga::Module, String> {
 #[test]
 fn every_shader_is_valid_and_uses_its_bindings() {
     for shader in SHADERS.iter().copied().flatten() {
-        for dialect in [Dialect::Native, Dialect::Browser] {
-            let text = shader.resolve(dialect);
+        for (dialect, subgroups) in [
+            (Dialect::Native, false),
+            (Dialect::Native, true),
+            (Dialect::Browser, false),
+        ] {
+            let text = shader.resolve(dialect, subgroups);
             assert!(
                 !text.contains('$'),
                 "{}: a $NAME nobody gives a value",
                 shader.name
             );
-            let module =
-                validate(&text).unwrap_or_else(|e| panic!("{} for {dialect:?}: {e}", shader.name));
+            let module = validate(&text).unwrap_or_else(|e| {
+                panic!(
+                    "{} for {dialect:?}, subgroups {subgroups}: {e}",
+                    shader.name
+                )
+            });
             let main = module
                 .entry_points
                 .iter()

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use chatrex::engine::Engine;
-use chatrex::engine::bench::layer::Layer;
+use chatrex::engine::bench::layer::{Layer, Work};
 use chatrex::engine::bench::report::Row;
 use chatrex::engine::bench::{Around, Plan};
 use chatrex::fault::Fault;
@@ -52,6 +52,7 @@ pub async fn bench(ask: String) -> Result<Array, String> {
                 model,
                 device,
                 memory,
+                cache: None,
             })
             .await;
     }
@@ -85,17 +86,15 @@ pub async fn open_layer(name: String, file: Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// The layer's logits after so many tokens; with `decode` the last one alone after the others.
+/// What comes out of the layer's work, a [`Work`] as JSON.
 #[wasm_bindgen]
-pub async fn run_layer(decode: bool, tokens: usize) -> Result<Float32Array, String> {
+pub async fn run_layer(work: String) -> Result<Float32Array, String> {
+    let work: Work = serde_json::from_str(&work).map_err(|error| format!("work: {error}"))?;
     let mut layer = LAYER.take().ok_or("no layer was opened")?;
-    let logits = match decode {
-        true => layer.decode(tokens).await,
-        false => layer.prefill(tokens).await,
-    };
+    let output = layer.run(work).await;
     LAYER.set(Some(layer));
-    logits
-        .map(|logits| Float32Array::from(&logits[..]))
+    output
+        .map(|output| Float32Array::from(&output[..]))
         .map_err(in_words)
 }
 

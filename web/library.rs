@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use chatrex::engine::ModelConfig;
-use chatrex::engine::fit::{judge, needs};
+use chatrex::engine::fit::{cache_form, judge, needs};
 use chatrex::fault::{Fault, FaultKind};
 use chatrex::fit::Fit;
 use chatrex::kernel::device::open;
@@ -258,7 +258,14 @@ async fn fit(manifest: &Manifest) -> Option<Fit> {
     }
     let config = ModelConfig::of(manifest, MANIFEST).ok()?;
     let device = open(DevicePreference::Auto).await.ok()?;
-    Some(judge(needs(manifest, &config), &device, None).await)
+    Some(
+        judge(
+            needs(manifest, &config, cache_form(manifest)),
+            &device,
+            None,
+        )
+        .await,
+    )
 }
 
 async fn tell_survey(surveyed: Result<Found, Fault>) {

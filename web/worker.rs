@@ -11,12 +11,13 @@ mod gate;
 mod host;
 mod library;
 mod opfs;
+mod parity;
 mod steering;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use chatrex::engine::Engine;
 use chatrex::engine::examine::picture;
 use chatrex::fault::{Fault, FaultKind};
@@ -24,10 +25,10 @@ use chatrex::kernel::device::open;
 use chatrex::kernel::sweep::Swept;
 use chatrex::kernel::{
     activation, attention, causal_attention, copy, deform_attention, depthwise, fused, group_norm,
-    layer_norm, noise, roi_pool, weight_rows, window_attention,
+    launch, layer_norm, noise, roi_align, roi_pool, sine_of_boxes, weight_rows, window_attention,
 };
 use chatrex::protocol::{DevicePreference, Event, FromWorker, Request, ToWorker};
-use js_sys::{Array, Uint8Array};
+use js_sys::{Array, Date, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 /// The engine, and the requests that wait for it. The engine is away while it works.
@@ -59,6 +60,12 @@ fn main() {
     fetched::watch_policy();
 }
 
+/// Whether this browser's device was made with subgroups (`subgroups.js`).
+#[wasm_bindgen]
+pub fn use_subgroups(subgroups: bool) {
+    launch::use_subgroups(subgroups);
+}
+
 /// Takes one message of the page.
 #[wasm_bindgen]
 pub fn receive(message: JsValue) {
@@ -86,9 +93,10 @@ async fn work(mut engine: Engine<host::Worker>) {
     DESK.with_borrow_mut(|desk| desk.engine = Some(engine));
 }
 
-/// Computes on this browser's device and reports, for the browser tests (`worker_start.js?check`).
+/// Computes on this browser's device and reports, for the browser tests: a matrix product
+/// (`worker_start.js?product`), and with `kernels` every kernel's sweep (`worker_start.js?check`).
 #[wasm_bindgen]
-pub async fn check() -> Result<String, String> {
+pub async fn check(kernels: bool) -> Result<String, String> {
     let device = open(DevicePreference::Wgpu)
         .await
         .map_err(|fault| fault.to_string())?
@@ -100,26 +108,48 @@ pub async fn check() -> Result<String, String> {
         .await
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
-    let say = |swept: Swept| serde_json::json!({ "shapes": swept.shapes, "worst": swept.worst });
+    let kernels = match kernels {
+        true => sweep(&device).await?,
+        false => serde_json::Value::Null,
+    };
     Ok(serde_json::json!({
         "matmul": sum,
-        "kernels": {
-            "activation": say(activation::sweep(&device).await?),
-            "attention": say(attention::sweep(&device).await?),
-            "causal_attention": say(causal_attention::sweep(&device).await?),
-            "copy": say(copy::sweep(&device).await?),
-            "deform_attention": say(deform_attention::sweep(&device).await?),
-            "depthwise": say(depthwise::sweep(&device).await?),
-            "fused": say(fused::sweep(&device).await?),
-            "group_norm": say(group_norm::sweep(&device).await?),
-            "layer_norm": say(layer_norm::sweep(&device).await?),
-            "noise": say(noise::sweep(&device).await?),
-            "roi_pool": say(roi_pool::sweep(&device).await?),
-            "weight_rows": say(weight_rows::sweep(&device).await?),
-            "window_attention": say(window_attention::sweep(&device).await?),
-        },
+        "subgroups": launch::uses_subgroups(),
+        "kernels": kernels,
     })
     .to_string())
+}
+
+/// Every kernel's sweep: what it found, and how long it took.
+async fn sweep(device: &Device) -> Result<serde_json::Value, String> {
+    let mut found = serde_json::Map::new();
+    macro_rules! sweep {
+        ($($kernel:ident),* $(,)?) => {$({
+            let began = Date::now();
+            let Swept { shapes, worst } = $kernel::sweep(device).await?;
+            let seconds = (Date::now() - began) / 1000.0;
+            let said = serde_json::json!({ "shapes": shapes, "worst": worst, "seconds": seconds });
+            found.insert(stringify!($kernel).into(), said);
+        })*};
+    }
+    sweep!(
+        activation,
+        attention,
+        causal_attention,
+        copy,
+        deform_attention,
+        depthwise,
+        fused,
+        group_norm,
+        layer_norm,
+        noise,
+        roi_align,
+        roi_pool,
+        sine_of_boxes,
+        weight_rows,
+        window_attention,
+    );
+    Ok(found.into())
 }
 
 /// What this browser's device computes at every stage of `model` on a made-up picture, as
@@ -132,6 +162,7 @@ pub async fn examine(model: String, width: u32, height: u32) -> Result<String, S
             model,
             device: DevicePreference::Wgpu,
             memory: None,
+            cache: None,
         })
         .await;
     let pixels = picture(width, height);

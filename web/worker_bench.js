@@ -37,10 +37,10 @@ const tasks = {
   async adapter() {
     return { adapter: await adapter() };
   },
-  async run([decode, tokens]) {
+  async run(work) {
     const begun = performance.now();
-    const logits = await run_layer(decode, tokens);
-    return { milliseconds: performance.now() - begun, logits: [...logits] };
+    const output = await run_layer(JSON.stringify(work));
+    return { milliseconds: performance.now() - begun, output: [...output] };
   },
 };
 

@@ -4,6 +4,7 @@ struct Slice {
     b: vec4<f32>,
 }
 const SLICE_VECTORS = 2u;
+const PER_UNIT = 8u;
 
 fn slice_of(a: vec4<f32>, b: vec4<f32>) -> Slice {
     return Slice(a, b);
@@ -15,6 +16,10 @@ fn times(a: Slice, b: Slice) -> Slice {
 
 fn inner(a: Slice, b: Slice) -> f32 {
     return dot(a.a, b.a) + dot(a.b, b.b);
+}
+
+fn total_of(a: Slice) -> f32 {
+    return dot(a.a + a.b, vec4<f32>(1.0));
 }
 
 fn first_four(a: Slice) -> vec4<f32> {

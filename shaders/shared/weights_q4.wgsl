@@ -1,13 +1,29 @@
 // A unit of weights: eight codes of four bits, each + 8, the first in the lowest bits.
+//
+// Laid into the fraction of 1.0 a code c is the number 1 + c / 16, without a conversion; less 1.5 and
+// times 16 it is the code that was meant.
 alias Unit = u32;
 
-fn weights_of(unit: Unit) -> Slice {
-    let shifts = vec4<u32>(0u, 4u, 8u, 12u);
-    let a = (vec4<u32>(unit) >> shifts) & vec4<u32>(15u);
-    let b = (vec4<u32>(unit >> 16u) >> shifts) & vec4<u32>(15u);
-    return Slice(vec4<f32>(a) - 8.0, vec4<f32>(b) - 8.0);
+fn numbers_of(unit: Unit) -> Slice {
+    let a = vec4<u32>(unit << 19u, unit << 15u, unit << 11u, unit << 7u);
+    let b = vec4<u32>(unit << 3u, unit >> 1u, unit >> 5u, unit >> 9u);
+    return Slice(
+        bitcast<vec4<f32>>((a & vec4<u32>(0x780000u)) | vec4<u32>(0x3f800000u)),
+        bitcast<vec4<f32>>((b & vec4<u32>(0x780000u)) | vec4<u32>(0x3f800000u)),
+    );
 }
 
-fn scale_of(weight: u32, per_scale: u32) -> f32 {
-    return scale(weight / per_scale);
+// The weights of a unit, to be multiplied by `scale_of`.
+fn weights_of(unit: Unit) -> Slice {
+    let numbers = numbers_of(unit);
+    return Slice(numbers.a - 1.5, numbers.b - 1.5);
+}
+
+// The sum of weights times inputs, whose own sum is `total`; to be multiplied by `scale_of`.
+fn product_of(unit: Unit, inputs: Slice, total: f32) -> f32 {
+    return inner(numbers_of(unit), inputs) - 1.5 * total;
+}
+
+fn scale_of(weight: u32, shift: u32) -> f32 {
+    return 16.0 * scale(weight >> shift);
 }

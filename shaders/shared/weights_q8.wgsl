@@ -1,11 +1,24 @@
-// A unit of weights: four codes of eight bits, each + 128, the first in the lowest bits.
-alias Unit = u32;
+// A unit of weights: eight codes of eight bits, each + 128, the first in the lowest bits.
+//
+// Laid into the fraction of 1.0 a code c is the number 1 + c / 256, without a conversion; less 1.5 and
+// times 256 it is the code that was meant.
+alias Unit = vec2<u32>;
 
-fn weights_of(unit: Unit) -> Slice {
-    let codes = (vec4<u32>(unit) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u);
-    return vec4<f32>(codes) - 128.0;
+fn four_numbers(word: u32) -> vec4<f32> {
+    let a = vec4<u32>(word << 15u, word << 7u, word >> 1u, word >> 9u);
+    return bitcast<vec4<f32>>((a & vec4<u32>(0x7f8000u)) | vec4<u32>(0x3f800000u));
 }
 
-fn scale_of(weight: u32, per_scale: u32) -> f32 {
-    return scale(weight / per_scale);
+// The weights of a unit, to be multiplied by `scale_of`.
+fn weights_of(unit: Unit) -> Slice {
+    return Slice(four_numbers(unit.x) - 1.5, four_numbers(unit.y) - 1.5);
+}
+
+// The sum of weights times inputs, whose own sum is `total`; to be multiplied by `scale_of`.
+fn product_of(unit: Unit, inputs: Slice, total: f32) -> f32 {
+    return inner(Slice(four_numbers(unit.x), four_numbers(unit.y)), inputs) - 1.5 * total;
+}
+
+fn scale_of(weight: u32, shift: u32) -> f32 {
+    return 256.0 * scale(weight >> shift);
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::chat::candidates::{Candidates, Filter};
 use crate::fault::Fault;
+use crate::generate::sampler::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
@@ -48,6 +49,8 @@ pub enum Input {
     Prefer(Granularity),
     /// A slider moved.
     Filter(Filter),
+    /// How tokens are chosen from now on; the seed is the turn's.
+    Sampling(Sampling),
     /// An own box was drawn.
     Draw(BoxXyxy),
     /// An own box was moved or resized.
@@ -217,6 +220,7 @@ pub struct Conversation {
     granularity: Granularity,
     filter: Filter,
     filter_touched: bool,
+    sampling: Sampling,
     candidates: Arc<Candidates>,
     /// The model's own limit of an answer.
     max_tokens: u32,
@@ -254,6 +258,11 @@ impl Conversation {
         self.granularity
     }
 
+    /// How tokens are chosen.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
     /// True when [`Input::Reopen`] has something to bring back.
     pub fn can_reopen(&self) -> bool {
         self.previous.is_some()
@@ -276,6 +285,7 @@ impl Conversation {
             input,
             Input::Ask { .. }
                 | Input::Stop
+                | Input::Sampling(_)
                 | Input::Event(Event::Said { .. } | Event::Done { .. } | Event::Progress(_))
         );
         match input {
@@ -291,6 +301,7 @@ impl Conversation {
                     model,
                     device,
                     memory: None,
+                    cache: None,
                 });
             }
             Input::Open {
@@ -338,6 +349,7 @@ impl Conversation {
                 self.filter = filter;
                 self.filter_touched = true;
             }
+            Input::Sampling(sampling) => self.sampling = sampling,
             Input::Draw(bbox) => {
                 if let Some(picture) = &mut self.session.picture {
                     picture.own.insert(picture.next_own, bbox);
@@ -389,6 +401,8 @@ impl Conversation {
     fn hear(&mut self, event: Event, out: &mut Vec<Request>) {
         match event {
             Event::Progress(progress) => self.progress(progress),
+            // The one asked for before it; the one asked for last is still to come.
+            Event::Ready(card) if card.asked_for != self.asked_for => {}
             Event::Ready(card) => {
                 if !self.filter_touched {
                     self.filter = Filter {
@@ -581,6 +595,10 @@ impl Conversation {
             boxes,
             question: turn.question.clone(),
             max_tokens: self.max_tokens,
+            sampling: Sampling {
+                seed: turn.id.0,
+                ..self.sampling
+            },
         });
     }
 
@@ -696,8 +714,11 @@ mod tests {
     const A: PictureId = PictureId(1);
     const B: PictureId = PictureId(2);
 
+    const NANO: &str = "models/nano";
+
     fn card() -> ModelCard {
         ModelCard {
+            asked_for: NANO.into(),
             name: "nano".into(),
             licence: String::new(),
             trained_on: String::new(),
@@ -719,7 +740,7 @@ mod tests {
 
     fn load() -> Input {
         Input::Load {
-            model: "models/nano".into(),
+            model: NANO.into(),
             device: DevicePreference::Auto,
         }
     }
@@ -853,6 +874,31 @@ mod tests {
             (ask("what?"), "ask 0 about 1 with 2", "looking"),
             (said(0, "a"), "", "streaming"),
         ]
+    }
+
+    #[test]
+    fn a_model_asked_for_before_another_is_not_taken_for_it() {
+        let other = |model: &str| Input::Load {
+            model: model.into(),
+            device: DevicePreference::Auto,
+        };
+        let asked = ModelCard {
+            asked_for: "kept/7b".into(),
+            ..card()
+        };
+        let after = run(vec![
+            (open(A), "", ""),
+            (load(), "load", ""),
+            (other("kept/7b"), "load", ""),
+            (ready(), "", ""),
+            (ask("what?"), "", "queued"),
+            (
+                Input::Event(Event::Ready(asked.clone())),
+                "look 1 coarse",
+                "queued",
+            ),
+        ]);
+        assert_eq!(*after.model(), Model::Ready(asked));
     }
 
     #[test]
@@ -1080,5 +1126,30 @@ mod tests {
         let after = run(table);
         assert_eq!(after.candidates().boxes[2].id, BoxId::Own(1));
         assert_eq!(after.candidates().boxes[2].bbox.x1, 6.);
+    }
+
+    #[test]
+    fn the_way_tokens_are_chosen_goes_with_the_question() {
+        let warm = Sampling {
+            temperature: 0.7,
+            grammar: false,
+            ..Sampling::default()
+        };
+        let mut conversation = Conversation::default();
+        for input in [
+            load(),
+            open(A),
+            ready(),
+            proposed(A, Granularity::Coarse),
+            Input::Sampling(warm),
+        ] {
+            conversation.step(input);
+        }
+        let requests = conversation.step(ask("what?"));
+        let [Request::Ask { turn, sampling, .. }] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        let seed = turn.0;
+        assert_eq!(*sampling, Sampling { seed, ..warm });
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::bench::layer::{Layer, LayerCase, Meta};
 use crate::engine::bench::report::Row;
 use crate::engine::bench::{GROUPS, Like, Plan};
 use crate::fault::{Fault, FaultKind};
+use crate::fit::CacheForm;
 use crate::kernel::device;
 use crate::weights::form::Quant;
 
@@ -33,6 +34,9 @@ pub struct Options {
     /// How the made-up model is stored.
     #[arg(long, value_enum, default_value_t, requires = "like")]
     quant: Quant,
+    /// How keys and values are held; without it in half precision where weights are packed.
+    #[arg(long, value_enum)]
+    cache: Option<CacheForm>,
     /// A layer that `tests/reference/layer.py` wrote, instead: what other runtimes are given too.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
     layer: Option<PathBuf>,
@@ -90,15 +94,12 @@ fn layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
     for case in meta.cases {
         let mut run = || {
             let start = Instant::now();
-            let logits = match case.decode {
-                true => pollster::block_on(layer.decode(case.tokens)),
-                false => pollster::block_on(layer.prefill(case.tokens)),
-            };
-            logits.map(|logits| (logits, start.elapsed().as_secs_f64() * 1e3))
+            let output = pollster::block_on(layer.run(case.work));
+            output.map(|output| (output, start.elapsed().as_secs_f64() * 1e3))
         };
-        let (logits, first) = run()?;
-        let (cosine, worst) = case.compare(&logits).map_err(|what| {
-            let place = format!("{}, {} tokens", meta.name, case.tokens);
+        let (output, first) = run()?;
+        let (cosine, worst) = case.compare(&output).map_err(|what| {
+            let place = format!("{}, {}", meta.name, case.work);
             Fault::new(FaultKind::Device, place, what, "")
         })?;
         // Decoding reads the tokens before it once; that is no part of it.
@@ -126,14 +127,9 @@ fn layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
         worst,
     } in &measured
     {
-        let what = if case.decode {
-            "decode after"
-        } else {
-            "prefill"
-        };
         lines.push(format!(
-            "{what:<12} {:>5} {milliseconds:>10.3} ms, first {first:.1} ms, cosine {cosine:.7}, worst {worst:.1e}",
-            case.tokens
+            "{:<18} {milliseconds:>10.3} ms, first {first:.1} ms, cosine {cosine:.7}, worst {worst:.1e}",
+            case.work.to_string()
         ));
     }
     let report = serde_json::json!({
@@ -161,6 +157,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         layers: options.layers,
         depth: options.depth,
         quant: options.quant,
+        cache: options.cache,
         boxes: options.boxes,
         repeats: options.repeats,
         seconds: options.seconds,
@@ -169,7 +166,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let preference = options.device.into();
     let mut session = match like {
         Some(_) => Session::empty(),
-        None => Session::open(&options.model, preference, None, None)?,
+        None => Session::open(&options.model, preference, None)?,
     };
     let report = session.bench(&plan, preference, &|row: &Row| eprintln!("{}", row.line()))?;
     give(options, &report, &report.table())

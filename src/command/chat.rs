@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::propose::{Looked, Picture};
 use crate::fault::{Fault, FaultKind};
+use crate::generate::sampler::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::annotate;
 use crate::protocol::{AskTime, StopReason};
@@ -26,6 +27,21 @@ pub struct Options {
     /// Cut answers after this many tokens.
     #[arg(long, default_value_t = 512)]
     max_tokens: u32,
+    /// Choose words by chance: what logits are divided by before; 0 takes the likeliest.
+    #[arg(long, default_value_t = Sampling::default().temperature)]
+    temperature: f32,
+    /// By chance among so many of the likeliest, at most 64.
+    #[arg(long, default_value_t = Sampling::default().top_k)]
+    top_k: u32,
+    /// By chance among those of them that make up this share of probability.
+    #[arg(long, default_value_t = Sampling::default().top_p)]
+    top_p: f32,
+    /// The same seed, the same answers.
+    #[arg(long, default_value_t = Sampling::default().seed)]
+    seed: u32,
+    /// Let answers name boxes that there are not, as the original does.
+    #[arg(long)]
+    no_grammar: bool,
 }
 
 #[derive(Serialize)]
@@ -62,9 +78,16 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         );
         boxes.truncate(MAX_BOXES);
     }
+    let sampling = Sampling {
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        seed: options.seed,
+        grammar: !options.no_grammar,
+    };
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.ask(&boxes, question, options.max_tokens)?;
+        let answer = session.ask(&boxes, question, options.max_tokens, sampling)?;
         if !options.picture.json {
             let words: String = answer.spans.iter().map(describe).collect();
             println!("{words}");

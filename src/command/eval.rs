@@ -2,14 +2,17 @@
 
 use indicatif::ProgressBar;
 
+use super::elsewhere::Elsewhere;
 use super::propose::DeviceName;
-use super::session::{NANO, Session};
+use super::session::{NANO, Placement, Session};
 use crate::eval::pairs::compare;
 use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
+use crate::generate::sampler::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::protocol::{Answer, Granularity};
+use crate::protocol::{Answer, Granularity, ModelCard};
 
 /// Arguments of `chatrex eval`.
 #[derive(clap::Args)]
@@ -26,13 +29,22 @@ pub struct Options {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
+    /// How a graphics device holds keys and values; without it in half precision where weights are
+    /// packed.
+    #[arg(long, value_enum)]
+    cache: Option<CacheForm>,
+    /// Let answers name boxes that there are not, as the original does.
+    #[arg(long)]
+    no_grammar: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     /// Which boxes questions offer.
     #[arg(long, value_enum, default_value_t)]
     ask_with: Boxes,
-    /// Compare with this other model folder, scene by scene, instead of with blind models.
+    /// Compare with this other model folder, scene by scene, instead of with blind models; `-` is a
+    /// model in another program, which reads requests from standard output and answers on standard
+    /// input.
     #[arg(long)]
     against: Option<String>,
 }
@@ -46,9 +58,28 @@ enum Boxes {
     Truth,
 }
 
+/// What `--against` calls a model in another program.
+const ELSEWHERE: &str = "-";
+
+/// Where an engine is.
+enum Place {
+    Here(Box<Session>),
+    Elsewhere(Box<Elsewhere>),
+}
+
+impl Place {
+    fn card(&self) -> &ModelCard {
+        match self {
+            Self::Here(session) => session.card(),
+            Self::Elsewhere(other) => other.card(),
+        }
+    }
+}
+
 /// The engine under test, and the picture it has open.
 struct Examined {
-    session: Session,
+    engine: Place,
+    sampling: Sampling,
     open: Option<(Pixels, Vec<Proposal>)>,
 }
 
@@ -56,7 +87,10 @@ impl Examined {
     /// Opens `pixels` unless they are open already.
     fn look(&mut self, pixels: &Pixels) -> Result<&[Proposal], Fault> {
         if self.open.as_ref().is_none_or(|(open, _)| open != pixels) {
-            let (boxes, _) = self.session.look(pixels.clone(), Granularity::Coarse)?;
+            let boxes = match &mut self.engine {
+                Place::Here(session) => session.look(pixels.clone(), Granularity::Coarse)?.0,
+                Place::Elsewhere(other) => other.look(pixels)?,
+            };
             self.open = Some((pixels.clone(), boxes));
         }
         let (_, boxes) = self.open.as_ref().expect("opened just above");
@@ -71,17 +105,33 @@ impl Subject for Examined {
 
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         self.look(pixels)?;
-        let limit = self.session.card().default_max_tokens;
-        self.session.ask(boxes, question, limit)
+        let limit = self.engine.card().default_max_tokens;
+        match &mut self.engine {
+            Place::Here(session) => session.ask(boxes, question, limit, self.sampling),
+            Place::Elsewhere(other) => other.ask(boxes, question, limit, self.sampling),
+        }
     }
 }
 
 fn open(options: &Options, model: &str) -> Result<(Examined, EvalOptions), Fault> {
-    let session = Session::open(model, options.device.into(), None, None)?;
-    let card = session.card().clone();
+    let engine = if model == ELSEWHERE {
+        Place::Elsewhere(Box::new(Elsewhere::open()?))
+    } else {
+        let placement = Placement {
+            device: options.device.into(),
+            memory: None,
+            cache: options.cache,
+        };
+        Place::Here(Box::new(Session::open(model, placement, None)?))
+    };
+    let card = engine.card().clone();
     super::propose::announce(&card);
     let examined = Examined {
-        session,
+        engine,
+        sampling: Sampling {
+            grammar: !options.no_grammar,
+            ..Sampling::default()
+        },
         open: None,
     };
     let options = EvalOptions {

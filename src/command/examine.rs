@@ -7,6 +7,7 @@ use super::propose::DeviceName;
 use super::session::{NANO, Session};
 use crate::engine::examine::{Examined, picture};
 use crate::fault::Fault;
+use crate::protocol::DevicePreference;
 
 /// Arguments of `chatrex examine`.
 #[derive(clap::Args)]
@@ -47,7 +48,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         ),
         None => None,
     };
-    let mut session = Session::open(&options.model, options.device.into(), None, None)?;
+    let mut session = Session::open(&options.model, DevicePreference::from(options.device), None)?;
     super::propose::announce(session.card());
     let pixels = picture(options.width, options.height);
     let selection = other.as_ref().map(|other| other.selection.clone());

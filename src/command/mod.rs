@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod convert;
+mod elsewhere;
 mod eval;
 mod examine;
 mod export;

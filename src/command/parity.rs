@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::propose::DeviceName;
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::kernel::device;
 use crate::parity;
 
@@ -19,6 +20,9 @@ pub struct Options {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
+    /// How a graphics device holds keys and values.
+    #[arg(long, value_enum, default_value_t)]
+    cache: CacheForm,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -27,7 +31,12 @@ pub struct Options {
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let opened = pollster::block_on(device::open(options.device.into()))?;
     eprintln!("{} ({})", opened.kind, opened.adapter);
-    let report = parity::run(&options.golden, options.only.as_deref(), &opened.device)?;
+    let report = parity::run(
+        &options.golden,
+        options.only.as_deref(),
+        &opened.device,
+        options.cache,
+    )?;
     if options.json {
         println!("{}", super::json(&report));
     } else {

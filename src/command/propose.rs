@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::session::{self, Session};
+use super::session::{self, Placement, Session};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::geometry::{self, Proposal};
 use crate::image::{Pixels, annotate, decode};
 use crate::protocol::{DevicePreference, Granularity, LookTime, ModelCard};
@@ -35,6 +36,10 @@ pub struct Picture {
     /// Graphics memory in megabytes that the model must not exceed; all there is without.
     #[arg(long, value_name = "MB")]
     pub memory: Option<u64>,
+    /// How a graphics device holds keys and values; without it in half precision where weights are
+    /// packed.
+    #[arg(long, value_enum)]
+    pub cache: Option<CacheForm>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -95,8 +100,11 @@ impl Picture {
         let pixels = decode::open(&self.image)?;
         let mut session = Session::open(
             &self.model,
-            self.device.into(),
-            self.memory.map(|mb| mb * 1_000_000),
+            Placement {
+                device: self.device.into(),
+                memory: self.memory.map(|mb| mb * 1_000_000),
+                cache: self.cache,
+            },
             Some(session::report),
         )?;
         announce(session.card());

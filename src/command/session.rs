@@ -9,6 +9,8 @@ use crate::engine::bench::{Around, Plan};
 use crate::engine::examine::Examined;
 use crate::engine::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
+use crate::fit::CacheForm;
+use crate::generate::sampler::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
@@ -51,8 +53,45 @@ const NANO_FILES: Embedded = Embedded {
 pub struct Session {
     engine: Engine<Terminal>,
     card: Option<ModelCard>,
+    requests: Requests,
+}
+
+/// Requests about one picture after another, numbered.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
     pictures: u32,
     turns: u32,
+}
+
+impl Requests {
+    /// Another picture.
+    pub(super) fn look(&mut self, pixels: Pixels, granularity: Granularity) -> Request {
+        self.pictures += 1;
+        Request::Look {
+            picture: PictureId(self.pictures),
+            pixels: Some(pixels),
+            granularity,
+        }
+    }
+
+    /// A question about the last one.
+    pub(super) fn ask(
+        &mut self,
+        boxes: &[BoxXyxy],
+        question: &str,
+        max_tokens: u32,
+        sampling: Sampling,
+    ) -> Request {
+        self.turns += 1;
+        Request::Ask {
+            turn: TurnId(self.turns),
+            picture: PictureId(self.pictures),
+            boxes: boxes.to_vec(),
+            question: question.into(),
+            max_tokens,
+            sampling,
+        }
+    }
 }
 
 struct Terminal {
@@ -123,23 +162,47 @@ impl Pace for Terminal {
     }
 }
 
+/// Where a model computes, and with how much memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placement {
+    /// The device.
+    pub device: DevicePreference,
+    /// Bytes of graphics memory that must not be exceeded; all there is without.
+    pub memory: Option<u64>,
+    /// How a graphics device holds keys and values; as the model asks without.
+    pub cache: Option<CacheForm>,
+}
+
+impl From<DevicePreference> for Placement {
+    fn from(device: DevicePreference) -> Self {
+        Self {
+            device,
+            ..Self::default()
+        }
+    }
+}
+
 impl Session {
-    /// Loads `model` (a folder, or [`NANO`]) on `device`. It must not exceed `memory` bytes of
-    /// graphics memory where there is a limit. Progress and words as they come go to `said`.
+    /// Loads `model` (a folder, or [`NANO`]). Progress and words as they come go to `said`.
     ///
     /// # Errors
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
         model: &str,
-        device: DevicePreference,
-        memory: Option<u64>,
+        placement: impl Into<Placement>,
         said: Option<fn(&Event)>,
     ) -> Result<Self, Fault> {
+        let Placement {
+            device,
+            memory,
+            cache,
+        } = placement.into();
         let mut engine = Terminal::engine(said);
         let request = Request::Load {
             model: model.into(),
             device,
             memory,
+            cache,
         };
         let card = exchange(&mut engine, request, |event| match event {
             Event::Ready(card) => Some(card),
@@ -148,8 +211,7 @@ impl Session {
         Ok(Self {
             engine,
             card: Some(card),
-            pictures: 0,
-            turns: 0,
+            requests: Requests::default(),
         })
     }
 
@@ -158,8 +220,7 @@ impl Session {
         Self {
             engine: Terminal::engine(None),
             card: None,
-            pictures: 0,
-            turns: 0,
+            requests: Requests::default(),
         }
     }
 
@@ -194,12 +255,7 @@ impl Session {
         pixels: Pixels,
         granularity: Granularity,
     ) -> Result<(Vec<Proposal>, LookTime), Fault> {
-        self.pictures += 1;
-        let request = Request::Look {
-            picture: PictureId(self.pictures),
-            pixels: Some(pixels),
-            granularity,
-        };
+        let request = self.requests.look(pixels, granularity);
         exchange(&mut self.engine, request, |event| match event {
             Event::Proposed {
                 boxes,
@@ -231,15 +287,9 @@ impl Session {
         boxes: &[BoxXyxy],
         question: &str,
         max_tokens: u32,
+        sampling: Sampling,
     ) -> Result<Answer, Fault> {
-        self.turns += 1;
-        let request = Request::Ask {
-            turn: TurnId(self.turns),
-            picture: PictureId(self.pictures),
-            boxes: boxes.to_vec(),
-            question: question.into(),
-            max_tokens,
-        };
+        let request = self.requests.ask(boxes, question, max_tokens, sampling);
         exchange(&mut self.engine, request, |event| match event {
             Event::Done { answer, .. } => Some(answer),
             _ => None,
@@ -283,23 +333,31 @@ pub(super) fn report(event: &Event) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::fit::Residency;
     use crate::image::decode;
-    use crate::weights::format::{MANIFEST, Manifest};
+    use crate::weights::format::{Element, MANIFEST, Manifest, sha256_hex};
 
     /// Opens the sample picture, asks, and gives the answer's text with what stayed on the device.
     fn answered(
         device: DevicePreference,
         memory: Option<u64>,
     ) -> Result<(String, ModelCard), Fault> {
-        let mut session = Session::open(NANO, device, memory, None)?;
+        let placement = Placement {
+            device,
+            memory,
+            cache: None,
+        };
+        let mut session = Session::open(NANO, placement, None)?;
         let pixels = decode::open(Path::new("web/samples/scene.png"))?;
         let (found, _) = session.look(pixels, Granularity::Coarse)?;
         let boxes: Vec<BoxXyxy> = found.iter().take(8).map(|found| found.bbox).collect();
         let mut texts = String::new();
         for question in ["What is <obj0>?", "How many cats are there?"] {
-            texts.push_str(&session.ask(&boxes, question, 24)?.text);
+            texts.push_str(&session.ask(&boxes, question, 24, Sampling::default())?.text);
         }
         Ok((texts, session.card().clone()))
     }
@@ -324,7 +382,7 @@ mod tests {
     }
 
     /// A further question reads its own words only, and every device answers alike: with tokens
-    /// chosen on the graphics device, with many words, and with none.
+    /// chosen on the graphics device, keys and values in either form, with many words, and with none.
     #[test]
     fn a_further_question_reads_its_own_words_only() {
         const QUESTIONS: [&str; 4] = [
@@ -333,30 +391,42 @@ mod tests {
             "Please detect cat and penguin in this image. Answer the question with grounded answer.",
             "?",
         ];
-        let run = |device| {
-            let mut session = Session::open(NANO, device, None, None)?;
+        let run = |device, cache| {
+            let placement = Placement {
+                device,
+                memory: None,
+                cache: Some(cache),
+            };
+            let mut session = Session::open(NANO, placement, None)?;
             let pixels = decode::open(Path::new("web/samples/scene.png"))?;
             let (found, _) = session.look(pixels, Granularity::Coarse)?;
             let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
-            let empty = session.ask(&boxes, "", 48).expect_err("nothing is asked");
+            let empty = session
+                .ask(&boxes, "", 48, Sampling::default())
+                .expect_err("nothing is asked");
             assert!(empty.what.contains("nothing is asked"), "{empty}");
             let mut answers = Vec::new();
             for question in QUESTIONS {
-                answers.push(session.ask(&boxes, question, 48)?);
+                answers.push(session.ask(&boxes, question, 48, Sampling::default())?);
             }
-            let without_boxes = session.ask(&[], QUESTIONS[0], 48)?;
+            let without_boxes = session.ask(&[], QUESTIONS[0], 48, Sampling::default())?;
             Ok((answers, without_boxes.text))
         };
-        let (expected, expected_without) = run(DevicePreference::Cpu).expect("a processor");
-        let (answers, without) = run(DevicePreference::Wgpu).unwrap_or_else(|fault: Fault| {
-            println!("on the processor only: {fault}");
-            (expected.clone(), expected_without.clone())
-        });
-        assert_eq!(without, expected_without);
-        for (answer, expected) in answers.iter().zip(&expected) {
-            assert_eq!(answer.text, expected.text);
-            assert_eq!(answer.prefill_tokens, expected.prefill_tokens);
+        let (expected, expected_without) =
+            run(DevicePreference::Cpu, CacheForm::Single).expect("a processor");
+        for form in [CacheForm::Single, CacheForm::Half] {
+            let (answers, without) =
+                run(DevicePreference::Wgpu, form).unwrap_or_else(|fault: Fault| {
+                    println!("on the processor only: {fault}");
+                    (expected.clone(), expected_without.clone())
+                });
+            assert_eq!(without, expected_without, "{form:?}");
+            for (answer, expected) in answers.iter().zip(&expected) {
+                assert_eq!(answer.text, expected.text, "{form:?}");
+                assert_eq!(answer.prefill_tokens, expected.prefill_tokens);
+            }
         }
+        let answers = expected;
         let [first, further @ ..] = &answers[..] else {
             panic!("four answers");
         };
@@ -371,27 +441,105 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_device_that_computes_wrong_is_named() {
-        let folder = std::env::temp_dir().join(format!("chatrex-wrong-{}", std::process::id()));
+    /// Opens nano with its manifest and its files changed.
+    fn opened_changed(
+        device: DevicePreference,
+        change: impl Fn(&mut Manifest, &mut BTreeMap<&str, Vec<u8>>),
+    ) -> Result<Session, Fault> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("chatrex-changed-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&folder).expect("a writable temporary folder");
-        for (name, bytes) in NANO_FILES.files {
-            let mut bytes = bytes.to_vec();
-            if *name == MANIFEST {
-                let mut manifest = Manifest::parse(&bytes, MANIFEST).expect("nano's manifest");
-                let test = manifest.self_test.as_mut().expect("nano has a self-test");
-                test.expected[3] += 2.0 * test.tolerance;
-                bytes = serde_json::to_vec(&manifest).expect("plain data");
-            }
+        let files = NANO_FILES.files.iter();
+        let mut files: BTreeMap<_, _> =
+            files.map(|(name, bytes)| (*name, bytes.to_vec())).collect();
+        let json = files.remove(MANIFEST).expect("nano has a manifest");
+        let mut manifest = Manifest::parse(&json, MANIFEST).expect("nano's manifest");
+        change(&mut manifest, &mut files);
+        for shard in &mut manifest.shards {
+            let bytes = &files[&*shard.name];
+            shard.sha256 = sha256_hex(bytes);
+            let pieces = bytes.chunks(manifest.piece_bytes as usize);
+            shard.pieces = pieces.map(sha256_hex).collect();
+        }
+        files.insert(MANIFEST, serde_json::to_vec(&manifest).expect("plain data"));
+        for (name, bytes) in files {
             std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
         }
         let place = folder.display().to_string();
-        let opened = Session::open(&place, DevicePreference::Cpu, None, None).map(|_| ());
+        let opened = Session::open(&place, device, None);
         std::fs::remove_dir_all(&folder).expect("the folder made above");
-        let fault = opened.expect_err("one value is off").to_string();
+        opened
+    }
+
+    #[test]
+    fn a_device_that_computes_wrong_is_named() {
+        let opened = opened_changed(DevicePreference::Cpu, |manifest, _| {
+            let test = manifest.self_test.as_mut().expect("nano has a self-test");
+            test.expected[3] += 2.0 * test.tolerance;
+        });
+        let fault = opened.err().expect("one value is off").to_string();
         assert!(
             fault.contains("processor: computes wrong: value 3"),
             "{fault}"
         );
+    }
+
+    /// Weights that are no numbers are refused by name, whatever part they belong to.
+    #[test]
+    fn weights_that_are_no_numbers_are_noticed() {
+        for device in [DevicePreference::Cpu, DevicePreference::Wgpu] {
+            if Session::open(NANO, device, None).is_err() {
+                println!("weights_that_are_no_numbers_are_noticed: no {device:?}");
+                continue;
+            }
+            let with_nan = |tensor: &str| {
+                opened_changed(device, |manifest, files| {
+                    let entry = &manifest.tensors[tensor];
+                    let place = entry.offset as usize;
+                    let nan = match entry.dtype {
+                        Element::F16 => half::f16::NAN.to_le_bytes().to_vec(),
+                        Element::F32 => f32::NAN.to_le_bytes().to_vec(),
+                        other => panic!("{tensor} is stored as {other:?}"),
+                    };
+                    let shard = files.get_mut(&*entry.shard).expect("a shard of nano");
+                    shard[place..place + nan.len()].copy_from_slice(&nan);
+                })
+            };
+            for tensor in [
+                "backbone.model.backbone.layers.0.blocks.0.attn.proj.weight",
+                "vision_tower.vision_tower.vision_model.pre_layrnorm.weight",
+                "model.layers.0.mlp.up_proj.weight",
+                "model.norm.weight",
+            ] {
+                let fault = with_nan(tensor).err().expect(tensor).to_string();
+                assert!(fault.contains(tensor) && fault.contains("NaN"), "{fault}");
+            }
+        }
+    }
+
+    /// More words than there is room for, and none.
+    #[test]
+    fn questions_of_any_length_get_words() {
+        let mut session = Session::open(NANO, DevicePreference::Cpu, None).expect("a processor");
+        let pixels = decode::open(Path::new("web/samples/scene.png")).expect("the sample");
+        session
+            .look(pixels, Granularity::Coarse)
+            .expect("a processor");
+        let mut ask =
+            |question: &str, limit| session.ask(&[], question, limit, Sampling::default());
+        let long = "cat ".repeat(5000);
+        for (question, limit, says) in [
+            (&*long, 8, "there is room for 1024"),
+            ("cat", 2000, "2000 for the answer; there is room for 1024"),
+            (" ", 8, "nothing is asked"),
+        ] {
+            let fault = ask(question, limit).expect_err(says).to_string();
+            assert!(fault.contains(says), "{fault}");
+        }
+        let within = ask(&"cat ".repeat(400), 8).expect("room for it");
+        assert!(within.prefill_tokens > 400);
+        assert_eq!(ask("cat", 0).expect("no word is asked for").tokens, 0);
     }
 }

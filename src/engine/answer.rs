@@ -1,8 +1,10 @@
 //! One question: prompt, prefix, token loop.
 
+use super::fit::WORDS;
 use super::saying::Saying;
 use super::{Engine, Host, Prefix, current, no_model, planar};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
+use crate::generate::sampler::Sampling;
 use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
 use crate::model::chatrex::splice;
@@ -12,15 +14,28 @@ use crate::protocol::{Answer, AskTime, Event, PictureId, StopReason, TurnId};
 use crate::text::grammar::Reader;
 use crate::text::prompt::{self, IMAGE_SLOT, OBJECT_SLOT};
 
+/// A question, and how it is to be answered.
+pub(super) struct Asked {
+    pub boxes: Vec<BoxXyxy>,
+    pub question: String,
+    pub max_tokens: u32,
+    pub sampling: Sampling,
+}
+
 impl<H: Host> Engine<H> {
     pub(super) async fn ask(
         &mut self,
         turn: TurnId,
         id: PictureId,
-        boxes: Vec<BoxXyxy>,
-        question: String,
-        max_tokens: u32,
+        asked: Asked,
     ) -> Result<(), Fault> {
+        let Asked {
+            boxes,
+            question,
+            max_tokens,
+            sampling,
+        } = asked;
+        sampling.check()?;
         let host = &self.host;
         let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
@@ -34,9 +49,22 @@ impl<H: Host> Engine<H> {
             .expect("every prompt has an image slot");
         let (prefix_ids, question_ids) = ids.split_at(split);
 
+        let rule = model.rule(sampling, boxes.len());
+        let form = model.cache;
         let mut time = AskTime::default();
         let mut prefill_tokens = question_ids.len();
         let needed = question_ids.len() + max_tokens as usize;
+        if needed > WORDS as usize {
+            let words = question_ids.len();
+            return Err(Fault::new(
+                FaultKind::Question,
+                "question",
+                format!(
+                    "{words} tokens, and {max_tokens} for the answer; there is room for {WORDS}"
+                ),
+                "Ask with fewer words, or for a shorter answer",
+            ));
+        }
         let kept = picture.prefix.as_ref().is_some_and(|prefix| {
             prefix.boxes == boxes && prefix.tokens + needed <= prefix.capacity
         });
@@ -74,7 +102,7 @@ impl<H: Host> Engine<H> {
             progress(0, tokens + question_ids.len());
             host.breathe().await;
             let capacity = tokens + needed.max(512);
-            let mut cache = KvCache::new(llm.config(), capacity, &embeds.device());
+            let mut cache = KvCache::new(llm.config(), capacity, form, &embeds.device());
             llm.prefill(embeds, &mut cache);
             prefill_tokens += tokens;
             picture.prefix = Some(Prefix {
@@ -87,12 +115,11 @@ impl<H: Host> Engine<H> {
         let prefix = picture.prefix.as_mut().expect("made just above");
         prefix.cache.truncate(prefix.tokens);
         model.llm(host).await?;
-        let penalty = model.repetition_penalty();
         let llm = model.llm_here();
         let words = splice(llm, question_ids, None, None);
         let logits = llm.prefill(words, &mut prefix.cache);
         let limit = max_tokens as usize;
-        let mut saying = Saying::new(llm, &mut prefix.cache, logits, penalty, limit);
+        let mut saying = Saying::new(llm, &mut prefix.cache, logits, rule, limit);
         let mut words = model.tokenizer.decoding();
         let mut reader = Reader::new();
         let mut stop = Stop::new(&model.stop_ids, max_tokens);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Host, no_model, planar};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 use crate::model::chatrex::splice;
@@ -147,7 +148,7 @@ impl<H: Host> Engine<H> {
         let llm = model.llm(host).await?;
         let embeds = splice(llm, &ids, Some(&seen), Some(&objects));
         let tokens = embeds.dims()[1];
-        let mut cache = KvCache::new(llm.config(), tokens + 1, &device);
+        let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
         let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
         let token = crate::generate::sampler::Sampler::greedy().choose(&logits);
         note("prefill_logits", logits);

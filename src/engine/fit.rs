@@ -1,7 +1,7 @@
 //! Will it fit: memory a model needs, known from its manifest alone, against what a device gives.
 
 use super::loading::ModelConfig;
-use crate::fit::{Fit, Needs, Residency, Verdict};
+use crate::fit::{CacheForm, Fit, Needs, Residency, Verdict};
 use crate::kernel::device::Opened;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::upn::UpnConfig;
@@ -9,11 +9,20 @@ use crate::nn::stored::stays_half;
 use crate::text::prompt::MAX_BOXES;
 use crate::weights::format::{Element, Manifest, Part, TensorEntry};
 
-/// Words of a question and its answer that room is kept for.
-const WORDS: u64 = 1024;
+/// Tokens of a question and its answer that room is kept for; longer ones are refused.
+pub(super) const WORDS: u64 = 1024;
 
-/// The needs of a model.
-pub fn needs(manifest: &Manifest, config: &ModelConfig) -> Needs {
+/// How keys and values of a model are held where nobody says it.
+pub fn cache_form(manifest: &Manifest) -> CacheForm {
+    let shards = manifest.shards.iter();
+    let mut decoder = shards
+        .filter(|shard| shard.part == Part::Decoder)
+        .flat_map(|shard| manifest.in_shard(&shard.name));
+    CacheForm::beside(decoder.any(|(_, tensor)| tensor.dtype == Element::U32))
+}
+
+/// The needs of a model whose keys and values are held as `cache` says.
+pub fn needs(manifest: &Manifest, config: &ModelConfig, cache: CacheForm) -> Needs {
     let mut needs = Needs::default();
     for shard in &manifest.shards {
         let part = match shard.part {
@@ -31,7 +40,7 @@ pub fn needs(manifest: &Manifest, config: &ModelConfig) -> Needs {
     let llm = &chatrex.llm;
     let tokens = chatrex.visual_tokens() as u64 + 2 * MAX_BOXES as u64 + WORDS;
     let keys = (llm.num_key_value_heads * llm.head_width()) as u64;
-    needs.cache = 2 * 4 * llm.num_hidden_layers as u64 * keys * tokens;
+    needs.cache = 2 * cache.bytes() as u64 * llm.num_hidden_layers as u64 * keys * tokens;
     needs.decoder_scratch = decoder_scratch(chatrex, tokens);
     needs.towers_scratch = towers_scratch(chatrex);
     needs.upn_scratch = config.upn.as_ref().map_or(0, upn_scratch);
@@ -75,8 +84,9 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
     4 * (3 * hidden + 2 * kept)
 }
 
-/// Per token of the largest picture: samples of one level, the hidden row of the feed-forward part
-/// twice, a dozen rows of the transformer's width; beside that the scores of the first Swin stage.
+/// Per token of the largest picture the hidden row of the feed-forward part twice and a dozen rows of
+/// the transformer's width, or three times the hidden map of the first Swin stage; scores and samples
+/// never leave their kernels.
 fn upn_scratch(config: &UpnConfig) -> u64 {
     let (width, height) = (u64::from(config.max_size), u64::from(config.size));
     let tokens: u64 = config
@@ -88,14 +98,10 @@ fn upn_scratch(config: &UpnConfig) -> u64 {
         })
         .sum();
     let d_model = config.d_model as u64;
-    let samples = config.n_points as u64 * d_model;
-    let encoder = tokens * (samples + 2 * config.d_ffn as u64 + 12 * d_model);
-    let window = config.backbone.window_size as u64;
-    let heads = config.backbone.num_heads.first().copied().unwrap_or(0) as u64;
+    let encoder = tokens * (2 * config.d_ffn as u64 + 12 * d_model);
     let cells = width.div_ceil(4) * height.div_ceil(4);
-    let scores = 2 * cells * window * window * heads;
     let hidden = 3 * 4 * cells * config.backbone.embed_dim as u64;
-    4 * encoder.max(scores + hidden)
+    4 * encoder.max(hidden)
 }
 
 /// Models that need less than this are not tested: any device has it.

@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Device;
 
-use super::fit::{device_bytes, judge, needs};
+use super::fit::{self, device_bytes, judge, needs};
 use super::{Engine, Host};
 use crate::fault::{Fault, FaultKind};
-use crate::fit::{Residency, Verdict};
+use crate::fit::{CacheForm, Residency, Verdict};
+use crate::generate::grammar::Grammar;
+use crate::generate::sampler::Sampling;
 use crate::image::prepare::SquareRecipe;
+use crate::kernel::choice::Rule;
 use crate::kernel::device;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
@@ -69,9 +72,9 @@ fn keeps(residency: Residency, part: Part) -> bool {
 
 /// A model ready to look and answer.
 pub struct LoadedModel {
-    upn: Option<Upn>,
-    towers: Option<Towers>,
-    llm: Option<Decoder>,
+    pub(super) upn: Option<Upn>,
+    pub(super) towers: Option<Towers>,
+    pub(super) llm: Option<Decoder>,
     /// Words to ids and back.
     pub tokenizer: Tokenizer,
     /// The tokens that end an answer.
@@ -80,15 +83,29 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     /// Where it computes.
     pub device: Device,
+    /// How keys and values are held there.
+    pub cache: CacheForm,
     manifest: Manifest,
     files: ModelFiles,
     residency: Residency,
+    /// Parts whose pipelines were compiled ahead.
+    pub(super) compiled: Vec<Part>,
 }
 
 impl LoadedModel {
-    /// Penalty on tokens an answer already has.
-    pub fn repetition_penalty(&self) -> f32 {
-        self.manifest.defaults.repetition_penalty
+    /// How tokens about `boxes` boxes are chosen.
+    pub fn rule(&self, sampling: Sampling, boxes: usize) -> Rule {
+        let ([open, close], indices) = self.tokenizer.list_tags();
+        Rule {
+            sampling,
+            penalty: self.manifest.defaults.repetition_penalty,
+            grammar: Some(Grammar {
+                open,
+                close,
+                indices,
+                boxes,
+            }),
+        }
     }
 
     /// The proposal network, where the model has one.
@@ -203,7 +220,8 @@ impl LoadedModel {
                 Part::Decoder => self.llm = Some(Decoder::load(&at, &self.config.chatrex.llm)?),
             }
         }
-        weights.finish()
+        weights.finish()?;
+        self.compile(parts, host).await
     }
 
     /// Compares the device's arithmetic with what the manifest expects.
@@ -228,6 +246,16 @@ impl LoadedModel {
             difference.is_nan() || difference > *tolerance
         });
         match wrong {
+            Some(at) if found[at].is_nan() => Err(Fault::new(
+                FaultKind::Device,
+                &opened.adapter,
+                format!(
+                    "computes no number: value {at} of the self-test is NaN instead of {}, so the \
+                     weights are damaged or the device is at fault",
+                    expected[at]
+                ),
+                "Fetch or convert the model again, or use another device",
+            )),
             Some(at) => Err(Fault::new(
                 FaultKind::Device,
                 &opened.adapter,
@@ -248,6 +276,7 @@ impl<H: Host> Engine<H> {
         model: &str,
         preference: DevicePreference,
         memory: Option<u64>,
+        cache: Option<CacheForm>,
     ) -> Result<(), Fault> {
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
@@ -277,7 +306,8 @@ impl<H: Host> Engine<H> {
         // Whatever was loaded before makes room first.
         self.picture = None;
         self.model = None;
-        let needs = needs(&manifest, &config);
+        let cache = cache.unwrap_or_else(|| fit::cache_form(&manifest));
+        let needs = needs(&manifest, &config, cache);
         let fit = judge(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {
             return Err(Fault::new(
@@ -295,9 +325,11 @@ impl<H: Host> Engine<H> {
             stop_ids,
             config,
             device: opened.device.clone(),
+            cache,
             manifest,
             files,
             residency: fit.residency,
+            compiled: Vec::new(),
         };
         // What will not stay is read when its turn comes.
         let first: Vec<Part> = Part::ALL
@@ -308,6 +340,7 @@ impl<H: Host> Engine<H> {
         loaded.check(&opened).await?;
         let manifest = &loaded.manifest;
         let card = ModelCard {
+            asked_for: model.to_owned(),
             name: manifest.name.clone(),
             licence: manifest.licence.name.clone(),
             trained_on: manifest.provenance.trained_on.clone(),

@@ -13,6 +13,7 @@ pub mod fit;
 mod loading;
 mod made;
 mod saying;
+mod warming;
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::geometry::{self, BoxXyxy, Proposal};
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
+use crate::kernel::launch::refused;
 use crate::model::chatrex::Seen;
 use crate::model::decoder::KvCache;
 use crate::model::upn::{self, Memory, PaddingMask};
@@ -29,6 +31,7 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Pace};
 
+use self::answer::Asked;
 pub use loading::{LoadedModel, ModelConfig};
 
 /// What the engine needs from the program around it. It breathes between tokens and stages, so that
@@ -100,7 +103,8 @@ impl<H: Host> Engine<H> {
                 model,
                 device,
                 memory,
-            } => self.load(&model, device, memory).await,
+                cache,
+            } => self.load(&model, device, memory, cache).await,
             Request::Look {
                 picture,
                 pixels,
@@ -112,10 +116,21 @@ impl<H: Host> Engine<H> {
                 boxes,
                 question,
                 max_tokens,
-            } => self.ask(turn, picture, boxes, question, max_tokens).await,
+                sampling,
+            } => {
+                let asked = Asked {
+                    boxes,
+                    question,
+                    max_tokens,
+                    sampling,
+                };
+                self.ask(turn, picture, asked).await
+            }
             Request::Stop { .. } => Ok(()),
         };
         if let Err(fault) = outcome {
+            // A kernel that did not compile is why what came after it failed.
+            let fault = refused().await.unwrap_or(fault);
             self.host.emit(Event::Failed {
                 turn,
                 picture,
@@ -188,6 +203,9 @@ impl<H: Host> Engine<H> {
                 let found = upn.propose(memory, granularity).await?;
                 let corners = upn::read(found.boxes).await?;
                 let logits = upn::read(found.logits).await?;
+                if !corners.iter().chain(&logits).all(|value| value.is_finite()) {
+                    return Err(saying::no_number());
+                }
                 let (corners, _) = corners.as_chunks::<4>();
                 boxes = geometry::proposals(corners, &logits, width, height);
                 time.upn += host.milliseconds() - start;

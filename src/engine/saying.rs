@@ -1,5 +1,8 @@
 //! Where the tokens of an answer come from: the graphics device chooses them itself and runs ahead
 //! of whoever reads them; elsewhere they are chosen from logits.
+//!
+//! After a few tokens what the device does for one is recorded and from then on replayed, so that a
+//! token costs the host next to nothing.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,7 +13,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::fault::{Fault, FaultKind};
 use crate::generate::sampler::Sampler;
-use crate::kernel::choice::Choice;
+use crate::kernel::choice::{Choice, Rule};
+use crate::kernel::recording::Recording;
 use crate::model::decoder::{Decoder, KvCache};
 use crate::model::upn;
 
@@ -18,7 +22,11 @@ use crate::model::upn;
 /// with the next.
 const AHEAD: usize = 2;
 
-/// Greedy tokens after some logits.
+/// Tokens that are launched one by one before the work for one is recorded: a short answer is done
+/// before a recording pays.
+const RECORDED_AFTER: usize = 4;
+
+/// Tokens after some logits.
 pub(in crate::engine) enum Saying<'a> {
     /// Chosen here.
     Host(Box<OnHost<'a>>),
@@ -47,6 +55,15 @@ pub(in crate::engine) struct OnDevice<'a> {
     taken: usize,
     /// At most so many are chosen.
     limit: usize,
+    steps: Steps,
+}
+
+/// How the device is told to compute a token.
+enum Steps {
+    /// Launch by launch, for good where the device records nothing.
+    Launched { recordable: bool },
+    /// By replaying what was recorded.
+    Recorded(Recording),
 }
 
 /// What the next token is chosen from.
@@ -58,24 +75,24 @@ pub(in crate::engine) enum Next {
 }
 
 impl<'a> Saying<'a> {
-    /// At most `limit` tokens after `logits`; tokens chosen before are held back by `penalty`.
+    /// At most `limit` tokens after `logits`, chosen by `rule`.
     pub fn new(
         llm: &'a Decoder,
         cache: &'a mut KvCache,
         logits: Tensor<1>,
-        penalty: f32,
+        rule: Rule,
         limit: usize,
     ) -> Self {
         if limit == 0 || !llm.can_advance(cache) {
             return Self::Host(Box::new(OnHost {
                 llm,
                 cache,
-                sampler: Sampler::with_penalty(penalty),
+                sampler: Sampler::new(rule.sampling, rule.penalty, rule.grammar),
                 next: Next::Logits(Box::new(logits)),
             }));
         }
         let vocabulary = llm.config().vocab_size;
-        let choice = Choice::new(vocabulary, penalty, limit, cache.len(), &logits.device());
+        let choice = Choice::new(vocabulary, rule, limit, cache.len(), &logits.device());
         choice.choose(logits);
         Self::Device(Box::new(OnDevice {
             reads: VecDeque::from([Read::begin(&choice)]),
@@ -85,6 +102,7 @@ impl<'a> Saying<'a> {
             chosen: 1,
             taken: 0,
             limit,
+            steps: Steps::Launched { recordable: true },
         }))
     }
 
@@ -130,7 +148,7 @@ impl OnHost<'_> {
 impl OnDevice<'_> {
     async fn next(&mut self) -> Result<u32, Fault> {
         while self.chosen < (self.taken + AHEAD).min(self.limit) {
-            self.llm.advance(&self.choice, self.cache);
+            self.step().await?;
             self.reads.push_back(Read::begin(&self.choice));
             self.chosen += 1;
         }
@@ -143,6 +161,31 @@ impl OnDevice<'_> {
             return Err(no_number());
         }
         Ok(token)
+    }
+
+    /// Computes one more token.
+    async fn step(&mut self) -> Result<(), Fault> {
+        match &self.steps {
+            Steps::Launched { recordable } if *recordable && self.chosen == RECORDED_AFTER => {
+                let device = self.choice.token().device();
+                self.cache.grow();
+                let work = || self.llm.launch(&self.choice, self.cache);
+                let recorded = Recording::of(&device, work).await;
+                self.steps = match recorded {
+                    Some(recording) => Steps::Recorded(recording),
+                    None => Steps::Launched { recordable: false },
+                };
+                Ok(())
+            }
+            Steps::Launched { .. } => {
+                self.llm.advance(&self.choice, self.cache);
+                Ok(())
+            }
+            Steps::Recorded(recording) => {
+                self.cache.grow();
+                recording.replay()
+            }
+        }
     }
 
     async fn finish(&mut self) {
@@ -199,7 +242,8 @@ fn unread(error: &str) -> Fault {
     )
 }
 
-fn no_number() -> Fault {
+/// The fault of a model that computed something that is no number.
+pub(in crate::engine) fn no_number() -> Fault {
     Fault::new(
         FaultKind::Device,
         "graphics device",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{EvalOptions, Given, Metrics, Subject, Tests, check_seeds, share, trials};
 use crate::fault::Fault;
+use crate::geometry::BoxXyxy;
 
 /// Scenes are dealt out to this many blocks, whose differences tell how sure a difference is.
 const BLOCKS: usize = 20;
@@ -42,6 +43,9 @@ pub struct PairedReport {
     pub questions: usize,
     /// Share of them that both answered word for word alike, each with its own boxes.
     pub same_answers: f64,
+    /// The largest difference between coordinates of the boxes that both offered, in pixels; null
+    /// where one offered more boxes of a scene than the other.
+    pub box_difference: Option<f32>,
 }
 
 /// Asks two models the same questions about the same scenes, each with the boxes it found itself.
@@ -59,9 +63,11 @@ pub fn compare(
     let mut all = [Tests::default(), Tests::default()];
     let mut blocks: Vec<[Tests; 2]> = (0..BLOCKS).map(|_| Default::default()).collect();
     let (mut questions, mut same) = (0, 0);
+    let mut furthest = Some(0.0_f32);
     for number in 0..model.count {
         let block = &mut blocks[number as usize % BLOCKS];
         let mut texts = [Vec::new(), Vec::new()];
+        let mut offered = [Vec::new(), Vec::new()];
         for (which, (subject, options)) in [(&mut *first, model), (&mut *second, against)]
             .into_iter()
             .enumerate()
@@ -77,7 +83,10 @@ pub fn compare(
                 block[which].answers.add(&trial.question(&given), &answer);
                 texts[which].push(answer.text);
             }
+            offered[which] = given.boxes;
         }
+        let [a, b] = &offered;
+        furthest = furthest.zip(apart(a, b)).map(|(a, b)| largest(a, b));
         let [a, b] = &texts;
         questions += a.len().max(b.len());
         same += a.iter().zip(b).filter(|(a, b)| a == b).count();
@@ -108,7 +117,23 @@ pub fn compare(
         metrics: metrics.collect(),
         questions,
         same_answers: share(same, questions),
+        box_difference: furthest,
     })
+}
+
+/// The largest difference between coordinates of boxes one by one; none where their numbers differ.
+fn apart(a: &[BoxXyxy], b: &[BoxXyxy]) -> Option<f32> {
+    let pairs = a.iter().zip(b);
+    let differences = pairs.flat_map(|(a, b)| {
+        let (a, b) = (<[f32; 4]>::from(*a), <[f32; 4]>::from(*b));
+        a.into_iter().zip(b).map(|(a, b)| (a - b).abs())
+    });
+    (a.len() == b.len()).then(|| differences.fold(0.0, largest))
+}
+
+/// The larger of two numbers that are not negative; what is no number is larger than all.
+fn largest(a: f32, b: f32) -> f32 {
+    std::cmp::max_by(a, b, f32::total_cmp)
 }
 
 /// Standard error of the mean of `values`; 0 for fewer than two.
@@ -145,16 +170,31 @@ impl fmt::Display for PairedReport {
         }
         write!(
             f,
-            "{} questions, {:.2} % answered word for word alike",
+            "{} questions, {:.2} % answered word for word alike; boxes ",
             self.questions,
             100.0 * self.same_answers
-        )
+        )?;
+        match self.box_difference {
+            Some(pixels) => write!(f, "differ by at most {pixels} pixels"),
+            None => write!(f, "differ in number"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn boxes_are_compared_one_by_one() {
+        let boxes =
+            |x: &[f32]| -> Vec<BoxXyxy> { x.iter().map(|&x| [x, 0.0, 9.0, 9.0].into()).collect() };
+        assert_eq!(apart(&boxes(&[1.0, 2.0]), &boxes(&[1.0, 2.5])), Some(0.5));
+        assert_eq!(apart(&boxes(&[1.0]), &boxes(&[1.0, 2.0])), None);
+        assert_eq!(apart(&[], &[]), Some(0.0));
+        let no_number = apart(&boxes(&[f32::NAN, 1.0]), &boxes(&[1.0, 1.0]));
+        assert!(no_number.is_some_and(f32::is_nan));
+    }
 
     #[test]
     fn equal_differences_have_no_error() {

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::fault::{Fault, FaultKind};
+use crate::kernel::launch::use_subgroups;
 use crate::protocol::DevicePreference;
 
 /// Launches collected before they are handed to the graphics device: a decoded token of nano takes
@@ -35,6 +36,13 @@ impl Opened {
                 .max_buffer_size
                 .min(limits.max_storage_buffer_binding_size),
         )
+    }
+
+    /// Whether the device was made with subgroups, as far as wgpu knows: in a browser it knows nothing
+    /// of them.
+    pub fn has_subgroups(&self) -> bool {
+        let features = self.graphics.as_ref().map(wgpu::Device::features);
+        features.is_some_and(|features| features.contains(wgpu::Features::SUBGROUP))
     }
 
     /// Whether `bytes` more can be had now, found out by asking for them and giving them back. A
@@ -91,9 +99,16 @@ fn processor() -> Opened {
     }
 }
 
+static GRAPHICS: OnceLock<Result<Opened, Fault>> = OnceLock::new();
+
+/// The graphics device and its adapter's name, where one was opened.
+pub(super) fn opened() -> Option<(&'static wgpu::Device, &'static str)> {
+    let opened = GRAPHICS.get()?.as_ref().ok()?;
+    Some((opened.graphics.as_ref()?, &opened.adapter))
+}
+
 /// The graphics device, opened once per process: burn's runtime registers it for good.
 async fn graphics() -> Result<Opened, Fault> {
-    static GRAPHICS: OnceLock<Result<Opened, Fault>> = OnceLock::new();
     if let Some(opened) = GRAPHICS.get() {
         return opened.clone();
     }
@@ -123,6 +138,13 @@ async fn graphics() -> Result<Opened, Fault> {
                 "Choose the processor, or install a graphics driver",
             )
         });
+    // In a browser the page's own script says it.
+    if let Ok(opened) = &opened
+        && opened.has_subgroups()
+        && !opened.software
+    {
+        use_subgroups(true);
+    }
     GRAPHICS.get_or_init(|| opened).clone()
 }
 

@@ -4,10 +4,16 @@
 //! `$INPUT`, the access mode of a buffer the shader only reads. Natively several tensors may lie in
 //! one buffer, and a dispatch may not bind one buffer for reading and for writing, so inputs are
 //! declared `read_write` there; in a browser every tensor has a buffer of its own. A line
-//! `// import NAME` stands for the file `shaders/shared/NAME.wgsl`; `NAME` may be a `$NAME`.
+//! `// import NAME` stands for the file `shaders/shared/NAME.wgsl`; `NAME` may be a `$NAME`. Where
+//! subgroups are used, `NAME_subgroups.wgsl` comes first if it is there.
 
+mod refusal;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cubecl::ir::attributes::BufferIOAttr;
 use cubecl::ir::metadata::Info;
@@ -16,6 +22,8 @@ use cubecl::ir::{AddressType, ElemType, Scope, UIntKind};
 use cubecl::prelude::{Client, CubeCount, KernelDefinition, KernelId, KernelMetadata};
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
+
+pub use refusal::refused;
 
 /// A WGSL file and the constants it takes from Rust.
 #[derive(Debug)]
@@ -41,10 +49,17 @@ macro_rules! shared {
 pub const SHARED: &[(&str, &str)] = shared![
     "attend",
     "better",
+    "cache_half",
+    "cache_single",
     "four_channels",
+    "four_outputs",
+    "four_sums",
+    "four_sums_subgroups",
     "gelu",
     "gemv_sums",
+    "grammar",
     "group_sum",
+    "group_sum_subgroups",
     "identity",
     "one_channel",
     "quick_gelu",
@@ -52,6 +67,7 @@ pub const SHARED: &[(&str, &str)] = shared![
     "scale_pairs",
     "slice_one",
     "slice_two",
+    "tiles",
     "weights_f16",
     "weights_f32",
     "weights_q4",
@@ -78,7 +94,7 @@ impl Dialect {
 
 impl Shader {
     /// The text as it is compiled.
-    pub fn resolve(&self, dialect: Dialect) -> String {
+    pub fn resolve(&self, dialect: Dialect, subgroups: bool) -> String {
         let input = match dialect {
             Dialect::Native => "read_write",
             Dialect::Browser => "read",
@@ -88,8 +104,12 @@ impl Shader {
             .lines()
             .map(|line| match line.strip_prefix("// import ") {
                 None => line,
-                Some(name) => self.shared(name),
+                Some(name) => self.shared(name, subgroups),
             });
+        // naga takes subgroup operations without being told, and does not know the word.
+        let enable = (dialect == Dialect::Browser && self.has_subgroups(subgroups))
+            .then_some("enable subgroups;");
+        let lines = enable.into_iter().chain(lines);
         let text = lines.flat_map(|line| [line, "\n"]).collect::<String>();
         // Longer names first: one may begin with another.
         let mut constants = self.constants.to_vec();
@@ -101,7 +121,19 @@ impl Shader {
             })
     }
 
-    fn shared(&self, name: &str) -> &'static str {
+    /// Whether its text is another one with subgroups.
+    fn has_subgroups(&self, subgroups: bool) -> bool {
+        let imports = |line: &str| {
+            let name = line.strip_prefix("// import ");
+            name.is_some_and(|name| with_subgroups(name).is_some())
+        };
+        subgroups && self.text.lines().any(imports)
+    }
+
+    fn shared(&self, name: &str, subgroups: bool) -> &'static str {
+        if subgroups && let Some(text) = with_subgroups(name) {
+            return text;
+        }
         let chosen = name.strip_prefix('$').map_or(name, |slot| {
             let found = self.imports.iter().find(|(import, _)| *import == slot);
             found
@@ -113,6 +145,25 @@ impl Shader {
             .unwrap_or_else(|| panic!("{}: no shared file {chosen}", self.name))
             .1
     }
+}
+
+/// What a file of `shaders/shared/` is where subgroups are used, if that differs.
+fn with_subgroups(name: &str) -> Option<&'static str> {
+    let known = |(file, _): &&(&str, &str)| file.strip_suffix("_subgroups") == Some(name);
+    SHARED.iter().find(known).map(|(_, text)| *text)
+}
+
+static SUBGROUPS: AtomicBool = AtomicBool::new(false);
+
+/// From now on shaders are launched in the form that uses subgroups, or in the one that does not, as
+/// at first. Only for devices that were made with the feature.
+pub fn use_subgroups(subgroups: bool) {
+    SUBGROUPS.store(subgroups, Ordering::Relaxed);
+}
+
+/// Whether shaders are launched in the form that uses subgroups.
+pub fn uses_subgroups() -> bool {
+    SUBGROUPS.load(Ordering::Relaxed)
 }
 
 /// Runs `groups` workgroups of a shader over buffers.
@@ -159,11 +210,17 @@ pub fn launch(
         .collect();
     let (x, y) = fold_groups(groups);
     LAUNCHED.fetch_add(1, Ordering::Relaxed);
-    client.launch(
-        Box::new(Compiled::new(shader)),
-        CubeCount::Static(x, y, 1),
-        arguments.with_info(MetadataBindingInfo::custom(words)),
-    );
+    let run = |compiled: Compiled| {
+        client.launch(
+            Box::new(compiled),
+            CubeCount::Static(x, y, 1),
+            arguments.with_info(MetadataBindingInfo::custom(words)),
+        );
+    };
+    match Compiled::of(shader) {
+        (compiled, false) => run(compiled),
+        (compiled, true) => refusal::watch(shader.name, compiled, run, client, outputs),
+    }
 }
 
 static LAUNCHED: AtomicU64 = AtomicU64::new(0);
@@ -189,19 +246,41 @@ fn fold_groups(groups: u64) -> (u32, u32) {
 /// A shader's final text, known to burn's runtime by its hash: the pipeline cache sees nothing else.
 #[derive(Clone)]
 struct Compiled {
-    text: String,
+    text: Arc<str>,
     key: u64,
 }
 
+/// A shader among others: the file of a name is always the same.
+type Identity = (
+    &'static str,
+    &'static [(&'static str, u32)],
+    &'static [(&'static str, &'static str)],
+    bool,
+);
+
+thread_local! {
+    static COMPILED: RefCell<HashMap<Identity, Compiled>> = RefCell::default();
+}
+
 impl Compiled {
-    fn new(shader: &Shader) -> Self {
-        let text = shader.resolve(Dialect::HERE);
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        Self {
-            text,
-            key: hasher.finish(),
-        }
+    /// Put together at a shader's first launch, and whether this is it.
+    fn of(shader: &Shader) -> (Self, bool) {
+        let subgroups = uses_subgroups();
+        let identity = (shader.name, shader.constants, shader.imports, subgroups);
+        COMPILED.with_borrow_mut(|known| {
+            let mut first = false;
+            let compiled = known.entry(identity).or_insert_with(|| {
+                first = true;
+                let text = shader.resolve(Dialect::HERE, subgroups);
+                let mut hasher = DefaultHasher::new();
+                text.hash(&mut hasher);
+                Self {
+                    text: text.into(),
+                    key: hasher.finish(),
+                }
+            });
+            (compiled.clone(), first)
+        })
     }
 }
 
@@ -231,7 +310,7 @@ impl CubeKernel for Compiled {
 
     fn source(&self) -> Option<PrecompiledSource> {
         Some(PrecompiledSource {
-            source: self.text.clone(),
+            source: self.text.to_string(),
             entrypoint_name: "main".into(),
             lang: "wgsl",
         })

@@ -32,8 +32,11 @@ pub mod layer_norm;
 pub mod noise;
 pub mod packed_attention;
 mod processor;
+pub mod recording;
 pub mod rms_norm;
+pub mod roi_align;
 pub mod roi_pool;
+pub mod sine_of_boxes;
 pub mod sweep;
 pub mod upload;
 pub mod weight_rows;
@@ -43,10 +46,8 @@ pub mod window_attention;
 pub const SHADERS: &[&[launch::Shader]] = &[
     &[
         causal_attention::JOIN,
-        causal_attention::ROPE_WRITE,
-        causal_attention::STEP,
+        choice::CANDIDATES,
         choice::CHOOSE,
-        choice::HIGHEST,
         copy::SHADER,
         depthwise::SHADER,
         gated_silu::SHADER,
@@ -54,16 +55,47 @@ pub const SHADERS: &[&[launch::Shader]] = &[
         layer_norm::SHADER,
         noise::SHADER,
         rms_norm::SHADER,
+        roi_align::SHADER,
         roi_pool::SHADER,
+        sine_of_boxes::SHADER,
     ],
     &activation::SHADERS,
     &attention::SHADERS,
-    &causal_attention::PREFILL,
+    causal_attention::PREFILL.as_flattened(),
+    &causal_attention::ROPE_WRITE,
+    &causal_attention::STEP,
     &deform_attention::SHADERS,
     &fused::GEMV_GATED,
     &fused::GEMV_THREE,
     &weight_rows::GEMV,
     &weight_rows::MATMUL,
+    &weight_rows::MATMUL_SHORT,
     &weight_rows::ROWS,
     &window_attention::SHADERS,
 ];
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::protocol::DevicePreference;
+
+    /// Sums over subgroups are those over workgroups, whatever size the adapter's subgroups have.
+    #[test]
+    fn kernels_agree_with_subgroups_too() {
+        let opened = pollster::block_on(device::open(DevicePreference::Wgpu));
+        let Some(opened) = opened.ok().filter(device::Opened::has_subgroups) else {
+            println!("kernels_agree_with_subgroups_too skipped: no device with subgroups");
+            return;
+        };
+        launch::use_subgroups(true);
+        let device = &opened.device;
+        let swept = pollster::block_on(async {
+            fused::sweep(device).await?;
+            layer_norm::sweep(device).await?;
+            group_norm::sweep(device).await?;
+            causal_attention::sweep(device).await
+        });
+        launch::use_subgroups(!opened.software);
+        swept.expect("kernels and reference agree");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! A matrix comes in blocks of neighbouring rows, each in buffers of its own, so that no buffer
 //! passes what a device can bind. Few rows of `x` go through `gemv` (every weight is read once per
-//! row), many through `matmul` (once per 64 rows). A kernel reads weights in units; which numbers a
+//! row), more through `matmul_short` (once per 16 rows), many through `matmul` (once per 64 rows). A kernel reads weights in units; which numbers a
 //! unit holds is all that differs between precisions, and a file of `shaders/shared/` says it.
 
 use burn::backend::Cube;
@@ -24,15 +24,18 @@ pub(super) const GROUP: u32 = 64;
 /// Inputs that `matmul` takes at a time; its workgroup memory is 16 KiB with 32 of them.
 const STEP: u32 = 32;
 
-/// More rows than this go through `matmul`.
+/// More rows than this go through `matmul_short` or `matmul`.
 pub const FEW: usize = 4;
+
+/// More rows than this go through `matmul`.
+const SHORT: usize = 32;
 
 /// A shader that reads weights, in the precisions of [`Format::variant`].
 macro_rules! for_weights {
     ($name:literal, $constants:expr) => {
         [
             for_weights!($name, $constants, "weights_q4", "slice_two"),
-            for_weights!($name, $constants, "weights_q8", "slice_one"),
+            for_weights!($name, $constants, "weights_q8", "slice_two"),
             for_weights!($name, $constants, "weights_f16", "slice_one"),
             for_weights!($name, $constants, "weights_f32", "slice_one"),
         ]
@@ -53,7 +56,16 @@ pub(super) use for_weights;
 pub const GEMV: [Shader; 4] = for_weights!("gemv", &[("GROUP", GROUP)]);
 
 /// `shaders/matmul.wgsl` for every precision.
-pub const MATMUL: [Shader; 4] = for_weights!("matmul", &[("STEP", STEP)]);
+pub const MATMUL: [Shader; 4] = for_weights!(
+    "matmul",
+    &[("STEP", STEP), ("ROW_QUADS", 16), ("COLUMN_QUADS", 16)]
+);
+
+/// `shaders/matmul_short.wgsl` for every precision.
+pub const MATMUL_SHORT: [Shader; 4] = for_weights!(
+    "matmul_short",
+    &[("STEP", STEP), ("ROW_QUADS", 4), ("COLUMN_QUADS", 16)]
+);
 
 /// `shaders/matrix_rows.wgsl` for every precision.
 pub const ROWS: [Shader; 4] = for_weights!("matrix_rows", &[("GROUP", GROUP)]);
@@ -80,11 +92,17 @@ impl Format {
         }
     }
 
-    /// Weights per scale.
-    pub(super) fn per_scale(self) -> usize {
+    /// The binary logarithm of the number of weights per scale.
+    ///
+    /// # Panics
+    /// That number is no power of two.
+    pub(super) fn scale_shift(self) -> usize {
         match self {
-            Self::Packed(scheme) => scheme.group,
-            Self::Half | Self::Single => 1,
+            Self::Packed(Scheme { group, .. }) => {
+                assert!(group.is_power_of_two(), "{group} weights per scale");
+                group.ilog2() as usize
+            }
+            Self::Half | Self::Single => 0,
         }
     }
 
@@ -210,8 +228,15 @@ pub struct Norm {
 /// # Panics
 /// There is no block, the widths differ, or a buffer is larger than the device binds.
 pub fn linear(x: Tensor<2>, blocks: &[WeightRows], added: Added) -> Tensor<2> {
-    let few = x.dims()[0] <= FEW;
-    product(x, None, blocks, added, few)
+    let count = x.dims()[0];
+    let by = if count <= FEW {
+        By::Gemv
+    } else if count <= SHORT {
+        By::MatmulShort
+    } else {
+        By::Matmul
+    };
+    product(x, None, blocks, added, by)
 }
 
 /// [`linear`] for a few rows that go through a norm first.
@@ -219,7 +244,15 @@ pub fn linear(x: Tensor<2>, blocks: &[WeightRows], added: Added) -> Tensor<2> {
 /// # Panics
 /// As [`linear`].
 pub fn normed_linear(x: Tensor<2>, norm: &Norm, blocks: &[WeightRows], added: Added) -> Tensor<2> {
-    product(x, Some(norm), blocks, added, true)
+    product(x, Some(norm), blocks, added, By::Gemv)
+}
+
+/// The kernel that makes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Gemv,
+    MatmulShort,
+    Matmul,
 }
 
 fn product(
@@ -227,7 +260,7 @@ fn product(
     norm: Option<&Norm>,
     blocks: &[WeightRows],
     added: Added,
-    few: bool,
+    by: By,
 ) -> Tensor<2> {
     let [count, inputs] = x.dims();
     let outputs = blocks.iter().map(|block| block.rows).sum::<usize>();
@@ -235,7 +268,10 @@ fn product(
     if count == 0 {
         return Tensor::zeros([0, outputs], &x.device());
     }
-    assert!(few || norm.is_none(), "linear: a norm of many rows");
+    assert!(
+        by == By::Gemv || norm.is_none(),
+        "linear: a norm of many rows"
+    );
     let x = buffer("linear", x);
     assert!(
         count * inputs.max(outputs) <= u32::MAX as usize,
@@ -268,21 +304,28 @@ fn product(
             count,
             block.rows,
             inputs,
-            block.format.per_scale(),
+            block.format.scale_shift(),
             first,
             outputs,
             how,
             usize::from(norm.is_some()),
         ];
         let rest: &[&Handle] = &[&block.words, &block.scales.handle, &added];
-        let (shader, groups, bindings) = if few {
-            let eps = norm.map_or(0.0, |norm| norm.eps);
-            sizes.extend([eps.to_bits() as usize, 0, 0, 0]);
-            let groups = count * block.rows.div_ceil(4);
-            (&GEMV, groups, [&[&x.handle, &gain], rest].concat())
-        } else {
-            let groups = count.div_ceil(64) * block.rows.div_ceil(64);
-            (&MATMUL, groups, [&[&x.handle], rest].concat())
+        let (shader, groups, bindings) = match by {
+            By::Gemv => {
+                let eps = norm.map_or(0.0, |norm| norm.eps);
+                sizes.extend([eps.to_bits() as usize, 0, 0, 0]);
+                let groups = count * block.rows.div_ceil(4);
+                (&GEMV, groups, [&[&x.handle, &gain], rest].concat())
+            }
+            By::MatmulShort | By::Matmul => {
+                let (shader, rows) = match by {
+                    By::MatmulShort => (&MATMUL_SHORT, 16),
+                    _ => (&MATMUL, 64),
+                };
+                let groups = count.div_ceil(rows) * block.rows.div_ceil(64);
+                (shader, groups, [&[&x.handle], rest].concat())
+            }
         };
         let sizes: Vec<u32> = sizes.into_iter().map(|size| size as u32).collect();
         let shader = block.of(shader);
@@ -317,7 +360,10 @@ pub fn rows_of(ids: Tensor<1, Int>, blocks: &[WeightRows]) -> Tensor<2> {
     let mut first = 0;
     for block in blocks {
         assert!(block.fits(), "rows of {columns}, {:?}", block.format);
-        let per_unit = if block.format.variant() == 0 { 8 } else { 4 };
+        let per_unit = match block.format {
+            Format::Packed(_) => 8,
+            Format::Half | Format::Single => 4,
+        };
         let units = count * columns / per_unit;
         launch(
             block.of(&ROWS),
@@ -329,7 +375,7 @@ pub fn rows_of(ids: Tensor<1, Int>, blocks: &[WeightRows]) -> Tensor<2> {
                 count,
                 block.rows,
                 columns,
-                block.format.per_scale(),
+                block.format.scale_shift(),
                 first,
                 0,
                 0,
@@ -381,12 +427,14 @@ const TOLERANCE: f32 = 1e-4;
 pub async fn sweep(device: &Device) -> Result<Swept, String> {
     let mut swept = Swept::on(device)?;
     // rows of x, rows of every block, columns
-    let shapes: [(usize, &[usize], usize); 12] = [
+    let shapes: [(usize, &[usize], usize); 14] = [
         (0, &[3], 32),
         (1, &[1], 32),
         (1, &[31, 1], 96),
         (3, &[32], 64),
         (5, &[33], 64),
+        (15, &[64], 36),
+        (17, &[63], 96),
         (31, &[7, 64, 5], 320),
         (32, &[31], 128),
         (33, &[65], 192),
@@ -434,7 +482,10 @@ async fn compare(
         let empty = linear(input(), &blocks, Added::Nothing);
         assert_eq!(empty.dims(), [0, outputs]);
     }
-    for few in [true, false].into_iter().filter(|_| count > 0) {
+    for by in [By::Gemv, By::MatmulShort, By::Matmul] {
+        if count == 0 {
+            continue;
+        }
         let bias = values(outputs);
         let residual = values(count * outputs);
         let added = [
@@ -442,8 +493,10 @@ async fn compare(
             Added::Bias(on_device(&bias, [1, outputs]).reshape([outputs])),
             Added::Residual(on_device(&residual, [count, outputs])),
         ];
-        for added in added {
-            let name = format!("{name}, few {few}, added {}", kind(&added));
+        // One addition is enough for more workgroups than a dimension holds.
+        let kinds = if outputs > 1 << 18 { 1 } else { added.len() };
+        for added in added.into_iter().take(kinds) {
+            let name = format!("{name}, {by:?}, added {}", kind(&added));
             let mut expected = expected.clone();
             for (i, value) in expected.iter_mut().enumerate() {
                 *value += match &added {
@@ -452,7 +505,7 @@ async fn compare(
                     Added::Residual(_) => residual[i],
                 };
             }
-            let got = poisoned(|| product(input(), None, &blocks, added, few));
+            let got = poisoned(|| product(input(), None, &blocks, added, by));
             swept.compare(&name, got, &expected, TOLERANCE).await?;
         }
     }

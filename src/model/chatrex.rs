@@ -6,7 +6,7 @@
 //! words and answers is not done here.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -291,32 +291,52 @@ pub fn splice(
     seen: Option<&Seen>,
     objects: Option<&Tensor<2>>,
 ) -> Tensor<3> {
-    let mut pieces = Vec::new();
-    let mut words = Vec::new();
-    let mut next_object = 0;
+    let words: Vec<u32> = ids
+        .iter()
+        .filter(|id| **id >= 0)
+        .map(|id| u32::try_from(*id).expect("ids fit 32 bits"))
+        .collect();
+    if words.len() == ids.len() {
+        return llm.embed(&words).unsqueeze();
+    }
+    // All rows that there are one below the other, and then each where it is wanted.
+    let mut sources = Vec::new();
+    let mut rows = 0;
+    let mut put = |source: Tensor<2>| {
+        let start = rows;
+        rows += source.dims()[0];
+        sources.push(source);
+        start as i32
+    };
+    let first_word = if words.is_empty() {
+        0
+    } else {
+        put(llm.embed(&words))
+    };
+    let image = seen.map(|seen| seen.image.clone().squeeze_dim::<2>(0));
+    let image = image.map(|image| (image.dims()[0] as i32, put(image)));
+    let first_object = objects.map(|objects| put(objects.clone()));
+    let (mut word, mut object) = (0, 0);
+    let mut wanted = Vec::with_capacity(ids.len());
     for &id in ids {
-        if id >= 0 {
-            words.push(u32::try_from(id).expect("ids fit 32 bits"));
-            continue;
-        }
-        if !words.is_empty() {
-            pieces.push(llm.embed(&std::mem::take(&mut words)));
-        }
         match id {
+            0.. => {
+                wanted.push(first_word + word);
+                word += 1;
+            }
             IMAGE_SLOT => {
-                let seen = seen.expect("an image slot needs a picture");
-                pieces.push(seen.image.clone().squeeze_dim(0));
+                let (count, start) = image.expect("an image slot needs a picture");
+                wanted.extend(start..start + count);
             }
             OBJECT_SLOT => {
-                let objects = objects.expect("an object slot needs boxes");
-                pieces.push(objects.clone().narrow(0, next_object, 1));
-                next_object += 1;
+                wanted.push(first_object.expect("an object slot needs boxes") + object);
+                object += 1;
             }
             _ => panic!("token id {id} is neither a word nor a slot"),
         }
     }
-    if !words.is_empty() {
-        pieces.push(llm.embed(&words));
-    }
-    Tensor::cat(pieces, 0).unsqueeze()
+    let all = Tensor::cat(sources, 0);
+    let count = wanted.len();
+    let wanted = Tensor::<1, Int>::from_data(TensorData::new(wanted, [count]), &all.device());
+    all.select(0, wanted).unsqueeze()
 }

@@ -221,7 +221,7 @@ impl Mlp {
 
 /// A pre-norm transformer block.
 #[derive(Module, Debug)]
-struct Block {
+pub struct Block {
     layer_norm1: LayerNorm,
     self_attn: Attention,
     layer_norm2: LayerNorm,
@@ -229,7 +229,11 @@ struct Block {
 }
 
 impl Block {
-    fn load(at: &Loader, config: &ClipVitConfig) -> Result<Self, Fault> {
+    /// Reads one of `encoder.layers`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &ClipVitConfig) -> Result<Self, Fault> {
         let norm =
             |name| LayerNorm::load(&at.child(name), config.hidden_size, config.layer_norm_eps);
         Ok(Self {
@@ -240,7 +244,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[B, tokens, C]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
     }

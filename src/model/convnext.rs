@@ -70,7 +70,7 @@ const FRESH_LAYER_SCALE: f32 = 0.1;
 
 /// Depthwise convolution, norm, two pointwise layers, layer scale, residual.
 #[derive(Module, Debug)]
-struct Block {
+pub struct Block {
     conv_dw: DepthwiseConv,
     norm: LayerNorm,
     mlp: Mlp,
@@ -78,7 +78,11 @@ struct Block {
 }
 
 impl Block {
-    fn load(at: &Loader, config: &ConvNextConfig, width: usize) -> Result<Self, Fault> {
+    /// Reads one of a stage's `blocks`, of `width` channels.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn load(at: &Loader, config: &ConvNextConfig, width: usize) -> Result<Self, Fault> {
         Ok(Self {
             conv_dw: DepthwiseConv::load(&at.child("conv_dw"), width, config.kernel)?,
             norm: LayerNorm::load(&at.child("norm"), width, config.ln_eps)?,
@@ -88,7 +92,7 @@ impl Block {
     }
 
     /// `[B, H, W, C]` to the same.
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let y = self.conv_dw.forward(x.clone());
         let y = self.mlp.forward(self.norm.forward(y));
         x + y * self.ramma.val().unsqueeze()

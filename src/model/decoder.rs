@@ -16,6 +16,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::kernel::causal_attention::{self, Cached, Heads, Places, Rows};
 use crate::kernel::choice::Choice;
 use crate::kernel::fused::{self, Joined};
@@ -173,24 +174,23 @@ impl Decoder {
             }
             Store::Graphics(store) => store,
         };
-        let mut rest = embeds.reshape([new, width]);
-        let mut done = 0;
-        loop {
-            let count = (new - done).min(CHUNK);
-            let x = rest.clone().narrow(0, 0, count);
-            let x = self.extend(x, past + done, store);
-            done += count;
-            if done == new {
-                return self.head(x.narrow(0, count - 1, 1));
-            }
-            rest = rest.narrow(0, count, new - done);
+        let rows = embeds.reshape([new, width]);
+        let mut last = None;
+        for start in (0..new).step_by(CHUNK) {
+            let x = rows.clone().narrow(0, start, CHUNK.min(new - start));
+            last = Some(self.extend(x, past + start, store, &store.places));
         }
+        let last = last.expect("a prefill has rows");
+        let end = last.dims()[0] - 1;
+        self.head(last.narrow(0, end, 1))
     }
 
     /// Carries rows at positions `past ..` `[T, D]` through all blocks: `[T, D]`.
-    fn extend(&self, x: Tensor<2>, past: usize, store: &OnGraphics) -> Tensor<2> {
+    fn extend(&self, x: Tensor<2>, past: usize, store: &OnGraphics, places: &Places) -> Tensor<2> {
         let layers = self.layers.iter().zip(&store.layers);
-        layers.fold(x, |x, (layer, cached)| layer.extend(x, past, store, cached))
+        layers.fold(x, |x, (layer, cached)| {
+            layer.extend(x, past, store.heads, places, cached)
+        })
     }
 
     /// The logits of one row after the last block `[1, D]`, `[V]`.
@@ -212,19 +212,24 @@ impl Decoder {
     /// # Panics
     /// The cache is full, or is none of kernels.
     pub fn advance(&self, choice: &Choice, cache: &mut KvCache) {
+        cache.grow();
+        self.launch(choice, cache);
+    }
+
+    /// The launches of [`Decoder::advance`], the same for every token, for a place that
+    /// [`KvCache::grow`] has made.
+    ///
+    /// # Panics
+    /// The cache is none of kernels.
+    pub fn launch(&self, choice: &Choice, cache: &KvCache) {
         let Store::Graphics(store) = &cache.store else {
             panic!("advance: a cache of tensors");
         };
-        assert!(cache.length < cache.capacity, "the cache is full");
         let [embedding, _] = &**self.ends.as_ref().expect("kept with a cache of kernels");
         let x = weight_rows::rows_of(choice.token(), embedding);
-        let store = OnGraphics {
-            places: store.places.from(choice.position()),
-            ..(**store).clone()
-        };
-        let x = self.extend(x, 0, &store);
+        let places = store.places.from(choice.position());
+        let x = self.extend(x, 0, store, &places);
         choice.choose(self.head(x));
-        cache.length += 1;
     }
 
     /// Appends one token. Returns the logits that follow it, `[V]`.
@@ -258,7 +263,7 @@ impl Decoder {
             num_hidden_layers: 1,
             ..self.config.clone()
         };
-        let mut cache = KvCache::new(&one_block, rows, &device);
+        let mut cache = KvCache::new(&one_block, rows, CacheForm::Single, &device);
         let mut append = |from: usize, count: usize| {
             let part = x.clone().narrow(1, from, count);
             let block = &self.layers[0];
@@ -267,9 +272,12 @@ impl Decoder {
                     let layout = Masked::appended(from, count, &self.config, &device);
                     block.append(part, &layout, &mut slots[0], from)
                 }
-                Store::Graphics(store) => block
-                    .extend(part.reshape([count, width]), from, store, &store.layers[0])
-                    .unsqueeze(),
+                Store::Graphics(store) => {
+                    let part = part.reshape([count, width]);
+                    let (heads, places) = (store.heads, &store.places);
+                    let x = block.extend(part, from, heads, places, &store.layers[0]);
+                    x.unsqueeze()
+                }
             }
         };
         append(0, rows - 1);
@@ -473,9 +481,15 @@ impl Block {
 
     /// Rows at positions `past ..` `[T, D]` to the same, through kernels; a single row takes seven
     /// launches.
-    fn extend(&self, x: Tensor<2>, past: usize, store: &OnGraphics, cached: &Cached) -> Tensor<2> {
+    fn extend(
+        &self,
+        x: Tensor<2>,
+        past: usize,
+        heads: Heads,
+        places: &Places,
+        cached: &Cached,
+    ) -> Tensor<2> {
         let kernels = self.kernels.as_ref().expect("kept with a cache of kernels");
-        let heads = store.heads;
         let [count, _] = x.dims();
         let few = count <= FEW;
         let rows = match &kernels.qkv {
@@ -492,9 +506,9 @@ impl Block {
                 ))
             }
         };
-        let q = causal_attention::rope_write(rows, heads, past, &store.places, cached);
+        let q = causal_attention::rope_write(rows, heads, past, places, cached);
         let mixed = if count == 1 {
-            causal_attention::attend_one(q, heads, past, &store.places, cached)
+            causal_attention::attend_one(q, heads, past, places, cached)
         } else {
             causal_attention::attend(q, heads, past, cached)
         };
@@ -664,7 +678,7 @@ enum Store {
 }
 
 /// For the kernels of a graphics device.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct OnGraphics {
     layers: Vec<Cached>,
     heads: Heads,
@@ -672,8 +686,9 @@ struct OnGraphics {
 }
 
 impl KvCache {
-    /// Room for `capacity` tokens, empty.
-    pub fn new(config: &DecoderConfig, capacity: usize, device: &Device) -> Self {
+    /// Room for `capacity` tokens, empty. A graphics device holds them in `form`, the processor in
+    /// single precision.
+    pub fn new(config: &DecoderConfig, capacity: usize, form: CacheForm, device: &Device) -> Self {
         let width = config.head_width();
         let wide = config.num_attention_heads * width;
         let widths = [config.hidden_size, config.intermediate_size, wide];
@@ -693,7 +708,7 @@ impl KvCache {
             let start = Tensor::<1, Int>::zeros([1], device);
             Store::Graphics(Box::new(OnGraphics {
                 layers: (0..config.num_hidden_layers)
-                    .map(|_| Cached::new(heads, device))
+                    .map(|_| Cached::new(heads, form, device))
                     .collect(),
                 heads,
                 places: Places::new(Tensor::from_data(angles, device), start),
@@ -727,6 +742,15 @@ impl KvCache {
     /// Tokens there is room for in all.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Counts one token more, which the device puts in its place.
+    ///
+    /// # Panics
+    /// The cache is full.
+    pub fn grow(&mut self) {
+        assert!(self.length < self.capacity, "the cache is full");
+        self.length += 1;
     }
 
     /// Forgets everything after the first `length` tokens.
@@ -828,7 +852,7 @@ mod tests {
         let whole = values(decoder.logits(decoder.forward(embeds, &layout)));
         let row = |t: usize| &whole[t * 31..(t + 1) * 31];
 
-        let mut cache = KvCache::new(decoder.config(), 16, &device);
+        let mut cache = KvCache::new(decoder.config(), 16, CacheForm::Single, &device);
         let first = decoder.prefill(decoder.embed(&ids[..3]).unsqueeze(), &mut cache);
         assert_close(&values(first), row(2));
         decoder.prefill(decoder.embed(&[7, 7, 7]).unsqueeze(), &mut cache);

@@ -9,7 +9,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::geometry::BoxXyxy;
-use crate::kernel::roi_pool::{AxisWeights, bilinear, roi_pool};
+use crate::kernel::roi_pool::{AxisWeights, roi_pool};
 
 /// Cells per side of the original's RoIAlign, which are then averaged.
 pub const CELLS: usize = 7;
@@ -140,50 +140,10 @@ pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
     }
 }
 
-/// RoIAlign itself, `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false`,
-/// written directly on the host: the oracle of the separable form. `features` `[C, h, w]`
-/// row-major, `boxes` in input pixels, `scale` cells per pixel. Returns `[N, C, cells, cells]`.
-pub fn roi_align(
-    features: &[f32],
-    [channels, height, width]: [usize; 3],
-    boxes: &[BoxXyxy],
-    scale: f32,
-    cells: usize,
-) -> Vec<f32> {
-    let mut out = Vec::with_capacity(boxes.len() * channels * cells * cells);
-    for b in boxes {
-        let (x, y) = (b.x1 * scale, b.y1 * scale);
-        let cell_w = (b.x2 * scale - x).max(1.0) / cells as f32;
-        let cell_h = (b.y2 * scale - y).max(1.0) / cells as f32;
-        let (grid_w, grid_h) = (cell_w.ceil(), cell_h.ceil());
-        for channel in 0..channels {
-            let map = &features[channel * height * width..][..height * width];
-            for row in 0..cells {
-                for column in 0..cells {
-                    let mut sum = 0.0;
-                    for iy in 0..grid_h as usize {
-                        let at_y = y + row as f32 * cell_h + (iy as f32 + 0.5) * cell_h / grid_h;
-                        for ix in 0..grid_w as usize {
-                            let at_x =
-                                x + column as f32 * cell_w + (ix as f32 + 0.5) * cell_w / grid_w;
-                            for (j, wy) in bilinear(at_y, height).into_iter().flatten() {
-                                for (i, wx) in bilinear(at_x, width).into_iter().flatten() {
-                                    sum += wy * wx * map[j * width + i];
-                                }
-                            }
-                        }
-                    }
-                    out.push(sum / (grid_h * grid_w));
-                }
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::roi_align::roi_align_reference;
 
     fn boxes() -> Vec<BoxXyxy> {
         [
@@ -207,7 +167,7 @@ mod tests {
             .map(|i| ((i * 7919 % 1009) as f32 / 504.5) - 1.0)
             .collect();
         let direct_boxes = &boxes()[..6];
-        let direct = roi_align(
+        let direct = roi_align_reference(
             &values,
             [channels, height, width],
             direct_boxes,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, FaultKind};
 use crate::image::prepare::ShortSideRecipe;
 use crate::kernel::activation::Activation;
+use crate::kernel::sine_of_boxes;
 use crate::model::deformable::{DecoderLayer, EncoderLayer, LayerSize, Pyramid};
 use crate::model::swin::{Map, Swin, SwinConfig};
 use crate::nn::linear::{ConvSize, linear};
@@ -285,28 +286,7 @@ fn periods(channels: usize, temperature: f64) -> Vec<f32> {
 
 /// Sine embedding of boxes: `[B, Q, 4]` to `[B, Q, 4 * channels]`, in the order cy, cx, w, h.
 pub fn sine_of_boxes(boxes: Tensor<3>, channels: usize) -> Tensor<3> {
-    let [batch, queries, _] = boxes.dims();
-    let device = boxes.device();
-    let periods = periods(channels, QUERY_TEMPERATURE);
-    let factors = periods
-        .iter()
-        .map(|period| std::f32::consts::TAU / period)
-        .collect::<Vec<_>>();
-    let row = |values: &[f32]| Tensor::<1>::from_floats(values, &device).reshape([1, 1, channels]);
-    let order = Tensor::<1, Int>::from_ints([1, 0, 2, 3], &device);
-    let angles = boxes
-        .select(2, order)
-        .reshape([batch * queries, 4, 1])
-        .mul(row(&factors)); // [B * Q, 4, channels]
-    let even = (0..channels)
-        .map(|k| if k % 2 == 0 { 1.0 } else { 0.0 })
-        .collect::<Vec<_>>();
-    let odd = even.iter().map(|value| 1.0 - value).collect::<Vec<_>>();
-    (angles.clone().sin() * row(&even) + angles.cos() * row(&odd)).reshape([
-        batch,
-        queries,
-        4 * channels,
-    ])
+    sine_of_boxes::sine_of_boxes(boxes, &periods(channels, QUERY_TEMPERATURE))
 }
 
 /// `log(x / (1 - x))` with both clamped from below at 1e-3.

@@ -32,8 +32,6 @@ pub struct StoredWeights {
 struct Held {
     shape: Vec<usize>,
     values: Values,
-    /// Words are pairs of numbers in half precision.
-    half: bool,
 }
 
 #[derive(Clone)]
@@ -41,6 +39,8 @@ enum Values {
     Floats(Tensor<1>),
     /// Words, or pairs of scales.
     Words(Tensor<1, Int>),
+    /// A matrix in half precision, two numbers in an element.
+    Halves(WeightRows),
 }
 
 struct Coming {
@@ -211,15 +211,15 @@ impl ParameterSource for StoredWeights {
     ) -> Result<Tensor<1>, Fault> {
         let mut parts = Vec::new();
         for block in self.checked(name, shape)? {
-            match (&block.values, &block.shape[..]) {
-                (Values::Floats(values), _) => parts.push(values.clone()),
-                (Values::Words(words), &[rows, columns]) if block.half => {
-                    let half = WeightRows::half(words.clone(), [rows, columns]);
+            match &block.values {
+                Values::Floats(values) => parts.push(values.clone()),
+                Values::Halves(half) => {
+                    let [rows, columns] = half.shape();
                     let ids: Vec<u32> = (0..rows as u32).collect();
-                    let wide = weight_rows::rows(&ids, &[half], &self.device);
+                    let wide = weight_rows::rows(&ids, std::slice::from_ref(half), &self.device);
                     parts.push(wide.reshape([rows * columns]));
                 }
-                (Values::Words(_), _) => {
+                Values::Words(_) => {
                     return Err(Fault::model(format!("tensor {name}"), "holds no numbers"));
                 }
             }
@@ -250,14 +250,12 @@ impl ParameterSource for StoredWeights {
         }
         let name = format!("{stem}.weight");
         let blocks = self.checked(&name, &shape)?;
-        if blocks.iter().all(|block| block.half) {
-            let halves = blocks.iter().filter_map(|block| match &block.values {
-                Values::Words(words) => {
-                    Some(WeightRows::half(words.clone(), [block.shape[0], shape[1]]))
-                }
-                Values::Floats(_) => None,
-            });
-            return Ok(MatrixForm::Blocks(Blocks::Packed(halves.collect())));
+        let halves = blocks.iter().map(|block| match &block.values {
+            Values::Halves(half) => Some(half.clone()),
+            _ => None,
+        });
+        if let Some(halves) = halves.collect::<Option<_>>() {
+            return Ok(MatrixForm::Blocks(Blocks::Packed(halves)));
         }
         if blocks.len() == 1 {
             let values = self.tensor(&name, &shape, init, device)?;
@@ -265,7 +263,7 @@ impl ParameterSource for StoredWeights {
         }
         let parts = blocks.into_iter().map(|block| match &block.values {
             Values::Floats(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
-            Values::Words(_) => Err(Fault::model(format!("tensor {name}"), "holds no numbers")),
+            _ => Err(Fault::model(format!("tensor {name}"), "holds no numbers")),
         });
         Ok(MatrixForm::Blocks(Blocks::Rows(
             parts.collect::<Result<_, _>>()?,
@@ -356,19 +354,17 @@ impl TensorSink for StoredWeights {
 
     fn end(&mut self) -> Result<(), Fault> {
         let coming = self.coming.take().expect("an end follows a beginning");
-        let values = if coming.pairs || coming.entry.dtype == Element::U32 {
-            Values::Words(coming.upload.integers())
-        } else {
-            Values::Floats(coming.upload.floats())
+        let values = match coming.entry.shape[..] {
+            [rows, columns] if coming.pairs && stays_half(&coming.name, &coming.entry) => {
+                Values::Halves(WeightRows::half(coming.upload.integers(), [rows, columns]))
+            }
+            _ if coming.pairs || coming.entry.dtype == Element::U32 => {
+                Values::Words(coming.upload.integers())
+            }
+            _ => Values::Floats(coming.upload.floats()),
         };
-        let half = coming.pairs && stays_half(&coming.name, &coming.entry);
         let shape = coming.entry.shape;
-        let held = Held {
-            shape,
-            values,
-            half,
-        };
-        self.held.insert(coming.name, held);
+        self.held.insert(coming.name, Held { shape, values });
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fixture::{Array, Computed, Fixture, read_json};
+use super::fixture::{Array, Computed, Fixture, Recordings, read_json};
 use crate::fault::Fault;
 
 /// One comparison.
@@ -59,8 +59,8 @@ impl Tolerances {
     ///
     /// # Errors
     /// The file cannot be read, or an entry is neither a note, nor `json`, nor a number.
-    pub fn read(path: &Path) -> Result<Self, Fault> {
-        Self::parse(&read_json(path)?).map_err(|what| Fault::file(path, what))
+    pub fn read(files: &dyn Recordings, path: &Path) -> Result<Self, Fault> {
+        Self::parse(&read_json(files, path)?).map_err(|what| Fault::file(path, what))
     }
 
     fn parse(content: &Value) -> Result<Self, String> {

@@ -3,16 +3,42 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::check::glob;
 use crate::fault::{Fault, FaultKind};
+use crate::fit::CacheForm;
 use crate::nn::load::on_device;
 use crate::nn::{Init, ParameterSource};
+use crate::weights::safetensors::{self, Stored};
+
+/// Where recordings lie.
+pub trait Recordings {
+    /// What a file holds; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    fn file(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault>;
+}
+
+/// Recordings in folders of this machine.
+#[cfg(feature = "native")]
+pub struct Disk;
+
+#[cfg(feature = "native")]
+impl Recordings for Disk {
+    fn file(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fault::file(path, error)),
+        }
+    }
+}
 
 /// A tensor on the host. All recorded types (f32, f64, i64 below 2^53, u8) fit into f64 exactly.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +91,12 @@ impl Array {
 
 /// A fixture folder.
 pub struct Fixture {
+    files: Rc<dyn Recordings>,
     folder: PathBuf,
     config: Value,
     io: BTreeMap<String, Array>,
+    /// How a graphics device holds keys and values.
+    pub cache: CacheForm,
 }
 
 impl Fixture {
@@ -75,22 +104,28 @@ impl Fixture {
     ///
     /// # Errors
     /// A file that is there but cannot be read.
-    pub fn open(folder: &Path) -> Result<Self, Fault> {
+    pub fn open(files: Rc<dyn Recordings>, folder: &Path) -> Result<Self, Fault> {
         let config = folder.join("config.json");
         let io = folder.join("io.safetensors");
         Ok(Self {
-            config: if config.exists() {
-                read_json(&config)?
-            } else {
-                Value::Null
+            config: match files.file(&config)? {
+                Some(text) => parse(&config, &text)?,
+                None => Value::Null,
             },
-            io: if io.exists() {
-                read_tensors(&io)?
-            } else {
-                BTreeMap::new()
+            io: match files.file(&io)? {
+                Some(bytes) => tensors(&io, &bytes)?,
+                None => BTreeMap::new(),
             },
             folder: folder.to_path_buf(),
+            files,
+            cache: CacheForm::default(),
         })
+    }
+
+    /// The same, with keys and values held in another form on a graphics device.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheForm) -> Self {
+        Self { cache, ..self }
     }
 
     /// `config.json`; null where there is none.
@@ -124,7 +159,15 @@ impl Fixture {
     /// # Errors
     /// It is missing or not JSON.
     pub fn json(&self, file: &str) -> Result<Value, Fault> {
-        read_json(&self.folder.join(file))
+        read_json(&*self.files, &self.path(file))
+    }
+
+    /// What the file at `path` holds.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    pub fn bytes(&self, path: &Path) -> Result<Vec<u8>, Fault> {
+        present(&*self.files, path)
     }
 
     /// The path of a file in this folder.
@@ -170,29 +213,14 @@ impl Fixture {
         ))
     }
 
-    /// The recorded array `key` as an integer tensor.
-    ///
-    /// # Errors
-    /// There is none, or it has another number of axes.
-    pub fn tensor_int<const D: usize>(
-        &self,
-        key: &str,
-        device: &Device,
-    ) -> Result<Tensor<D, Int>, Fault> {
-        let array = self.array(key)?;
-        let shape = self.axes::<D>(key, array)?;
-        let values: Vec<i32> = array.values.iter().map(|&value| value as i32).collect();
-        Ok(Tensor::from_data(TensorData::new(values, shape), device))
-    }
-
     /// The parameters in `weights.safetensors`.
     ///
     /// # Errors
     /// The file is missing or damaged.
     pub fn weights(&self) -> Result<FixtureWeights, Fault> {
-        let path = self.folder.join("weights.safetensors");
+        let path = self.path("weights.safetensors");
         Ok(FixtureWeights {
-            tensors: read_tensors(&path)?,
+            tensors: tensors(&path, &self.bytes(&path)?)?,
             path,
             used: RefCell::default(),
         })
@@ -290,21 +318,18 @@ impl Computed {
     }
 
     /// Reads a float tensor back under `key`.
-    pub fn put<const D: usize>(&mut self, key: impl Into<String>, tensor: Tensor<D>) {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub async fn put<const D: usize>(
+        &mut self,
+        key: impl Into<String>,
+        tensor: Tensor<D>,
+    ) -> Result<(), Fault> {
         let shape = tensor.dims();
-        let values: Vec<f32> = tensor
-            .try_into_vec_as()
-            .expect("the device reads a tensor back");
+        let values = crate::model::upn::read(tensor).await?;
         self.put_array(key, Array::new(&shape, values));
-    }
-
-    /// Reads an integer tensor back under `key`.
-    pub fn put_int<const D: usize>(&mut self, key: impl Into<String>, tensor: Tensor<D, Int>) {
-        let shape = tensor.dims();
-        let values: Vec<i32> = tensor
-            .try_into_vec_as()
-            .expect("the device reads a tensor back");
-        self.put_array(key, Array::new(&shape, values));
+        Ok(())
     }
 
     /// Puts host values under `key`.
@@ -320,30 +345,36 @@ impl Computed {
 }
 
 /// Reads a JSON file.
-pub(super) fn read_json(path: &Path) -> Result<Value, Fault> {
-    let text = std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?;
-    serde_json::from_str(&text).map_err(|error| Fault::file(path, error))
+pub(super) fn read_json(files: &dyn Recordings, path: &Path) -> Result<Value, Fault> {
+    parse(path, &present(files, path)?)
 }
 
-fn read_tensors(path: &Path) -> Result<BTreeMap<String, Array>, Fault> {
-    let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| Fault::file(path, error))?;
+fn present(files: &dyn Recordings, path: &Path) -> Result<Vec<u8>, Fault> {
+    files
+        .file(path)?
+        .ok_or_else(|| Fault::file(path, "there is no such file"))
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Value, Fault> {
+    serde_json::from_slice(text).map_err(|error| Fault::file(path, error))
+}
+
+fn tensors(path: &Path, file: &[u8]) -> Result<BTreeMap<String, Array>, Fault> {
+    let (_, tensors) = safetensors::read(file).map_err(|what| Fault::file(path, what))?;
     tensors
-        .iter()
-        .map(|(name, view)| {
-            let values = values(view.dtype(), view.data()).ok_or_else(|| {
-                Fault::file(
-                    path,
-                    format!("tensor `{name}` has unknown type {:?}", view.dtype()),
-                )
+        .into_iter()
+        .map(|stored| {
+            let values = values(&stored).ok_or_else(|| {
+                let Stored { name, dtype, .. } = &stored;
+                Fault::file(path, format!("tensor `{name}` has the type {dtype}"))
             })?;
-            let shape = view.shape().to_vec();
-            Ok((name.to_string(), Array { shape, values }))
+            let shape = stored.shape;
+            Ok((stored.name, Array { shape, values }))
         })
         .collect()
 }
 
-fn values(dtype: Dtype, data: &[u8]) -> Option<Vec<f64>> {
+fn values(stored: &Stored) -> Option<Vec<f64>> {
     fn each<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<f64> {
         data.as_chunks::<N>()
             .0
@@ -351,14 +382,15 @@ fn values(dtype: Dtype, data: &[u8]) -> Option<Vec<f64>> {
             .map(|&bytes| value(bytes))
             .collect()
     }
-    Some(match dtype {
-        Dtype::F32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
-        Dtype::F64 => each(data, f64::from_le_bytes),
-        Dtype::F16 => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
-        Dtype::BF16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
-        Dtype::I64 => each(data, |b| i64::from_le_bytes(b) as f64),
-        Dtype::I32 => each(data, |b| f64::from(i32::from_le_bytes(b))),
-        Dtype::U8 | Dtype::BOOL => each(data, |[b]| f64::from(b)),
+    let data = stored.bytes;
+    Some(match &*stored.dtype {
+        "F32" => each(data, |b| f64::from(f32::from_le_bytes(b))),
+        "F64" => each(data, f64::from_le_bytes),
+        "F16" => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
+        "BF16" => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
+        "I64" => each(data, |b| i64::from_le_bytes(b) as f64),
+        "I32" => each(data, |b| f64::from(i32::from_le_bytes(b))),
+        "U8" | "BOOL" => each(data, |[b]| f64::from(b)),
         _ => return None,
     })
 }

@@ -8,17 +8,19 @@ use super::picture::recorded_pixels;
 use super::words::read_tokenizer;
 use super::{Array, Computed, Fixture};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::generate::sampler::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::{Planar, SquareRecipe};
 use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
+use crate::model::upn::read;
 use crate::nn::Loader;
 use crate::text::prompt::{ChatTemplate, user_turn};
 
 /// A decoder over recorded embeddings: all logits at once, a greedy continuation through the
 /// cache, and a batch of ids padded at the right.
-pub(super) fn decoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn decoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let config: DecoderConfig = fixture.config_as()?;
     let weights = fixture.weights()?;
     let decoder = Decoder::load(&Loader::new(&weights, device), &config)?;
@@ -28,9 +30,9 @@ pub(super) fn decoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
     let embeds: Tensor<3> = fixture.tensor("in.inputs_embeds", device)?;
     let layout = Layout::causal(embeds.dims()[1], &config, device);
     let hidden = decoder.forward(embeds.clone(), &layout);
-    computed.put("out.logits", decoder.logits(hidden));
+    computed.put("out.logits", decoder.logits(hidden)).await?;
     let steps: usize = fixture.config_at("/new_tokens")?;
-    let continuation = continuation(&decoder, embeds, steps);
+    let continuation = continuation(&decoder, embeds, steps, fixture.cache).await?;
     computed.put_array("out.generated_ids", continuation.ids());
     computed.put_array("out.step_logits", continuation.logits());
 
@@ -48,15 +50,17 @@ pub(super) fn decoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
             let valid = mask.iter().filter(|&&mask| mask != 0).count();
             let logits: Tensor<2> = logits.clone().narrow(0, row, 1).squeeze_dim(0);
             let key = format!("batch.out.logits_row{row}");
-            computed.put(format!("{key}_valid"), logits.clone().narrow(0, 0, valid));
-            computed.put(key, logits);
+            computed
+                .put(format!("{key}_valid"), logits.clone().narrow(0, 0, valid))
+                .await?;
+            computed.put(key, logits).await?;
         }
     }
     Ok(computed)
 }
 
 /// From pixels, boxes and a question to an answer's tokens, with boxes in f32 and rounded to f16.
-pub(super) fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     const TOWER: &str = "vision_tower.vision_tower.vision_model";
     let config: ChatRexConfig = fixture.config_as()?;
     let weights = fixture.weights()?;
@@ -77,9 +81,13 @@ pub(super) fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
         .towers
         .see(on_device(low, device), on_device(high, device));
     let mut computed = Computed::new();
-    computed.put("mid.image_features", seen.image.clone());
+    computed
+        .put("mid.image_features", seen.image.clone())
+        .await?;
     for (level, features) in seen.pyramid.iter().enumerate() {
-        computed.put(format!("mid.aux_level{level}"), features.clone());
+        computed
+            .put(format!("mid.aux_level{level}"), features.clone())
+            .await?;
     }
 
     let corners = fixture.array("in.boxes_xyxy")?;
@@ -110,11 +118,13 @@ pub(super) fn rexseek(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
             .collect();
         let objects = model.towers.objects(&seen, &boxes);
         let embeds = splice(&model.llm, &ids, Some(&seen), Some(&objects));
-        let continuation = continuation(&model.llm, embeds.clone(), steps);
-        computed.put(format!("mid.object_features{suffix}"), objects);
+        let continuation = continuation(&model.llm, embeds.clone(), steps, fixture.cache).await?;
+        computed
+            .put(format!("mid.object_features{suffix}"), objects)
+            .await?;
         computed.put_array(format!("out.generated_ids{suffix}"), continuation.ids());
         if !half_boxes {
-            computed.put("mid.inputs_embeds", embeds);
+            computed.put("mid.inputs_embeds", embeds).await?;
             computed.put_array("out.prompt_logits_last", continuation.first_logits());
             computed.put_array("out.step_logits", continuation.logits());
         }
@@ -138,7 +148,7 @@ fn tokenizer_of(fixture: &Fixture) -> Result<crate::text::tokenizer::Tokenizer, 
     let (folder, file) = path
         .and_then(|path| path.split_once('/'))
         .unwrap_or(("tokenizer", "tokenizer.json"));
-    read_tokenizer(&fixture.beside(folder, file))
+    read_tokenizer(fixture, &fixture.beside(folder, file))
 }
 
 fn on_device(planar: Planar, device: &Device) -> Tensor<4> {
@@ -169,10 +179,16 @@ impl Continuation {
     }
 }
 
-/// `steps` greedy tokens after `embeds` `[1, T, D]`, none of which ends the answer.
-fn continuation(decoder: &Decoder, embeds: Tensor<3>, steps: usize) -> Continuation {
+/// `steps` greedy tokens after `embeds` `[1, T, D]`, none of which ends the answer; keys and values are
+/// held in the form `cache`.
+async fn continuation(
+    decoder: &Decoder,
+    embeds: Tensor<3>,
+    steps: usize,
+    cache: CacheForm,
+) -> Result<Continuation, Fault> {
     let capacity = embeds.dims()[1] + steps;
-    let mut cache = KvCache::new(decoder.config(), capacity, &embeds.device());
+    let mut cache = KvCache::new(decoder.config(), capacity, cache, &embeds.device());
     let mut sampler = Sampler::greedy();
     let mut next = decoder.prefill(embeds, &mut cache);
     let mut continuation = Continuation {
@@ -180,10 +196,7 @@ fn continuation(decoder: &Decoder, embeds: Tensor<3>, steps: usize) -> Continuat
         logits: Vec::new(),
     };
     for step in 1..=steps {
-        let logits: Vec<f32> = next
-            .clone()
-            .try_into_vec_as()
-            .expect("the device reads logits back");
+        let logits = read(next.clone()).await?;
         let id = sampler.choose(&logits);
         continuation.ids.push(id);
         continuation.logits.push(logits);
@@ -191,5 +204,5 @@ fn continuation(decoder: &Decoder, embeds: Tensor<3>, steps: usize) -> Continuat
             next = decoder.step(id, &mut cache);
         }
     }
-    continuation
+    Ok(continuation)
 }

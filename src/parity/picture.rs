@@ -30,11 +30,11 @@ struct Picture {
 }
 
 /// Both recipes on recorded pictures, at a small size in full and at the real one sampled.
-pub(super) fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let background: [u8; 3] = fixture.config_at("/background")?;
     let pictures: Vec<Picture> = fixture.config_at("/images")?;
-    let tokenizer = read_tokenizer(&fixture.beside("tokenizer", "tokenizer.json"))?;
+    let tokenizer = read_tokenizer(fixture, &fixture.beside("tokenizer", "tokenizer.json"))?;
     for Picture {
         index: picture,
         question,
@@ -129,7 +129,7 @@ fn mean(planar: &Planar) -> Array {
 }
 
 /// The resize rule of UPN over a table of picture sizes.
-pub(super) fn upn_resize_table(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn upn_resize_table(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let table = fixture.array("table")?;
     let rows = table.i64();
     let computed_rows = rows.as_chunks::<6>().0.iter().flat_map(|row| {
@@ -148,7 +148,7 @@ pub(super) fn upn_resize_table(fixture: &Fixture, _: &Device) -> Result<Computed
 }
 
 /// Score sort, box scaling and the recorded filter settings of UPN.
-pub(super) fn upn_postprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn upn_postprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let sizes: Vec<[u32; 2]> = fixture.config_at("/image_sizes_hw")?;
     let pictures = ranked(
         &sizes,

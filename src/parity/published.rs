@@ -1,4 +1,5 @@
-//! Files as they are published, through the converter: `checkpoint`, `tokenizer_llama`.
+//! Files as they are published, through the converter and therefore on a disk: `checkpoint`,
+//! `tokenizer_llama`.
 
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,7 @@ fn conversion(model: PathBuf, upn: PathBuf, out: PathBuf) -> Conversion {
 
 /// A whole checkpoint, converted exactly: every tensor equals the recorded one after rounding to
 /// the type it was published in. Files that are damaged or hostile are refused.
-pub(super) fn checkpoint(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn checkpoint(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let scratch = Scratch::new("checkpoint")?;
     let (model, upn) = (fixture.path("chatrex"), fixture.path("upn_tiny.pth"));
     let mut differences = Vec::new();
@@ -155,7 +156,7 @@ struct Case {
 }
 
 /// A SentencePiece vocabulary as one `tokenizer.json`, with both behaviours of the original class.
-pub(super) fn tokenizer_llama(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn tokenizer_llama(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let recorded = Cases::deserialize(fixture.json("cases.json")?)
         .map_err(|error| fixture.fault(&format!("cases.json: {error}")))?;
     let mut differences = Vec::new();

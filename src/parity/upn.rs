@@ -1,6 +1,6 @@
 //! The proposal network and its parts against their fixtures.
 
-use burn::tensor::{Device, Tensor, read_sync};
+use burn::tensor::{Device, Tensor};
 
 use crate::fault::Fault;
 use crate::kernel::deform_attention::deform_attention;
@@ -57,22 +57,24 @@ fn mask(fixture: &Fixture, key: &str) -> Result<PaddingMask, Fault> {
 ///
 /// # Errors
 /// The fixture lacks something or its weights do not fit.
-pub fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let sizes = sizes(fixture, "core.in.spatial_shapes")?;
     let locations = fixture.tensor::<6>("core.in.sampling_locations", device)?;
     let weights = fixture.tensor::<5>("core.in.attention_weights", device)?;
     let [batch, queries, heads, levels, points] = weights.dims();
     let samples = heads * levels * points;
-    computed.put(
-        "core.out",
-        deform_attention(
-            fixture.tensor("core.in.value", device)?,
-            &sizes,
-            locations.reshape([batch, queries, samples * 2]),
-            weights.reshape([batch, queries, samples]),
-        ),
-    );
+    computed
+        .put(
+            "core.out",
+            deform_attention(
+                fixture.tensor("core.in.value", device)?,
+                &sizes,
+                locations.reshape([batch, queries, samples * 2]),
+                weights.reshape([batch, queries, samples]),
+            ),
+        )
+        .await?;
     let parameters = fixture.weights()?;
     let module =
         DeformableAttention::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
@@ -86,13 +88,15 @@ pub fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
     for numbers in ["ref2", "ref4"] {
         let reference = fixture.tensor(&format!("module.in.{numbers}"), device)?;
         let out = module.forward(query.clone(), reference, &source);
-        computed.put(format!("module.out.{numbers}"), out);
+        computed.put(format!("module.out.{numbers}"), out).await?;
     }
     source.keep = Some(keep(fixture, "module.in.padding_mask", device)?);
     for numbers in ["ref2", "ref4"] {
         let reference = fixture.tensor(&format!("module.in.{numbers}"), device)?;
         let out = module.forward(query.clone(), reference, &source);
-        computed.put(format!("module.out.{numbers}_masked"), out);
+        computed
+            .put(format!("module.out.{numbers}_masked"), out)
+            .await?;
     }
     Ok(computed)
 }
@@ -101,7 +105,7 @@ pub fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Computed, Fa
 ///
 /// # Errors
 /// The fixture lacks something or its weights do not fit.
-pub fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let config = fixture.config_as::<SwinConfig>()?;
     let outputs = fixture.config_at::<Vec<usize>>("/out_indices")?;
@@ -127,7 +131,9 @@ pub fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
                     level.padded.iter().map(|&p| u8::from(p)),
                 ),
             );
-            computed.put(format!("{case}.out.{stage}"), map.channels_first());
+            computed
+                .put(format!("{case}.out.{stage}"), map.channels_first())
+                .await?;
         }
     }
     Ok(computed)
@@ -137,17 +143,21 @@ pub fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
 ///
 /// # Errors
 /// The fixture lacks something.
-pub fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let channels = fixture.config_at::<usize>("/sine/dims_per_coord")?;
-    computed.put(
-        "sine.out",
-        sine_of_boxes(fixture.tensor("sine.in", device)?, channels),
-    );
-    computed.put(
-        "invsig.out",
-        inverse_sigmoid(fixture.tensor::<1>("invsig.in", device)?),
-    );
+    computed
+        .put(
+            "sine.out",
+            sine_of_boxes(fixture.tensor("sine.in", device)?, channels),
+        )
+        .await?;
+    computed
+        .put(
+            "invsig.out",
+            inverse_sigmoid(fixture.tensor::<1>("invsig.in", device)?),
+        )
+        .await?;
     let channels = fixture.config_at::<usize>("/pos/num_pos_feats")?;
     let temperature = fixture.config_at::<f64>("/pos/temperatureH")?;
     let pos = mask(fixture, "pos.in.mask")?;
@@ -156,7 +166,7 @@ pub fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed, Fault
         burn::tensor::TensorData::new(sine_positions(&pos, channels, temperature), shape),
         device,
     );
-    computed.put("pos.out", table.permute([0, 3, 1, 2]));
+    computed.put("pos.out", table.permute([0, 3, 1, 2])).await?;
 
     let flat = fixture.array("prop.in.mask_flatten")?;
     let [batch, cells] = [flat.shape[0], flat.shape[1]];
@@ -219,7 +229,7 @@ pub fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed, Fault
 ///
 /// # Errors
 /// The fixture lacks something or its weights do not fit.
-pub fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
     let layer = EncoderLayer::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
     parameters.finish(&[])?;
@@ -229,14 +239,16 @@ pub fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed,
         sizes: sizes(fixture, "in.spatial_shapes")?,
     };
     let mut computed = Computed::new();
-    computed.put(
-        "out",
-        layer.forward(
-            &source,
-            fixture.tensor("in.pos", device)?,
-            fixture.tensor("in.reference_points", device)?,
-        ),
-    );
+    computed
+        .put(
+            "out",
+            layer.forward(
+                &source,
+                fixture.tensor("in.pos", device)?,
+                fixture.tensor("in.reference_points", device)?,
+            ),
+        )
+        .await?;
     Ok(computed)
 }
 
@@ -244,7 +256,7 @@ pub fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed,
 ///
 /// # Errors
 /// The fixture lacks something or its weights do not fit.
-pub fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
     let layer = DecoderLayer::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
     parameters.finish(&[])?;
@@ -266,7 +278,7 @@ pub fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed,
         None,
     );
     let mut computed = Computed::new();
-    computed.put("out", out.swap_dims(0, 1));
+    computed.put("out", out.swap_dims(0, 1)).await?;
     Ok(computed)
 }
 
@@ -298,7 +310,7 @@ fn upn_config(fixture: &Fixture) -> Result<UpnConfig, Fault> {
 ///
 /// # Errors
 /// The fixture lacks something or its weights do not fit.
-pub fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub async fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
     let config = upn_config(fixture)?;
     let network = Upn::load(&Loader::new(&parameters, device), &config)?;
@@ -321,7 +333,7 @@ pub fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
         ("single_fine", Granularity::Fine),
         ("single_coarse", Granularity::Coarse),
     ] {
-        propose(fixture, &network, &memory, granularity, case, &mut computed)?;
+        propose(fixture, &network, &memory, granularity, case, &mut computed).await?;
     }
     let images = (0..)
         .map(|index| format!("batch.in.image{index}"))
@@ -347,11 +359,12 @@ pub fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
         Granularity::Fine,
         case,
         &mut computed,
-    )?;
+    )
+    .await?;
     Ok(computed)
 }
 
-fn propose(
+async fn propose(
     fixture: &Fixture,
     network: &Upn,
     memory: &Memory,
@@ -360,10 +373,12 @@ fn propose(
     computed: &mut Computed,
 ) -> Result<(), Fault> {
     let logits = network.logits(memory.candidates.clone(), network.prompt(granularity));
-    let on_host = read_sync(upn::read(logits.clone()))?;
+    let on_host = upn::read(logits.clone()).await?;
     let chosen = network.select(memory, &on_host).indices;
     let [batch, queries] = [chosen.len(), network.config().num_queries];
-    computed.put(format!("{case}.mid.enc_logits"), logits);
+    computed
+        .put(format!("{case}.mid.enc_logits"), logits)
+        .await?;
     computed.put_array(
         format!("{case}.mid.topk_indices"),
         Array::new(
@@ -371,17 +386,21 @@ fn propose(
             chosen.into_iter().flatten().map(|index| index as u32),
         ),
     );
-    let proposals = read_sync(network.propose(memory, granularity))?;
-    computed.put(format!("{case}.out.pred_boxes"), proposals.boxes.clone());
-    computed.put(
-        format!("{case}.out.pred_logits"),
-        proposals.logits.clone().reshape([batch, queries, 1]),
-    );
+    let proposals = network.propose(memory, granularity).await?;
+    computed
+        .put(format!("{case}.out.pred_boxes"), proposals.boxes.clone())
+        .await?;
+    computed
+        .put(
+            format!("{case}.out.pred_logits"),
+            proposals.logits.clone().reshape([batch, queries, 1]),
+        )
+        .await?;
     let picture_sizes = case.split('_').next().unwrap_or(case);
     let picture_sizes =
         fixture.config_at::<Vec<[u32; 2]>>(&format!("/image_sizes_hw/{picture_sizes}"))?;
-    let boxes = read_sync(upn::read(proposals.boxes))?;
-    let logits = read_sync(upn::read(proposals.logits))?;
+    let boxes = upn::read(proposals.boxes).await?;
+    let logits = upn::read(proposals.logits).await?;
     let ranked = ranked(
         &picture_sizes,
         &Array::new(&[batch, queries, 4], boxes),

@@ -9,6 +9,8 @@ use super::{Array, Computed, Fixture};
 use crate::fault::Fault;
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::round_to_half;
+use crate::kernel::graphics::is_graphics;
+use crate::kernel::roi_align::{self, roi_align_reference};
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::projector::Projector;
@@ -16,7 +18,7 @@ use crate::model::roi_encoder;
 use crate::nn::Loader;
 
 /// The low-resolution tower.
-pub(super) fn clip_vision(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn clip_vision(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     const ROOT: &str = "vision_tower.vision_model";
     let config: ClipVitConfig = fixture.config_as()?;
     let weights = fixture.weights()?;
@@ -29,12 +31,12 @@ pub(super) fn clip_vision(fixture: &Fixture, device: &Device) -> Result<Computed
     weights.finish(&unused.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut computed = Computed::new();
     let pixels = fixture.tensor("in.pixel_values", device)?;
-    computed.put("out.features", tower.forward(pixels));
+    computed.put("out.features", tower.forward(pixels)).await?;
     Ok(computed)
 }
 
 /// The high-resolution tower, for every recorded input.
-pub(super) fn convnext(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn convnext(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let config: ConvNextConfig = fixture.config_as()?;
     let weights = fixture.weights()?;
     let trunk = ConvNext::load(&Loader::new(&weights, device), &config)?;
@@ -43,14 +45,14 @@ pub(super) fn convnext(fixture: &Fixture, device: &Device) -> Result<Computed, F
     for case in cases(fixture, ".in.images") {
         let images = fixture.tensor(&format!("{case}.in.images"), device)?;
         for (i, level) in trunk.forward(images).into_iter().enumerate() {
-            computed.put(format!("{case}.out.level{i}"), level);
+            computed.put(format!("{case}.out.level{i}"), level).await?;
         }
     }
     Ok(computed)
 }
 
 /// Both projectors, or whichever are recorded.
-pub(super) fn projectors(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn projectors(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let width: usize = fixture.config_at("/hidden_size")?;
     let weights = fixture.weights()?;
     let mut computed = Computed::new();
@@ -58,7 +60,9 @@ pub(super) fn projectors(fixture: &Fixture, device: &Device) -> Result<Computed,
         let x: Tensor<3> = fixture.tensor(&format!("{name}.in"), device)?;
         let at = Loader::new(&weights, device).child(&name);
         let projector = Projector::load(&at, x.dims()[2], width)?;
-        computed.put(format!("{name}.out"), projector.forward(x));
+        computed
+            .put(format!("{name}.out"), projector.forward(x))
+            .await?;
     }
     weights.finish(&[])?;
     Ok(computed)
@@ -74,30 +78,31 @@ struct RoiCase {
     aligned: bool,
 }
 
-/// RoIAlign itself; a computation on the host, whatever the device.
-pub(super) fn roi_align(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+/// RoIAlign itself: the kernel on a graphics device, its reference elsewhere.
+pub(super) async fn roi_align(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     for case in fixture.config_at::<Vec<RoiCase>>("/cases")? {
         if case.aligned || case.sampling_ratio != -1 {
             return Err(fixture.fault("roi_align is adaptive and not aligned here"));
         }
-        let features = fixture.array(&format!("feat.{}", case.feat))?;
+        let features = format!("feat.{}", case.feat);
+        let boxes = boxes(fixture, &format!("{}.boxes", case.name))?;
+        let (scale, cells) = (case.spatial_scale, case.output_size);
+        let key = format!("{}.out", case.name);
+        if is_graphics(device) {
+            let features = fixture.tensor(&features, device)?;
+            let aligned = roi_align::roi_align(features, &boxes, scale, cells);
+            computed.put(key, aligned).await?;
+            continue;
+        }
+        let features = fixture.array(&features)?;
         let &[1, channels, height, width] = features.shape.as_slice() else {
             return Err(fixture.fault("a feature map has the shape [1, C, H, W]"));
         };
-        let boxes = boxes(fixture, &format!("{}.boxes", case.name))?;
-        let cells = case.output_size;
-        let pooled = roi_encoder::roi_align(
-            &features.f32(),
-            [channels, height, width],
-            &boxes,
-            case.spatial_scale,
-            cells,
-        );
-        computed.put_array(
-            format!("{}.out", case.name),
-            Array::new(&[boxes.len(), channels, cells, cells], pooled),
-        );
+        let size = [channels, height, width];
+        let aligned = roi_align_reference(&features.f32(), size, &boxes, scale, cells);
+        let shape = [boxes.len(), channels, cells, cells];
+        computed.put_array(key, Array::new(&shape, aligned));
     }
     Ok(computed)
 }
@@ -110,7 +115,7 @@ struct BoxCase {
 }
 
 /// The whole box encoder, its position embedding at full width, and the rounding of boxes.
-pub(super) fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
+pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     for (name, case) in fixture.config_at::<serde_json::Map<String, Value>>("/cases")? {
         let case = BoxCase::deserialize(&case)
@@ -126,7 +131,7 @@ pub(super) fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed
             .collect::<Result<Vec<Tensor<4>>, _>>()?;
         let encoded =
             roi_encoder::encode_cells(&pyramid, &[boxes], case.image_hw, case.output_size);
-        computed.put(format!("{name}.out"), encoded);
+        computed.put(format!("{name}.out"), encoded).await?;
     }
     if fixture.has("sine720.in_cxcywh") {
         let centres = fixture.array("sine720.in_cxcywh")?;

@@ -15,8 +15,11 @@ use crate::text::tokenizer::Tokenizer;
 ///
 /// # Errors
 /// It cannot be read.
-pub(super) fn read_tokenizer(path: &std::path::Path) -> Result<Tokenizer, Fault> {
-    let json = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
+pub(super) fn read_tokenizer(
+    fixture: &Fixture,
+    path: &std::path::Path,
+) -> Result<Tokenizer, Fault> {
+    let json = fixture.bytes(path)?;
     Tokenizer::from_json(&json, &path.display().to_string(), None)
 }
 
@@ -43,8 +46,8 @@ struct DecodeCase {
 }
 
 /// Recorded texts to ids, ids to texts, and special tokens.
-pub(super) fn tokenizer(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
-    let tokenizer = read_tokenizer(&fixture.path("tokenizer.json"))?;
+pub(super) async fn tokenizer(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+    let tokenizer = read_tokenizer(fixture, &fixture.path("tokenizer.json"))?;
     let recorded = TokenizerCases::deserialize(fixture.json("cases.json")?)
         .map_err(|error| fixture.fault(&format!("cases.json: {error}")))?;
     let mut differences = Vec::new();
@@ -114,7 +117,7 @@ struct NmsCase {
 }
 
 /// The original's readers of the answer grammar, and non-maximum suppression.
-pub(super) fn parse_nms(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
+pub(super) async fn parse_nms(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let cases: Vec<NmsCase> = fixture.config_at("/nms")?;
     for NmsCase {

@@ -71,6 +71,17 @@ impl Tokenizer {
             .ok_or_else(|| Fault::model("tokenizer", format!("token `{token}` is missing")))
     }
 
+    /// The ids of `<objects>` and `</objects>`, and those of `<obj0>`, `<obj1>`, ...
+    ///
+    /// # Panics
+    /// Never: whatever was lacking was added when the vocabulary was read.
+    pub fn list_tags(&self) -> ([u32; 2], Vec<u32>) {
+        let id = |token: &str| self.inner.token_to_id(token).expect("the family's token");
+        let [.., open, close] = TAGS.map(id);
+        let indices = (0..MAX_BOXES as u32).map(|index| id(&index_tag(index)));
+        ([open, close], indices.collect())
+    }
+
     /// The ids of the beginning of a prompt: the begin token where the vocabulary has one, then
     /// [`Tokenizer::encode_more`].
     pub fn encode(&self, prompt: &str) -> Vec<i64> {

@@ -7,6 +7,7 @@
 pub mod form;
 pub mod format;
 pub mod quant;
+pub mod safetensors;
 #[cfg(all(test, feature = "native"))]
 pub(crate) mod sample;
 pub mod source;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { chat, scene } from "./native.mjs";
+import { chat, chatWith, scene } from "./native.mjs";
 import {
   answered,
   ask,
@@ -106,6 +106,29 @@ describe("a first visit", () => {
     assert.ok(few.length < all.length, `${few.length} of ${all.length} boxes above 0.99`);
     assert.deepEqual(await drawnBoxes(page), all);
     assert.equal((await asked(page, "Look")).length, looks);
+  });
+
+  test("words by chance are those of the native engine with the same seed", async () => {
+    const { picture, dialogues } = await scene(900_001);
+    const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
+    await page.getByText("How words are chosen").click();
+    await slide(page, "temperature-slider", "1");
+    await slide(page, "top-p-slider", "0.95");
+    const turn = await ask(page, detect);
+    assert.equal((await answered(page, turn)).state, "done");
+    const { sampling } = (await asked(page, "Ask")).at(-1);
+    assert.ok(Math.abs(sampling.top_p - 0.95) < 1e-6 && sampling.temperature === 1 && sampling.grammar);
+    const options = ["--temperature", "1", "--top-p", "0.95", "--seed", String(sampling.seed)];
+    const native = await chatWith(options, picture, detect);
+    const done = (await happened(page, "Done")).at(-1);
+    assert.equal(done.answer.text, native.turns[0].text);
+    await slide(page, "temperature-slider", "0");
+    await page.getByTestId("grammar").uncheck();
+    await answered(page, await ask(page, detect));
+    const last = (await asked(page, "Ask")).at(-1).sampling;
+    assert.deepEqual([last.temperature, last.grammar], [0, false]);
+    await page.getByTestId("grammar").check();
+    await page.getByText("How words are chosen").click();
   });
 
   test("it goes without a pointer", async () => {

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { copyOfNano } from "./faults.mjs";
 import { answered, ask, LONG, modelReady, open, slide, URL_OF_PAGE } from "./page.mjs";
 
 async function openAnswered() {
@@ -115,6 +116,22 @@ describe("weights", () => {
   test("a missing manifest is named", () =>
     failsToLoad("**/models/nano/model.json", damage.missing, /model\.json/));
 
+  test("weights that are no numbers are noticed before anything is answered, on WebGPU", async () => {
+    const files = await copyOfNano({
+      name: "nano",
+      spoil(files, { tensors }) {
+        const { shard, offset, dtype } = tensors["model.layers.0.mlp.up_proj.weight"];
+        assert.equal(dtype, "F16");
+        files.get(shard).writeUInt16LE(0x7e00, offset);
+      },
+    });
+    const change = (route) => {
+      const name = new URL(route.request().url()).pathname.split("/").at(-1);
+      return route.fulfill({ contentType: "application/octet-stream", body: files.get(name) });
+    };
+    await failsToLoad("**/models/nano/*", change, /up_proj\.weight: holds NaN at element 0/, { webgpu: true });
+  });
+
   test("a manifest of an unknown version is named", () =>
     failsToLoad(
       "**/models/nano/model.json",
@@ -129,8 +146,8 @@ describe("weights", () => {
 });
 
 // Opens the page with a file of the model replaced: one message that names it, then a new start works.
-async function failsToLoad(files, change, says) {
-  const browser = await open({ webgpu: false, serviceWorkers: "block" });
+async function failsToLoad(files, change, says, { webgpu = false } = {}) {
+  const browser = await open({ webgpu, serviceWorkers: "block" });
   const { context, page } = browser;
   try {
     await context.route(files, change);

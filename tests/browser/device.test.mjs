@@ -3,11 +3,9 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
+import { inFrontOf, withBrowser, withLeast } from "./devices.mjs";
 import { chat } from "./native.mjs";
-import { answered, asked, check, happened, LONG, open, URL_OF_PAGE } from "./page.mjs";
-
-// A document of the site that starts no engine of its own.
-const QUIET = `${URL_OF_PAGE}start.js`;
+import { answered, asked, check, happened, QUIET, URL_OF_PAGE } from "./page.mjs";
 
 // What the worker compares with the processor.
 const KERNELS = [
@@ -21,10 +19,21 @@ const KERNELS = [
   "group_norm",
   "layer_norm",
   "noise",
+  "roi_align",
   "roi_pool",
+  "sine_of_boxes",
   "weight_rows",
   "window_attention",
 ];
+
+function everyKernelAgrees(report) {
+  for (const [kernel, swept] of Object.entries(report.kernels)) {
+    console.log(`${kernel}: ${JSON.stringify(swept)}`);
+  }
+  for (const kernel of KERNELS) {
+    assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
+  }
+}
 
 // Put in front of `timestamp_query.js`: an adapter that lacks the feature and refuses to give it.
 const HIDE = `
@@ -47,49 +56,6 @@ const HIDE = `
 }
 `;
 
-// Put in front of `timestamp_query.js`: an adapter that offers no more than WebGPU promises of every
-// device, so that the device is made with these limits and enforces them.
-const LEAST = `
-{
-  const prototype = GPUAdapter.prototype;
-  const limits = Object.getOwnPropertyDescriptor(prototype, "limits").get;
-  const least = {
-    maxBindGroups: 4,
-    maxBufferSize: 268435456,
-    maxComputeInvocationsPerWorkgroup: 256,
-    maxComputeWorkgroupSizeX: 256,
-    maxComputeWorkgroupSizeY: 256,
-    maxComputeWorkgroupSizeZ: 64,
-    maxComputeWorkgroupStorageSize: 16384,
-    maxStorageBufferBindingSize: 134217728,
-    maxStorageBuffersPerShaderStage: 8,
-    maxUniformBufferBindingSize: 65536,
-  };
-  Object.defineProperty(prototype, "limits", {
-    configurable: true,
-    get() {
-      return new Proxy(limits.call(this), { get: (real, name) => least[name] ?? real[name] });
-    },
-  });
-  const requestDevice = prototype.requestDevice;
-  prototype.requestDevice = async function (descriptor) {
-    const device = await requestDevice.call(this, descriptor);
-    const kept = Object.keys(least).every((name) => device.limits[name] === least[name]);
-    console.log("least limits " + (kept ? "kept" : "not kept"));
-    return device;
-  };
-}
-`;
-
-async function withBrowser(use) {
-  const browser = await open({ serviceWorkers: "block" });
-  try {
-    await use(browser);
-  } finally {
-    await browser.close();
-  }
-}
-
 test("the browser offers a WebGPU adapter", () =>
   withBrowser(async ({ page }) => {
     await page.goto(QUIET);
@@ -101,47 +67,31 @@ test("the browser offers a WebGPU adapter", () =>
     assert.notEqual(adapter, "none");
   }));
 
+// Where subgroups are used the kernels are others than under the least limits.
 test("burn and our kernels compute on it", () =>
   withBrowser(async ({ page, seen }) => {
     await page.goto(QUIET);
-    const report = await check(page);
+    const offered = await page.evaluate(async () => {
+      const adapter = await navigator.gpu.requestAdapter();
+      return adapter.features.has("subgroups") && adapter.info.subgroupMinSize >= 8;
+    });
+    const report = await check(page, { kernels: offered });
     assert.equal(report.matmul, 64 ** 3);
-    for (const [kernel, swept] of Object.entries(report.kernels)) {
-      console.log(`${kernel}: ${JSON.stringify(swept)}`);
-    }
-    for (const kernel of KERNELS) {
-      assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
-    }
+    assert.equal(report.subgroups, offered, "subgroups are used where they are large enough");
+    if (offered) everyKernelAgrees(report);
     assert.deepEqual(seen.violations, []);
   }));
 
-// A browser whose adapter offers the least limits; what its worker says of them goes to `said`.
-function withLeast(use) {
-  return withBrowser(async ({ page }) => {
-    const said = [];
-    page.setDefaultTimeout(LONG);
-    page.setDefaultNavigationTimeout(LONG);
-    page.on("console", (message) => said.push(message.text()));
-    await page.context().route("**/timestamp_query.js", async (route) => {
-      const response = await route.fetch();
-      await route.fulfill({ response, body: LEAST + (await response.text()) });
-    });
-    await use(page);
-    assert.ok(said.includes("least limits kept"), said.join("\n"));
-  });
-}
-
 test("with the least limits that WebGPU promises all kernels compute", () =>
-  withLeast(async (page) => {
+  withLeast(async ({ page }) => {
     await page.goto(QUIET);
-    const report = await check(page);
-    for (const kernel of KERNELS) {
-      assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
-    }
+    const report = await check(page, { kernels: true });
+    assert.equal(report.subgroups, false);
+    everyKernelAgrees(report);
   }));
 
 test("with the least limits nano answers as on the processor", () =>
-  withLeast(async (page) => {
+  withLeast(async ({ page }) => {
     await page.goto(URL_OF_PAGE);
     assert.equal((await answered(page, 0)).state, "done");
     const [ready] = await happened(page, "Ready");
@@ -160,14 +110,12 @@ for (const { shim, works } of [
   test(`without timestamp-query and ${shim ? "with" : "without"} the shim it ${outcome}`, () =>
     withBrowser(async ({ page }) => {
       let hidden = 0;
-      await page.context().route("**/timestamp_query.js", async (route) => {
-        const response = await route.fetch();
-        const body = HIDE + (shim ? await response.text() : "");
+      await inFrontOf(page, (body) => {
         hidden += 1;
-        await route.fulfill({ response, body });
+        return HIDE + (shim ? body : "");
       });
       await page.goto(QUIET);
-      const sum = await check(page).then(
+      const sum = await check(page, { kernels: false }).then(
         (report) => report.matmul,
         () => null,
       );

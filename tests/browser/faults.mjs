@@ -12,15 +12,18 @@ const CHUNK = 1 << 14;
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
-// Nano's files under another name and in smaller pieces; `change` may alter the manifest.
-export async function copyOfNano({ name, piece = 1 << 16, change = (manifest) => manifest }) {
+// Nano's files under another name and in smaller pieces; `spoil` may alter their bytes, and `change`
+// the manifest.
+export async function copyOfNano({ name, piece = 1 << 16, spoil = () => {}, change = (manifest) => manifest }) {
   const files = new Map();
   for (const file of await readdir(NANO)) files.set(file, await readFile(`${NANO}/${file}`));
   const manifest = JSON.parse(files.get("model.json"));
+  spoil(files, manifest);
   manifest.name = name;
   manifest.piece_bytes = piece;
   for (const shard of manifest.shards) {
     const bytes = files.get(shard.name);
+    shard.sha256 = sha256(bytes);
     shard.pieces = [];
     for (let at = 0; at < bytes.length; at += piece) shard.pieces.push(sha256(bytes.subarray(at, at + piece)));
   }

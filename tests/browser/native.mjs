@@ -31,13 +31,22 @@ export function scene(seed) {
 }
 
 // The native answer to questions about a picture, on the processor.
-export function chat(picture, ...questions) {
+export const chat = (picture, ...questions) => chatWith([], picture, ...questions);
+
+// The same with further options of `chatrex chat`.
+export function chatWith(options, picture, ...questions) {
   return inFolder(async (folder) => {
     const image = join(folder, "picture.png");
     await writeFile(image, picture);
     const asks = questions.flatMap((question) => ["--ask", question]);
-    const words = ["chat", "--image", image, ...asks, "--json", "--device", "cpu"];
+    const words = ["chat", "--image", image, ...asks, "--json", "--device", "cpu", ...options];
     const { stdout } = await run(PROGRAM, words, { maxBuffer: 1 << 26 });
     return JSON.parse(stdout);
   });
+}
+
+// What `chatrex parity` finds in a folder of recordings, on the processor.
+export async function parity(golden) {
+  const { stdout } = await run(PROGRAM, ["parity", "--golden", golden, "--device", "cpu", "--json"]);
+  return JSON.parse(stdout);
 }

@@ -8,6 +8,8 @@ import { chromium } from "playwright-core";
 import { ALWAYS, SOFTWARE as WEBGPU, needed } from "./flags.mjs";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
+// A document of the site that starts no engine of its own.
+export const QUIET = `${URL_OF_PAGE}start.js`;
 export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
 export const PICTURES = needed("CHATREX_PICTURES");
 export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
@@ -81,15 +83,18 @@ function watch(context, page) {
   return seen;
 }
 
-// What the engine's worker reports about its device when asked to check it.
-export async function check(page) {
+// What the engine's worker reports about its device when asked to check it: a matrix product, and
+// with `kernels` all kernels beside the processor.
+export async function check(page, { kernels }) {
   const report = await page.evaluate(
-    () =>
+    (kernels) =>
       new Promise((resolve, reject) => {
-        const worker = new Worker("./worker_start.js?check", { type: "module" });
+        const what = kernels ? "check" : "product";
+        const worker = new Worker(`./worker_start.js?${what}`, { type: "module" });
         worker.onmessage = (message) => resolve(message.data[0]);
         worker.onerror = (error) => reject(new Error(error.message));
       }),
+    kernels,
   );
   return JSON.parse(report);
 }

@@ -1,25 +1,35 @@
-"""One block of a language model with random 4-bit weights, as two runtimes read it.
+"""One block of a network with random weights, as several runtimes read it.
 
     layer.py OUT [SHAPE]...
+    layer.py --weights OUT [SHAPE]...
 
 For every shape OUT/SHAPE gets
   ours.safetensors   the weights for chatrex (engine/bench/layer.rs)
-  acc0.onnx, acc4.onnx   the same codes and scales for onnxruntime, f32 and int8 activations
-  x.f32              what is read at every position, [TOKENS, D]
-  meta.json          the configuration, and for every case the logits computed here in float64
+  NAME.onnx          graphs for onnxruntime, whose weights are those very bytes of ours.safetensors
+  x.f32              what is read
+  meta.json          the configuration, for every case the outputs computed here in float64, and how far
+                     those of chatrex and of every graph may be from them at most
 
-A model is: the block, the last norm, and a head of VOCABULARY rows on the last token. Weights have
-4 bits in groups of 32 with one scale that half precision holds; onnxruntime gets the scale as f32.
+With --weights only ours.safetensors and x.f32 are made again from the seed, beside graphs and a
+meta.json that are there, without SHAPE for all of them; that needs no package but NumPy.
+
+d896, d2048 and d4096 are a block of a language model, the last norm, and a head of VOCABULARY rows on
+the last token. Weights have 4 bits in groups of 32 with one scale that half precision holds;
+onnxruntime gets the scale as f32. acc0.onnx computes with f32 activations, acc4.onnx with int8.
+
+clip-l is a block of CLIP's ViT-L/14 at 336 pixels, convnext-192 to convnext-1536 are blocks of
+ConvNeXt-L's stages for a picture of 768 pixels. Weights are f32. Outputs are READ positions of the
+last activations.
 """
 
 import hashlib
 import json
+import math
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 GROUP = 32
 VOCABULARY = 1024
@@ -28,14 +38,11 @@ PREFILL = [16, 64, 256]
 DECODE = [16, 256]
 THETA = 1e6
 EPS = 1e-6
+READ = 64
 SEED = 20261121
-
-# Width, query heads, key heads, width of a head, width of the MLP.
-SHAPES = {
-    "d896": (896, 14, 2, 64, 4864),
-    "d2048": (2048, 16, 2, 128, 11008),
-    "d4096": (4096, 32, 32, 128, 11008),
-}
+# The largest error of an output that is computed in f32, as a part of the largest output.
+EXACT = 1e-3
+WEIGHTS = "ours.safetensors"
 
 
 class Packed:
@@ -48,107 +55,400 @@ class Packed:
         scales = random.uniform(0.5, 1.5, (rows, columns // GROUP)) / deviation
         self.scales = scales.astype(np.float16)
         self.bytes = codes[:, 0::2] | codes[:, 1::2] << 4
+
+    @cached_property
+    def values(self):
+        codes = np.stack([self.bytes & 15, self.bytes >> 4], axis=-1).reshape(self.shape)
         wide = np.repeat(self.scales.astype(np.float64), GROUP, axis=1)
-        self.values = (codes.astype(np.float64) - 8) * wide
+        return (codes.astype(np.float64) - 8) * wide
 
 
-def make(name):
-    width, heads, groups, head, inner = SHAPES[name]
-    random = np.random.default_rng([SEED, width])
-    vector = lambda count, middle: random.normal(middle, 0.1, count).astype(np.float32)
-    return {
-        "x": random.normal(0, 1, (TOKENS, width)).astype(np.float32),
-        "input_layernorm": vector(width, 1),
-        "post_attention_layernorm": vector(width, 1),
-        "norm": vector(width, 1),
-        "q_proj": (Packed(random, heads * head, width), vector(heads * head, 0)),
-        "k_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
-        "v_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
-        "o_proj": (Packed(random, width, heads * head), None),
-        "gate_proj": (Packed(random, inner, width), None),
-        "up_proj": (Packed(random, inner, width), None),
-        "down_proj": (Packed(random, width, inner), None),
-        "lm_head": (Packed(random, VOCABULARY, width), None),
-    }
+def normal(random, shape, middle, deviation):
+    return random.normal(middle, deviation, shape).astype(np.float32)
 
 
-def angles(head, dtype):
-    """Cosine and sine of every position, [TOKENS, head / 2]; the angle rounded to f32 as in the original."""
-    half = head // 2
-    frequencies = (THETA ** (-np.arange(half) / half)).astype(np.float32)
-    turned = (np.arange(TOKENS, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
-    return np.cos(turned).astype(dtype), np.sin(turned).astype(dtype)
+def layer_norm(x, weight, bias, eps):
+    x = x - x.mean(axis=-1, keepdims=True)
+    scale = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    return x * scale * weight.astype(np.float64) + bias.astype(np.float64)
 
 
-def reference(name, layer):
-    """The logits after every token, in float64."""
-    width, heads, groups, head, _ = SHAPES[name]
-
-    def norm(x, weight):
-        scale = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + EPS)
-        return x * scale * weight.astype(np.float64)
-
-    def linear(x, of):
-        matrix, bias = layer[of]
-        y = x @ matrix.values.T
-        return y if bias is None else y + bias.astype(np.float64)
-
-    cosine, sine = angles(head, np.float64)
-
-    def turn(x):
-        first, second = np.split(x, 2, axis=-1)
-        c, s = cosine[:, None], sine[:, None]
-        return np.concatenate([first * c - second * s, second * c + first * s], axis=-1)
-
-    x = layer["x"].astype(np.float64)
-    y = norm(x, layer["input_layernorm"])
-    q = turn(linear(y, "q_proj").reshape(TOKENS, heads, head))
-    k = turn(linear(y, "k_proj").reshape(TOKENS, groups, head))
-    v = linear(y, "v_proj").reshape(TOKENS, groups, head)
-    k, v = (np.repeat(t, heads // groups, axis=1) for t in (k, v))
-    scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head)
-    scores += np.triu(np.full((TOKENS, TOKENS), -np.inf), 1)
-    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    scores /= scores.sum(axis=-1, keepdims=True)
-    mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(TOKENS, heads * head)
-    x = x + linear(mixed, "o_proj")
-    y = norm(x, layer["post_attention_layernorm"])
-    gate = linear(y, "gate_proj")
-    x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "up_proj"), "down_proj")
-    return linear(norm(x, layer["norm"]), "lm_head")
+def softmax(x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
 
 
-def safetensors(path, name, layer):
-    width, heads, groups, head, inner = SHAPES[name]
-    config = {
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": 1,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "rms_norm_eps": EPS,
-        "rope_theta": THETA,
-        "vocab_size": VOCABULARY,
-        "tie_word_embeddings": False,
-        "head_dim": head,
-    }
-    embedding = np.zeros((VOCABULARY, width), np.float32)
-    embedding[:TOKENS] = layer["x"]
-    tensors = {"model.embed_tokens.weight": ("F32", embedding), "model.norm.weight": ("F32", layer["norm"])}
-    block = "model.layers.0."
-    for norm in ("input_layernorm", "post_attention_layernorm"):
-        tensors[f"{block}{norm}.weight"] = ("F32", layer[norm])
-    for of, entry in layer.items():
-        if not isinstance(entry, tuple):
-            continue
-        matrix, bias = entry
+class Graph:
+    """An ONNX graph whose weights lie in ours.safetensors."""
+
+    def __init__(self, places):
+        import onnx
+
+        self.onnx = onnx
+        self.places = places
+        self.nodes, self.constants = [], {}
+
+    def weight(self, tensor, shape=None):
+        """A tensor of the file as a constant; `shape` in bytes for packed codes."""
+        dtype, own, start, length = self.places[tensor]
+        if tensor not in self.constants:
+            kind = self.onnx.TensorProto
+            made = kind(name=tensor, dims=shape or own, data_location=kind.EXTERNAL)
+            made.data_type = {"F32": kind.FLOAT, "F16": kind.FLOAT16, "U32": kind.UINT8}[dtype]
+            for key, value in (("location", WEIGHTS), ("offset", start), ("length", length)):
+                made.external_data.add(key=key, value=str(value))
+            self.constants[tensor] = made
+        return tensor
+
+    def constant(self, label, values):
+        self.constants[label] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), label)
+        return label
+
+    def node(self, kind, inputs, outputs, domain="", **attributes):
+        if isinstance(outputs, str):
+            outputs = [outputs]
+        make = self.onnx.helper.make_node
+        self.nodes.append(make(kind, inputs, outputs, name=outputs[0], domain=domain, **attributes))
+        return outputs[0]
+
+    def fused(self, kind, inputs, outputs, **attributes):
+        return self.node(kind, inputs, outputs, "com.microsoft", **attributes)
+
+    def product(self, stem, x, out):
+        """x W^T without the bias; the turned weight is a constant once a session is made."""
+        turned = self.node("Transpose", [self.weight(f"{stem}.weight")], f"{stem}.turned", perm=[1, 0])
+        return self.node("MatMul", [x, turned], out)
+
+    def linear(self, stem, x, out):
+        bias = self.weight(f"{stem}.bias")
+        return self.node("Add", [self.product(stem, x, f"{out}.product"), bias], out)
+
+    def norm(self, stem, x, out, eps):
+        weights = [self.weight(f"{stem}.{part}") for part in ("weight", "bias")]
+        return self.node("LayerNormalization", [x, *weights], out, axis=-1, epsilon=eps)
+
+    def save(self, path, inputs, outputs):
+        helper, kinds = self.onnx.helper, self.onnx.TensorProto
+        kinds = {np.float32: kinds.FLOAT, np.int32: kinds.INT32}
+        value = lambda name, kind, shape: helper.make_tensor_value_info(name, kinds[kind], shape)
+        made = helper.make_graph(self.nodes, path.stem, [value(*of) for of in inputs],
+                                 [value(*of) for of in outputs], list(self.constants.values()))
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+        self.onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=9), path)
+
+
+class Language:
+    """A decoder of one block."""
+
+    family = "decoder"
+    rivals = {"acc0": EXACT, "acc4": 0.05}
+
+    def __init__(self, width, heads, groups, head, inner):
+        self.sizes = width, heads, groups, head, inner
+        self.config = {
+            "hidden_size": width,
+            "intermediate_size": inner,
+            "num_hidden_layers": 1,
+            "num_attention_heads": heads,
+            "num_key_value_heads": groups,
+            "rms_norm_eps": EPS,
+            "rope_theta": THETA,
+            "vocab_size": VOCABULARY,
+            "tie_word_embeddings": False,
+            "head_dim": head,
+        }
+        random = np.random.default_rng([SEED, width])
+        vector = lambda count, middle: normal(random, count, middle, 0.1)
+        self.x = normal(random, (TOKENS, width), 0, 1)
+        self.norms = {
+            "input_layernorm": vector(width, 1),
+            "post_attention_layernorm": vector(width, 1),
+            "norm": vector(width, 1),
+        }
+        self.linears = {
+            "q_proj": (Packed(random, heads * head, width), vector(heads * head, 0)),
+            "k_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
+            "v_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
+            "o_proj": (Packed(random, width, heads * head), None),
+            "gate_proj": (Packed(random, inner, width), None),
+            "up_proj": (Packed(random, inner, width), None),
+            "down_proj": (Packed(random, width, inner), None),
+            "lm_head": (Packed(random, VOCABULARY, width), None),
+        }
+
+    def angles(self, dtype):
+        """Cosine and sine of every position, [TOKENS, head / 2]; the angle rounded to f32 as in the original."""
+        half = self.sizes[3] // 2
+        frequencies = (THETA ** (-np.arange(half) / half)).astype(np.float32)
+        turned = (np.arange(TOKENS, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+        return np.cos(turned).astype(dtype), np.sin(turned).astype(dtype)
+
+    def reference(self):
+        """The logits after every token, in float64."""
+        _, heads, groups, head, _ = self.sizes
+
+        def norm(x, of):
+            scale = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + EPS)
+            return x * scale * self.norms[of].astype(np.float64)
+
+        def linear(x, of):
+            matrix, bias = self.linears[of]
+            y = x @ matrix.values.T
+            return y if bias is None else y + bias.astype(np.float64)
+
+        cosine, sine = self.angles(np.float64)
+
+        def turn(x):
+            first, second = np.split(x, 2, axis=-1)
+            c, s = cosine[:, None], sine[:, None]
+            return np.concatenate([first * c - second * s, second * c + first * s], axis=-1)
+
+        x = self.x.astype(np.float64)
+        y = norm(x, "input_layernorm")
+        q = turn(linear(y, "q_proj").reshape(TOKENS, heads, head))
+        k = turn(linear(y, "k_proj").reshape(TOKENS, groups, head))
+        v = linear(y, "v_proj").reshape(TOKENS, groups, head)
+        k, v = (np.repeat(t, heads // groups, axis=1) for t in (k, v))
+        scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head)
+        scores = softmax(scores + np.triu(np.full((TOKENS, TOKENS), -np.inf), 1))
+        mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(TOKENS, heads * head)
+        x = x + linear(mixed, "o_proj")
+        y = norm(x, "post_attention_layernorm")
+        gate = linear(y, "gate_proj")
+        x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "up_proj"), "down_proj")
+        return linear(norm(x, "norm"), "lm_head")
+
+    def cases(self):
+        logits = self.reference()
+        cases = [({"prefill": n}, logits[n - 1]) for n in PREFILL]
+        return cases + [({"decode": n}, logits[n]) for n in DECODE]
+
+    def stem(self, of):
         part = "self_attn." if of in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp."
-        stem = of if of == "lm_head" else block + part + of
-        tensors[f"{stem}.qweight"] = ("U32", matrix.bytes.view("<u4"))
-        tensors[f"{stem}.scales"] = ("F16", matrix.scales)
-        if bias is not None:
-            tensors[f"{stem}.bias"] = ("F32", bias)
-    header, at = {"__metadata__": {"config": json.dumps(config)}}, 0
+        return of if of == "lm_head" else f"model.layers.0.{part}{of}"
+
+    def norm_name(self, of):
+        return "model.norm.weight" if of == "norm" else f"model.layers.0.{of}.weight"
+
+    def tensors(self):
+        embedding = np.zeros((VOCABULARY, self.sizes[0]), np.float32)
+        embedding[:TOKENS] = self.x
+        found = {"model.embed_tokens.weight": ("F32", embedding)}
+        for of, weight in self.norms.items():
+            found[self.norm_name(of)] = ("F32", weight)
+        for of, (matrix, bias) in self.linears.items():
+            found[f"{self.stem(of)}.qweight"] = ("U32", matrix.bytes.view("<u4"))
+            found[f"{self.stem(of)}.scales"] = ("F16", matrix.scales)
+            if bias is not None:
+                found[f"{self.stem(of)}.bias"] = ("F32", bias)
+        return found
+
+    def graph(self, path, places):
+        width, heads, groups, head, _ = self.sizes
+        graph = Graph(places)
+
+        def linear(of, x):
+            matrix, bias = self.linears[of]
+            rows, columns = matrix.shape
+            stem = self.stem(of)
+            codes = graph.weight(f"{stem}.qweight", [rows, columns // GROUP, GROUP // 2])
+            scales = graph.node("Cast", [graph.weight(f"{stem}.scales")], f"{of}.wide", to=1)
+            inputs = [x, codes, scales]
+            if bias is not None:
+                inputs += ["", "", graph.weight(f"{stem}.bias")]
+            return graph.fused("MatMulNBits", inputs, of, K=columns, N=rows, bits=4, block_size=GROUP,
+                               accuracy_level=int(path.stem[-1]))
+
+        def norm(x, of, out):
+            weight = graph.weight(self.norm_name(of))
+            return graph.node("SimplifiedLayerNormalization", [x, weight], out, axis=-1, epsilon=EPS, stash_type=1)
+
+        y = norm("x", "input_layernorm", "y1")
+        q, k, v = (linear(of, y) for of in ("q_proj", "k_proj", "v_proj"))
+        turns = [graph.constant(*of) for of in zip(("cosine", "sine"), self.angles(np.float32))]
+        graph.fused("GroupQueryAttention", [q, k, v, "past_k", "past_v", "seqlens_k", "total", *turns],
+                    ["mixed", "new_k", "new_v"], num_heads=heads, kv_num_heads=groups, do_rotary=1,
+                    rotary_interleaved=0)
+        between = graph.weight(self.norm_name("post_attention_layernorm"))
+        graph.fused("SkipSimplifiedLayerNormalization", ["x", linear("o_proj", "mixed"), between],
+                    ["y2", "", "", "residual"], epsilon=EPS)
+        gate, up = linear("gate_proj", "y2"), linear("up_proj", "y2")
+        graph.node("Sigmoid", [gate], "opened")
+        graph.node("Mul", [gate, "opened"], "gated")
+        graph.node("Mul", ["gated", up], "inner")
+        graph.node("Add", ["residual", linear("down_proj", "inner")], "out")
+        graph.node("Gather", ["out", graph.constant("last", np.array([-1], np.int64))], "row", axis=1)
+        linear("lm_head", norm("row", "norm", "y3"))
+        past, new = ([1, groups, length, head] for length in ("past", "all"))
+        graph.save(path,
+                   [("x", np.float32, [1, "tokens", width]), ("past_k", np.float32, past),
+                    ("past_v", np.float32, past), ("seqlens_k", np.int32, [1]), ("total", np.int32, [])],
+                   [("lm_head", np.float32, [1, 1, VOCABULARY]), ("new_k", np.float32, new),
+                    ("new_v", np.float32, new)])
+
+
+class Block:
+    """A block of a tower over `positions` of `width` numbers, READ of them compared."""
+
+    rivals = {"f32": EXACT}
+
+    def __init__(self, name, shape):
+        self.shape, self.width, self.positions = shape, shape[-1], math.prod(shape[:-1])
+        self.random = np.random.default_rng([SEED, *name.encode()])
+        self.x = normal(self.random, shape, 0, 1)
+        ends = {0, self.positions - 1}
+        others = self.random.choice(np.arange(1, self.positions - 1), READ - len(ends), replace=False)
+        self.read = sorted(ends | set(others.tolist()))
+        self.weights = {}
+
+    def add(self, name, shape, middle, deviation):
+        self.weights[name] = normal(self.random, shape, middle, deviation)
+
+    def add_linear(self, stem, outputs, inputs):
+        self.add(f"{stem}.weight", (outputs, inputs), 0, inputs**-0.5)
+        self.add(f"{stem}.bias", outputs, 0, 0.1)
+
+    def add_norm(self, stem):
+        self.add(f"{stem}.weight", self.width, 1, 0.1)
+        self.add(f"{stem}.bias", self.width, 0, 0.1)
+
+    def both(self, stem):
+        return (self.weights[f"{stem}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+
+    def linear(self, stem, x):
+        weight, bias = self.both(stem)
+        return x @ weight.T + bias
+
+    def cases(self):
+        return [("forward", self.reference().ravel())]
+
+    def tensors(self):
+        return {"x": ("F32", self.x)} | {name: ("F32", values) for name, values in self.weights.items()}
+
+    def save(self, path, graph, out):
+        rows = graph.node("Reshape", [out, graph.constant("flat", np.array([-1, self.width], np.int64))], "flat_out")
+        graph.node("Gather", [rows, graph.constant("read", np.array(self.read, np.int64))], "rows", axis=0)
+        graph.save(path, [("x", np.float32, self.shape)], [("rows", np.float32, [READ, self.width])])
+
+
+class Clip(Block):
+    """LayerNorm, attention, LayerNorm, MLP with quick GELU."""
+
+    family = "clip"
+    eps = 1e-5
+
+    def __init__(self, name, width, heads, inner, image, patch):
+        super().__init__(name, [1, (image // patch) ** 2 + 1, width])
+        self.heads = heads
+        self.config = {
+            "hidden_size": width,
+            "intermediate_size": inner,
+            "num_hidden_layers": 1,
+            "num_attention_heads": heads,
+            "image_size": image,
+            "patch_size": patch,
+            "layer_norm_eps": self.eps,
+        }
+        self.add_norm("layer_norm1")
+        for of in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            self.add_linear(f"self_attn.{of}", width, width)
+        self.add_norm("layer_norm2")
+        self.add_linear("mlp.fc1", inner, width)
+        self.add_linear("mlp.fc2", width, inner)
+
+    def reference(self):
+        x = self.x[0].astype(np.float64)
+        y = layer_norm(x, *self.both("layer_norm1"), self.eps)
+        head = self.width // self.heads
+        split = lambda of, rows: self.linear(f"self_attn.{of}", rows).reshape(-1, self.heads, head)
+        q, k, v = split("q_proj", y[self.read]), split("k_proj", y), split("v_proj", y)
+        scores = softmax(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head))
+        mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(READ, self.width)
+        x = x[self.read] + self.linear("self_attn.out_proj", mixed)
+        y = self.linear("mlp.fc1", layer_norm(x, *self.both("layer_norm2"), self.eps))
+        return x + self.linear("mlp.fc2", y / (1 + np.exp(-1.702 * y)))
+
+    def graph(self, path, places):
+        graph = Graph(places)
+        y = graph.norm("layer_norm1", "x", "y1", self.eps)
+        q, k, v = (graph.linear(f"self_attn.{of}_proj", y, of) for of in "qkv")
+        graph.fused("MultiHeadAttention", [q, k, v], "mixed", num_heads=self.heads)
+        weights = [graph.weight(f"layer_norm2.{part}") for part in ("weight", "bias")]
+        attended = graph.product("self_attn.out_proj", "mixed", "attended")
+        graph.fused("SkipLayerNormalization", ["x", attended, *weights, graph.weight("self_attn.out_proj.bias")],
+                    ["y2", "", "", "residual"], epsilon=self.eps)
+        inner = graph.linear("mlp.fc1", "y2", "inner")
+        opened = graph.fused("QuickGelu", [inner], "opened", alpha=1.702)
+        out = graph.node("Add", ["residual", graph.linear("mlp.fc2", opened, "added")], "out")
+        self.save(path, graph, out)
+
+
+class ConvNext(Block):
+    """Depthwise 7 x 7, LayerNorm, MLP with GELU, layer scale; channels last."""
+
+    family = "convnext"
+    kernel = 7
+    eps = 1e-6
+
+    def __init__(self, name, width, side):
+        super().__init__(name, [1, side, side, width])
+        self.side = side
+        self.config = {"depths": [1], "dims": [width], "kernel": self.kernel, "ln_eps": self.eps}
+        self.add("conv_dw.weight", (width, 1, self.kernel, self.kernel), 0, 1 / self.kernel)
+        self.add("conv_dw.bias", width, 0, 0.1)
+        self.add_norm("norm")
+        self.add_linear("mlp.fc1", 4 * width, width)
+        self.add_linear("mlp.fc2", width, 4 * width)
+        self.add("ramma", width, 0, 0.3)
+
+    def reference(self):
+        x = self.x[0].astype(np.float64)
+        edge = self.kernel // 2
+        padded = np.pad(x, [(edge, edge), (edge, edge), (0, 0)])
+        weight, bias = self.both("conv_dw")
+        places = [divmod(at, self.side) for at in self.read]
+        windows = np.stack([padded[row : row + self.kernel, column : column + self.kernel] for row, column in places])
+        y = np.einsum("nijc,cij->nc", windows, weight[:, 0]) + bias
+        y = self.linear("mlp.fc1", layer_norm(y, *self.both("norm"), self.eps))
+        y = y / 2 * (1 + np.vectorize(math.erf)(y / math.sqrt(2)))
+        own = np.stack([x[place] for place in places])
+        return own + self.linear("mlp.fc2", y) * self.weights["ramma"].astype(np.float64)
+
+    def graph(self, path, places):
+        graph = Graph(places)
+        first = graph.node("Transpose", ["x"], "channels_first", perm=[0, 3, 1, 2])
+        weights = [graph.weight(f"conv_dw.{part}") for part in ("weight", "bias")]
+        edge = self.kernel // 2
+        filtered = graph.node("Conv", [first, *weights], "filtered", group=self.width, pads=[edge] * 4,
+                              kernel_shape=[self.kernel] * 2)
+        last = graph.node("Transpose", [filtered], "channels_last", perm=[0, 2, 3, 1])
+        y = graph.norm("norm", last, "y", self.eps)
+        inner = graph.product("mlp.fc1", y, "inner")
+        opened = graph.fused("BiasGelu", [inner, graph.weight("mlp.fc1.bias")], "opened")
+        scaled = graph.node("Mul", [graph.linear("mlp.fc2", opened, "added"), graph.weight("ramma")], "scaled")
+        self.save(path, graph, graph.node("Add", ["x", scaled], "out"))
+
+
+# Width, query heads, key heads, width of a head, width of the MLP.
+SHAPES = {
+    "d896": lambda _: Language(896, 14, 2, 64, 4864),
+    "d2048": lambda _: Language(2048, 16, 2, 128, 11008),
+    "d4096": lambda _: Language(4096, 32, 32, 128, 11008),
+    "clip-l": lambda name: Clip(name, width=1024, heads=16, inner=4096, image=336, patch=14),
+    "convnext-192": lambda name: ConvNext(name, 192, 192),
+    "convnext-384": lambda name: ConvNext(name, 384, 96),
+    "convnext-768": lambda name: ConvNext(name, 768, 48),
+    "convnext-1536": lambda name: ConvNext(name, 1536, 24),
+}
+
+
+def safetensors(path, layer):
+    """Writes the weights; where every tensor lies in the file."""
+    metadata = {"family": layer.family, "config": json.dumps(layer.config)}
+    if isinstance(layer, Block):
+        metadata["read"] = json.dumps(layer.read)
+    header, at = {"__metadata__": metadata}, 0
+    tensors = layer.tensors()
     for tensor, (dtype, values) in tensors.items():
         end = at + values.nbytes
         header[tensor] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [at, end]}
@@ -159,93 +459,56 @@ def safetensors(path, name, layer):
         file.write(len(text).to_bytes(8, "little") + text)
         for _, values in tensors.values():
             file.write(np.ascontiguousarray(values).tobytes())
-    return config
+    begin = 8 + len(text)
+    del header["__metadata__"]
+    return {
+        tensor: (entry["dtype"], entry["shape"], begin + entry["data_offsets"][0],
+                 entry["data_offsets"][1] - entry["data_offsets"][0])
+        for tensor, entry in header.items()
+    }
 
 
-def graph(path, name, layer, accuracy):
-    width, heads, groups, head, _ = SHAPES[name]
-    nodes, constants = [], []
-
-    def constant(label, values):
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(values), label))
-        return label
-
-    def node(kind, inputs, outputs, domain="", **attributes):
-        nodes.append(helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain, **attributes))
-        return outputs[0]
-
-    def linear(of, x):
-        matrix, bias = layer[of]
-        rows, columns = matrix.shape
-        inputs = [
-            x,
-            constant(f"{of}.codes", matrix.bytes.reshape(rows, columns // GROUP, GROUP // 2)),
-            constant(f"{of}.scales", matrix.scales.astype(np.float32).reshape(rows, columns // GROUP)),
-        ]
-        if bias is not None:
-            inputs += ["", "", constant(f"{of}.bias", bias)]
-        return node("MatMulNBits", inputs, [of], "com.microsoft", K=columns, N=rows, bits=4,
-                    block_size=GROUP, accuracy_level=accuracy)
-
-    norms = {of: constant(f"{of}.weight", layer[of]) for of in ("input_layernorm", "post_attention_layernorm", "norm")}
-    cosine, sine = angles(head, np.float32)
-    y = node("SimplifiedLayerNormalization", ["x", norms["input_layernorm"]], ["y1"], axis=-1, epsilon=EPS, stash_type=1)
-    q, k, v = (linear(of, y) for of in ("q_proj", "k_proj", "v_proj"))
-    node("GroupQueryAttention",
-         [q, k, v, "past_k", "past_v", "seqlens_k", "total", constant("cosine", cosine), constant("sine", sine)],
-         ["mixed", "new_k", "new_v"], "com.microsoft",
-         num_heads=heads, kv_num_heads=groups, do_rotary=1, rotary_interleaved=0)
-    node("SkipSimplifiedLayerNormalization", ["x", linear("o_proj", "mixed"), norms["post_attention_layernorm"]],
-         ["y2", "", "", "residual"], "com.microsoft", epsilon=EPS)
-    gate, up = linear("gate_proj", "y2"), linear("up_proj", "y2")
-    node("Sigmoid", [gate], ["opened"])
-    node("Mul", [gate, "opened"], ["gated"])
-    node("Mul", ["gated", up], ["inner"])
-    node("Add", ["residual", linear("down_proj", "inner")], ["out"])
-    node("Gather", ["out", constant("last", np.array([-1], np.int64))], ["row"], axis=1)
-    node("SimplifiedLayerNormalization", ["row", norms["norm"]], ["y3"], axis=-1, epsilon=EPS, stash_type=1)
-    linear("lm_head", "y3")
-
-    value = helper.make_tensor_value_info
-    past = [1, groups, "past", head]
-    new = [1, groups, "all", head]
-    inputs = [
-        value("x", TensorProto.FLOAT, [1, "tokens", width]),
-        value("past_k", TensorProto.FLOAT, past),
-        value("past_v", TensorProto.FLOAT, past),
-        value("seqlens_k", TensorProto.INT32, [1]),
-        value("total", TensorProto.INT32, []),
-    ]
-    outputs = [
-        value("lm_head", TensorProto.FLOAT, [1, 1, VOCABULARY]),
-        value("new_k", TensorProto.FLOAT, new),
-        value("new_v", TensorProto.FLOAT, new),
-    ]
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    made = helper.make_graph(nodes, name, inputs, outputs, constants)
-    onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=9), path)
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write(out, name):
+def write(out, name, weights_only):
+    layer = SHAPES[name](name)
+    meta = out / "meta.json"
+    if weights_only and not meta.is_file():
+        sys.exit(f"{meta}: is missing; --weights adds to what was written without it")
     out.mkdir(parents=True, exist_ok=True)
-    layer = make(name)
-    config = safetensors(out / "ours.safetensors", name, layer)
-    for accuracy in (0, 4):
-        graph(out / f"acc{accuracy}.onnx", name, layer, accuracy)
-    (out / "x.f32").write_bytes(layer["x"].tobytes())
-    logits = reference(name, layer)
-    cases = [{"decode": False, "tokens": n, "expected": logits[n - 1].tolist()} for n in PREFILL]
-    cases += [{"decode": True, "tokens": n, "expected": logits[n].tolist()} for n in DECODE]
-    script = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    meta = {"name": name, "config": config, "script": script, "cases": cases}
-    (out / "meta.json").write_text(json.dumps(meta))
+    places = safetensors(out / WEIGHTS, layer)
+    (out / "x.f32").write_bytes(layer.x.tobytes())
+    made = sha256(out / WEIGHTS)
+    if weights_only:
+        if made != json.loads(meta.read_text())["weights"]:
+            sys.exit(f"{out / WEIGHTS}: NumPy {np.__version__} draws other numbers than the graphs' were")
+        return
+    for rival in layer.rivals:
+        layer.graph(out / f"{rival}.onnx", places)
+    cases = [{"work": work, "expected": [float(f"{value:.9g}") for value in expected]}
+             for work, expected in layer.cases()]
+    script = sha256(Path(__file__))
+    meta.write_text(json.dumps({
+        "name": name, "family": layer.family, "config": layer.config, "shape": list(layer.x.shape),
+        "limits": {"ours": EXACT} | layer.rivals, "weights": made, "script": script, "cases": cases,
+    }))
 
 
 def main():
-    if len(sys.argv) < 2 or any(name not in SHAPES for name in sys.argv[2:]):
+    words = sys.argv[1:]
+    weights_only = words[:1] == ["--weights"]
+    words = words[weights_only:]
+    if not words:
         sys.exit(f"{__doc__}\nShapes: {', '.join(SHAPES)}")
-    for name in sys.argv[2:] or ["d896", "d2048"]:
-        write(Path(sys.argv[1]) / name, name)
+    unknown = [name for name in words[1:] if name not in SHAPES]
+    if unknown:
+        sys.exit(f"layer.py: there is no layer {', '.join(unknown)}, only {', '.join(SHAPES)}")
+    out = Path(words[0])
+    there = sorted(path.parent.name for path in out.glob("*/meta.json"))
+    for name in words[1:] or (there if weights_only else ["d896", "d2048"]):
+        write(out / name, name, weights_only)
 
 
 main()

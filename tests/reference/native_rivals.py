@@ -1,130 +1,229 @@
 """Other runtimes beside `chatrex bench` on a machine with a graphics card; needs no network.
 
-    native_rivals.py --layers DIR --program CHATREX [--shape d2048] [--repeats N]
-                     [--only ort|llama|torch]... [--llama-bench FILE] [--any-device]
+    native_rivals.py --layers DIR --program CHATREX [--shape NAME]... [--repeats N]
+                     [--only ort|llama|torch]... [--llama DIR] [--json FILE] [--any-device]
 
-DIR is what layer.py wrote. What is missing is named and left out:
+DIR is what layer.py wrote; without --shape every layer there is measured. What is missing is named
+and left out:
 
-  ort    onnxruntime-ep-webgpu: the layer that layer.py wrote, the kernels of onnxruntime-web outside
-         a browser; outputs are compared with float64 before a ratio is printed
-  llama  llama.cpp's llama-bench built with Vulkan, and `gguf`: the layer's weights as Q4_0.
-         llama-bench gives no outputs, so nothing is compared
-  torch  PyTorch with CUDA: CLIP-L's and ConvNeXt-L's blocks with random weights
+  ort    onnxruntime-ep-webgpu: the graphs that layer.py wrote, the kernels of onnxruntime-web outside
+         a browser
+  llama  llama.cpp with Vulkan, from the folder of shared libraries in npm's package
+         @node-llama-cpp/linux-x64-vulkan: a language model's weights as Q4_0, keys and values in
+         half precision, its default
+  torch  PyTorch with CUDA: all of CLIP-L and ConvNeXt-L with random weights; outputs not compared
 
-A ratio is theirs / ours, above 1 where ours is faster. Software adapters are refused without
---any-device, and named as such with it: their numbers say nothing of a graphics card.
+Our program runs before and after every rival; ours is the median of its medians. A ratio is theirs /
+ours, above 1 where ours is faster, and stands only where the outputs of both agree with float64.
+Software adapters are refused without --any-device, and named as such with it: their numbers say
+nothing of a graphics card. VK_DRIVER_FILES chooses a Vulkan driver for both sides.
+
+onnxruntime's flash attention is wrong where subgroups have four invocations, as on SwiftShader: no
+ratio for many tokens there, and outside a browser subgroups cannot be kept from it.
 """
 
 import argparse
+import ctypes
 import json
-import shutil
+import os
+import struct
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 COSINE = 0.999
+# The largest error of llama.cpp's outputs, as a part of the largest: it computes with 8-bit
+# activations.
+LLAMA_LIMIT = 0.05
+LLAMA_TYPES = {"F32": 0, "Q4_0": 2}
+# Kinds of llama.cpp's devices that are graphics cards: of their own, and built in.
+CARDS = (1, 2)
 
 
 class Missing(Exception):
     """A package, program or device that a part needs."""
 
 
-def ours(options, *words):
-    command = [options.program, "bench", *words, "--device", "wgpu", "--json", "-"]
-    if options.repeats:
-        command += ["--repeats", str(options.repeats)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise Missing(f"{options.program} ended with {done.returncode}")
-    report = json.loads(done.stdout)
-    if report["software"] and not options.any_device:
-        raise Missing(f"a graphics card: {report['adapter']} is software")
-    label = " (software: not a GPU number)" if report["software"] else ""
-    print(f"ours on {report['adapter']}{label}")
-    return report
+class Found:
+    """What is measured, printed as it comes."""
 
+    def __init__(self, options):
+        self.options = options
+        self.adapter = self.software = None
+        self.rows, self.missing = [], {}
 
-def name_of(case):
-    return f"decode after {case['tokens']}" if case["decode"] else f"prefill {case['tokens']}"
+    def ours(self, *words):
+        """The report of our program, which says what it runs on."""
+        command = [self.options.program, "bench", *words, "--device", "wgpu", "--json", "-"]
+        if self.options.repeats:
+            command += ["--repeats", str(self.options.repeats)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Missing(f"{' '.join(command)} ended with {done.returncode}")
+        report = json.loads(done.stdout)
+        if report["software"] and not self.options.any_device:
+            raise Missing(f"a graphics card: {report['adapter']} is software")
+        if self.adapter is None:
+            label = " (software: not a GPU number)" if report["software"] else ""
+            print(f"ours on {report['adapter']}{label}")
+        self.adapter, self.software = report["adapter"], report["software"]
+        return report
 
+    def layer(self, folder):
+        """Our cases of a layer, by name."""
+        return {name_of(case["work"]): case for case in self.ours("--layer", str(folder))["cases"]}
 
-def line(what, theirs, own, more=""):
-    print(f"  {what:<28} theirs {theirs:10.3f} ms   ours {own:10.3f} ms   theirs / ours {theirs / own:6.2f}  {more}")
+    def timed(self, run):
+        """The median of a run, in milliseconds."""
+        repeats = self.options.repeats or (3 if self.software else 21)
+        for _ in range(1 if self.software else 2):
+            run()
+        found = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            found.append((time.perf_counter() - start) * 1e3)
+        return median(found)
 
+    def row(self, rival, what, theirs, ours, **more):
+        ratio = theirs / ours if theirs and more.get("agrees", True) else None
+        self.rows.append({"rival": rival, "case": what, "theirs": theirs, "ours": ours, "ratio": ratio, **more})
+        errors = [more.get(f"error_{whose}") for whose in ("ours", "theirs")]
+        print(
+            f"  {what:<32} theirs {theirs:10.3f} ms   ours {ours:10.3f} ms   "
+            + (f"theirs / ours {ratio:6.2f}" if ratio else "differs: no ratio   ")
+            + (f"   errors {errors[0]:.1e}, {errors[1]:.1e}" if None not in errors else ""),
+            flush=True,
+        )
 
-def timed(run, repeats):
-    run()
-    run()
-    found = []
-    for _ in range(repeats or 21):
-        start = time.perf_counter()
-        run()
-        found.append((time.perf_counter() - start) * 1e3)
-    return median(found)
-
-
-def ort(options):
-    try:
+    def compared(self, rival, folder, meta, run_of, limit):
+        """Every case of a layer that `run_of` gives a run for, between two runs of ours."""
         import numpy as np
-        import onnxruntime
-        import onnxruntime_ep_webgpu as plugin
-    except ImportError as error:
-        raise Missing(f"a package: {error.name}") from error
-    folder = options.layers / options.shape
-    meta = json.loads((folder / "meta.json").read_text())
-    config = meta["config"]
-    x = np.fromfile(folder / "x.f32", np.float32).reshape(-1, config["hidden_size"])
-    onnxruntime.register_execution_provider_library("webgpu", plugin.get_library_path())
-    devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == plugin.get_ep_name()]
-    if not devices:
-        raise Missing("an adapter for onnxruntime's WebGPU")
-    own = {name_of(case): case for case in ours(options, "--layer", str(folder))["cases"]}
-    past_shape = [1, config["num_key_value_heads"], 0, config["head_dim"]]
 
-    for accuracy in (0, 4):
-        settings = onnxruntime.SessionOptions()
-        settings.add_provider_for_devices(devices[:1], {})
-        session = onnxruntime.InferenceSession(str(folder / f"acc{accuracy}.onnx"), settings)
-        print(f"onnxruntime {onnxruntime.__version__} on WebGPU, accuracy_level {accuracy}")
-
-        def bound(first, count, past):
-            """Keys and values stay where they are; logits are read."""
-            binding = session.io_binding()
-            total = first + count
-            empty = np.zeros(past_shape, np.float32)
-            binding.bind_cpu_input("x", np.ascontiguousarray(x[None, first:total]))
-            for key in ("k", "v"):
-                if past:
-                    binding.bind_ortvalue_input(f"past_{key}", past[f"new_{key}"])
-                else:
-                    binding.bind_cpu_input(f"past_{key}", empty)
-            binding.bind_cpu_input("seqlens_k", np.array([total - 1], np.int32))
-            binding.bind_cpu_input("total", np.array(total, np.int32))
-            binding.bind_output("lm_head", "cpu")
-            for key in ("new_k", "new_v"):
-                try:
-                    binding.bind_output(key, "gpu")
-                except RuntimeError:
-                    binding.bind_output(key, "cpu")
-            session.run_with_iobinding(binding)
-            return dict(zip(("lm_head", "new_k", "new_v"), binding.get_outputs()))
-
+        before, found = self.layer(folder), []
         for case in meta["cases"]:
-            tokens = case["tokens"]
-            past = bound(0, tokens, None) if case["decode"] else None
-            run = lambda: bound(tokens, 1, past) if case["decode"] else bound(0, tokens, None)
-            logits = run()["lm_head"].numpy().ravel().astype(np.float64)
+            run = run_of(case["work"])
+            output = np.asarray(run(), np.float64).ravel()
             expected = np.array(case["expected"])
-            cosine = logits @ expected / np.linalg.norm(logits) / np.linalg.norm(expected)
-            if not (np.isfinite(logits).all() and cosine > COSINE):
-                print(f"  {name_of(case)}: their output differs (cosine {cosine}); no ratio")
+            cosine = output @ expected / np.linalg.norm(output) / np.linalg.norm(expected)
+            worst = float(np.abs(output - expected).max())
+            agrees = bool(cosine > COSINE and worst <= limit * np.abs(expected).max())
+            found.append((name_of(case["work"]), self.timed(run), agrees, worst))
+        after = self.layer(folder)
+        for name, theirs, agrees, worst in found:
+            own = median([before[name]["milliseconds"], after[name]["milliseconds"]])
+            self.row(rival, f"{meta['name']} {name}", theirs, own, agrees=agrees, error_theirs=worst,
+                     error_ours=before[name]["worst"])
+
+
+def name_of(work):
+    if work == "forward":
+        return work
+    return f"decode after {work['decode']}" if "decode" in work else f"prefill {work['prefill']}"
+
+
+@contextmanager
+def card_in_sysfs():
+    """onnxruntime offers WebGPU only where sysfs lists a card; which adapter is taken is Dawn's own
+    choice. Where none is listed, one is shown while onnxruntime looks."""
+    cards = list(Path("/sys/class/drm").glob("card*"))
+    kinds = [path.read_text() for path in Path("/sys/bus/pci/devices").glob("*/class")]
+    if cards or any(kind.startswith("0x03") for kind in kinds):
+        yield
+        return
+    new_namespace, private = 0x20000, 0x4000 | 0x40000
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = b"/sys/class"
+    if (
+        libc.unshare(new_namespace)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(b"none", place, b"tmpfs", 0, None)
+    ):
+        error = os.strerror(ctypes.get_errno())
+        raise Missing(f"a card in sysfs for onnxruntime, and showing it one failed: {error}")
+    try:
+        device = Path("/sys/class/drm/card0/device")
+        device.mkdir(parents=True)
+        (device / "vendor").write_text("0x1ae0\n")
+        (device / "device").write_text("0x0001\n")
+        yield
+    finally:
+        libc.umount(place)
+
+
+def ort(options, found):
+    with card_in_sysfs():
+        try:
+            import numpy as np
+            import onnxruntime
+            import onnxruntime_ep_webgpu as plugin
+        except ImportError as error:
+            raise Missing(f"a package: {error.name}") from error
+        onnxruntime.register_execution_provider_library("webgpu", plugin.get_library_path())
+        devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == plugin.get_ep_name()]
+    if not devices:
+        raise Missing("a card that onnxruntime's WebGPU lists")
+    held = lambda values: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), "webgpu", 0)
+
+    for folder in options.folders:
+        meta = json.loads((folder / "meta.json").read_text())
+        config = meta["config"]
+        x = np.fromfile(folder / "x.f32", np.float32).reshape(meta["shape"])
+        for graph in meta["limits"]:
+            if graph == "ours":
                 continue
-            worst = np.abs(logits - expected).max()
-            mine = own[name_of(case)]
-            line(name_of(case), timed(run, options.repeats), mine["milliseconds"],
-                 f"errors {worst:.1e} and {mine['worst']:.1e}")
+            settings = onnxruntime.SessionOptions()
+            settings.log_severity_level = 3
+            # What is placed on the processor instead is no WebGPU number.
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            settings.add_provider_for_devices(devices[:1], {"validationMode": "disabled"})
+            try:
+                session = onnxruntime.InferenceSession(str(folder / f"{graph}.onnx"), settings, enable_fallback=0)
+            except Exception as error:
+                # Of its own types, some of which are no errors of Python's.
+                reason = " ".join(str(error).split())
+                raise Missing(f"an adapter that onnxruntime's WebGPU can use: {reason[-300:]}") from error
+            print(f"onnxruntime {onnxruntime.__version__}, WebGPU {devices[0].ep_metadata.get('version')}, {graph}")
+
+            def tokens(first, count, past):
+                """Keys and values stay where they are; logits are read."""
+                binding = session.io_binding()
+                total = first + count
+                empty = np.zeros([1, config["num_key_value_heads"], 0, config["head_dim"]], np.float32)
+                binding.bind_cpu_input("x", np.ascontiguousarray(x[None, first:total]))
+                for key in ("k", "v"):
+                    if past:
+                        binding.bind_ortvalue_input(f"past_{key}", past[f"new_{key}"])
+                    else:
+                        binding.bind_cpu_input(f"past_{key}", empty)
+                binding.bind_cpu_input("seqlens_k", np.array([total - 1], np.int32))
+                binding.bind_cpu_input("total", np.array(total, np.int32))
+                binding.bind_output("lm_head", "cpu")
+                for key in ("new_k", "new_v"):
+                    binding.bind_output(key, "webgpu")
+                session.run_with_iobinding(binding)
+                return dict(zip(("lm_head", "new_k", "new_v"), binding.get_outputs()))
+
+            def run_of(work):
+                if work == "forward":
+                    binding = session.io_binding()
+                    binding.bind_ortvalue_input("x", held(x))
+                    binding.bind_output("rows", "cpu")
+
+                    def forward():
+                        session.run_with_iobinding(binding)
+                        return binding.get_outputs()[0].numpy()
+
+                    return forward
+                if "prefill" in work:
+                    return lambda: tokens(0, work["prefill"], None)["lm_head"].numpy()
+                past = tokens(0, work["decode"], None)
+                return lambda: tokens(work["decode"], 1, past)["lm_head"].numpy()
+
+            found.compared(f"onnxruntime {graph}", folder, meta, run_of, meta["limits"][graph])
 
 
 def read_layer(folder):
@@ -143,33 +242,85 @@ def read_layer(folder):
     return config, tensors
 
 
+class Gguf:
+    """A GGUF file of version 3: values by key, then tensors."""
+
+    align = 32
+
+    def __init__(self):
+        self.values, self.tensors = [], []
+
+    @staticmethod
+    def text(value):
+        data = value.encode()
+        return struct.pack("<Q", len(data)) + data
+
+    def add(self, key, value):
+        unsigned, signed, single, text, many = 4, 5, 6, 8, 9
+        plain = {int: (unsigned, "<I"), float: (single, "<f")}
+        if isinstance(value, str):
+            packed = struct.pack("<I", text) + self.text(value)
+        elif isinstance(value, list) and isinstance(value[0], str):
+            packed = struct.pack("<IIQ", many, text, len(value)) + b"".join(map(self.text, value))
+        elif isinstance(value, list):
+            packed = struct.pack(f"<IIQ{len(value)}i", many, signed, len(value), *value)
+        else:
+            kind, form = plain[type(value)]
+            packed = struct.pack("<I", kind) + struct.pack(form, value)
+        self.values.append(self.text(key) + packed)
+
+    def tensor(self, name, shape, kind, data):
+        self.tensors.append((name, shape, LLAMA_TYPES[kind], data))
+
+    def write(self, path):
+        places, at = [], 0
+        for name, shape, kind, data in self.tensors:
+            sides = struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+            places.append(self.text(name) + sides + struct.pack("<IQ", kind, at))
+            at += len(data) + -len(data) % self.align
+        head = struct.pack("<4sIQQ", b"GGUF", 3, len(self.tensors), len(self.values))
+        head += b"".join(self.values + places)
+        with open(path, "wb") as file:
+            file.write(head + bytes(-len(head) % self.align))
+            for *_, data in self.tensors:
+                file.write(data + bytes(-len(data) % self.align))
+
+
 def gguf_of(folder, path):
-    try:
-        import gguf
-        import numpy as np
-    except ImportError as error:
-        raise Missing(f"a package: {error.name}") from error
+    """The layer for llama.cpp: the same codes and scales as Q4_0."""
+    import numpy as np
+
     config, tensors = read_layer(folder)
-    words = config["vocab_size"]
-    writer = gguf.GGUFWriter(path, "qwen2")
-    writer.add_block_count(1)
-    writer.add_context_length(4096)
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    words, head = config["vocab_size"], config["head_dim"]
+    file = Gguf()
+    file.add("general.architecture", "qwen2")
+    for key, value in {
+        "block_count": 1,
+        "context_length": 4096,
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": config["num_attention_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "rope.dimension_count": head,
+        "attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        "rope.freq_base": config["rope_theta"],
+    }.items():
+        file.add(f"qwen2.{key}", value)
     letters = [chr(256 + index) for index in range(words)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(letters)
-    writer.add_token_types([1] * words)
-    writer.add_token_merges([f"{letters[0]} {letters[1]}"])
-    writer.add_eos_token_id(0)
+    for key, value in {
+        "model": "gpt2",
+        "pre": "qwen2",
+        "tokens": letters,
+        "token_type": [1] * words,
+        "merges": [f"{letters[0]} {letters[1]}"],
+        "eos_token_id": 0,
+    }.items():
+        file.add(f"tokenizer.ggml.{key}", value)
+
+    def plain(name, tensor):
+        file.tensor(name, tensor.shape, "F32", tensor.tobytes())
 
     def packed(name, stem):
         codes = tensors[f"{stem}.qweight"]
@@ -181,52 +332,130 @@ def gguf_of(folder, path):
         # Q4_0: a half, then 16 bytes with code j low and code j + 16 high.
         halves = single[..., :16] | single[..., 16:] << 4
         blocks = np.concatenate([scales[..., None].view(np.uint8), halves], axis=-1)
-        blocks = np.ascontiguousarray(blocks.reshape(rows, groups * 18))
-        writer.add_tensor(name, blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+        file.tensor(name, (rows, groups * 32), "Q4_0", blocks.tobytes())
 
     at = "model.layers.0."
-    writer.add_tensor("token_embd.weight", tensors["model.embed_tokens.weight"])
-    writer.add_tensor("output_norm.weight", tensors["model.norm.weight"])
+    plain("token_embd.weight", tensors["model.embed_tokens.weight"])
+    plain("output_norm.weight", tensors["model.norm.weight"])
     packed("output.weight", "lm_head")
-    writer.add_tensor("blk.0.attn_norm.weight", tensors[f"{at}input_layernorm.weight"])
-    writer.add_tensor("blk.0.ffn_norm.weight", tensors[f"{at}post_attention_layernorm.weight"])
+    plain("blk.0.attn_norm.weight", tensors[f"{at}input_layernorm.weight"])
+    plain("blk.0.ffn_norm.weight", tensors[f"{at}post_attention_layernorm.weight"])
     for theirs, mine in [("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("output", "o_proj")]:
         packed(f"blk.0.attn_{theirs}.weight", f"{at}self_attn.{mine}")
         if theirs != "output":
-            writer.add_tensor(f"blk.0.attn_{theirs}.bias", tensors[f"{at}self_attn.{mine}.bias"])
+            plain(f"blk.0.attn_{theirs}.bias", tensors[f"{at}self_attn.{mine}.bias"])
     for part in ("gate", "up", "down"):
         packed(f"blk.0.ffn_{part}.weight", f"{at}mlp.{part}_proj")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    file.write(path)
 
 
-def llama(options):
-    program = options.llama_bench or shutil.which("llama-bench")
-    if not program:
-        raise Missing("llama.cpp's llama-bench; name it with --llama-bench")
-    folder = options.layers / options.shape
-    with tempfile.TemporaryDirectory() as place:
-        path = str(Path(place) / "layer.gguf")
-        gguf_of(folder, path)
-        cases = ours(options, "--layer", str(folder))["cases"]
-        print("llama.cpp, Q4_0 weights of the same values, outputs not compared")
-        for case in cases:
-            tokens = str(case["tokens"])
-            kind = ["-p", "0", "-n", "1", "-d", tokens] if case["decode"] else ["-p", tokens, "-n", "0"]
-            repeats = ["-r", str(options.repeats or 21)]
-            done = subprocess.run([program, "-m", path, "-ngl", "99", "-o", "json", *kind, *repeats],
-                                  stdout=subprocess.PIPE, text=True)
-            if done.returncode:
-                raise Missing(f"{program} ended with {done.returncode}")
-            found = json.loads(done.stdout)[0]
-            if "vulkan" not in found.get("backends", "").lower():
-                raise Missing(f"llama-bench with Vulkan; this one has {found.get('backends')}")
-            line(name_of(case), found["avg_ns"] / 1e6, case["milliseconds"])
+class Blob(ctypes.Structure):
+    """A structure of llama.cpp's that is only passed on, larger than any."""
+
+    _fields_ = [("bytes", ctypes.c_uint8 * 512)]
 
 
-def torch_towers(options):
+class Llama:
+    """llama.cpp's C interface, as far as it takes to read tokens; parameters are its defaults, which
+    put all layers on the card."""
+
+    def __init__(self, folder, any_device):
+        pick = lambda stem: next(iter(sorted(folder.glob(f"{stem}*.so"))), None)
+        libraries = [pick(stem) for stem in ("libggml-base", "libggml.", "libllama.")]
+        if None in libraries:
+            raise Missing(f"llama.cpp: {folder} lacks libggml-base, libggml or libllama")
+        if any_device:
+            # Else software adapters are left out.
+            os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
+        try:
+            self.base, self.ggml, self.llama = (ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL) for path in libraries)
+        except OSError as error:
+            raise Missing(f"llama.cpp: {error}") from error
+        pointer, number = ctypes.c_void_p, ctypes.c_int32
+        for library, name, result, arguments in [
+            (self.ggml, "ggml_backend_load_all_from_path", None, [ctypes.c_char_p]),
+            (self.ggml, "ggml_backend_dev_count", ctypes.c_size_t, []),
+            (self.ggml, "ggml_backend_dev_get", pointer, [ctypes.c_size_t]),
+            (self.base, "ggml_backend_dev_description", ctypes.c_char_p, [pointer]),
+            (self.base, "ggml_backend_dev_type", ctypes.c_int, [pointer]),
+            (self.llama, "llama_log_set", None, [pointer, pointer]),
+            (self.llama, "llama_model_default_params", Blob, []),
+            (self.llama, "llama_context_default_params", Blob, []),
+            (self.llama, "llama_model_load_from_file", pointer, [ctypes.c_char_p, Blob]),
+            (self.llama, "llama_init_from_model", pointer, [pointer, Blob]),
+            (self.llama, "llama_get_memory", pointer, [pointer]),
+            (self.llama, "llama_memory_seq_rm", ctypes.c_bool, [pointer, number, number, number]),
+            (self.llama, "llama_batch_get_one", Blob, [pointer, number]),
+            (self.llama, "llama_decode", number, [pointer, Blob]),
+            (self.llama, "llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, number]),
+            (self.llama, "llama_free", None, [pointer]),
+            (self.llama, "llama_model_free", None, [pointer]),
+        ]:
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self.silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, pointer)(lambda *_: None)
+        self.llama.llama_log_set(ctypes.cast(self.silent, pointer), None)
+        self.ggml.ggml_backend_load_all_from_path(str(folder).encode())
+        devices = [self.ggml.ggml_backend_dev_get(i) for i in range(self.ggml.ggml_backend_dev_count())]
+        cards = [device for device in devices if self.base.ggml_backend_dev_type(device) in CARDS]
+        if not cards:
+            raise Missing("a card that llama.cpp's Vulkan can use")
+        self.card = self.base.ggml_backend_dev_description(cards[0]).decode()
+
+    @contextmanager
+    def opened(self, path, words):
+        """A run of tokens after others: the logits of the last."""
+        import numpy as np
+
+        llama = self.llama
+        model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
+        context = model and llama.llama_init_from_model(model, llama.llama_context_default_params())
+        if not context:
+            raise Missing(f"llama.cpp: it does not read {path}")
+        memory = llama.llama_get_memory(context)
+
+        def read(first, count):
+            llama.llama_memory_seq_rm(memory, 0, first, -1)
+            ids = np.arange(first, first + count, dtype=np.int32)
+            if llama.llama_decode(context, llama.llama_batch_get_one(ids.ctypes.data, count)):
+                raise Missing(f"llama.cpp: it does not read {count} tokens")
+            return np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), [words]).copy()
+
+        try:
+            yield read
+        finally:
+            llama.llama_free(context)
+            llama.llama_model_free(model)
+
+
+def llama(options, found):
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        raise Missing(f"a package: {error.name}") from error
+    if not options.llama:
+        raise Missing("llama.cpp; name its folder with --llama")
+    library = Llama(options.llama.resolve(), options.any_device)
+    for folder in options.folders:
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta["family"] != "decoder":
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "layer.gguf"
+            gguf_of(folder, path)
+            with library.opened(path, meta["config"]["vocab_size"]) as read:
+                print(f"llama.cpp, Q4_0 weights of the same values, on {library.card}")
+
+                def run_of(work):
+                    if "prefill" in work:
+                        return lambda: read(0, work["prefill"])
+                    read(0, work["decode"])
+                    return lambda: read(work["decode"], 1)
+
+                found.compared("llama.cpp", folder, meta, run_of, LLAMA_LIMIT)
+
+
+def torch_towers(options, found):
     try:
         import torch
         from torch import nn
@@ -269,7 +498,7 @@ def torch_towers(options):
         if index:
             stages.append(nn.Conv2d(widths[index - 1], width, 2, 2))
         stages += [ConvNext(width) for _ in range(depth)]
-    rows = ours(options, "--like", "rexseek-3b", "--only", "towers")["rows"]
+    rows = found.ours("--like", "rexseek-3b", "--only", "towers")["rows"]
     own = {row["name"]: row["milliseconds"] for row in rows}
     print(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name()}; outputs not compared")
     towers = [
@@ -284,7 +513,8 @@ def torch_towers(options):
                 with torch.no_grad():
                     return tower(x).flatten()[0].item()
 
-            line(f"{name}, {str(dtype).removeprefix('torch.')}", timed(run, options.repeats), own[name])
+            what = f"{name}, {str(dtype).removeprefix('torch.')}"
+            found.row("PyTorch", what, found.timed(run), own[name])
 
 
 PARTS = {"ort": ort, "llama": llama, "torch": torch_towers}
@@ -294,19 +524,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=Path, required=True)
     parser.add_argument("--program", required=True)
-    parser.add_argument("--shape", default="d2048")
+    parser.add_argument("--shape", action="append")
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--only", action="append", choices=PARTS)
-    parser.add_argument("--llama-bench")
+    parser.add_argument("--llama", type=Path)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--any-device", action="store_true")
     options = parser.parse_args()
-    if not (options.layers / options.shape / "meta.json").is_file():
-        parser.error(f"{options.layers / options.shape} holds no layer; write it with layer.py")
+    names = options.shape or sorted(path.parent.name for path in options.layers.glob("*/ours.safetensors"))
+    options.folders = [options.layers / name for name in names]
+    for folder in options.folders:
+        if not (folder / "meta.json").is_file() or not (folder / "ours.safetensors").is_file():
+            parser.error(f"{folder} holds no layer; write it with layer.py")
+    found = Found(options)
     for name in options.only or PARTS:
         try:
-            PARTS[name](options)
+            PARTS[name](options, found)
         except Missing as missing:
+            found.missing[name] = str(missing)
             print(f"{name}: missing is {missing}")
+    if options.json:
+        report = {key: getattr(found, key) for key in ("adapter", "software", "rows", "missing")}
+        options.json.write_text(json.dumps(report, indent=1))
 
 
 main()

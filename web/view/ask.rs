@@ -5,6 +5,7 @@ use leptos::html;
 use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
+use super::choosing::Choosing;
 use super::state::{Desk, desk};
 use super::task::Task;
 
@@ -130,6 +131,7 @@ pub fn Ask() -> impl IntoView {
                     <summary>"Exact words sent"</summary>
                     <code data-testid="exact">{exact}</code>
                 </details>
+                <Choosing />
                 <p>"Answers and boxes may be wrong."</p>
             </div>
         </form>

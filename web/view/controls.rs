@@ -51,7 +51,7 @@ pub fn Controls() -> impl IntoView {
 
 /// A slider up to 1 with its name and its value in words.
 #[component]
-fn Slider(
+pub fn Slider(
     name: &'static str,
     id: &'static str,
     least: &'static str,

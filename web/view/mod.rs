@@ -5,6 +5,7 @@ pub mod about;
 pub mod app;
 pub mod ask;
 pub mod canvas;
+pub mod choosing;
 pub mod controls;
 pub mod conversation;
 pub mod models;

@@ -10,6 +10,7 @@ use chatrex::chat::drawing::Drawing;
 use chatrex::chat::library::{self, Choice, Library, Order};
 use chatrex::chat::overlay::{Mark, Mentions, Overlay, Show};
 use chatrex::fault::{Fault, FaultKind};
+use chatrex::generate::sampler::Sampling;
 use chatrex::protocol::{DevicePreference, Event, Granularity, PictureId, Request, TurnId};
 use js_sys::ArrayBuffer;
 use leptos::html;
@@ -96,6 +97,8 @@ pub struct Desk {
     pub filter: RwSignal<Filter>,
     /// Whole objects or parts too.
     pub granularity: RwSignal<Granularity>,
+    /// How the words of an answer are chosen.
+    pub sampling: RwSignal<Sampling>,
     /// True when a question would be taken.
     pub can_ask: RwSignal<bool>,
     /// True while a turn waits or runs.
@@ -168,6 +171,7 @@ impl Desk {
             candidates,
             filter: RwSignal::new(Filter::default()),
             granularity: RwSignal::new(Granularity::default()),
+            sampling: RwSignal::new(Sampling::default()),
             can_ask: RwSignal::new(false),
             busy: RwSignal::new(false),
             can_reopen: RwSignal::new(false),
@@ -500,6 +504,7 @@ impl Desk {
             self.show_candidates(m.candidates());
             put(self.filter, &m.filter());
             put(self.granularity, &m.granularity());
+            put(self.sampling, &m.sampling());
             put(self.can_ask, &m.can_ask());
             put(self.busy, &m.active().is_some());
             put(self.can_reopen, &m.can_reopen());

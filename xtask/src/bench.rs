@@ -44,7 +44,7 @@ pub struct Rivals {
 }
 
 /// Layers that are measured where none is named.
-const SHAPES: [&str; 2] = ["d896", "d2048"];
+pub const SHAPES: [&str; 4] = ["d896", "d2048", "clip-l", "convnext-768"];
 
 /// Headers of a page whose runtimes may use threads and compile WebAssembly of their own.
 const HEADERS: &str = "/*\n  Cross-Origin-Opener-Policy: same-origin\n  \
@@ -107,7 +107,10 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
 }
 
 /// Writes the layers that are not there yet, or were written by another version of the script.
-fn make_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// When there is no Python, or the script knows no such layer.
+pub fn make_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
     let script = place::root().join("tests/reference/layer.py");
     let version = site::hex(&fs::read(&script).with_context(|| script.display().to_string())?);
     let missing = shapes.iter().filter(|shape| {

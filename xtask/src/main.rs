@@ -1,6 +1,7 @@
-//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist | bench`.
+//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist | bench | pack`.
 
 mod bench;
+mod pack;
 mod place;
 mod process;
 mod serve;
@@ -13,22 +14,28 @@ use std::process::ExitCode;
 
 use bench::{Bench, Rivals};
 use lexopt::prelude::*;
+use pack::Pack;
 
 const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
                                            it is a release build with or without the flag
 cargo xtask test [--only STEP]...          run every check; steps: fmt clippy native web browser
-cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (large, examine) on a model folder
+cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (eval, examine, large) on a model folder
 cargo xtask bench [--model DIR | --like chatrex-7b|rexseek-3b|nano [--layers N] [--depth N]
-                  [--quant q4|q8|f16|f32]] [--boxes N] [--repeats N] [--seconds S]
+                  [--quant q4|q8|f16|f32]] [--cache f32|f16] [--boxes N] [--repeats N] [--seconds S]
                   [--only kernels|upn|towers|decoder]... [--json FILE|-] [--gpu]
                                            the rows of `chatrex bench` in a headless browser; --gpu
                                            takes this machine's card instead of software
-cargo xtask bench-rivals [--only d896|d2048|d4096]... [--cases NAME]... [--repeats N] [--json FILE]
-                  [--gpu] [--without FEATURE]...
-                                           a layer beside onnxruntime-web, in turns; NAME begins the
-                                           names of cases, e.g. decode or \"prefill 16\"; FEATURE is
-                                           one of WebGPU's that onnxruntime is not told of
+cargo xtask bench-rivals [--only LAYER]... [--cases NAME]... [--repeats N] [--json FILE] [--gpu]
+                  [--without FEATURE]...
+                                           layers beside onnxruntime-web, in turns: d896, d2048, d4096
+                                           of a language model, clip-l, convnext-192 (384, 768, 1536);
+                                           NAME begins the names of cases, e.g. decode or
+                                           \"prefill 16\"; FEATURE is one of WebGPU's that onnxruntime
+                                           is not told of
+cargo xtask pack --out FILE.tar.xz [--only LAYER]... [--python 3.N]
+                                           all that measures layers beside onnxruntime and llama.cpp
+                                           on a Linux machine without network: unpack, ./run.sh
 cargo xtask dist --out DIR                 write the static folder any host can serve
 
 What a command needs and this machine lacks is set up first. Environment:
@@ -43,6 +50,7 @@ enum Command {
     Dist { out: PathBuf },
     Bench(Bench),
     Rivals(Rivals),
+    Pack(Pack),
     Help,
 }
 
@@ -61,6 +69,7 @@ fn main() -> ExitCode {
         Command::Dist { out } => site::dist(&out),
         Command::Bench(asked) => bench::bench(&asked),
         Command::Rivals(asked) => bench::rivals(&asked),
+        Command::Pack(asked) => pack::pack(&asked),
         Command::Help => {
             println!("{USAGE}");
             Ok(true)
@@ -134,6 +143,27 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             }
             Ok(Command::Rivals(asked))
         }
+        Value(name) if name == "pack" => {
+            let mut asked = Pack::default();
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("out") => asked.out = PathBuf::from(arguments.value()?),
+                    Long("only") => asked.shapes.push(arguments.value()?.string()?),
+                    Long("python") => {
+                        let version = arguments.value()?.string()?;
+                        if !pack::is_version(&version) {
+                            return Err("--python takes a version such as 3.12".into());
+                        }
+                        asked.python = Some(version);
+                    }
+                    other => return Err(other.unexpected()),
+                }
+            }
+            if asked.out.as_os_str().is_empty() {
+                return Err("pack needs --out FILE.tar.xz".into());
+            }
+            Ok(Command::Pack(asked))
+        }
         Value(name) if name == "help" => Ok(Command::Help),
         Long("help") | Short('h') => Ok(Command::Help),
         other => Err(other.unexpected()),
@@ -145,7 +175,7 @@ fn bench_options(mut arguments: lexopt::Parser) -> Result<Bench, lexopt::Error> 
     let mut only: Vec<String> = Vec::new();
     while let Some(argument) = arguments.next()? {
         match argument {
-            Long(name @ ("like" | "quant")) => {
+            Long(name @ ("like" | "quant" | "cache")) => {
                 let name = name.to_owned();
                 let value = arguments.value()?.string()?;
                 asked.plan.insert(name, value.into());
@@ -209,6 +239,13 @@ mod tests {
         };
         assert_eq!((&*asked.shapes[0], &*asked.cases[0]), ("d896", "decode"));
         assert_eq!((asked.repeats, asked.gpu), (3, false));
+        let Ok(Command::Pack(asked)) = parsed("pack --out a.tar.xz --only d896 --python 3.12")
+        else {
+            panic!("pack");
+        };
+        assert_eq!(asked.out, PathBuf::from("a.tar.xz"));
+        let python = asked.python.as_deref();
+        assert_eq!((&*asked.shapes[0], python), ("d896", Some("3.12")));
     }
 
     #[test]
@@ -220,6 +257,8 @@ mod tests {
             "serve --port many",
             "test --out x",
             "bench --layers x",
+            "pack",
+            "pack --out a.tar.xz --python three",
         ] {
             assert!(parsed(line).is_err(), "{line:?}");
         }

@@ -21,6 +21,7 @@ use self::report::Report;
 use super::made::Made;
 use super::{Engine, Host, no_model};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::kernel::device;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
@@ -98,6 +99,9 @@ pub struct Plan {
     pub depth: Option<usize>,
     /// How a made-up model is stored.
     pub quant: Quant,
+    /// How keys and values are held; without it as the model at hand holds them, and in half precision
+    /// beside packed weights of a made-up one.
+    pub cache: Option<CacheForm>,
     /// Boxes in the prompt.
     pub boxes: usize,
     /// Timed blocks of every row; 0 takes 7, on a software adapter 3.
@@ -116,6 +120,7 @@ impl Default for Plan {
             layers: None,
             depth: None,
             quant: Quant::Q4,
+            cache: None,
             boxes: 100,
             repeats: 0,
             seconds: 60.0,
@@ -287,6 +292,11 @@ impl<H: Host> Engine<H> {
         }
         if let Some(looked) = looked.filter(|_| plan.wants("decoder")) {
             let count = around.dispatches;
+            let held = match (plan.like, &self.model) {
+                (None, Some(model)) => model.cache,
+                _ => CacheForm::beside(matches!(plan.quant, Quant::Q4 | Quant::Q8)),
+            };
+            let form = plan.cache.unwrap_or(held);
             report.token = Some(match plan.like {
                 Some(_) => {
                     let source = made(Part::Decoder);
@@ -294,13 +304,13 @@ impl<H: Host> Engine<H> {
                     let [embedding, rest] = source.bytes();
                     let tied = chatrex.llm.tie_word_embeddings;
                     let bytes = rest + if tied { embedding } else { 0 };
-                    stages::decoder(&mut clock, &llm, &looked, bytes, count).await?
+                    stages::decoder(&mut clock, &llm, &looked, form, bytes, count).await?
                 }
                 None => {
                     let model = self.model.as_mut().ok_or_else(no_model)?;
                     let bytes = model.bytes_per_token();
                     let llm = model.llm(&self.host).await?;
-                    stages::decoder(&mut clock, llm, &looked, bytes, count).await?
+                    stages::decoder(&mut clock, llm, &looked, form, bytes, count).await?
                 }
             });
         }

@@ -7,12 +7,14 @@ use super::report::Token;
 use crate::engine::saying::Saying;
 use crate::engine::{Host, planar};
 use crate::fault::{Fault, FaultKind};
+use crate::fit::CacheForm;
 use crate::generate::sampler::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
-use crate::kernel::choice::Choice;
+use crate::kernel::choice::{Choice, Rule};
 use crate::kernel::launch::launched;
+use crate::kernel::recording::Recording;
 use crate::model::chatrex::{ChatRexConfig, Seen, Towers, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
 use crate::model::upn::{PaddingMask, Upn, read};
@@ -201,8 +203,8 @@ fn decoder_flops(llm: &DecoderConfig, past: usize, new: usize) -> f64 {
     llm.num_hidden_layers as f64 * new as f64 * (2.0 * weights + 4.0 * seen * queries)
 }
 
-/// The language model: the picture's turn, a further question, tokens one by one. `weights` are the
-/// bytes a token needs, `dispatches` counts those of this thread.
+/// The language model: the picture's turn, a further question, tokens one by one, with keys and
+/// values held in `form`. `weights` are the bytes a token needs, `dispatches` counts those of this thread.
 ///
 /// # Errors
 /// The device fails.
@@ -210,6 +212,7 @@ pub async fn decoder<H: Host>(
     clock: &mut Clock<'_, H>,
     llm: &Decoder,
     looked: &Looked,
+    form: CacheForm,
     weights: u64,
     dispatches: Option<&dyn Fn() -> u64>,
 ) -> Result<Token, Fault> {
@@ -225,7 +228,7 @@ pub async fn decoder<H: Host>(
     let past = tokens + WORDS_AFTER;
     let decoded = DECODED[usize::from(clock.is_software())];
     let device = clock.device().clone();
-    let mut cache = KvCache::new(config, past + decoded + 1, &device);
+    let mut cache = KvCache::new(config, past + decoded + 1, form, &device);
 
     let turn = Case {
         flops: Some(decoder_flops(config, 0, tokens)),
@@ -266,7 +269,7 @@ pub async fn decoder<H: Host>(
         llm.prefill(splice(llm, &question, None, None), &mut cache);
     }
     let shape = format!("1 token after {past}");
-    let bytes = weights + token_keys(config, past);
+    let bytes = weights + token_keys(config, form, past);
     let one = |name: &str| Case {
         bytes: Some(bytes as f64),
         ..case("decoder", name, &*shape)
@@ -275,7 +278,7 @@ pub async fn decoder<H: Host>(
         .repeated(one("decode, each token read"), decoded, async |times| {
             cache.truncate(past);
             let logits = Tensor::zeros([config.vocab_size], &device);
-            let mut saying = Saying::new(llm, &mut cache, logits, 1.0, times + 1);
+            let mut saying = Saying::new(llm, &mut cache, logits, Rule::greedy(), times + 1);
             for _ in 0..=times {
                 saying.next().await?;
             }
@@ -302,11 +305,17 @@ pub async fn decoder<H: Host>(
 
     // Two tokens less one: what settling takes is in both.
     let mut counts = [[0; 2]; 2];
-    for (steps, counts) in counts.iter_mut().enumerate() {
+    for (more, counts) in counts.iter_mut().enumerate() {
         cache.truncate(past);
         let now = || [launched(), dispatches.map_or(0, |count| count())];
         let before = now();
-        self::steps(llm, &mut cache, steps + 1, &device).await?;
+        if llm.can_advance(&cache) {
+            let choice = first(llm, &cache, 2, &device);
+            (0..=more).for_each(|_| llm.advance(&choice, &mut cache));
+            settle(choice.said().float()).await?;
+        } else {
+            steps(llm, &mut cache, more + 1, &device).await?;
+        }
         let after = now();
         *counts = [after[0] - before[0], after[1] - before[1]];
     }
@@ -321,25 +330,39 @@ pub async fn decoder<H: Host>(
     })
 }
 
-/// `times` tokens, each after the one before, chosen on the device where it can; one read at the end.
+/// An answer of up to `limit` tokens after what `cache` holds, with its first token.
+fn first(llm: &Decoder, cache: &KvCache, limit: usize, device: &Device) -> Choice {
+    let vocabulary = llm.config().vocab_size;
+    let choice = Choice::new(vocabulary, Rule::greedy(), limit, cache.len(), device);
+    choice.choose(Tensor::zeros([vocabulary], device));
+    choice
+}
+
+/// `times` tokens, each after the one before, chosen on the device where it can, all but the first
+/// from a recording; one read at the end.
 async fn steps(
     llm: &Decoder,
     cache: &mut KvCache,
     times: usize,
     device: &Device,
 ) -> Result<(), Fault> {
-    let vocabulary = llm.config().vocab_size;
     if !llm.can_advance(cache) {
+        let vocabulary = llm.config().vocab_size;
         let logits = (0..times).map(|token| llm.step((token % vocabulary) as u32, cache));
         return match logits.last() {
             Some(logits) => settle(logits).await,
             None => Ok(()),
         };
     }
-    let choice = Choice::new(vocabulary, 1.0, times + 1, cache.len(), device);
-    choice.choose(Tensor::zeros([vocabulary], device));
-    for _ in 0..times {
-        llm.advance(&choice, cache);
+    let choice = first(llm, cache, times + 1, device);
+    cache.grow();
+    let recording = Recording::of(device, || llm.launch(&choice, cache)).await;
+    for _ in 1..times {
+        cache.grow();
+        match &recording {
+            Some(recording) => recording.replay()?,
+            None => llm.launch(&choice, cache),
+        }
     }
     settle(choice.said().float()).await
 }
@@ -358,8 +381,8 @@ fn finite(logits: &[f32]) -> Result<(), Fault> {
     ))
 }
 
-/// Bytes of keys and values that a token after `past` others looks at, as f32.
-fn token_keys(config: &DecoderConfig, past: usize) -> u64 {
+/// Bytes of keys and values that a token after `past` others looks at.
+fn token_keys(config: &DecoderConfig, form: CacheForm, past: usize) -> u64 {
     let row = config.num_key_value_heads * config.head_width();
-    (2 * 4 * config.num_hidden_layers * row * past) as u64
+    (2 * form.bytes() * config.num_hidden_layers * row * past) as u64
 }

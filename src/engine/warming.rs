@@ -1,0 +1,124 @@
+//! Pipelines are compiled while the model loads, not when the first picture waits for them.
+//!
+//! A made-up picture goes through a part of the model in a dry run: every launch is prepared as it
+//! would be, its pipeline compiled and kept, and nothing is computed. A dry run holds for the whole
+//! program, so it is left to browsers, where one engine has a worker to itself; natively a pipeline
+//! is compiled at its first launch.
+
+use burn::tensor::Tensor;
+use cubecl::dry_run::DryRun;
+
+use super::examine::picture;
+use super::{Host, LoadedModel, planar};
+use crate::fault::Fault;
+use crate::generate::sampler::Sampling;
+use crate::geometry::BoxXyxy;
+use crate::kernel::choice::Choice;
+use crate::kernel::graphics::is_graphics;
+use crate::kernel::launch::refused;
+use crate::model::chatrex::{Seen, splice};
+use crate::model::decoder::KvCache;
+use crate::model::upn::PaddingMask;
+use crate::progress::{Progress, Stage};
+use crate::protocol::{Event, Granularity};
+use crate::text::prompt::user_turn;
+use crate::weights::format::Part;
+
+/// Sides of the made-up picture; recipes bring it to the sizes of any other.
+const SIDES: [u32; 2] = [64, 48];
+
+/// Tokens of a further question.
+const QUESTION: usize = 16;
+
+/// Boxes on it.
+const BOXES: [[f32; 4]; 2] = [[4.0, 4.0, 30.0, 40.0], [0.0, 0.0, 64.0, 48.0]];
+
+impl LoadedModel {
+    /// Compiles the pipelines of `parts`, which are on the device, where that is done ahead.
+    ///
+    /// # Errors
+    /// A kernel does not compile: it is named.
+    pub(super) async fn compile(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
+        if !cfg!(target_family = "wasm") || !is_graphics(&self.device) {
+            return Ok(());
+        }
+        let mut parts = parts.to_vec();
+        parts.retain(|part| !self.compiled.contains(part));
+        let total = parts.len() as u64;
+        let progress = |done| {
+            let stage = Stage::Compile;
+            host.emit(Event::Progress(Progress { stage, done, total }));
+        };
+        for (done, part) in parts.into_iter().enumerate() {
+            progress(done as u64);
+            host.breathe().await;
+            let dry = DryRun::new();
+            let outcome = match part {
+                Part::Upn => self.find_nothing().await,
+                Part::Towers => self.see_nothing(),
+                Part::Decoder => self.say_nothing(),
+            };
+            drop(dry);
+            if let Some(fault) = refused().await {
+                return Err(fault);
+            }
+            outcome?;
+            self.compiled.push(part);
+            progress(done as u64 + 1);
+        }
+        Ok(())
+    }
+
+    async fn find_nothing(&self) -> Result<(), Fault> {
+        let (Some(upn), Some(config)) = (&self.upn, &self.config.upn) else {
+            return Ok(());
+        };
+        let image = config.recipe().prepare(&picture(SIDES[0], SIDES[1]));
+        let mask = PaddingMask::none(1, image.height, image.width);
+        let memory = upn.encode(planar(image, &self.device), &mask)?;
+        upn.propose(&memory, Granularity::Coarse).await?;
+        Ok(())
+    }
+
+    fn see_nothing(&self) -> Result<(), Fault> {
+        let Some(towers) = &self.towers else {
+            return Ok(());
+        };
+        let recipe = &self.config.recipe;
+        let (high, low) = recipe.prepare(&picture(SIDES[0], SIDES[1]));
+        let seen = towers.see(planar(low, &self.device), planar(high, &self.device));
+        let placed = recipe.boxes(SIDES[0], SIDES[1], &BOXES.map(BoxXyxy::from));
+        towers.objects(&seen, &placed);
+        Ok(())
+    }
+
+    fn say_nothing(&self) -> Result<(), Fault> {
+        let Some(llm) = &self.llm else {
+            return Ok(());
+        };
+        let config = &self.config.chatrex;
+        let width = config.llm.hidden_size;
+        let empty = |rows: usize| Tensor::<2>::zeros([rows, width], &self.device);
+        let seen = Seen {
+            image: empty(config.visual_tokens()).unsqueeze(),
+            pyramid: Vec::new(),
+        };
+        let user = user_turn(BOXES.len(), "What is this?")?;
+        let ids = self.tokenizer.encode(&self.config.template.first(&user));
+        let embeds = splice(llm, &ids, Some(&seen), Some(&empty(BOXES.len())));
+        let tokens = embeds.dims()[1];
+        let capacity = tokens + QUESTION + 2;
+        let mut cache = KvCache::new(&config.llm, capacity, self.cache, &self.device);
+        llm.prefill(embeds, &mut cache);
+        let logits = llm.prefill(empty(QUESTION).unsqueeze(), &mut cache);
+        if llm.can_advance(&cache) {
+            let rule = self.rule(Sampling::default(), BOXES.len());
+            let choice = Choice::new(config.llm.vocab_size, rule, 2, cache.len(), &self.device);
+            choice.choose(logits);
+            llm.advance(&choice, &mut cache);
+        } else {
+            llm.step(0, &mut cache);
+        }
+        Ok(())
+    }
+}

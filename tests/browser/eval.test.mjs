@@ -1,0 +1,26 @@
+// Nano in the browser's worker answers the evaluation's questions as the processor does.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { withBrowser } from "./devices.mjs";
+import { judge } from "./judge.mjs";
+import { QUIET, URL_OF_PAGE } from "./page.mjs";
+
+const SCENES = 6;
+
+test(`the questions about ${SCENES} scenes are answered word for word as on the processor`, () =>
+  withBrowser(async ({ page }) => {
+    await page.goto(QUIET);
+    const began = Date.now();
+    const { report, ready } = await judge(page, { model: `${URL_OF_PAGE}models/nano`, count: SCENES });
+    assert.equal(ready.device, "wgpu");
+    console.log(`${report.questions} questions in ${((Date.now() - began) / 1000).toFixed(0)} s`);
+    console.log(`boxes differ by at most ${report.box_difference} pixels`);
+    assert.ok(report.questions >= 6 * SCENES, `${report.questions} questions`);
+    assert.equal(report.same_answers, 1);
+    assert.ok(report.box_difference !== null && report.box_difference < 0.1);
+    for (const { name, model, against } of report.metrics) {
+      console.log(`${name}: ${model.toFixed(3)} ${against.toFixed(3)}`);
+      assert.ok(Math.abs(model - against) < 1e-9, name);
+    }
+  }));

@@ -1,0 +1,88 @@
+// The recordings of the original implementation, computed by the worker on WebGPU: the same checks
+// with the same tolerances as in the native program.
+
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { before, test } from "node:test";
+import { withBrowser, withLeast } from "./devices.mjs";
+import { parity } from "./native.mjs";
+import { QUIET } from "./page.mjs";
+
+const GOLDEN = "tests/data/golden";
+
+// Fixtures of the converter, which reads and writes folders on a disk and is no part of the worker.
+const NATIVE_ONLY = ["checkpoint", "tokenizer_llama"];
+
+let native, files;
+before(async () => {
+  native = await parity(GOLDEN);
+  const all = await readdir(GOLDEN, { recursive: true });
+  files = all.filter((file) => file.includes(".") && !NATIVE_ONLY.includes(file.split("/")[0]));
+});
+
+// Tolerances are those of single precision; so far may logits up to some ten be off with keys and
+// values in halves, and the same tokens are chosen.
+const HALF = 0.03;
+
+const devices = { "": withBrowser, "with the least limits that WebGPU promises ": withLeast };
+for (const [limits, withDevice] of Object.entries(devices)) {
+  test(`${limits}every recording agrees`, () =>
+    withDevice(async ({ page }) => {
+      const expected = native.fixtures.filter(({ name }) => !NATIVE_ONLY.includes(name));
+      assert.equal(expected.length, native.fixtures.length - NATIVE_ONLY.length);
+      const began = Date.now();
+      const found = await compared(page, expected.map(({ name }) => name), false);
+      const checks = found.flatMap(({ report }) => report.fixtures[0].checks);
+      console.log(`${checks.length} checks in ${((Date.now() - began) / 1000).toFixed(0)} s`);
+      for (const [index, { report, table }] of found.entries()) {
+        assert.ok(report.fixtures[0].checks.every(({ pass }) => pass), table);
+        const [{ name, checks }] = report.fixtures;
+        const keys = (checks) => checks.map(({ key, tolerance }) => [key, tolerance]);
+        assert.equal(name, expected[index].name);
+        assert.deepEqual(keys(checks), keys(expected[index].checks), name);
+      }
+    }));
+}
+
+test("recordings of language models agree with keys and values in halves", () =>
+  withBrowser(async ({ page }) => {
+    const found = await compared(page, ["llama_untied", "qwen2_tied", "qwen2_untied", "rexseek"], true);
+    for (const { report, table } of found) {
+      const off = report.fixtures[0].checks.filter(({ pass }) => !pass);
+      assert.ok(off.every(({ key, error }) => key.includes("logits") && error < HALF), table);
+    }
+  }));
+
+// What the worker finds in the fixtures called `names`, one after another; keys and values are held
+// in halves where that is wanted.
+async function compared(page, names, halves) {
+  await page.context().route("**/golden/**", (route) => {
+    const [, file] = new URL(route.request().url()).pathname.split("/golden/");
+    return route.fulfill({ path: join(GOLDEN, file) });
+  });
+  await page.goto(QUIET);
+  const answers = await page.evaluate(
+    async ([names, files, halves]) => {
+      const bytes = async (file) => {
+        const response = await fetch(`./golden/${file}`);
+        return [file, new Uint8Array(await response.arrayBuffer())];
+      };
+      const handed = Object.fromEntries(await Promise.all(files.map(bytes)));
+      return new Promise((done, fail) => {
+        const answers = [];
+        const worker = new Worker("./worker_start.js?parity", { type: "module" });
+        worker.onerror = (error) => fail(new Error(`${names[answers.length]}: ${error.message}`));
+        worker.onmessage = ({ data: [json] }) => {
+          const answer = JSON.parse(json);
+          if (answer === "Hello") return worker.postMessage([JSON.stringify(names), handed, halves]);
+          if (answer.fault) return fail(new Error(`${names[answers.length]}: ${answer.fault}`));
+          answers.push(answer);
+          if (answers.length === names.length) done(answers);
+        };
+      });
+    },
+    [names, files, halves],
+  );
+  return answers;
+}

@@ -1,0 +1,86 @@
+// Shaders in the browser: each is compiled once, while the model loads, and one that does not compile
+// is named.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { inFrontOf, withBrowser } from "./devices.mjs";
+import { answered, LONG, URL_OF_PAGE } from "./page.mjs";
+
+const BROKEN = "roi_pool";
+
+// Put in front of `timestamp_query.js`: a compiler that stumbles over one kernel.
+const BREAK = `
+{
+  const plain = GPUDevice.prototype.createShaderModule;
+  GPUDevice.prototype.createShaderModule = function (descriptor) {
+    const broken = descriptor.code.includes("// ${BROKEN}:");
+    const code = broken ? descriptor.code + "\\nconst broken: f32 = 1u;" : descriptor.code;
+    return plain.call(this, { ...descriptor, code });
+  };
+}
+`;
+
+// Put in front of `timestamp_query.js`: tells of every pipeline the text of its shader, by its hash.
+const TELL = `
+{
+  const { createShaderModule, createComputePipeline } = GPUDevice.prototype;
+  const texts = new WeakMap();
+  GPUDevice.prototype.createShaderModule = function (descriptor) {
+    const module = createShaderModule.call(this, descriptor);
+    texts.set(module, descriptor.code);
+    return module;
+  };
+  GPUDevice.prototype.createComputePipeline = function (descriptor) {
+    const text = texts.get(descriptor.compute.module);
+    const [, name] = /^\\/\\/ (\\w+):/m.exec(text) ?? [];
+    let hash = 0;
+    for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) | 0;
+    const stock = "stock " + /fn \\w+[^]*/.exec(text)?.[0].replace(/\\s+/g, " ").slice(0, 600);
+    console.log("pipeline " + (name ?? stock) + " " + hash);
+    return createComputePipeline.call(this, descriptor);
+  };
+}
+`;
+
+test("a shader that does not compile is named on the page", () =>
+  withBrowser(async ({ page }) => {
+    await inFrontOf(page, (body) => BREAK + body);
+    await page.goto(URL_OF_PAGE);
+    const message = page.getByTestId("error");
+    await message.waitFor({ timeout: LONG });
+    const words = await message.innerText();
+    console.log(words);
+    assert.equal(await message.count(), 1);
+    assert.match(words, new RegExp(`kernel ${BROKEN}: does not compile on .+: line \\d+: [^]*f32`));
+    assert.match(words, /Update the browser/);
+  }));
+
+test("shaders are compiled once, before the model is ready", () =>
+  withBrowser(async ({ page }) => {
+    const said = [];
+    page.on("console", (message) => said.push(message.text()));
+    await page.exposeFunction("modelIsReady", () => said.push("ready"));
+    await page.addInitScript(() => {
+      const Plain = self.Worker;
+      self.Worker = class extends Plain {
+        constructor(...words) {
+          super(...words);
+          this.addEventListener("message", ({ data }) => {
+            if (data[0].startsWith('{"Ready"')) self.modelIsReady();
+          });
+        }
+      };
+    });
+    await inFrontOf(page, (body) => TELL + body);
+    await page.goto(URL_OF_PAGE);
+    assert.equal((await answered(page, 0)).state, "done");
+    const ready = said.indexOf("ready");
+    const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
+    const [before, after] = [pipelines(said.slice(0, ready)), pipelines(said.slice(ready))];
+    console.log(`${before.length} pipelines before, ${after.length} after`);
+    for (const line of after) console.log(`after: ${line}`);
+    assert.ok(ready > 0 && before.length > 20);
+    const all = [...before, ...after].filter((line) => !line.includes("stock"));
+    assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
+    assert.deepEqual(after, [], "nothing is left to compile");
+  }));
