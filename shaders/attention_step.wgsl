@@ -7,10 +7,10 @@
 //   stretch_sums  [H, S, W + 2]    sum of exp(score - top) * value, then top, then sum of exp
 //   sizes                      H, G, W, C and S, bits of the scores' factor, P, 0
 //
-// A workgroup of $GROUP takes one head and $STRETCH keys: first each invocation the scores of some
-// keys, then each four channels of some of the values. A stretch beyond the query leaves top = -inf.
-// Reads 2 * W numbers of the cache per key; attention_join adds the stretches up. W is a multiple of
-// 4 and at most 4 * $GROUP.
+// A workgroup of $GROUP takes one head and $STRETCH keys: eight invocations a key for the scores, so
+// that they read a row side by side, then each four channels of some of the values. A stretch beyond
+// the query leaves top = -inf. Reads 2 * W numbers of the cache per key; attention_join adds the
+// stretches up. W is a multiple of 4 and at most 4 * $GROUP; $STRETCH is at most $GROUP.
 
 // import $CACHE
 
@@ -22,12 +22,19 @@
 @group(0) @binding(5) var<uniform> sizes: array<vec4<u32>, 2>;
 
 const LOWEST = -3.4e38;
+const SHARES = 8u;
 
+var<workgroup> shares: array<f32, $STRETCH * 8>;
 var<workgroup> scores: array<f32, $STRETCH>;
-var<workgroup> lanes: array<f32, $GROUP>;
 var<workgroup> mixtures: array<vec4<f32>, $GROUP>;
 
-// import group_sum
+fn query_part(head: u32, vector: u32) -> vec4<f32> {
+    let vectors = sizes[0].z / 4u;
+    if vector >= vectors {
+        return vec4<f32>();
+    }
+    return q[head * vectors + vector];
+}
 
 @compute @workgroup_size($GROUP)
 fn main(
@@ -51,43 +58,60 @@ fn main(
     let count = clamp(seen, first, first + $STRETCHu) - first;
     let vectors = width / 4u;
 
-    var top = LOWEST;
-    for (var at = lane; at < count; at += $GROUPu) {
+    let share = lane % SHARES;
+    let query = array<vec4<f32>, 4>(
+        query_part(head, share), query_part(head, share + 8u), query_part(head, share + 16u), query_part(head, share + 24u),
+    );
+    for (var at = lane / SHARES; at < count; at += $GROUPu / SHARES) {
         let row = (key_head * capacity + first + at) * vectors;
-        var sum = 0.0;
-        for (var i = 0u; i < vectors; i++) {
-            sum += dot(q[head * vectors + i], loaded(keys[row + i]));
-        }
-        sum *= bitcast<f32>(sizes[1].y);
-        scores[at] = sum;
-        top = max(top, sum);
+        // Past the last vector the query is 0.
+        let a = loaded(keys[row + min(share, vectors - 1u)]);
+        let b = loaded(keys[row + min(share + 8u, vectors - 1u)]);
+        let c = loaded(keys[row + min(share + 16u, vectors - 1u)]);
+        let d = loaded(keys[row + min(share + 24u, vectors - 1u)]);
+        shares[at * SHARES + share] = dot(query[0], a) + dot(query[1], b) + dot(query[2], c) + dot(query[3], d);
     }
-    lanes[lane] = top;
     workgroupBarrier();
-    for (var reach = $GROUPu / 2u; reach > 0u; reach /= 2u) {
-        if lane < reach {
-            lanes[lane] = max(lanes[lane], lanes[lane + reach]);
+    var score = LOWEST;
+    if lane < count {
+        score = 0.0;
+        for (var i = 0u; i < SHARES; i++) {
+            score += shares[lane * SHARES + i];
         }
-        workgroupBarrier();
+        score *= bitcast<f32>(sizes[1].y);
+        scores[lane] = score;
     }
-    top = lanes[0];
     workgroupBarrier();
-    var total = 0.0;
-    for (var at = lane; at < count; at += $GROUPu) {
-        let weight = exp(scores[at] - top);
-        scores[at] = weight;
-        total += weight;
+    var top = LOWEST;
+    for (var at = 0u; at < count; at++) {
+        top = max(top, scores[at]);
     }
-    total = group_sum(lane, total);
+    workgroupBarrier();
+    if lane < count {
+        scores[lane] = exp(score - top);
+    }
+    workgroupBarrier();
     let part = flat_group * (width + 2u);
     let vector = lane % vectors;
     let slots = $GROUPu / vectors;
     let slot = lane / vectors;
     var mixture = vec4<f32>();
     if slot < slots {
-        for (var at = slot; at < count; at += slots) {
-            let row = (key_head * capacity + first + at) * vectors;
-            mixture += scores[at] * loaded(values[row + vector]);
+        var row = (key_head * capacity + first + slot) * vectors + vector;
+        let apart = slots * vectors;
+        var at = slot;
+        for (; at + 3u * slots < count; at += 4u * slots) {
+            let a = loaded(values[row]);
+            let b = loaded(values[row + apart]);
+            let c = loaded(values[row + 2u * apart]);
+            let d = loaded(values[row + 3u * apart]);
+            mixture += scores[at] * a + scores[at + slots] * b
+                + scores[at + 2u * slots] * c + scores[at + 3u * slots] * d;
+            row += 4u * apart;
+        }
+        for (; at < count; at += slots) {
+            mixture += scores[at] * loaded(values[row]);
+            row += apart;
         }
     }
     mixtures[lane] = mixture;
@@ -101,6 +125,10 @@ fn main(
         }
     }
     if lane == 0u {
+        var total = 0.0;
+        for (var at = 0u; at < count; at++) {
+            total += scores[at];
+        }
         stretch_sums[part + width] = top;
         stretch_sums[part + width + 1u] = total;
     }

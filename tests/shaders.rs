@@ -66,6 +66,33 @@ fn every_shader_is_valid_and_uses_its_bindings() {
     }
 }
 
+/// Words that WGSL keeps for later versions and browsers refuse as names; naga takes them.
+const RESERVED: &str = "NULL Self abstract active alignas alignof as asm async attribute auto await become cast catch \
+    class co_await co_return co_yield coherent column_major common compile concept const_cast consteval \
+    constexpr constinit crate debugger decltype delete demote do dynamic_cast enum explicit export extends \
+    extern external filter final finally friend from fxgroup get goto groupshared highp impl implements \
+    import inline instanceof interface layout lowp macro match mediump meta mod module move mut mutable \
+    namespace new nil noexcept noinline nointerpolation noncoherent noperspective null nullptr of operator \
+    package packoffset partition pass patch pixelfragment precise precision premerge priv protected pub \
+    public readonly ref regardless register reinterpret_cast require resource restrict self set shared \
+    sizeof smooth snorm static static_assert static_cast std subroutine super target template this \
+    thread_local throw trait try type typedef typeid typename typeof union unless unorm unsafe unsized use \
+    using varying virtual volatile wgsl where with writeonly yield";
+
+#[test]
+fn no_name_is_a_reserved_word() {
+    let reserved: BTreeSet<&str> = RESERVED.split_whitespace().collect();
+    for shader in SHADERS.iter().copied().flatten() {
+        let text = shader.resolve(Dialect::Browser, false);
+        for line in text.lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let found = words.find(|word| reserved.contains(word));
+            assert_eq!(found, None, "{}: {line}", shader.name);
+        }
+    }
+}
+
 #[test]
 fn every_file_is_known_to_the_program() {
     let known: BTreeSet<String> = SHADERS

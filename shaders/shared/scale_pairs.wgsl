@@ -1,5 +1,9 @@
-// Scale `index` of the binding `scales`: f16, two in a word.
+// Scales of the binding `scales`: f16, two in a word.
+fn scale_among(pair: u32, index: u32) -> f32 {
+    let both = unpack2x16float(pair);
+    return select(both.x, both.y, index % 2u == 1u);
+}
+
 fn scale(index: u32) -> f32 {
-    let pair = unpack2x16float(scales[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
+    return scale_among(scales[index / 2u], index);
 }

@@ -1,6 +1,6 @@
 // Tiles of a product: parts of both operands in workgroup memory, k by k, $ROW_QUADS vectors of four
 // rows of x and $COLUMN_QUADS vectors of four rows of the matrix for each of $STEP k. A workgroup of
-// 64 must call. K is a multiple of 4, and of the unit.
+// $LANES must call. K is a multiple of 4, and of the unit.
 var<workgroup> rows: array<vec4<f32>, $STEP * $ROW_QUADS>;
 var<workgroup> columns: array<vec4<f32>, $STEP * $COLUMN_QUADS>;
 
@@ -14,16 +14,9 @@ fn weights_at(n: u32, k: u32) -> Slice {
     return times(weights, slice_of(scale, scale));
 }
 
-fn inputs_at(m: u32, k: u32) -> vec4<f32> {
-    if m >= sizes[0].x || k >= sizes[0].z {
-        return vec4<f32>();
-    }
-    return x[(m * sizes[0].z + k) / 4u];
-}
-
 // Lays out the parts from `start` on; four rows by four k at a time are turned over on their way.
 fn lay_tiles(lane: u32, first_row: u32, first_column: u32, start: u32) {
-    for (var at = lane; at < $STEPu / 4u * $ROW_QUADSu; at += 64u) {
+    for (var at = lane; at < $STEPu / 4u * $ROW_QUADSu; at += $LANESu) {
         let quad = at % ($STEPu / 4u);
         let row = at / ($STEPu / 4u);
         let k = start + quad * 4u;
@@ -37,7 +30,7 @@ fn lay_tiles(lane: u32, first_row: u32, first_column: u32, start: u32) {
         rows[place + 2u * $ROW_QUADSu] = turned[2];
         rows[place + 3u * $ROW_QUADSu] = turned[3];
     }
-    for (var at = lane; at < $STEPu / PER_UNIT * $COLUMN_QUADSu; at += 64u) {
+    for (var at = lane; at < $STEPu / PER_UNIT * $COLUMN_QUADSu; at += $LANESu) {
         let unit = at % ($STEPu / PER_UNIT);
         let column = at / ($STEPu / PER_UNIT);
         let k = start + unit * PER_UNIT;
@@ -64,19 +57,4 @@ fn lay_tiles(lane: u32, first_row: u32, first_column: u32, start: u32) {
             columns[place + 7u * $COLUMN_QUADSu] = turned[3];
         }
     }
-}
-
-// Writes output `m`, `n` of the rows and columns at hand, with what is added to it.
-fn put(m: u32, n: u32, product: f32) {
-    if m >= sizes[0].x || n >= sizes[0].y {
-        return;
-    }
-    let at = m * sizes[1].y + sizes[1].x + n;
-    var value = product;
-    if sizes[1].z == 1u {
-        value += added[sizes[1].x + n];
-    } else if sizes[1].z == 2u {
-        value += added[at];
-    }
-    y[at] = value;
 }

@@ -5,10 +5,14 @@ fn weights_of(unit: Unit) -> Slice {
     return vec4<f32>(unpack2x16float(unit.x), unpack2x16float(unit.y));
 }
 
-fn product_of(unit: Unit, inputs: Slice, total: f32) -> f32 {
-    return inner(weights_of(unit), inputs);
+fn scale_of(weight: u32, shift: u32) -> f32 {
+    return 1.0;
 }
 
-fn scale_of(weight: u32, shift: u32) -> f32 {
+fn scale_word(weight: u32, shift: u32) -> u32 {
+    return 0u;
+}
+
+fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
     return 1.0;
 }

@@ -19,11 +19,15 @@ fn weights_of(unit: Unit) -> Slice {
     return Slice(numbers.a - 1.5, numbers.b - 1.5);
 }
 
-// The sum of weights times inputs, whose own sum is `total`; to be multiplied by `scale_of`.
-fn product_of(unit: Unit, inputs: Slice, total: f32) -> f32 {
-    return inner(numbers_of(unit), inputs) - 1.5 * total;
-}
-
 fn scale_of(weight: u32, shift: u32) -> f32 {
     return 16.0 * scale(weight >> shift);
+}
+
+// `scale_of` in two steps: what is read for it, and what it is.
+fn scale_word(weight: u32, shift: u32) -> u32 {
+    return scales[(weight >> shift) / 2u];
+}
+
+fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
+    return 16.0 * scale_among(word, weight >> shift);
 }

@@ -27,11 +27,20 @@ use crate::weights::format::Part;
 /// Sides of the made-up picture; recipes bring it to the sizes of any other.
 const SIDES: [u32; 2] = [64, 48];
 
+/// Widths of further ones where a network keeps a picture's proportions: stock operations differ by
+/// whether the width of a map is a multiple of 2 or 4.
+const WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
+
 /// Tokens of a further question.
 const QUESTION: usize = 16;
 
-/// Boxes on it.
-const BOXES: [[f32; 4]; 2] = [[4.0, 4.0, 30.0, 40.0], [0.0, 0.0, 64.0, 48.0]];
+/// Boxes on it: stock operations differ by whether so many are a multiple of 2 or 4.
+const BOXES: [usize; 3] = [2, 3, 4];
+
+fn boxes(count: usize) -> Vec<BoxXyxy> {
+    let one = |i: usize| BoxXyxy::from([i as f32, 4.0, 30.0 + i as f32, 40.0]);
+    (0..count).map(one).collect()
+}
 
 impl LoadedModel {
     /// Compiles the pipelines of `parts`, which are on the device, where that is done ahead.
@@ -73,10 +82,12 @@ impl LoadedModel {
         let (Some(upn), Some(config)) = (&self.upn, &self.config.upn) else {
             return Ok(());
         };
-        let image = config.recipe().prepare(&picture(SIDES[0], SIDES[1]));
-        let mask = PaddingMask::none(1, image.height, image.width);
-        let memory = upn.encode(planar(image, &self.device), &mask)?;
-        upn.propose(&memory, Granularity::Coarse).await?;
+        for width in WIDTHS.into_iter().chain([SIDES[0]]) {
+            let image = config.recipe().prepare(&picture(width, SIDES[1]));
+            let mask = PaddingMask::none(1, image.height, image.width);
+            let memory = upn.encode(planar(image, &self.device), &mask)?;
+            upn.propose(&memory, Granularity::Coarse).await?;
+        }
         Ok(())
     }
 
@@ -87,8 +98,10 @@ impl LoadedModel {
         let recipe = &self.config.recipe;
         let (high, low) = recipe.prepare(&picture(SIDES[0], SIDES[1]));
         let seen = towers.see(planar(low, &self.device), planar(high, &self.device));
-        let placed = recipe.boxes(SIDES[0], SIDES[1], &BOXES.map(BoxXyxy::from));
-        towers.objects(&seen, &placed);
+        for count in BOXES {
+            let placed = recipe.boxes(SIDES[0], SIDES[1], &boxes(count));
+            towers.objects(&seen, &placed);
+        }
         Ok(())
     }
 
@@ -103,16 +116,18 @@ impl LoadedModel {
             image: empty(config.visual_tokens()).unsqueeze(),
             pyramid: Vec::new(),
         };
-        let user = user_turn(BOXES.len(), "What is this?")?;
+        let boxes = BOXES[0];
+        let user = user_turn(boxes, "What is this?")?;
         let ids = self.tokenizer.encode(&self.config.template.first(&user));
-        let embeds = splice(llm, &ids, Some(&seen), Some(&empty(BOXES.len())));
+        let embeds = splice(llm, &ids, Some(&seen), Some(&empty(boxes)));
         let tokens = embeds.dims()[1];
         let capacity = tokens + QUESTION + 2;
         let mut cache = KvCache::new(&config.llm, capacity, self.cache, &self.device);
         llm.prefill(embeds, &mut cache);
-        let logits = llm.prefill(empty(QUESTION).unsqueeze(), &mut cache);
+        let words = splice(llm, &[0; QUESTION], None, None);
+        let logits = llm.prefill(words, &mut cache);
         if llm.can_advance(&cache) {
-            let rule = self.rule(Sampling::default(), BOXES.len());
+            let rule = self.rule(Sampling::default(), boxes);
             let choice = Choice::new(config.llm.vocab_size, rule, 2, cache.len(), &self.device);
             choice.choose(logits);
             llm.advance(&choice, &mut cache);

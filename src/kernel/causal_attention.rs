@@ -14,7 +14,10 @@ use crate::kernel::sweep::{Dice, Swept};
 use crate::kernel::weight_rows::{GROUP, integers};
 
 /// Keys per workgroup of `attention_step`.
-const STRETCH: u32 = 128;
+const STRETCH: u32 = 32;
+
+/// Invocations per workgroup of `attention_join`: two for each channel of the widest head.
+const JOIN_GROUP: u32 = 256;
 
 macro_rules! shader {
     ($name:literal, $cache:literal, $($constant:literal = $value:expr),*) => {
@@ -47,7 +50,7 @@ pub const STEP: [Shader; 2] = for_caches!("attention_step", "GROUP" = GROUP, "ST
 pub const JOIN: Shader = Shader {
     name: "attention_join",
     text: include_str!("../../shaders/attention_join.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    constants: &[("GROUP", JOIN_GROUP)],
     imports: &[],
 };
 
@@ -303,7 +306,7 @@ pub fn attend_one(
     launch(
         &JOIN,
         &q.client,
-        wide.div_ceil(GROUP as usize) as u64,
+        heads.queries as u64,
         &[&parts],
         &[&out],
         &[

@@ -49,6 +49,10 @@ pub fn sine_of_boxes_reference(boxes: Tensor<3>, periods: &[f32]) -> Tensor<3> {
     let [batch, queries, _] = boxes.dims();
     let device = boxes.device();
     let channels = periods.len();
+    // To `reshape` a 0 means: as it is.
+    if batch * queries == 0 {
+        return Tensor::zeros([batch, queries, 4 * channels], &device);
+    }
     let row = |value: &dyn Fn(usize) -> f32| {
         let values: Vec<f32> = (0..channels).map(value).collect();
         Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, 1, channels])

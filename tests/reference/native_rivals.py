@@ -11,7 +11,8 @@ and left out:
   llama  llama.cpp with Vulkan, from the folder of shared libraries in npm's package
          @node-llama-cpp/linux-x64-vulkan: a language model's weights as Q4_0, keys and values in
          half precision, its default
-  torch  PyTorch with CUDA: all of CLIP-L and ConvNeXt-L with random weights; outputs not compared
+  torch  PyTorch with CUDA: all of CLIP-L, ConvNeXt-L and UPN with random weights (torch_models.py);
+         outputs not compared
 
 Our program runs before and after every rival; ours is the median of its medians. A ratio is theirs /
 ours, above 1 where ours is faster, and stands only where the outputs of both agree with float64.
@@ -455,69 +456,36 @@ def llama(options, found):
                 found.compared("llama.cpp", folder, meta, run_of, LLAMA_LIMIT)
 
 
-def torch_towers(options, found):
+def torch_models(options, found):
     try:
         import torch
-        from torch import nn
+        from torch_models import NETWORKS
     except ImportError as error:
         raise Missing(f"a package: {error.name}") from error
     if not torch.cuda.is_available():
         raise Missing("a graphics card for PyTorch")
-
-    class Clip(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.LayerNorm(1024)
-            self.norm2 = nn.LayerNorm(1024)
-            self.qkv, self.out = nn.Linear(1024, 3072), nn.Linear(1024, 1024)
-            self.fc1, self.fc2 = nn.Linear(1024, 4096), nn.Linear(4096, 1024)
-
-        def forward(self, x):
-            split = lambda t: t.unflatten(-1, (16, 64)).transpose(1, 2)
-            q, k, v = (split(t) for t in self.qkv(self.norm(x)).chunk(3, -1))
-            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-            x = x + self.out(mixed.transpose(1, 2).flatten(2))
-            y = self.fc1(self.norm2(x))
-            return x + self.fc2(y * torch.sigmoid(1.702 * y))
-
-    class ConvNext(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
-            self.rest = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(),
-                                      nn.Linear(4 * width, width))
-            self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-        def forward(self, x):
-            y = self.rest(self.depthwise(x).permute(0, 2, 3, 1)) * self.scale
-            return x + y.permute(0, 3, 1, 2)
-
-    widths, depths = [192, 384, 768, 1536], [3, 3, 27, 3]
-    stages = [nn.Conv2d(3, widths[0], 4, 4)]
-    for index, (width, depth) in enumerate(zip(widths, depths)):
-        if index:
-            stages.append(nn.Conv2d(widths[index - 1], width, 2, 2))
-        stages += [ConvNext(width) for _ in range(depth)]
-    rows = found.ours("--like", "rexseek-3b", "--only", "towers")["rows"]
-    own = {row["name"]: row["milliseconds"] for row in rows}
+    own = {}
+    for quant in ("f32", "q4"):
+        words = ("--like", "rexseek-3b", "--quant", quant, "--only", "towers", "--only", "upn")
+        own[quant] = {row["name"]: row["milliseconds"] for row in found.ours(*words)["rows"]}
     print(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name()}; outputs not compared")
-    towers = [
-        ("CLIP", nn.Sequential(*(Clip() for _ in range(23))), torch.randn(1, 577, 1024)),
-        ("ConvNeXt", nn.Sequential(*stages), torch.randn(1, 3, 768, 768)),
-    ]
-    for name, tower, x in towers:
-        for dtype in (torch.float32, torch.float16):
-            tower, x = tower.to("cuda", dtype).eval(), x.to("cuda", dtype)
+    for name, rows, make, shape in NETWORKS:
+        network, x = make().to("cuda").eval(), torch.randn(shape, device="cuda")
 
-            def run():
-                with torch.no_grad():
-                    return tower(x).flatten()[0].item()
+        def run():
+            with torch.no_grad():
+                return network(x).flatten()[0].item()
 
-            what = f"{name}, {str(dtype).removeprefix('torch.')}"
-            found.row("PyTorch", what, found.timed(run), own[name])
+        # As PyTorch comes, matrix products are in f32 and convolutions in TF32.
+        for dtype, convolutions in (("f32", False), ("f32, TF32 in convolutions", True)):
+            torch.backends.cudnn.allow_tf32 = convolutions
+            theirs = found.timed(run)
+            for quant, rates in own.items():
+                found.row("PyTorch", f"{name}, {dtype}; ours {quant}", theirs, sum(rates[row] for row in rows))
+        del network
 
 
-PARTS = {"ort": ort, "llama": llama, "torch": torch_towers}
+PARTS = {"ort": ort, "llama": llama, "torch": torch_models}
 
 
 def main():

@@ -101,7 +101,7 @@ pub fn pack(asked: &Pack) -> Result<bool> {
         &content.join("chatrex"),
     )?;
     let reference = place::root().join("tests/reference");
-    for script in ["run.sh", "layer.py", "native_rivals.py"] {
+    for script in ["run.sh", "layer.py", "native_rivals.py", "torch_models.py"] {
         take(&reference.join(script), &content.join(script))?;
     }
     layers(shapes, &content.join("layers"))?;
