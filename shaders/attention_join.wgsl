@@ -1,4 +1,4 @@
-// attention_join: the stretches of attention_step as one.
+// attention_join: the stretches of attention_step, or the parts of attention_prefill, as one.
 //
 //   parts  [H, S, W + 2]   sum of exp(score - top) * value, then top, then sum of exp
 //   mixed  [H, W]          mean of the values, weighted by exp(score)

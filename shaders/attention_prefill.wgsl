@@ -3,21 +3,23 @@
 //   q       [M, H, W]
 //   keys    [G, C, W]    query heads h/(H/G) share a key head
 //   values  [G, C, W]
-//   mixed   [M, H, W]    mean of the values of keys 0 ..= P + m, weighted by exp(factor * q . key)
-//   sizes                M, H, G, W and C, P, bits of the factor, 0
+//   mixed   [M, H, W]    mean of the values of keys 0 ..= P + m, weighted by exp(factor * q . key);
+//                        [M, H, S, W + 2] where S is above 1, what attention_join takes: of each part
+//                        of the keys the sum of exp(score - top) * value, then top, then sum of exp
+//   sizes                M, H, G, W and C, P, bits of the factor, S
 //
-// Online softmax (arXiv 2205.14135): a workgroup of 8 x 8 takes 32 rows of one head and walks over
-// the keys, 32 at a time, with 32 channels of both operands in workgroup memory; no scores leave
-// it. An invocation holds 4 x 4 scores, and of the result 4 rows by 4 channels in each of $CHUNKS
-// chunks of 32. Per tile 4 * 32 * 32 * W operations on 2 * 32 * W numbers of the cache. W is a multiple
-// of 4.
+// Online softmax (arXiv 2205.14135): a workgroup of 8 x 8 takes 32 rows of one head and one of S parts
+// of the keys, which keep a device busy that is given few rows. It walks over them 32 at a time, with
+// 32 channels of both operands in workgroup memory; no scores leave it. An invocation holds 4 x 4
+// scores, and of the result 4 rows by 4 channels in each of $CHUNKS chunks of 32. Per tile
+// 4 * 32 * 32 * W operations on 2 * 32 * W numbers of the cache. W is a multiple of 4.
 
 // import $CACHE
 
 @group(0) @binding(0) var<storage, $INPUT> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> keys: array<Four>;
 @group(0) @binding(2) var<storage, $INPUT> values: array<Four>;
-@group(0) @binding(3) var<storage, read_write> mixed: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> mixed: array<vec2<f32>>;
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
 
 const LOWEST = -3.4e38;
@@ -65,21 +67,26 @@ fn main(
     let width = sizes[0].w;
     let past = sizes[1].y;
     let tiles = (count + 31u) / 32u;
+    let parts = sizes[1].w;
     let flat_group = group.y * groups.x + group.x;
-    let head = flat_group / tiles;
+    let part = flat_group % parts;
+    let head = flat_group / parts / tiles;
     if head >= heads {
         return;
     }
     let key_head = head / (heads / sizes[0].z);
-    let first_row = flat_group % tiles * 32u;
+    let first_row = flat_group / parts % tiles * 32u;
     let seen = past + min(count, first_row + 32u);
+    let key_tiles = (past + count + 31u) / 32u;
+    let part_keys = (key_tiles + parts - 1u) / parts * 32u;
+    let end = min(seen, (part + 1u) * part_keys);
     var sums: array<vec4<f32>, $CHUNKS * 4>;
     if lane < 32u {
         tops[lane] = LOWEST;
         totals[lane] = 0.0;
     }
 
-    for (var first_key = 0u; first_key < seen; first_key += 32u) {
+    for (var first_key = part * part_keys; first_key < end; first_key += 32u) {
         // Written out: SwiftShader clears a variable without a value once, not every time round.
         var scores = array<vec4<f32>, 4>(vec4<f32>(), vec4<f32>(), vec4<f32>(), vec4<f32>());
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
@@ -166,14 +173,28 @@ fn main(
             workgroupBarrier();
         }
     }
+    // The last rows were left behind a barrier, unless there were no keys.
+    workgroupBarrier();
     for (var i = 0u; i < 4u; i++) {
         let row = local.y * 4u + i;
+        let place = ((first_row + row) * heads + head) * parts + part;
+        var start = place * (width + 2u) / 2u;
+        var factor = 1.0;
+        if parts == 1u {
+            start = place * width / 2u;
+            factor = 1.0 / totals[row];
+        }
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
             let channel = chunk * 32u + local.x * 4u;
             if first_row + row < count && channel < width {
-                mixed[(((first_row + row) * heads + head) * width + channel) / 4u] =
-                    sums[chunk * 4u + i] / totals[row];
+                let four = sums[chunk * 4u + i] * factor;
+                mixed[start + channel / 2u] = four.xy;
+                mixed[start + channel / 2u + 1u] = four.zw;
             }
         }
+    }
+    if parts > 1u && lane < 32u && first_row + lane < count {
+        let place = ((first_row + lane) * heads + head) * parts + part;
+        mixed[(place * (width + 2u) + width) / 2u] = vec2<f32>(tops[lane], totals[lane]);
     }
 }

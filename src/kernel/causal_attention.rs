@@ -16,6 +16,9 @@ use crate::kernel::weight_rows::{GROUP, integers};
 /// Keys per workgroup of `attention_step`.
 const STRETCH: u32 = 32;
 
+/// Rows over the cache are split over their keys where they make fewer workgroups than this.
+const ENOUGH: usize = 256;
+
 /// Invocations per workgroup of `attention_join`: two for each channel of the widest head.
 const JOIN_GROUP: u32 = 256;
 
@@ -241,11 +244,20 @@ pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor
         heads.capacity
     );
     let q = buffer("attention_prefill", q);
-    let out = output("attention_prefill", &q.client, count * wide);
+    let groups = heads.queries * count.div_ceil(32);
+    let parts = (ENOUGH / groups)
+        .min((past + count).div_ceil(32) / 2)
+        .max(1);
+    let out = if parts == 1 {
+        output("attention_prefill", &q.client, count * wide)
+    } else {
+        let rows = count * heads.queries * parts;
+        output("attention_prefill", &q.client, rows * (heads.width + 2))
+    };
     launch(
         &PREFILL[heads.width.div_ceil(32) - 1][variant(cache.form)],
         &q.client,
-        (heads.queries * count.div_ceil(32)) as u64,
+        (groups * parts) as u64,
         &[&q.handle, &cache.keys, &cache.values],
         &[&out],
         &[
@@ -256,10 +268,28 @@ pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor
             heads.capacity as u32,
             past as u32,
             factor(heads),
-            0,
+            parts as u32,
         ],
     );
-    tensor(&q, out, [count, wide])
+    if parts == 1 {
+        return tensor(&q, out, [count, wide]);
+    }
+    let joined = join(&q, &out, count * heads.queries, parts, heads.width);
+    tensor(&q, joined, [count, wide])
+}
+
+/// `attention_join` over `parts` for each of `rows` rows of `width` channels.
+fn join(q: &CubeTensor, sums: &Handle, rows: usize, parts: usize, width: usize) -> Handle {
+    let out = output("attention_join", &q.client, rows * width);
+    launch(
+        &JOIN,
+        &q.client,
+        rows as u64,
+        &[sums],
+        &[&out],
+        &[rows as u32, parts as u32, width as u32, 0],
+    );
+    out
 }
 
 /// One turned query per head, `[1, queries * width]`, at position `past` of `places`, over the cache
@@ -302,20 +332,7 @@ pub fn attend_one(
             0,
         ],
     );
-    let out = output("attention_join", &q.client, wide);
-    launch(
-        &JOIN,
-        &q.client,
-        heads.queries as u64,
-        &[&parts],
-        &[&out],
-        &[
-            heads.queries as u32,
-            stretches as u32,
-            heads.width as u32,
-            0,
-        ],
-    );
+    let out = join(&q, &parts, heads.queries, stretches, heads.width);
     tensor(&q, out, [1, wide])
 }
 

@@ -296,12 +296,16 @@ impl By {
     /// For `count` rows of inputs and a matrix of `outputs` rows.
     fn best(count: usize, outputs: usize) -> Self {
         let tiles = count.div_ceil(64) * outputs.div_ceil(64);
-        match count {
-            0..=FEW => Self::Gemv,
-            0..=SHORT => Self::Short,
-            _ if tiles <= MANY => Self::Deep,
-            _ if tiles <= PLENTY => Self::Square,
-            _ => Self::Wide,
+        if count <= FEW {
+            Self::Gemv
+        } else if count <= SHORT {
+            Self::Short
+        } else if tiles <= MANY {
+            Self::Deep
+        } else if tiles <= PLENTY {
+            Self::Square
+        } else {
+            Self::Wide
         }
     }
 
