@@ -2,7 +2,7 @@
 //
 //   parts  [H, S, W + 2]   sum of exp(score - top) * value, then top, then sum of exp
 //   mixed  [H, W]          mean of the values, weighted by exp(score)
-//   sizes                  H, S, W, 0
+//   sizes                  H, S, W, 0     H counts the heads of all rows
 //
 // A workgroup of $GROUP takes one head, $GROUP stretches at a time: first what each counts for, then two
 // neighbouring channels per invocation, of every fourth stretch. A stretch without keys has weight 0.

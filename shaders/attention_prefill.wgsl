@@ -68,6 +68,7 @@ fn main(
     let past = sizes[1].y;
     let tiles = (count + 31u) / 32u;
     let parts = sizes[1].w;
+    let split = parts > 1u;
     let flat_group = group.y * groups.x + group.x;
     let part = flat_group % parts;
     let head = flat_group / parts / tiles;
@@ -177,24 +178,22 @@ fn main(
     workgroupBarrier();
     for (var i = 0u; i < 4u; i++) {
         let row = local.y * 4u + i;
-        let place = ((first_row + row) * heads + head) * parts + part;
-        var start = place * (width + 2u) / 2u;
-        var factor = 1.0;
-        if parts == 1u {
-            start = place * width / 2u;
-            factor = 1.0 / totals[row];
+        if first_row + row >= count {
+            continue;
         }
+        let place = ((first_row + row) * heads + head) * parts + part;
+        let start = place * select(width, width + 2u, split) / 2u;
+        let factor = select(1.0 / totals[row], 1.0, split);
         for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
             let channel = chunk * 32u + local.x * 4u;
-            if first_row + row < count && channel < width {
+            if channel < width {
                 let four = sums[chunk * 4u + i] * factor;
                 mixed[start + channel / 2u] = four.xy;
                 mixed[start + channel / 2u + 1u] = four.zw;
             }
         }
-    }
-    if parts > 1u && lane < 32u && first_row + lane < count {
-        let place = ((first_row + lane) * heads + head) * parts + part;
-        mixed[(place * (width + 2u) + width) / 2u] = vec2<f32>(tops[lane], totals[lane]);
+        if split && local.x == 0u {
+            mixed[start + width / 2u] = vec2<f32>(tops[row], totals[row]);
+        }
     }
 }

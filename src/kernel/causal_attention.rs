@@ -248,12 +248,9 @@ pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor
     let parts = (ENOUGH / groups)
         .min((past + count).div_ceil(32) / 2)
         .max(1);
-    let out = if parts == 1 {
-        output("attention_prefill", &q.client, count * wide)
-    } else {
-        let rows = count * heads.queries * parts;
-        output("attention_prefill", &q.client, rows * (heads.width + 2))
-    };
+    let rows = count * heads.queries;
+    let made = heads.width + if parts == 1 { 0 } else { 2 };
+    let out = output("attention_prefill", &q.client, rows * parts * made);
     launch(
         &PREFILL[heads.width.div_ceil(32) - 1][variant(cache.form)],
         &q.client,
@@ -271,11 +268,12 @@ pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor
             parts as u32,
         ],
     );
-    if parts == 1 {
-        return tensor(&q, out, [count, wide]);
-    }
-    let joined = join(&q, &out, count * heads.queries, parts, heads.width);
-    tensor(&q, joined, [count, wide])
+    let out = if parts == 1 {
+        out
+    } else {
+        join(&q, &out, rows, parts, heads.width)
+    };
+    tensor(&q, out, [count, wide])
 }
 
 /// `attention_join` over `parts` for each of `rows` rows of `width` channels.
@@ -355,6 +353,7 @@ pub async fn sweep(device: &Device) -> Result<Swept, String> {
         (4, 4, 64, 0, 65),
         (7, 1, 128, 100, 28),
         (2, 2, 96, 126, 2),
+        (3, 1, 36, 97, 20),
         (2, 1, 8, 257, 1),
     ] {
         let heads = Heads {
