@@ -2,10 +2,12 @@
 
 use burn::tensor::Tensor;
 
+use super::attention;
 use super::clock::{Case, Clock, MOST};
 use crate::engine::Host;
 use crate::engine::made::{GROUP, Made, packed, packed_bytes};
 use crate::fault::Fault;
+use crate::fit::CacheForm;
 use crate::kernel::copy::{copy, most};
 use crate::kernel::depthwise::depthwise_conv;
 use crate::kernel::gelu::gelu;
@@ -15,6 +17,7 @@ use crate::kernel::roi_pool::{AxisWeights, roi_pool};
 use crate::kernel::weight_rows::{Added, WeightRows, linear};
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::roi_encoder::CELLS;
+use crate::model::upn::UpnConfig;
 use crate::nn::{LayerNorm, Loader, RmsNorm};
 use crate::weights::form::{Form, Quant};
 use crate::weights::format::Part;
@@ -36,14 +39,24 @@ const PREFILL: [usize; 3] = [16, 128, 768];
 /// Boxes that are pooled.
 const BOXES: usize = 100;
 
+/// What the sizes of the rows follow from.
+pub struct Shapes<'a> {
+    /// Towers and language model.
+    pub chatrex: &'a ChatRexConfig,
+    /// The proposal network, where there is one.
+    pub upn: Option<&'a UpnConfig>,
+    /// How keys and values are held.
+    pub cache: CacheForm,
+    /// Boxes in the prompt.
+    pub boxes: usize,
+}
+
 /// All rows of this group but the ceilings.
 ///
 /// # Errors
 /// The device fails.
-pub async fn measure<H: Host>(
-    clock: &mut Clock<'_, H>,
-    config: &ChatRexConfig,
-) -> Result<(), Fault> {
+pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
+    let config = shapes.chatrex;
     if is_graphics(clock.device()) {
         for bits in [4, 8] {
             let scheme = Scheme { bits, group: GROUP };
@@ -62,6 +75,7 @@ pub async fn measure<H: Host>(
         }
     }
     norms(clock, config).await?;
+    attention::measure(clock, shapes).await?;
     picture(clock, config).await
 }
 

@@ -5,6 +5,7 @@
 //! whose time is told apart. [`clock`] measures, [`kernels`] and [`stages`] list what is measured,
 //! [`report`] is what comes out. [`layer`] is what other runtimes are measured beside.
 
+mod attention;
 pub mod clock;
 mod kernels;
 pub mod layer;
@@ -247,8 +248,19 @@ impl<H: Host> Engine<H> {
             ..Report::default()
         };
         kernels::ceilings(&mut clock).await?;
+        let held = match (plan.like, &self.model) {
+            (None, Some(model)) => model.cache,
+            _ => CacheForm::beside(matches!(plan.quant, Quant::Q4 | Quant::Q8)),
+        };
+        let form = plan.cache.unwrap_or(held);
         if plan.wants("kernels") {
-            kernels::measure(&mut clock, &chatrex).await?;
+            let shapes = kernels::Shapes {
+                chatrex: &chatrex,
+                upn: upn_config.as_ref(),
+                cache: form,
+                boxes: plan.boxes,
+            };
+            kernels::measure(&mut clock, &shapes).await?;
         }
         let pixels = super::examine::picture(1066, 800);
         let layers = chatrex.llm.num_hidden_layers;
@@ -292,11 +304,6 @@ impl<H: Host> Engine<H> {
         }
         if let Some(looked) = looked.filter(|_| plan.wants("decoder")) {
             let count = around.dispatches;
-            let held = match (plan.like, &self.model) {
-                (None, Some(model)) => model.cache,
-                _ => CacheForm::beside(matches!(plan.quant, Quant::Q4 | Quant::Q8)),
-            };
-            let form = plan.cache.unwrap_or(held);
             report.token = Some(match plan.like {
                 Some(_) => {
                     let source = made(Part::Decoder);
