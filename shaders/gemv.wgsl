@@ -3,7 +3,7 @@
 //   x        [M, K]       rows
 //   gain     [K]          where NORMED: of an RMS norm that the rows go through first
 //   words    [N, loads]   rows of the matrix in loads of weights (the import tells which)
-//   scales   [N, K/2^S]     f16, two in a word; ignored by weights without scales
+//   scales   [N, K/2^S]     as they are stored; ignored by weights without scales
 //   added    [NT], [M, NT] or nothing, as ADDED is 1, 2 or 0
 //   y        [M, NT]      columns A .. A+N: sum over k of norm(x)[m, k] * w[n, k], plus what is added
 //   sizes                 M, N, K, S and A, NT, ADDED, NORMED and bits of epsilon, 0, 0, 0
@@ -13,7 +13,7 @@
 
 // import $SLICE
 // import $WEIGHTS
-// import scale_pairs
+// import $SCALES
 
 @group(0) @binding(0) var<storage, $INPUT> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> gain: array<vec4<f32>>;

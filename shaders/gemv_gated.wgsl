@@ -12,7 +12,7 @@
 
 // import $SLICE
 // import $WEIGHTS
-// import scale_pairs
+// import $SCALES
 
 @group(0) @binding(0) var<storage, $INPUT> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> gain: array<vec4<f32>>;

@@ -3,7 +3,7 @@
 //   x        [M, K]            rows
 //   gain     [K]               of the RMS norm that the rows go through first
 //   words0.. [N0, loads] ..    rows of the matrices in loads of weights (the import tells which)
-//   scales   [N0+N1+N2, K/2^S]   f16, two in a word; ignored by weights without scales
+//   scales   [N0+N1+N2, K/2^S]   as they are stored; ignored by weights without scales
 //   bias     [N0+N1+N2]        where BIASED
 //   y        [M, N0+N1+N2]     sum over k of norm(x)[m, k] * w[n, k], plus bias
 //   sizes                      M, N0, N1, N2 and K, S, BIASED, bits of epsilon; N0 and N1 multiples of 4
@@ -12,7 +12,7 @@
 
 // import $SLICE
 // import $WEIGHTS
-// import scale_pairs
+// import $SCALES
 
 @group(0) @binding(0) var<storage, $INPUT> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> gain: array<vec4<f32>>;

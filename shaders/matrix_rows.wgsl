@@ -2,7 +2,7 @@
 //
 //   ids      [R]          numbers of rows in the whole matrix
 //   words    [N, units]   rows A .. A+N of the matrix in units of weights (the import tells which)
-//   scales   [N, K/2^S]     f16, two in a word; ignored by weights without scales
+//   scales   [N, K/2^S]     as they are stored; ignored by weights without scales
 //   rows     [R, K]       written where the id lies in A .. A+N
 //   sizes                 R, N, K, S and A, 0, 0, 0
 //
@@ -10,7 +10,7 @@
 
 // import $SLICE
 // import $WEIGHTS
-// import scale_pairs
+// import $SCALES
 
 @group(0) @binding(0) var<storage, $INPUT> ids: array<u32>;
 @group(0) @binding(1) var<storage, $INPUT> words: array<Unit>;
@@ -38,7 +38,8 @@ fn main(
     }
     let n = id - sizes[1].x;
     let unit = at % units;
-    let scale = scale_of(n * width + unit * PER_UNIT, sizes[0].w);
+    let first = n * width + unit * PER_UNIT;
+    let scale = scale_in(scale_word(first, sizes[0].w), first, sizes[0].w);
     let weights = weights_of(words[n * units + unit]);
     let place = (row * width + unit * PER_UNIT) / 4u;
     rows[place] = first_four(weights) * scale;

@@ -268,7 +268,7 @@ fn squares(a: &[f32], b: &[f32]) -> f64 {
 fn within_scheme(name: &str, scheme: Scheme, original: &[f32], found: &[f32]) {
     let group = scheme.group;
     let mut words = vec![0; scheme.words(original.len())];
-    let mut scales = vec![0; original.len() / group];
+    let mut scales = vec![f16::ZERO; original.len() / group];
     scheme.pack(original, Rounding::Nearest, &mut words, &mut scales);
     let mut nearest = vec![0.0; original.len()];
     scheme.unpack(&words, &scales, &mut nearest);

@@ -1,9 +1,10 @@
-// Scales of the binding `scales`: f16, two in a word.
-fn scale_among(pair: u32, index: u32) -> f32 {
-    let both = unpack2x16float(pair);
-    return select(both.x, both.y, index % 2u == 1u);
+// Scales of the binding `scales`, f16, two in a word, in two steps: what is read for a weight, and the
+// factor of its number.
+fn scale_word(weight: u32, shift: u32) -> u32 {
+    return scales[(weight >> shift) / 2u];
 }
 
-fn scale(index: u32) -> f32 {
-    return scale_among(scales[index / 2u], index);
+fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
+    let both = unpack2x16float(word);
+    return CODES * select(both.x, both.y, (weight >> shift) % 2u == 1u);
 }

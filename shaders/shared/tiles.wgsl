@@ -10,7 +10,8 @@ fn weights_at(n: u32, k: u32) -> Slice {
         return slice_of(vec4<f32>(), vec4<f32>());
     }
     let weights = weights_of(words[n * (width / PER_UNIT) + k / PER_UNIT]);
-    let scale = vec4<f32>(scale_of(n * width + k, sizes[0].w));
+    let first = n * width + k;
+    let scale = vec4<f32>(scale_in(scale_word(first, sizes[0].w), first, sizes[0].w));
     return times(weights, slice_of(scale, scale));
 }
 

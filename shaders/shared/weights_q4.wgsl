@@ -3,6 +3,7 @@
 // Laid into the fraction of 1.0 a code c is the number 1 + c / 16, without a conversion; less 1.5 and
 // times 16 it is the code that was meant.
 alias Unit = u32;
+const CODES = 16.0;
 
 fn numbers_of(unit: Unit) -> Slice {
     let a = vec4<u32>(unit << 19u, unit << 15u, unit << 11u, unit << 7u);
@@ -13,21 +14,8 @@ fn numbers_of(unit: Unit) -> Slice {
     );
 }
 
-// The weights of a unit, to be multiplied by `scale_of`.
+// The weights of a unit, to be multiplied by `scale_in`.
 fn weights_of(unit: Unit) -> Slice {
     let numbers = numbers_of(unit);
     return Slice(numbers.a - 1.5, numbers.b - 1.5);
-}
-
-fn scale_of(weight: u32, shift: u32) -> f32 {
-    return 16.0 * scale(weight >> shift);
-}
-
-// `scale_of` in two steps: what is read for it, and what it is.
-fn scale_word(weight: u32, shift: u32) -> u32 {
-    return scales[(weight >> shift) / 2u];
-}
-
-fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
-    return 16.0 * scale_among(word, weight >> shift);
 }

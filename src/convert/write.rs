@@ -270,7 +270,7 @@ fn encode_rows(values: &[f32], form: Form, rounding: Rounding) -> (Vec<Vec<u8>>,
         }
         Form::Packed(scheme) => {
             let mut words = vec![0; scheme.words(values.len())];
-            let mut scales = vec![0; values.len() / scheme.group];
+            let mut scales = vec![f16::ZERO; values.len() / scheme.group];
             scheme.pack(values, rounding, &mut words, &mut scales);
             let mut stored = vec![0.0; values.len()];
             scheme.unpack(&words, &scales, &mut stored);

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::fault::Fault;
 use crate::kernel::host::runs_on_host;
 use crate::kernel::noise;
-use crate::kernel::weight_rows::WeightRows;
+use crate::kernel::weight_rows::{Scales, WeightRows};
 use crate::nn::load::on_device;
 use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::nn::{Init, ParameterSource};
@@ -90,7 +90,7 @@ pub fn packed(
         0x0c00_0c00
     };
     let scales = noise::words(pairs, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
-    WeightRows::packed(words, scales, [rows, columns], scheme)
+    WeightRows::packed(words, (scales, Scales::Half), [rows, columns], scheme)
 }
 
 /// Bytes of a packed matrix.

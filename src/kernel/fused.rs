@@ -9,15 +9,15 @@ use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
 use crate::kernel::sweep::{Dice, Swept};
 use crate::kernel::weight_rows::{
-    FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, Norm, WeightRows, for_weights, integers,
-    linear_reference, normed,
+    FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, Norm, Scales, VARIANTS, WeightRows, for_weights,
+    integers, linear_reference, normed,
 };
 
 /// `shaders/gemv_three.wgsl` for every precision.
-pub const GEMV_THREE: [Shader; 4] = for_weights!("gemv_three", &[("GROUP", GEMV_GROUP)]);
+pub const GEMV_THREE: [Shader; VARIANTS] = for_weights!("gemv_three", &[("GROUP", GEMV_GROUP)]);
 
 /// `shaders/gemv_gated.wgsl` for every precision.
-pub const GEMV_GATED: [Shader; 4] = for_weights!("gemv_gated", &[("GROUP", GEMV_GROUP)]);
+pub const GEMV_GATED: [Shader; VARIANTS] = for_weights!("gemv_gated", &[("GROUP", GEMV_GROUP)]);
 
 /// Matrices of one input width and one format whose scales lie in one buffer.
 #[derive(Clone, Debug)]
@@ -42,10 +42,12 @@ impl<const N: usize> Joined<N> {
         }
         let parts = matrices.map(|blocks| blocks[0].clone());
         let scales = match first.format {
-            Format::Packed(scheme) => {
-                // Two scales share a word, so a part must end with a word.
-                let whole =
-                    |part: &WeightRows| (part.rows * part.columns / scheme.group).is_multiple_of(2);
+            Format::Packed(scheme, scales) => {
+                // Where two scales share a word, a part must end with a word.
+                let whole = |part: &WeightRows| {
+                    let count = part.rows * part.columns / scheme.group;
+                    scales == Scales::Single || count.is_multiple_of(2)
+                };
                 if !parts.iter().all(whole) {
                     return None;
                 }

@@ -40,17 +40,22 @@ const MANY: usize = 256;
 /// With more of them than this, tiles are 64 x 128.
 const PLENTY: usize = 768;
 
+/// Variants of a shader that reads weights.
+pub(super) const VARIANTS: usize = 6;
+
 /// A shader that reads weights, in the precisions of [`Format::variant`].
 macro_rules! for_weights {
     ($name:literal, $constants:expr) => {
         [
-            for_weights!($name, $constants, "q4", "slice_two"),
-            for_weights!($name, $constants, "q8", "slice_two"),
-            for_weights!($name, $constants, "f16", "slice_one"),
-            for_weights!($name, $constants, "f32", "slice_one"),
+            for_weights!($name, $constants, "q4", "slice_two", "scale_pairs"),
+            for_weights!($name, $constants, "q8", "slice_two", "scale_pairs"),
+            for_weights!($name, $constants, "q4", "slice_two", "scale_singles"),
+            for_weights!($name, $constants, "q8", "slice_two", "scale_singles"),
+            for_weights!($name, $constants, "f16", "slice_one", "scale_none"),
+            for_weights!($name, $constants, "f32", "slice_one", "scale_none"),
         ]
     };
-    ($name:literal, $constants:expr, $weights:literal, $slice:literal) => {
+    ($name:literal, $constants:expr, $weights:literal, $slice:literal, $scales:literal) => {
         Shader {
             name: $name,
             text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
@@ -58,6 +63,7 @@ macro_rules! for_weights {
             imports: &[
                 ("WEIGHTS", concat!("weights_", $weights)),
                 ("LOADS", concat!("loads_", $weights)),
+                ("SCALES", $scales),
                 ("SLICE", $slice),
                 ("INPUTS", concat!("inputs_", $slice)),
             ],
@@ -68,7 +74,7 @@ macro_rules! for_weights {
 pub(super) use for_weights;
 
 /// `shaders/gemv.wgsl` for every precision.
-pub const GEMV: [Shader; 4] = for_weights!("gemv", &[("GROUP", GEMV_GROUP)]);
+pub const GEMV: [Shader; VARIANTS] = for_weights!("gemv", &[("GROUP", GEMV_GROUP)]);
 
 macro_rules! matmul {
     ($columns:literal, $step:literal, $slices:literal) => {
@@ -86,28 +92,47 @@ macro_rules! matmul {
 }
 
 /// `shaders/matmul.wgsl` for every precision, in tiles of 64 x 64 with four slices.
-pub const MATMUL_DEEP: [Shader; 4] = matmul!(64, 32, 4);
+pub const MATMUL_DEEP: [Shader; VARIANTS] = matmul!(64, 32, 4);
 
 /// The same without slices.
-pub const MATMUL: [Shader; 4] = matmul!(64, 16, 1);
+pub const MATMUL: [Shader; VARIANTS] = matmul!(64, 16, 1);
 
 /// The same in tiles of 64 x 128.
-pub const MATMUL_WIDE: [Shader; 4] = matmul!(128, 16, 1);
+pub const MATMUL_WIDE: [Shader; VARIANTS] = matmul!(128, 16, 1);
 
 /// `shaders/matmul_short.wgsl` for every precision, in tiles of 16 x 32.
-pub const MATMUL_SHORT: [Shader; 4] = for_weights!(
+pub const MATMUL_SHORT: [Shader; VARIANTS] = for_weights!(
     "matmul_short",
     &[("STEP", 64), ("COLUMN_QUADS", 8), ("SLICES", 8)]
 );
 
 /// `shaders/matrix_rows.wgsl` for every precision.
-pub const ROWS: [Shader; 4] = for_weights!("matrix_rows", &[("GROUP", GROUP)]);
+pub const ROWS: [Shader; VARIANTS] = for_weights!("matrix_rows", &[("GROUP", GROUP)]);
+
+/// How the scales of packed weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scales {
+    /// Half precision, two in a word.
+    Half,
+    /// Single precision.
+    Single,
+}
+
+impl Scales {
+    /// Words that hold `count` scales.
+    pub fn words(self, count: usize) -> usize {
+        match self {
+            Self::Half => count.div_ceil(2),
+            Self::Single => count,
+        }
+    }
+}
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Codes with a scale per group.
-    Packed(Scheme),
+    Packed(Scheme, Scales),
     /// Half precision, two in a word.
     Half,
     /// Single precision.
@@ -118,10 +143,11 @@ impl Format {
     /// The place among the variants of a shader.
     pub(super) fn variant(self) -> usize {
         match self {
-            Self::Packed(scheme) if scheme.bits == 4 => 0,
-            Self::Packed(_) => 1,
-            Self::Half => 2,
-            Self::Single => 3,
+            Self::Packed(scheme, scales) => {
+                2 * usize::from(scales == Scales::Single) + usize::from(scheme.bits == 8)
+            }
+            Self::Half => 4,
+            Self::Single => 5,
         }
     }
 
@@ -131,7 +157,7 @@ impl Format {
     /// That number is no power of two.
     pub(super) fn scale_shift(self) -> usize {
         match self {
-            Self::Packed(Scheme { group, .. }) => {
+            Self::Packed(Scheme { group, .. }, _) => {
                 assert!(group.is_power_of_two(), "{group} weights per scale");
                 group.ilog2() as usize
             }
@@ -142,7 +168,7 @@ impl Format {
     /// Whether kernels read rows of `columns` weights.
     pub fn fits(self, columns: usize) -> bool {
         match self {
-            Self::Packed(scheme) => scheme.fits(columns),
+            Self::Packed(scheme, _) => scheme.fits(columns),
             Self::Half | Self::Single => columns > 0 && columns.is_multiple_of(4),
         }
     }
@@ -159,26 +185,26 @@ pub struct WeightRows {
 }
 
 impl WeightRows {
-    /// `rows` rows of `columns` packed weights: their words, and their scales two in an element.
+    /// `rows` rows of `columns` packed weights: their words, and their scales as they are stored.
     ///
     /// # Panics
     /// The sizes disagree, or the tensors are not on a graphics device.
     pub fn packed(
         words: Tensor<1, Int>,
-        scales: Tensor<1, Int>,
+        (scales, form): (Tensor<1, Int>, Scales),
         [rows, columns]: [usize; 2],
         scheme: Scheme,
     ) -> Self {
         assert!(scheme.fits(columns), "{columns} columns, {scheme:?}");
         assert_eq!(words.dims(), [rows * scheme.words(columns)], "words");
         let groups = rows * (columns / scheme.group);
-        assert_eq!(scales.dims(), [groups.div_ceil(2)], "scales");
+        assert_eq!(scales.dims(), [form.words(groups)], "scales");
         Self {
             words: integers(words).handle,
             scales: integers(scales),
             rows,
             columns,
-            format: Format::Packed(scheme),
+            format: Format::Packed(scheme, form),
         }
     }
 
@@ -224,7 +250,7 @@ impl WeightRows {
         self.format.fits(self.columns)
     }
 
-    pub(super) fn of<'a>(&self, shaders: &'a [Shader; 4]) -> &'a Shader {
+    pub(super) fn of<'a>(&self, shaders: &'a [Shader; VARIANTS]) -> &'a Shader {
         &shaders[self.format.variant()]
     }
 }
@@ -309,7 +335,7 @@ impl By {
         }
     }
 
-    fn shaders(self) -> &'static [Shader; 4] {
+    fn shaders(self) -> &'static [Shader; VARIANTS] {
         match self {
             Self::Gemv => &GEMV,
             Self::Short => &MATMUL_SHORT,
@@ -429,7 +455,7 @@ pub fn rows_of(ids: Tensor<1, Int>, blocks: &[WeightRows]) -> Tensor<2> {
     for block in blocks {
         assert!(block.fits(), "rows of {columns}, {:?}", block.format);
         let per_unit = match block.format {
-            Format::Packed(_) => 8,
+            Format::Packed(..) => 8,
             Format::Half | Format::Single => 4,
         };
         let units = count * columns / per_unit;
@@ -469,16 +495,20 @@ pub fn linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec<f32> {
         .collect()
 }
 
-const fn scheme(bits: u32, group: usize) -> Format {
-    Format::Packed(Scheme { bits, group })
+const fn packed(bits: u32, group: usize, scales: Scales) -> Format {
+    Format::Packed(Scheme { bits, group }, scales)
 }
 
 /// All formats.
-pub(super) const FORMATS: [Format; 6] = [
-    scheme(4, 32),
-    scheme(4, 64),
-    scheme(8, 32),
-    scheme(8, 64),
+pub(super) const FORMATS: [Format; 10] = [
+    packed(4, 32, Scales::Half),
+    packed(4, 64, Scales::Half),
+    packed(8, 32, Scales::Half),
+    packed(8, 64, Scales::Half),
+    packed(4, 32, Scales::Single),
+    packed(4, 64, Scales::Single),
+    packed(8, 32, Scales::Single),
+    packed(8, 64, Scales::Single),
     Format::Half,
     Format::Single,
 ];
@@ -486,7 +516,7 @@ pub(super) const FORMATS: [Format; 6] = [
 /// Inputs and weights lie in [-1, 1] and at most 1056 of their products are added in f32.
 const TOLERANCE: f32 = 2e-4;
 
-/// Compares all kernels on `device`, a graphics device, with the reference on the processor: both
+/// Compares all kernels on `device`, a graphics device, with the reference on the processor: all
 /// formats and groups, rows and columns around the tile, several blocks, more workgroups than one
 /// dimension holds, outputs that start as NaN. The same natively and in a browser.
 ///
@@ -632,19 +662,18 @@ impl WeightRows {
             upload.push(elements);
             upload.integers()
         };
-        let pairs = |halves: &[u16]| {
+        let pairs = |halves: &[f16]| {
+            let bits = |half: Option<&f16>| half.map_or(0, |half| u32::from(half.to_bits()));
             let pairs = halves.chunks(2);
-            let word =
-                |pair: &[u16]| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16;
+            let word = |pair: &[f16]| bits(pair.first()) | bits(pair.get(1)) << 16;
             pairs.map(word).collect::<Vec<u32>>()
         };
-        let scheme = match format {
-            Format::Packed(scheme) => scheme,
+        let (scheme, form) = match format {
+            Format::Packed(scheme, form) => (scheme, form),
             Format::Half => {
                 let halves = values.into_iter().map(f16::from_f32).collect::<Vec<_>>();
                 unpacked.extend(halves.iter().map(|half| half.to_f32()));
-                let bits: Vec<u16> = halves.iter().map(|half| half.to_bits()).collect();
-                return Self::half(upload(pairs(&bits)), shape);
+                return Self::half(upload(pairs(&halves)), shape);
             }
             Format::Single => {
                 unpacked.extend_from_slice(&values);
@@ -652,14 +681,24 @@ impl WeightRows {
             }
         };
         let mut words = vec![0; scheme.words(values.len())];
-        let mut scales = vec![0; values.len() / scheme.group];
+        let mut scales = vec![f16::ZERO; values.len() / scheme.group];
         scheme.pack(&values, Rounding::Nearest, &mut words, &mut scales);
         let start = unpacked.len();
         unpacked.resize(start + values.len(), 0.0);
-        scheme.unpack(&words, &scales, &mut unpacked[start..]);
-        let scales = upload(pairs(&scales));
-        let words = upload(words);
-        Self::packed(words, scales, shape, scheme)
+        let unpacked = &mut unpacked[start..];
+        let scales = match form {
+            Scales::Half => {
+                scheme.unpack(&words, &scales, unpacked);
+                pairs(&scales)
+            }
+            Scales::Single => {
+                // No half precision holds these.
+                let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() * 1.000_123).collect();
+                scheme.unpack(&words, &scales, unpacked);
+                scales.iter().map(|scale| scale.to_bits()).collect()
+            }
+        };
+        Self::packed(upload(words), (upload(scales), form), shape, scheme)
     }
 }
 

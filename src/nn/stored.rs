@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use crate::fault::Fault;
 use crate::kernel::host::runs_on_host;
 use crate::kernel::upload::Upload;
-use crate::kernel::weight_rows::{self, Format, WeightRows};
+use crate::kernel::weight_rows::{self, Format, Scales, WeightRows};
 use crate::nn::load::{Init, ParameterSource};
 use crate::nn::matrix::{Blocks, MatrixForm};
 use crate::weights::format::{Element, TensorEntry};
@@ -37,8 +37,10 @@ struct Held {
 #[derive(Clone)]
 enum Values {
     Floats(Tensor<1>),
-    /// Words, or pairs of scales.
+    /// Words of codes.
     Words(Tensor<1, Int>),
+    /// Scales of packed weights, as words.
+    Scales(Tensor<1, Int>, Scales),
     /// A matrix in half precision, two numbers in an element.
     Halves(WeightRows),
 }
@@ -48,6 +50,8 @@ struct Coming {
     entry: TensorEntry,
     /// Half-precision numbers stay as they are, two in a word.
     pairs: bool,
+    /// Set for scales.
+    scales: Option<Scales>,
     upload: Upload,
     elements: usize,
 }
@@ -139,22 +143,23 @@ impl StoredWeights {
                     "has shape {words:?} with scales {scales:?}, which pack no {columns} columns"
                 ))
             })?;
-            let (Values::Words(codes), Values::Words(pairs)) = (&words.values, &scales.values)
+            let (Values::Words(codes), Values::Scales(scales, form)) =
+                (&words.values, &scales.values)
             else {
                 return Err(fault(
-                    "is not stored as words and half-precision scales".into(),
+                    "is not stored as words with scales in half or single precision".into(),
                 ));
             };
             let shape = [words.shape[0], columns];
             found += shape[0];
-            blocks.push((codes.clone(), pairs.clone(), shape, scheme));
+            blocks.push((codes.clone(), (scales.clone(), *form), shape, scheme));
         }
         if found != rows {
             return Err(fault(format!("has {found} rows instead of {rows}")));
         }
         if runs_on_host(&self.device) {
-            let unpacked = blocks.into_iter().map(|(words, pairs, shape, scheme)| {
-                unpack(words, pairs, shape, scheme, &self.device)
+            let unpacked = blocks.into_iter().map(|(words, scales, shape, scheme)| {
+                unpack(words, scales, shape, scheme, &self.device)
             });
             return Ok(MatrixForm::Whole(Box::new(Tensor::cat(
                 unpacked.collect(),
@@ -163,7 +168,7 @@ impl StoredWeights {
         }
         let packed = blocks
             .into_iter()
-            .map(|(words, pairs, shape, scheme)| WeightRows::packed(words, pairs, shape, scheme));
+            .map(|(words, scales, shape, scheme)| WeightRows::packed(words, scales, shape, scheme));
         Ok(MatrixForm::Blocks(Blocks::Packed(packed.collect())))
     }
 }
@@ -179,7 +184,7 @@ pub fn stays_half(name: &str, entry: &TensorEntry) -> bool {
 /// A packed block as numbers, on the processor.
 fn unpack(
     words: Tensor<1, Int>,
-    pairs: Tensor<1, Int>,
+    (scales, form): (Tensor<1, Int>, Scales),
     [rows, columns]: [usize; 2],
     scheme: Scheme,
     device: &Device,
@@ -191,11 +196,15 @@ fn unpack(
     };
     let words = read(words);
     let groups = rows * (columns / scheme.group);
-    let scales: Vec<u16> = read(pairs)
-        .into_iter()
-        .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
-        .take(groups)
-        .collect();
+    let scales = read(scales).into_iter();
+    let scales: Vec<f32> = match form {
+        Scales::Half => scales
+            .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
+            .map(|bits| f16::from_bits(bits).to_f32())
+            .take(groups)
+            .collect(),
+        Scales::Single => scales.map(f32::from_bits).collect(),
+    };
     let mut values = vec![0.0; rows * columns];
     scheme.unpack(&words, &scales, &mut values);
     Tensor::from_data(TensorData::new(values, [rows, columns]), device)
@@ -219,7 +228,7 @@ impl ParameterSource for StoredWeights {
                     let wide = weight_rows::rows(&ids, std::slice::from_ref(half), &self.device);
                     parts.push(wide.reshape([rows * columns]));
                 }
-                Values::Words(_) => {
+                Values::Words(_) | Values::Scales(..) => {
                     return Err(Fault::model(format!("tensor {name}"), "holds no numbers"));
                 }
             }
@@ -278,8 +287,14 @@ impl TensorSink for StoredWeights {
 
     fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault> {
         let plain = name.split(".rows.").next().unwrap_or(name);
-        let scales = entry.dtype == Element::F16 && plain.ends_with(&format!(".{SCALES}"));
-        let pairs = scales || stays_half(plain, entry) && !runs_on_host(&self.device);
+        let scales = match entry.dtype {
+            Element::F16 => Some(Scales::Half),
+            Element::F32 => Some(Scales::Single),
+            _ => None,
+        };
+        let scales = scales.filter(|_| plain.ends_with(&format!(".{SCALES}")));
+        let pairs =
+            scales == Some(Scales::Half) || stays_half(plain, entry) && !runs_on_host(&self.device);
         let elements = entry.elements();
         let room = if pairs {
             elements.div_ceil(2)
@@ -290,6 +305,7 @@ impl TensorSink for StoredWeights {
             name: name.to_string(),
             entry: entry.clone(),
             pairs,
+            scales,
             upload: Upload::new(room, &self.device),
             elements: 0,
         });
@@ -354,13 +370,12 @@ impl TensorSink for StoredWeights {
 
     fn end(&mut self) -> Result<(), Fault> {
         let coming = self.coming.take().expect("an end follows a beginning");
-        let values = match coming.entry.shape[..] {
-            [rows, columns] if coming.pairs && stays_half(&coming.name, &coming.entry) => {
+        let values = match (coming.scales, &coming.entry.shape[..]) {
+            (Some(form), _) => Values::Scales(coming.upload.integers(), form),
+            (None, &[rows, columns]) if coming.pairs => {
                 Values::Halves(WeightRows::half(coming.upload.integers(), [rows, columns]))
             }
-            _ if coming.pairs || coming.entry.dtype == Element::U32 => {
-                Values::Words(coming.upload.integers())
-            }
+            _ if coming.entry.dtype == Element::U32 => Values::Words(coming.upload.integers()),
             _ => Values::Floats(coming.upload.floats()),
         };
         let shape = coming.entry.shape;
@@ -480,7 +495,7 @@ mod tests {
         );
     }
 
-    fn packed(rows: usize, columns: usize, scheme: Scheme) -> (Sample, Vec<f32>) {
+    fn packed([rows, columns]: [usize; 2], scheme: Scheme, form: Scales) -> (Sample, Vec<f32>) {
         let values: Vec<f32> = (0..rows * columns)
             .map(|i| (i as f32 * 0.37).sin())
             .collect();
@@ -490,16 +505,22 @@ mod tests {
         for (k, rows) in [(0, 0..cut), (1, cut..rows)] {
             let values = &values[rows.start * columns..rows.end * columns];
             let mut words = vec![0; scheme.words(values.len())];
-            let mut scales = vec![0; values.len() / scheme.group];
+            let mut scales = vec![f16::ZERO; values.len() / scheme.group];
             scheme.pack(values, Rounding::Search, &mut words, &mut scales);
             let mut back = vec![0.0; values.len()];
-            scheme.unpack(&words, &scales, &mut back);
+            let scales: Vec<u8> = match form {
+                Scales::Half => {
+                    scheme.unpack(&words, &scales, &mut back);
+                    scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+                }
+                Scales::Single => {
+                    let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() / 3.0).collect();
+                    scheme.unpack(&words, &scales, &mut back);
+                    floats(&scales)
+                }
+            };
             unpacked.extend(back);
             let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let scales: Vec<u8> = scales
-                .iter()
-                .flat_map(|scale| scale.to_le_bytes())
-                .collect();
             stored.push((k, rows.len(), words, scales));
         }
         let mut tensors = Vec::new();
@@ -513,7 +534,10 @@ mod tests {
             ));
             tensors.push((
                 name("scales"),
-                Element::F16,
+                match form {
+                    Scales::Half => Element::F16,
+                    Scales::Single => Element::F32,
+                },
                 vec![*rows, columns / scheme.group],
                 scales,
             ));
@@ -528,13 +552,13 @@ mod tests {
     }
 
     /// The processor multiplies with what the graphics device unpacks on the fly.
-    #[test]
-    fn packed_blocks_give_the_same_products_everywhere() {
+    fn packed_blocks_give_the_same_products_everywhere(form: Scales) {
         let scheme = Scheme { bits: 4, group: 32 };
         let (rows, columns) = (10, 64);
         let host = Device::flex();
         let products = |device: &Device, count: usize| {
-            let weights = load(packed(rows, columns, scheme).0, device).expect("packed weights");
+            let sample = packed([rows, columns], scheme, form).0;
+            let weights = load(sample, device).expect("packed weights");
             let at = Loader::new(&weights, device);
             let linear = Linear::load(&at.child("fc"), columns, rows, false).expect("both blocks");
             let x: Vec<f32> = (0..count * columns)
@@ -547,7 +571,7 @@ mod tests {
                 .reshape([3 * columns]);
             (read(linear.forward(x).reshape([count * rows])), read(taken))
         };
-        let (_, unpacked) = packed(rows, columns, scheme);
+        let (_, unpacked) = packed([rows, columns], scheme, form);
         let (_, taken) = products(&host, 1);
         assert_eq!(taken[..columns], unpacked[9 * columns..]);
         assert_eq!(taken[columns..2 * columns], unpacked[..columns]);
@@ -564,6 +588,16 @@ mod tests {
     }
 
     #[test]
+    fn packed_blocks_with_scales_in_half_precision() {
+        packed_blocks_give_the_same_products_everywhere(Scales::Half);
+    }
+
+    #[test]
+    fn packed_blocks_with_scales_in_single_precision() {
+        packed_blocks_give_the_same_products_everywhere(Scales::Single);
+    }
+
+    #[test]
     fn packed_matrices_must_fit_their_place() {
         let scheme = Scheme { bits: 4, group: 32 };
         let device = Device::flex();
@@ -571,7 +605,8 @@ mod tests {
             (9, 64, "10 rows instead of 9"),
             (10, 96, "pack no 96 columns"),
         ] {
-            let weights = load(packed(10, 64, scheme).0, &device).expect("packed weights");
+            let sample = packed([10, 64], scheme, Scales::Half).0;
+            let weights = load(sample, &device).expect("packed weights");
             let at = Loader::new(&weights, &device);
             let fault = Linear::load(&at.child("fc"), columns, rows, false).expect_err(says);
             assert!(fault.to_string().contains(says), "{fault}");

@@ -2,8 +2,8 @@
 //!
 //! A matrix `NAME.weight` `[out, in]` becomes two tensors. `NAME.qweight` `[out, in * bits / 32]`
 //! holds 32-bit words, the first weight in the lowest bits, each as `code + 2^(bits - 1)`.
-//! `NAME.scales` `[out, in / group]` holds one f16 per group; a weight is `code * scale`. Bits and
-//! group follow from the three shapes, so nothing else has to be stored.
+//! `NAME.scales` `[out, in / group]` holds one f16 or f32 per group; a weight is `code * scale`. Bits
+//! and group follow from the three shapes, so nothing else has to be stored.
 
 use half::f16;
 use serde::{Deserialize, Serialize};
@@ -72,11 +72,11 @@ impl Scheme {
         1 << (self.bits - 1)
     }
 
-    /// Packs whole groups; `words` and `scales` (as f16 bits) are filled.
+    /// Packs whole groups; `words` and `scales` are filled.
     ///
     /// # Panics
     /// The three lengths disagree.
-    pub fn pack(self, values: &[f32], rounding: Rounding, words: &mut [u32], scales: &mut [u16]) {
+    pub fn pack(self, values: &[f32], rounding: Rounding, words: &mut [u32], scales: &mut [f16]) {
         assert_eq!(values.len(), scales.len() * self.group, "groups");
         assert_eq!(self.words(values.len()), words.len(), "words");
         let group_words = self.words(self.group);
@@ -87,7 +87,7 @@ impl Scheme {
                 32 => self.choose::<32>(values, rounding),
                 _ => self.choose::<64>(values, rounding),
             };
-            *scale = chosen.to_bits();
+            *scale = chosen;
             let inverse = inverse(chosen.to_f32());
             for (word, values) in words.iter_mut().zip(values.chunks_exact(self.per_word())) {
                 *word = values.iter().rev().fold(0, |word, &value| {
@@ -102,14 +102,14 @@ impl Scheme {
     ///
     /// # Panics
     /// The three lengths disagree.
-    pub fn unpack(self, words: &[u32], scales: &[u16], values: &mut [f32]) {
+    pub fn unpack<S: Copy + Into<f32>>(self, words: &[u32], scales: &[S], values: &mut [f32]) {
         assert_eq!(values.len(), scales.len() * self.group, "groups");
         assert_eq!(self.words(values.len()), words.len(), "words");
         let mask = (1_u32 << self.bits) - 1;
         let group_words = self.words(self.group);
         let groups = values.chunks_exact_mut(self.group);
         for ((values, words), &scale) in groups.zip(words.chunks_exact(group_words)).zip(scales) {
-            let scale = f16::from_bits(scale).to_f32();
+            let scale: f32 = scale.into();
             for (values, word) in values.chunks_exact_mut(self.per_word()).zip(words) {
                 for (at, value) in values.iter_mut().enumerate() {
                     let code = (word >> (at as u32 * self.bits) & mask) as i32 - self.offset();
@@ -188,7 +188,7 @@ mod tests {
 
     fn there_and_back(scheme: Scheme, rounding: Rounding, values: &[f32]) -> Vec<f32> {
         let mut words = vec![0; scheme.words(values.len())];
-        let mut scales = vec![0; values.len() / scheme.group];
+        let mut scales = vec![f16::ZERO; values.len() / scheme.group];
         scheme.pack(values, rounding, &mut words, &mut scales);
         let mut back = vec![f32::NAN; values.len()];
         scheme.unpack(&words, &scales, &mut back);
@@ -260,10 +260,10 @@ mod tests {
         let mut values = [0.0; 32];
         values[0] = -8.0;
         values[1] = 7.0;
-        let (mut words, mut scales) = ([0; 4], [0; 1]);
+        let (mut words, mut scales) = ([0; 4], [f16::ZERO; 1]);
         scheme.pack(&values, Rounding::Nearest, &mut words, &mut scales);
         assert_eq!(words, [0x8888_88f0, 0x8888_8888, 0x8888_8888, 0x8888_8888]);
-        assert_eq!(f16::from_bits(scales[0]).to_f32(), 1.0);
+        assert_eq!(scales, [f16::ONE]);
     }
 
     #[test]
