@@ -16,6 +16,9 @@ use crate::kernel::weight_rows::{GROUP, integers};
 /// Keys per workgroup of `attention_step`.
 const STRETCH: u32 = 32;
 
+/// Invocations per workgroup of `attention_step`.
+const STEP_GROUP: u32 = 4 * STRETCH;
+
 /// Rows over the cache are split over their keys where they make fewer workgroups than this.
 const ENOUGH: usize = 256;
 
@@ -47,7 +50,8 @@ macro_rules! for_caches {
 pub const ROPE_WRITE: [Shader; 2] = for_caches!("rope_write", "GROUP" = GROUP);
 
 /// `shaders/attention_step.wgsl` for every form of a cache.
-pub const STEP: [Shader; 2] = for_caches!("attention_step", "GROUP" = GROUP, "STRETCH" = STRETCH);
+pub const STEP: [Shader; 2] =
+    for_caches!("attention_step", "GROUP" = STEP_GROUP, "STRETCH" = STRETCH);
 
 /// `shaders/attention_join.wgsl`.
 pub const JOIN: Shader = Shader {
