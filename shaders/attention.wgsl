@@ -1,15 +1,14 @@
 // attention: every token of a picture mixes the values of all by how their keys answer its query.
 //
-//   queries   [B, T, H, D]   D at most $WIDTH, in steps of four channels
+//   queries   [B, T, H, D]   D at most $CHUNKS * $DEPTH, in steps of four channels
 //   all_keys  [B, T, H, D]
 //   contents  [B, T, H, D]
 //   y         [B, T, H, D]   softmax over u of queries[t] . all_keys[u] / sqrt(D), times contents[u]
 //   sizes                    B, T, H, D/4
 //
-// A workgroup of $GROUP makes $GROUP tokens of one head, one per invocation, and reads all keys and
-// values of the head through 8 KiB of its memory. 4*B*H*T*T*D operations, 16*B*T*H*D bytes beyond the
-// caches: a block of CLIP-Large (577 tokens, 16 heads of 64) takes 1.4 G and 9 MB, where a matrix of
-// scores alone has 21 MB.
+// A workgroup makes 32 tokens of one head and walks over all keys and values of the head. 4*B*H*T*T*D
+// operations, 16*B*T*H*D bytes beyond the caches: a block of CLIP-Large (577 tokens, 16 heads of 64) takes
+// 1.4 G and 9 MB, where a matrix of scores alone has 21 MB.
 
 @group(0) @binding(0) var<storage, $INPUT> queries: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> all_keys: array<vec4<f32>>;
@@ -19,8 +18,16 @@
 
 // import attend
 
+struct Head {
+    picture: u32,
+    index: u32,
+    rows: u32,
+    keys: u32,
+    steps: u32,
+}
+
 fn place(head: Head, token: u32, step: u32) -> u32 {
-    let row = (head.picture * head.tokens + token) * sizes[0].z + head.index;
+    let row = (head.picture * head.rows + token) * sizes[0].z + head.index;
     return row * head.steps + step;
 }
 
@@ -40,28 +47,36 @@ fn put(head: Head, token: u32, step: u32, result: vec4<f32>) {
     y[place(head, token, step)] = result;
 }
 
-fn mark(head: Head, token: u32) -> u32 {
-    return 0u;
+fn marks(head: Head, row: u32) -> vec4<u32> {
+    return vec4<u32>();
 }
 
-fn relation(head: Head, own: u32, other: u32) -> f32 {
-    return 0.0;
+fn scored(head: Head, own: vec4<u32>, at: u32, products: vec4<f32>) -> vec4<f32> {
+    let scale = inverseSqrt(f32(4u * head.steps));
+    return select(products * scale, vec4<f32>(NEVER), at >= head.keys);
 }
 
-@compute @workgroup_size($GROUP)
+fn factors(totals: vec4<f32>) -> vec4<f32> {
+    return 1.0 / totals;
+}
+
+fn put_end(head: Head, row: u32, tops: vec4<f32>, totals: vec4<f32>) {}
+
+@compute @workgroup_size(8, 8)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tokens = sizes[0].y;
     let heads = sizes[0].z;
-    let tiles = (tokens + $GROUPu - 1u) / $GROUPu;
+    let tiles = (tokens + ROWS - 1u) / ROWS;
     let flat_group = group.y * groups.x + group.x;
     let row = flat_group / tiles; // picture and head
     if row >= sizes[0].x * heads {
         return;
     }
-    let head = Head(row / heads, row % heads, tokens, sizes[0].w);
-    attend(head, flat_group % tiles * $GROUPu + lane, lane);
+    let head = Head(row / heads, row % heads, tokens, tokens, sizes[0].w);
+    attend(head, flat_group % tiles * ROWS, 0u, tokens, local, lane);
 }

@@ -1,8 +1,8 @@
 // window_attention: attention within square windows of a map, with a learned number for every way
 // from one cell to another.
 //
-//   qkv      [W, T, 3, H, D]        queries, keys, values; T = side * side, D at most $WIDTH, in steps
-//                                   of four channels
+//   qkv      [W, T, 3, H, D]        queries, keys, values; T = side * side, D at most $CHUNKS * $DEPTH,
+//                                   in steps of four channels
 //   table    [(2*side - 1)^2, H]    what the way from cell b to cell a adds to their score: row
 //                                   (ay - by + side-1) * (2*side - 1) + ax - bx + side-1
 //   regions  [N, T]                 of window w in row (A + w) % N; two regions take 100 off a score
@@ -10,10 +10,9 @@
 //                                   queries[a] . keys[b] / sqrt(D) with the above
 //   sizes                           W, T, H, D/4 and side, N, A, 0
 //
-// A workgroup of $GROUP makes $GROUP tokens of one window and head, one per invocation, and reads the
-// window's keys and values through 8 KiB of its memory. 4*W*H*T*T*D operations, 16*W*T*H*D bytes
-// beyond the caches: a block of Swin-Large's first stage (476 windows of 144, 6 heads of 32) takes
-// 7.6 G and 210 MB, where a matrix of scores alone has 237 MB.
+// A workgroup makes 32 tokens of one window and head and walks over the window's keys and values.
+// 4*W*H*T*T*D operations, 16*W*T*H*D bytes beyond the caches: a block of Swin-Large's first stage (476
+// windows of 144, 6 heads of 32) takes 7.6 G and 210 MB, where a matrix of scores alone has 237 MB.
 
 @group(0) @binding(0) var<storage, $INPUT> qkv: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, $INPUT> table: array<f32>;
@@ -23,8 +22,16 @@
 
 // import attend
 
+struct Head {
+    window: u32,
+    index: u32,
+    rows: u32,
+    keys: u32,
+    steps: u32,
+}
+
 fn part(head: Head, token: u32, third: u32, step: u32) -> vec4<f32> {
-    let row = (head.picture * head.tokens + token) * 3u + third;
+    let row = (head.window * head.rows + token) * 3u + third;
     return qkv[(row * sizes[0].z + head.index) * head.steps + step];
 }
 
@@ -41,16 +48,24 @@ fn value(head: Head, token: u32, step: u32) -> vec4<f32> {
 }
 
 fn put(head: Head, token: u32, step: u32, result: vec4<f32>) {
-    let row = (head.picture * head.tokens + token) * sizes[0].z + head.index;
+    let row = (head.window * head.rows + token) * sizes[0].z + head.index;
     y[row * head.steps + step] = result;
 }
 
-// The place of a token as far as differences of two need it, and above it the region.
+// The place of a token as far as differences of two need it, and above it the region; whatever past the
+// last token.
 fn mark(head: Head, token: u32) -> u32 {
     let side = sizes[1].x;
-    let place = token / side * (2u * side - 1u) + token % side;
-    let window = (sizes[1].z + head.picture) % sizes[1].y;
-    return (regions[window * head.tokens + token] << 16u) | place;
+    let existing = min(token, head.rows - 1u);
+    let place = existing / side * (2u * side - 1u) + existing % side;
+    let window = (sizes[1].z + head.window) % sizes[1].y;
+    return (regions[window * head.rows + existing] << 16u) | place;
+}
+
+fn marks(head: Head, row: u32) -> vec4<u32> {
+    return vec4<u32>(
+        mark(head, row), mark(head, row + 1u), mark(head, row + 2u), mark(head, row + 3u),
+    );
 }
 
 fn relation(head: Head, own: u32, other: u32) -> f32 {
@@ -61,20 +76,40 @@ fn relation(head: Head, own: u32, other: u32) -> f32 {
     return table[way * sizes[0].z + head.index] - select(0.0, 100.0, apart);
 }
 
-@compute @workgroup_size($GROUP)
+fn scored(head: Head, own: vec4<u32>, at: u32, products: vec4<f32>) -> vec4<f32> {
+    if at >= head.keys {
+        return vec4<f32>(NEVER);
+    }
+    let other = mark(head, at);
+    return products * inverseSqrt(f32(4u * head.steps)) + vec4<f32>(
+        relation(head, own.x, other),
+        relation(head, own.y, other),
+        relation(head, own.z, other),
+        relation(head, own.w, other),
+    );
+}
+
+fn factors(totals: vec4<f32>) -> vec4<f32> {
+    return 1.0 / totals;
+}
+
+fn put_end(head: Head, row: u32, tops: vec4<f32>, totals: vec4<f32>) {}
+
+@compute @workgroup_size(8, 8)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tokens = sizes[0].y;
     let heads = sizes[0].z;
-    let tiles = (tokens + $GROUPu - 1u) / $GROUPu;
+    let tiles = (tokens + ROWS - 1u) / ROWS;
     let flat_group = group.y * groups.x + group.x;
     let row = flat_group / tiles; // window and head
     if row >= sizes[0].x * heads {
         return;
     }
-    let head = Head(row / heads, row % heads, tokens, sizes[0].w);
-    attend(head, flat_group % tiles * $GROUPu + lane, lane);
+    let head = Head(row / heads, row % heads, tokens, tokens, sizes[0].w);
+    attend(head, flat_group % tiles * ROWS, 0u, tokens, local, lane);
 }

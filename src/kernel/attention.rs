@@ -7,11 +7,8 @@ use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
 use crate::kernel::sweep::{Dice, Swept, read};
 
-/// Invocations per workgroup, one token each.
-pub const GROUP: u32 = 64;
-
-/// Floats of keys, and as many of values, that a workgroup holds.
-pub const TILE_FLOATS: u32 = 1024;
+/// Rows that a workgroup of `shaders/shared/attend.wgsl` makes.
+pub(super) const ROWS: usize = 32;
 
 /// Widths of a head that shaders are made for; others run in the next larger one.
 pub const WIDTHS: [u32; 3] = [16, 32, 64];
@@ -19,20 +16,16 @@ pub const WIDTHS: [u32; 3] = [16, 32, 64];
 macro_rules! shaders {
     ($name:literal) => {
         [
-            shaders!($name, 16),
-            shaders!($name, 32),
-            shaders!($name, 64),
+            shaders!($name, 1, 16),
+            shaders!($name, 1, 32),
+            shaders!($name, 2, 32),
         ]
     };
-    ($name:literal, $width:literal) => {
+    ($name:literal, $chunks:literal, $depth:literal) => {
         Shader {
             name: $name,
             text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
-            constants: &[
-                ("GROUP", $crate::kernel::attention::GROUP),
-                ("TILE", $crate::kernel::attention::TILE_FLOATS / $width),
-                ("WIDTH", $width),
-            ],
+            constants: &[("CHUNKS", $chunks), ("DEPTH", $depth)],
             imports: &[],
         }
     };
@@ -86,7 +79,7 @@ pub fn attention(
     launch(
         shader,
         &query.client,
-        (batch * heads * tokens.div_ceil(GROUP as usize)) as u64,
+        (batch * heads * tokens.div_ceil(ROWS)) as u64,
         &[&query.handle, &key.handle, &value.handle],
         &[&out],
         &[batch, tokens, heads, width / 4].map(|size| size as u32),

@@ -8,6 +8,7 @@ use cubecl::server::Handle;
 use half::f16;
 
 use crate::fit::CacheForm;
+use crate::kernel::attention::ROWS;
 use crate::kernel::graphics::{buffer, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
 use crate::kernel::sweep::{Dice, Swept};
@@ -64,10 +65,10 @@ pub const JOIN: Shader = Shader {
 /// `shaders/attention_prefill.wgsl` for heads of up to 32, 64, 96 and 128 channels, each for every
 /// form of a cache.
 pub const PREFILL: [[Shader; 2]; 4] = [
-    for_caches!("attention_prefill", "CHUNKS" = 1),
-    for_caches!("attention_prefill", "CHUNKS" = 2),
-    for_caches!("attention_prefill", "CHUNKS" = 3),
-    for_caches!("attention_prefill", "CHUNKS" = 4),
+    for_caches!("attention_prefill", "CHUNKS" = 1, "DEPTH" = 32),
+    for_caches!("attention_prefill", "CHUNKS" = 2, "DEPTH" = 32),
+    for_caches!("attention_prefill", "CHUNKS" = 3, "DEPTH" = 32),
+    for_caches!("attention_prefill", "CHUNKS" = 4, "DEPTH" = 32),
 ];
 
 /// Channels of the widest head.
@@ -248,7 +249,7 @@ pub fn attend(q: Tensor<2>, heads: Heads, past: usize, cache: &Cached) -> Tensor
         heads.capacity
     );
     let q = buffer("attention_prefill", q);
-    let groups = heads.queries * count.div_ceil(32);
+    let groups = heads.queries * count.div_ceil(ROWS);
     let parts = (ENOUGH / groups)
         .min((past + count).div_ceil(32) / 2)
         .max(1);

@@ -6,7 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::kernel::into_contiguous;
 
-use crate::kernel::attention::{GROUP, shaders, variant};
+use crate::kernel::attention::{ROWS, shaders, variant};
 use crate::kernel::graphics::{buffer, is_graphics, output, poisoned, tensor};
 use crate::kernel::launch::{Shader, launch};
 use crate::kernel::sweep::{Dice, Swept, read};
@@ -142,7 +142,7 @@ pub fn window_attention(
     launch(
         &SHADERS[shader],
         &qkv.client,
-        (windows * heads * tokens.div_ceil(GROUP as usize)) as u64,
+        (windows * heads * tokens.div_ceil(ROWS)) as u64,
         &[&qkv.handle, &table.handle, &into_contiguous(ids).handle],
         &[&out],
         &[
