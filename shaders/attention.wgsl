@@ -17,17 +17,10 @@
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 1>;
 
 // import attend
-
-struct Head {
-    picture: u32,
-    index: u32,
-    rows: u32,
-    keys: u32,
-    steps: u32,
-}
+// import attend_whole
 
 fn place(head: Head, token: u32, step: u32) -> u32 {
-    let row = (head.picture * head.rows + token) * sizes[0].z + head.index;
+    let row = (head.whole * head.rows + token) * sizes[0].z + head.index;
     return row * head.steps + step;
 }
 
@@ -54,29 +47,4 @@ fn marks(head: Head, row: u32) -> vec4<u32> {
 fn scored(head: Head, own: vec4<u32>, at: u32, products: vec4<f32>) -> vec4<f32> {
     let scale = inverseSqrt(f32(4u * head.steps));
     return select(products * scale, vec4<f32>(NEVER), at >= head.keys);
-}
-
-fn factors(totals: vec4<f32>) -> vec4<f32> {
-    return 1.0 / totals;
-}
-
-fn put_end(head: Head, row: u32, tops: vec4<f32>, totals: vec4<f32>) {}
-
-@compute @workgroup_size(8, 8)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let tokens = sizes[0].y;
-    let heads = sizes[0].z;
-    let tiles = (tokens + ROWS - 1u) / ROWS;
-    let flat_group = group.y * groups.x + group.x;
-    let row = flat_group / tiles; // picture and head
-    if row >= sizes[0].x * heads {
-        return;
-    }
-    let head = Head(row / heads, row % heads, tokens, tokens, sizes[0].w);
-    attend(head, flat_group % tiles * ROWS, 0u, tokens, local, lane);
 }

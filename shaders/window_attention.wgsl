@@ -21,17 +21,10 @@
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
 
 // import attend
-
-struct Head {
-    window: u32,
-    index: u32,
-    rows: u32,
-    keys: u32,
-    steps: u32,
-}
+// import attend_whole
 
 fn part(head: Head, token: u32, third: u32, step: u32) -> vec4<f32> {
-    let row = (head.window * head.rows + token) * 3u + third;
+    let row = (head.whole * head.rows + token) * 3u + third;
     return qkv[(row * sizes[0].z + head.index) * head.steps + step];
 }
 
@@ -48,7 +41,7 @@ fn value(head: Head, token: u32, step: u32) -> vec4<f32> {
 }
 
 fn put(head: Head, token: u32, step: u32, result: vec4<f32>) {
-    let row = (head.window * head.rows + token) * sizes[0].z + head.index;
+    let row = (head.whole * head.rows + token) * sizes[0].z + head.index;
     y[row * head.steps + step] = result;
 }
 
@@ -58,7 +51,7 @@ fn mark(head: Head, token: u32) -> u32 {
     let side = sizes[1].x;
     let existing = min(token, head.rows - 1u);
     let place = existing / side * (2u * side - 1u) + existing % side;
-    let window = (sizes[1].z + head.window) % sizes[1].y;
+    let window = (sizes[1].z + head.whole) % sizes[1].y;
     return (regions[window * head.rows + existing] << 16u) | place;
 }
 
@@ -87,29 +80,4 @@ fn scored(head: Head, own: vec4<u32>, at: u32, products: vec4<f32>) -> vec4<f32>
         relation(head, own.z, other),
         relation(head, own.w, other),
     );
-}
-
-fn factors(totals: vec4<f32>) -> vec4<f32> {
-    return 1.0 / totals;
-}
-
-fn put_end(head: Head, row: u32, tops: vec4<f32>, totals: vec4<f32>) {}
-
-@compute @workgroup_size(8, 8)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let tokens = sizes[0].y;
-    let heads = sizes[0].z;
-    let tiles = (tokens + ROWS - 1u) / ROWS;
-    let flat_group = group.y * groups.x + group.x;
-    let row = flat_group / tiles; // window and head
-    if row >= sizes[0].x * heads {
-        return;
-    }
-    let head = Head(row / heads, row % heads, tokens, tokens, sizes[0].w);
-    attend(head, flat_group % tiles * ROWS, 0u, tokens, local, lane);
 }

@@ -7,6 +7,10 @@ fn stored(values: vec2<f32>) -> Two {
     return values;
 }
 
+fn stored_four(values: vec4<f32>) -> Four {
+    return values;
+}
+
 fn loaded(four: Four) -> vec4<f32> {
     return four;
 }

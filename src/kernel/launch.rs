@@ -48,6 +48,7 @@ macro_rules! shared {
 /// The files of `shaders/shared/`.
 pub const SHARED: &[(&str, &str)] = shared![
     "attend",
+    "attend_whole",
     "better",
     "cache_half",
     "cache_single",

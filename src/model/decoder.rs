@@ -5,7 +5,7 @@
 //! One stack of blocks serves two paths. Training runs whole sequences under any mask, so that
 //! several dialogues may share one picture. Inference appends to a [`KvCache`] that is allocated
 //! once and can be cut back to the picture's prefix; on a graphics device it goes through kernels
-//! that fuse a block into seven launches per token, and the device chooses tokens itself
+//! that fuse a block into six launches per token, and the device chooses tokens itself
 //! ([`Decoder::advance`]). Position tables are computed on the host.
 
 use std::sync::Arc;
@@ -479,7 +479,7 @@ impl Block {
         })
     }
 
-    /// Rows at positions `past ..` `[T, D]` to the same, through kernels; a single row takes seven
+    /// Rows at positions `past ..` `[T, D]` to the same, through kernels; a single row takes six
     /// launches.
     fn extend(
         &self,
@@ -506,10 +506,10 @@ impl Block {
                 ))
             }
         };
-        let q = causal_attention::rope_write(rows, heads, past, places, cached);
         let mixed = if count == 1 {
-            causal_attention::attend_one(q, heads, past, places, cached)
+            causal_attention::attend_one(rows, heads, past, places, cached)
         } else {
+            let q = causal_attention::rope_write(rows, heads, past, places, cached);
             causal_attention::attend(q, heads, past, cached)
         };
         let x = weight_rows::linear(mixed, &kernels.output, Added::Residual(x));

@@ -78,41 +78,30 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
     );
     for count in TOGETHER {
         let fresh = rows(count);
-        let turned = Case {
-            bytes: Some((count * (4 * (written + wide) + key_bytes)) as f64),
-            ..case(
-                format!("rotation and cache, {}", counted(count)),
-                sizes.clone(),
-            )
-        };
-        clock
-            .kernel(turned, |_| write(fresh.clone(), before))
-            .await?;
-        let q = fresh.narrow(1, 0, wide);
         let seen = before as f64 + (count as f64 + 1.0) / 2.0;
         let attended = Case {
             bytes: (count == 1).then_some(seen * key_bytes as f64),
             flops: Some(4.0 * count as f64 * seen * wide as f64),
-            ..case(
-                format!("attention, {} after {before}", counted(count)),
-                sizes.clone(),
-            )
+            ..case(format!("attention, {count} after {before}"), sizes.clone())
+        };
+        if count == 1 {
+            let row = || Rows::Joined(Box::new(fresh.clone()));
+            let work = |_| causal_attention::attend_one(row(), heads, before, &places, &cache);
+            clock.kernel(attended, work).await?;
+            continue;
+        }
+        let turned = Case {
+            bytes: Some((count * (4 * (written + wide) + key_bytes)) as f64),
+            ..case(format!("rotation and cache, {count} rows"), sizes.clone())
         };
         clock
-            .kernel(attended, |_| match count {
-                1 => causal_attention::attend_one(q.clone(), heads, before, &places, &cache),
-                _ => causal_attention::attend(q.clone(), heads, before, &cache),
-            })
+            .kernel(turned, |_| write(fresh.clone(), before))
             .await?;
+        let q = write(fresh, before);
+        let work = |_| causal_attention::attend(q.clone(), heads, before, &cache);
+        clock.kernel(attended, work).await?;
     }
     Ok(())
-}
-
-fn counted(rows: usize) -> String {
-    match rows {
-        1 => "one row".into(),
-        rows => format!("{rows} rows"),
-    }
 }
 
 /// The low-resolution tower's attention.
