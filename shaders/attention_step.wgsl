@@ -40,19 +40,13 @@ var<workgroup> scores: array<f32, $STRETCH>;
 var<workgroup> mixtures: array<vec4<f32>, $GROUP>;
 var<workgroup> totals: array<f32, $GROUP>;
 
-// A vector of four channels where it lies, and the one it is turned with.
-struct Pair {
-    own: vec4<f32>,
-    other: vec4<f32>,
-}
-
-// What `pair` of a head becomes at `place`, as vector `vector` of it.
-fn turned(pair: Pair, vector: u32, place: u32) -> vec4<f32> {
+// Vector `vector` of a head, which is `four` and has the partner `other`, turned for `place`.
+fn turned(four: vec4<f32>, other: vec4<f32>, vector: u32, place: u32) -> vec4<f32> {
     let vectors = sizes[0].z / 4u;
     let half = vectors / 2u;
     let cosine = angles[place * vectors + vector % half];
     let sine = angles[place * vectors + half + vector % half];
-    return pair.own * cosine + select(pair.other, -pair.other, vector < half) * sine;
+    return four * cosine + select(other, -other, vector < half) * sine;
 }
 
 // The vector that `vector` of a head is turned with.
@@ -64,13 +58,13 @@ fn partner(vector: u32) -> u32 {
 // Vector `vector` of a query.
 fn query_part(head: u32, vector: u32, place: u32) -> vec4<f32> {
     let first = sizes[2].x / 4u + head * (sizes[0].z / 4u);
-    return turned(Pair(q_in[first + vector], q_in[first + partner(vector)]), vector, place);
+    return turned(q_in[first + vector], q_in[first + partner(vector)], vector, place);
 }
 
 // Vector `vector` of the row's own key, as the cache holds it.
 fn own_key(key_head: u32, vector: u32, place: u32) -> Four {
     let first = sizes[2].y / 4u + key_head * (sizes[0].z / 4u);
-    return stored_four(turned(Pair(k_in[first + vector], k_in[first + partner(vector)]), vector, place));
+    return stored_four(turned(k_in[first + vector], k_in[first + partner(vector)], vector, place));
 }
 
 // A share of a key: every eighth vector, the last one in place of those past it.

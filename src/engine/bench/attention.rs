@@ -4,7 +4,7 @@
 use burn::tensor::{Int, Tensor};
 
 use super::clock::{Case, Clock};
-use super::kernels::Shapes;
+use super::kernels::{Shapes, case};
 use crate::engine::Host;
 use crate::fault::Fault;
 use crate::kernel::attention::attention;
@@ -31,15 +31,6 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
     match shapes.upn {
         Some(upn) => over_pyramid(clock, upn).await,
         None => Ok(()),
-    }
-}
-
-fn case(name: impl Into<String>, shape: impl Into<String>) -> Case {
-    Case {
-        group: "kernels",
-        name: name.into(),
-        shape: shape.into(),
-        ..Case::default()
     }
 }
 
@@ -72,10 +63,8 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
     for past in (0..heads.capacity).step_by(most) {
         write(rows(most.min(heads.capacity - past)), past);
     }
-    let (key_bytes, sizes) = (
-        shapes.cache.bytes() * 2 * narrow,
-        format!("{} x {}", heads.queries, heads.width),
-    );
+    let key_bytes = shapes.cache.bytes() * 2 * narrow;
+    let sizes = format!("{} x {}", heads.queries, heads.width);
     for count in TOGETHER {
         let fresh = rows(count);
         let seen = before as f64 + (count as f64 + 1.0) / 2.0;

@@ -79,7 +79,8 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
     picture(clock, config).await
 }
 
-fn case(name: impl Into<String>, shape: impl Into<String>) -> Case {
+/// A row of this group before it is measured.
+pub(super) fn case(name: impl Into<String>, shape: impl Into<String>) -> Case {
     Case {
         group: "kernels",
         name: name.into(),
