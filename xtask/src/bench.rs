@@ -16,7 +16,7 @@ use crate::site;
 /// What `cargo xtask bench` measures.
 #[derive(Debug, Default, PartialEq)]
 pub struct Bench {
-    /// The fields of `engine::bench::Plan` that were given.
+    /// The fields of `diagnostics::bench::Plan` that were given.
     pub plan: Map<String, Value>,
     /// A model folder; nano without.
     pub model: Option<PathBuf>,

@@ -93,8 +93,8 @@ fn offline(site: &Path) -> Result<()> {
         }
     }
     let list = serde_json::to_string(&hashes)?;
-    let program = fs::read_to_string(place::root().join("web/service_worker.js"))
-        .context("web/service_worker.js")?;
+    let program = fs::read_to_string(place::root().join("web/static/service_worker.js"))
+        .context("web/static/service_worker.js")?;
     let version = hex(list.as_bytes());
     fs::write(
         site.join("service_worker.js"),
