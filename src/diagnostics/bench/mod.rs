@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::clock::Clock;
 use self::report::Report;
 use super::random_weights::RandomWeights;
-use super::{Engine, Host, no_model};
+use crate::engine::{Engine, Host, no_model};
 use crate::error::Fault;
 use crate::gpu::device;
 use crate::image::Pixels;
