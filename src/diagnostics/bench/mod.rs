@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::clock::Clock;
 use self::report::Report;
 use super::random_weights::RandomWeights;
+use crate::device_preference::DevicePreference;
 use crate::engine::{Engine, Host, no_model};
 use crate::error::Fault;
 use crate::gpu::device;
@@ -27,7 +28,6 @@ use crate::model::decoder::Decoder;
 use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
-use crate::device_preference::DevicePreference;
 use crate::weights::manifest::Part;
 use crate::weights::storage::QuantPreset;
 
