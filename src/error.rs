@@ -230,7 +230,10 @@ mod tests {
     #[test]
     fn messages_of_drivers_and_browsers_are_classified() {
         let cases = [
-            ("RangeError: WebAssembly.Memory(): could not allocate memory", Some(ErrorCode::OutOfMemory)),
+            (
+                "RangeError: WebAssembly.Memory(): could not allocate memory",
+                Some(ErrorCode::OutOfMemory),
+            ),
             ("Not enough memory left", Some(ErrorCode::OutOfMemory)),
             ("the parent Device is lost", Some(ErrorCode::DeviceLost)),
             ("unreachable executed", None),
@@ -238,7 +241,11 @@ mod tests {
         for (message, code) in cases {
             assert_eq!(ErrorCode::from_platform_message(message), code, "{message}");
             let fault = Fault::new(FaultKind::Device, "GPU", message, "").code_of(message);
-            assert_eq!(fault.code, code.unwrap_or(ErrorCode::DeviceFailed), "{message}");
+            assert_eq!(
+                fault.code,
+                code.unwrap_or(ErrorCode::DeviceFailed),
+                "{message}"
+            );
         }
     }
 }

@@ -4,37 +4,27 @@ use super::memory_plan::MAX_TURN_TOKENS;
 use super::token_stream::TokenStream;
 use super::{Engine, Host, Prefix, current, no_model, planar};
 use crate::error::{Fault, FaultKind};
-use crate::generate::sampling::Sampling;
 use crate::generate::stop::{Ending, Stop};
-use crate::geometry::BoxXyxy;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Answer, AskTime, Event, PictureId, StopReason, TurnId};
+use crate::protocol::{Answer, AskTime, Event, PictureId, Question, StopReason, TurnId};
 use crate::text::answer_parser::AnswerParser;
 use crate::text::prompt::{self, IMAGE_SLOT, OBJECT_SLOT};
-
-/// A question, and how it is to be answered.
-pub(super) struct Asked {
-    pub boxes: Vec<BoxXyxy>,
-    pub question: String,
-    pub max_tokens: u32,
-    pub sampling: Sampling,
-}
 
 impl<H: Host> Engine<H> {
     pub(super) async fn ask(
         &mut self,
         turn: TurnId,
         id: PictureId,
-        asked: Asked,
+        question: Question,
     ) -> Result<(), Fault> {
-        let Asked {
+        let Question {
             boxes,
-            question,
+            text: question,
             max_tokens,
             sampling,
-        } = asked;
+        } = question;
         sampling.check()?;
         let host = &self.host;
         let model = self.model.as_mut().ok_or_else(no_model)?;

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
 use super::{Engine, Host};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
 use crate::generate::sampling::Sampling;
 use crate::gpu::device;
@@ -18,7 +18,7 @@ use crate::model::decoder::Decoder;
 use crate::model::upn::{self, Upn, UpnConfig};
 use crate::nn::{Loader, WeightMap};
 use crate::progress::{Progress, Stage};
-use crate::protocol::{DevicePreference, Event, ModelCard};
+use crate::protocol::{Event, LoadOptions, ModelCard};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::download::Downloader;
@@ -255,7 +255,8 @@ impl LoadedModel {
                     expected[at]
                 ),
                 "Fetch or convert the model again, or use another device",
-            )),
+            )
+            .code(ErrorCode::WrongResult)),
             Some(at) => Err(Fault::new(
                 FaultKind::Device,
                 &opened.adapter,
@@ -264,20 +265,20 @@ impl LoadedModel {
                     found[at], expected[at]
                 ),
                 "Update the graphics driver, or use another device",
-            )),
+            )
+            .code(ErrorCode::WrongResult)),
             None => Ok(()),
         }
     }
 }
 
 impl<H: Host> Engine<H> {
-    pub(super) async fn load(
-        &mut self,
-        model: &str,
-        preference: DevicePreference,
-        memory: Option<u64>,
-        cache: Option<CacheForm>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn load(&mut self, model: &str, options: LoadOptions) -> Result<(), Fault> {
+        let LoadOptions {
+            device: preference,
+            memory,
+            cache,
+        } = options;
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
         let json = files.source.read(MANIFEST, MAX_MANIFEST).await?;
@@ -310,12 +311,17 @@ impl<H: Host> Engine<H> {
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {
+            let code = match opened.largest_binding() {
+                Some(binding) if needs.largest_buffer <= binding => ErrorCode::OutOfMemory,
+                _ => ErrorCode::Unsupported,
+            };
             return Err(Fault::new(
                 FaultKind::Device,
                 &manifest.name,
                 format!("will not run on {}: it {}", opened.adapter, fit.reason),
                 "Use a smaller model, or a stronger quantisation of this one",
-            ));
+            )
+            .code(code));
         }
         let mut loaded = LoadedModel {
             upn: None,

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::geometry::{self, BoxXyxy, Proposal};
 use crate::gpu::compile_errors::take_compile_error;
 use crate::image::Pixels;
@@ -25,10 +25,9 @@ use crate::model::chatrex::ImageFeatures;
 use crate::model::decoder::KvCache;
 use crate::model::upn::{self, Memory, PaddingMask};
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
+use crate::protocol::{Envelope, Event, Granularity, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Runtime};
 
-use self::ask::Asked;
 pub use load::{LoadedModel, ModelConfig};
 
 /// What the engine needs from the program around it. It breathes between tokens and stages, so that
@@ -87,42 +86,30 @@ impl<H: Host> Engine<H> {
         &self.host
     }
 
-    /// Carries out one request; every outcome, failure included, is an event.
-    pub async fn handle(&mut self, request: Request) {
-        let (turn, picture) = match &request {
+    /// Handles one request; every outcome, failure included, is an event.
+    pub async fn handle(&mut self, message: impl Into<Envelope<Request>>) {
+        let Envelope { body, attachment } = message.into();
+        let (turn, picture) = match &body {
             Request::Load { .. } => (None, None),
             Request::Look { picture, .. } => (None, Some(*picture)),
             Request::Ask { turn, picture, .. } => (Some(*turn), Some(*picture)),
             Request::Stop { turn } => (Some(*turn), None),
         };
-        let outcome = match request {
-            Request::Load {
-                model,
-                device,
-                memory,
-                cache,
-            } => self.load(&model, device, memory, cache).await,
+        let outcome = match body {
+            Request::Load { model, options } => self.load(&model, options).await,
             Request::Look {
                 picture,
-                pixels,
+                size,
                 granularity,
-            } => self.look(picture, pixels, granularity).await,
+            } => {
+                let pixels = size.map(|size| size.with_rgb(attachment.unwrap_or_default()));
+                self.look(picture, pixels, granularity).await
+            }
             Request::Ask {
                 turn,
                 picture,
-                boxes,
                 question,
-                max_tokens,
-                sampling,
-            } => {
-                let asked = Asked {
-                    boxes,
-                    question,
-                    max_tokens,
-                    sampling,
-                };
-                self.ask(turn, picture, asked).await
-            }
+            } => self.ask(turn, picture, question).await,
             Request::Stop { .. } => Ok(()),
         };
         if let Err(fault) = outcome {
@@ -233,6 +220,7 @@ pub(crate) fn no_model() -> Fault {
         "no model is loaded",
         "Load a model first",
     )
+    .code(ErrorCode::NotReady)
 }
 
 fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture, Fault> {
@@ -246,5 +234,6 @@ fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture,
                 "is not the one at hand",
                 "Open the picture again",
             )
+            .code(ErrorCode::NotReady)
         })
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampler;
 use crate::gpu::graph::CapturedGraph;
 use crate::gpu::sampling::{GpuSampler, SamplingConfig};
@@ -240,6 +240,7 @@ fn unread(error: &str) -> Fault {
         format!("the chosen tokens could not be read: {error}"),
         "Reload the model, or use another device",
     )
+    .code_of(error)
 }
 
 /// The fault of a model that computed something that is no number.
@@ -250,4 +251,5 @@ pub(crate) fn not_finite() -> Fault {
         "the model computed values that are not numbers",
         "Reload the model, or use another device",
     )
+    .code(ErrorCode::WrongResult)
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
 use crate::protocol::DevicePreference;
 
@@ -137,6 +137,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 error.to_string(),
                 "Choose the processor, or install a graphics driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
     // In a browser the page's own script says it.
     if let Ok(opened) = &opened

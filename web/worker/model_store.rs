@@ -163,7 +163,7 @@ pub fn receive(request: StoreRequest, beside: JsValue) {
 }
 
 fn say(event: StoreEvent) {
-    post(&FromWorker::Shelf(event));
+    post(&FromWorker::Store(event));
 }
 
 fn job(model: &ModelId) -> Option<Rc<Job>> {

@@ -27,7 +27,7 @@ thread_local! {
 /// Takes one message of the page.
 pub fn receive(message: &JsValue) {
     match request(message) {
-        Ok(ToWorker::Shelf(request)) => model_store::receive(request, attachment(message)),
+        Ok(ToWorker::Store(request)) => model_store::receive(request, attachment(message)),
         Ok(ToWorker::Engine(Request::Stop { turn })) => host::stop(turn),
         Ok(ToWorker::Engine(request)) => {
             let engine = QUEUE.with_borrow_mut(|queue| {

@@ -841,7 +841,8 @@ impl Upn {
 /// # Errors
 /// The device fails.
 pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Fault> {
-    let failed = |error: String| Fault::new(FaultKind::Device, "proposals", error, "");
+    let failed =
+        |error: String| Fault::new(FaultKind::Device, "proposals", &error, "").code_of(&error);
     let data = tensor
         .into_data_async()
         .await
