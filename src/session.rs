@@ -257,9 +257,10 @@ mod tests {
     use crate::generate::sampling::Sampling;
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
-    use crate::memory::{CacheForm, Residency};
+    use crate::memory::{KvCacheDType, Residency};
     use crate::protocol::{Granularity, Question};
-    use crate::weights::manifest::{DType, MANIFEST, Manifest, sha256_hex};
+    use crate::weights::dtype::DType;
+    use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 
     fn question(boxes: &[BoxXyxy], text: &str, max_tokens: u32) -> Question {
         Question {
@@ -342,8 +343,8 @@ mod tests {
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
-            run(DevicePreference::Cpu, CacheForm::Single).expect("a processor");
-        for form in [CacheForm::Single, CacheForm::Half] {
+            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a processor");
+        for form in [KvCacheDType::F32, KvCacheDType::F16] {
             let (answers, without) =
                 run(DevicePreference::Wgpu, form).unwrap_or_else(|fault: Fault| {
                     println!("on the processor only: {fault}");

@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 pub use crate::geometry::Proposal;
-use crate::memory::{CacheForm, Fit};
+use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
 use crate::text::answer_parser::Span;
 
@@ -58,7 +58,7 @@ pub struct LoadOptions {
     pub memory: Option<u64>,
     /// Element type of the KV cache on a GPU; without it, f16 for quantized weights and f32 else.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheDType>,
 }
 
 impl From<DevicePreference> for LoadOptions {
@@ -306,7 +306,7 @@ mod tests {
                     options: LoadOptions {
                         device: DevicePreference::Auto,
                         memory: Some(1 << 33),
-                        cache: Some(CacheForm::default()),
+                        cache: Some(KvCacheDType::default()),
                     },
                 },
                 json!({"Load": {
