@@ -49,6 +49,7 @@ macro_rules! shader {
             name: "activation",
             text: include_str!("../../shaders/activation.wgsl"),
             constants: &[("GROUP", GROUP)],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[("FUNCTION", $function)],
         }
     };

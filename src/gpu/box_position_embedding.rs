@@ -14,6 +14,7 @@ pub const SHADER: Shader = Shader {
     name: "box_position_embedding",
     text: include_str!("../../shaders/box_position_embedding.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

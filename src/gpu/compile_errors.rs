@@ -154,6 +154,7 @@ mod tests {
             name,
             text,
             constants: &[],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[],
         }
     }

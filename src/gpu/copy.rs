@@ -17,6 +17,7 @@ pub const SHADER: Shader = Shader {
     name: "copy",
     text: include_str!("../../shaders/copy.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

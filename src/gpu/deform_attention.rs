@@ -32,6 +32,7 @@ macro_rules! shader {
                 ("CHANNELS", $channels),
                 ("SIZES", 2 + MAX_LEVELS),
             ],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[("WIDTH", $width)],
         }
     };
@@ -138,7 +139,7 @@ fn on_gpu(
     }
     words.resize(4 * (2 + MAX_LEVELS as usize), 0);
     let words: Vec<u32> = words.into_iter().map(|word| word as u32).collect();
-    launch(
+    crate::gpu::launch::launch_words(
         shader,
         &value.client,
         ((count / step) as u64).div_ceil(u64::from(GROUP)),

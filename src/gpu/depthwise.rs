@@ -24,6 +24,7 @@ pub const SHADER: Shader = Shader {
     name: "depthwise",
     text: include_str!("../../shaders/depthwise.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

@@ -3,17 +3,36 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
 /// Invocations per workgroup.
-const GROUP: u32 = 256;
+const WORKGROUP_SIZE: u32 = 256;
+
+uniforms! {
+    /// Uniforms of `shaders/group_norm.wgsl`.
+    struct GroupNormUniforms {
+        /// Number of images.
+        batch: u32,
+        /// Positions per image.
+        positions: u32,
+        /// Channels per position.
+        channels: u32,
+        /// Groups of channels, all of one size.
+        norm_groups: u32,
+        /// Added to the variance.
+        eps: f32,
+    }
+}
 
 /// `shaders/group_norm.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "group_norm",
     text: include_str!("../../shaders/group_norm.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: GroupNormUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
@@ -45,14 +64,19 @@ pub fn group_norm(
     ]
     .map(|input| to_buffer("group_norm", input));
     let out = alloc("group_norm", &x.client, batch * cells * channels);
-    let [b, s, c, g] = [batch, cells, channels, groups].map(|size| size as u32);
     launch(
         &SHADER,
         &x.client,
         (batch * groups) as u64,
         &[&x.handle, &weight.handle, &bias.handle],
         &[&out],
-        &[b, s, c, g, (eps as f32).to_bits(), 0, 0, 0],
+        &GroupNormUniforms {
+            batch: batch as u32,
+            positions: cells as u32,
+            channels: channels as u32,
+            norm_groups: groups as u32,
+            eps: eps as f32,
+        },
     );
     from_buffer(&x, out, [batch, cells, channels])
 }

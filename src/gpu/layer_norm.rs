@@ -8,17 +8,32 @@ use burn::tensor::{Device, Tensor};
 use crate::cpu::op::{CpuOp, apply, is_cpu};
 use crate::cpu::simd::{for_each_chunk, vectorized};
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
 /// Invocations per workgroup.
-const GROUP: u32 = 64;
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/layer_norm.wgsl`.
+    struct LayerNormUniforms {
+        /// Number of rows.
+        rows: u32,
+        /// Width of a row.
+        channels: u32,
+        /// Added to the variance.
+        eps: f32,
+    }
+}
 
 /// `shaders/layer_norm.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "layer_norm",
     text: include_str!("../../shaders/layer_norm.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: LayerNormUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
@@ -63,7 +78,11 @@ fn on_gpu<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps:
         rows as u64,
         &[&x.handle, &weight.handle, &bias.handle],
         &[&out],
-        &[rows as u32, width as u32, (eps as f32).to_bits(), 0],
+        &LayerNormUniforms {
+            rows: rows as u32,
+            channels: width as u32,
+            eps: eps as f32,
+        },
     );
     from_buffer(&x, out, shape)
 }

@@ -1,17 +1,17 @@
-//! The spots where stock tensor operations are not enough: one file per operation.
+//! GPU kernels: one file per operation.
 //!
-//! An operation is a kernel for graphics devices, a hand-written loop for the processor, or both,
-//! beside a reference in tensor operations that runs anywhere and says what is meant.
+//! An operation is a WGSL kernel, a hand-written CPU loop ([`cpu`](crate::cpu)) or both, beside a
+//! reference in tensor operations that runs on any device and defines the result.
 //!
 //! # Add a kernel
 //!
-//! 1. `shaders/NAME.wgsl`, opened by its contract: what each buffer holds, with shapes. Inputs are
-//!    `var<storage, $INPUT>`, sizes a uniform of `vec4<u32>`s bound last, and every binding is used.
-//!    Pieces that several kernels share lie in `shaders/shared/` and are imported by name.
-//! 2. `src/kernel/NAME.rs`: a [`launch::Shader`], the function that asserts shapes, types and limits
-//!    and calls [`launch::launch`], the reference below it, and a sweep ([`sweep::SweepReport`]) over
-//!    shapes within [`graphics::poisoned`]. The sweep runs natively and in the browser test.
-//! 3. One line in [`SHADERS`]: `tests/shaders.rs` then validates it on machines without a GPU.
+//! 1. `shaders/NAME.wgsl`. Its header is the contract: the shape and meaning of each buffer, and what
+//!    the kernel costs. Inputs are `var<storage, read>`, the last binding is
+//!    `var<uniform> u: Uniforms`. Shared WGSL is in `shaders/shared/`, see [`shader`].
+//! 2. `src/gpu/NAME.rs`: the uniforms ([`uniforms`]), a [`shader::Shader`], a function that asserts
+//!    shapes, types and limits and calls [`launch::launch`], the reference, and a sweep
+//!    ([`testing::SweepReport`]) over awkward shapes with [`buffer::with_nan_fill`].
+//! 3. One entry in [`KERNELS`]: the native test, the browser test and `tests/shaders.rs` iterate it.
 
 use std::pin::Pin;
 
@@ -36,8 +36,10 @@ pub mod rms_norm;
 pub mod roi_align;
 pub mod roi_pool;
 pub mod sampling;
+pub mod shader;
 pub mod swiglu;
 pub mod testing;
+pub mod uniforms;
 pub mod upload;
 
 /// A kernel family: its shaders in every variant, and the sweep that compares it with its reference.
@@ -45,7 +47,7 @@ pub struct Kernel {
     /// The name under which results are reported.
     pub name: &'static str,
     /// Every variant of its WGSL files.
-    pub shaders: &'static [&'static [launch::Shader]],
+    pub shaders: &'static [&'static [shader::Shader]],
     /// Compares the kernel with its reference over awkward shapes.
     pub sweep: fn(&Device) -> Sweep<'_>,
 }
@@ -128,7 +130,7 @@ pub const KERNELS: &[Kernel] = kernels![
 ];
 
 /// Every WGSL shader of [`KERNELS`], in its variants.
-pub fn shaders() -> impl Iterator<Item = &'static launch::Shader> {
+pub fn shaders() -> impl Iterator<Item = &'static shader::Shader> {
     KERNELS
         .iter()
         .flat_map(|kernel| kernel.shaders.iter().copied().flatten())

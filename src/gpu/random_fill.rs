@@ -18,6 +18,7 @@ pub const SHADER: Shader = Shader {
     name: "random_fill",
     text: include_str!("../../shaders/random_fill.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

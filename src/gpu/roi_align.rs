@@ -19,6 +19,7 @@ pub const SHADER: Shader = Shader {
     name: "roi_align",
     text: include_str!("../../shaders/roi_align.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

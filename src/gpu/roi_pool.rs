@@ -18,6 +18,7 @@ pub const SHADER: Shader = Shader {
     name: "roi_pool",
     text: include_str!("../../shaders/roi_pool.wgsl"),
     constants: &[("GROUP", GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

@@ -35,6 +35,7 @@ pub const TOP_K: Shader = Shader {
     name: "top_k",
     text: include_str!("../../shaders/top_k.wgsl"),
     constants: CONSTANTS,
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 
@@ -43,6 +44,7 @@ pub const SAMPLE: Shader = Shader {
     name: "sample",
     text: include_str!("../../shaders/sample.wgsl"),
     constants: CONSTANTS,
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 

@@ -32,6 +32,7 @@ macro_rules! shader {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
             constants: &[$(($constant, $value)),*],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[("CACHE", $cache)],
         }
     };
@@ -62,6 +63,7 @@ pub const COMBINE: Shader = Shader {
     name: "attention_combine",
     text: include_str!("../../../shaders/attention_combine.wgsl"),
     constants: &[("GROUP", COMBINE_GROUP)],
+    uniforms: &crate::gpu::launch::UNTYPED,
     imports: &[],
 };
 
@@ -245,7 +247,7 @@ pub fn rope_kv_append(
         [strides[0], strides[1], strides[2], past],
         [offsets[0], offsets[1], offsets[2], heads.capacity],
     ];
-    launch(
+    crate::gpu::launch::launch_words(
         &ROPE_KV_APPEND[variant(cache.form)],
         &q.client,
         quads.div_ceil(GROUP as usize) as u64,

@@ -26,6 +26,7 @@ macro_rules! shaders {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
             constants: &[("CHUNKS", $chunks), ("DEPTH", $depth)],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[],
         }
     };
