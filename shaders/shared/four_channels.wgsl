@@ -1,1 +1,2 @@
+// four_channels: four channels per thread.
 alias Channels = vec4<f32>;

@@ -1,1 +1,2 @@
+// one_channel: one channel per thread.
 alias Channels = f32;
