@@ -32,6 +32,7 @@ pub mod launch;
 pub mod layer_norm;
 pub mod matmul;
 pub mod random_fill;
+pub mod readback;
 pub mod rms_norm;
 pub mod roi_align;
 pub mod roi_pool;
@@ -42,7 +43,7 @@ pub mod testing;
 pub mod uniforms;
 pub mod upload;
 
-/// A kernel family: its shaders in every variant, and the sweep that compares it with its reference.
+/// A kernel: its shaders in every variant, and the sweep that compares it with its reference.
 pub struct Kernel {
     /// The name under which results are reported.
     pub name: &'static str,
@@ -66,8 +67,7 @@ macro_rules! kernels {
     };
 }
 
-/// Every kernel of this program. The native sweep, the browser's sweep and the validation of the
-/// shaders iterate this list.
+/// Every kernel. The native sweep, the browser's sweep and the validation of shaders iterate this list.
 pub const KERNELS: &[Kernel] = kernels![
     ("activation", activation, [&activation::SHADERS]),
     (

@@ -37,6 +37,7 @@ macro_rules! shared {
 /// The files of `shaders/shared/`.
 pub const SHARED: &[(&str, &str)] = shared![
     "argmax",
+    "constants",
     "dequant_f16",
     "dequant_f32",
     "dequant_q4",
@@ -45,6 +46,7 @@ pub const SHARED: &[(&str, &str)] = shared![
     "dot_f32",
     "dot_q4",
     "dot_q8",
+    "elementwise",
     "flash",
     "flash_whole",
     "four_channels",
@@ -55,6 +57,7 @@ pub const SHARED: &[(&str, &str)] = shared![
     "kv_f16",
     "kv_f32",
     "one_channel",
+    "pcg",
     "quick_gelu",
     "reduce",
     "reduce_subgroups",
@@ -62,6 +65,7 @@ pub const SHARED: &[(&str, &str)] = shared![
     "scale_f16",
     "scale_f32",
     "scale_none",
+    "silu",
     "tile_ends",
     "tiles",
     "vec4",
