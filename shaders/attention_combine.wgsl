@@ -16,7 +16,7 @@
 @group(0) @binding(1) var<storage, read_write> out: array<vec2<f32>>;
 @group(0) @binding(2) var<uniform> u: Uniforms;
 
-const LOWEST = -3.4e38;
+// import constants
 
 var<workgroup> m_partials: array<f32, WORKGROUP_SIZE>;
 var<workgroup> split_weights: array<vec2<f32>, WORKGROUP_SIZE>;

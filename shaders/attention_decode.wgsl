@@ -34,9 +34,9 @@
 @group(0) @binding(7) var<storage, read_write> values: array<KvQuad>;
 @group(0) @binding(8) var<uniform> u: Uniforms;
 
+// import constants
 // import rope
 
-const LOWEST = -3.4e38;
 // Threads that share the dot product of a key.
 const KEY_THREADS = 8u;
 const DOT_STRIDE = KEY_THREADS + 1u;

@@ -15,6 +15,7 @@
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(4) var<uniform> u: Uniforms;
 
+// import constants
 // import flash
 // import flash_whole
 

@@ -20,6 +20,7 @@
 @group(0) @binding(3) var<storage, read_write> out: array<vec2<f32>>;
 @group(0) @binding(4) var<uniform> u: Uniforms;
 
+// import constants
 // import flash
 
 struct Head {

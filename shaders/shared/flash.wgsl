@@ -12,15 +12,13 @@
 //                              chunk [key, channel]; at the end row sums [key quad, row]
 // A vec4 of the first three holds four rows or four keys, one of V four channels.
 //
-// The file that imports this one defines
+// The file that imports this one imports `constants` before and defines
 //   Head                     a struct with at least the numbers of `rows`, `keys` and `vectors` that exist
 //   load_q, load_k, load_v   a vector of a row or of a key
 //   limits                   what `mask_scores` needs of four rows
 //   mask_scores              scores of four rows from their dot products with a key; LOWEST where masked
 //   normalizer               factors of four rows of the result, from their row sums
 //   store, store_partial     writes a vector of the result; row maxima and row sums of four rows
-
-const LOWEST = -3.4e38;
 
 var<workgroup> qp_tile: array<vec4<f32>, 256>;
 var<workgroup> kv_tile: array<vec4<f32>, 256>;

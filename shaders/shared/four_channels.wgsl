@@ -1,2 +1,2 @@
-// four_channels: four channels per thread.
+// Channels per thread: four.
 alias Channels = vec4<f32>;

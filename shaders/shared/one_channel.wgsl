@@ -1,2 +1,2 @@
-// one_channel: one channel per thread.
+// Channels per thread: one.
 alias Channels = f32;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grammar::{Grammar, Kind, Place};
+use super::constraint::{Grammar, Kind, Place};
 use crate::error::{Fault, FaultKind};
 
 /// The most tokens that chance chooses among.
@@ -56,7 +56,7 @@ impl Sampling {
             return outside("temperature", self.temperature, "0 to 100");
         }
         if !(1..=MAX_TOP_K as u32).contains(&self.top_k) {
-            return outside("top-k", self.top_k as f32, &format!("1 to {MOST}"));
+            return outside("top-k", self.top_k as f32, &format!("1 to {MAX_TOP_K}"));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return outside("top-p", self.top_p, "above 0 to 1");
@@ -96,14 +96,16 @@ fn kind_of(mark: u32) -> Kind {
     KINDS[(mark / 2) as usize]
 }
 
-/// A number of [0, 1) for choice `step` of an answer: a permuted congruential generator's output
-/// function (O'Neill 2014, RXS-M-XS) over seed and step.
-pub fn uniform(seed: u32, step: u32) -> f32 {
-    let state = (seed ^ step.wrapping_mul(0x9e37_79b9))
-        .wrapping_mul(747_796_405)
-        .wrapping_add(2_891_336_453);
+/// PCG hash: the output function RXS-M-XS of O'Neill 2014; `shaders/shared/pcg.wgsl`.
+pub fn pcg(input: u32) -> u32 {
+    let state = input.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
     let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
-    (((word >> 22) ^ word) >> 8) as f32 / (1 << 24) as f32
+    (word >> 22) ^ word
+}
+
+/// The uniform random number of [0, 1) for token `step` of an answer.
+pub fn uniform(seed: u32, step: u32) -> f32 {
+    (pcg(seed ^ step.wrapping_mul(0x9e37_79b9)) >> 8) as f32 / (1 << 24) as f32
 }
 
 /// Chooses the tokens of one answer.

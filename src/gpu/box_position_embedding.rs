@@ -42,7 +42,10 @@ pub const SHADER: Shader = Shader {
 /// divided by `periods[k]` (DAB-DETR, arXiv 2201.12329, section 4).
 pub fn box_position_embedding(boxes: Tensor<3>, periods: &[f32]) -> Tensor<3> {
     let [batch, queries, coordinates] = boxes.dims();
-    assert_eq!(coordinates, 4, "box_position_embedding: coordinates of a box");
+    assert_eq!(
+        coordinates, 4,
+        "box_position_embedding: coordinates of a box"
+    );
     let channels = periods.len();
     let count = batch * queries * 4 * channels;
     if !is_gpu(&boxes.device()) || count == 0 {

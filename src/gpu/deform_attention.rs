@@ -8,8 +8,8 @@
 //! On a GPU the kernel `deform_attention`; on the CPU a [`CpuOp`] with forward and backward, since training needs
 //! a gradient that burn's grid sampling does not have.
 
-use burn::tensor::ops::GridSampleOptions;
 use burn::tensor::Tensor;
+use burn::tensor::ops::GridSampleOptions;
 
 use crate::cpu::op::{CpuOp, apply, is_cpu};
 use crate::cpu::simd::vectorized;

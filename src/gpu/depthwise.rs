@@ -135,7 +135,9 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [3, 3, 5, 63, 3],
         [1, 2049, 8, 1024, 1],
     ] {
-        let name = format!("depthwise [{batch}, {height}, {width}, {channels}], kernel size {kernel_size}");
+        let name = format!(
+            "depthwise [{batch}, {height}, {width}, {channels}], kernel size {kernel_size}"
+        );
         let mut rng = TestRng::default();
         let x = rng.data([batch, height, width, channels]);
         let weight = rng.data([channels, 1, kernel_size, kernel_size]);

@@ -92,7 +92,9 @@ pub fn launch_words(
     };
     match Compiled::of(shader) {
         (compiled, false) => run(compiled),
-        (compiled, true) => compile_errors::watch(shader.name, compiled, run, client, outputs),
+        (compiled, true) => {
+            super::compile_errors::watch(shader.name, compiled, run, client, outputs)
+        }
     }
 }
 

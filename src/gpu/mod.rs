@@ -32,6 +32,7 @@ pub mod launch;
 pub mod layer_norm;
 pub mod matmul;
 pub mod random_fill;
+pub mod readback;
 pub mod rms_norm;
 pub mod roi_align;
 pub mod roi_pool;
@@ -42,13 +43,14 @@ pub mod testing;
 pub mod uniforms;
 pub mod upload;
 
-/// A kernel family: its shaders in every variant, and the sweep that compares it with its reference.
+/// A kernel: its shaders in every variant, and the sweep that compares it with its reference.
 pub struct Kernel {
     /// The name under which results are reported.
     pub name: &'static str,
     /// Every variant of its WGSL files.
     pub shaders: &'static [&'static [shader::Shader]],
     /// Compares the kernel with its reference over awkward shapes.
+    #[cfg(feature = "diagnostics")]
     pub sweep: fn(&Device) -> Sweep<'_>,
 }
 
@@ -61,13 +63,13 @@ macro_rules! kernels {
         &[$(Kernel {
             name: $name,
             shaders: &[$($shaders),*],
+            #[cfg(feature = "diagnostics")]
             sweep: |device| Box::pin($($module)::+::sweep(device)),
         }),*]
     };
 }
 
-/// Every kernel of this program. The native sweep, the browser's sweep and the validation of the
-/// shaders iterate this list.
+/// Every kernel. The native sweep, the browser's sweep and the validation of shaders iterate this list.
 pub const KERNELS: &[Kernel] = kernels![
     ("activation", activation, [&activation::SHADERS]),
     (
@@ -81,14 +83,14 @@ pub const KERNELS: &[Kernel] = kernels![
         [&attention::window::SHADERS]
     ),
     (
-        "attention_decoder",
-        attention::decoder,
-        [
-            attention::decoder::PREFILL.as_flattened(),
-            &attention::decoder::ROPE_KV_APPEND,
-            &attention::decoder::DECODE,
-            &[attention::decoder::COMBINE],
-        ]
+        "attention_prefill",
+        attention::prefill,
+        [attention::prefill::PREFILL.as_flattened()]
+    ),
+    (
+        "attention_decode",
+        attention::decode,
+        [&attention::decode::DECODE, &[attention::decode::COMBINE]]
     ),
     (
         "box_position_embedding",
@@ -125,6 +127,11 @@ pub const KERNELS: &[Kernel] = kernels![
     ("rms_norm", rms_norm, [&[rms_norm::SHADER]]),
     ("roi_align", roi_align, [&[roi_align::SHADER]]),
     ("roi_pool", roi_pool, [&[roi_pool::SHADER]]),
+    (
+        "rope_kv_append",
+        attention::rope,
+        [&attention::rope::ROPE_KV_APPEND]
+    ),
     ("sampling", sampling, [&[sampling::TOP_K, sampling::SAMPLE]]),
     ("swiglu", swiglu, [&[swiglu::SHADER]]),
 ];
@@ -155,7 +162,9 @@ mod tests {
             matmul::fused::sweep(device).await?;
             layer_norm::sweep(device).await?;
             group_norm::sweep(device).await?;
-            attention::decoder::sweep(device).await
+            attention::rope::sweep(device).await?;
+            attention::prefill::sweep(device).await?;
+            attention::decode::sweep(device).await
         });
         launch::use_subgroups(!opened.software);
         swept.expect("kernels and reference agree");

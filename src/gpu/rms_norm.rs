@@ -1,5 +1,5 @@
-//! RMS normalisation: a kernel for graphics devices; on the processor one pass forward and one
-//! backward, where tensor operations take seven and about twenty.
+//! RMS normalization: a GPU kernel; on the CPU one pass forward and one backward, where tensor
+//! operations take seven and about twenty.
 
 use burn::tensor::{Device, Tensor};
 
@@ -11,7 +11,7 @@ use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
+/// Threads per workgroup.
 const WORKGROUP_SIZE: u32 = 64;
 
 uniforms! {

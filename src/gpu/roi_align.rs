@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn roi_align_and_roi_pool_agree_with_the_reference() {
-        let Some(device) = adapter_for_test("roi_align_and_roi_pool_agree_with_the_reference") else {
+        let Some(device) = adapter_for_test("roi_align_and_roi_pool_agree_with_the_reference")
+        else {
             return;
         };
         let report = pollster::block_on(sweep(&device)).expect("kernels and reference agree");

@@ -302,9 +302,9 @@ mod tests {
 
     /// The comparison can fail: a device without kernels is refused.
     #[test]
-    fn sweep_refuses_the_processor() {
-        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("there is a processor");
-        let refusal = pollster::block_on(sweep(&cpu.device)).expect_err("no kernel here");
-        assert!(refusal.contains("not a graphics device"), "{refusal}");
+    fn sweep_refuses_the_cpu() {
+        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("a CPU device");
+        let refusal = pollster::block_on(sweep(&cpu.device)).expect_err("no kernel on the CPU");
+        assert!(refusal.contains("not a GPU"), "{refusal}");
     }
 }

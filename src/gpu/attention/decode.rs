@@ -107,11 +107,7 @@ pub fn attention_decode(
     let [q, k, v] = &layout.buffers;
     let splits = shape.capacity.div_ceil(KV_SPLIT as usize);
     let groups = shape.heads * splits;
-    let partials = alloc(
-        "attention_decode",
-        &q.client,
-        groups * (shape.head_dim + 2),
-    );
+    let partials = alloc("attention_decode", &q.client, groups * (shape.head_dim + 2));
     let [q_offset, k_offset, v_offset] = layout.offsets.map(|offset| offset as u32);
     launch(
         &DECODE[variant(cache.form)],

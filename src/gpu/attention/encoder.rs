@@ -69,9 +69,8 @@ pub const SHADERS: [Shader; 3] = for_head_dims!("attention_encoder", AttentionEn
 /// The index of the smallest of [`HEAD_DIMS`] that holds `head_dim`; none where it is too large or not a
 /// multiple of four.
 pub(super) fn variant(head_dim: usize) -> Option<usize> {
-    let fits = |largest: &u32| {
-        head_dim <= *largest as usize && head_dim.is_multiple_of(4) && head_dim > 0
-    };
+    let fits =
+        |largest: &u32| head_dim <= *largest as usize && head_dim.is_multiple_of(4) && head_dim > 0;
     HEAD_DIMS.iter().position(fits)
 }
 

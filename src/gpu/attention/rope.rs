@@ -247,7 +247,9 @@ async fn compare(
         let got = read_cache(&name, buffer, case.form).await?;
         let dim = shape.head_dim;
         let expected: Vec<f32> = (0..shape.kv_heads)
-            .flat_map(|head| (0..shape.capacity).map(move |row| (row * shape.kv_heads + head) * dim))
+            .flat_map(|head| {
+                (0..shape.capacity).map(move |row| (row * shape.kv_heads + head) * dim)
+            })
             .flat_map(|start| rows[start..start + dim].iter().copied())
             .collect();
         compare_values(report, &name, &got, &expected, tolerance)?;

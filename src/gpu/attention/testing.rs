@@ -141,7 +141,8 @@ impl DecoderCase {
             Self::new(String::new(), dims, form, qkv, &angle, device)
         };
         let shapes = DECODER_SHAPES.into_iter();
-        shapes.flat_map(move |dims| [CacheForm::Single, CacheForm::Half].map(|form| case(dims, form)))
+        shapes
+            .flat_map(move |dims| [CacheForm::Single, CacheForm::Half].map(|form| case(dims, form)))
     }
 
     /// Poisoned inputs at angle zero, so that RoPE is exact, for every type of the KV cache.
@@ -149,7 +150,14 @@ impl DecoderCase {
         let case = |dims: [usize; 5], poison: Poison, form| {
             let [heads, kv_heads, head_dim, before, rows] = dims;
             let qkv = poison.inputs(before + rows + 2, [heads, kv_heads, head_dim]);
-            Self::new(format!(" with {poison:?}"), dims, form, qkv, &|_, _| 0.0, device)
+            Self::new(
+                format!(" with {poison:?}"),
+                dims,
+                form,
+                qkv,
+                &|_, _| 0.0,
+                device,
+            )
         };
         let shapes = POISON_SHAPES.into_iter();
         let poisons = shapes.flat_map(|dims| Poison::ALL.map(|poison| (dims, poison)));

@@ -130,7 +130,10 @@ pub fn window_attention(
     let ids = match &regions.form {
         Form::Ids(ids) => ids.clone(),
         Form::Mask(mask) => {
-            assert_eq!(first, 0, "window_attention: the CPU takes all windows at once");
+            assert_eq!(
+                first, 0,
+                "window_attention: the CPU takes all windows at once"
+            );
             return window_attention_reference(qkv, bias_table, mask.clone());
         }
     };
@@ -170,7 +173,11 @@ pub fn window_attention(
         &SHADERS[shader],
         &qkv.client,
         (windows * heads * row_tiles(tokens)) as u64,
-        &[&qkv.handle, &bias_table.handle, &into_contiguous(ids).handle],
+        &[
+            &qkv.handle,
+            &bias_table.handle,
+            &into_contiguous(ids).handle,
+        ],
         &[&out],
         &AttentionWindowUniforms {
             batch: windows as u32,
@@ -189,7 +196,8 @@ pub fn window_attention(
 fn region_mask(ids: Tensor<2, Int>) -> Tensor<4> {
     let [windows, tokens] = ids.dims();
     let ids = ids.float();
-    let differ = ids.clone().reshape([windows, 1, tokens, 1]) - ids.reshape([windows, 1, 1, tokens]);
+    let differ =
+        ids.clone().reshape([windows, 1, tokens, 1]) - ids.reshape([windows, 1, 1, tokens]);
     differ.abs().clamp_max(1.0).mul_scalar(-REGION_MASK)
 }
 
@@ -280,7 +288,14 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         compare_poisoned(device, poison, 0.0, &note, &mut report).await?;
     }
     let note = "bias of -inf";
-    compare_poisoned(device, Poison::LargeScores, f32::NEG_INFINITY, note, &mut report).await?;
+    compare_poisoned(
+        device,
+        Poison::LargeScores,
+        f32::NEG_INFINITY,
+        note,
+        &mut report,
+    )
+    .await?;
     Ok(report)
 }
 

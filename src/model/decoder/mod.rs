@@ -19,9 +19,7 @@ use crate::cpu::op::is_cpu;
 pub use crate::cpu::varlen_attention::AttentionSpan;
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable,
-};
+use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
@@ -228,7 +226,7 @@ impl Decoder {
         };
         let [embedding, _] = &**self.ends.as_ref().expect("kept with a cache of kernels");
         let x = matmul::gather_on_device(sampler.token(), embedding);
-        let places = store.places.from(sampler.position());
+        let places = store.places.with_position(sampler.position());
         let x = self.extend(x, 0, store, &places);
         sampler.sample(self.head(x));
     }
@@ -521,7 +519,7 @@ impl Block {
             decoder_attention::attention_decode(rows, heads, past, places, cached)
         } else {
             let q = decoder_attention::rope_kv_append(rows, heads, past, places, cached);
-            decoder_attention::attend(q, heads, past, cached)
+            decoder_attention::attention_prefill(q, heads, past, cached)
         };
         let x = matmul::linear(mixed, &kernels.output, Epilogue::Residual(x));
         let norm = &self.post_attention_layernorm;
@@ -685,7 +683,7 @@ pub struct KvCache {
 #[derive(Debug)]
 enum Backend {
     Tensors(Vec<LayerKv>),
-    Graphics(Box<GpuCache>),
+    Gpu(Box<GpuCache>),
 }
 
 /// For the kernels of a graphics device.
@@ -704,11 +702,11 @@ impl KvCache {
         let wide = config.num_attention_heads * width;
         let widths = [config.hidden_size, config.intermediate_size, wide];
         let vectors = widths.iter().all(|width| width.is_multiple_of(4));
-        let store = if is_gpu(device) && vectors && decoder_attention::takes(width) {
+        let store = if is_gpu(device) && vectors && decoder_attention::supports_head_dim(width) {
             let heads = AttentionShape {
-                queries: config.num_attention_heads,
-                keys: config.num_key_value_heads,
-                width,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: width,
                 capacity,
             };
             let positions = (0..capacity as u32).collect();
