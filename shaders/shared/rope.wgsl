@@ -1,7 +1,8 @@
 // rope: rotary position embedding in the half-split form (arXiv 2104.09864; `rotate_half` of transformers).
 //
 // Channel i of a head is rotated with channel i + D/2. The file that imports this one binds `rope_table`
-// [C, D] as vec4s: of every position D/2 cosines, then D/2 sines. A vector is four channels, `vectors` is D/4.
+// [C, D] as vec4s: of every position D/2 cosines, then D/2 sines. A vector is four channels; `vectors` is
+// D/4.
 struct RopeAngles {
     cosine: vec4<f32>,
     sine: vec4<f32>,

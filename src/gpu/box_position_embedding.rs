@@ -38,8 +38,8 @@ pub const SHADER: Shader = Shader {
 };
 
 /// Sine embedding of boxes: `[B, Q, 4]` of `cx, cy, w, h`, each times `2 pi`, to `[B, Q, 4 * C]` in
-/// the order `cy, cx, w, h`; channel `k` of a coordinate is the sine (even `k`) or the cosine (odd `k`) of it
-/// divided by `periods[k]` (DAB-DETR, arXiv 2201.12329, section 4).
+/// the order `cy, cx, w, h`; channel `k` of a coordinate is the sine (even `k`) or the cosine (odd
+/// `k`) of it divided by `periods[k]` (DAB-DETR, arXiv 2201.12329, section 4).
 pub fn box_position_embedding(boxes: Tensor<3>, periods: &[f32]) -> Tensor<3> {
     let [batch, queries, coordinates] = boxes.dims();
     assert_eq!(
@@ -97,8 +97,8 @@ pub fn box_position_embedding_reference(boxes: Tensor<3>, periods: &[f32]) -> Te
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 3e-6;
 
-/// Compares the kernel on a GPU with the reference on the CPU: from no box to more workgroups than one dispatch
-/// dimension holds, odd numbers of channels, coordinates from -1 to 2.
+/// Compares the kernel on a GPU with the reference on the CPU: from no box to more workgroups than
+/// one dispatch dimension holds, odd numbers of channels, coordinates from -1 to 2.
 ///
 /// # Errors
 /// The first difference, or a failed read.

@@ -1,12 +1,12 @@
-//! Multi-scale deformable attention: every query samples a few points of each level of a feature pyramid and adds
-//! them with its own weights (Deformable DETR, arXiv 2010.04159, `ms_deform_attn.py`; `docs/reference/upn.md`,
-//! section 5).
+//! Multi-scale deformable attention: every query samples a few points of each level of a feature
+//! pyramid and adds them with its own weights (Deformable DETR, arXiv 2010.04159,
+//! `ms_deform_attn.py`; `docs/reference/upn.md`, section 5).
 //!
-//! Half-pixel centers (align_corners = false): location 0 is the left edge of the first cell, 1 the right edge of
-//! the last. A neighbor outside the map counts as zero.
+//! Half-pixel centers (align_corners = false): location 0 is the left edge of the first cell, 1 the
+//! right edge of the last. A neighbor outside the map counts as zero.
 //!
-//! On a GPU the kernel `deform_attention`; on the CPU a [`CpuOp`] with forward and backward, since training needs
-//! a gradient that burn's grid sampling does not have.
+//! On a GPU the kernel `deform_attention`; on the CPU a [`CpuOp`] with forward and backward, since
+//! training needs a gradient that burn's grid sampling does not have.
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::GridSampleOptions;
@@ -236,8 +236,8 @@ struct DeformAttention {
     points: usize,
 }
 
-/// The four neighbors of a sample (upper left, upper right, lower left, lower right) as cells of the pyramid, none
-/// outside the level, and the fractional offsets from the upper left one.
+/// The four neighbors of a sample (upper left, upper right, lower left, lower right) as cells of
+/// the pyramid, none outside the level, and the fractional offsets from the upper left one.
 struct Neighbors {
     cells: [Option<usize>; 4],
     right: f32,
@@ -285,7 +285,13 @@ impl Neighbors {
 
 vectorized! {
     /// The rows `out` `[queries, heads * D]` of some queries of one image.
-    fn sample_queries(op: &DeformAttention, value: &[f32], locations: &[f32], weights: &[f32], out: &mut [f32]) {
+    fn sample_queries(
+        op: &DeformAttention,
+        value: &[f32],
+        locations: &[f32],
+        weights: &[f32],
+        out: &mut [f32],
+    ) {
         let head_dim = op.head_dim;
         let row = op.heads * head_dim;
         let mut sample = 0;
@@ -449,14 +455,14 @@ fn part(values: &[f32], image: usize, length: usize) -> &[f32] {
     &values[image * length..][..length]
 }
 
-/// Weights add up to a few units and values are in [-1, 1]; a location that rounds differently moves a sample by a
-/// few 1e-7 of the level.
+/// Weights add up to a few units and values are in [-1, 1]; a location that rounds differently
+/// moves a sample by a few 1e-7 of the level.
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-4;
 
-/// Compares the kernel on a GPU with the CPU loops: one level and many, maps of one cell, head dimensions around
-/// the multiples of four, locations in, on and outside the border, more workgroups than one dispatch dimension
-/// holds.
+/// Compares the kernel on a GPU with the CPU loops: one level and many, maps of one cell, head
+/// dimensions around the multiples of four, locations in, on and outside the border, more
+/// workgroups than one dispatch dimension holds.
 ///
 /// # Errors
 /// The first difference, or a failed read.

@@ -1,7 +1,7 @@
 //! Depthwise convolution, channels last.
 //!
-//! On a GPU the kernel `depthwise`. On the CPU hand-written loops, forward and backward: burn's own backward pass
-//! takes one small matrix product per channel and twenty times as long.
+//! On a GPU the kernel `depthwise`. On the CPU hand-written loops, forward and backward: burn's own
+//! backward pass takes one small matrix product per channel and twenty times as long.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -52,8 +52,8 @@ pub const SHADER: Shader = Shader {
     imports: &[],
 };
 
-/// Convolves each channel of `x` `[B, H, W, C]` with its own kernel `weight` `[C, 1, k, k]`, k odd, centered and
-/// zero-padded, and adds `bias` `[C]`.
+/// Convolves each channel of `x` `[B, H, W, C]` with its own kernel `weight` `[C, 1, k, k]`, k odd,
+/// centered and zero-padded, and adds `bias` `[C]`.
 pub fn depthwise_conv(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let [channels, per_group, rows, columns] = weight.dims();
     assert_eq!(
@@ -117,8 +117,9 @@ pub fn depthwise_conv_reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on a GPU with the reference on the CPU: maps smaller than the convolution kernel, widths
-/// that are no multiple of four, several images, more workgroups than one dispatch dimension holds.
+/// Compares the kernel on a GPU with the reference on the CPU: maps smaller than the convolution
+/// kernel, widths that are no multiple of four, several images, more workgroups than one dispatch
+/// dimension holds.
 ///
 /// # Errors
 /// The first difference, or a failed read.
@@ -225,8 +226,8 @@ impl DepthwiseOps for Flex {
     }
 }
 
-/// The shape of a convolution: feature maps are `[images, height, width, channels]`, taps (the weights of a
-/// kernel) `[kernel * kernel, channels]`.
+/// The shape of a convolution: feature maps are `[images, height, width, channels]`, taps (the
+/// weights of a kernel) `[kernel * kernel, channels]`.
 #[derive(Clone, Copy)]
 struct Map {
     images: usize,
@@ -537,12 +538,12 @@ mod tests {
                 .reshape([channels])
                 .detach()
                 .require_grad();
-            let gradients = random(size).detach();
+            let factors = random(size).detach();
             let ours = depthwise_conv(x.clone(), weight.clone(), bias.clone());
             let theirs = depthwise_conv_reference(x.clone(), weight.clone(), bias.clone());
             close("result", ours.clone(), theirs.clone());
-            let ours = (ours * slopes.clone()).sum().backward();
-            let theirs = (theirs * slopes).sum().backward();
+            let ours = (ours * factors.clone()).sum().backward();
+            let theirs = (theirs * factors).sum().backward();
             let grads = |grads| (x.grad(grads), weight.grad(grads), bias.grad(grads));
             let (ours, theirs) = (grads(&ours), grads(&theirs));
             close("gradient of x", ours.0.expect("x"), theirs.0.expect("x"));

@@ -1,5 +1,5 @@
-//! RoIAlign, sample by sample. It checks [`roi_pool`](crate::gpu::roi_pool), which computes the mean of a box's
-//! bins with separable weights.
+//! RoIAlign, sample by sample. It checks [`roi_pool`](crate::gpu::roi_pool), which computes the
+//! mean of a box's bins with separable weights.
 
 use burn::tensor::Tensor;
 
@@ -48,9 +48,9 @@ pub const SHADER: Shader = Shader {
     imports: &[],
 };
 
-/// `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false` on a GPU, for `features`
-/// `[1, C, H, W]` (fastest with channels last in memory) and `boxes` in pixels; `scale` is cells of the map per
-/// pixel. Returns `[N, C, bins, bins]`.
+/// `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false` on a GPU, for
+/// `features` `[1, C, H, W]` (fastest with channels last in memory) and `boxes` in pixels; `scale`
+/// is cells of the map per pixel. Returns `[N, C, bins, bins]`.
 ///
 /// # Panics
 /// `features` are of several images, empty or not on a GPU, or there is no box or bin.
@@ -127,14 +127,14 @@ pub fn roi_align_reference(
     out
 }
 
-/// Features are in [-1, 1]; sample coordinates of up to 96 cells differ by a few units in the last place, and
-/// means of means by the order of their sums.
+/// Features are in [-1, 1]; sample coordinates of up to 96 cells differ by a few units in the last
+/// place, and means of means by the order of their sums.
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-5;
 
-/// Compares the kernel on a GPU with the reference on the CPU, and `roi_pool` with the mean of the reference's
-/// bins: boxes that are points, inverted, partly and far outside, outputs that start as NaN, more workgroups
-/// than one dispatch dimension holds.
+/// Compares the kernel on a GPU with the reference on the CPU, and `roi_pool` with the mean of the
+/// reference's bins: boxes that are points, inverted, partly and far outside, outputs that start as
+/// NaN, more workgroups than one dispatch dimension holds.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.

@@ -1,8 +1,8 @@
 //! One weighted sum of a feature map per box, with separable weights.
 //!
 //! RoIAlign, averaged over the bins of a box, is a weight per row times a weight per column
-//! ([`AxisWeights::add_box`]). Work: one multiply-add per channel and cell inside the box; 100 boxes over a
-//! ConvNeXt-Large pyramid at 768 pixels take at most 1.3 G of them.
+//! ([`AxisWeights::add_box`]). Work: one multiply-add per channel and cell inside the box; 100
+//! boxes over a ConvNeXt-Large pyramid at 768 pixels take at most 1.3 G of them.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -69,9 +69,9 @@ impl AxisWeights {
         self.extent
     }
 
-    /// Adds to a box's weights the mean over bins and samples of RoIAlign's bilinear weights, for a box from
-    /// `low` to `high` in cells of the map; f32 arithmetic in torchvision's order. Samples outside
-    /// `[-1, extent]` add nothing but count in the mean (`roi_align_common.h`).
+    /// Adds to a box's weights the mean over bins and samples of RoIAlign's bilinear weights, for a
+    /// box from `low` to `high` in cells of the map; f32 arithmetic in torchvision's order. Samples
+    /// outside `[-1, extent]` add nothing but count in the mean (`roi_align_common.h`).
     pub fn add_box(&mut self, image: usize, index: usize, [low, high]: [f32; 2], bins: usize) {
         let start = (image * self.boxes + index) * self.extent;
         let weights = &mut self.values[start..][..self.extent];
@@ -121,8 +121,8 @@ impl AxisWeights {
     }
 }
 
-/// The two neighbors of a bilinear sample of RoIAlign at coordinate `at` on an axis of `extent` cells, with
-/// their weights; none where the sample is outside `[-1, extent]`.
+/// The two neighbors of a bilinear sample of RoIAlign at coordinate `at` on an axis of `extent`
+/// cells, with their weights; none where the sample is outside `[-1, extent]`.
 pub fn bilinear(at: f32, extent: usize) -> [Option<(usize, f32)>; 2] {
     if !(at >= -1.0 && at <= extent as f32) {
         return [None, None];
@@ -198,8 +198,8 @@ fn on_gpu(features: Tensor<4>, vertical: &AxisWeights, horizontal: &AxisWeights)
     from_buffer(&features, out, [batch, boxes, channels])
 }
 
-/// [`roi_pool`] in tensor operations, differentiable in `features`: the weights of both axes as one matrix over
-/// cells, times the map.
+/// [`roi_pool`] in tensor operations, differentiable in `features`: the weights of both axes as one
+/// matrix over cells, times the map.
 pub fn roi_pool_reference(
     features: Tensor<4>,
     vertical: &AxisWeights,
@@ -221,8 +221,9 @@ pub fn roi_pool_reference(
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on a GPU with the reference on the CPU: boxes that are points, inverted, far outside and
-/// of 2e9 cells, outputs that start as NaN, more workgroups than one dispatch dimension holds.
+/// Compares the kernel on a GPU with the reference on the CPU: boxes that are points, inverted, far
+/// outside and of 2e9 cells, outputs that start as NaN, more workgroups than one dispatch dimension
+/// holds.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.

@@ -1,5 +1,5 @@
-//! Attention of one row over the KV cache, split over the keys (split-KV), with RoPE and the append of the
-//! row's own key and value.
+//! Attention of one row over the KV cache, split over the keys (split-KV), with RoPE and the append
+//! of the row's own key and value.
 
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
@@ -90,8 +90,9 @@ pub const COMBINE: Shader = Shader {
     imports: &[],
 };
 
-/// Attention of one row at position `past` over the KV cache up to itself, `[1, heads * head_dim]`. Applies
-/// RoPE and appends the row's key and value to the cache. A row past the cache's end is dropped.
+/// Attention of one row at position `past` over the KV cache up to itself, `[1, heads * head_dim]`.
+/// Applies RoPE and appends the row's key and value to the cache. A row past the cache's end is
+/// dropped.
 ///
 /// # Panics
 /// Shapes disagree, or there are several rows.
@@ -138,8 +139,8 @@ pub fn attention_decode(
     from_buffer(q, out, [1, shape.q_width()])
 }
 
-/// Adds the `partials` `[rows, splits, head_dim + 2]` of KV splits: `[rows, head_dim]`. `like` is a tensor on
-/// the same device.
+/// Adds the `partials` `[rows, splits, head_dim + 2]` of KV splits: `[rows, head_dim]`. `like` is a
+/// tensor on the same device.
 pub(super) fn attention_combine(
     like: &CubeTensor,
     partials: &Handle,
@@ -163,9 +164,9 @@ pub(super) fn attention_combine(
     out
 }
 
-/// Compares `attention_decode` on a GPU with [`causal_attention_reference`]: two decode steps after a
-/// prefill, the first with packed QKV and its position in a buffer, around the KV splits; and poisoned
-/// inputs.
+/// Compares `attention_decode` on a GPU with [`causal_attention_reference`]: two decode steps after
+/// a prefill, the first with packed QKV and its position in a buffer, around the KV splits; and
+/// poisoned inputs.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.

@@ -1,4 +1,5 @@
-//! Attention without a causal mask, for vision encoders: every token attends to all tokens of its image.
+//! Attention without a causal mask, for vision encoders: every token attends to all tokens of its
+//! image.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
@@ -66,8 +67,8 @@ uniforms! {
 /// `shaders/attention_encoder.wgsl` for [`HEAD_DIMS`].
 pub const SHADERS: [Shader; 3] = for_head_dims!("attention_encoder", AttentionEncoderUniforms);
 
-/// The index of the smallest of [`HEAD_DIMS`] that holds `head_dim`; none where it is too large or not a
-/// multiple of four.
+/// The index of the smallest of [`HEAD_DIMS`] that holds `head_dim`; none where it is too large or
+/// not a multiple of four.
 pub(super) fn variant(head_dim: usize) -> Option<usize> {
     let fits =
         |largest: &u32| head_dim <= *largest as usize && head_dim.is_multiple_of(4) && head_dim > 0;
@@ -76,9 +77,9 @@ pub(super) fn variant(head_dim: usize) -> Option<usize> {
 
 /// `softmax(q k^T / sqrt(D) + mask) v` for each of `heads` heads of D channels.
 ///
-/// `query`, `key` and `value` are `[B, T, heads * D]`; `mask` `[T, T]` (row = query) is added to the scores
-/// and used in training only. Returns `[B, T, heads * D]`. Tensor operations compute it where there is a mask
-/// or no shader variant for D.
+/// `query`, `key` and `value` are `[B, T, heads * D]`; `mask` `[T, T]` (row = query) is added to
+/// the scores and used in training only. Returns `[B, T, heads * D]`. Tensor operations compute it
+/// where there is a mask or no shader variant for D.
 pub fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
@@ -154,9 +155,9 @@ pub fn attention_reference(
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on a GPU with [`attention_reference`] on the CPU: every variant and head dimensions
-/// between them, tokens around the tile and the workgroup, several images, more workgroups than one dispatch
-/// dimension holds; and poisoned inputs.
+/// Compares the kernel on a GPU with [`attention_reference`] on the CPU: every variant and head
+/// dimensions between them, tokens around the tile and the workgroup, several images, more
+/// workgroups than one dispatch dimension holds; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, or a failed read.

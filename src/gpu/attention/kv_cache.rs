@@ -6,8 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 use crate::gpu::buffer::to_buffer;
 use crate::memory::CacheForm;
 
-/// A shader for every type of the KV cache, in the order of [`variant`]: its name, its uniforms and its
-/// constants.
+/// A shader for every type of the KV cache, in the order of [`variant`]: its name, its uniforms and
+/// its constants.
 macro_rules! for_kv_types {
     ($name:literal, $uniforms:ty, $constants:expr) => {
         [

@@ -1,8 +1,8 @@
 //! Attention kernels: vision encoders, Swin windows, and prefill and decode of the language model.
 //!
-//! [`encoder`], [`window`] and [`prefill`] compute 32 query rows per workgroup by online softmax, without
-//! a matrix of scores (`shaders/shared/flash.wgsl`). [`decode`] computes one row, split over the KV cache
-//! (split-KV). [`rope`] applies rotary embedding and appends to the KV cache.
+//! [`encoder`], [`window`] and [`prefill`] compute 32 query rows per workgroup by online
+//! softmax, without a matrix of scores (`shaders/shared/flash.wgsl`). [`decode`] computes one row,
+//! split over the KV cache (split-KV). [`rope`] applies rotary embedding and appends to the cache.
 
 pub mod decode;
 pub mod encoder;
@@ -24,7 +24,7 @@ const TILE_ROWS: u32 = 32;
 /// Keys per step of `shaders/shared/flash.wgsl`.
 const TILE_KEYS: u32 = 32;
 
-/// Rounds `rows` up to tiles of [`TILE_ROWS`].
+/// The number of tiles of [`TILE_ROWS`] that hold `rows` rows.
 fn row_tiles(rows: usize) -> usize {
     rows.div_ceil(TILE_ROWS as usize)
 }

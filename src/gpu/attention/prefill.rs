@@ -63,8 +63,8 @@ macro_rules! shaders {
     };
 }
 
-/// `shaders/attention_prefill.wgsl` for heads of up to 32, 64, 96 and 128 channels, each for every type of
-/// the KV cache.
+/// `shaders/attention_prefill.wgsl` for heads of up to 32, 64, 96 and 128 channels, each for every
+/// type of the KV cache.
 pub const PREFILL: [[Shader; 2]; 4] = [shaders!(1), shaders!(2), shaders!(3), shaders!(4)];
 
 /// Channels of the widest head.
@@ -75,8 +75,8 @@ pub fn supports_head_dim(head_dim: usize) -> bool {
     head_dim > 0 && head_dim.is_multiple_of(8) && head_dim <= MAX_HEAD_DIM
 }
 
-/// Attention of rotated queries `q` `[M, heads * head_dim]` at positions `past ..` over the KV cache, each
-/// over the keys up to its own. Returns `[M, heads * head_dim]`.
+/// Attention of rotated queries `q` `[M, heads * head_dim]` at positions `past ..` over the KV
+/// cache, each over the keys up to its own. Returns `[M, heads * head_dim]`.
 ///
 /// # Panics
 /// The rows do not fit the cache.
@@ -129,8 +129,8 @@ pub fn attention_prefill(
     from_buffer(&q, out, [rows, width])
 }
 
-/// Causal attention of all rows of a sequence from position 0, in plain loops with f64 sums: RoPE, KV cache
-/// in its type, softmax. Returns `[total, heads * head_dim]`.
+/// Causal attention of all rows of a sequence from position 0, in plain loops with f64 sums: RoPE,
+/// KV cache in its type, softmax. Returns `[total, heads * head_dim]`.
 #[cfg(feature = "diagnostics")]
 pub(super) fn causal_attention_reference(case: &DecoderCase) -> Vec<f32> {
     let AttentionShape {
@@ -165,13 +165,13 @@ pub(super) fn causal_attention_reference(case: &DecoderCase) -> Vec<f32> {
     out
 }
 
-/// Scores and values are at most a few units; sums of up to a few hundred of them differ in their order. A
-/// device may round an f16 up or down, the reference rounds to nearest.
+/// Scores and values are at most a few units; sums of up to a few hundred of them differ in their
+/// order. A device may round an f16 up or down, the reference rounds to nearest.
 #[cfg(feature = "diagnostics")]
 pub(super) const TOLERANCE: [f32; 2] = [2e-5, 1e-3];
 
-/// Compares `attention_prefill` on a GPU with [`causal_attention_reference`]: two prefills of a sequence,
-/// around the tiles, with and without KV splits; and poisoned inputs.
+/// Compares `attention_prefill` on a GPU with [`causal_attention_reference`]: two prefills of a
+/// sequence, around the tiles, with and without KV splits; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.

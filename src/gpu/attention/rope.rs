@@ -64,8 +64,8 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// `table` `[capacity, head_dim]`: cosines, then sines, of every position. `position` `[1]` is added
-    /// to the position that a launch names; kernels may change it.
+    /// `table` `[capacity, head_dim]`: cosines, then sines, of every position. `position` `[1]` is
+    /// added to the position that a launch names; kernels may change it.
     pub fn new(table: Tensor<2>, position: Tensor<1, Int>) -> Self {
         Self {
             table: to_buffer("RoPE table", table),
@@ -199,9 +199,9 @@ const TOLERANCE: f32 = 1e-6;
 #[cfg(feature = "diagnostics")]
 const CACHE_TOLERANCE: [f32; 2] = [TOLERANCE, 2e-3];
 
-/// Compares the rotated queries and the KV cache with [`rope_reference`] on a GPU: two appends, one split
-/// and one packed, the second with its position in a buffer and its last row past the cache's end; and
-/// poisoned inputs.
+/// Compares the rotated queries and the KV cache with [`rope_reference`] on a GPU: two appends, one
+/// split and one packed, the second with its position in a buffer and its last row past the cache's
+/// end; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.

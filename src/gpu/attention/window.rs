@@ -1,5 +1,5 @@
-//! Attention within the square windows of a feature map, with relative position bias (Swin, Liu et al. 2021,
-//! arXiv 2103.14030; `docs/reference/upn.md`, section 3).
+//! Attention within the square windows of a feature map, with relative position bias (Swin, Liu et
+//! al. 2021, arXiv 2103.14030; `docs/reference/upn.md`, section 3).
 
 use burn::backend::Cube;
 use burn::tensor::activation::softmax;
@@ -46,8 +46,8 @@ pub const SHADERS: [Shader; 3] = for_head_dims!("attention_window", AttentionWin
 /// Subtracted from the score of two tokens of different regions; `REGION_MASK` in the shader.
 const REGION_MASK: f32 = 100.0;
 
-/// The regions that the tokens of windows come from. A cyclic shift of the feature map puts tokens of several
-/// regions into one window; they must not attend to each other.
+/// The regions that the tokens of windows come from. A cyclic shift of the feature map puts tokens
+/// of several regions into one window; they must not attend to each other.
 #[derive(Clone, Debug)]
 pub struct Regions {
     windows: usize,
@@ -101,14 +101,16 @@ impl Regions {
     }
 }
 
-/// `softmax(q k^T / sqrt(D) + bias + mask) v` for each of `heads` heads of D channels, within each window.
+/// `softmax(q k^T / sqrt(D) + bias + mask) v` for each of `heads` heads of D channels, within each
+/// window.
 ///
 /// * `qkv` `[W, T, 3 * heads * D]`, T the square of a window's side;
-/// * `bias_table` `[(2 * side - 1)^2, heads]`: the bias of a query at (ay, ax) and a key at (by, bx) is in row
-///   `(ay - by + side - 1) * (2 * side - 1) + ax - bx + side - 1`;
+/// * `bias_table` `[(2 * side - 1)^2, heads]`: the bias of a query at (ay, ax) and a key at (by,
+///   bx) is in row `(ay - by + side - 1) * (2 * side - 1) + ax - bx + side - 1`;
 /// * window `w` has the regions of window `(first + w) % N` of `regions`.
 ///
-/// Returns `[W, T, heads * D]`. Tensor operations compute it where there is no shader variant for D.
+/// Returns `[W, T, heads * D]`. Tensor operations compute it where there is no shader variant for
+/// D.
 pub fn window_attention(
     qkv: Tensor<3>,
     bias_table: Tensor<2>,
@@ -258,10 +260,10 @@ fn relative_positions(side: usize) -> Vec<i32> {
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on a GPU with [`window_attention_reference`] on the CPU: every variant and head
-/// dimensions between them, windows of one token and of more than a workgroup, one region and several, several
-/// images, launches of some of the windows, more workgroups than one dispatch dimension holds; and poisoned
-/// inputs.
+/// Compares the kernel on a GPU with [`window_attention_reference`] on the CPU: every variant and
+/// head dimensions between them, windows of one token and of more than a workgroup, one region and
+/// several, several images, launches of some of the windows, more workgroups than one dispatch
+/// dimension holds; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, or a failed read.
@@ -347,8 +349,8 @@ async fn compare(
     Ok(())
 }
 
-/// One window of 7 x 7 tokens in two regions. `bias` is that of every token and itself in head 0, and of all
-/// tokens in head 1.
+/// One window of 7 x 7 tokens in two regions. `bias` is that of every token and itself in head 0,
+/// and of all tokens in head 1.
 #[cfg(feature = "diagnostics")]
 async fn compare_poisoned(
     device: &Device,
