@@ -26,7 +26,7 @@ pub(super) fn compare_values(
         return Err(format!("{name}: {got} values instead of {expected}"));
     }
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
-        if expected.is_nan() && got.is_nan() {
+        if got == expected || (got.is_nan() && expected.is_nan()) {
             continue;
         }
         let error = (got - expected).abs();
@@ -65,8 +65,8 @@ impl Poison {
         Self::InfiniteKey,
     ];
 
-    /// Queries `[tokens, heads * head_dim]`, keys and values `[tokens, kv_heads * head_dim]`. Queries and
-    /// keys are small integers: their dot products are exact in f32 in any order.
+    /// Queries `[tokens, heads * head_dim]`, keys and values `[tokens, kv_heads * head_dim]`.
+    /// Queries and keys are small integers: their dot products are exact in f32 in any order.
     pub(super) fn inputs(
         self,
         tokens: usize,
@@ -95,8 +95,8 @@ impl Poison {
     }
 }
 
-/// Heads, key and value heads, channels of a head, rows before, rows: around the tiles of prefill and the
-/// KV splits of decode.
+/// Heads, key and value heads, channels of a head, rows before, rows: around the tiles of prefill
+/// and the KV splits of decode.
 const DECODER_SHAPES: [[usize; 5]; 8] = [
     [1, 1, 8, 0, 1],
     [6, 2, 32, 5, 7],
