@@ -111,7 +111,7 @@ pub fn attention_decode(
     let partials = alloc("attention_decode", &q.client, groups * (shape.head_dim + 2));
     let [q_offset, k_offset, v_offset] = layout.offsets.map(|offset| offset as u32);
     launch(
-        &DECODE[variant(cache.form)],
+        &DECODE[variant(cache.dtype)],
         &q.client,
         groups as u64,
         &[
@@ -175,7 +175,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     for case in DecoderCase::random(device).chain(DecoderCase::poisoned(device)) {
         let shape = case.shape;
-        let cache = KvLayer::new(shape, case.form, device);
+        let cache = KvLayer::new(shape, case.dtype, device);
         let expected = causal_attention_reference(&case);
         let past = case.total - 2;
         let qkv = Qkv::Split(Box::new(case.qkv(0, past)));
@@ -195,7 +195,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             });
             let got = read(&name, got).await?;
             let expected = &expected[row * shape.q_width()..][..shape.q_width()];
-            let tolerance = TOLERANCE[variant(case.form)];
+            let tolerance = TOLERANCE[variant(case.dtype)];
             compare_values(&mut report, &name, &got, expected, tolerance)?;
         }
     }

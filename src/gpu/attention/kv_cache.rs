@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::gpu::buffer::to_buffer;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 
 /// A shader for every type of the KV cache, in the order of [`variant`]: its name, its uniforms and
 /// its constants.
@@ -29,10 +29,10 @@ macro_rules! for_kv_types {
 pub(super) use for_kv_types;
 
 /// The index of a KV cache type among the variants of a shader.
-pub(super) fn variant(form: CacheForm) -> usize {
-    match form {
-        CacheForm::Single => 0,
-        CacheForm::Half => 1,
+pub(super) fn variant(dtype: KvCacheDType) -> usize {
+    match dtype {
+        KvCacheDType::F32 => 0,
+        KvCacheDType::F16 => 1,
     }
 }
 
@@ -77,7 +77,7 @@ impl AttentionShape {
 pub struct KvLayer {
     pub(super) keys: CubeTensor,
     pub(super) values: CubeTensor,
-    pub(super) form: CacheForm,
+    pub(super) dtype: KvCacheDType,
 }
 
 impl KvLayer {
@@ -85,15 +85,15 @@ impl KvLayer {
     ///
     /// # Panics
     /// `device` is not a GPU.
-    pub fn new(shape: AttentionShape, form: CacheForm, device: &Device) -> Self {
+    pub fn new(shape: AttentionShape, dtype: KvCacheDType, device: &Device) -> Self {
         let empty = || {
-            let bytes = shape.kv_width() * shape.capacity * form.bytes();
+            let bytes = shape.kv_width() * shape.capacity * dtype.bytes();
             to_buffer("KV cache", Tensor::<1>::zeros([bytes / 4], device))
         };
         Self {
             keys: empty(),
             values: empty(),
-            form,
+            dtype,
         }
     }
 }

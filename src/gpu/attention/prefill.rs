@@ -105,7 +105,7 @@ pub fn attention_prefill(
         head_rows * kv_splits * out_width,
     );
     launch(
-        &PREFILL[shape.head_dim.div_ceil(32) - 1][variant(cache.form)],
+        &PREFILL[shape.head_dim.div_ceil(32) - 1][variant(cache.dtype)],
         &q.client,
         (groups * kv_splits) as u64,
         &[&q.handle, &cache.keys.handle, &cache.values.handle],
@@ -181,7 +181,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     for case in DecoderCase::random(device).chain(DecoderCase::poisoned(device)) {
         let shape = case.shape;
         let name = format!("attention_prefill {}", case.name);
-        let cache = KvLayer::new(shape, case.form, device);
+        let cache = KvLayer::new(shape, case.dtype, device);
         let expected = causal_attention_reference(&case);
         for (from, to) in [(0, case.before), (case.before, case.before + case.rows)] {
             if from == to {
@@ -194,7 +194,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             });
             let got = read(&name, got).await?;
             let expected = &expected[from * shape.q_width()..to * shape.q_width()];
-            let tolerance = TOLERANCE[variant(case.form)];
+            let tolerance = TOLERANCE[variant(case.dtype)];
             compare_values(&mut report, &name, &got, expected, tolerance)?;
         }
     }

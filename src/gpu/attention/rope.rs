@@ -152,7 +152,7 @@ pub fn rope_kv_append(
     let [q_offset, k_offset, v_offset] = layout.offsets.map(|offset| offset as u32);
     let [q_stride, k_stride, v_stride] = layout.strides.map(|stride| stride as u32);
     launch(
-        &ROPE_KV_APPEND[variant(cache.form)],
+        &ROPE_KV_APPEND[variant(cache.dtype)],
         &q.client,
         threads.div_ceil(WORKGROUP_SIZE as usize) as u64,
         &[
@@ -225,7 +225,7 @@ async fn compare(
         capacity: case.total - 1,
         ..case.shape
     };
-    let cache = KvLayer::new(shape, case.form, device);
+    let cache = KvLayer::new(shape, case.dtype, device);
     let cut = case.total / 2;
     let (first, second) = with_nan_fill(|| {
         let qkv = Qkv::Split(Box::new(case.qkv(0, cut)));
@@ -240,11 +240,11 @@ async fn compare(
     let expected = &case.rotated_queries()[..shape.capacity * shape.q_width()];
     compare_values(report, &name, &got, expected, TOLERANCE)?;
 
-    let tolerance = CACHE_TOLERANCE[variant(case.form)];
+    let tolerance = CACHE_TOLERANCE[variant(case.dtype)];
     let parts = [("keys", &cache.keys), ("values", &cache.values)];
     for ((part, buffer), rows) in parts.into_iter().zip(case.cached()) {
         let name = format!("{name}, {part}");
-        let got = read_cache(&name, buffer, case.form).await?;
+        let got = read_cache(&name, buffer, case.dtype).await?;
         let dim = shape.head_dim;
         let expected: Vec<f32> = (0..shape.kv_heads)
             .flat_map(|head| {

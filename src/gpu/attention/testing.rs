@@ -8,7 +8,7 @@ use half::f16;
 use crate::gpu::attention::kv_cache::AttentionShape;
 use crate::gpu::attention::rope::{RopeTable, rope_reference};
 use crate::gpu::testing::{SweepReport, TestRng, read};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 
 /// Compares values with `expected`. Where NaN is expected, only NaN is accepted.
 ///
@@ -115,7 +115,7 @@ const POISON_SHAPES: [[usize; 5]; 2] = [[4, 2, 16, 20, 30], [2, 1, 64, 100, 40]]
 pub(super) struct DecoderCase {
     pub(super) name: String,
     pub(super) shape: AttentionShape,
-    pub(super) form: CacheForm,
+    pub(super) dtype: KvCacheDType,
     /// Rows of the first and of the second prefill.
     pub(super) before: usize,
     pub(super) rows: usize,
@@ -132,28 +132,29 @@ pub(super) struct DecoderCase {
 impl DecoderCase {
     /// Random inputs, for every shape and every type of the KV cache.
     pub(super) fn random(device: &Device) -> impl Iterator<Item = Self> {
-        let case = |dims: [usize; 5], form| {
+        let case = |dims: [usize; 5], dtype| {
             let [heads, kv_heads, head_dim, before, rows] = dims;
             let mut rng = TestRng::default();
             let total = before + rows + 2;
             let qkv = [heads, kv_heads, kv_heads].map(|heads| rng.values(total * heads * head_dim));
             let angle = |position: usize, i: usize| position as f32 * 0.37_f32.powi(i as i32);
-            Self::new(String::new(), dims, form, qkv, &angle, device)
+            Self::new(String::new(), dims, dtype, qkv, &angle, device)
         };
         let shapes = DECODER_SHAPES.into_iter();
-        shapes
-            .flat_map(move |dims| [CacheForm::Single, CacheForm::Half].map(|form| case(dims, form)))
+        shapes.flat_map(move |dims| {
+            [KvCacheDType::F32, KvCacheDType::F16].map(|dtype| case(dims, dtype))
+        })
     }
 
     /// Poisoned inputs at angle zero, so that RoPE is exact, for every type of the KV cache.
     pub(super) fn poisoned(device: &Device) -> impl Iterator<Item = Self> {
-        let case = |dims: [usize; 5], poison: Poison, form| {
+        let case = |dims: [usize; 5], poison: Poison, dtype| {
             let [heads, kv_heads, head_dim, before, rows] = dims;
             let qkv = poison.inputs(before + rows + 2, [heads, kv_heads, head_dim]);
             Self::new(
                 format!(" with {poison:?}"),
                 dims,
-                form,
+                dtype,
                 qkv,
                 &|_, _| 0.0,
                 device,
@@ -162,14 +163,14 @@ impl DecoderCase {
         let shapes = POISON_SHAPES.into_iter();
         let poisons = shapes.flat_map(|dims| Poison::ALL.map(|poison| (dims, poison)));
         poisons.flat_map(move |(dims, poison)| {
-            [CacheForm::Single, CacheForm::Half].map(|form| case(dims, poison, form))
+            [KvCacheDType::F32, KvCacheDType::F16].map(|dtype| case(dims, poison, dtype))
         })
     }
 
     fn new(
         note: String,
         [heads, kv_heads, head_dim, before, rows]: [usize; 5],
-        form: CacheForm,
+        dtype: KvCacheDType,
         [q, k, v]: [Vec<f32>; 3],
         angle: &dyn Fn(usize, usize) -> f32,
         device: &Device,
@@ -189,9 +190,9 @@ impl DecoderCase {
         let table = TensorData::new(angles.clone(), [shape.capacity, head_dim]);
         let start = Tensor::from_data(TensorData::new(vec![0], [1]), device);
         Self {
-            name: format!("{shape:?} {form:?}, {before} and {rows} rows{note}"),
+            name: format!("{shape:?} {dtype:?}, {before} and {rows} rows{note}"),
             shape,
-            form,
+            dtype,
             before,
             rows,
             total: before + rows + 2,
@@ -227,7 +228,7 @@ impl DecoderCase {
     pub(super) fn cached(&self) -> [Vec<f32>; 2] {
         [self.rotated(&self.k), self.v.clone()].map(|values| {
             let values = values.into_iter();
-            values.map(|value| round_to(self.form, value)).collect()
+            values.map(|value| round_to(self.dtype, value)).collect()
         })
     }
 
@@ -244,10 +245,10 @@ impl DecoderCase {
 }
 
 /// A value as a KV cache holds it; beyond the largest f16 it is clamped.
-fn round_to(form: CacheForm, value: f32) -> f32 {
-    match form {
-        CacheForm::Single => value,
-        CacheForm::Half => f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32(),
+fn round_to(dtype: KvCacheDType, value: f32) -> f32 {
+    match dtype {
+        KvCacheDType::F32 => value,
+        KvCacheDType::F16 => f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32(),
     }
 }
 
@@ -258,12 +259,12 @@ fn round_to(form: CacheForm, value: f32) -> f32 {
 pub(super) async fn read_cache(
     name: &str,
     cache: &CubeTensor,
-    form: CacheForm,
+    dtype: KvCacheDType,
 ) -> Result<Vec<f32>, String> {
     let words = read(name, Tensor::<1>::from_primitive::<Cube>(cache.clone())).await?;
-    Ok(match form {
-        CacheForm::Single => words,
-        CacheForm::Half => words
+    Ok(match dtype {
+        KvCacheDType::F32 => words,
+        KvCacheDType::F16 => words
             .iter()
             .map(|word| word.to_bits())
             .flat_map(|bits| [bits as u16, (bits >> 16) as u16])
