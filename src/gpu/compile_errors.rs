@@ -157,6 +157,7 @@ mod tests {
             name,
             text,
             constants: &[],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[],
         }
     }
