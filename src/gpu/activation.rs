@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn the_kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("activation::the_kernel_agrees_with_its_reference") else {
+        let Some(device) = adapter_for_test("activation::the_kernel_agrees_with_its_reference")
+        else {
             return;
         };
         let report = pollster::block_on(sweep(&device)).expect("kernels and reference agree");

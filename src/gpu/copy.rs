@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::launch;
-use crate::gpu::shader::Shader;
 use crate::gpu::random_fill;
 use crate::gpu::readback::read_ids;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::SweepReport;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -71,7 +71,13 @@ pub fn copy(x: Tensor<1>) -> Tensor<1> {
 /// The first difference, or a failed read.
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
-    let counts = [4, 1020, 1024, 1028, 4 * (65_536 * WORKGROUP_SIZE as usize + 3)];
+    let counts = [
+        4,
+        1020,
+        1024,
+        1028,
+        4 * (65_536 * WORKGROUP_SIZE as usize + 3),
+    ];
     for count in counts {
         let x = random_fill::floats(count, 7, 0.0, 1.0, device);
         let wrong = with_nan_fill(|| copy(x.clone())).equal(x).bool_not();

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use crate::cpu::op::{CpuOp, apply, is_cpu};
 use crate::cpu::simd::vectorized;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
 /// Invocations per workgroup.

@@ -93,7 +93,7 @@ pub fn launch_words(
     match Compiled::of(shader) {
         (compiled, false) => run(compiled),
         (compiled, true) => {
-            super::compile_errors::watch(shader.name, compiled, run, client, outputs)
+            compile_errors::watch(shader.name, compiled, run, client, outputs)
         }
     }
 }

@@ -45,10 +45,7 @@ pub const SHADER: Shader = Shader {
     name: "random_fill",
     text: include_str!("../../shaders/random_fill.wgsl"),
     uniforms: RandomFillUniforms::LAYOUT,
-    constants: &[
-        ("WORKGROUP_SIZE", WORKGROUP_SIZE),
-        ("KIND_U32", KIND_U32),
-    ],
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE), ("KIND_U32", KIND_U32)],
     imports: &[],
 };
 

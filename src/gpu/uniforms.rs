@@ -149,7 +149,10 @@ mod tests {
                     eps: f32,\n    // Not used.\n    unused: u32,\n    padding: u32,\n    \
                     // Height, width, first cell, 0.\n    levels: array<vec4<u32>, 3>,\n}\n";
         assert_eq!(Example::LAYOUT.wgsl(), wgsl);
-        assert_eq!((Example::LAYOUT.name, Example::LAYOUT.size), ("Example", 64));
+        assert_eq!(
+            (Example::LAYOUT.name, Example::LAYOUT.size),
+            ("Example", 64)
+        );
         let offsets = Example::LAYOUT.fields.iter().map(|field| field.offset);
         assert_eq!(offsets.collect::<Vec<_>>(), [0, 4, 8, 12, 16]);
     }

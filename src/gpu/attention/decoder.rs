@@ -10,7 +10,7 @@ use half::f16;
 use crate::gpu::attention::encoder::ROWS;
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::{Shader, launch};
-use crate::gpu::matmul::{GROUP, integers};
+use crate::gpu::matmul::{WORKGROUP_SIZE as GROUP, integers};
 use crate::gpu::testing::{SweepReport, TestRng};
 use crate::memory::CacheForm;
 

@@ -6,18 +6,66 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
 use crate::gpu::matmul::{
-    DeviceMatrix, FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, Scales, VARIANTS,
-    for_weights, integers, linear_reference, normed,
+    DeviceMatrix, FORMATS, Format, GEMV_PRODUCTS, GEMV_WORKGROUP_SIZE, RmsNormPrologue, Scales,
+    VARIANTS, for_weights, integers, linear_reference, normed,
 };
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng};
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// `shaders/gemv_qkv.wgsl` for every precision.
-pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GEMV_GROUP)]);
+uniforms! {
+    /// Uniforms of `shaders/gemv_qkv.wgsl`.
+    struct QkvUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of w_q, a multiple of 4.
+        n_q: u32,
+        /// Rows of w_k, a multiple of 4.
+        n_k: u32,
+        /// Rows of w_v.
+        n_v: u32,
+        /// Columns of x and the matrices.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// 1 if there is a bias.
+        biased: u32,
+        /// Of the RMS norm: added to the mean square.
+        eps: f32,
+    }
+}
 
-/// `shaders/gemv_swiglu.wgsl` for every precision.
-pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!("gemv_swiglu", &[("GROUP", GEMV_GROUP)]);
+uniforms! {
+    /// Uniforms of `shaders/gemv_swiglu.wgsl`.
+    struct SwiGluProjUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of each matrix.
+        n: u32,
+        /// Columns of x and the matrices.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// Of the RMS norm: added to the mean square.
+        eps: f32,
+    }
+}
+
+/// `shaders/gemv_qkv.wgsl` for every weight format.
+pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!(
+    "gemv_qkv",
+    QkvUniforms,
+    &[("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE), ("OUTPUTS", 4)]
+);
+
+/// `shaders/gemv_swiglu.wgsl` for every weight format.
+pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!(
+    "gemv_swiglu",
+    SwiGluProjUniforms,
+    &[("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE), ("OUTPUTS", 2)]
+);
 
 /// Matrices of one input width and one format whose scales lie in one buffer.
 #[derive(Clone, Debug)]
@@ -110,16 +158,16 @@ pub fn qkv_proj(
             &bias,
         ],
         &[&out],
-        &[
-            count as u32,
-            rows[0] as u32,
-            rows[1] as u32,
-            rows[2] as u32,
-            inputs as u32,
-            matrices.format().scale_shift() as u32,
-            u32::from(biased),
-            norm.eps.to_bits(),
-        ],
+        &QkvUniforms {
+            m: count as u32,
+            n_q: rows[0] as u32,
+            n_k: rows[1] as u32,
+            n_v: rows[2] as u32,
+            k: inputs as u32,
+            group_shift: matrices.format().scale_shift() as u32,
+            biased: u32::from(biased),
+            eps: norm.eps,
+        },
     );
     from_buffer(&x, out, [count, outputs])
 }
@@ -148,16 +196,13 @@ pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights
             &matrices.scales.handle,
         ],
         &[&out],
-        &[
-            count as u32,
-            w0.rows as u32,
-            inputs as u32,
-            matrices.format().scale_shift() as u32,
-            norm.eps.to_bits(),
-            0,
-            0,
-            0,
-        ],
+        &SwiGluProjUniforms {
+            m: count as u32,
+            n: w0.rows as u32,
+            k: inputs as u32,
+            group_shift: matrices.format().scale_shift() as u32,
+            eps: norm.eps,
+        },
     );
     from_buffer(&x, out, [count, w0.rows])
 }

@@ -16,19 +16,21 @@ use cubecl::server::Handle;
 use half::f16;
 
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng};
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use crate::gpu::upload::Upload;
 use crate::weights::quant::{QuantScheme, Rounding};
 
 /// Invocations per workgroup of `matrix_rows`, and of what works on single elements.
-pub(super) const GROUP: u32 = 64;
+pub(super) const WORKGROUP_SIZE: u32 = 64;
 
 /// Invocations per workgroup of `gemv` and its relatives: four teams of 32.
-pub(super) const GEMV_GROUP: u32 = 128;
+pub(super) const GEMV_WORKGROUP_SIZE: u32 = 128;
 
 /// Products that such a workgroup makes: four for each team.
-pub(super) const GEMV_PRODUCTS: usize = GEMV_GROUP as usize / 8;
+pub(super) const GEMV_PRODUCTS: usize = GEMV_WORKGROUP_SIZE as usize / 8;
 
 /// More rows than this go through `matmul_short` or `matmul`.
 pub const GEMV_MAX_M: usize = 4;
@@ -45,30 +47,30 @@ const TILE64_MAX_TILES: usize = 768;
 /// Variants of a shader that reads weights.
 pub(super) const VARIANTS: usize = 6;
 
-/// A shader that reads weights, in the precisions of [`Format::variant`].
+/// The variants of a shader that reads weights, in the order of [`Format::variant`].
 macro_rules! for_weights {
-    ($name:literal, $constants:expr) => {
+    ($name:literal, $uniforms:ty, $constants:expr) => {
         [
-            for_weights!($name, $constants, "q4", "vec8", "scale_f16"),
-            for_weights!($name, $constants, "q8", "vec8", "scale_f16"),
-            for_weights!($name, $constants, "q4", "vec8", "scale_f32"),
-            for_weights!($name, $constants, "q8", "vec8", "scale_f32"),
-            for_weights!($name, $constants, "f16", "vec4", "scale_none"),
-            for_weights!($name, $constants, "f32", "vec4", "scale_none"),
+            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_f16"),
+            for_weights!($name, $uniforms, $constants, "q8", "vec8", "scale_f16"),
+            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_f32"),
+            for_weights!($name, $uniforms, $constants, "q8", "vec8", "scale_f32"),
+            for_weights!($name, $uniforms, $constants, "f16", "vec4", "scale_none"),
+            for_weights!($name, $uniforms, $constants, "f32", "vec4", "scale_none"),
         ]
     };
-    ($name:literal, $constants:expr, $weights:literal, $slice:literal, $scales:literal) => {
+    ($name:literal, $uniforms:ty, $constants:expr, $dtype:literal, $vec:literal, $scale:literal) => {
         Shader {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
+            uniforms: <$uniforms>::LAYOUT,
             constants: $constants,
-            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[
-                ("WEIGHTS", concat!("weights_", $weights)),
-                ("LOADS", concat!("loads_", $weights)),
-                ("SCALES", $scales),
-                ("SLICE", $slice),
-                ("INPUTS", concat!("inputs_", $slice)),
+                ("VEC", $vec),
+                ("DEQUANT", concat!("dequant_", $dtype)),
+                ("SCALE", $scale),
+                ("X_VEC", concat!("x_", $vec)),
+                ("DOT", concat!("dot_", $dtype)),
             ],
         }
     };
@@ -76,41 +78,119 @@ macro_rules! for_weights {
 
 pub(super) use for_weights;
 
-/// `shaders/gemv.wgsl` for every precision.
-pub const GEMV: [Shader; VARIANTS] = for_weights!("gemv", &[("GROUP", GEMV_GROUP)]);
+/// Values of `u.epilogue`.
+const EPILOGUE_NONE: u32 = 0;
+const EPILOGUE_BIAS: u32 = 1;
+const EPILOGUE_RESIDUAL: u32 = 2;
 
-macro_rules! matmul {
-    ($columns:literal, $step:literal, $slices:literal) => {
+uniforms! {
+    /// Uniforms of `shaders/gemv.wgsl`.
+    struct GemvUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of w.
+        n: u32,
+        /// Columns of x and w.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// Column of y of the first row of w.
+        col_offset: u32,
+        /// Columns of y.
+        n_total: u32,
+        /// 0, EPILOGUE_BIAS or EPILOGUE_RESIDUAL.
+        epilogue: u32,
+        /// 1 if x goes through an RMS norm.
+        normed: u32,
+        /// Of the RMS norm: added to the mean square.
+        eps: f32,
+    }
+}
+
+uniforms! {
+    /// Uniforms of `shaders/matmul.wgsl` and `shaders/matmul_skinny.wgsl`.
+    struct MatmulUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of w.
+        n: u32,
+        /// Columns of x and w.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// Column of y of the first row of w.
+        col_offset: u32,
+        /// Columns of y.
+        n_total: u32,
+        /// 0, EPILOGUE_BIAS or EPILOGUE_RESIDUAL.
+        epilogue: u32,
+    }
+}
+
+uniforms! {
+    /// Uniforms of `shaders/gather_rows.wgsl`.
+    struct GatherUniforms {
+        /// Number of row indices.
+        count: u32,
+        /// Rows of w.
+        n: u32,
+        /// Columns of w.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// Index of the first row of w in the whole matrix.
+        row_offset: u32,
+    }
+}
+
+/// `shaders/gemv.wgsl` for every weight format.
+pub const GEMV: [Shader; VARIANTS] = for_weights!(
+    "gemv",
+    GemvUniforms,
+    &[
+        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
+        ("OUTPUTS", 4),
+        ("EPILOGUE_BIAS", EPILOGUE_BIAS),
+        ("EPILOGUE_RESIDUAL", EPILOGUE_RESIDUAL),
+    ]
+);
+
+/// A tiled matmul: rows and columns of a tile, k per iteration, splits of k.
+macro_rules! tiled_matmul {
+    ($name:literal, $rows:literal x $columns:literal, $tile_k:literal, $splits:literal) => {
         for_weights!(
-            "matmul",
+            $name,
+            MatmulUniforms,
             &[
-                ("STEP", $step),
-                ("ROW_QUADS", 16),
-                ("COLUMN_QUADS", $columns / 4),
-                ("SLICES", $slices),
-                ("LANES", $columns * $slices),
+                ("TILE_K", $tile_k),
+                ("M_QUADS", $rows / 4),
+                ("N_QUADS", $columns / 4),
+                ("K_SPLITS", $splits),
+                ("EPILOGUE_BIAS", EPILOGUE_BIAS),
+                ("EPILOGUE_RESIDUAL", EPILOGUE_RESIDUAL),
             ]
         )
     };
 }
 
-/// `shaders/matmul.wgsl` for every precision, in tiles of 64 x 64 with four slices.
-pub const MATMUL_SPLIT_K: [Shader; VARIANTS] = matmul!(64, 32, 4);
+/// `shaders/matmul.wgsl` for every weight format, in tiles of 64 x 64 with four splits of k.
+pub const MATMUL_SPLIT_K: [Shader; VARIANTS] = tiled_matmul!("matmul", 64 x 64, 32, 4);
 
-/// The same without slices.
-pub const MATMUL: [Shader; VARIANTS] = matmul!(64, 16, 1);
+/// The same without splits.
+pub const MATMUL: [Shader; VARIANTS] = tiled_matmul!("matmul", 64 x 64, 16, 1);
 
 /// The same in tiles of 64 x 128.
-pub const MATMUL_TILE64X128: [Shader; VARIANTS] = matmul!(128, 16, 1);
+pub const MATMUL_TILE64X128: [Shader; VARIANTS] = tiled_matmul!("matmul", 64 x 128, 16, 1);
 
-/// `shaders/matmul_skinny.wgsl` for every precision, in tiles of 16 x 32.
-pub const MATMUL_SKINNY: [Shader; VARIANTS] = for_weights!(
-    "matmul_skinny",
-    &[("STEP", 64), ("COLUMN_QUADS", 8), ("SLICES", 8)]
+/// `shaders/matmul_skinny.wgsl` for every weight format, in tiles of 16 x 32.
+pub const MATMUL_SKINNY: [Shader; VARIANTS] = tiled_matmul!("matmul_skinny", 16 x 32, 64, 8);
+
+/// `shaders/gather_rows.wgsl` for every weight format.
+pub const GATHER_ROWS: [Shader; VARIANTS] = for_weights!(
+    "gather_rows",
+    GatherUniforms,
+    &[("WORKGROUP_SIZE", WORKGROUP_SIZE)]
 );
-
-/// `shaders/gather_rows.wgsl` for every precision.
-pub const GATHER_ROWS: [Shader; VARIANTS] = for_weights!("gather_rows", &[("GROUP", GROUP)]);
 
 /// How the scales of packed weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,15 +467,18 @@ fn product(
         "linear: {count} rows of {inputs} to {outputs}"
     );
     let out = alloc("linear", &x.client, count * outputs);
-    let (how, added) = match added {
-        Epilogue::None => (0, x.handle.clone()),
+    let (epilogue, added) = match added {
+        Epilogue::None => (EPILOGUE_NONE, x.handle.clone()),
         Epilogue::Bias(bias) => {
             assert_eq!(bias.dims(), [outputs], "linear: bias");
-            (1, to_buffer("linear", bias.unsqueeze::<2>()).handle)
+            (
+                EPILOGUE_BIAS,
+                to_buffer("linear", bias.unsqueeze::<2>()).handle,
+            )
         }
         Epilogue::Residual(residual) => {
             assert_eq!(residual.dims(), [count, outputs], "linear: residual");
-            (2, to_buffer("linear", residual).handle)
+            (EPILOGUE_RESIDUAL, to_buffer("linear", residual).handle)
         }
     };
     let gain = norm.map_or_else(
@@ -409,29 +492,51 @@ fn product(
     for block in blocks {
         assert_eq!(block.columns, inputs, "linear: width of the input");
         assert!(block.fits(), "linear: {inputs} inputs, {:?}", block.format);
-        let mut sizes = vec![
-            count,
-            block.rows,
-            inputs,
-            block.format.scale_shift(),
-            first,
-            outputs,
-            how,
-            usize::from(norm.is_some()),
-        ];
         let rest: &[&Handle] = &[&block.words, &block.scales.handle, &added];
-        let bindings = if by == MatmulKernel::Gemv {
-            let eps = norm.map_or(0.0, |norm| norm.eps);
-            sizes.extend([eps.to_bits() as usize, 0, 0, 0]);
-            [&[&x.handle, &gain], rest].concat()
-        } else {
-            [&[&x.handle], rest].concat()
-        };
         let [tile_rows, tile_columns] = by.tile();
         let groups = count.div_ceil(tile_rows) * block.rows.div_ceil(tile_columns);
-        let sizes: Vec<u32> = sizes.into_iter().map(|size| size as u32).collect();
         let shader = block.of(by.shaders());
-        launch(shader, &x.client, groups as u64, &bindings, &[&out], &sizes);
+        let matmul = MatmulUniforms {
+            m: count as u32,
+            n: block.rows as u32,
+            k: inputs as u32,
+            group_shift: block.format.scale_shift() as u32,
+            col_offset: first as u32,
+            n_total: outputs as u32,
+            epilogue,
+        };
+        if by == MatmulKernel::Gemv {
+            let bindings = [&[&x.handle, &gain], rest].concat();
+            let uniforms = GemvUniforms {
+                m: matmul.m,
+                n: matmul.n,
+                k: matmul.k,
+                group_shift: matmul.group_shift,
+                col_offset: matmul.col_offset,
+                n_total: matmul.n_total,
+                epilogue,
+                normed: u32::from(norm.is_some()),
+                eps: norm.map_or(0.0, |norm| norm.eps),
+            };
+            launch(
+                shader,
+                &x.client,
+                groups as u64,
+                &bindings,
+                &[&out],
+                &uniforms,
+            );
+        } else {
+            let bindings = [&[&x.handle], rest].concat();
+            launch(
+                shader,
+                &x.client,
+                groups as u64,
+                &bindings,
+                &[&out],
+                &matmul,
+            );
+        }
         first += block.rows;
     }
     from_buffer(&x, out, [count, outputs])
@@ -470,20 +575,16 @@ pub fn gather_on_device(ids: Tensor<1, Int>, blocks: &[DeviceMatrix]) -> Tensor<
         launch(
             block.of(&GATHER_ROWS),
             &ids.client,
-            units.div_ceil(GROUP as usize) as u64,
+            units.div_ceil(WORKGROUP_SIZE as usize) as u64,
             &[&ids.handle, &block.words, &block.scales.handle],
             &[&out],
-            &[
-                count,
-                block.rows,
-                columns,
-                block.format.scale_shift(),
-                first,
-                0,
-                0,
-                0,
-            ]
-            .map(|size| size as u32),
+            &GatherUniforms {
+                count: count as u32,
+                n: block.rows as u32,
+                k: columns as u32,
+                group_shift: block.format.scale_shift() as u32,
+                row_offset: first as u32,
+            },
         );
         first += block.rows;
     }
