@@ -6,9 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::generate::constraint::{Grammar, Kind, Place};
 use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, marks};
-use crate::gpu::buffer::{alloc, to_buffer};
+use crate::gpu::buffer::{alloc, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::matmul::integers;
 use crate::gpu::readback::read_ids;
 use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, tensor};
@@ -135,10 +134,8 @@ impl GpuSampler {
     ) -> Self {
         let values = |values: Vec<i32>| {
             let count = values.len();
-            integers(Tensor::<1, Int>::from_data(
-                TensorData::new(values, [count]),
-                device,
-            ))
+            let data = TensorData::new(values, [count]);
+            int_to_buffer("sampling", Tensor::from_data(data, device))
         };
         assert!(
             vocabulary > 0 && max_tokens > 0,
