@@ -20,7 +20,7 @@
 @group(0) @binding(3) var<storage, read_write> mixed: array<vec2<f32>>;
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
 
-// import attend
+// import flash
 
 struct Head {
     index: u32,

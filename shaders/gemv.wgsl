@@ -25,7 +25,7 @@
 
 // import $INPUTS
 // import $LOADS
-// import gemv_sums
+// import gemv_accumulate
 
 // Four rows from `first` on, none past the last.
 fn rows_of(first: u32) -> vec4<u32> {

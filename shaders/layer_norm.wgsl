@@ -16,7 +16,7 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 1>;
 
-// import group_sum
+// import reduce
 
 @compute @workgroup_size($GROUP)
 fn main(

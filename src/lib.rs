@@ -15,35 +15,39 @@
 //! | program (native) | `command` |
 
 pub mod chat;
-pub mod fault;
-pub mod fit;
+pub mod error;
 pub mod generate;
 pub mod geometry;
 pub mod image;
+pub mod memory;
 pub mod progress;
 pub mod protocol;
 pub mod text;
 
 #[cfg(feature = "engine")]
+pub mod cpu;
+#[cfg(feature = "engine")]
+pub mod diagnostics;
+#[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]
-pub mod kernel;
+pub mod gpu;
 #[cfg(feature = "engine")]
 pub mod model;
 #[cfg(feature = "engine")]
 pub mod nn;
 #[cfg(feature = "engine")]
-pub mod parity;
-#[cfg(feature = "engine")]
 pub mod weights;
 
 #[cfg(feature = "native")]
-pub mod command;
+pub mod cli;
 #[cfg(feature = "native")]
 pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod scenes;
+#[cfg(feature = "native")]
+pub mod session;
 #[cfg(feature = "native")]
 pub mod train;

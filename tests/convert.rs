@@ -5,21 +5,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use chatrex::command::Session;
-use chatrex::convert::blueprint::{Needed, needed};
+use chatrex::cli::Session;
 use chatrex::convert::checkpoint::Checkpoint;
+use chatrex::convert::required_tensors::{RequiredTensor, needed};
 use chatrex::convert::{Conversion, Converted, Watch, convert};
 use chatrex::engine::ModelConfig;
-use chatrex::fault::Fault;
-use chatrex::nn::matrix::MatrixForm;
-use chatrex::nn::{Init, ParameterSource, StoredWeights};
+use chatrex::error::Fault;
+use chatrex::nn::weight::WeightForm;
+use chatrex::nn::{Init, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::weights::Manifest;
-use chatrex::weights::form::Quant;
-use chatrex::weights::format::{MANIFEST, Part};
-use chatrex::weights::quant::{Rounding, Scheme};
-use chatrex::weights::source::{Folder, Hold, LocalFuture, Pace};
-use chatrex::weights::stream::Transfer;
+use chatrex::weights::download::Downloader;
+use chatrex::weights::manifest::{MANIFEST, Part};
+use chatrex::weights::quant::{QuantScheme, Rounding};
+use chatrex::weights::source::{Folder, LocalFuture, Runtime, TransferControl};
+use chatrex::weights::storage::QuantPreset;
 use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize};
@@ -46,7 +46,7 @@ impl Scratch {
             model: self.0.join(model),
             upn: None,
             out: self.0.join(out),
-            quant: Quant::F32,
+            quant: QuantPreset::F32,
             group: 32,
             rounding: Rounding::Search,
             template: None,
@@ -69,17 +69,17 @@ impl Watch for Unwatched {
     fn more(&self, _bytes: u64) {}
 }
 
-impl Pace for Unwatched {
+impl Runtime for Unwatched {
     fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    fn breathe(&self) -> LocalFuture<'_, ()> {
+    fn yield_now(&self) -> LocalFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    fn hold(&self) -> Hold {
-        Hold::Run
+    fn hold(&self) -> TransferControl {
+        TransferControl::Run
     }
 }
 
@@ -230,12 +230,12 @@ fn config(folder: &Path) -> ModelConfig {
 }
 
 /// The values of every tensor the networks ask for, as the loader hands them over.
-fn loaded(folder: &Path) -> Vec<(Needed, Vec<f32>)> {
+fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
     let device = Device::flex();
     let manifest = manifest(folder);
-    let mut weights = StoredWeights::new(&device, |_| true);
+    let mut weights = WeightMap::new(&device, |_| true);
     let source = Folder(folder.to_path_buf());
-    let transfer = Transfer::new(&manifest, &source, None, &Unwatched, &|_| ());
+    let transfer = Downloader::new(&manifest, &source, None, &Unwatched, &|_| ());
     pollster::block_on(transfer.tensors(&Part::ALL, &mut weights)).expect("whole shards");
     let wanted = needed(&config(folder)).expect("a configuration that fits");
     let read = |tensor: Tensor<1>| tensor.into_data().try_to_vec().expect("f32");
@@ -244,7 +244,7 @@ fn loaded(folder: &Path) -> Vec<(Needed, Vec<f32>)> {
             Some(stem) if wanted.matrix => {
                 let shape = [wanted.shape[0], wanted.shape[1]];
                 match weights.matrix(stem, shape, &Init::Zeros, &device) {
-                    Ok(MatrixForm::Whole(whole)) => whole.reshape([shape[0] * shape[1]]),
+                    Ok(WeightForm::Whole(whole)) => whole.reshape([shape[0] * shape[1]]),
                     other => panic!("{}: {other:?}", wanted.name),
                 }
             }
@@ -265,7 +265,7 @@ fn squares(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// No weight is further off than half a step, and searching does no worse than rounding.
-fn within_scheme(name: &str, scheme: Scheme, original: &[f32], found: &[f32]) {
+fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32]) {
     let group = scheme.group;
     let mut words = vec![0; scheme.words(original.len())];
     let mut scales = vec![f16::ZERO; original.len() / group];
@@ -291,11 +291,11 @@ fn within_scheme(name: &str, scheme: Scheme, original: &[f32], found: &[f32]) {
 #[test]
 fn packed_folders_load_within_the_error_of_their_scheme() {
     for (quant, group, rounding) in [
-        (Quant::Q8, 32, Rounding::Search),
-        (Quant::Q8, 64, Rounding::Nearest),
-        (Quant::Q4, 32, Rounding::Search),
-        (Quant::Q4, 64, Rounding::Search),
-        (Quant::F16, 32, Rounding::Nearest),
+        (QuantPreset::Q8, 32, Rounding::Search),
+        (QuantPreset::Q8, 64, Rounding::Nearest),
+        (QuantPreset::Q4, 32, Rounding::Search),
+        (QuantPreset::Q4, 64, Rounding::Search),
+        (QuantPreset::F16, 32, Rounding::Nearest),
     ] {
         let scratch = Scratch::new(&format!("{quant:?}-{group}"));
         let upn = Path::new(GOLDEN).join("upn_tiny.pth");
@@ -322,16 +322,16 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
             let words = manifest.tensors.get(&format!("{stem}qweight"));
             if let Some(words) = words {
                 let scales = &manifest.tensors[&format!("{stem}scales")];
-                let scheme = Scheme::of_row(wanted.shape[1], words.shape[1], scales.shape[1]);
+                let scheme = QuantScheme::infer(wanted.shape[1], words.shape[1], scales.shape[1]);
                 let scheme = scheme.expect("a known scheme");
                 assert_eq!(scheme.group, group, "{name}");
                 within_scheme(name, scheme, &original, &found);
                 *packed.entry(scheme.bits).or_insert(0) += 1;
-            } else if manifest.tensors[name].dtype == chatrex::weights::format::Element::F16 {
+            } else if manifest.tensors[name].dtype == chatrex::weights::manifest::DType::F16 {
                 let halves = original.iter().map(|v| f16::from_f32(*v).to_f32());
                 assert_eq!(found, halves.collect::<Vec<_>>(), "{name}");
             } else {
-                assert!(quant != Quant::F16, "{name} is not in half precision");
+                assert!(quant != QuantPreset::F16, "{name} is not in half precision");
                 assert_eq!(found, original, "{name}");
             }
             let report = converted.tensors.iter().find(|report| report.name == *name);
@@ -348,8 +348,8 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
         }
         let bits: Vec<u32> = packed.keys().copied().collect();
         match quant {
-            Quant::Q4 => assert_eq!(bits, [4, 8]),
-            Quant::Q8 => assert_eq!(bits, [8]),
+            QuantPreset::Q4 => assert_eq!(bits, [4, 8]),
+            QuantPreset::Q8 => assert_eq!(bits, [8]),
             _ => assert!(bits.is_empty()),
         }
         let folder = out.to_str().expect("a plain path");
@@ -574,7 +574,11 @@ fn what_does_not_belong_together_is_refused_by_name() {
 /// A scale that overflows makes its whole group no numbers; that is no small error.
 #[test]
 fn values_beyond_half_precision_are_refused_with_advice() {
-    for (quant, value) in [(Quant::F16, 70_000.0), (Quant::Q8, 1e7), (Quant::Q4, 1e20)] {
+    for (quant, value) in [
+        (QuantPreset::F16, 70_000.0),
+        (QuantPreset::Q8, 1e7),
+        (QuantPreset::Q4, 1e20),
+    ] {
         let name = "model.layers.0.mlp.up_proj.weight";
         let tiny = Tiny::read().with_element(name, 77, value);
         let scratch = Scratch::new(&format!("beyond-{quant:?}"));
@@ -619,7 +623,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
         conversion.quant = quant;
         convert(&conversion, &Unwatched)
     };
-    run("whole", Quant::Q8).expect("a good checkpoint");
+    run("whole", QuantPreset::Q8).expect("a good checkpoint");
     let whole = bytes(&scratch.0.join("whole"));
     assert_eq!(
         whole.keys().collect::<Vec<_>>(),
@@ -636,7 +640,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
     let obstacle = out.join("decoder.safetensors.unfinished");
     std::fs::create_dir_all(&out).expect("a folder");
     std::os::unix::fs::symlink("/dev/full", &obstacle).expect("a link");
-    let fault = run("out", Quant::Q8)
+    let fault = run("out", QuantPreset::Q8)
         .expect_err("the disk is full")
         .to_string();
     assert!(
@@ -654,7 +658,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
         ["towers.safetensors", "unfinished.json", "upn.safetensors"]
     );
 
-    run("out", Quant::Q8).expect("there is room now");
+    run("out", QuantPreset::Q8).expect("there is room now");
     let after = files(&out);
     for shard in ["upn.safetensors", "towers.safetensors"] {
         assert_eq!(after[shard], before[shard], "{shard} was written again");
@@ -663,7 +667,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
         bytes(&out) == whole,
         "the outcome differs from a run in one go"
     );
-    let again = run("out", Quant::Q8)
+    let again = run("out", QuantPreset::Q8)
         .expect_err("a model is there")
         .to_string();
     assert!(again.contains("already holds a model"), "{again}");
@@ -682,7 +686,7 @@ fn other_options_begin_anew() {
     let out = scratch.0.join("out");
     let obstacle = out.join("decoder.safetensors.unfinished");
     std::fs::create_dir_all(&obstacle).expect("a folder");
-    let fault = run("out", Quant::Q8)
+    let fault = run("out", QuantPreset::Q8)
         .expect_err("a folder is in the way")
         .to_string();
     assert!(fault.contains("decoder.safetensors.unfinished"), "{fault}");
@@ -700,7 +704,7 @@ fn other_options_begin_anew() {
         .push(elsewhere);
     std::fs::write(out.join("unfinished.json"), state.to_string()).expect("a file");
 
-    let fault = run("out", Quant::F16)
+    let fault = run("out", QuantPreset::F16)
         .expect_err("still in the way")
         .to_string();
     assert!(fault.contains("decoder.safetensors.unfinished"), "{fault}");
@@ -713,8 +717,8 @@ fn other_options_begin_anew() {
         .write(true)
         .open(out.join("towers.safetensors"));
     shard.and_then(|shard| shard.set_len(100)).expect("a shard");
-    run("out", Quant::F16).expect("nothing is in the way");
-    run("whole", Quant::F16).expect("nothing is in the way");
+    run("out", QuantPreset::F16).expect("nothing is in the way");
+    run("whole", QuantPreset::F16).expect("nothing is in the way");
     assert!(bytes(&out) == bytes(&scratch.0.join("whole")));
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use chatrex::fit::CacheForm;
+use chatrex::memory::CacheForm;
 
 /// The copy of the recordings in the repository.
 fn golden() -> std::path::PathBuf {
@@ -12,9 +12,13 @@ fn golden() -> std::path::PathBuf {
 
 #[test]
 fn every_fixture_agrees() {
-    let report = chatrex::parity::run(&golden(), None, &Device::flex(), CacheForm::Single)
-        .unwrap_or_else(|fault| panic!("{fault}"));
+    let report =
+        chatrex::diagnostics::parity::run(&golden(), None, &Device::flex(), CacheForm::Single)
+            .unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(report.failed, 0, "{}", report.table());
     assert_eq!(report.skipped, 0);
-    assert_eq!(report.fixtures.len(), chatrex::parity::FIXTURES.len());
+    assert_eq!(
+        report.fixtures.len(),
+        chatrex::diagnostics::parity::FIXTURES.len()
+    );
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use chatrex::kernel::SHADERS;
-use chatrex::kernel::launch::{Dialect, SHARED};
+use chatrex::gpu::launch::{Dialect, SHARED};
+use chatrex::gpu::shaders;
 
 fn validate(text: &str) -> Result<naga::Module, String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
@@ -22,7 +22,7 @@ fn validate(text: &str) -> Result<naga::Module, String> {
 
 #[test]
 fn every_shader_is_valid_and_uses_its_bindings() {
-    for shader in SHADERS.iter().copied().flatten() {
+    for shader in shaders() {
         for (dialect, subgroups) in [
             (Dialect::Native, false),
             (Dialect::Native, true),
@@ -82,7 +82,7 @@ const RESERVED: &str = "NULL Self abstract active alignas alignof as asm async a
 #[test]
 fn no_name_is_a_reserved_word() {
     let reserved: BTreeSet<&str> = RESERVED.split_whitespace().collect();
-    for shader in SHADERS.iter().copied().flatten() {
+    for shader in shaders() {
         let text = shader.resolve(Dialect::Browser, false);
         for line in text.lines() {
             let code = line.split("//").next().unwrap_or_default();
@@ -95,13 +95,8 @@ fn no_name_is_a_reserved_word() {
 
 #[test]
 fn every_file_is_known_to_the_program() {
-    let known: BTreeSet<String> = SHADERS
-        .iter()
-        .copied()
-        .flatten()
-        .map(|s| s.name.to_owned())
-        .collect();
-    assert_eq!(files_of("shaders"), known, "shaders/ and kernel::SHADERS");
+    let known: BTreeSet<String> = shaders().map(|s| s.name.to_owned()).collect();
+    assert_eq!(files_of("shaders"), known, "shaders/ and gpu::KERNELS");
     let known = SHARED.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(
         files_of("shaders/shared"),

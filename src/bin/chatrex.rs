@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chatrex::command::{self, Command};
+use chatrex::cli::{self, Command};
 use clap::Parser;
 
 /// Chat about pictures with a model that points at boxes, on this machine.
@@ -14,7 +14,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match command::run(&Arguments::parse().command) {
+    match cli::run(&Arguments::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(fault) => {

@@ -1,7 +1,7 @@
 //! What an answer's spans mean on the page: phrases with their boxes and colours, and whether
 //! the answer is a list of detections.
 
-use crate::text::grammar::Span;
+use crate::text::answer_parser::Span;
 
 /// Number of hues in the palette (Okabe-Ito without black).
 pub const HUES: usize = 7;

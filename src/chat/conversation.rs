@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::chat::candidates::{Candidates, Filter};
-use crate::fault::Fault;
-use crate::generate::sampler::Sampling;
+use crate::error::Fault;
+use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
@@ -20,7 +20,7 @@ use crate::protocol::{
     Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Proposal,
     Request, StopReason, TurnId,
 };
-use crate::text::grammar::Span;
+use crate::text::answer_parser::Span;
 
 /// What the person does, and what the engine or its worker reports.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ pub enum Model {
 
 /// Where the picture stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Sight {
+pub enum LookState {
     /// Waits for the model.
     Waiting,
     /// Boxes are being found.
@@ -171,7 +171,7 @@ pub struct Picture {
     /// Rows.
     pub height: u32,
     /// Where it stands.
-    pub sight: Sight,
+    pub sight: LookState,
     /// Time of the last look.
     pub milliseconds: Option<LookTime>,
     /// All proposals, per granularity.
@@ -291,7 +291,7 @@ impl Conversation {
         match input {
             Input::Load { model, device } => {
                 self.lose_engine();
-                self.put_back(&mut out);
+                self.requeue(&mut out);
                 if self.asked_for != model {
                     self.drop_hidden_boxes();
                     self.asked_for.clone_from(&model);
@@ -315,7 +315,7 @@ impl Conversation {
                         id: picture,
                         width,
                         height,
-                        sight: Sight::Waiting,
+                        sight: LookState::Waiting,
                         milliseconds: None,
                         proposals: BTreeMap::new(),
                         own: BTreeMap::new(),
@@ -342,7 +342,7 @@ impl Conversation {
             Input::Prefer(granularity) => {
                 self.granularity = granularity;
                 self.look(&mut out);
-                self.choose();
+                self.refresh_candidates();
                 self.send_queued(&mut out);
             }
             Input::Filter(filter) => {
@@ -385,7 +385,7 @@ impl Conversation {
                     self.send_queued(&mut out);
                 }
             }
-            Input::Event(event) => self.hear(event, &mut out),
+            Input::Event(event) => self.on_event(event, &mut out),
             Input::Lost(fault) => {
                 self.lose_engine();
                 self.fail_running(&fault);
@@ -393,12 +393,12 @@ impl Conversation {
             }
         }
         if boxes_may_change {
-            self.choose();
+            self.refresh_candidates();
         }
         out
     }
 
-    fn hear(&mut self, event: Event, out: &mut Vec<Request>) {
+    fn on_event(&mut self, event: Event, out: &mut Vec<Request>) {
         match event {
             Event::Progress(progress) => self.progress(progress),
             // The one asked for before it; the one asked for last is still to come.
@@ -412,7 +412,7 @@ impl Conversation {
                 }
                 self.max_tokens = card.default_max_tokens;
                 self.model = Model::Ready(card);
-                self.choose();
+                self.refresh_candidates();
                 self.look(out);
                 self.send_queued(out);
             }
@@ -429,9 +429,9 @@ impl Conversation {
                 if let Some(current) = self.picture_mut(picture) {
                     current.proposals.insert(granularity, Arc::new(boxes));
                     if wanted {
-                        current.sight = Sight::Seen;
+                        current.sight = LookState::Seen;
                         current.milliseconds = Some(milliseconds);
-                        self.choose();
+                        self.refresh_candidates();
                         self.send_queued(out);
                     }
                 }
@@ -473,7 +473,7 @@ impl Conversation {
                     self.looks.clear();
                 }
                 if let Some(current) = self.picture_mut(picture) {
-                    current.sight = Sight::Failed(fault.clone());
+                    current.sight = LookState::Failed(fault.clone());
                     self.fail_active(&fault);
                 }
             }
@@ -498,7 +498,7 @@ impl Conversation {
             }
             Stage::Propose => {
                 if let Some(Picture {
-                    sight: Sight::Looking(shown),
+                    sight: LookState::Looking(shown),
                     ..
                 }) = &mut self.session.picture
                 {
@@ -530,14 +530,14 @@ impl Conversation {
         let held = self.engine_holds == Some(picture.id);
         let known = picture.proposals.contains_key(&granularity);
         if held && known {
-            picture.sight = Sight::Seen;
+            picture.sight = LookState::Seen;
             return;
         }
         if !ready {
-            picture.sight = Sight::Waiting;
+            picture.sight = LookState::Waiting;
             return;
         }
-        picture.sight = Sight::Looking(None);
+        picture.sight = LookState::Looking(None);
         if !held {
             self.engine_holds = Some(picture.id);
             self.looks.clear();
@@ -580,7 +580,7 @@ impl Conversation {
         let Some(turn) = self.session.turns.last_mut() else {
             return;
         };
-        let seen = picture.sight == Sight::Seen && self.engine_holds == Some(picture.id);
+        let seen = picture.sight == LookState::Seen && self.engine_holds == Some(picture.id);
         if turn.phase != Phase::Queued || !ready || !seen {
             return;
         }
@@ -603,7 +603,7 @@ impl Conversation {
     }
 
     /// The running question waits again, under a new number: the engine may still speak of the old.
-    fn put_back(&mut self, out: &mut Vec<Request>) {
+    fn requeue(&mut self, out: &mut Vec<Request>) {
         let Some(turn) = self.session.turns.last_mut() else {
             return;
         };
@@ -654,7 +654,7 @@ impl Conversation {
         self.engine_holds = None;
         self.looks.clear();
         if let Some(picture) = &mut self.session.picture {
-            picture.sight = Sight::Waiting;
+            picture.sight = LookState::Waiting;
         }
     }
 
@@ -686,7 +686,7 @@ impl Conversation {
     }
 
     /// Brings the candidates up to date with proposals, own boxes and filters.
-    fn choose(&mut self) {
+    fn refresh_candidates(&mut self) {
         let next = match &self.session.picture {
             None => Candidates::default(),
             Some(picture) => {
@@ -707,8 +707,8 @@ impl Conversation {
 mod tests {
     use super::*;
     use crate::chat::candidates::BoxId;
-    use crate::fault::FaultKind;
-    use crate::fit::{Fit, Needs, Residency, Verdict};
+    use crate::error::FaultKind;
+    use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
     use crate::protocol::AskTime;
 
     const A: PictureId = PictureId(1);
@@ -733,7 +733,7 @@ mod tests {
                 verdict: Verdict::Fits,
                 residency: Residency::All,
                 reason: String::new(),
-                needs: Needs::default(),
+                needs: MemoryNeeds::default(),
             },
         }
     }

@@ -2,8 +2,10 @@
 //! the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
+pub mod box_drawing;
 pub mod candidates;
 pub mod conversation;
-pub mod drawing;
-pub mod library;
+pub mod model_manager;
 pub mod overlay;
+pub mod question;
+pub mod strings;

@@ -11,7 +11,7 @@ use crate::protocol::TurnId;
 
 /// Which boxes are drawn when nothing is pointed at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Show {
+pub enum Visibility {
     /// Every candidate.
     #[default]
     All,
@@ -25,14 +25,14 @@ pub enum Show {
 
 /// Boxes pointed at together: by a phrase of an answer, or by a row or box alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cite {
+pub struct Highlight {
     /// The turn whose phrase it is.
     pub turn: Option<TurnId>,
     /// The boxes.
     pub boxes: BTreeSet<BoxId>,
 }
 
-impl Cite {
+impl Highlight {
     /// One box, pointed at directly.
     pub fn one(id: BoxId) -> Self {
         Self {
@@ -55,9 +55,9 @@ pub struct Mentions {
 
 impl Mentions {
     /// The boxes a phrase names.
-    pub fn cite(&self, objects: &[u32]) -> Cite {
+    pub fn cite(&self, objects: &[u32]) -> Highlight {
         let ids = objects.iter().filter_map(|&o| self.boxes.get(o));
-        Cite {
+        Highlight {
             turn: Some(self.turn),
             boxes: ids.map(|b| b.id).collect(),
         }
@@ -71,7 +71,7 @@ impl Mentions {
 
 /// A box as it is drawn.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Mark {
+pub struct DrawnBox {
     /// The box.
     pub id: BoxId,
     /// The number written on it.
@@ -98,27 +98,27 @@ pub struct Mark {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overlay {
     /// Which boxes are drawn when nothing is pointed at.
-    pub show: Show,
-    hover: Option<Cite>,
-    pinned: Option<Cite>,
+    pub show: Visibility,
+    hover: Option<Highlight>,
+    pinned: Option<Highlight>,
     selection: BTreeSet<BoxId>,
 }
 
 impl Overlay {
     /// The pointer or the keyboard focus is on something, or on nothing; true if that is news.
-    pub fn hover(&mut self, cite: Option<Cite>) -> bool {
+    pub fn hover(&mut self, cite: Option<Highlight>) -> bool {
         let news = self.hover != cite;
         self.hover = cite;
         news
     }
 
     /// Keeps `cite` lit; a second time lets it go.
-    pub fn pin(&mut self, cite: Cite) {
+    pub fn pin(&mut self, cite: Highlight) {
         self.pinned = (self.pinned.as_ref() != Some(&cite)).then_some(cite);
     }
 
     /// Whether `cite` is kept lit.
-    pub fn is_pinned(&self, cite: &Cite) -> bool {
+    pub fn is_pinned(&self, cite: &Highlight) -> bool {
         self.pinned.as_ref() == Some(cite)
     }
 
@@ -176,7 +176,7 @@ impl Overlay {
     }
 
     /// What is lit: the selection before the pin before the hover.
-    pub fn lit(&self) -> BTreeSet<BoxId> {
+    pub fn highlighted(&self) -> BTreeSet<BoxId> {
         let cite = self.pinned.as_ref().or(self.hover.as_ref());
         match cite {
             _ if !self.selection.is_empty() => self.selection.clone(),
@@ -193,8 +193,8 @@ impl Overlay {
 
     /// The boxes to draw: the shown ones of `live`, those
     /// `mentions` names, and whatever is pointed at.
-    pub fn marks(&self, live: &Candidates, mentions: Option<&Mentions>) -> Vec<Mark> {
-        let lit = self.lit();
+    pub fn marks(&self, live: &Candidates, mentions: Option<&Mentions>) -> Vec<DrawnBox> {
+        let lit = self.highlighted();
         let hovered = self.hover.as_ref();
         let frozen = mentions.map(|m| m.boxes.as_ref());
         let only_frozen = |b: &&Candidate| live.number(b.id).is_none();
@@ -210,20 +210,22 @@ impl Overlay {
                 let phrase = mentions.and_then(|m| m.first_phrase(then?));
                 let pointed = lit.contains(&id) || hovered.is_some_and(|c| c.boxes.contains(&id));
                 let shown = match self.show {
-                    Show::All => now.is_some(),
-                    Show::Mentioned => phrase.is_some() || (mentions.is_none() && now.is_some()),
-                    Show::Selected | Show::Nothing => false,
+                    Visibility::All => now.is_some(),
+                    Visibility::Mentioned => {
+                        phrase.is_some() || (mentions.is_none() && now.is_some())
+                    }
+                    Visibility::Selected | Visibility::Nothing => false,
                 };
                 if !shown && !pointed {
                     return None;
                 }
-                let by_answer = phrase.is_some() && (self.show != Show::All || pointed);
+                let by_answer = phrase.is_some() && (self.show != Visibility::All || pointed);
                 let number = if by_answer {
                     then.or(now)
                 } else {
                     now.or(then)
                 };
-                Some(Mark {
+                Some(DrawnBox {
                     id,
                     number: number?,
                     bbox: upright(candidate.bbox),
@@ -242,12 +244,12 @@ impl Overlay {
 
 /// The smallest mark under a point; `slack` picture pixels are added around each box, so that
 /// tiny ones can be hit.
-pub fn hit(marks: &[Mark], (x, y): (f32, f32), slack: f32) -> Option<BoxId> {
-    let holds = |mark: &&Mark| {
+pub fn hit(marks: &[DrawnBox], (x, y): (f32, f32), slack: f32) -> Option<BoxId> {
+    let holds = |mark: &&DrawnBox| {
         let b = &mark.bbox;
         x >= b.x1 - slack && x <= b.x2 + slack && y >= b.y1 - slack && y <= b.y2 + slack
     };
-    let smallest = |a: &&Mark, b: &&Mark| a.bbox.area().total_cmp(&b.bbox.area());
+    let smallest = |a: &&DrawnBox, b: &&DrawnBox| a.bbox.area().total_cmp(&b.bbox.area());
     marks.iter().filter(holds).min_by(smallest).map(|m| m.id)
 }
 
@@ -314,18 +316,18 @@ mod tests {
         let live = set(&[0, 1, 2, 3]);
         let said = mentions();
         let cases = [
-            (Show::All, Some(&said), vec![0, 1, 2, 3]),
-            (Show::Mentioned, Some(&said), vec![1, 2]),
-            (Show::Mentioned, None, vec![0, 1, 2, 3]),
-            (Show::Selected, Some(&said), vec![0]),
-            (Show::Nothing, None, vec![0]),
+            (Visibility::All, Some(&said), vec![0, 1, 2, 3]),
+            (Visibility::Mentioned, Some(&said), vec![1, 2]),
+            (Visibility::Mentioned, None, vec![0, 1, 2, 3]),
+            (Visibility::Selected, Some(&said), vec![0]),
+            (Visibility::Nothing, None, vec![0]),
         ];
         for (show, mentions, expected) in cases {
             let mut overlay = Overlay {
                 show,
                 ..Overlay::default()
             };
-            if matches!(show, Show::Selected | Show::Nothing) {
+            if matches!(show, Visibility::Selected | Visibility::Nothing) {
                 overlay.select(id(0), false);
             }
             let numbers: Vec<_> = drawn(&overlay, &live, mentions);
@@ -354,17 +356,17 @@ mod tests {
     fn selection_goes_before_pin_before_hover_and_escape_undoes_in_that_order() {
         let said = mentions();
         let mut overlay = Overlay::default();
-        overlay.hover(Some(Cite::one(id(0))));
+        overlay.hover(Some(Highlight::one(id(0))));
         overlay.pin(said.cite(&[1]));
         overlay.select(id(3), false);
         overlay.select(id(1), true);
-        assert_eq!(overlay.lit(), BTreeSet::from([id(1), id(3)]));
+        assert_eq!(overlay.highlighted(), BTreeSet::from([id(1), id(3)]));
         assert_eq!(overlay.selected(), None);
         assert!(overlay.escape());
-        assert_eq!(overlay.lit(), BTreeSet::from([id(2)]));
+        assert_eq!(overlay.highlighted(), BTreeSet::from([id(2)]));
         assert!(overlay.is_pinned(&said.cite(&[1])));
         assert!(overlay.escape());
-        assert_eq!(overlay.lit(), BTreeSet::from([id(0)]));
+        assert_eq!(overlay.highlighted(), BTreeSet::from([id(0)]));
         overlay.forget(id(0));
         assert!(!overlay.escape());
     }
@@ -375,9 +377,9 @@ mod tests {
         let mut overlay = Overlay::default();
         overlay.pin(said.cite(&[1]));
         overlay.pin(said.cite(&[2]));
-        assert_eq!(overlay.lit(), BTreeSet::from([id(3)]));
+        assert_eq!(overlay.highlighted(), BTreeSet::from([id(3)]));
         overlay.pin(said.cite(&[2]));
-        assert!(overlay.lit().is_empty());
+        assert!(overlay.highlighted().is_empty());
         overlay.select(id(2), false);
         overlay.select(id(1), false);
         assert_eq!(overlay.selected(), Some(id(1)));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::pth;
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// The list of a hub folder's shards.
 const INDEX: &str = "model.safetensors.index.json";
@@ -29,7 +29,7 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// Where a tensor lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
+pub struct TensorView {
     /// Its element type.
     pub dtype: Dtype,
     /// Elements along each axis.
@@ -42,7 +42,7 @@ pub struct Located {
     pub strides: Vec<usize>,
 }
 
-impl Located {
+impl TensorView {
     /// A row-major tensor without gaps in file 0, from byte `offset`.
     pub fn packed(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Mapped {
 /// The tensors of one published model.
 pub struct Checkpoint {
     files: Vec<Mapped>,
-    tensors: BTreeMap<String, Located>,
+    tensors: BTreeMap<String, TensorView>,
 }
 
 impl Checkpoint {
@@ -284,7 +284,7 @@ impl Checkpoint {
 
     /// Adds the tensors of one file, after checking that each lies within it and has no more
     /// elements than the file has room for.
-    fn add(&mut self, file: Mapped, tensors: BTreeMap<String, Located>) -> Result<(), Fault> {
+    fn add(&mut self, file: Mapped, tensors: BTreeMap<String, TensorView>) -> Result<(), Fault> {
         let size = file.bytes.len() as u64;
         for (name, mut located) in tensors {
             let place = format!("{}, tensor {name}", file.place());
@@ -321,7 +321,7 @@ impl Checkpoint {
     }
 
     /// Where tensor `name` lies, if there is one.
-    pub fn get(&self, name: &str) -> Option<&Located> {
+    pub fn get(&self, name: &str) -> Option<&TensorView> {
         self.tensors.get(name)
     }
 
@@ -333,7 +333,7 @@ impl Checkpoint {
         }
     }
 
-    fn find(&self, name: &str) -> Result<&Located, Fault> {
+    fn find(&self, name: &str) -> Result<&TensorView, Fault> {
         self.get(name)
             .ok_or_else(|| Fault::model(self.place(name), "is missing"))
     }
@@ -416,14 +416,14 @@ impl Checkpoint {
     }
 
     /// The file's bytes from the first element of a tensor to the end of its last.
-    fn span(&self, located: &Located) -> &[u8] {
+    fn span(&self, located: &TensorView) -> &[u8] {
         let extent = located.extent().expect("checked when it was added") as usize;
         let start = located.offset as usize;
         &self.files[located.file].bytes[start..start + extent]
     }
 
     /// The bytes of `elements` of a tensor in row-major order.
-    fn gather(&self, located: &Located, elements: Range<usize>) -> Cow<'_, [u8]> {
+    fn gather(&self, located: &TensorView, elements: Range<usize>) -> Cow<'_, [u8]> {
         let width = located.dtype.bitsize() / 8;
         let all = self.span(located);
         if elements.is_empty() {
@@ -538,7 +538,7 @@ struct HeaderEntry {
 
 /// The tensors of a safetensors file (`github.com/huggingface/safetensors`, "Format"): a length of 8
 /// bytes, a JSON header of that length, then the tensors' bytes without gaps.
-fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         let what = format!("is cut: {} bytes are no safetensors file", bytes.len());
         return Err(Fault::model(place, what));
@@ -576,7 +576,7 @@ fn lay_out(
     base: u64,
     size: u64,
     place: &str,
-) -> Result<BTreeMap<String, Located>, Fault> {
+) -> Result<BTreeMap<String, TensorView>, Fault> {
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut at = 0;
     let mut found = BTreeMap::new();
@@ -589,7 +589,7 @@ fn lay_out(
                 format!("is at {start}..{end} where {at} of {size} bytes are taken"),
             ));
         }
-        let located = Located::packed(entry.dtype, entry.shape, base + start);
+        let located = TensorView::packed(entry.dtype, entry.shape, base + start);
         if located.extent() != Some(end - start) {
             return Err(Fault::model(
                 place,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
 use crate::engine::ModelConfig;
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::clip_vit::ClipVitConfig;

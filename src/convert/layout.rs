@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use serde_json::json;
 
-use crate::convert::blueprint::Needed;
-use crate::weights::form::Form;
-use crate::weights::format::{Element, Part, TensorEntry};
+use crate::convert::required_tensors::RequiredTensor;
+use crate::weights::manifest::{DType, Part, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
+use crate::weights::storage::WeightFormat;
 
 /// A shard's tensors take at most this many bytes.
 const SHARD_BYTES: u64 = 250 << 20;
@@ -43,7 +43,7 @@ pub struct ShardPlan {
 }
 
 /// Cuts tensors into blocks and lays these out in shards: parts in order, no shard with two.
-pub fn lay_out(needed: &[Needed], forms: &[Form]) -> Vec<ShardPlan> {
+pub fn lay_out(needed: &[RequiredTensor], forms: &[WeightFormat]) -> Vec<ShardPlan> {
     let mut shards: Vec<(Part, Vec<Block>)> = Vec::new();
     let mut filled = 0;
     for (index, (tensor, form)) in needed.iter().zip(forms).enumerate() {
@@ -76,7 +76,7 @@ pub fn lay_out(needed: &[Needed], forms: &[Form]) -> Vec<ShardPlan> {
         .collect()
 }
 
-fn blocks(index: usize, tensor: &Needed, form: Form) -> Vec<Block> {
+fn blocks(index: usize, tensor: &RequiredTensor, form: WeightFormat) -> Vec<Block> {
     let rows = tensor.shape.first().copied().unwrap_or(1);
     let width: usize = tensor.shape.iter().skip(1).product();
     let ranges: Vec<Range<usize>> = form.blocks(rows, width).collect();
@@ -97,26 +97,20 @@ fn blocks(index: usize, tensor: &Needed, form: Form) -> Vec<Block> {
                 shape,
             };
             let stored = match form {
-                Form::Plain(dtype) => {
+                WeightFormat::Dense(dtype) => {
                     let mut shape = tensor.shape.clone();
                     if let Some(first) = shape.first_mut() {
                         *first = rows.len();
                     }
                     vec![(format!("{}{suffix}", tensor.name), entry(dtype, shape))]
                 }
-                Form::Packed(scheme) => {
+                WeightFormat::Quantized(scheme) => {
                     let stem = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
                     let words = vec![rows.len(), scheme.words(width)];
                     let scales = vec![rows.len(), width / scheme.group];
                     vec![
-                        (
-                            format!("{stem}{QWEIGHT}{suffix}"),
-                            entry(Element::U32, words),
-                        ),
-                        (
-                            format!("{stem}{SCALES}{suffix}"),
-                            entry(Element::F16, scales),
-                        ),
+                        (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, words)),
+                        (format!("{stem}{SCALES}{suffix}"), entry(DType::F16, scales)),
                     ]
                 }
             };
@@ -195,12 +189,12 @@ pub fn padding(entry: &TensorEntry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::form::BLOCK_BYTES;
-    use crate::weights::quant::Scheme;
+    use crate::weights::quant::QuantScheme;
+    use crate::weights::storage::BLOCK_BYTES;
     use safetensors::SafeTensors;
 
-    fn needed(part: Part, name: &str, shape: &[usize]) -> Needed {
-        Needed {
+    fn needed(part: Part, name: &str, shape: &[usize]) -> RequiredTensor {
+        RequiredTensor {
             name: name.into(),
             shape: shape.into(),
             matrix: shape.len() == 2,
@@ -209,10 +203,10 @@ mod tests {
     }
 
     /// Parts in order, each with something odd; a language model of real width.
-    fn model() -> (Vec<Needed>, Vec<Form>) {
-        let packed = |bits| Form::Packed(Scheme { bits, group: 32 });
-        let half = Form::Plain(Element::F16);
-        let single = Form::Plain(Element::F32);
+    fn model() -> (Vec<RequiredTensor>, Vec<WeightFormat>) {
+        let packed = |bits| WeightFormat::Quantized(QuantScheme { bits, group: 32 });
+        let half = WeightFormat::Dense(DType::F16);
+        let single = WeightFormat::Dense(DType::F32);
         let tensors = [
             (Part::Upn, "a.bias", vec![3], single),
             (Part::Upn, "a.weight", vec![5, 7], half),

@@ -1,6 +1,6 @@
 //! The notices that converted weights must carry.
 
-use crate::weights::format::Licence;
+use crate::weights::manifest::Licence;
 
 /// The notice for weights of ChatRex, RexSeek and UPN; `llama` where the language model comes from
 /// Vicuna.

@@ -5,15 +5,15 @@
 //! finished stay when a run is cut, and `model.json`, without which a folder is no model, comes
 //! last.
 
-pub mod blueprint;
 pub mod checkpoint;
-pub mod fake;
 pub mod family;
 pub mod layout;
 pub mod licence;
 pub mod pickle;
 pub mod pth;
+pub mod required_tensors;
 pub mod sentencepiece;
+pub mod synthetic;
 pub mod tokenizer;
 pub mod write;
 
@@ -24,27 +24,27 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::model::upn::is_surplus;
-use crate::nn::matrix::{Blocks, MatrixForm};
-use crate::nn::{Init, Loader, ParameterSource, StoredWeights};
+use crate::nn::weight::{Blocks, WeightForm};
+use crate::nn::{Init, Loader, WeightMap, WeightSource};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::form::{Form, Quant, form};
-use crate::weights::format::{
+use crate::weights::download::Downloader;
+use crate::weights::manifest::{
     Defaults, FileEntry, Licence, MANIFEST, Manifest, Part, Provenance, SelfTest, Shard, VERSION,
     sha256_hex,
 };
 use crate::weights::quant::Rounding;
-use crate::weights::source::{self, Folder, Straight};
-use crate::weights::stream::Transfer;
+use crate::weights::source::{self, BlockingRuntime, Folder};
+use crate::weights::storage::{QuantPreset, WeightFormat, form};
 
-use blueprint::Needed;
 use checkpoint::Checkpoint;
 use family::{Names, Shapes};
 use layout::{ShardPlan, lay_out};
-use write::{Deviation, PIECE_BYTES, Rows, unwritten, write_shard};
+use required_tensors::RequiredTensor;
+use write::{PIECE_BYTES, QuantError, Rows, unwritten, write_shard};
 
 /// The name of the tokenizer in a model folder.
 const TOKENIZER: &str = "tokenizer.json";
@@ -62,7 +62,7 @@ pub struct Conversion {
     /// The model folder to make.
     pub out: PathBuf,
     /// Precision.
-    pub quant: Quant,
+    pub quant: QuantPreset,
     /// Weights per scale, 32 or 64.
     pub group: usize,
     /// How scales are chosen.
@@ -119,7 +119,7 @@ struct Unfinished {
     /// Of everything that decides about the bytes.
     signature: String,
     shards: Vec<Shard>,
-    deviations: BTreeMap<usize, Deviation>,
+    deviations: BTreeMap<usize, QuantError>,
 }
 
 /// Converts a checkpoint.
@@ -153,10 +153,10 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
     opened.check(needed)?;
     let tokenizer = &opened.tokenizer;
     let layers = config.chatrex.llm.num_hidden_layers;
-    let forms: Vec<Form> = needed
+    let forms: Vec<WeightFormat> = needed
         .iter()
         .map(|tensor| {
-            form(
+            storage_for(
                 tensor.described(),
                 conversion.quant,
                 conversion.group,
@@ -216,9 +216,9 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
 struct Opened {
     model: (Checkpoint, Names),
     upn: Option<(Checkpoint, Names)>,
-    described: family::Described,
+    described: family::TensorSpec,
     /// Every tensor that the described model asks for.
-    needed: Vec<Needed>,
+    needed: Vec<RequiredTensor>,
     place: String,
     skipped: Vec<String>,
     left_over: Vec<String>,
@@ -275,7 +275,7 @@ impl Opened {
         Self {
             model: (model, names),
             upn,
-            needed: blueprint::needed(&described.config)?,
+            needed: required_tensors::needed(&described.config)?,
             described,
             place: match &conversion.upn {
                 Some(file) => format!("{} with {}", folder.display(), file.display()),
@@ -344,7 +344,7 @@ impl Opened {
     }
 
     /// The file of a needed tensor and its name there.
-    fn find(&self, needed: &Needed) -> Option<(&Checkpoint, &str)> {
+    fn find(&self, needed: &RequiredTensor) -> Option<(&Checkpoint, &str)> {
         let (checkpoint, names) = match needed.part {
             Part::Upn => self.upn.as_ref()?,
             _ => &self.model,
@@ -353,7 +353,7 @@ impl Opened {
     }
 
     /// Every needed tensor is there and has its shape.
-    fn check(&self, needed: &[Needed]) -> Result<(), Fault> {
+    fn check(&self, needed: &[RequiredTensor]) -> Result<(), Fault> {
         let missing: Vec<&str> = needed
             .iter()
             .filter(|needed| self.find(needed).is_none())
@@ -411,7 +411,7 @@ impl Opened {
         }
     }
 
-    fn bytes(&self, needed: &[Needed]) -> u64 {
+    fn bytes(&self, needed: &[RequiredTensor]) -> u64 {
         needed
             .iter()
             .filter_map(|needed| {
@@ -424,7 +424,7 @@ impl Opened {
 
 struct Source<'a> {
     opened: &'a Opened,
-    needed: &'a [Needed],
+    needed: &'a [RequiredTensor],
 }
 
 impl Rows for Source<'_> {
@@ -448,7 +448,7 @@ impl Rows for Source<'_> {
 fn write_shards(
     conversion: &Conversion,
     plan: &[ShardPlan],
-    forms: &[Form],
+    forms: &[WeightFormat],
     source: &Source,
     watch: &dyn Watch,
 ) -> Result<Unfinished, Fault> {
@@ -506,7 +506,7 @@ fn write_shards(
 }
 
 /// Fails where a tensor did not survive its form.
-fn representable(deviations: &[(usize, Deviation)], source: &Source) -> Result<(), Fault> {
+fn representable(deviations: &[(usize, QuantError)], source: &Source) -> Result<(), Fault> {
     let beyond = deviations
         .iter()
         .find(|(_, deviation)| !deviation.worst.is_finite());
@@ -581,25 +581,25 @@ fn model_name(conversion: &Conversion) -> String {
 
 fn precision(conversion: &Conversion) -> String {
     match conversion.quant {
-        Quant::Q4 => format!("q4, groups of {}", conversion.group),
-        Quant::Q8 => format!("q8, groups of {}", conversion.group),
-        Quant::F16 => "f16".into(),
-        Quant::F32 => "f32".into(),
+        QuantPreset::Q4 => format!("q4, groups of {}", conversion.group),
+        QuantPreset::Q8 => format!("q8, groups of {}", conversion.group),
+        QuantPreset::F16 => "f16".into(),
+        QuantPreset::F32 => "f32".into(),
     }
 }
 
 fn report(
-    needed: &[Needed],
-    forms: &[Form],
-    deviations: &BTreeMap<usize, Deviation>,
+    needed: &[RequiredTensor],
+    forms: &[WeightFormat],
+    deviations: &BTreeMap<usize, QuantError>,
 ) -> Vec<TensorReport> {
     deviations
         .iter()
         .map(|(&index, deviation)| TensorReport {
             name: needed[index].name.clone(),
             form: match forms[index] {
-                Form::Plain(element) => format!("{element:?}").to_lowercase(),
-                Form::Packed(scheme) => format!("q{}", scheme.bits),
+                WeightFormat::Dense(element) => format!("{element:?}").to_lowercase(),
+                WeightFormat::Quantized(scheme) => format!("q{}", scheme.bits),
             },
             worst: deviation.worst,
             rms: deviation.rms(),
@@ -616,9 +616,9 @@ fn self_test(out: &Path, manifest: &Manifest, config: &DecoderConfig) -> Result<
     let device = Device::flex();
     let wanted =
         |name: &str| name.starts_with("model.layers.0.") || name.starts_with("model.norm.");
-    let mut weights = StoredWeights::new(&device, wanted);
+    let mut weights = WeightMap::new(&device, wanted);
     let folder = Folder(out.to_path_buf());
-    let transfer = Transfer::new(manifest, &folder, None, &Straight, &|_| ());
+    let transfer = Downloader::new(manifest, &folder, None, &BlockingRuntime, &|_| ());
     pollster::block_on(transfer.tensors(&[Part::Decoder], &mut weights))?;
     let one_block = DecoderConfig {
         num_hidden_layers: 1,
@@ -628,7 +628,7 @@ fn self_test(out: &Path, manifest: &Manifest, config: &DecoderConfig) -> Result<
     let source = WithoutEmbedding(weights);
     let decoder = Decoder::load(&Loader::new(&source, &device), &one_block)?;
     let expected: Vec<f32> = decoder
-        .probe(PROBE_ROWS)
+        .self_test(PROBE_ROWS)
         .into_data()
         .try_to_vec()
         .expect("the processor computes in f32");
@@ -649,9 +649,9 @@ fn self_test(out: &Path, manifest: &Manifest, config: &DecoderConfig) -> Result<
 }
 
 /// A decoder of which only blocks are wanted.
-struct WithoutEmbedding(StoredWeights);
+struct WithoutEmbedding(WeightMap);
 
-impl ParameterSource for WithoutEmbedding {
+impl WeightSource for WithoutEmbedding {
     fn tensor(
         &self,
         name: &str,
@@ -668,9 +668,9 @@ impl ParameterSource for WithoutEmbedding {
         shape: [usize; 2],
         init: &Init,
         device: &Device,
-    ) -> Result<MatrixForm, Fault> {
+    ) -> Result<WeightForm, Fault> {
         if stem == "model.embed_tokens" {
-            return Ok(MatrixForm::Blocks(Blocks::Rows(Vec::new())));
+            return Ok(WeightForm::Blocks(Blocks::Rows(Vec::new())));
         }
         self.0.matrix(stem, shape, init, device)
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use safetensors::Dtype;
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 
 /// Instructions and copied items of one pickle; bounds its memory to some hundred megabytes.
 const MAX_STEPS: usize = 1 << 22;

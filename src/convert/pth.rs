@@ -11,9 +11,9 @@ use std::ops::Range;
 use rawzip::{CompressionMethod, ZipArchive};
 use safetensors::Dtype;
 
-use super::checkpoint::Located;
+use super::checkpoint::TensorView;
 use super::pickle::{self, Node, Stored, Tree};
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// What the old layout's first pickle says: 0x1950a86a20f9469cfc6c, lowest byte first.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -41,7 +41,7 @@ pub fn is_legacy(bytes: &[u8]) -> bool {
 /// # Errors
 /// The file is cut, compressed, encrypted, of big-endian numbers or not a `.pth`; its pickle asks
 /// to run something; a tensor reaches beyond its storage or a name is used twice.
-pub fn locate(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+pub fn locate(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     if is_zip(bytes) {
         locate_zip(bytes, place)
     } else {
@@ -49,7 +49,7 @@ pub fn locate(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fa
     }
 }
 
-fn locate_zip(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+fn locate_zip(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     let entries = entries(bytes, place)?;
     let mut descriptions = entries
         .keys()
@@ -145,7 +145,7 @@ fn entries(bytes: &[u8], place: &str) -> Result<HashMap<String, Entry>, Fault> {
     Ok(found)
 }
 
-fn locate_legacy(bytes: &[u8], place: &str) -> Result<BTreeMap<String, Located>, Fault> {
+fn locate_legacy(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     let mut at = 0;
     let mut next = || -> Result<Tree<'_>, Fault> {
         let (tree, length) = pickle::read(&bytes[at..], place)?;
@@ -249,7 +249,7 @@ fn tensors(
     tree: &Tree<'_>,
     place: &str,
     storage: impl Fn(&Stored<'_>) -> Result<Range<usize>, Fault>,
-) -> Result<BTreeMap<String, Located>, Fault> {
+) -> Result<BTreeMap<String, TensorView>, Fault> {
     let held = HOLDERS
         .iter()
         .filter_map(|key| tree.find(tree.root(), key))
@@ -279,7 +279,7 @@ fn tensors(
 }
 
 /// The place of `stored` in the file, whose storage is `bytes` of it.
-fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<Located, String> {
+fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<TensorView, String> {
     let width = |dtype: Dtype| dtype.bitsize() as u64 / 8;
     let beyond = || "reaches beyond its storage".to_string();
     let room = stored
@@ -297,7 +297,7 @@ fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<Located, String> {
         .offset
         .checked_mul(width(stored.dtype))
         .ok_or_else(beyond)?;
-    let located = Located {
+    let located = TensorView {
         dtype: stored.dtype,
         shape: stored.shape.clone(),
         file: 0,
@@ -466,7 +466,7 @@ mod tests {
         let entries = made::tensor("w", ("7", 6), 1, &[2, 2], &[1, 3]);
         let file = floats(&entries);
         let found = locate(&file, "f.pth").expect("a file");
-        let expected = Located {
+        let expected = TensorView {
             dtype: Dtype::F32,
             shape: vec![2, 2],
             file: 0,

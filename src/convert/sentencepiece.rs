@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// SentencePiece's mark for a space.
 const SPACE: &str = "\u{2581}";

@@ -8,7 +8,7 @@ use tokenizers::Tokenizer;
 
 use super::checkpoint::Members;
 use super::sentencepiece::Vocabulary;
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::text::tokenizer::add_lacking;
 
 /// The tokenizer the `tokenizers` crate reads.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::convert::layout::{ShardPlan, padding};
-use crate::fault::{Fault, FaultKind};
-use crate::weights::form::Form;
-use crate::weights::format::{Element, Shard, hex};
+use crate::error::{Fault, FaultKind};
+use crate::weights::manifest::{DType, Shard, hex};
 use crate::weights::quant::Rounding;
+use crate::weights::storage::WeightFormat;
 
 /// Length of a piece in bytes.
 pub const PIECE_BYTES: u64 = 4 << 20;
@@ -24,7 +24,7 @@ const TASK: usize = 1 << 18;
 
 /// How far stored values are from the checkpoint's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Deviation {
+pub struct QuantError {
     /// Largest difference.
     pub worst: f32,
     /// Sum of squared differences.
@@ -35,7 +35,7 @@ pub struct Deviation {
     pub count: u64,
 }
 
-impl Deviation {
+impl QuantError {
     /// Root of the mean squared difference over that of the values.
     pub fn relative(&self) -> f64 {
         (self.squares / self.energy.max(f64::MIN_POSITIVE)).sqrt()
@@ -98,11 +98,11 @@ pub trait Rows: Sync {
 pub fn write_shard(
     path: &Path,
     plan: &ShardPlan,
-    forms: &[Form],
+    forms: &[WeightFormat],
     rounding: Rounding,
     source: &dyn Rows,
     done: &(dyn Fn(u64) + Sync),
-) -> Result<(Shard, Vec<(usize, Deviation)>), Fault> {
+) -> Result<(Shard, Vec<(usize, QuantError)>), Fault> {
     let (sender, receiver) = sync_channel::<Vec<u8>>(2);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || write_all(path, &receiver, done));
@@ -151,11 +151,11 @@ pub fn write_shard(
 }
 
 /// Weights in a row, from the elements its first stored tensor has.
-fn block_width(elements: usize, rows: usize, form: Form) -> usize {
+fn block_width(elements: usize, rows: usize, form: WeightFormat) -> usize {
     let width = elements / rows.max(1);
     match form {
-        Form::Plain(_) => width,
-        Form::Packed(scheme) => width * scheme.per_word(),
+        WeightFormat::Dense(_) => width,
+        WeightFormat::Quantized(scheme) => width * scheme.per_word(),
     }
 }
 
@@ -213,13 +213,13 @@ fn encode(
     index: usize,
     rows: std::ops::Range<usize>,
     width: usize,
-    form: Form,
+    form: WeightFormat,
     rounding: Rounding,
     source: &dyn Rows,
-) -> Result<(Vec<Vec<u8>>, Deviation), Fault> {
+) -> Result<(Vec<Vec<u8>>, QuantError), Fault> {
     let step = (TASK / width.max(1)).max(1);
     let tasks: Vec<_> = rows.clone().step_by(step).collect();
-    let parts: Vec<(Vec<Vec<u8>>, Deviation)> = tasks
+    let parts: Vec<(Vec<Vec<u8>>, QuantError)> = tasks
         .into_par_iter()
         .map(|start| {
             let values = source.rows(index, start..(start + step).min(rows.end))?;
@@ -233,7 +233,7 @@ fn encode(
         })
         .collect::<Result<_, Fault>>()?;
     let mut bytes: Vec<Vec<u8>> = Vec::new();
-    let mut deviation = Deviation::default();
+    let mut deviation = QuantError::default();
     for (part, found) in parts {
         deviation.add(&found);
         if bytes.is_empty() {
@@ -247,28 +247,32 @@ fn encode(
     Ok((bytes, deviation))
 }
 
-fn encode_rows(values: &[f32], form: Form, rounding: Rounding) -> (Vec<Vec<u8>>, Deviation) {
+fn encode_rows(
+    values: &[f32],
+    form: WeightFormat,
+    rounding: Rounding,
+) -> (Vec<Vec<u8>>, QuantError) {
     match form {
-        Form::Plain(Element::F16) => {
+        WeightFormat::Dense(DType::F16) => {
             let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
             let stored: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
             let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-            (vec![bytes], Deviation::of(values, &stored))
+            (vec![bytes], QuantError::of(values, &stored))
         }
-        Form::Plain(Element::BF16) => {
+        WeightFormat::Dense(DType::BF16) => {
             let halves: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
             let stored: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
             let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-            (vec![bytes], Deviation::of(values, &stored))
+            (vec![bytes], QuantError::of(values, &stored))
         }
-        Form::Plain(_) => {
+        WeightFormat::Dense(_) => {
             let bytes = values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect();
-            (vec![bytes], Deviation::of(values, values))
+            (vec![bytes], QuantError::of(values, values))
         }
-        Form::Packed(scheme) => {
+        WeightFormat::Quantized(scheme) => {
             let mut words = vec![0; scheme.words(values.len())];
             let mut scales = vec![f16::ZERO; values.len() / scheme.group];
             scheme.pack(values, rounding, &mut words, &mut scales);
@@ -281,7 +285,7 @@ fn encode_rows(values: &[f32], form: Form, rounding: Rounding) -> (Vec<Vec<u8>>,
                     .flat_map(|scale| scale.to_le_bytes())
                     .collect(),
             ];
-            (bytes, Deviation::of(values, &stored))
+            (bytes, QuantError::of(values, &stored))
         }
     }
 }
@@ -289,10 +293,10 @@ fn encode_rows(values: &[f32], form: Form, rounding: Rounding) -> (Vec<Vec<u8>>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::convert::blueprint::Needed;
     use crate::convert::layout::lay_out;
-    use crate::weights::format::{Part, sha256_hex};
-    use crate::weights::quant::Scheme;
+    use crate::convert::required_tensors::RequiredTensor;
+    use crate::weights::manifest::{Part, sha256_hex};
+    use crate::weights::quant::QuantScheme;
     use safetensors::SafeTensors;
 
     /// One matrix in memory.
@@ -313,8 +317,8 @@ mod tests {
 
     impl Matrix {
         /// The file it becomes, its description and its deviation.
-        fn written(&self, form: Form) -> (Vec<u8>, Shard, Deviation) {
-            let needed = Needed {
+        fn written(&self, form: WeightFormat) -> (Vec<u8>, Shard, QuantError) {
+            let needed = RequiredTensor {
                 name: "x.weight".into(),
                 shape: vec![self.values.len() / self.width, self.width],
                 matrix: true,
@@ -338,8 +342,8 @@ mod tests {
         (values[0], values[1], values[2], values[3]) = (-128.0, 3.25, -7.5, 100.0);
         (values[32], values[33]) = (-128.0, 0.125);
         let matrix = Matrix { values, width: 64 };
-        let scheme = Scheme { bits: 8, group: 32 };
-        let (file, _, found) = matrix.written(Form::Packed(scheme));
+        let scheme = QuantScheme { bits: 8, group: 32 };
+        let (file, _, found) = matrix.written(WeightFormat::Quantized(scheme));
         assert_eq!((found.worst, found.count), (0.5, 64));
         let squares = 0.25_f64.powi(2) + 0.5_f64.powi(2) + 0.125_f64.powi(2);
         assert_eq!(found.squares, squares);
@@ -356,23 +360,23 @@ mod tests {
         let codes = tensors.tensor("x.qweight").expect("stored");
         // -128, 3, -8 (ties go to even) and 100, each with 128 added.
         assert_eq!(codes.data()[..4], [0, 131, 120, 228]);
-        let (_, _, exact) = matrix.written(Form::Plain(Element::F32));
+        let (_, _, exact) = matrix.written(WeightFormat::Dense(DType::F32));
         assert_eq!((exact.worst, exact.squares), (0.0, 0.0));
     }
 
     #[test]
     fn what_overflows_is_never_a_small_error() {
-        let scheme = Scheme { bits: 8, group: 32 };
+        let scheme = QuantScheme { bits: 8, group: 32 };
         for (value, form) in [
-            (1e7, Form::Packed(scheme)),
-            (1e5, Form::Plain(Element::F16)),
+            (1e7, WeightFormat::Quantized(scheme)),
+            (1e5, WeightFormat::Dense(DType::F16)),
         ] {
             let mut values = vec![0.5; 96];
             values[40] = value;
             let (_, _, found) = Matrix { values, width: 96 }.written(form);
-            let mut all = Deviation::default();
+            let mut all = QuantError::default();
             all.add(&found);
-            all.add(&Deviation::default());
+            all.add(&QuantError::default());
             assert_eq!(all.worst, f32::INFINITY);
         }
     }
@@ -382,7 +386,7 @@ mod tests {
     fn every_piece_has_its_hash() {
         let values: Vec<f32> = (0..1_200_000).map(|i| i as f32).collect();
         let matrix = Matrix { values, width: 600 };
-        let (file, shard, found) = matrix.written(Form::Plain(Element::F32));
+        let (file, shard, found) = matrix.written(WeightFormat::Dense(DType::F32));
         assert_eq!(found.count, 1_200_000);
         assert_eq!(
             (shard.bytes, shard.sha256),

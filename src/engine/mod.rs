@@ -6,37 +6,34 @@
 //! and the decoder's keys and values up to the last box, so that a further question reads only its
 //! own words.
 
-mod answer;
-pub mod bench;
-pub mod examine;
-pub mod fit;
-mod loading;
-mod made;
-mod saying;
-mod warming;
+mod ask;
+mod load;
+pub mod memory_plan;
+mod token_stream;
+mod warmup;
 
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::geometry::{self, BoxXyxy, Proposal};
+use crate::gpu::compile_errors::take_compile_error;
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
-use crate::kernel::launch::refused;
-use crate::model::chatrex::Seen;
+use crate::model::chatrex::ImageFeatures;
 use crate::model::decoder::KvCache;
 use crate::model::upn::{self, Memory, PaddingMask};
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
-use crate::weights::source::{LocalFuture, ModelFiles, Pace};
+use crate::weights::source::{LocalFuture, ModelFiles, Runtime};
 
-use self::answer::Asked;
-pub use loading::{LoadedModel, ModelConfig};
+use self::ask::Asked;
+pub use load::{LoadedModel, ModelConfig};
 
 /// What the engine needs from the program around it. It breathes between tokens and stages, so that
 /// waiting messages get through.
-pub trait Host: Pace {
+pub trait Host: Runtime {
     /// Sends an event to the front.
     fn emit(&self, event: Event);
     /// Milliseconds since some fixed moment.
@@ -56,7 +53,7 @@ struct Picture {
     pixels: Pixels,
     upn_memory: Option<(Memory, LookTime)>,
     proposals: HashMap<Granularity, Vec<Proposal>>,
-    seen: Option<Seen>,
+    features: Option<ImageFeatures>,
     prefix: Option<Prefix>,
 }
 
@@ -130,7 +127,7 @@ impl<H: Host> Engine<H> {
         };
         if let Err(fault) = outcome {
             // A kernel that did not compile is why what came after it failed.
-            let fault = refused().await.unwrap_or(fault);
+            let fault = take_compile_error().await.unwrap_or(fault);
             self.host.emit(Event::Failed {
                 turn,
                 picture,
@@ -152,7 +149,7 @@ impl<H: Host> Engine<H> {
                 pixels,
                 upn_memory: None,
                 proposals: HashMap::new(),
-                seen: None,
+                features: None,
                 prefix: None,
             });
         }
@@ -170,12 +167,12 @@ impl<H: Host> Engine<H> {
             && let Some(config) = model.config.upn.clone()
         {
             progress(0);
-            host.breathe().await;
+            host.yield_now().await;
             let start = host.milliseconds();
             let image = config.recipe().prepare(&picture.pixels);
             let prepare = host.milliseconds() - start;
             progress(1);
-            host.breathe().await;
+            host.yield_now().await;
             let device = model.device.clone();
             if let Some(upn) = model.upn(host).await? {
                 let start = host.milliseconds();
@@ -197,14 +194,14 @@ impl<H: Host> Engine<H> {
                 && let Some(upn) = model.upn(host).await?
             {
                 progress(2);
-                host.breathe().await;
+                host.yield_now().await;
                 let start = host.milliseconds();
                 let (width, height) = (picture.pixels.width, picture.pixels.height);
                 let found = upn.propose(memory, granularity).await?;
                 let corners = upn::read(found.boxes).await?;
                 let logits = upn::read(found.logits).await?;
                 if !corners.iter().chain(&logits).all(|value| value.is_finite()) {
-                    return Err(saying::no_number());
+                    return Err(token_stream::not_finite());
                 }
                 let (corners, _) = corners.as_chunks::<4>();
                 boxes = geometry::proposals(corners, &logits, width, height);

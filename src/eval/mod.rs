@@ -23,11 +23,11 @@ use serde::Serialize;
 
 use self::answers::{AnswerScores, OVERLAP, Question};
 use self::proposals::ProposalScores;
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal, filter};
 use crate::image::Pixels;
 use crate::protocol::Answer;
-use crate::scenes::{Dialogue, Dice, Kind, Scene, Split, Task, absent_kind, detect_all, dialogue};
+use crate::scenes::{Dialogue, Kind, Rng, Scene, Split, Task, absent_kind, detect_all, dialogue};
 
 /// Most boxes that a question may offer.
 const MOST_BOXES: usize = 100;
@@ -261,7 +261,7 @@ impl Given {
                 .collect(),
             AskWith::Truth => {
                 let mut boxes: Vec<BoxXyxy> = scene.objects.iter().map(|o| o.bbox).collect();
-                Dice::new(seed, 3).shuffle(&mut boxes);
+                Rng::new(seed, 3).shuffle(&mut boxes);
                 boxes
             }
         };
@@ -339,9 +339,9 @@ impl Trial {
 /// The questions about the scene numbered `number` of the run.
 fn trials(given: &Given, number: u64) -> Vec<Trial> {
     let scene = &given.scene;
-    let mut dice = Dice::new(scene.seed, 4);
-    let absent = absent_kind(scene, &mut dice);
-    let mut asked = vec![(detect_all(scene, absent, &mut dice), Some(absent))];
+    let mut rng = Rng::new(scene.seed, 4);
+    let absent = absent_kind(scene, &mut rng);
+    let mut asked = vec![(detect_all(scene, absent, &mut rng), Some(absent))];
     // Of each row the first that the scene allows, from another start at every scene.
     let rows: [&[Task]; 7] = [
         &[Task::Caption],
@@ -367,7 +367,7 @@ fn trials(given: &Given, number: u64) -> Vec<Trial> {
         let turn = row.iter().cycle().skip(start).take(row.len());
         let found = turn
             .copied()
-            .find_map(|task| dialogue(scene, task, &mut dice));
+            .find_map(|task| dialogue(scene, task, &mut rng));
         asked.extend(found.map(|dialogue| (dialogue, None)));
     }
     asked
@@ -527,7 +527,7 @@ mod tests {
     use super::*;
     use crate::protocol::{AskTime, StopReason};
     use crate::scenes::Piece;
-    use crate::text::grammar::Span;
+    use crate::text::answer_parser::Span;
 
     const SEED: u64 = 900_100;
     const COUNT: u64 = 12;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{EvalOptions, Given, Metrics, Subject, Tests, check_seeds, share, trials};
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 
 /// Scenes are dealt out to this many blocks, whose differences tell how sure a difference is.

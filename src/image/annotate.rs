@@ -5,7 +5,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 
 use super::Pixels;
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 
 /// Okabe and Ito's colours, distinct for every kind of colour vision.

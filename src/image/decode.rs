@@ -10,7 +10,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use super::{Pixels, check_size, jpeg};
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 
 /// Reads and decodes a picture file.
 ///

@@ -10,7 +10,7 @@ pub mod resize;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 
 /// An 8-bit RGB picture, row-major, EXIF rotation already applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

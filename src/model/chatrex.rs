@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::SquareRecipe;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
@@ -190,7 +190,7 @@ pub struct Towers {
 
 /// A picture, looked at.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ImageFeatures {
     /// Visual tokens in the language model's width, `[B, P, D]`.
     pub image: Tensor<3>,
     /// The high-resolution tower's levels, finest first, `[B, C_l, h_l, w_l]`.
@@ -231,9 +231,9 @@ impl Towers {
     }
 
     /// Looks at pictures: normalised pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
-    pub fn see(&self, low: Tensor<4>, high: Tensor<4>) -> Seen {
+    pub fn encode_image(&self, low: Tensor<4>, high: Tensor<4>) -> ImageFeatures {
         let (visual, pyramid) = self.forward(low, high);
-        Seen {
+        ImageFeatures {
             image: self.project_visual(visual),
             pyramid,
         }
@@ -274,7 +274,7 @@ impl Towers {
     }
 
     /// The boxes of one picture as the language model sees them, `[N, D]`; at least one box.
-    pub fn objects(&self, seen: &Seen, boxes: &[BoxXyxy]) -> Tensor<2> {
+    pub fn encode_boxes(&self, seen: &ImageFeatures, boxes: &[BoxXyxy]) -> Tensor<2> {
         let features = self.box_features(&seen.pyramid, &[boxes.to_vec()]);
         self.project_objects(features).squeeze_dim(0)
     }
@@ -288,7 +288,7 @@ impl Towers {
 pub fn splice(
     llm: &Decoder,
     ids: &[i64],
-    seen: Option<&Seen>,
+    seen: Option<&ImageFeatures>,
     objects: Option<&Tensor<2>>,
 ) -> Tensor<3> {
     let words: Vec<u32> = ids

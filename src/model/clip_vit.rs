@@ -10,10 +10,10 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
-use crate::kernel::activation::Activation;
-use crate::kernel::attention::attention;
-use crate::nn::linear::ConvSize;
+use crate::error::Fault;
+use crate::gpu::activation::Activation;
+use crate::gpu::attention::encoder::attention;
+use crate::nn::linear::Conv2dConfig;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
 /// Sizes of the tower, under the names of CLIP's `vision_config`.
@@ -124,7 +124,7 @@ impl Embeddings {
             class_embedding: at.parameter("class_embedding", [width], Init::Normal(0.02))?,
             patch_embedding: Conv2d::load(
                 &at.child("patch_embedding"),
-                ConvSize {
+                Conv2dConfig {
                     inputs: config.num_channels,
                     outputs: width,
                     kernel: config.patch_size,

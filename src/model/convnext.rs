@@ -9,11 +9,11 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
-use crate::kernel::activation::Activation;
-use crate::kernel::depthwise::depthwise_conv;
-use crate::nn::linear::ConvSize;
-use crate::nn::portions::in_portions;
+use crate::error::Fault;
+use crate::gpu::activation::Activation;
+use crate::gpu::depthwise::depthwise_conv;
+use crate::nn::chunked::map_chunks;
+use crate::nn::linear::Conv2dConfig;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
 /// Sizes of the trunk.
@@ -140,7 +140,7 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, _, columns, channels] = x.dims();
-        in_portions(x, 1, 4 * batch * columns * channels, |x, _| {
+        map_chunks(x, 1, 4 * batch * columns * channels, |x, _| {
             self.fc2.forward(self.fc1.activated(x, Activation::Gelu))
         })
     }
@@ -174,8 +174,8 @@ impl Downsample {
 }
 
 /// A convolution whose windows tile the map.
-fn patch_conv(inputs: usize, outputs: usize, kernel: usize) -> ConvSize {
-    ConvSize {
+fn patch_conv(inputs: usize, outputs: usize, kernel: usize) -> Conv2dConfig {
+    Conv2dConfig {
         inputs,
         outputs,
         kernel,

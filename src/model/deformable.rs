@@ -5,19 +5,19 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 
-use crate::fault::Fault;
-use crate::kernel::activation::Activation;
-use crate::kernel::attention::attention;
-use crate::kernel::deform_attention::deform_attention;
+use crate::error::Fault;
+use crate::gpu::activation::Activation;
+use crate::gpu::attention::encoder::attention;
+use crate::gpu::deform_attention::deform_attention;
+use crate::nn::chunked::map_chunks;
 use crate::nn::linear::linear;
-use crate::nn::portions::in_portions;
 use crate::nn::{Init, LayerNorm, Linear, Loader};
 
 const EPS: f64 = 1e-5;
 
 /// Sizes shared by all layers of a deformable transformer, under the original's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayerSize {
+pub struct DeformableConfig {
     /// Width of every token.
     pub d_model: usize,
     /// Hidden width of the feed-forward part.
@@ -62,8 +62,8 @@ impl DeformableAttention {
     ///
     /// # Errors
     /// A missing or misshapen tensor.
-    pub fn load(at: &Loader, size: LayerSize) -> Result<Self, Fault> {
-        let LayerSize {
+    pub fn load(at: &Loader, size: DeformableConfig) -> Result<Self, Fault> {
+        let DeformableConfig {
             d_model,
             n_heads,
             n_levels,
@@ -105,7 +105,7 @@ impl DeformableAttention {
         }
         let value = value.reshape([batch, cells, self.heads, channels / self.heads]);
         let widest = batch * channels.max(2 * self.heads * self.levels * self.points);
-        in_portions(query, 1, widest, |query, start| {
+        map_chunks(query, 1, widest, |query, start| {
             let reference = reference.clone().narrow(1, start, query.dims()[1]);
             self.sample(query, reference, value.clone(), source)
         })
@@ -174,7 +174,7 @@ impl DeformableAttention {
 }
 
 /// Directions of the heads times the number of the point, `[heads * levels * points * 2]`.
-fn star(size: LayerSize) -> Vec<f32> {
+fn star(size: DeformableConfig) -> Vec<f32> {
     let mut values = Vec::new();
     for head in 0..size.n_heads {
         let angle = head as f32 * std::f32::consts::TAU / size.n_heads as f32;
@@ -258,8 +258,8 @@ impl EncoderLayer {
     ///
     /// # Errors
     /// A missing or misshapen tensor.
-    pub fn load(at: &Loader, size: LayerSize) -> Result<Self, Fault> {
-        let LayerSize { d_model, d_ffn, .. } = size;
+    pub fn load(at: &Loader, size: DeformableConfig) -> Result<Self, Fault> {
+        let DeformableConfig { d_model, d_ffn, .. } = size;
         Ok(Self {
             self_attn: DeformableAttention::load(&at.child("self_attn"), size)?,
             norm1: LayerNorm::load(&at.child("norm1"), d_model, EPS)?,
@@ -283,7 +283,7 @@ impl EncoderLayer {
             .forward(x.clone() + positions, reference, source);
         let x = self.norm1.forward(x + attended);
         let [batch, _, _] = x.dims();
-        let y = in_portions(x.clone(), 1, batch * self.hidden, |x, _| {
+        let y = map_chunks(x.clone(), 1, batch * self.hidden, |x, _| {
             let hidden = self.linear1.activated(x, Activation::Relu);
             self.linear2.forward(hidden)
         });
@@ -309,8 +309,8 @@ impl DecoderLayer {
     ///
     /// # Errors
     /// A missing or misshapen tensor.
-    pub fn load(at: &Loader, size: LayerSize) -> Result<Self, Fault> {
-        let LayerSize { d_model, d_ffn, .. } = size;
+    pub fn load(at: &Loader, size: DeformableConfig) -> Result<Self, Fault> {
+        let DeformableConfig { d_model, d_ffn, .. } = size;
         Ok(Self {
             self_attn: SelfAttention::load(&at.child("self_attn"), d_model, size.n_heads)?,
             norm2: LayerNorm::load(&at.child("norm2"), d_model, EPS)?,

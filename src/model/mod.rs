@@ -4,7 +4,7 @@
 //! to their place in the checkpoint, so field names and tensor names agree. Sizes come from a
 //! config struct with the checkpoint's own field names. Forward passes are written in tensor
 //! operations and run on every device; the few spots with a kernel of our own ask
-//! [`kernel`](crate::kernel), which picks the kernel or its reference.
+//! [`gpu`](crate::gpu), which picks the kernel or its reference.
 
 pub mod chatrex;
 pub mod clip_vit;

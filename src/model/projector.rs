@@ -6,8 +6,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::fault::Fault;
-use crate::kernel::activation::Activation;
+use crate::error::Fault;
+use crate::gpu::activation::Activation;
 use crate::nn::{Linear, Loader};
 
 /// Two linear layers with an exact GELU between them.

@@ -9,7 +9,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::geometry::BoxXyxy;
-use crate::kernel::roi_pool::{AxisWeights, roi_pool};
+use crate::gpu::roi_pool::{AxisWeights, roi_pool};
 
 /// Cells per side of the original's RoIAlign, which are then averaged.
 pub const CELLS: usize = 7;
@@ -143,7 +143,7 @@ pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::roi_align::roi_align_reference;
+    use crate::gpu::roi_align::roi_align_reference;
 
     fn boxes() -> Vec<BoxXyxy> {
         [

@@ -8,11 +8,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
-use crate::kernel::activation::Activation;
-use crate::kernel::window_attention::{Regions, window_attention};
-use crate::nn::linear::ConvSize;
-use crate::nn::portions::in_portions;
+use crate::error::Fault;
+use crate::gpu::activation::Activation;
+use crate::gpu::attention::window::{Regions, window_attention};
+use crate::nn::chunked::map_chunks;
+use crate::nn::linear::Conv2dConfig;
 use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 
 const EPS: f64 = 1e-5;
@@ -83,7 +83,7 @@ impl Swin {
     /// A missing or misshapen tensor.
     pub fn load(at: &Loader, config: &SwinConfig, out_indices: &[usize]) -> Result<Self, Fault> {
         let embed = at.child("patch_embed");
-        let patch = ConvSize {
+        let patch = Conv2dConfig {
             inputs: 3,
             outputs: config.embed_dim,
             kernel: PATCH,
@@ -333,7 +333,7 @@ impl Block {
         let x = x + y;
         let [batch, _, channels] = x.dims();
         let hidden = batch * channels * self.mlp_ratio;
-        let y = in_portions(x.clone(), 1, hidden, |x, _| {
+        let y = map_chunks(x.clone(), 1, hidden, |x, _| {
             let y = self.norm2.forward(x);
             self.fc2.forward(self.fc1.activated(y, Activation::Gelu))
         });
@@ -372,7 +372,7 @@ impl WindowAttention {
     /// `[windows, side^2, C]` to the same.
     fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
         let [_, area, channels] = x.dims();
-        in_portions(x, 0, 3 * channels * area, |x, start| {
+        map_chunks(x, 0, 3 * channels * area, |x, start| {
             let table = self.relative_position_bias_table.val();
             let mixed = window_attention(self.qkv.forward(x), table, &windows.regions, start);
             self.proj.forward(mixed)

@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
-use crate::fault::Fault;
-use crate::kernel::activation::{Activation, bias_activation};
-use crate::kernel::graphics::is_graphics;
-use crate::kernel::weight_rows::{self, Added, WeightRows};
+use crate::error::Fault;
+use crate::gpu::activation::{Activation, bias_activation};
+use crate::gpu::buffer::is_gpu;
+use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
 use crate::nn::{Init, Loader, Matrix};
 
 /// `y = x W^T + b`.
@@ -77,9 +77,9 @@ pub fn linear<const D: usize>(
     let rows = shape[..D - 1].iter().product::<usize>();
     shape[D - 1] = outputs;
     let x = x.reshape([rows, inputs]);
-    if is_graphics(&x.device()) && inputs.is_multiple_of(4) {
-        let added = bias.map_or(Added::Nothing, Added::Bias);
-        return weight_rows::linear(x, &[WeightRows::single(weight)], added).reshape(shape);
+    if is_gpu(&x.device()) && inputs.is_multiple_of(4) {
+        let added = bias.map_or(Epilogue::None, Epilogue::Bias);
+        return matmul::linear(x, &[DeviceMatrix::single(weight)], added).reshape(shape);
     }
     let y = x.matmul(weight.transpose());
     let y = match bias {
@@ -106,7 +106,7 @@ pub struct Conv2d {
 
 /// The sizes of a [`Conv2d`].
 #[derive(Clone, Copy, Debug)]
-pub struct ConvSize {
+pub struct Conv2dConfig {
     /// Input channels.
     pub inputs: usize,
     /// Output channels.
@@ -126,7 +126,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// A missing or misshapen tensor.
-    pub fn load(at: &Loader, size: ConvSize, bias: bool) -> Result<Self, Fault> {
+    pub fn load(at: &Loader, size: Conv2dConfig, bias: bool) -> Result<Self, Fault> {
         let per_group = size.inputs / size.groups;
         let fan_in = (per_group * size.kernel * size.kernel) as f32;
         Ok(Self {

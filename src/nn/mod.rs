@@ -1,14 +1,14 @@
 //! Layers that several networks share, and how a network is filled with weights.
 
+pub mod chunked;
 pub mod linear;
-pub mod load;
-pub mod matrix;
+pub mod loader;
 pub mod norm;
-pub mod portions;
-pub mod stored;
+pub mod weight;
+pub mod weight_map;
 
 pub use linear::{Conv2d, Linear};
-pub use load::{Init, Loader, ParameterSource};
-pub use matrix::Matrix;
+pub use loader::{Init, Loader, WeightSource};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
-pub use stored::StoredWeights;
+pub use weight::Matrix;
+pub use weight_map::WeightMap;

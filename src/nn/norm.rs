@@ -3,11 +3,11 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::fault::Fault;
-use crate::kernel::group_norm::group_norm;
-use crate::kernel::layer_norm::layer_norm;
-use crate::kernel::rms_norm::rms_norm;
-use crate::kernel::weight_rows::Norm;
+use crate::error::Fault;
+use crate::gpu::group_norm::group_norm;
+use crate::gpu::layer_norm::layer_norm;
+use crate::gpu::matmul::RmsNormPrologue;
+use crate::gpu::rms_norm::rms_norm;
 use crate::nn::{Init, Loader};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis.
@@ -67,8 +67,8 @@ impl RmsNorm {
     }
 
     /// As part of a product on a graphics device.
-    pub fn fused(&self) -> Norm {
-        Norm {
+    pub fn fused(&self) -> RmsNormPrologue {
+        RmsNormPrologue {
             gain: self.weight.val(),
             eps: self.eps as f32,
         }

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 use super::Split;
-use super::dice::Dice;
+use super::rng::Rng;
 
 /// A picture being painted: `[height, width, 3]`, 0 to 255.
 pub(super) struct Canvas {
@@ -19,20 +19,20 @@ pub(super) struct Canvas {
 }
 
 /// A canvas of `width * height` with a background drawn for `split`.
-pub(super) fn backdrop(width: usize, height: usize, split: Split, dice: &mut Dice) -> Canvas {
+pub(super) fn backdrop(width: usize, height: usize, split: Split, rng: &mut Rng) -> Canvas {
     let test = split == Split::Test;
-    match (dice.below(10), test) {
-        (0 | 1, false) => paint(width, height, flat(dice)),
-        (2 | 3, false) => paint(width, height, slope(width, height, dice)),
-        (4, false) => grain(paint(width, height, flat(dice)), dice),
-        (5, false) => grain(soft(width, height, dice), dice),
-        (6, false) => soft(width, height, dice),
-        (7, false) => paint(width, height, stripes(dice)),
-        (0 | 1, true) => paint(width, height, rings(width, height, dice)),
-        (2 | 3, true) => paint(width, height, checks(dice)),
-        (4 | 5, true) => paint(width, height, dots(dice)),
-        (6, true) => grain(paint(width, height, rings(width, height, dice)), dice),
-        _ => photo(width, height, test, dice),
+    match (rng.below(10), test) {
+        (0 | 1, false) => paint(width, height, flat(rng)),
+        (2 | 3, false) => paint(width, height, slope(width, height, rng)),
+        (4, false) => grain(paint(width, height, flat(rng)), rng),
+        (5, false) => grain(soft(width, height, rng), rng),
+        (6, false) => soft(width, height, rng),
+        (7, false) => paint(width, height, stripes(rng)),
+        (0 | 1, true) => paint(width, height, rings(width, height, rng)),
+        (2 | 3, true) => paint(width, height, checks(rng)),
+        (4 | 5, true) => paint(width, height, dots(rng)),
+        (6, true) => grain(paint(width, height, rings(width, height, rng)), rng),
+        _ => photo(width, height, test, rng),
     }
 }
 
@@ -47,31 +47,31 @@ fn paint(width: usize, height: usize, colour: impl Fn(f32, f32) -> [f32; 3]) -> 
 }
 
 /// A colour, pale more often than strong.
-fn colour(dice: &mut Dice) -> [f32; 3] {
-    let grey = dice.between(30.0, 245.0);
-    let spread = if dice.chance(70) { 35.0 } else { 90.0 };
-    std::array::from_fn(|_| (grey + dice.between(-spread, spread)).clamp(0.0, 255.0))
+fn colour(rng: &mut Rng) -> [f32; 3] {
+    let grey = rng.between(30.0, 245.0);
+    let spread = if rng.chance(70) { 35.0 } else { 90.0 };
+    std::array::from_fn(|_| (grey + rng.between(-spread, spread)).clamp(0.0, 255.0))
 }
 
 /// A colour not far from `base`.
-fn near(base: [f32; 3], dice: &mut Dice) -> [f32; 3] {
-    let step = dice.between(15.0, 60.0) * if dice.chance(50) { 1.0 } else { -1.0 };
-    base.map(|c| (c + step + dice.between(-10.0, 10.0)).clamp(0.0, 255.0))
+fn near(base: [f32; 3], rng: &mut Rng) -> [f32; 3] {
+    let step = rng.between(15.0, 60.0) * if rng.chance(50) { 1.0 } else { -1.0 };
+    base.map(|c| (c + step + rng.between(-10.0, 10.0)).clamp(0.0, 255.0))
 }
 
 fn mix(a: [f32; 3], b: [f32; 3], t: f32) -> [f32; 3] {
     std::array::from_fn(|c| a[c] + (b[c] - a[c]) * t)
 }
 
-fn flat(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let colour = colour(dice);
+fn flat(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let colour = colour(rng);
     move |_, _| colour
 }
 
 /// From one colour to another along a random direction.
-fn slope(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let (from, to) = (colour(dice), colour(dice));
-    let (across, down) = (dice.between(-1.0, 1.0), dice.between(-1.0, 1.0));
+fn slope(width: usize, height: usize, rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let (from, to) = (colour(rng), colour(rng));
+    let (across, down) = (rng.between(-1.0, 1.0), rng.between(-1.0, 1.0));
     let scale = 0.5 / (across.abs() + down.abs()).max(0.1);
     let (w, h) = (width as f32, height as f32);
     move |x, y| {
@@ -80,11 +80,11 @@ fn slope(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [
     }
 }
 
-fn stripes(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let base = colour(dice);
-    let other = near(base, dice);
-    let period = dice.between(8.0, 40.0);
-    let (across, down) = *dice.pick(&[(1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7), (0.9, 0.4)]);
+fn stripes(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(rng);
+    let other = near(base, rng);
+    let period = rng.between(8.0, 40.0);
+    let (across, down) = *rng.pick(&[(1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7), (0.9, 0.4)]);
     move |x, y| {
         let t = ((x * across + y * down) / period).rem_euclid(1.0);
         mix(
@@ -95,21 +95,21 @@ fn stripes(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     }
 }
 
-fn checks(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let base = colour(dice);
-    let other = near(base, dice);
-    let side = dice.between(10.0, 36.0);
+fn checks(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(rng);
+    let other = near(base, rng);
+    let side = rng.between(10.0, 36.0);
     move |x, y| {
         let even = ((x / side) as u32 + (y / side) as u32).is_multiple_of(2);
         if even { base } else { other }
     }
 }
 
-fn dots(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let base = colour(dice);
-    let other = near(base, dice);
-    let period = dice.between(14.0, 36.0);
-    let radius = period * dice.between(0.2, 0.4);
+fn dots(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let base = colour(rng);
+    let other = near(base, rng);
+    let period = rng.between(14.0, 36.0);
+    let radius = period * rng.between(0.2, 0.4);
     move |x, y| {
         let (u, v) = (x % period - period / 2.0, y % period - period / 2.0);
         mix(
@@ -121,10 +121,10 @@ fn dots(dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
 }
 
 /// From one colour in a centre to another at the edge.
-fn rings(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
-    let (from, to) = (colour(dice), colour(dice));
+fn rings(width: usize, height: usize, rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+    let (from, to) = (colour(rng), colour(rng));
     let (w, h) = (width as f32, height as f32);
-    let (cx, cy) = (w * dice.between(0.2, 0.8), h * dice.between(0.2, 0.8));
+    let (cx, cy) = (w * rng.between(0.2, 0.8), h * rng.between(0.2, 0.8));
     move |x, y| {
         let d = ((x - cx) * (x - cx) + (y - cy) * (y - cy)).sqrt();
         mix(from, to, (d / w.max(h)).min(1.0))
@@ -132,10 +132,10 @@ fn rings(width: usize, height: usize, dice: &mut Dice) -> impl Fn(f32, f32) -> [
 }
 
 /// The canvas with noise on every pixel.
-fn grain(mut canvas: Canvas, dice: &mut Dice) -> Canvas {
-    let strength = dice.between(0.05, 0.25);
+fn grain(mut canvas: Canvas, rng: &mut Rng) -> Canvas {
+    let strength = rng.between(0.05, 0.25);
     let mut noise = vec![0; canvas.rgb.len()];
-    dice.fill(&mut noise);
+    rng.fill(&mut noise);
     for (value, noise) in canvas.rgb.iter_mut().zip(noise) {
         *value = (*value + (f32::from(noise) - 127.5) * strength).clamp(0.0, 255.0);
     }
@@ -143,16 +143,16 @@ fn grain(mut canvas: Canvas, dice: &mut Dice) -> Canvas {
 }
 
 /// Two colours mixed by random fields of two sizes.
-fn soft(width: usize, height: usize, dice: &mut Dice) -> Canvas {
-    let base = colour(dice);
-    let other = if dice.chance(50) {
-        near(base, dice)
+fn soft(width: usize, height: usize, rng: &mut Rng) -> Canvas {
+    let base = colour(rng);
+    let other = if rng.chance(50) {
+        near(base, rng)
     } else {
-        colour(dice)
+        colour(rng)
     };
-    let large = Field::new(dice.between(40.0, 90.0), width, height, dice);
-    let small = Field::new(dice.between(6.0, 20.0), width, height, dice);
-    let share = dice.between(0.1, 0.5);
+    let large = Field::new(rng.between(40.0, 90.0), width, height, rng);
+    let small = Field::new(rng.between(6.0, 20.0), width, height, rng);
+    let share = rng.between(0.1, 0.5);
     paint(width, height, |x, y| {
         let t = large.at(x, y) * (1.0 - share) + small.at(x, y) * share;
         mix(base, other, t)
@@ -167,11 +167,11 @@ struct Field {
 }
 
 impl Field {
-    fn new(cell: f32, width: usize, height: usize, dice: &mut Dice) -> Self {
+    fn new(cell: f32, width: usize, height: usize, rng: &mut Rng) -> Self {
         let columns = (width as f32 / cell) as usize + 2;
         let rows = (height as f32 / cell) as usize + 2;
         let mut values = vec![0; columns * rows];
-        dice.fill(&mut values);
+        rng.fill(&mut values);
         Self {
             cell,
             columns,
@@ -231,20 +231,20 @@ fn photos(test: bool) -> &'static [Photo] {
 }
 
 /// Part of a photograph, perhaps mirrored; a grey one is given a colour.
-fn photo(width: usize, height: usize, test: bool, dice: &mut Dice) -> Canvas {
-    let Photo { picture, grey } = dice.pick(photos(test));
+fn photo(width: usize, height: usize, test: bool, rng: &mut Rng) -> Canvas {
+    let Photo { picture, grey } = rng.pick(photos(test));
     let shade = if *grey {
-        colour(dice).map(|c| 0.4 + c / 255.0)
+        colour(rng).map(|c| 0.4 + c / 255.0)
     } else {
-        [dice.between(0.6, 1.1); 3]
+        [rng.between(0.6, 1.1); 3]
     };
     let (columns, rows) = (picture.width() as f32, picture.height() as f32);
     let (w, h) = (width as f32, height as f32);
     let whole = (columns / w).min(rows / h);
-    let scale = whole * dice.between(0.5, 1.0);
-    let left = dice.between(0.0, columns - w * scale);
-    let top = dice.between(0.0, rows - h * scale);
-    let mirrored = dice.chance(50);
+    let scale = whole * rng.between(0.5, 1.0);
+    let left = rng.between(0.0, columns - w * scale);
+    let top = rng.between(0.0, rows - h * scale);
+    let mirrored = rng.chance(50);
     let data = picture.as_raw();
     let stride = picture.width() as usize;
     let (last_column, last_row) = (stride - 1, picture.height() as usize - 1);

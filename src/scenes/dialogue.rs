@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::draw::{Scene, Size, named};
 use super::stickers::{Kind, Tint};
 use super::wording::wording;
-use super::{Dice, Split};
+use super::{Rng, Split};
 
 /// What the family says where nothing fits the question (`chatrex.md` 9.1).
 const REFUSAL: &str = "There is no such thing in this image";
@@ -203,51 +203,51 @@ pub fn number_word(n: usize) -> String {
 /// One dialogue of every task that `scene` allows, drawn from `seed` and worded for the split of
 /// the scene's seed.
 pub fn dialogues(scene: &Scene, seed: u64) -> Vec<Dialogue> {
-    let mut dice = Dice::new(seed, 1);
+    let mut rng = Rng::new(seed, 1);
     Task::ALL
         .iter()
-        .filter_map(|&task| dialogue(scene, task, &mut dice))
+        .filter_map(|&task| dialogue(scene, task, &mut rng))
         .collect()
 }
 
 /// A dialogue of `task` about `scene`, worded for the split of the scene's seed; `None` where the
 /// scene has nothing to ask it about.
-pub fn dialogue(scene: &Scene, task: Task, dice: &mut Dice) -> Option<Dialogue> {
+pub fn dialogue(scene: &Scene, task: Task, rng: &mut Rng) -> Option<Dialogue> {
     let split = Split::of(scene.seed);
     let (asked, answer) = match task {
-        Task::DetectOne => detect_one(scene, split, dice),
-        Task::DetectSeveral => detect_several(scene, dice),
+        Task::DetectOne => detect_one(scene, split, rng),
+        Task::DetectSeveral => detect_several(scene, rng),
         Task::DetectAbsent => {
-            let (kind, tint) = absent(scene, dice);
+            let (kind, tint) = absent(scene, rng);
             Some((words(named(kind.word(), tint)), plain(REFUSAL)))
         }
-        Task::Name => about(scene, dice, |o| scene.objects[o].kind.word().to_owned()),
-        Task::ShortPhrase => about(scene, dice, |o| with_article(&scene.objects[o].name())),
+        Task::Name => about(scene, rng, |o| scene.objects[o].kind.word().to_owned()),
+        Task::ShortPhrase => about(scene, rng, |o| with_article(&scene.objects[o].name())),
         Task::Brief => {
-            let object = anything(scene, dice);
+            let object = anything(scene, rng);
             clear_size(scene, object).then(|| (Piece::Index(object), plain(brief(scene, object))))
         }
         Task::Sentence => {
-            let object = anything(scene, dice);
+            let object = anything(scene, rng);
             let clear = clear_size(scene, object);
             let place = place(scene, object)?;
             let sentence = format!("{} {place}", brief(scene, object));
             clear.then(|| (Piece::Index(object), plain(sentence)))
         }
-        Task::Count => Some(count(scene, split, dice)),
+        Task::Count => Some(count(scene, split, rng)),
         Task::Caption => Some((Piece::Words(String::new()), caption(scene))),
         Task::CaptionDetailed => Some((Piece::Words(String::new()), detailed(scene))),
-        Task::ReferPosition => refer_position(scene, split, dice),
-        Task::ReferSize => refer_size(scene, split, dice),
-        Task::ReferColour => refer_colour(scene, dice),
-        Task::ReferRelation => refer_relation(scene, dice),
-        Task::Where => where_is(scene, dice),
-        Task::Exists => Some(exists(scene, dice)),
-        Task::Relation => relation(scene, dice),
+        Task::ReferPosition => refer_position(scene, split, rng),
+        Task::ReferSize => refer_size(scene, split, rng),
+        Task::ReferColour => refer_colour(scene, rng),
+        Task::ReferRelation => refer_relation(scene, rng),
+        Task::Where => where_is(scene, rng),
+        Task::Exists => Some(exists(scene, rng)),
+        Task::Relation => relation(scene, rng),
         Task::Colour => {
             let dyed = |o: &usize| scene.objects[*o].tint.is_some();
             let dyed: Vec<usize> = (0..scene.objects.len()).filter(dyed).collect();
-            let object = *choose(&dyed, dice)?;
+            let object = *choose(&dyed, rng)?;
             let tint = scene.objects[object].tint?;
             Some((Piece::Index(object), plain(tint.word())))
         }
@@ -256,7 +256,7 @@ pub fn dialogue(scene: &Scene, task: Task, dice: &mut Dice) -> Option<Dialogue> 
             plain(number_word(scene.objects.len())),
         )),
     }?;
-    let frame = wording(task, split, dice);
+    let frame = wording(task, split, rng);
     let question = match frame.split_once("[OBJ]") {
         Some((before, after)) => vec![
             Piece::Words(before.to_owned()),
@@ -291,12 +291,12 @@ fn group(phrase: impl Into<String>, objects: Vec<usize>) -> Piece {
     }
 }
 
-fn choose<'a, T>(items: &'a [T], dice: &mut Dice) -> Option<&'a T> {
-    (!items.is_empty()).then(|| dice.pick(items))
+fn choose<'a, T>(items: &'a [T], rng: &mut Rng) -> Option<&'a T> {
+    (!items.is_empty()).then(|| rng.pick(items))
 }
 
-fn anything(scene: &Scene, dice: &mut Dice) -> usize {
-    dice.below(scene.objects.len())
+fn anything(scene: &Scene, rng: &mut Rng) -> usize {
+    rng.below(scene.objects.len())
 }
 
 /// The objects of `kind`, and of `tint` where one is given.
@@ -317,16 +317,16 @@ fn only(scene: &Scene, kind: Kind) -> Option<usize> {
 }
 
 /// A question about one box, with the answer that `say` gives for it.
-fn about(scene: &Scene, dice: &mut Dice, say: impl Fn(usize) -> String) -> Option<Exchange> {
-    let object = anything(scene, dice);
+fn about(scene: &Scene, rng: &mut Rng, say: impl Fn(usize) -> String) -> Option<Exchange> {
+    let object = anything(scene, rng);
     Some((Piece::Index(object), plain(say(object))))
 }
 
-fn detect_one(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> {
-    let object = &scene.objects[anything(scene, dice)];
-    let tint = object.tint.filter(|_| dice.chance(25));
+fn detect_one(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
+    let object = &scene.objects[anything(scene, rng)];
+    let tint = object.tint.filter(|_| rng.chance(25));
     let name = named(object.kind.word(), tint);
-    let asked = if split != Split::Test && dice.chance(20) {
+    let asked = if split != Split::Test && rng.chance(20) {
         named(object.kind.plural(), tint)
     } else {
         name.clone()
@@ -335,18 +335,18 @@ fn detect_one(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> 
     Some((words(asked), vec![answer]))
 }
 
-fn detect_several(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
+fn detect_several(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
     let mut asked = scene.kinds();
-    dice.shuffle(&mut asked);
-    let with_absent = dice.chance(50);
+    rng.shuffle(&mut asked);
+    let with_absent = rng.chance(50);
     let least = if with_absent { 1 } else { 2 };
     if asked.len() < least {
         return None;
     }
-    asked.truncate(least + dice.below(asked.len() - least + 1));
+    asked.truncate(least + rng.below(asked.len() - least + 1));
     if with_absent {
-        asked.push(absent_kind(scene, dice));
-        dice.shuffle(&mut asked);
+        asked.push(absent_kind(scene, rng));
+        rng.shuffle(&mut asked);
     }
     Some(detection(scene, &asked))
 }
@@ -364,12 +364,12 @@ fn detection(scene: &Scene, kinds: &[Kind]) -> Exchange {
 
 /// The detection question of the evaluation: every kind present and `absent`, in random order,
 /// worded for the split of the scene's seed.
-pub(crate) fn detect_all(scene: &Scene, absent: Kind, dice: &mut Dice) -> Dialogue {
+pub(crate) fn detect_all(scene: &Scene, absent: Kind, rng: &mut Rng) -> Dialogue {
     let mut kinds = scene.kinds();
     kinds.push(absent);
-    dice.shuffle(&mut kinds);
+    rng.shuffle(&mut kinds);
     let (asked, answer) = detection(scene, &kinds);
-    let frame = wording(Task::DetectSeveral, Split::of(scene.seed), dice);
+    let frame = wording(Task::DetectSeveral, Split::of(scene.seed), rng);
     let (before, after) = frame
         .split_once("[OBJ]")
         .expect("detection wordings name their objects");
@@ -381,23 +381,22 @@ pub(crate) fn detect_all(scene: &Scene, absent: Kind, dice: &mut Dice) -> Dialog
 }
 
 /// A kind that is not in the picture.
-pub(crate) fn absent_kind(scene: &Scene, dice: &mut Dice) -> Kind {
+pub(crate) fn absent_kind(scene: &Scene, rng: &mut Rng) -> Kind {
     let present = scene.kinds();
     let absent: Vec<Kind> = Kind::all().filter(|k| !present.contains(k)).collect();
-    *dice.pick(&absent)
+    *rng.pick(&absent)
 }
 
 /// A category that is not in the picture; at times a kind that is, in another colour.
-fn absent(scene: &Scene, dice: &mut Dice) -> (Kind, Option<Tint>) {
-    let tint = *dice.pick(&Tint::ALL);
-    let near = scene.objects[anything(scene, dice)].kind;
-    let hard =
-        dice.chance(25) && near.takes(tint) && objects_of(scene, near, Some(tint)).is_empty();
+fn absent(scene: &Scene, rng: &mut Rng) -> (Kind, Option<Tint>) {
+    let tint = *rng.pick(&Tint::ALL);
+    let near = scene.objects[anything(scene, rng)].kind;
+    let hard = rng.chance(25) && near.takes(tint) && objects_of(scene, near, Some(tint)).is_empty();
     if hard {
         return (near, Some(tint));
     }
-    let kind = absent_kind(scene, dice);
-    (kind, (dice.chance(20) && kind.takes(tint)).then_some(tint))
+    let kind = absent_kind(scene, rng);
+    (kind, (rng.chance(20) && kind.takes(tint)).then_some(tint))
 }
 
 fn with_article(name: &str) -> String {
@@ -452,10 +451,10 @@ fn place(scene: &Scene, object: usize) -> Option<&'static str> {
     })
 }
 
-fn count(scene: &Scene, split: Split, dice: &mut Dice) -> Exchange {
-    let object = &scene.objects[anything(scene, dice)];
-    let tint = object.tint.filter(|_| dice.chance(20));
-    let asked = if split != Split::Test && dice.chance(20) {
+fn count(scene: &Scene, split: Split, rng: &mut Rng) -> Exchange {
+    let object = &scene.objects[anything(scene, rng)];
+    let tint = object.tint.filter(|_| rng.chance(20));
+    let asked = if split != Split::Test && rng.chance(20) {
         object.kind.word()
     } else {
         object.kind.plural()
@@ -526,7 +525,7 @@ fn detailed(scene: &Scene) -> Vec<Piece> {
 
 /// What may be compared: the objects of a kind with several, or everything under the name
 /// `thing`.
-fn comparable(scene: &Scene, dice: &mut Dice) -> Option<(&'static str, Vec<usize>)> {
+fn comparable(scene: &Scene, rng: &mut Rng) -> Option<(&'static str, Vec<usize>)> {
     let mut classes: Vec<(&'static str, Vec<usize>)> = scene
         .kinds()
         .into_iter()
@@ -534,7 +533,7 @@ fn comparable(scene: &Scene, dice: &mut Dice) -> Option<(&'static str, Vec<usize
         .collect();
     classes.push(("thing", (0..scene.objects.len()).collect()));
     classes.retain(|(_, objects)| objects.len() > 1);
-    choose(&classes, dice).cloned()
+    choose(&classes, rng).cloned()
 }
 
 /// The object of `objects` for which `value` is largest, if it leads by `margin`.
@@ -549,16 +548,16 @@ fn reference(scene: &Scene, asked: String, object: usize) -> Exchange {
     (words(asked), vec![answer])
 }
 
-fn refer_position(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> {
-    let (word, objects) = comparable(scene, dice)?;
-    let (axis, sign, adjective, place) = *dice.pick(&[
+fn refer_position(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
+    let (word, objects) = comparable(scene, rng)?;
+    let (axis, sign, adjective, place) = *rng.pick(&[
         (0, -1.0, "leftmost", "on the far left"),
         (0, 1.0, "rightmost", "on the far right"),
         (1, -1.0, "highest", "at the top"),
         (1, 1.0, "lowest", "at the bottom"),
     ]);
     let object = foremost(&objects, APART, |o| sign * centre(scene, o)[axis])?;
-    let asked = match (split, dice.below(3)) {
+    let asked = match (split, rng.below(3)) {
         (Split::Test, 0) => format!("{word} {place}"),
         (Split::Test, _) => format!("the {adjective} {word}"),
         (_, 0) => format!("the {word} {place}"),
@@ -567,9 +566,9 @@ fn refer_position(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchan
     Some(reference(scene, asked, object))
 }
 
-fn refer_size(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> {
-    let (word, objects) = comparable(scene, dice)?;
-    let (sign, adjectives) = *dice.pick(&[
+fn refer_size(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
+    let (word, objects) = comparable(scene, rng)?;
+    let (sign, adjectives) = *rng.pick(&[
         (1.0, ["biggest", "largest"]),
         (-1.0, ["smallest", "tiniest"]),
     ]);
@@ -581,7 +580,7 @@ fn refer_size(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> 
     if lead <= 0.0 || next.map(ratio).fold(f32::INFINITY, f32::min) < 1.25 {
         return None;
     }
-    let adjective = dice.pick(&adjectives);
+    let adjective = rng.pick(&adjectives);
     let asked = if split == Split::Test {
         format!("the {adjective} {word}")
     } else {
@@ -590,7 +589,7 @@ fn refer_size(scene: &Scene, split: Split, dice: &mut Dice) -> Option<Exchange> 
     Some(reference(scene, asked, object))
 }
 
-fn refer_colour(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
+fn refer_colour(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
     let told = |o: &usize| {
         let object = &scene.objects[*o];
         object.tint.is_some()
@@ -598,7 +597,7 @@ fn refer_colour(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
             && objects_of(scene, object.kind, None).len() > 1
     };
     let told: Vec<usize> = (0..scene.objects.len()).filter(told).collect();
-    let object = *choose(&told, dice)?;
+    let object = *choose(&told, rng)?;
     let name = scene.objects[object].name();
     let answer = group(name.clone(), vec![object]);
     Some((words(name), vec![answer]))
@@ -627,7 +626,7 @@ fn offset(scene: &Scene, a: usize, b: usize, beside: &Beside) -> f32 {
     (centre(scene, a)[beside.axis] - centre(scene, b)[beside.axis]) * beside.sign
 }
 
-fn refer_relation(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
+fn refer_relation(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
     let kinds = scene.kinds();
     let mut found = Vec::new();
     for &kind in &kinds {
@@ -648,20 +647,20 @@ fn refer_relation(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
             }
         }
     }
-    let &(object, side, anchor) = choose(&found, dice)?;
+    let &(object, side, anchor) = choose(&found, rng)?;
     let kind = |o: usize| scene.objects[o].kind.word();
     let asked = format!("{} {side} the {}", kind(object), kind(anchor));
     Some(reference(scene, asked, object))
 }
 
-fn where_is(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
+fn where_is(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
     let lone: Vec<(usize, &str)> = scene
         .kinds()
         .into_iter()
         .filter_map(|kind| only(scene, kind))
         .filter_map(|o| Some((o, place(scene, o)?)))
         .collect();
-    let &(object, place) = choose(&lone, dice)?;
+    let &(object, place) = choose(&lone, rng)?;
     let name = scene.objects[object].name();
     let answer = vec![
         words("The "),
@@ -671,29 +670,29 @@ fn where_is(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
     Some((words(scene.objects[object].kind.word()), answer))
 }
 
-fn exists(scene: &Scene, dice: &mut Dice) -> Exchange {
-    let present = dice.chance(50);
+fn exists(scene: &Scene, rng: &mut Rng) -> Exchange {
+    let present = rng.chance(50);
     let (kind, tint) = if present {
-        let object = &scene.objects[anything(scene, dice)];
-        (object.kind, object.tint.filter(|_| dice.chance(30)))
+        let object = &scene.objects[anything(scene, rng)];
+        (object.kind, object.tint.filter(|_| rng.chance(30)))
     } else {
-        absent(scene, dice)
+        absent(scene, rng)
     };
     let asked = with_article(&named(kind.word(), tint));
     (words(asked), plain(if present { "yes" } else { "no" }))
 }
 
-fn relation(scene: &Scene, dice: &mut Dice) -> Option<Exchange> {
+fn relation(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
     let mut lone: Vec<usize> = scene
         .kinds()
         .into_iter()
         .filter_map(|kind| only(scene, kind))
         .collect();
-    dice.shuffle(&mut lone);
+    rng.shuffle(&mut lone);
     let [a, b, ..] = lone[..] else {
         return None;
     };
-    let beside = dice.pick(&BESIDE);
+    let beside = rng.pick(&BESIDE);
     let far = offset(scene, a, b, beside);
     if far.abs() < APART {
         return None;

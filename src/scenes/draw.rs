@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::Split;
 use super::backdrop::{Canvas, backdrop};
-use super::dice::Dice;
+use super::rng::Rng;
 use super::stickers::{Kind, Tint, sticker};
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
@@ -71,22 +71,22 @@ impl Scene {
     /// there is no room. Another `count` gives another scene.
     pub fn draw_with(seed: u64, count: RangeInclusive<usize>) -> Self {
         let split = Split::of(seed);
-        let mut dice = Dice::new(seed, 0);
-        let side = |dice: &mut Dice| SIDES.start() + dice.below(SIDES.end() - SIDES.start() + 1);
-        let (width, height) = (side(&mut dice), side(&mut dice));
-        let canvas = backdrop(width, height, split, &mut dice);
+        let mut rng = Rng::new(seed, 0);
+        let side = |rng: &mut Rng| SIDES.start() + rng.below(SIDES.end() - SIDES.start() + 1);
+        let (width, height) = (side(&mut rng), side(&mut rng));
+        let canvas = backdrop(width, height, split, &mut rng);
         let least = (*count.start()).clamp(1, 12);
         let most = (*count.end()).clamp(least, 12);
-        let n = least + dice.below(most - least + 1);
-        let wanted = cast(n, &mut dice);
-        let spots = layout(n, split, &mut dice);
+        let n = least + rng.below(most - least + 1);
+        let wanted = cast(n, &mut rng);
+        let spots = layout(n, split, &mut rng);
         let mut table = Table::new(canvas);
         let mut objects = Vec::with_capacity(n);
         let shorter = width.min(height) as f32;
         for ((kind, tint), spot) in wanted.into_iter().zip(spots) {
-            let mut longer = shorter * share(n, &mut dice);
+            let mut longer = shorter * share(n, &mut rng);
             for attempt in 0..16 {
-                let placed = Placed::new(kind, tint, longer, spot, attempt, &table, &mut dice);
+                let placed = Placed::new(kind, tint, longer, spot, attempt, &table, &mut rng);
                 if table.lay(&placed) {
                     objects.push((kind, tint));
                     break;
@@ -132,25 +132,25 @@ impl Scene {
 }
 
 /// Which stickers: a few kinds with repeats, about half of them dyed.
-fn cast(n: usize, dice: &mut Dice) -> Vec<(Kind, Option<Tint>)> {
-    let kinds = 1 + dice.below(n.min(5));
+fn cast(n: usize, rng: &mut Rng) -> Vec<(Kind, Option<Tint>)> {
+    let kinds = 1 + rng.below(n.min(5));
     let mut pool: Vec<Kind> = Kind::all().collect();
-    dice.shuffle(&mut pool);
+    rng.shuffle(&mut pool);
     pool.truncate(kinds);
-    let favourite = dice.chance(40);
-    let common: Vec<Option<Tint>> = pool.iter().map(|&kind| tint(kind, dice)).collect();
-    let alike: Vec<bool> = pool.iter().map(|_| dice.chance(40)).collect();
+    let favourite = rng.chance(40);
+    let common: Vec<Option<Tint>> = pool.iter().map(|&kind| tint(kind, rng)).collect();
+    let alike: Vec<bool> = pool.iter().map(|_| rng.chance(40)).collect();
     let mut cast: Vec<_> = (0..n)
         .map(|i| {
             let of = match i {
                 i if i < kinds => i,
-                _ if favourite && dice.chance(70) => 0,
-                _ => dice.below(kinds),
+                _ if favourite && rng.chance(70) => 0,
+                _ => rng.below(kinds),
             };
             let tint = if alike[of] {
                 common[of]
             } else {
-                tint(pool[of], dice)
+                tint(pool[of], rng)
             };
             (pool[of], tint)
         })
@@ -160,37 +160,37 @@ fn cast(n: usize, dice: &mut Dice) -> Vec<(Kind, Option<Tint>)> {
         kept[kind.index()] += 1;
         kept[kind.index()] <= 8
     });
-    dice.shuffle(&mut cast);
+    rng.shuffle(&mut cast);
     cast
 }
 
-fn tint(kind: Kind, dice: &mut Dice) -> Option<Tint> {
-    let tint = *dice.pick(&Tint::ALL);
-    (dice.chance(55) && kind.takes(tint)).then_some(tint)
+fn tint(kind: Kind, rng: &mut Rng) -> Option<Tint> {
+    let tint = *rng.pick(&Tint::ALL);
+    (rng.chance(55) && kind.takes(tint)).then_some(tint)
 }
 
 /// Longer side of a sticker over the picture's shorter side: 0.16 to 0.45, nearly log-uniform,
 /// with less room where there are many.
-fn share(n: usize, dice: &mut Dice) -> f32 {
+fn share(n: usize, rng: &mut Rng) -> f32 {
     let most = (0.45 * (3.0 / n as f32).sqrt()).clamp(0.24, 0.45);
-    let root = 1.0 + dice.unit() * ((most / 0.16).sqrt() - 1.0);
+    let root = 1.0 + rng.unit() * ((most / 0.16).sqrt() - 1.0);
     0.16 * root * root
 }
 
 /// Where the stickers would like to be: centres as shares of width and height.
-fn layout(n: usize, split: Split, dice: &mut Dice) -> Vec<[f32; 2]> {
+fn layout(n: usize, split: Split, rng: &mut Rng) -> Vec<[f32; 2]> {
     let even = |i: usize| (i as f32 + 0.5) / n as f32;
-    let anywhere = |dice: &mut Dice| [dice.unit(), dice.unit()];
-    let shape = dice.below(3);
+    let anywhere = |rng: &mut Rng| [rng.unit(), rng.unit()];
+    let shape = rng.below(3);
     let mut spots: Vec<[f32; 2]> = match (split, shape) {
         (Split::Test, 0) => {
-            let rising = dice.chance(50);
+            let rising = rng.chance(50);
             let along = |i| [even(i), if rising { 1.0 - even(i) } else { even(i) }];
             (0..n).map(along).collect()
         }
         (Split::Test, 1) => {
-            let up = dice.chance(50);
-            let deep = dice.between(0.5, 0.9);
+            let up = rng.chance(50);
+            let deep = rng.between(0.5, 0.9);
             let bow = |i| {
                 let t = 2.0 * even(i) - 1.0;
                 let y = 0.5 + deep * (0.5 - t * t);
@@ -199,9 +199,9 @@ fn layout(n: usize, split: Split, dice: &mut Dice) -> Vec<[f32; 2]> {
             (0..n).map(bow).collect()
         }
         (Split::Test, _) => {
-            let centre = [dice.between(0.3, 0.7), dice.between(0.3, 0.7)];
-            let close = |dice: &mut Dice| centre.map(|c| c + dice.between(-0.36, 0.36));
-            (0..n).map(|_| close(dice)).collect()
+            let centre = [rng.between(0.3, 0.7), rng.between(0.3, 0.7)];
+            let close = |rng: &mut Rng| centre.map(|c| c + rng.between(-0.36, 0.36));
+            (0..n).map(|_| close(rng)).collect()
         }
         (_, 0) => {
             let columns = (1..=n).find(|c| c * c >= n).unwrap_or(1);
@@ -215,9 +215,9 @@ fn layout(n: usize, split: Split, dice: &mut Dice) -> Vec<[f32; 2]> {
             };
             (0..n).map(cell).collect()
         }
-        _ => (0..n).map(|_| anywhere(dice)).collect(),
+        _ => (0..n).map(|_| anywhere(rng)).collect(),
     };
-    dice.shuffle(&mut spots);
+    rng.shuffle(&mut spots);
     spots
 }
 
@@ -243,11 +243,11 @@ impl Placed {
         spot: [f32; 2],
         attempt: usize,
         table: &Table,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Self {
         // Half angle tangent up to tan(12.5°): turns up to 25° without trigonometric functions,
         // whose last bits differ between machines.
-        let t = dice.between(-0.2217, 0.2217);
+        let t = rng.between(-0.2217, 0.2217);
         let turn = [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)];
         let scale = longer / 96.0;
         let [w, h] = sticker(kind).extent;
@@ -255,11 +255,11 @@ impl Placed {
             scale * 0.5 * (w * turn[0] + h * turn[1].abs()),
             scale * 0.5 * (h * turn[0] + w * turn[1].abs()),
         ];
-        let inside = if dice.chance(12) { 0.6 } else { 1.0 };
+        let inside = if rng.chance(12) { 0.6 } else { 1.0 };
         let stray = 0.04 + 0.05 * attempt as f32;
         let sides = [table.canvas.width as f32, table.canvas.height as f32];
         let centre = std::array::from_fn(|axis| {
-            let wish = spot[axis] + dice.between(-stray, stray);
+            let wish = spot[axis] + rng.between(-stray, stray);
             let least = reach[axis] * inside + 1.0;
             (wish * sides[axis]).clamp(least, sides[axis] - least)
         });
@@ -270,7 +270,7 @@ impl Placed {
             centre,
             reach,
             turn,
-            mirrored: dice.chance(30),
+            mirrored: rng.chance(30),
         }
     }
 
@@ -468,10 +468,10 @@ mod tests {
     fn boxes_are_tight() {
         for seed in 0..40 {
             let scene = Scene::draw_with(seed, 1..=1);
-            let mut dice = Dice::new(seed, 0);
-            let side = |dice: &mut Dice| 192 + dice.below(129);
-            let (w, h) = (side(&mut dice), side(&mut dice));
-            let bare = Table::new(backdrop(w, h, Split::Train, &mut dice)).pixels();
+            let mut rng = Rng::new(seed, 0);
+            let side = |rng: &mut Rng| 192 + rng.below(129);
+            let (w, h) = (side(&mut rng), side(&mut rng));
+            let bare = Table::new(backdrop(w, h, Split::Train, &mut rng)).pixels();
             let changed = |i: &usize| {
                 (0..3).any(|c| bare.rgb[i * 3 + c].abs_diff(scene.pixels.rgb[i * 3 + c]) > 3)
             };

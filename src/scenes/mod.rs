@@ -6,16 +6,16 @@
 
 mod backdrop;
 mod dialogue;
-mod dice;
 mod draw;
+mod rng;
 mod stickers;
 mod wording;
 mod write;
 
 pub use dialogue::{Dialogue, Piece, Task, dialogue, dialogues, number_word};
 pub(crate) use dialogue::{absent_kind, detect_all};
-pub use dice::Dice;
 pub use draw::{Object, Scene, Size};
+pub use rng::Rng;
 pub use stickers::{Kind, Tint};
 pub use write::{WriteOptions, write};
 

@@ -6,16 +6,16 @@
 
 use super::Split;
 use super::dialogue::Task;
-use super::dice::Dice;
+use super::rng::Rng;
 
 /// A wording of `task`, still with `[OBJ]`.
-pub(super) fn wording(task: Task, split: Split, dice: &mut Dice) -> &'static str {
+pub(super) fn wording(task: Task, split: Split, rng: &mut Rng) -> &'static str {
     let (train, test) = wordings(task);
     match split {
-        Split::Test => test[dice.below(test.len())],
+        Split::Test => test[rng.below(test.len())],
         // The original's own string is what a person most likely sends: a third of the time.
-        _ if dice.chance(33) => train[0],
-        _ => train[dice.below(train.len())],
+        _ if rng.chance(33) => train[0],
+        _ => train[rng.below(train.len())],
     }
 }
 

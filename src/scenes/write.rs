@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Dialogue, Dice, Kind, Scene, dialogues};
-use crate::fault::{Fault, FaultKind};
+use super::{Dialogue, Kind, Rng, Scene, dialogues};
+use crate::error::{Fault, FaultKind};
 
 /// What to write and where.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ fn save(scene: &Scene, path: &Path) -> Result<(), Fault> {
 /// The lines of `dialogues.jsonl` for one scene.
 fn said(scene: &Scene, image: &str) -> Vec<serde_json::Value> {
     let mut order: Vec<usize> = (0..scene.objects.len()).collect();
-    Dice::new(scene.seed, 2).shuffle(&mut order);
+    Rng::new(scene.seed, 2).shuffle(&mut order);
     let mut box_of = vec![None; order.len()];
     for (index, &object) in order.iter().enumerate() {
         box_of[object] = Some(index);

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 
 /// Stands in a prompt for the whole picture.
 pub const IMAGE: &str = "<image>";

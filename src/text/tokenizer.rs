@@ -3,7 +3,7 @@
 use tokenizers::AddedToken;
 
 use super::prompt::{IMAGE, IMAGE_SLOT, MAX_BOXES, OBJECT, OBJECT_SLOT, index_tag};
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// The tags of the answer grammar that follow the index tags in the vocabulary.
 const TAGS: [&str; 4] = ["<ground>", "</ground>", "<objects>", "</objects>"];

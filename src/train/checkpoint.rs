@@ -14,9 +14,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fault::Fault;
-use crate::nn::load::{on_device, parameter_id};
-use crate::nn::{Init, ParameterSource};
+use crate::error::Fault;
+use crate::nn::loader::{on_device, parameter_id};
+use crate::nn::{Init, WeightSource};
 use crate::train::optimizer::{AdamW, Moments};
 use crate::weights::source;
 
@@ -172,7 +172,7 @@ impl Start {
     }
 }
 
-impl ParameterSource for Start {
+impl WeightSource for Start {
     fn tensor(
         &self,
         name: &str,

@@ -9,12 +9,12 @@ use burn::tensor::Device;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::geometry::{Proposal, filter};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::protocol::Granularity;
-use crate::scenes::{Dice, Scene};
+use crate::scenes::{Rng, Scene};
 use crate::train::checkpoint::{Start, Weights, replace};
 use crate::train::regions::{Candidate, NMS_IOU, label};
 use crate::train::upn::detect;
@@ -115,7 +115,7 @@ impl Detections {
         scene: &Scene,
         score: f32,
         limit: usize,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Vec<Candidate> {
         let proposals = &self.sightings[index].proposals;
         let passing = filter(proposals, score, f64::from(NMS_IOU), limit).kept;
@@ -123,7 +123,7 @@ impl Detections {
             .into_iter()
             .map(|i| proposals[i].bbox)
             .collect::<Vec<_>>();
-        dice.shuffle(&mut boxes);
+        rng.shuffle(&mut boxes);
         let truth = scene.objects.iter().map(|o| o.bbox).collect::<Vec<_>>();
         label(&boxes, &truth)
     }
@@ -157,13 +157,13 @@ mod tests {
                 proposals,
             }],
         };
-        let mut dice = Dice::new(1, 1);
-        let found = detections.candidates(0, &scene, 0.3, 24, &mut dice);
+        let mut rng = Rng::new(1, 1);
+        let found = detections.candidates(0, &scene, 0.3, 24, &mut rng);
         let mut objects = found.iter().map(|c| c.object).collect::<Vec<_>>();
         objects.sort();
         let expected = (1..scene.objects.len()).map(Some).collect::<Vec<_>>();
         assert_eq!(objects, expected);
-        let few = detections.candidates(0, &scene, 0.3, 2, &mut dice);
+        let few = detections.candidates(0, &scene, 0.3, 2, &mut rng);
         assert_eq!(few.len(), 2.min(scene.objects.len() - 1));
     }
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde_json::json;
 
 use super::checkpoint::{Precision, Start, Weights, replace};
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;

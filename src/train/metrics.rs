@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use plotters::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// Appends to `metrics.jsonl` and shows progress on standard error.
 pub struct Metrics {

@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use crate::fault::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
 use crate::protocol::DevicePreference;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::Weights;
 
 pub mod checkpoint;
+pub mod data_loader;
 pub mod detections;
 pub mod export;
-pub mod feed;
 pub mod metrics;
 pub mod optimizer;
 pub mod packing;
@@ -123,7 +123,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
 const CHATREX: &str = "model.safetensors";
 
 /// Where nano's tokenizer lies, from the root of the repository.
-pub const NANO_TOKENIZER: &str = "web/models/nano/tokenizer.json";
+pub const NANO_TOKENIZER: &str = "assets/models/nano/tokenizer.json";
 
 /// Nano's tokenizer.
 ///

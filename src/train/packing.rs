@@ -3,7 +3,7 @@
 //! the boxes, so each dialogue reads as if it stood alone).
 //!
 //! Beside the answers every box has a target of its own: its index, the token before it. Pointing
-//! needs that link at every box, and no answer teaches it as directly. [`Drill`]s practise the two
+//! needs that link at every box, and no answer teaches it as directly. [`AuxTarget`]s practise the two
 //! look-ups that all answers are made of, from an index to the kind and from a kind to its indices,
 //! at a few tokens each. Nothing reads these rows' outputs later.
 
@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashSet};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::chatrex::ChatRex;
-use crate::model::decoder::{Layout, Sight};
-use crate::scenes::{Dialogue, Dice, Scene, Task, dialogue};
+use crate::model::decoder::{AttentionSpan, Layout};
+use crate::scenes::{Dialogue, Rng, Scene, Task, dialogue};
 use crate::text::prompt::{ChatTemplate, IMAGE_SLOT, OBJECT_SLOT, user_turn};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::regions::Candidate;
 
 /// How dialogues are chosen.
 #[derive(Clone, Debug)]
-pub struct Menu {
+pub struct TaskMix {
     /// Tasks and how often each is tried.
     pub tasks: Vec<(Task, usize)>,
     /// Most tokens of all dialogues of a scene together.
@@ -42,7 +42,7 @@ pub struct Turn {
 
 /// Tokens without a question, and what some of them should say.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Drill {
+pub struct AuxTarget {
     /// What is read, after the boxes.
     pub ids: Vec<u32>,
     /// What each of `ids` should say, where it should say something.
@@ -51,23 +51,23 @@ pub struct Drill {
 
 /// A scene's sequence: what all dialogues share, the dialogues and the drills.
 #[derive(Clone, Debug)]
-pub struct Sheet {
+pub struct PackedExample {
     /// Up to the last box, with slots.
     pub prefix: Vec<i64>,
     /// The dialogues.
     pub turns: Vec<Turn>,
     /// The drills.
-    pub drills: Vec<Drill>,
+    pub aux_targets: Vec<AuxTarget>,
 }
 
-impl Sheet {
-    /// Dialogues about `scene` over the boxes `candidates`, as `menu` says.
+impl PackedExample {
+    /// Dialogues about `scene` over the boxes `candidates`, as `task_mix` says.
     pub fn new(
         scene: &Scene,
         candidates: &[Candidate],
-        menu: &Menu,
+        task_mix: &TaskMix,
         tokenizer: &Tokenizer,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Self {
         let mut box_of = vec![None; scene.objects.len()];
         for (index, candidate) in candidates.iter().enumerate() {
@@ -78,14 +78,18 @@ impl Sheet {
         let mut sheet = Self {
             prefix: prefix_of(candidates.len(), tokenizer),
             turns: Vec::new(),
-            drills: drills(scene, candidates, tokenizer, dice),
+            aux_targets: aux_targets(scene, candidates, tokenizer, rng),
         };
-        let total = menu.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
-        let mut left = menu.tokens;
+        let total = task_mix
+            .tasks
+            .iter()
+            .map(|(_, weight)| weight)
+            .sum::<usize>();
+        let mut left = task_mix.tokens;
         let mut said = HashSet::new();
-        for _ in 0..menu.tokens / 8 {
-            let mut ball = dice.below(total);
-            let task = menu
+        for _ in 0..task_mix.tokens / 8 {
+            let mut ball = rng.below(total);
+            let task = task_mix
                 .tasks
                 .iter()
                 .find_map(|&(task, weight)| {
@@ -96,8 +100,8 @@ impl Sheet {
                     None
                 })
                 .expect("the ball is below the sum of weights");
-            let turn = (0..menu.shortest_of.max(1))
-                .filter_map(|_| dialogue(scene, task, dice))
+            let turn = (0..task_mix.shortest_of.max(1))
+                .filter_map(|_| dialogue(scene, task, rng))
                 .filter_map(|d| turn_of(&d, &box_of, candidates.len(), tokenizer))
                 .min_by_key(|turn| turn.ids.len());
             let Some(turn) = turn else { continue };
@@ -115,8 +119,11 @@ impl Sheet {
     /// Tokens in all, for a picture of `visual` tokens.
     fn len(&self, visual: usize) -> usize {
         let turns = self.turns.iter().map(|turn| turn.ids.len());
-        let drills = self.drills.iter().map(|drill| drill.ids.len());
-        self.prefix_len(visual) + turns.chain(drills).sum::<usize>()
+        let aux_targets = self
+            .aux_targets
+            .iter()
+            .map(|aux_target| aux_target.ids.len());
+        self.prefix_len(visual) + turns.chain(aux_targets).sum::<usize>()
     }
 
     fn prefix_len(&self, visual: usize) -> usize {
@@ -127,19 +134,19 @@ impl Sheet {
 /// The indices of all boxes on objects, each to say the first token of its kind; the kinds of the
 /// scene, each to say its first index; and each kind as it stands in an answer, to say all its
 /// indices. Two boxes in three are named by their kind alone, the others by their colour too.
-fn drills(
+fn aux_targets(
     scene: &Scene,
     candidates: &[Candidate],
     tokenizer: &Tokenizer,
-    dice: &mut Dice,
-) -> Vec<Drill> {
+    rng: &mut Rng,
+) -> Vec<AuxTarget> {
     let standing = candidates.iter().enumerate();
     let mut standing = standing
         .filter_map(|(index, c)| Some((index, &scene.objects[c.object?])))
         .collect::<Vec<_>>();
     let mut groups = BTreeMap::<String, Vec<usize>>::new();
     for (_, object) in &standing {
-        let phrase = match dice.chance(67) {
+        let phrase = match rng.chance(67) {
             true => object.kind.word().to_owned(),
             false => object.name(),
         };
@@ -149,7 +156,7 @@ fn drills(
             .map(|(index, _)| *index);
         groups.insert(phrase.clone(), alike.collect());
     }
-    let mut drills = Vec::new();
+    let mut aux_targets = Vec::new();
     for (phrase, indices) in &groups {
         let mut ids = tokens(&format!("<ground>{phrase}</ground><objects>"), tokenizer);
         let mut says = vec![None; ids.len() - 1];
@@ -158,11 +165,11 @@ fn drills(
         }
         let end = tokens("</objects>", tokenizer);
         says.extend(ids[says.len() + 1..].iter().chain(&end).copied().map(Some));
-        drills.push(Drill { ids, says });
+        aux_targets.push(AuxTarget { ids, says });
     }
-    dice.shuffle(&mut standing);
+    rng.shuffle(&mut standing);
     let mut groups = groups.into_iter().collect::<Vec<_>>();
-    dice.shuffle(&mut groups);
+    rng.shuffle(&mut groups);
     let roll = standing.iter().map(|(index, object)| {
         let index = tokens(&format!("<obj{index}>"), tokenizer);
         (index, first_token(object.kind.word(), tokenizer))
@@ -172,18 +179,18 @@ fn drills(
         (tokens(phrase, tokenizer), index)
     });
     for pairs in [roll.collect::<Vec<_>>(), calls.collect()] {
-        let mut drill = Drill {
+        let mut aux_target = AuxTarget {
             ids: Vec::new(),
             says: Vec::new(),
         };
         for (ids, says) in pairs {
-            drill.ids.extend(ids);
-            drill.says.resize(drill.ids.len() - 1, None);
-            drill.says.push(Some(says));
+            aux_target.ids.extend(ids);
+            aux_target.says.resize(aux_target.ids.len() - 1, None);
+            aux_target.says.push(Some(says));
         }
-        drills.push(drill);
+        aux_targets.push(aux_target);
     }
-    drills
+    aux_targets
 }
 
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
@@ -257,7 +264,7 @@ pub struct Packed {
     pub length: usize,
     rows: Vec<i32>,
     positions: Vec<Vec<u32>>,
-    sights: Vec<Vec<Sight>>,
+    sights: Vec<Vec<AttentionSpan>>,
     /// What should be said.
     pub targets: Vec<Target>,
     /// Task and number of boxes of each dialogue.
@@ -267,7 +274,7 @@ pub struct Packed {
 impl Packed {
     /// Lays out `sheets` for a vocabulary of `words` tokens, `visual` tokens per picture and
     /// `objects` rows of box vectors per picture.
-    pub fn new(sheets: &[Sheet], words: usize, visual: usize, objects: usize) -> Self {
+    pub fn new(sheets: &[PackedExample], words: usize, visual: usize, objects: usize) -> Self {
         let length = sheets.iter().map(|s| s.len(visual)).max().unwrap_or(0);
         let batch = sheets.len();
         let padding = (words + batch * (visual + objects)) as i32;
@@ -308,12 +315,15 @@ impl Packed {
             }
             let shared = sheet.prefix_len(visual);
             let mut positions = (0..shared as u32).collect::<Vec<_>>();
-            let mut sights = vec![Sight::CAUSAL; shared];
+            let mut sights = vec![AttentionSpan::CAUSAL; shared];
             let mut stretch = |ids: &[u32]| {
                 let own = positions.len();
                 packed.rows.extend(ids.iter().map(|&id| id as i32));
                 positions.extend((shared as u32..).take(ids.len()));
-                sights.extend(std::iter::repeat_n(Sight { shared, own }, ids.len()));
+                sights.extend(std::iter::repeat_n(
+                    AttentionSpan { shared, own },
+                    ids.len(),
+                ));
                 first + own
             };
             for turn in &sheet.turns {
@@ -328,9 +338,9 @@ impl Packed {
                     });
                 }
             }
-            for drill in &sheet.drills {
-                let begin = stretch(&drill.ids);
-                for (at, id) in drill.says.iter().enumerate() {
+            for aux_target in &sheet.aux_targets {
+                let begin = stretch(&aux_target.ids);
+                for (at, id) in aux_target.says.iter().enumerate() {
                     packed.targets.extend(id.map(|id| Target {
                         row: begin + at,
                         id,
@@ -341,7 +351,7 @@ impl Packed {
             for own in positions.len()..length {
                 packed.rows.push(padding);
                 positions.push(0);
-                sights.push(Sight { shared: 0, own });
+                sights.push(AttentionSpan { shared: 0, own });
             }
             packed.positions.push(positions);
             packed.sights.push(sights);
@@ -395,19 +405,19 @@ fn indices(rows: Vec<i32>, device: &Device) -> Tensor<1, Int> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::regions::{Noise, candidates};
+    use crate::train::regions::{ProposalNoise, candidates};
 
-    fn sheet(seed: u64) -> (Sheet, Scene, Vec<Candidate>, Tokenizer) {
+    fn sheet(seed: u64) -> (PackedExample, Scene, Vec<Candidate>, Tokenizer) {
         let tokenizer = crate::train::nano_tokenizer().unwrap();
         let scene = Scene::draw(seed);
-        let mut dice = Dice::new(seed, 0);
-        let found = candidates(&scene, Noise::PROPOSALS, 24, &mut dice);
-        let menu = Menu {
+        let mut rng = Rng::new(seed, 0);
+        let found = candidates(&scene, ProposalNoise::PROPOSALS, 24, &mut rng);
+        let task_mix = TaskMix {
             tasks: vec![(Task::Name, 1), (Task::DetectOne, 1)],
             tokens: 120,
             shortest_of: 1,
         };
-        let sheet = Sheet::new(&scene, &found, &menu, &tokenizer, &mut dice);
+        let sheet = PackedExample::new(&scene, &found, &task_mix, &tokenizer, &mut rng);
         (sheet, scene, found, tokenizer)
     }
 
@@ -415,7 +425,7 @@ mod tests {
     fn drills_practise_what_is_true() {
         for seed in 0..20 {
             let (sheet, scene, found, tokenizer) = sheet(seed);
-            let [finds @ .., roll, calls] = &sheet.drills[..] else {
+            let [finds @ .., roll, calls] = &sheet.aux_targets[..] else {
                 panic!("every sheet has a roll and calls");
             };
             let mut phrase = Vec::new();
@@ -471,17 +481,20 @@ mod tests {
         assert_eq!(packed.length, sheet.len(visual));
         let mut own = shared;
         let turns = sheet.turns.iter().map(|turn| &turn.ids);
-        for ids in turns.chain(sheet.drills.iter().map(|drill| &drill.ids)) {
+        for ids in turns.chain(sheet.aux_targets.iter().map(|aux_target| &aux_target.ids)) {
             for (offset, &id) in ids.iter().enumerate() {
                 let row = own + offset;
                 assert_eq!(packed.rows[row], id as i32);
                 assert_eq!(packed.positions[0][row] as usize, shared + offset);
-                assert_eq!(packed.sights[0][row], Sight { shared, own });
+                assert_eq!(packed.sights[0][row], AttentionSpan { shared, own });
             }
             own += ids.len();
         }
         assert_eq!(own, packed.length);
-        let practised = sheet.drills.iter().flat_map(|d| d.says.iter().flatten());
+        let practised = sheet
+            .aux_targets
+            .iter()
+            .flat_map(|d| d.says.iter().flatten());
         let answered = sheet.turns.iter().map(|t| t.ids.len() - t.answer);
         let expected = found.len() + practised.count() + answered.sum::<usize>();
         assert_eq!(packed.targets.len(), expected);

@@ -6,7 +6,7 @@
 //! same way.
 
 use crate::geometry::BoxXyxy;
-use crate::scenes::{Dice, Scene};
+use crate::scenes::{Rng, Scene};
 
 /// Least overlap of a box that stands for an object.
 pub const MATCH_IOU: f32 = 0.5;
@@ -25,7 +25,7 @@ pub struct Candidate {
 
 /// How far candidates stray from the objects.
 #[derive(Clone, Copy, Debug)]
-pub struct Noise {
+pub struct ProposalNoise {
     /// Objects that get no box, in percent.
     pub missed: usize,
     /// Objects that get a second, worse box, in percent.
@@ -36,7 +36,7 @@ pub struct Noise {
     pub jitter: f32,
 }
 
-impl Noise {
+impl ProposalNoise {
     /// Exact boxes of all objects.
     pub const NONE: Self = Self {
         missed: 0,
@@ -56,31 +56,36 @@ impl Noise {
 
 /// Candidates of `scene` in random order, at most `limit`; objects come before doubles and
 /// background when there is not room for all.
-pub fn candidates(scene: &Scene, noise: Noise, limit: usize, dice: &mut Dice) -> Vec<Candidate> {
+pub fn candidates(
+    scene: &Scene,
+    noise: ProposalNoise,
+    limit: usize,
+    rng: &mut Rng,
+) -> Vec<Candidate> {
     let truth = scene
         .objects
         .iter()
         .map(|object| object.bbox)
         .collect::<Vec<_>>();
     let mut order = (0..truth.len()).collect::<Vec<_>>();
-    dice.shuffle(&mut order);
+    rng.shuffle(&mut order);
     let mut boxes = Vec::new();
     for &object in &order {
-        if !dice.chance(noise.missed) {
-            boxes.push(moved(truth[object], noise.jitter, dice));
+        if !rng.chance(noise.missed) {
+            boxes.push(moved(truth[object], noise.jitter, rng));
         }
     }
     for &object in &order {
-        if dice.chance(noise.doubled) {
-            boxes.push(moved(truth[object], 0.35, dice));
+        if rng.chance(noise.doubled) {
+            boxes.push(moved(truth[object], 0.35, rng));
         }
     }
     let (width, height) = (scene.pixels.width as f32, scene.pixels.height as f32);
-    for _ in 0..dice.below(noise.background + 1) {
-        let side = width.min(height) * dice.between(0.12, 0.45);
-        let (w, h) = (side * dice.between(0.7, 1.3), side);
-        let x = dice.between(-0.1 * w, width - 0.9 * w);
-        let y = dice.between(-0.1 * h, height - 0.9 * h);
+    for _ in 0..rng.below(noise.background + 1) {
+        let side = width.min(height) * rng.between(0.12, 0.45);
+        let (w, h) = (side * rng.between(0.7, 1.3), side);
+        let x = rng.between(-0.1 * w, width - 0.9 * w);
+        let y = rng.between(-0.1 * h, height - 0.9 * h);
         let b = BoxXyxy::from([x, y, x + w, y + h]);
         if truth.iter().all(|t| t.iou(&b) < 0.3) {
             boxes.push(b);
@@ -92,7 +97,7 @@ pub fn candidates(scene: &Scene, noise: Noise, limit: usize, dice: &mut Dice) ->
             kept.push(b);
         }
     }
-    dice.shuffle(&mut kept);
+    rng.shuffle(&mut kept);
     label(&kept, &truth)
 }
 
@@ -124,9 +129,9 @@ pub fn label(boxes: &[BoxXyxy], truth: &[BoxXyxy]) -> Vec<Candidate> {
         .collect()
 }
 
-fn moved(b: BoxXyxy, share: f32, dice: &mut Dice) -> BoxXyxy {
+fn moved(b: BoxXyxy, share: f32, rng: &mut Rng) -> BoxXyxy {
     let (w, h) = (b.x2 - b.x1, b.y2 - b.y1);
-    let mut off = |side: f32| side * dice.between(-share, share);
+    let mut off = |side: f32| side * rng.between(-share, share);
     BoxXyxy {
         x1: b.x1 + off(w),
         y1: b.y1 + off(h),
@@ -159,7 +164,7 @@ mod tests {
     #[test]
     fn without_noise_every_object_has_its_box() {
         let scene = Scene::draw(11);
-        let found = candidates(&scene, Noise::NONE, 100, &mut Dice::new(1, 9));
+        let found = candidates(&scene, ProposalNoise::NONE, 100, &mut Rng::new(1, 9));
         assert_eq!(found.len(), scene.objects.len());
         for candidate in found {
             let object = candidate.object.expect("every box is an object's");

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::Loader;
-use crate::scenes::{Dice, Scene, Task};
+use crate::scenes::{Rng, Scene, Task};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::{
     Precision, Start, Weights, read_state, select_trained, write_state,
 };
+use crate::train::data_loader::DataLoader;
 use crate::train::detections::Detections;
-use crate::train::feed::Feed;
 use crate::train::metrics::Metrics;
 use crate::train::optimizer::AdamW;
-use crate::train::packing::{Menu, Packed, Sheet};
-use crate::train::regions::{Candidate, Noise, candidates};
+use crate::train::packing::{Packed, PackedExample, TaskMix};
+use crate::train::regions::{Candidate, ProposalNoise, candidates};
 use crate::train::schedule::{Budget, Schedule};
 use crate::train::towers::{
     Pictures, RegionHeads, RegionLabels, Trained, Vocabulary, best_class, cross_entropy, entry,
@@ -50,7 +50,7 @@ const PAUSE: f64 = 150.0;
 /// What a stage does differently from the others.
 #[derive(Clone, Debug)]
 struct Plan {
-    menu: Menu,
+    task_mix: TaskMix,
     batch: usize,
     rate: f64,
     /// Learning rate of the towers over that of the decoder; 0 freezes them.
@@ -76,7 +76,7 @@ impl Plan {
         });
         match stage {
             Stage::Align => Self {
-                menu: Menu {
+                task_mix: TaskMix {
                     tasks: pointing.to_vec(),
                     tokens: 110,
                     shortest_of: 3,
@@ -87,7 +87,7 @@ impl Plan {
                 validation: 48,
             },
             Stage::Perceive => Self {
-                menu: Menu {
+                task_mix: TaskMix {
                     tasks: everything.to_vec(),
                     tokens: 210,
                     shortest_of: 1,
@@ -137,16 +137,16 @@ struct Position {
 }
 
 /// A batch ready for the networks.
-struct Lesson {
+struct Batch {
     pictures: Pictures,
     packed: Packed,
 }
 
 /// What batches are made from.
-struct Kitchen {
+struct BatchBuilder {
     config: ChatRexConfig,
     tokenizer: Tokenizer,
-    menu: Menu,
+    task_mix: TaskMix,
     batch: usize,
     seed: u64,
     validation: u64,
@@ -162,35 +162,35 @@ const DETECTED_STREAM: u64 = 0xde7e;
 /// Boxes from which on scenes are drawn without regard to their number.
 const ALL_SIZES: usize = 12;
 
-/// The stream of [`Dice`] of training boxes and dialogues.
+/// The stream of [`Rng`] of training boxes and dialogues.
 const TRAINING_STREAM: u64 = 91;
-/// The stream of [`Dice`] of validation boxes and dialogues.
+/// The stream of [`Rng`] of validation boxes and dialogues.
 const VALIDATION_STREAM: u64 = 92;
 /// The first scene of the validation set.
 const VALIDATION_SEED: u64 = 800_000;
 
-impl Kitchen {
+impl BatchBuilder {
     /// The training batch of step `step` with at most `boxes` boxes per scene.
-    fn training(&self, step: u64, boxes: usize) -> Lesson {
+    fn training(&self, step: u64, boxes: usize) -> Batch {
         let most = boxes.min(ALL_SIZES);
         let detected = self.detections.len() - self.validated();
         let scenes = (0..self.batch as u64).map(|i| {
             let number = step * self.batch as u64 + i;
-            let mut dice = Dice::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
-            if detected > 0 && most == ALL_SIZES && dice.chance(DETECTED_SHARE) {
-                let index = self.validated() + dice.below(detected);
+            let mut rng = Rng::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
+            if detected > 0 && most == ALL_SIZES && rng.chance(DETECTED_SHARE) {
+                let index = self.validated() + rng.below(detected);
                 let scene = Scene::draw(self.detections.seed(index));
-                let score = dice.between(0.1, 0.3);
+                let score = rng.between(0.1, 0.3);
                 let found = self
                     .detections
-                    .candidates(index, &scene, score, boxes, &mut dice);
-                return (scene, found, dice);
+                    .candidates(index, &scene, score, boxes, &mut rng);
+                return (scene, found, rng);
             }
             let scene = Scene::draw_with(training_seed(self.seed, number), 1..=most);
-            let found = candidates(&scene, Noise::PROPOSALS, boxes, &mut dice);
-            (scene, found, dice)
+            let found = candidates(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng);
+            (scene, found, rng)
         });
-        self.lesson(scenes.collect())
+        self.batch(scenes.collect())
     }
 
     /// Scenes at the front of the detections that belong to the validation set.
@@ -199,31 +199,31 @@ impl Kitchen {
     }
 
     /// A batch of the fixed validation set.
-    fn validation(&self, first: u64, boxes: usize) -> Lesson {
+    fn validation(&self, first: u64, boxes: usize) -> Batch {
         let scenes = (first..first + self.batch as u64).map(|i| {
             let seed = VALIDATION_SEED + i;
-            let (scene, mut dice) = (Scene::draw(seed), Dice::new(seed, VALIDATION_STREAM));
+            let (scene, mut rng) = (Scene::draw(seed), Rng::new(seed, VALIDATION_STREAM));
             let found = match self.detections.is_empty() {
-                true => candidates(&scene, Noise::PROPOSALS, boxes, &mut dice),
+                true => candidates(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng),
                 false => self
                     .detections
-                    .candidates(i as usize, &scene, 0.2, boxes, &mut dice),
+                    .candidates(i as usize, &scene, 0.2, boxes, &mut rng),
             };
-            (scene, found, dice)
+            (scene, found, rng)
         });
-        self.lesson(scenes.collect())
+        self.batch(scenes.collect())
     }
 
-    fn lesson(&self, scenes: Vec<(Scene, Vec<Candidate>, Dice)>) -> Lesson {
+    fn batch(&self, scenes: Vec<(Scene, Vec<Candidate>, Rng)>) -> Batch {
         let mut sheets = Vec::new();
         let mut drawn = Vec::new();
-        for (scene, found, mut dice) in scenes {
-            sheets.push(Sheet::new(
+        for (scene, found, mut rng) in scenes {
+            sheets.push(PackedExample::new(
                 &scene,
                 &found,
-                &self.menu,
+                &self.task_mix,
                 &self.tokenizer,
-                &mut dice,
+                &mut rng,
             ));
             drawn.push((scene, found));
         }
@@ -234,7 +234,7 @@ impl Kitchen {
             self.config.visual_tokens(),
             pictures.rows(),
         );
-        Lesson { pictures, packed }
+        Batch { pictures, packed }
     }
 }
 
@@ -291,17 +291,17 @@ fn pointer_tokens(tokenizer: &Tokenizer) -> Result<Vec<u32>, Fault> {
 
 fn validate(
     model: &ChatRex,
-    kitchen: &Kitchen,
+    builder: &BatchBuilder,
     pointers: &[u32],
     boxes: usize,
     device: &Device,
 ) -> BTreeMap<Task, (usize, usize)> {
     let mut sums = BTreeMap::new();
-    for first in (0..kitchen.validation).step_by(kitchen.batch) {
-        let lesson = kitchen.validation(first, boxes);
-        let (visual, objects) = look(model, &lesson.pictures, device);
-        let logits = lesson.packed.logits(model, visual, objects, device);
-        let found = score(&lesson.packed, &best_class(logits), pointers, 0);
+    for first in (0..builder.validation).step_by(builder.batch) {
+        let batch = builder.validation(first, boxes);
+        let (visual, objects) = look(model, &batch.pictures, device);
+        let logits = batch.packed.logits(model, visual, objects, device);
+        let found = score(&batch.packed, &best_class(logits), pointers, 0);
         for (task, (right, all)) in found.exact {
             let sum = sums.entry(task).or_insert((0, 0));
             sum.0 += right;
@@ -316,10 +316,10 @@ fn validate(
 /// # Errors
 /// Files that cannot be read or written.
 pub fn run(options: &Options, config: &ChatRexConfig, weights: Weights) -> Result<(), Fault> {
-    carry_out(options, config, weights, &Plan::of(options.stage))
+    run_stage(options, config, weights, &Plan::of(options.stage))
 }
 
-fn carry_out(
+fn run_stage(
     options: &Options,
     config: &ChatRexConfig,
     weights: Weights,
@@ -361,37 +361,37 @@ fn carry_out(
         }
         None => Detections::default(),
     };
-    let kitchen = Arc::new(Kitchen {
+    let builder = Arc::new(BatchBuilder {
         detections,
         config: config.clone(),
         tokenizer: crate::train::nano_tokenizer()?,
-        menu: plan.menu.clone(),
+        task_mix: plan.task_mix.clone(),
         batch: plan.batch,
         seed: position.seed,
         validation: plan.validation,
     });
-    let pointers = pointer_tokens(&kitchen.tokenizer)?;
-    let vocabulary = Vocabulary::new(&kitchen.tokenizer)?;
+    let pointers = pointer_tokens(&builder.tokenizer)?;
+    let vocabulary = Vocabulary::new(&builder.tokenizer)?;
     let budget = Budget::start(options.minutes, options.steps, position.seconds);
     let mut metrics = Metrics::open(&options.out, options.resume, options.stage.name())?;
-    let mut feed = feed(&kitchen, position.step, position.boxes);
+    let mut feed = feed(&builder, position.step, position.boxes);
     let mut validated = budget.seconds();
     while !budget.is_over(position.step) {
         let fraction = budget.fraction(position.step);
-        let lesson = feed.take();
-        let (visual, objects) = look(&trained.model, &lesson.pictures, &plain);
-        let logits = lesson
+        let batch = feed.take();
+        let (visual, objects) = look(&trained.model, &batch.pictures, &plain);
+        let logits = batch
             .packed
             .logits(&trained.model, visual, objects.clone(), &plain);
         let found = score(
-            &lesson.packed,
+            &batch.packed,
             &best_class(logits.clone()),
             &pointers,
             position.boxes.saturating_sub(2),
         );
-        let mut loss = cross_entropy(logits, &lesson.packed.labels());
+        let mut loss = cross_entropy(logits, &batch.packed.labels());
         let value = f64::from(loss.clone().into_scalar::<f32>());
-        let labels = RegionLabels::new(&lesson.pictures.scenes, lesson.pictures.rows());
+        let labels = RegionLabels::new(&batch.pictures.scenes, batch.pictures.rows());
         let table = trained.model.llm.embed_tokens.whole();
         loss = loss + vocabulary.loss(objects.clone(), table, &labels) * 0.3;
         if plan.towers > 0.0 {
@@ -405,7 +405,7 @@ fn carry_out(
         position.step += 1;
         let grown = position.follow(&found, value);
         if grown {
-            feed = self::feed(&kitchen, position.step, position.boxes);
+            feed = self::feed(&builder, position.step, position.boxes);
         }
         metrics.show(
             fraction,
@@ -433,7 +433,7 @@ fn carry_out(
             ]);
             if due || last {
                 let model = &trained.model;
-                let exact = validate(model, &kitchen, &pointers, MOST_BOXES, &plain);
+                let exact = validate(model, &builder, &pointers, MOST_BOXES, &plain);
                 for (task, (right, all)) in exact {
                     let share = right as f64 / all as f64;
                     line.insert(format!("exact_{}", task_name(task)), share.into());
@@ -453,9 +453,9 @@ fn carry_out(
     Ok(())
 }
 
-fn feed(kitchen: &Arc<Kitchen>, step: u64, boxes: usize) -> Feed<Lesson> {
-    let kitchen = kitchen.clone();
-    Feed::start(step, 1, move |step| kitchen.training(step, boxes))
+fn feed(builder: &Arc<BatchBuilder>, step: u64, boxes: usize) -> DataLoader<Batch> {
+    let builder = builder.clone();
+    DataLoader::start(step, 1, move |step| builder.training(step, boxes))
 }
 
 impl Position {
@@ -585,7 +585,7 @@ mod tests {
         }
         let go = |out: &Path, steps, resume| {
             let options = options(out, steps, resume);
-            carry_out(&options, &tiny(), Weights::default(), &plan()).unwrap();
+            run_stage(&options, &tiny(), Weights::default(), &plan()).unwrap();
         };
         go(&straight, 4, false);
         go(&broken, 2, false);
@@ -599,16 +599,16 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let config = tiny();
-        let kitchen = Kitchen {
+        let builder = BatchBuilder {
             config: config.clone(),
             tokenizer: crate::train::nano_tokenizer().unwrap(),
-            menu: plan().menu,
+            task_mix: plan().task_mix,
             batch: 2,
             seed: 3,
             validation: 0,
             detections: Detections::default(),
         };
-        let lesson = kitchen.training(0, 5);
+        let batch = builder.training(0, 5);
         let device = Device::flex().autodiff();
         let plain = Device::flex();
         let loss_of = |weights: &Weights| {
@@ -618,12 +618,12 @@ mod tests {
                 model: ChatRex::load(&at, &config).unwrap(),
                 heads: RegionHeads::load(&at.child("warmup"), 16).unwrap(),
             };
-            let (visual, objects) = look(&trained.model, &lesson.pictures, &plain);
-            let logits = lesson
+            let (visual, objects) = look(&trained.model, &batch.pictures, &plain);
+            let logits = batch
                 .packed
                 .logits(&trained.model, visual, objects.clone(), &plain);
-            let labels = RegionLabels::new(&lesson.pictures.scenes, lesson.pictures.rows());
-            let loss = cross_entropy(logits, &lesson.packed.labels())
+            let labels = RegionLabels::new(&batch.pictures.scenes, batch.pictures.rows());
+            let loss = cross_entropy(logits, &batch.packed.labels())
                 + trained.heads.loss(objects, &labels);
             (trained, start, loss)
         };

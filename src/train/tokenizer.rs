@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::scenes::{Scene, dialogues};
 
 /// Regular entries: 256 bytes and merges.

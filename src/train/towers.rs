@@ -7,19 +7,19 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::{Linear, Loader};
-use crate::scenes::{Dice, Kind, Scene, Size, Tint};
+use crate::scenes::{Kind, Rng, Scene, Size, Tint};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::{
     Precision, Start, Weights, read_state, select_trained, write_state,
 };
-use crate::train::feed::Feed;
+use crate::train::data_loader::DataLoader;
 use crate::train::metrics::Metrics;
 use crate::train::optimizer::AdamW;
-use crate::train::regions::{Candidate, Noise, candidates};
+use crate::train::regions::{Candidate, ProposalNoise, candidates};
 use crate::train::schedule::{Budget, Schedule};
 use crate::train::{Options, training_device};
 
@@ -295,8 +295,8 @@ impl Trained {
         for first in (0..VALIDATION).step_by(BATCH) {
             let scenes = (first..first + BATCH as u64).map(|i| {
                 let scene = Scene::draw(800_000 + i);
-                let mut dice = Dice::new(scene.seed, VALIDATION_STREAM);
-                let found = candidates(&scene, Noise::PROPOSALS, BOXES, &mut dice);
+                let mut rng = Rng::new(scene.seed, VALIDATION_STREAM);
+                let found = candidates(&scene, ProposalNoise::PROPOSALS, BOXES, &mut rng);
                 (scene, found)
             });
             let pictures = Pictures::prepare(scenes.collect(), self.model.config());
@@ -313,26 +313,26 @@ impl Trained {
     }
 }
 
-/// The stream of [`Dice`] that validation boxes are thrown from.
+/// The stream of [`Rng`] that validation boxes are thrown from.
 const VALIDATION_STREAM: u64 = 77;
 /// The stream that training scenes and boxes are thrown from.
 const TRAINING_STREAM: u64 = 78;
 
 /// A training scene's seed, from the run's seed and the scene's number within the run.
 pub fn training_seed(seed: u64, number: u64) -> u64 {
-    Dice::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number, 1).below(800_000) as u64
+    Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number, 1).below(800_000) as u64
 }
 
 fn draw_batch(seed: u64, step: u64, config: &ChatRexConfig) -> Pictures {
     let scenes = (0..BATCH as u64).map(|i| {
         let number = step * BATCH as u64 + i;
-        let mut dice = Dice::new(seed ^ number.rotate_left(32), TRAINING_STREAM);
+        let mut rng = Rng::new(seed ^ number.rotate_left(32), TRAINING_STREAM);
         let scene = Scene::draw_with(training_seed(seed, number), 9..=12);
-        let noise = Noise {
+        let noise = ProposalNoise {
             background: 4,
-            ..Noise::PROPOSALS
+            ..ProposalNoise::PROPOSALS
         };
-        let found = candidates(&scene, noise, BOXES, &mut dice);
+        let found = candidates(&scene, noise, BOXES, &mut rng);
         (scene, found)
     });
     Pictures::prepare(scenes.collect(), config)
@@ -385,7 +385,7 @@ pub fn run(options: &Options, config: &ChatRexConfig, weights: Weights) -> Resul
     let mut metrics = Metrics::open(&options.out, options.resume, "towers")?;
     let shared = config.clone();
     let seed = position.seed;
-    let mut feed = Feed::start(position.step, 1, move |step| {
+    let mut feed = DataLoader::start(position.step, 1, move |step| {
         draw_batch(seed, step, &shared)
     });
     let mut running = None::<f64>;

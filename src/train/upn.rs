@@ -6,14 +6,14 @@ use burn::tensor::{Tensor, TensorData, read_sync};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::geometry::{Proposal, proposals};
 use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
 use crate::nn::{Init, Loader};
 use crate::protocol::Granularity;
-use crate::scenes::{Dice, Scene};
+use crate::scenes::{Rng, Scene};
 use crate::train::checkpoint::{Precision, Start, Weights, read_state, write_state};
-use crate::train::feed::Feed;
+use crate::train::data_loader::DataLoader;
 use crate::train::metrics::Metrics;
 use crate::train::optimizer::AdamW;
 use crate::train::schedule::{Budget, Schedule};
@@ -55,7 +55,7 @@ impl Trainee {
         &self,
         batch: &Batch,
         granularity: Granularity,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Result<Tensor<1>, Fault> {
         let upn = &self.upn;
         let device = self.denoising.val().device();
@@ -76,7 +76,7 @@ impl Trainee {
             1.0 / count,
         );
 
-        let denoising = Denoising::new(&batch.targets, dice);
+        let denoising = Denoising::new(&batch.targets, rng);
         let extra = denoising.queries;
         let mut content = upn.content(pictures);
         let mut reference = selection.boxes.detach();
@@ -197,7 +197,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         floor: 0.0,
     };
     let (seed, recipe) = (options.seed, config.recipe());
-    let mut feed = Feed::start(progress.step / POOL, 1, move |number| {
+    let mut feed = DataLoader::start(progress.step / POOL, 1, move |number| {
         pool(seed, number, &recipe)
     });
     let mut batches = feed.take().into_iter();
@@ -255,8 +255,8 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         } else {
             Granularity::Fine
         };
-        let mut dice = Dice::new(seed ^ 0x5eed, progress.step);
-        let loss = trainee.loss(&batch, granularity, &mut dice)?;
+        let mut rng = Rng::new(seed ^ 0x5eed, progress.step);
+        let loss = trainee.loss(&batch, granularity, &mut rng)?;
         sum += f64::from(values(loss.clone())[0]);
         let rate = schedule.rate(progress.step, budget.fraction(progress.step));
         let (next, norm) = optimizer.step(trainee, &start, loss.backward(), |name| {

@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use pathfinding::kuhn_munkres::kuhn_munkres_min;
 use pathfinding::matrix::Matrix;
 
-use crate::scenes::Dice;
+use crate::scenes::Rng;
 
 const CLASS_COST: f32 = 2.0;
 const L1_COST: f32 = 5.0;
@@ -78,7 +78,7 @@ pub struct Denoising {
 impl Denoising {
     /// Near copies move each corner by less than half the box, far ones by half to a whole.
     /// Pictures with fewer boxes than others repeat theirs.
-    pub fn new(targets: &[Vec<[f32; 4]>], dice: &mut Dice) -> Self {
+    pub fn new(targets: &[Vec<[f32; 4]>], rng: &mut Rng) -> Self {
         let most = targets.iter().map(Vec::len).max().unwrap_or(0);
         let queries = if targets.iter().any(Vec::is_empty) {
             0
@@ -92,8 +92,8 @@ impl Denoising {
                 let [cx, cy, w, h] = targets[index];
                 let mut edges = corners([cx, cy, w, h]);
                 for (edge, half) in edges.iter_mut().zip([w / 2.0, h / 2.0, w / 2.0, h / 2.0]) {
-                    let part = dice.unit() + if far { 1.0 } else { 0.0 };
-                    let sign = if dice.chance(50) { 1.0 } else { -1.0 };
+                    let part = rng.unit() + if far { 1.0 } else { 0.0 };
+                    let sign = if rng.chance(50) { 1.0 } else { -1.0 };
                     *edge = (*edge + sign * part * half).clamp(0.0, 1.0);
                 }
                 let [x1, y1, x2, y2] = edges;
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn groups_of_denoising_queries_see_themselves_and_the_networks_own() {
         let targets = vec![vec![[0.5, 0.5, 0.2, 0.2]; 2], vec![[0.5, 0.5, 0.2, 0.2]]];
-        let denoising = Denoising::new(&targets, &mut Dice::new(1, 1));
+        let denoising = Denoising::new(&targets, &mut Rng::new(1, 1));
         assert_eq!(denoising.queries, 12);
         let blocked = denoising.blocked(3);
         let sees = |from: usize, to: usize| blocked[from * 15 + to] == 0.0;

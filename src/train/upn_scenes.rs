@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::image::prepare::ShortSideRecipe;
 use crate::model::upn::PaddingMask;
-use crate::scenes::{Dice, Scene};
+use crate::scenes::{Rng, Scene};
 
 /// Scenes per step.
 pub const BATCH: usize = 8;
@@ -90,7 +90,7 @@ fn targets(scene: &Scene) -> Vec<[f32; 4]> {
 /// shape so that little is padded, in random order.
 pub fn pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<Batch> {
     let scenes_per_pool = POOL * BATCH as u64;
-    let first = Dice::new(seed, 1).below(700_000) as u64 + pool * scenes_per_pool;
+    let first = Rng::new(seed, 1).below(700_000) as u64 + pool * scenes_per_pool;
     let mut scenes = (0..scenes_per_pool)
         .map(|index| Scene::draw((first + index) % 800_000))
         .collect::<Vec<_>>();
@@ -100,7 +100,7 @@ pub fn pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<Batch> {
         .chunks(BATCH)
         .map(|scenes| Batch::prepare(scenes, recipe))
         .collect::<Vec<_>>();
-    Dice::new(seed, 2 + pool).shuffle(&mut batches);
+    Rng::new(seed, 2 + pool).shuffle(&mut batches);
     batches
 }
 

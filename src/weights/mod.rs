@@ -4,14 +4,14 @@
 //! Nothing is used before its SHA-256 agrees with the manifest, and a model is never held in
 //! memory as a whole.
 
-pub mod form;
-pub mod format;
+pub mod download;
+pub mod manifest;
 pub mod quant;
 pub mod safetensors;
 #[cfg(all(test, feature = "native"))]
 pub(crate) mod sample;
 pub mod source;
-pub mod stream;
+pub mod storage;
 
-pub use format::Manifest;
+pub use manifest::Manifest;
 pub use source::ByteSource;

@@ -17,7 +17,7 @@ pub const SCALES: &str = "scales";
 /// Bits per weight and weights per scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scheme {
+pub struct QuantScheme {
     /// 4 or 8.
     pub bits: u32,
     /// 32 or 64.
@@ -39,9 +39,9 @@ const TRIED: [f32; 15] = [
     1.0, 0.98, 0.96, 0.94, 0.92, 0.90, 0.88, 0.86, 0.84, 0.82, 0.80, 0.77, 0.74, 0.70, 1.03,
 ];
 
-impl Scheme {
+impl QuantScheme {
     /// The scheme of a matrix of `columns` whose rows take `words` words and `scales` scales.
-    pub fn of_row(columns: usize, words: usize, scales: usize) -> Option<Self> {
+    pub fn infer(columns: usize, words: usize, scales: usize) -> Option<Self> {
         let found = [4, 8]
             .into_iter()
             .flat_map(|bits| [32, 64].map(|group| Self { bits, group }));
@@ -186,7 +186,7 @@ mod tests {
             .collect()
     }
 
-    fn there_and_back(scheme: Scheme, rounding: Rounding, values: &[f32]) -> Vec<f32> {
+    fn there_and_back(scheme: QuantScheme, rounding: Rounding, values: &[f32]) -> Vec<f32> {
         let mut words = vec![0; scheme.words(values.len())];
         let mut scales = vec![f16::ZERO; values.len() / scheme.group];
         scheme.pack(values, rounding, &mut words, &mut scales);
@@ -203,7 +203,7 @@ mod tests {
     fn every_weight_is_within_half_a_step() {
         for bits in [4, 8] {
             for group in [32, 64] {
-                let scheme = Scheme { bits, group };
+                let scheme = QuantScheme { bits, group };
                 let values = waves(4 * group);
                 let back = there_and_back(scheme, Rounding::Nearest, &values);
                 for (values, back) in values.chunks(group).zip(back.chunks(group)) {
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn searching_never_does_worse_than_rounding() {
-        let scheme = Scheme { bits: 4, group: 32 };
+        let scheme = QuantScheme { bits: 4, group: 32 };
         let values = waves(32 * 64);
         let nearest = there_and_back(scheme, Rounding::Nearest, &values);
         let search = there_and_back(scheme, Rounding::Search, &values);
@@ -244,19 +244,19 @@ mod tests {
 
     #[test]
     fn exact_weights_and_zeros_come_back() {
-        let scheme = Scheme { bits: 4, group: 32 };
+        let scheme = QuantScheme { bits: 4, group: 32 };
         let codes: Vec<f32> = (0..32).map(|i| (i % 16 - 8) as f32 * 0.25).collect();
         let mut values = codes.clone();
         values.extend([0.0; 32]);
         assert_eq!(there_and_back(scheme, Rounding::Search, &values), values);
-        let scheme = Scheme { bits: 8, group: 64 };
+        let scheme = QuantScheme { bits: 8, group: 64 };
         let codes: Vec<f32> = (0..64).map(|i| (i * 4 - 128) as f32 * 0.5).collect();
         assert_eq!(there_and_back(scheme, Rounding::Nearest, &codes), codes);
     }
 
     #[test]
     fn the_first_weight_lies_in_the_lowest_bits() {
-        let scheme = Scheme { bits: 4, group: 32 };
+        let scheme = QuantScheme { bits: 4, group: 32 };
         let mut values = [0.0; 32];
         values[0] = -8.0;
         values[1] = 7.0;
@@ -270,14 +270,14 @@ mod tests {
     fn shapes_tell_the_scheme() {
         for bits in [4, 8] {
             for group in [32, 64] {
-                let scheme = Scheme { bits, group };
+                let scheme = QuantScheme { bits, group };
                 assert_eq!(
-                    Scheme::of_row(128, scheme.words(128), 128 / group),
+                    QuantScheme::infer(128, scheme.words(128), 128 / group),
                     Some(scheme)
                 );
             }
         }
-        assert_eq!(Scheme::of_row(128, 15, 4), None);
-        assert_eq!(Scheme::of_row(100, 12, 3), None);
+        assert_eq!(QuantScheme::infer(128, 15, 4), None);
+        assert_eq!(QuantScheme::infer(100, 12, 3), None);
     }
 }

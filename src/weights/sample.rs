@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::format::{
-    Defaults, Element, FileEntry, Licence, Manifest, Part, Provenance, Shard, TensorEntry, VERSION,
+use super::manifest::{
+    DType, Defaults, FileEntry, Licence, Manifest, Part, Provenance, Shard, TensorEntry, VERSION,
     sha256_hex,
 };
 
@@ -13,7 +13,7 @@ use super::format::{
 pub const PIECE: u64 = 1 << 16;
 
 /// Part, name, type, shape, bytes.
-pub type SampleTensor<'a> = (Part, &'a str, Element, &'a [usize], Vec<u8>);
+pub type SampleTensor<'a> = (Part, &'a str, DType, &'a [usize], Vec<u8>);
 
 /// A manifest and its shards' bytes.
 pub struct Sample {
@@ -106,23 +106,11 @@ impl Sample {
                 .collect::<Vec<u8>>()
         };
         Self::new(&[
-            (Part::Upn, "a", Element::F32, &[3], wave(3, 1.0)),
-            (
-                Part::Upn,
-                "b",
-                Element::F32,
-                &[100, 500],
-                wave(50_000, 0.25),
-            ),
-            (Part::Upn, "c", Element::F32, &[2, 2], wave(4, 2.0)),
-            (
-                Part::Decoder,
-                "d",
-                Element::F32,
-                &[40_001],
-                wave(40_001, 0.5),
-            ),
-            (Part::Decoder, "e", Element::F32, &[7], wave(7, 3.0)),
+            (Part::Upn, "a", DType::F32, &[3], wave(3, 1.0)),
+            (Part::Upn, "b", DType::F32, &[100, 500], wave(50_000, 0.25)),
+            (Part::Upn, "c", DType::F32, &[2, 2], wave(4, 2.0)),
+            (Part::Decoder, "d", DType::F32, &[40_001], wave(40_001, 0.5)),
+            (Part::Decoder, "e", DType::F32, &[7], wave(7, 3.0)),
         ])
     }
 }

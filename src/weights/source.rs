@@ -4,14 +4,14 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A read that ended early.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub struct PartialRead {
     /// What had come by then, from the start of the range.
     pub arrived: Vec<u8>,
     /// Why it ended.
@@ -20,9 +20,9 @@ pub struct Cut {
     pub again: bool,
 }
 
-impl Cut {
+impl PartialRead {
     /// A read that failed before anything came, for good.
-    pub fn final_at_once(fault: Fault) -> Self {
+    pub fn fatal(fault: Fault) -> Self {
         Self {
             arrived: Vec::new(),
             fault,
@@ -47,10 +47,10 @@ pub trait ByteSource {
         length: u64,
         range: Range<u64>,
         arrived: &'a dyn Fn(u64),
-    ) -> LocalFuture<'a, Result<Vec<u8>, Cut>>;
+    ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>>;
 
     /// Ranges it serves best at a time.
-    fn at_once(&self) -> usize {
+    fn max_parallel(&self) -> usize {
         1
     }
 }
@@ -101,7 +101,7 @@ pub struct ModelFiles {
 
 /// What the person wants of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum TransferControl {
     /// Go on.
     Run,
     /// Wait.
@@ -111,15 +111,15 @@ pub enum Hold {
 }
 
 /// Time, and the wishes of whoever watches.
-pub trait Pace {
+pub trait Runtime {
     /// Waits. A host that learns of a better moment, such as a connection coming back, ends it.
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()>;
 
     /// Lets others run.
-    fn breathe(&self) -> LocalFuture<'_, ()>;
+    fn yield_now(&self) -> LocalFuture<'_, ()>;
 
     /// What the person wants now.
-    fn hold(&self) -> Hold;
+    fn hold(&self) -> TransferControl;
 }
 
 /// Replaces the file `path` with `bytes`; a reader sees the old file or the new one.
@@ -135,21 +135,21 @@ pub fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Nobody waits for others and nobody interrupts.
 #[cfg(feature = "native")]
-pub struct Straight;
+pub struct BlockingRuntime;
 
 #[cfg(feature = "native")]
-impl Pace for Straight {
+impl Runtime for BlockingRuntime {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
         std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
         Box::pin(std::future::ready(()))
     }
 
-    fn breathe(&self) -> LocalFuture<'_, ()> {
+    fn yield_now(&self) -> LocalFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    fn hold(&self) -> Hold {
-        Hold::Run
+    fn hold(&self) -> TransferControl {
+        TransferControl::Run
     }
 }
 
@@ -212,10 +212,10 @@ impl ByteSource for Folder {
         length: u64,
         range: Range<u64>,
         arrived: &'a dyn Fn(u64),
-    ) -> LocalFuture<'a, Result<Vec<u8>, Cut>> {
+    ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
         Box::pin(async move {
             let bytes =
-                Self::read_range(&self.0.join(file), length, &range).map_err(Cut::final_at_once)?;
+                Self::read_range(&self.0.join(file), length, &range).map_err(PartialRead::fatal)?;
             arrived(bytes.len() as u64);
             Ok(bytes)
         })
@@ -268,12 +268,12 @@ impl ByteSource for Embedded {
         length: u64,
         range: Range<u64>,
         arrived: &'a dyn Fn(u64),
-    ) -> LocalFuture<'a, Result<Vec<u8>, Cut>> {
+    ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
         Box::pin(async move {
-            let bytes = self.find(file).map_err(Cut::final_at_once)?;
+            let bytes = self.find(file).map_err(PartialRead::fatal)?;
             if bytes.len() as u64 != length {
                 let what = format!("has {} bytes instead of {length}", bytes.len());
-                return Err(Cut::final_at_once(Fault::model(file, what)));
+                return Err(PartialRead::fatal(Fault::model(file, what)));
             }
             arrived(range.end - range.start);
             Ok(bytes[range.start as usize..range.end as usize].to_vec())

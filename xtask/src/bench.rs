@@ -16,7 +16,7 @@ use crate::site;
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Bench {
-    /// The given fields of the benchmark plan.
+    /// The given fields of `diagnostics::bench::Plan`.
     pub plan: Map<String, Value>,
     /// A model folder; none is nano.
     pub model: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bundle;
+mod js_package;
 mod lint;
 mod pack;
 mod paths;

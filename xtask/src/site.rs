@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::bundle::{Page, Program};
+use crate::js_package;
 use crate::paths;
 use crate::process::output;
 use crate::setup::WasmCompiler;
@@ -16,18 +16,6 @@ use crate::times;
 
 /// Files that are for the host or the browser: the page never fetches them.
 const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
-
-/// Files of the site that the JavaScript module needs: the worker and what it imports.
-const WORKER_FILES: [&str; 5] = [
-    "worker.js",
-    "worker_bg.wasm",
-    "worker_start.js",
-    "subgroups.js",
-    "timestamp_query.js",
-];
-
-/// The folder of the test site with the diagnostics worker and its scripts.
-const DEV_FOLDER: &str = "dev";
 
 /// Sets up what is missing and builds [`paths::site`]: page and worker, nothing for developers.
 ///
@@ -45,7 +33,8 @@ pub fn build() -> Result<WasmCompiler> {
     Ok(compiler)
 }
 
-/// Builds [`paths::test_site`]: a copy of the site, with the diagnostics worker in `dev/`.
+/// Builds [`paths::test_site`]: a copy of the site with the diagnostics worker, `worker_dev.js`, and
+/// the scripts of `web/worker_dev`.
 ///
 /// # Errors
 /// When something cannot be set up or does not compile.
@@ -53,12 +42,10 @@ pub fn build_for_tests() -> Result<()> {
     let compiler = build()?;
     let folder = paths::test_site();
     replace(&paths::site(), &folder)?;
-    let dev = folder.join(DEV_FOLDER);
-    fs::create_dir_all(&dev)?;
-    Program::dev_worker().build(&compiler, &dev)?;
+    Program::dev_worker().build(&compiler, &folder)?;
     let source = paths::root().join("web/worker_dev");
     for file in files(&source)?.iter().filter(|file| file.ends_with(".js")) {
-        copy_file(&source.join(file), &dev.join(file))?;
+        copy_file(&source.join(file), &folder.join(file))?;
     }
     Ok(())
 }
@@ -80,7 +67,7 @@ pub fn dist(out: Option<&Path>, js: Option<&Path>) -> Result<bool> {
         println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
     }
     if let Some(js) = js {
-        write_js_package(js)?;
+        js_package::write(js)?;
         println!("{}", js.display());
     }
     for program in Page::open()?.programs {
@@ -121,50 +108,6 @@ fn brotli_size(file: &Path) -> Option<u64> {
     output("node", &["-e", SCRIPT, file])?.parse().ok()
 }
 
-/// Writes an npm package: the files of `web/js` and the worker.
-fn write_js_package(folder: &Path) -> Result<()> {
-    empty(folder)?;
-    copy_folder(&paths::root().join("web/js"), folder)?;
-    for file in WORKER_FILES {
-        copy_file(&paths::site().join(file), &folder.join(file))?;
-    }
-    for file in ["LICENSE-APACHE", "LICENSE-MIT"] {
-        copy_file(&paths::root().join(file), &folder.join(file))?;
-    }
-    let manifest = folder.join("package.json");
-    let text = fs::read_to_string(&manifest).context("web/js/package.json")?;
-    let text = with_version(&text, env!("CARGO_PKG_VERSION")).context("web/js/package.json")?;
-    fs::write(&manifest, text).with_context(|| manifest.display().to_string())?;
-    for file in files(folder)?.iter().filter(|file| file.ends_with(".js")) {
-        let script = fs::read_to_string(folder.join(file)).with_context(|| file.clone())?;
-        for import in local_imports(&script) {
-            ensure!(
-                folder.join(file).with_file_name(import).is_file(),
-                "{file} imports {import}, which is not in the package"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// The text of a `package.json` with this version.
-fn with_version(text: &str, version: &str) -> Result<String> {
-    let mut manifest: Value = serde_json::from_str(text)?;
-    ensure!(manifest.is_object(), "is not an object");
-    manifest["version"] = version.into();
-    Ok(serde_json::to_string_pretty(&manifest)? + "\n")
-}
-
-/// The modules `./NAME` that a script names in quotes after `from`, `import`, `import(` or `URL(`.
-fn local_imports(script: &str) -> Vec<&str> {
-    let starts = ["from \"./", "import \"./", "import(\"./", "URL(\"./"];
-    let named = |start: &'static str| {
-        let parts = script.split(start).skip(1);
-        parts.filter_map(|rest| rest.split('"').next())
-    };
-    starts.into_iter().flat_map(named).collect()
-}
-
 /// Copies the files of a folder in place of what is at `to`; the number of bytes.
 ///
 /// # Errors
@@ -196,6 +139,7 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<u64> {
     fs::copy(from, to).with_context(|| format!("{} to {}", from.display(), to.display()))
 }
 
+/// Removes a folder if it exists.
 fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -203,7 +147,11 @@ fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn empty(folder: &Path) -> Result<()> {
+/// Creates an empty folder in place of what is there.
+///
+/// # Errors
+/// When a folder cannot be removed or created.
+pub fn empty(folder: &Path) -> Result<()> {
     remove(folder)?;
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
@@ -263,22 +211,6 @@ pub fn files(folder: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_package_gets_the_version_of_the_workspace() {
-        let text = with_version(r#"{"name": "chatrex", "version": "0"}"#, "1.2.3").unwrap();
-        let manifest: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(manifest["version"], "1.2.3");
-        assert_eq!(manifest["name"], "chatrex");
-        assert!(with_version("[]", "1.2.3").is_err());
-    }
-
-    #[test]
-    fn imports_of_local_modules_are_found() {
-        let script = "import init from \"./a.js\";\nimport \"./b.js\";\nimport x from \"c\";\n\
-            await import(\"./d.js\"); new Worker(new URL(\"./e.js\", import.meta.url));";
-        assert_eq!(local_imports(script), ["a.js", "b.js", "d.js", "e.js"]);
-    }
 
     #[test]
     fn a_folder_with_other_files_is_not_replaced() {

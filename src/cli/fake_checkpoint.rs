@@ -1,0 +1,46 @@
+//! `chatrex fake-checkpoint`: random numbers in the shape of a published checkpoint.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::convert::Bar;
+use crate::convert::synthetic::{Like, write};
+use crate::error::Fault;
+
+/// Arguments of `chatrex fake-checkpoint`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The checkpoint to imitate.
+    #[arg(long, value_enum)]
+    like: Like,
+    /// Blocks of the language model; all without.
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Blocks in every stage of the towers and of UPN; all without.
+    #[arg(long)]
+    depth: Option<usize>,
+    /// The folder to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let start = Instant::now();
+    let bar = Bar::new();
+    write(
+        options.like,
+        options.layers,
+        options.depth,
+        &options.out,
+        &bar,
+    )?;
+    let bytes = bar.0.position();
+    bar.0.finish_and_clear();
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{:.1} MB written to {} in {seconds:.1} s",
+        bytes as f64 / 1e6,
+        options.out.display()
+    );
+    Ok(true)
+}

@@ -1,0 +1,263 @@
+//! Products of a decoder block that share their input: queries, keys and values, and the two halves
+//! of a gated MLP, each in one launch for a few rows. The norm before them is part of it.
+
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::gpu::buffer::{to_buffer, alloc, with_nan_fill, from_buffer};
+use crate::gpu::launch::{Shader, launch};
+use crate::gpu::testing::{TestRng, SweepReport};
+use crate::gpu::matmul::{
+    FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, Scales, VARIANTS, DeviceMatrix, for_weights,
+    integers, linear_reference, normed,
+};
+
+/// `shaders/gemv_qkv.wgsl` for every precision.
+pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GEMV_GROUP)]);
+
+/// `shaders/gemv_swiglu.wgsl` for every precision.
+pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!("gemv_swiglu", &[("GROUP", GEMV_GROUP)]);
+
+/// Matrices of one input width and one format whose scales lie in one buffer.
+#[derive(Clone, Debug)]
+pub struct FusedWeights<const N: usize> {
+    parts: [DeviceMatrix; N],
+    scales: CubeTensor,
+}
+
+impl<const N: usize> FusedWeights<N> {
+    /// Joins matrices that are one block each; `None` where they differ in width or format, come in
+    /// several blocks, or kernels cannot read them: of three, rows go by four.
+    pub fn of(matrices: [&[DeviceMatrix]; N]) -> Option<Self> {
+        let first = matrices[0].first()?;
+        let alike = matrices.iter().all(|blocks| {
+            matches!(blocks, [block] if block.columns == first.columns
+                && block.format == first.format
+                && block.fits()
+                && (N < 3 || block.rows.is_multiple_of(4)))
+        });
+        if !alike {
+            return None;
+        }
+        let parts = matrices.map(|blocks| blocks[0].clone());
+        let scales = match first.format {
+            Format::Packed(scheme, scales) => {
+                // Where two scales share a word, a part must end with a word.
+                let whole = |part: &DeviceMatrix| {
+                    let count = part.rows * part.columns / scheme.group;
+                    scales == Scales::Single || count.is_multiple_of(2)
+                };
+                if !parts.iter().all(whole) {
+                    return None;
+                }
+                let pairs = parts.iter().map(|part| part.scales.clone());
+                let pairs = pairs.map(Tensor::<1, Int>::from_primitive::<Cube>);
+                integers(Tensor::cat(pairs.collect(), 0))
+            }
+            Format::Half | Format::Single => parts[0].scales.clone(),
+        };
+        Some(Self { parts, scales })
+    }
+
+    fn format(&self) -> Format {
+        self.parts[0].format
+    }
+
+    fn columns(&self) -> usize {
+        self.parts[0].columns
+    }
+}
+
+/// `[norm(x) W0^T, norm(x) W1^T, norm(x) W2^T] + bias` side by side, for `x` `[M, K]` and `bias`
+/// `[N0 + N1 + N2]`: `[M, N0 + N1 + N2]`.
+///
+/// # Panics
+/// Widths disagree, or a buffer is larger than the device binds.
+pub fn qkv_proj(
+    x: Tensor<2>,
+    norm: &RmsNormPrologue,
+    matrices: &FusedWeights<3>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<2> {
+    let [count, inputs] = x.dims();
+    assert_eq!(inputs, matrices.columns(), "gemv_three: width of the input");
+    let rows = matrices.parts.each_ref().map(|part| part.rows);
+    let outputs = rows.iter().sum::<usize>();
+    let x = to_buffer("gemv_qkv", x);
+    let gain = to_buffer("gemv_qkv", norm.gain.clone());
+    let biased = bias.is_some();
+    let bias = bias.map_or_else(
+        || x.handle.clone(),
+        |bias| {
+            assert_eq!(bias.dims(), [outputs], "gemv_three: bias");
+            to_buffer("gemv_qkv", bias).handle
+        },
+    );
+    let out = alloc("gemv_qkv", &x.client, count * outputs);
+    let [w0, w1, w2] = &matrices.parts;
+    launch(
+        w0.of(&GEMV_QKV),
+        &x.client,
+        (count * outputs.div_ceil(GEMV_PRODUCTS)) as u64,
+        &[
+            &x.handle,
+            &gain.handle,
+            &w0.words,
+            &w1.words,
+            &w2.words,
+            &matrices.scales.handle,
+            &bias,
+        ],
+        &[&out],
+        &[
+            count as u32,
+            rows[0] as u32,
+            rows[1] as u32,
+            rows[2] as u32,
+            inputs as u32,
+            matrices.format().scale_shift() as u32,
+            u32::from(biased),
+            norm.eps.to_bits(),
+        ],
+    );
+    from_buffer(&x, out, [count, outputs])
+}
+
+/// `silu(norm(x) W0^T) * norm(x) W1^T` for `x` `[M, K]`: `[M, N]`.
+///
+/// # Panics
+/// Widths disagree, or a buffer is larger than the device binds.
+pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights<2>) -> Tensor<2> {
+    let [count, inputs] = x.dims();
+    assert_eq!(inputs, matrices.columns(), "gemv_gated: width of the input");
+    let [w0, w1] = &matrices.parts;
+    assert_eq!(w0.rows, w1.rows, "gemv_gated: rows of the two halves");
+    let x = to_buffer("gemv_swiglu", x);
+    let gain = to_buffer("gemv_swiglu", norm.gain.clone());
+    let out = alloc("gemv_swiglu", &x.client, count * w0.rows);
+    launch(
+        w0.of(&GEMV_SWIGLU),
+        &x.client,
+        (count * w0.rows.div_ceil(GEMV_PRODUCTS / 2)) as u64,
+        &[
+            &x.handle,
+            &gain.handle,
+            &w0.words,
+            &w1.words,
+            &matrices.scales.handle,
+        ],
+        &[&out],
+        &[
+            count as u32,
+            w0.rows as u32,
+            inputs as u32,
+            matrices.format().scale_shift() as u32,
+            norm.eps.to_bits(),
+            0,
+            0,
+            0,
+        ],
+    );
+    from_buffer(&x, out, [count, w0.rows])
+}
+
+/// Inputs and gains lie in [-1, 1] and at most 320 products are added in f32; the norm makes them
+/// up to a few times as large, and the gate multiplies two.
+const TOLERANCE: f32 = 5e-4;
+
+/// Compares both kernels on `device`, a graphics device, with plain loops on the processor.
+///
+/// # Errors
+/// The first difference, with its shape, place and both values; or a failed read.
+pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
+    let mut swept = SweepReport::on(device)?;
+    for format in FORMATS {
+        for (count, rows, columns) in [
+            (1, [4, 4, 4], 64),
+            (2, [60, 4, 36], 128),
+            (4, [64, 68, 4], 320),
+            (1, [4, 8, 12], 4096),
+        ] {
+            compare(device, format, count, rows, columns, &mut swept).await?;
+        }
+    }
+    Ok(swept)
+}
+
+async fn compare(
+    device: &Device,
+    format: Format,
+    count: usize,
+    rows: [usize; 3],
+    columns: usize,
+    swept: &mut SweepReport,
+) -> Result<(), String> {
+    let name = format!("fused {format:?} [{count}, {columns}] x {rows:?}");
+    let mut dice = TestRng::default();
+    let mut values = |count| dice.values(count);
+    let x = values(count * columns);
+    let gain = values(columns);
+    let outputs = rows.iter().sum::<usize>();
+    let bias = values(outputs);
+    let scale = 8.0 / columns as f32;
+    let mut block = |rows: usize, weights: &mut Vec<f32>| {
+        let values = values(rows * columns).iter().map(|v| v * scale).collect();
+        DeviceMatrix::made(values, [rows, columns], format, device, weights)
+    };
+    let mut weights = Vec::new();
+    let blocks = rows.map(|rows| [block(rows, &mut weights)]);
+    let tensor = |values: &[f32], shape: [usize; 2]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    let input = || from_buffer(&x, [count, columns]);
+    let norm = RmsNormPrologue {
+        gain: from_buffer(&gain, [1, columns]).reshape([columns]),
+        eps: 1e-3,
+    };
+    let x_normed = normed(&x, &gain, norm.eps);
+    let mut expected = linear_reference(&x_normed, &weights, columns);
+    for (i, value) in expected.iter_mut().enumerate() {
+        *value += bias[i % outputs];
+    }
+    let joined = FusedWeights::of(blocks.each_ref().map(<[_; 1]>::as_slice));
+    let joined = joined.ok_or_else(|| format!("{name}: matrices do not join"))?;
+    let bias = from_buffer(&bias, [1, outputs]).reshape([outputs]);
+    let got = with_nan_fill(|| qkv_proj(input(), &norm, &joined, Some(bias)));
+    let label = format!("{name}, three");
+    swept.compare(&label, got, &expected, TOLERANCE).await?;
+
+    let mut weights = Vec::new();
+    // Two rows more than a multiple of four: the last team has half of its work.
+    let half = rows[1] + 2;
+    let halves = [(); 2].map(|()| [block(half, &mut weights)]);
+    let both = linear_reference(&x_normed, &weights, columns);
+    let expected: Vec<f32> = both
+        .chunks_exact(2 * half)
+        .flat_map(|row| {
+            let (gate, up) = row.split_at(half);
+            let pairs = gate.iter().zip(up);
+            pairs.map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up)
+        })
+        .collect();
+    let joined = FusedWeights::of(halves.each_ref().map(<[_; 1]>::as_slice));
+    let joined = joined.ok_or_else(|| format!("{name}: halves do not join"))?;
+    let got = with_nan_fill(|| swiglu_proj(input(), &norm, &joined));
+    let label = format!("{name}, gated");
+    swept.compare(&label, got, &expected, TOLERANCE).await
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::gpu::device::adapter_for_test;
+
+    #[test]
+    fn fused_products_agree_with_their_reference() {
+        let Some(device) = adapter_for_test("fused_products_agree_with_their_reference") else {
+            return;
+        };
+        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
+        println!("{swept:?}");
+    }
+}

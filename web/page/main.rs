@@ -1,0 +1,12 @@
+//! The program of the page.
+
+mod decode;
+mod link;
+mod offline;
+mod persist;
+mod view;
+
+fn main() {
+    console_error_panic_hook::set_once();
+    leptos::mount::mount_to_body(view::app::App);
+}

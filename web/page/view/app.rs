@@ -1,0 +1,203 @@
+//! The layout, and what reaches the page from outside: dropped and pasted pictures.
+
+use chatrex::chat::conversation::Input;
+use chatrex::chat::overlay::Overlay;
+use leptos::ev;
+use leptos::prelude::*;
+use web_sys::{DragEvent, File, HtmlInputElement};
+
+use super::about::About;
+use super::ask::Ask;
+use super::canvas::Canvas;
+use super::controls::Controls;
+use super::conversation::Transcript;
+use super::models::{all_files, show, take_files};
+use super::objects::Objects;
+use super::state::{AppState, desk};
+use super::status::{DeviceNote, ModelState, Problem, Status};
+
+/// The whole page.
+#[component]
+pub fn App() -> impl IntoView {
+    let desk = AppState::new();
+    provide_context(desk);
+    desk.begin();
+    let over = RwSignal::new(false);
+    take_drops(desk, over);
+    take_pastes(desk);
+    take_keys(desk);
+    let wide = window()
+        .inner_width()
+        .ok()
+        .and_then(|w| w.as_f64())
+        .is_none_or(|w| w >= 1024.0);
+    let count = move || desk.candidates.with(|c| c.boxes.len());
+
+    view! {
+        <a class="skip" href="#picture">"To the picture"</a>
+        <a class="skip" href="#question">"To the question"</a>
+        <Header />
+        <main class="desk">
+            <section class="left" aria-label="Picture">
+                <Canvas />
+                <Status />
+                <details class="panel" open=wide>
+                    <summary>
+                        <h2>"Objects"</h2>
+                        <span class="count" data-testid="box-count">{count}</span>
+                    </summary>
+                    <Controls />
+                    <Objects />
+                </details>
+            </section>
+            <section class="right" aria-label="Conversation">
+                <Problem />
+                <DeviceNote />
+                <Transcript />
+                <Ask />
+            </section>
+        </main>
+        <div class="veil" class:over=move || over.get() aria-hidden="true">
+            <p>"Drop to open"</p>
+        </div>
+    }
+}
+
+#[component]
+fn Header() -> impl IntoView {
+    let desk = app_state();
+    let open_chosen = move |event: ev::Event| {
+        let input: HtmlInputElement = event_target(&event);
+        if let Some(file) = input.files().and_then(|files| files.get(0)) {
+            desk.open_file(file.into());
+        }
+        input.set_value("");
+    };
+    view! {
+        <header class="bar">
+            <h1>
+                <svg class="mark" viewBox="0 0 24 24" aria-hidden="true">
+                    <rect x="3" y="3" width="12" height="12" rx="2.5" />
+                    <rect x="9" y="9" width="12" height="12" rx="2.5" />
+                </svg>
+                "ChatRex"
+            </h1>
+            <p class="tagline">"Ask about a picture. Nothing leaves this page."</p>
+            <div class="bar-actions">
+                <label class="button primary">
+                    <input
+                        type="file"
+                        accept="image/*"
+                        class="hidden-input"
+                        data-testid="file-input"
+                        on:change=open_chosen
+                    />
+                    "Open picture"
+                </label>
+                <button
+                    type="button"
+                    class="button"
+                    data-testid="sample"
+                    on:click=move |_| desk.open_sample()
+                >
+                    "Sample"
+                </button>
+                <Show when=move || desk.can_reopen.get()>
+                    <button
+                        type="button"
+                        class="button"
+                        data-testid="reopen"
+                        on:click=move |_| desk.reopen()
+                    >
+                        "Undo"
+                    </button>
+                </Show>
+            </div>
+            <div class="bar-state">
+                <ModelState />
+                <Show when=move || desk.offline.get()>
+                    <span
+                        class="badge"
+                        data-testid="offline-badge"
+                        title="Everything needed is stored on this device"
+                    >
+                        "Works offline"
+                    </span>
+                </Show>
+                <About />
+            </div>
+        </header>
+    }
+}
+
+/// Opens a picture or looks at a model dropped anywhere; `over` is true while one hangs over the page.
+fn take_drops(desk: AppState, over: RwSignal<bool>) {
+    let brings_files = |event: &DragEvent| {
+        let kinds = event.data_transfer().map(|d| d.types());
+        kinds.is_some_and(|kinds| kinds.includes(&"Files".into(), 0))
+    };
+    window_event_listener(ev::dragover, move |event| {
+        if brings_files(&event) {
+            event.prevent_default();
+            over.set(true);
+        }
+    });
+    window_event_listener(ev::dragleave, move |event| {
+        if event.related_target().is_none() {
+            over.set(false);
+        }
+    });
+    window_event_listener(ev::drop, move |event| {
+        over.set(false);
+        if brings_files(&event) {
+            event.prevent_default();
+            let files = event.data_transfer().and_then(|d| d.files());
+            let files = files.map(all_files).unwrap_or_default();
+            if files.iter().any(|file| file.name() == "model.json") {
+                show(desk);
+                take_files(desk, &files);
+            } else if let Some(file) = first_picture(files) {
+                desk.open_file(file.into());
+            }
+        }
+    });
+}
+
+/// Opens a pasted picture; pasted text is left alone.
+fn take_pastes(desk: AppState) {
+    window_event_listener(ev::paste, move |event| {
+        let files = event.clipboard_data().and_then(|d| d.files());
+        let file = files.map(all_files).and_then(first_picture);
+        if let Some(file) = file.filter(|file| file.type_().starts_with("image/")) {
+            event.prevent_default();
+            desk.open_file(file.into());
+        }
+    });
+}
+
+/// Keys that work wherever the focus is: Escape lets go of what is pointed at, Alt+R asks the last
+/// question again.
+fn take_keys(desk: AppState) {
+    window_event_listener(ev::keydown, move |event| {
+        if event.default_prevented() {
+            return;
+        }
+        if event.key() == "Escape" {
+            desk.overlay.maybe_update(Overlay::escape);
+        } else if event.alt_key() && event.code() == "KeyR" && !desk.busy.get_untracked() {
+            let last = desk
+                .turns
+                .with_untracked(|turns| turns.last().map(|t| t.id));
+            if let Some(turn) = last {
+                event.prevent_default();
+                desk.act(Input::Retry(turn));
+            }
+        }
+    });
+}
+
+/// The first picture among the files, else the first file.
+fn first_picture(files: Vec<File>) -> Option<File> {
+    let picture = files.iter().position(|f| f.type_().starts_with("image/"));
+    files.into_iter().nth(picture.unwrap_or(0))
+}

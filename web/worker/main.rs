@@ -1,0 +1,48 @@
+//! The program of the dedicated worker: requests in, events out, the engine between.
+//!
+//! `worker_start.js` loads it and hands every message of the page to [`receive`]. A message is the
+//! array `[json, attachment]`: a `ToWorker` or `FromWorker` as JSON and, with a `Look`, the pixels'
+//! `ArrayBuffer`, with `SurveyFiles` the files. A panic becomes an error event of the worker.
+//!
+//! The worker for tests (`web/worker_dev`) contains this program as a module.
+
+mod abort;
+pub mod host;
+mod http_source;
+pub mod js;
+mod model_store;
+mod opfs;
+mod priority_lock;
+mod queue;
+
+use chatrex::gpu::launch;
+use wasm_bindgen::prelude::*;
+
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
+/// Runs once, when the module is instantiated.
+pub fn main() {
+    // Without this call the linker runs cubecl's thousands of constructors on every export
+    // (`burn-webgpu.md` section 0, trap 1).
+    // SAFETY: the linker's own function, called once and before anything that relies on it.
+    unsafe { __wasm_call_ctors() };
+    std::panic::set_hook(Box::new(|panic| {
+        console_error_panic_hook::hook(panic);
+        wasm_bindgen::throw_str(&panic.to_string());
+    }));
+    http_source::watch_policy();
+}
+
+/// Whether this browser's device was made with subgroups (`subgroups.js`).
+#[wasm_bindgen]
+pub fn use_subgroups(subgroups: bool) {
+    launch::use_subgroups(subgroups);
+}
+
+/// Takes one message of the page.
+#[wasm_bindgen]
+pub fn receive(message: JsValue) {
+    queue::receive(&message);
+}
