@@ -112,8 +112,7 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
 /// When Python is missing or the script has no such layer.
 pub fn generate_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
     let script = paths::root().join("tests/reference/layer.py");
-    let version =
-        site::hex(&fs::read(&script).with_context(|| script.displink_files().to_string())?);
+    let version = site::hex(&fs::read(&script).with_context(|| script.display().to_string())?);
     let missing = shapes.iter().filter(|shape| {
         let meta = fs::read(folder.join(shape).join("meta.json"));
         let meta: Option<Value> = meta
@@ -131,16 +130,12 @@ pub fn generate_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
 
 /// Hard-links the files of a folder into `to`, or copies them where links fail.
 fn link_files(folder: &Path, to: &Path) -> Result<()> {
-    ensure!(
-        folder.is_dir(),
-        "{}: is not a folder",
-        folder.displink_files()
-    );
+    ensure!(folder.is_dir(), "{}: is not a folder", folder.display());
     for file in site::files(folder)? {
         let (from, to) = (folder.join(&file), to.join(&file));
         fs::create_dir_all(to.parent().expect("a file has a folder"))?;
         if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).with_context(|| from.displink_files().to_string())?;
+            fs::copy(&from, &to).with_context(|| from.display().to_string())?;
         }
     }
     Ok(())
@@ -152,7 +147,7 @@ fn absolute(path: &str) -> Result<String> {
         return Ok(path.into());
     }
     let path = std::path::absolute(path).with_context(|| path.to_owned())?;
-    Ok(path.displink_files().to_string())
+    Ok(path.display().to_string())
 }
 
 /// Serves a folder and runs `tests/browser/NAME.mjs`; true if it succeeds.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use wasm_bindgen_cli_support::Bindgen;
+use wasm_bindgen_cli_support::{Bindgen, Output};
 
 use crate::paths;
 use crate::process::run;
@@ -61,27 +61,34 @@ impl Program {
         })?;
         times::step(&format!("bindings of {}", self.name), || {
             let file = format!("wasm32-unknown-unknown/web/{}.wasm", self.name);
-            let mut output = Bindgen::new()
-                .input_path(paths::target().join(file))
-                .web(true)?
-                .typescript(false)
-                .omit_default_module_path(false)
-                .remove_name_section(true)
-                .generate_output()?;
-            let mut functions = output.wasm().funcs.iter();
-            ensure!(
-                !functions.any(|function| has_wrapped_name(function.name.as_deref())),
-                "{}: the linker wrapped its exports so that every call runs all constructors \
-                 again. Call `__wasm_call_ctors` in its start function",
-                self.name
-            );
-            output.emit(folder)
+            let file = paths::target().join(file);
+            let wasm = fs::read(&file).with_context(|| file.display().to_string())?;
+            bindings(&self.name, wasm)?.emit(folder)
         })
     }
 }
 
-fn has_wrapped_name(name: Option<&str>) -> bool {
-    name.is_some_and(|name| name.ends_with(COMMAND_EXPORT))
+/// Generates the JavaScript of a compiled program and removes its `name` section, which is longer
+/// than the code and only debuggers read.
+fn bindings(name: &str, wasm: Vec<u8>) -> Result<Output> {
+    let output = Bindgen::new()
+        .input_bytes(name, wasm)
+        .web(true)?
+        .typescript(false)
+        .omit_default_module_path(false)
+        .remove_name_section(true)
+        .generate_output()?;
+    for function in output.wasm().funcs.iter() {
+        ensure!(
+            !function
+                .name
+                .as_ref()
+                .is_some_and(|name| name.ends_with(COMMAND_EXPORT)),
+            "{name}: the linker wrapped its exports so that every call runs all constructors \
+             again. Call `__wasm_call_ctors` in its start function"
+        );
+    }
+    Ok(output)
 }
 
 /// What `index.html` asks for.
@@ -206,11 +213,29 @@ mod tests {
         assert!(!page.html.contains("data-trunk"));
     }
 
+    /// A module that exports one empty function, whose name is in the `name` section.
+    fn module(function: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(function.len()).unwrap();
+        let head = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x04\x01\x02\0\x0b";
+        let names = [b"\0", &[length + 10][..], b"\x04name\x01", &[length + 3]];
+        [head, &names.concat()[..], b"\x01\0", &[length], function].concat()
+    }
+
     #[test]
-    fn wrapped_exports_are_recognized() {
-        assert!(has_wrapped_name(Some("receive.command_export")));
-        assert!(!has_wrapped_name(Some("receive")));
-        assert!(!has_wrapped_name(None));
+    fn the_name_section_is_removed() {
+        let wasm = module(b"receive");
+        assert!(wasm.windows(5).any(|bytes| bytes == b"\x04name"));
+        let mut output = bindings("small", wasm).unwrap();
+        let wasm = output.wasm_mut().emit_wasm();
+        assert!(wasm.starts_with(b"\0asm"));
+        assert!(!wasm.windows(5).any(|bytes| bytes == b"\x04name"));
+    }
+
+    #[test]
+    fn wrapped_exports_are_an_error() {
+        let error = bindings("small", module(b"receive.command_export"));
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("__wasm_call_ctors"), "{error}");
     }
 
     /// Bindings of another version refuse the program.

@@ -224,7 +224,8 @@ fn loader(to: &Path) -> Result<()> {
     let file = file.with_context(|| {
         format!("no {NAME}. Install it from your system's packages (Debian: libvulkan1)")
     })?;
-    site::copy_file(Path::new(file), &to.join(NAME))
+    site::copy_file(Path::new(file), &to.join(NAME))?;
+    Ok(())
 }
 
 /// The file of the x86-64 library `name` in a line of `ldconfig -p`.
