@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Host, no_model, planar};
+use crate::engine::{Engine, Host, no_model, planar};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
@@ -150,7 +150,7 @@ impl<H: Host> Engine<H> {
         let tokens = embeds.dims()[1];
         let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
         let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
-        let token = crate::generate::sampling::Sampler::greedy().choose(&logits);
+        let token = crate::generate::sampling::Sampler::greedy().sample(&logits);
         note("prefill_logits", logits);
         let logits = upn::read(llm.step(token, &mut cache)).await?;
         note("step_logits", logits);

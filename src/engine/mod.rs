@@ -9,7 +9,7 @@
 mod ask;
 mod load;
 pub mod memory_plan;
-mod token_stream;
+pub(crate) mod token_stream;
 mod warmup;
 
 use std::collections::HashMap;
@@ -67,8 +67,8 @@ struct Prefix {
 
 /// One model, one picture, one device.
 pub struct Engine<H: Host> {
-    host: H,
-    model: Option<LoadedModel>,
+    pub(crate) host: H,
+    pub(crate) model: Option<LoadedModel>,
     picture: Option<Picture>,
 }
 
@@ -221,12 +221,12 @@ impl<H: Host> Engine<H> {
 }
 
 /// A prepared picture as `[1, 3, H, W]`.
-fn planar(image: Planar, device: &Device) -> Tensor<4> {
+pub(crate) fn planar(image: Planar, device: &Device) -> Tensor<4> {
     let shape = [1, 3, image.height, image.width];
     Tensor::from_data(TensorData::new(image.values, shape), device)
 }
 
-fn no_model() -> Fault {
+pub(crate) fn no_model() -> Fault {
     Fault::new(
         FaultKind::Model,
         "model",

@@ -50,12 +50,12 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
     };
     let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
     let cache = KvLayer::new(heads, shapes.cache, device);
-    let angles = noise::floats(heads.capacity * heads.width, 1, 0.0, 1.0, device);
+    let angles = random_fill::floats(heads.capacity * heads.width, 1, 0.0, 1.0, device);
     let angles = angles.reshape([heads.capacity, heads.width]);
     let places = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
     let written = wide + 2 * narrow;
     let rows = |count: usize| -> Tensor<2> {
-        noise::floats(count * written, 2, 0.0, 1.0, device).reshape([count, written])
+        random_fill::floats(count * written, 2, 0.0, 1.0, device).reshape([count, written])
     };
     let write = |rows, past| {
         let rows = Qkv::Packed(Box::new(rows));
@@ -90,7 +90,7 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
             .kernel(turned, |_| write(fresh.clone(), before))
             .await?;
         let q = write(fresh, before);
-        let work = |_| decoder_attention::attend(q.clone(), heads, before, &cache);
+        let work = |_| decoder_attention::attention_prefill(q.clone(), heads, before, &cache);
         clock.kernel(attended, work).await?;
     }
     Ok(())
@@ -102,7 +102,7 @@ async fn over_picture<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) ->
     let tokens = shapes.chatrex.visual_tokens() + 1;
     let (width, heads) = (clip.hidden_size, clip.num_attention_heads);
     let part = |seed| -> Tensor<3> {
-        let values = noise::floats(tokens * width, seed, 0.0, 1.0, clock.device());
+        let values = random_fill::floats(tokens * width, seed, 0.0, 1.0, clock.device());
         values.reshape([1, tokens, width])
     };
     let [q, k, v] = [1, 2, 3].map(part);
@@ -128,10 +128,11 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
     let (side, heads, channels) = (swin.window_size, swin.num_heads[0], swin.embed_dim);
     let windows: usize = first.iter().map(|cells| cells.div_ceil(side)).product();
     let tokens = side * side;
-    let qkv = noise::floats(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
+    let qkv = random_fill::floats(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
     let qkv: Tensor<3> = qkv.reshape([windows, tokens, 3 * channels]);
     let relations = (2 * side - 1).pow(2);
-    let table = noise::floats(relations * heads, 2, 0.0, 1.0, device).reshape([relations, heads]);
+    let table =
+        random_fill::floats(relations * heads, 2, 0.0, 1.0, device).reshape([relations, heads]);
     let regions = Regions::one(tokens, device);
     let windowed = Case {
         flops: Some(4.0 * (windows * tokens * tokens * channels) as f64),
@@ -147,7 +148,7 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
         .await?;
 
     let width = upn.d_model;
-    let map = noise::floats(first[0] * first[1] * width, 3, 0.0, 1.0, device);
+    let map = random_fill::floats(first[0] * first[1] * width, 3, 0.0, 1.0, device);
     let map: Tensor<3> = map.reshape([1, first[0] * first[1], width]);
     let ones = Tensor::<1>::ones([width], device);
     let normed = Case {
@@ -172,11 +173,11 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
     let samples = heads * levels.len() * upn.n_points;
     // As many places as the encoder has in one portion of its queries at most.
     let queries = cells.min(1 << 14);
-    let value = noise::floats(cells * width, 4, 0.0, 1.0, device);
+    let value = random_fill::floats(cells * width, 4, 0.0, 1.0, device);
     let value: Tensor<4> = value.reshape([1, cells, heads, width / heads]);
-    let locations = noise::floats(queries * samples * 2, 5, 0.5, 0.5, device);
+    let locations = random_fill::floats(queries * samples * 2, 5, 0.5, 0.5, device);
     let locations: Tensor<3> = locations.reshape([1, queries, samples * 2]);
-    let weights = noise::floats(queries * samples, 6, 0.05, 0.05, device);
+    let weights = random_fill::floats(queries * samples, 6, 0.05, 0.05, device);
     let weights: Tensor<3> = weights.reshape([1, queries, samples]);
     let sampled = Case {
         bytes: Some(4.0 * (cells * width + queries * (3 * samples + width)) as f64),

@@ -97,7 +97,7 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let device = clock.device();
     let small = usize::from(clock.is_software());
     let count = COPIED[small].min(most(device) / 4 * 4);
-    let x = noise::floats(count, 1, 0.0, 1.0, device);
+    let x = random_fill::floats(count, 1, 0.0, 1.0, device);
     let bytes = 8.0 * count as f64;
     let graphics = is_gpu(device);
     let name = if graphics {
@@ -120,7 +120,8 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     clock.ceilings().copy_gigabytes_per_second = milliseconds.map(|ms| bytes / ms / 1e6);
 
     let side = SIDE[small];
-    let square = |seed| noise::floats(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
+    let square =
+        |seed| random_fill::floats(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
     let (a, b): (Tensor<2>, Tensor<2>) = (square(1), square(2));
     let flops = 2.0 * (side as f64).powi(3);
     let product = Case {
@@ -189,7 +190,7 @@ async fn gemv<H: Host>(
         false => BEYOND_CACHE.div_ceil(bytes).min(MOST),
     };
     let matrices: Vec<_> = (0..copies).map(|i| made(clock, shape, scheme, i)).collect();
-    let x = noise::floats(columns, 3, 0.0, 1.0, clock.device()).reshape([1, columns]);
+    let x = random_fill::floats(columns, 3, 0.0, 1.0, clock.device()).reshape([1, columns]);
     let case = Case {
         bytes: Some((bytes + 4 * (rows + columns)) as f64),
         flops: Some(2.0 * (rows * columns) as f64),
@@ -211,7 +212,7 @@ async fn tiles<H: Host>(
 ) -> Result<(), Fault> {
     let [rows, columns] = shape;
     let matrix = made(clock, shape, scheme, 0);
-    let x = noise::floats(count * columns, 3, 0.0, 1.0, clock.device());
+    let x = random_fill::floats(count * columns, 3, 0.0, 1.0, clock.device());
     let x = x.reshape([count, columns]);
     let case = Case {
         flops: Some(2.0 * (count * rows * columns) as f64),
@@ -233,7 +234,7 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
     let width = config.llm.hidden_size;
     let rms = RmsNorm::load(&at, width, config.llm.rms_norm_eps)?;
     for rows in [1, 768] {
-        let x = noise::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
+        let x = random_fill::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
         let case = Case {
             bytes: Some(8.0 * (rows * width) as f64),
             ..case("RMS norm", format!("{rows} x {width}"))
@@ -243,7 +244,7 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
     let width = config.clip.hidden_size;
     let rows = config.visual_tokens() + 1;
     let norm = LayerNorm::load(&at, width, config.clip.layer_norm_eps)?;
-    let x = noise::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
+    let x = random_fill::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
     let layer = Case {
         bytes: Some(8.0 * (rows * width) as f64),
         ..case("layer norm", format!("{rows} x {width}"))
@@ -262,9 +263,9 @@ async fn picture<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> R
     let (channels, kernel) = (trunk.dims[0], trunk.kernel);
     let cells = side * side;
     let sizes = format!("{side} x {side} x {channels}");
-    let x = noise::floats(cells * channels, 7, 0.0, 1.0, device);
+    let x = random_fill::floats(cells * channels, 7, 0.0, 1.0, device);
     let x: Tensor<4> = x.reshape([1, side, side, channels]);
-    let weight = noise::floats(channels * kernel * kernel, 8, 0.0, 0.2, device);
+    let weight = random_fill::floats(channels * kernel * kernel, 8, 0.0, 0.2, device);
     let weight: Tensor<4> = weight.reshape([channels, 1, kernel, kernel]);
     let bias = Tensor::<1>::zeros([channels], device);
     let moved = 8.0 * (cells * channels) as f64;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::clock::Clock;
 use self::report::Report;
 use super::random_weights::RandomWeights;
-use super::{Engine, Host, no_model};
+use crate::engine::{Engine, Host, no_model};
 use crate::error::Fault;
 use crate::gpu::device;
 use crate::memory::CacheForm;
@@ -262,7 +262,7 @@ impl<H: Host> Engine<H> {
             };
             kernels::measure(&mut clock, &shapes).await?;
         }
-        let pixels = super::examine::picture(1066, 800);
+        let pixels = super::compare::picture(1066, 800);
         let layers = chatrex.llm.num_hidden_layers;
         let made = |part| RandomWeights::new(part, plan.quant, layers, device);
         if let Some(config) = upn_config.filter(|_| plan.wants("upn")) {

@@ -116,7 +116,7 @@ pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Comput
             .iter()
             .map(|&corners| recipe.place(pixels.width, pixels.height, corners))
             .collect();
-        let objects = model.towers.objects(&seen, &boxes);
+        let objects = model.towers.encode_boxes(&seen, &boxes);
         let embeds = splice(&model.llm, &ids, Some(&seen), Some(&objects));
         let continuation = continuation(&model.llm, embeds.clone(), steps, fixture.cache).await?;
         computed
@@ -197,7 +197,7 @@ async fn continuation(
     };
     for step in 1..=steps {
         let logits = read(next.clone()).await?;
-        let id = sampler.choose(&logits);
+        let id = sampler.sample(&logits);
         continuation.ids.push(id);
         continuation.logits.push(logits);
         if step < steps {
