@@ -75,22 +75,31 @@ pub fn driver() -> Option<ExitCode> {
 /// Changes the arguments of a compiler call so that it checks and lints, and nothing more.
 ///
 /// Such a call writes metadata only, so a crate that depends on a linted one gets `.rmeta` in place
-/// of `.rlib`. Calls that emit nothing are queries of cargo and stay as they are.
+/// of `.rlib`. Build scripts and procedural macros run later and keep their code. Calls that emit
+/// nothing are queries of cargo and stay as they are.
 fn without_code(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let emit = |argument: &&mut OsString| {
-        let text = argument.to_str();
-        text.is_some_and(|text| text.starts_with("--emit="))
+    let text = |argument: &OsString| argument.to_str().unwrap_or_default().to_owned();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(text)
     };
-    let Some(emit) = arguments.iter_mut().find(emit) else {
-        return arguments;
-    };
-    *emit = "--emit=dep-info,metadata".into();
+    let runs = value("--crate-type").as_deref() == Some("proc-macro")
+        || value("--crate-name").is_some_and(|name| name.starts_with("build_script_"));
+    let mut emits = false;
     for argument in &mut arguments {
-        if let Some(metadata) = argument.to_str().and_then(metadata_of) {
+        let word = text(argument);
+        if word.starts_with("--emit=") {
+            emits = true;
+            if !runs {
+                *argument = "--emit=dep-info,metadata".into();
+            }
+        } else if let Some(metadata) = metadata_of(&word) {
             *argument = metadata.into();
         }
     }
-    arguments.extend(["-D", "warnings"].map(OsString::from));
+    if emits {
+        arguments.extend(["-D", "warnings"].map(OsString::from));
+    }
     arguments
 }
 
@@ -116,6 +125,19 @@ mod tests {
         let words = "rustc --crate-name a --emit=dep-info,metadata a.rs -D warnings";
         let words: Vec<&str> = words.split(' ').collect();
         assert_eq!(without_code(call), strings(&words));
+    }
+
+    #[test]
+    fn build_scripts_and_macros_keep_their_code() {
+        for call in [
+            "rustc --crate-name build_script_build --emit=dep-info,link build.rs",
+            "rustc --crate-name a --crate-type proc-macro --emit=dep-info,link a.rs",
+        ] {
+            let call: Vec<&str> = call.split(' ').collect();
+            let mut expected = strings(&call);
+            expected.extend(strings(&["-D", "warnings"]));
+            assert_eq!(without_code(strings(&call)), expected);
+        }
     }
 
     #[test]
