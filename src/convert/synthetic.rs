@@ -16,7 +16,8 @@ use crate::error::Fault;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
-use crate::weights::manifest::{DType, Part};
+use crate::weights::dtype::DType;
+use crate::weights::manifest::Part;
 
 /// The published checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -7,7 +7,7 @@ use crate::engine::{Engine, Host, no_model, planar};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::model::upn::{self, PaddingMask};
@@ -148,7 +148,7 @@ impl<H: Host> Engine<H> {
         let llm = model.llm(host).await?;
         let embeds = splice(llm, &ids, Some(&seen), Some(&objects));
         let tokens = embeds.dims()[1];
-        let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
+        let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
         let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
         let token = crate::generate::sampling::Sampler::greedy().sample(&logits);
         note("prefill_logits", logits);

@@ -12,7 +12,7 @@ use crate::generate::sampling::Sampling;
 use crate::gpu::device;
 use crate::gpu::sampling::SamplingConfig;
 use crate::image::prepare::SquareRecipe;
-use crate::memory::{CacheForm, Residency, Verdict};
+use crate::memory::{KvCacheDType, Residency, Verdict};
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
 use crate::model::upn::{self, Upn, UpnConfig};
@@ -84,7 +84,7 @@ pub struct LoadedModel {
     /// Where it computes.
     pub device: Device,
     /// How keys and values are held there.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
     manifest: Manifest,
     files: ModelFiles,
     residency: Residency,
@@ -276,7 +276,7 @@ impl<H: Host> Engine<H> {
         model: &str,
         preference: DevicePreference,
         memory: Option<u64>,
-        cache: Option<CacheForm>,
+        cache: Option<KvCacheDType>,
     ) -> Result<(), Fault> {
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
@@ -306,7 +306,7 @@ impl<H: Host> Engine<H> {
         // Whatever was loaded before makes room first.
         self.picture = None;
         self.model = None;
-        let cache = cache.unwrap_or_else(|| memory_plan::cache_form(&manifest));
+        let cache = cache.unwrap_or_else(|| memory_plan::kv_cache_dtype(&manifest));
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {

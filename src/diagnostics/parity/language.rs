@@ -11,7 +11,7 @@ use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::{Planar, SquareRecipe};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
 use crate::model::upn::read;
@@ -185,7 +185,7 @@ async fn continuation(
     decoder: &Decoder,
     embeds: Tensor<3>,
     steps: usize,
-    cache: CacheForm,
+    cache: KvCacheDType,
 ) -> Result<Continuation, Fault> {
     let capacity = embeds.dims()[1] + steps;
     let mut cache = KvCache::new(decoder.config(), capacity, cache, &embeds.device());

@@ -27,8 +27,8 @@ use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
 use crate::gpu::sampling::GpuSampler;
 use crate::gpu::swiglu::swiglu;
-use crate::memory::CacheForm;
-use crate::nn::{Init, Linear, Loader, Matrix, RmsNorm};
+use crate::memory::KvCacheDType;
+use crate::nn::{Init, Linear, Loader, RmsNorm, Weight};
 
 /// Sizes and switches, by the names of the checkpoint's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,10 +75,10 @@ impl DecoderConfig {
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// `model.embed_tokens.weight`, `[V, D]`.
-    pub embed_tokens: Matrix,
+    pub embed_tokens: Weight,
     layers: Vec<Block>,
     norm: RmsNorm,
-    lm_head: Option<Matrix>,
+    lm_head: Option<Weight>,
     #[module(skip)]
     config: DecoderConfig,
     /// Embedding and head as kernels read them.
@@ -98,15 +98,15 @@ impl Decoder {
         let head_deviation = (config.hidden_size as f32).sqrt().recip();
         let embed_tokens = model
             .child("embed_tokens")
-            .matrix(matrix, Init::Normal(0.06))?;
+            .weight(matrix, Init::Normal(0.06))?;
         let lm_head = (!config.tie_word_embeddings)
             .then(|| {
                 at.child("lm_head")
-                    .matrix(matrix, Init::Normal(head_deviation))
+                    .weight(matrix, Init::Normal(head_deviation))
             })
             .transpose()?;
-        let head = lm_head.as_ref().unwrap_or(&embed_tokens).on_gpu();
-        let ends = embed_tokens.on_gpu().zip(head);
+        let head = lm_head.as_ref().unwrap_or(&embed_tokens).device_blocks();
+        let ends = embed_tokens.device_blocks().zip(head);
         Ok(Self {
             ends: ends.map(|(embedding, head)| Arc::new([embedding, head])),
             embed_tokens,
@@ -130,7 +130,7 @@ impl Decoder {
 
     /// The rows of `ids`, `[T, D]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        self.embed_tokens.rows(ids, &self.norm.weight.device())
+        self.embed_tokens.gather(ids, &self.norm.weight.device())
     }
 
     /// Whole sequences `[B, T, D]` under `layout`: hidden states after the last norm, `[B, T, D]`.
@@ -264,7 +264,7 @@ impl Decoder {
             num_hidden_layers: 1,
             ..self.config.clone()
         };
-        let mut cache = KvCache::new(&one_block, rows, CacheForm::Single, &device);
+        let mut cache = KvCache::new(&one_block, rows, KvCacheDType::F32, &device);
         let mut append = |from: usize, count: usize| {
             let part = x.clone().narrow(1, from, count);
             let block = &self.layers[0];
@@ -455,7 +455,7 @@ struct BlockKernels {
 
 impl BlockKernels {
     fn of(attention: &Attention, mlp: &Mlp) -> Option<Self> {
-        let rows = |linear: &Linear| linear.weight.on_gpu();
+        let rows = |linear: &Linear| linear.weight.device_blocks();
         let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
         let [q, k, v] = projections.map(rows);
         let biases = projections.map(|linear| linear.bias.as_ref().map(Param::val));
@@ -699,7 +699,12 @@ struct GpuCache {
 impl KvCache {
     /// Room for `capacity` tokens, empty. A graphics device holds them in `form`, the processor in
     /// single precision.
-    pub fn new(config: &DecoderConfig, capacity: usize, form: CacheForm, device: &Device) -> Self {
+    pub fn new(
+        config: &DecoderConfig,
+        capacity: usize,
+        form: KvCacheDType,
+        device: &Device,
+    ) -> Self {
         let width = config.head_width();
         let wide = config.num_attention_heads * width;
         let widths = [config.hidden_size, config.intermediate_size, wide];
@@ -863,7 +868,7 @@ mod tests {
         let whole = values(decoder.logits(decoder.forward(embeds, &layout)));
         let row = |t: usize| &whole[t * 31..(t + 1) * 31];
 
-        let mut cache = KvCache::new(decoder.config(), 16, CacheForm::Single, &device);
+        let mut cache = KvCache::new(decoder.config(), 16, KvCacheDType::F32, &device);
         let first = decoder.prefill(decoder.embed(&ids[..3]).unsqueeze(), &mut cache);
         assert_close(&values(first), row(2));
         decoder.prefill(decoder.embed(&[7, 7, 7]).unsqueeze(), &mut cache);
