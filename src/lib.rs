@@ -26,7 +26,7 @@ pub mod text;
 
 #[cfg(feature = "engine")]
 pub mod cpu;
-#[cfg(feature = "engine")]
+#[cfg(feature = "diagnostics")]
 pub mod diagnostics;
 #[cfg(feature = "engine")]
 pub mod engine;

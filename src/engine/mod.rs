@@ -9,7 +9,7 @@
 mod ask;
 mod load;
 pub mod memory_plan;
-mod token_stream;
+pub(crate) mod token_stream;
 mod warmup;
 
 use std::collections::HashMap;
@@ -85,6 +85,12 @@ impl<H: Host> Engine<H> {
     /// The program around the engine.
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    /// Host and loaded model, for diagnostics.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn parts(&mut self) -> (&H, Option<&mut LoadedModel>) {
+        (&self.host, self.model.as_mut())
     }
 
     /// Carries out one request; every outcome, failure included, is an event.
@@ -221,12 +227,12 @@ impl<H: Host> Engine<H> {
 }
 
 /// A prepared picture as `[1, 3, H, W]`.
-fn planar(image: Planar, device: &Device) -> Tensor<4> {
+pub(crate) fn planar(image: Planar, device: &Device) -> Tensor<4> {
     let shape = [1, 3, image.height, image.width];
     Tensor::from_data(TensorData::new(image.values, shape), device)
 }
 
-fn no_model() -> Fault {
+pub(crate) fn no_model() -> Fault {
     Fault::new(
         FaultKind::Model,
         "model",

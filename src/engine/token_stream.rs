@@ -27,7 +27,7 @@ const PIPELINE_DEPTH: usize = 2;
 const CAPTURE_AFTER: usize = 4;
 
 /// Tokens after some logits.
-pub(in crate::engine) enum TokenStream<'a> {
+pub(crate) enum TokenStream<'a> {
     /// Chosen here.
     Cpu(Box<CpuSampling<'a>>),
     /// Chosen on the device.
@@ -35,7 +35,7 @@ pub(in crate::engine) enum TokenStream<'a> {
 }
 
 /// Tokens chosen from logits that are read.
-pub(in crate::engine) struct CpuSampling<'a> {
+pub(crate) struct CpuSampling<'a> {
     llm: &'a Decoder,
     cache: &'a mut KvCache,
     sampler: Sampler,
@@ -43,7 +43,7 @@ pub(in crate::engine) struct CpuSampling<'a> {
 }
 
 /// Tokens chosen where they are computed.
-pub(in crate::engine) struct GpuPipelined<'a> {
+pub(crate) struct GpuPipelined<'a> {
     llm: &'a Decoder,
     cache: &'a mut KvCache,
     sampler: GpuSampler,
@@ -67,7 +67,7 @@ enum Steps {
 }
 
 /// What the next token is chosen from.
-pub(in crate::engine) enum Next {
+pub(crate) enum Next {
     /// These logits.
     Logits(Box<Tensor<1>>),
     /// Those that follow this token.
@@ -199,7 +199,7 @@ impl GpuPipelined<'_> {
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, Fault>>>>;
 
 /// All tokens chosen so far, on their way from the device.
-pub(in crate::engine) enum Read {
+pub(crate) enum Read {
     /// Not here yet.
     Waiting(Reading),
     /// Here.
@@ -243,7 +243,7 @@ fn unread(error: &str) -> Fault {
 }
 
 /// The fault of a model that computed something that is no number.
-pub(in crate::engine) fn not_finite() -> Fault {
+pub(crate) fn not_finite() -> Fault {
     Fault::new(
         FaultKind::Device,
         "graphics device",
