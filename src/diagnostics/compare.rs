@@ -1,17 +1,19 @@
 //! Activations of every stage of a model on one picture, so that two devices can be compared at the
 //! model's full size.
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Host, no_model, planar};
 use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
+use crate::gpu::readback::read;
 use crate::image::Pixels;
 use crate::memory::CacheForm;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
-use crate::model::upn::{self, PaddingMask};
+use crate::model::upn::PaddingMask;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity};
 use crate::text::prompt::user_turn;
@@ -79,13 +81,12 @@ pub async fn dump_activations<H: Host>(
         let mask = PaddingMask::none(1, image.height, image.width);
         let upn = model.upn(host).await?.expect("the model has one");
         let memory = upn.encode(planar(image, &device), &mask)?;
-        let candidates = upn::read(memory.candidates.clone()).await?;
-        recorder.add("upn.candidates", candidates);
+        let candidates = memory.candidates.clone();
+        recorder.read("upn.candidates", candidates.clone()).await?;
         host.yield_now().await;
         let prompt = upn.prompt(Granularity::Coarse);
-        let logits = upn.logits(memory.candidates.clone(), prompt.clone());
-        let mut logits = upn::read(logits).await?;
-        recorder.add("upn.encoder_logits", logits.clone());
+        let logits = upn.logits(candidates, prompt.clone());
+        let mut logits = recorder.read("upn.encoder_logits", logits).await?;
         if let Some(selection) = &selection {
             rank_first(&mut logits, selection);
         }
@@ -93,9 +94,9 @@ pub async fn dump_activations<H: Host>(
         selected = queries.indices[0].clone();
         let states = upn.decode(&memory, upn.content(1), queries.boxes, None);
         let last = states.last().expect("a decoder has layers");
-        recorder.add("upn.boxes", upn::read(upn.boxes(last)).await?);
+        recorder.read("upn.boxes", upn.boxes(last)).await?;
         let logits = upn.logits(last.state.clone(), prompt);
-        recorder.add("upn.logits", upn::read(logits).await?);
+        recorder.read("upn.logits", logits).await?;
     }
     host.yield_now().await;
     let recipe = model.config.recipe.clone();
@@ -103,9 +104,11 @@ pub async fn dump_activations<H: Host>(
     let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
     let towers = model.towers(host).await?;
     let features = towers.encode_image(planar(low, &device), planar(high, &device));
-    recorder.add("visual_tokens", upn::read(features.image.clone()).await?);
+    recorder
+        .read("visual_tokens", features.image.clone())
+        .await?;
     let objects = towers.encode_boxes(&features, &placed);
-    recorder.add("object_tokens", upn::read(objects.clone()).await?);
+    recorder.read("object_tokens", objects.clone()).await?;
     host.yield_now().await;
     let user = user_turn(boxes.len(), "What is this?")?;
     let ids = model.tokenizer.encode(&model.config.template.first(&user));
@@ -113,11 +116,11 @@ pub async fn dump_activations<H: Host>(
     let embeds = splice(llm, &ids, Some(&features), Some(&objects));
     let tokens = embeds.dims()[1];
     let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
-    let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
+    let logits = llm.prefill(embeds, &mut cache);
+    let logits = recorder.read("prefill_logits", logits).await?;
     let token = Sampler::greedy().sample(&logits);
-    recorder.add("prefill_logits", logits);
-    let logits = upn::read(llm.step(token, &mut cache)).await?;
-    recorder.add("step_logits", logits);
+    let logits = llm.step(token, &mut cache);
+    recorder.read("step_logits", logits).await?;
     Ok(ActivationDump {
         stages: recorder.stages,
         selection: selected,
@@ -144,12 +147,23 @@ struct Recorder<'a, H> {
 }
 
 impl<H: Host> Recorder<'_, H> {
-    fn add(&mut self, name: &str, values: Vec<f32>) {
+    /// Reads the activations of a stage back and records samples of them.
+    async fn read<const D: usize>(
+        &mut self,
+        stage: &str,
+        activations: Tensor<D>,
+    ) -> Result<Vec<f32>, Fault> {
+        let values = read(stage, activations).await?;
         let now = self.host.milliseconds();
         let step = (values.len() / MAX_VALUES).max(1);
         self.stages.push(StageValues {
-            name: name.to_string(),
-            values: values.into_iter().step_by(step).take(MAX_VALUES).collect(),
+            name: stage.to_string(),
+            values: values
+                .iter()
+                .copied()
+                .step_by(step)
+                .take(MAX_VALUES)
+                .collect(),
             milliseconds: now - self.since,
         });
         self.since = now;
@@ -158,5 +172,6 @@ impl<H: Host> Recorder<'_, H> {
             done: self.stages.len() as u64,
             total: 0,
         }));
+        Ok(values)
     }
 }
