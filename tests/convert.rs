@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use chatrex::cli::Session;
 use chatrex::convert::checkpoint::Checkpoint;
 use chatrex::convert::required_tensors::{RequiredTensor, needed};
 use chatrex::convert::{Conversion, Converted, Watch, convert};
@@ -14,6 +13,7 @@ use chatrex::error::Fault;
 use chatrex::nn::weight::WeightForm;
 use chatrex::nn::{Init, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
+use chatrex::session::Session;
 use chatrex::weights::Manifest;
 use chatrex::weights::download::Downloader;
 use chatrex::weights::manifest::{MANIFEST, Part};

@@ -38,7 +38,7 @@ use crate::weights::manifest::{
 };
 use crate::weights::quant::Rounding;
 use crate::weights::source::{self, BlockingRuntime, Folder};
-use crate::weights::storage::{QuantPreset, WeightFormat, form};
+use crate::weights::storage::{QuantPreset, WeightFormat, storage_for};
 
 use checkpoint::Checkpoint;
 use family::{Names, Shapes};
@@ -216,7 +216,7 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
 struct Opened {
     model: (Checkpoint, Names),
     upn: Option<(Checkpoint, Names)>,
-    described: family::TensorSpec,
+    described: family::Described,
     /// Every tensor that the described model asks for.
     needed: Vec<RequiredTensor>,
     place: String,

@@ -14,7 +14,7 @@ use crate::nn::weight::{Blocks, WeightForm};
 use crate::nn::{Init, WeightSource};
 use crate::weights::manifest::{DType, Part};
 use crate::weights::quant::QuantScheme;
-use crate::weights::storage::{QuantPreset, TensorSpec, WeightFormat, form};
+use crate::weights::storage::{QuantPreset, TensorSpec, WeightFormat, storage_for};
 
 /// Weights per scale.
 pub const GROUP: usize = 32;
@@ -66,9 +66,9 @@ impl RandomWeights {
             Init::Ones => Tensor::ones([count], device),
             Init::Constant(value) => Tensor::full([count], *value, device),
             Init::Normal(deviation) => {
-                noise::floats(count, seed, 0.0, 3.0_f32.sqrt() * deviation, device)
+                random_fill::floats(count, seed, 0.0, 3.0_f32.sqrt() * deviation, device)
             }
-            Init::Uniform(bound) => noise::floats(count, seed, 0.0, *bound, device),
+            Init::Uniform(bound) => random_fill::floats(count, seed, 0.0, *bound, device),
             Init::Values(values) => on_device(values.clone(), device),
         }
     }
@@ -81,7 +81,7 @@ pub fn packed(
     seed: u32,
     device: &Device,
 ) -> DeviceMatrix {
-    let words = noise::words(rows * scheme.words(columns), seed, u32::MAX, 0, device);
+    let words = random_fill::words(rows * scheme.words(columns), seed, u32::MAX, 0, device);
     let pairs = (rows * (columns / scheme.group)).div_ceil(2);
     // Two halves: 2^-8 or 2^-12, and up to a quarter more.
     let smallest = if scheme.bits == 4 {
@@ -89,7 +89,7 @@ pub fn packed(
     } else {
         0x0c00_0c00
     };
-    let scales = noise::words(pairs, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
+    let scales = random_fill::words(pairs, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
     DeviceMatrix::packed(words, (scales, Scales::Half), [rows, columns], scheme)
 }
 
@@ -131,7 +131,7 @@ impl WeightSource for RandomWeights {
         let [rows, columns] = shape;
         let blocks = form.blocks(rows, columns);
         Ok(match form {
-            WeightFormat::Quantized(scheme) => WeightForm::Blocks(Blocks::Quantized(
+            WeightFormat::Quantized(scheme) => WeightForm::Blocks(Blocks::Packed(
                 blocks
                     .map(|block| {
                         let shape = [block.len(), columns];

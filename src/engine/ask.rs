@@ -60,7 +60,7 @@ impl<H: Host> Engine<H> {
                 FaultKind::Question,
                 "question",
                 format!(
-                    "{words} tokens, and {max_tokens} for the answer; there is room for {WORDS}"
+                    "{words} tokens, and {max_tokens} for the answer; there is room for {MAX_TURN_TOKENS}"
                 ),
                 "Ask with fewer words, or for a shorter answer",
             ));

@@ -67,8 +67,8 @@ struct Prefix {
 
 /// One model, one picture, one device.
 pub struct Engine<H: Host> {
-    host: H,
-    model: Option<LoadedModel>,
+    pub(crate) host: H,
+    pub(crate) model: Option<LoadedModel>,
     picture: Option<Picture>,
 }
 

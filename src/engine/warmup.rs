@@ -8,8 +8,8 @@
 use burn::tensor::Tensor;
 use cubecl::dry_run::DryRun;
 
-use super::examine::picture;
 use super::{Host, LoadedModel, planar};
+use crate::diagnostics::compare::picture;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
@@ -63,9 +63,9 @@ impl LoadedModel {
             host.yield_now().await;
             let dry = DryRun::new();
             let outcome = match part {
-                Part::Upn => self.find_nothing().await,
-                Part::Towers => self.see_nothing(),
-                Part::Decoder => self.say_nothing(),
+                Part::Upn => self.warm_up_upn().await,
+                Part::Towers => self.warm_up_towers(),
+                Part::Decoder => self.warm_up_decoder(),
             };
             drop(dry);
             if let Some(fault) = take_compile_error().await {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grammar::{Grammar, Kind, Place};
+use super::constraint::{Grammar, Kind, Place};
 use crate::error::{Fault, FaultKind};
 
 /// The most tokens that chance chooses among.
@@ -56,7 +56,7 @@ impl Sampling {
             return outside("temperature", self.temperature, "0 to 100");
         }
         if !(1..=MAX_TOP_K as u32).contains(&self.top_k) {
-            return outside("top-k", self.top_k as f32, &format!("1 to {MOST}"));
+            return outside("top-k", self.top_k as f32, &format!("1 to {MAX_TOP_K}"));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return outside("top-p", self.top_p, "above 0 to 1");

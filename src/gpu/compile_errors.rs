@@ -13,7 +13,7 @@ use burn::tensor::wgpu::wgpu::{
 use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
-use super::Compiled;
+use super::launch::Compiled;
 use crate::error::{Fault, FaultKind};
 use crate::gpu::device::opened;
 

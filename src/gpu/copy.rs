@@ -55,7 +55,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut swept = SweepReport::on(device)?;
     let counts = [4, 1020, 1024, 1028, 4 * (65_536 * GROUP as usize + 3)];
     for count in counts {
-        let x = noise::floats(count, 7, 0.0, 1.0, device);
+        let x = random_fill::floats(count, 7, 0.0, 1.0, device);
         let wrong = with_nan_fill(|| copy(x.clone())).equal(x).bool_not();
         let wrong = wrong.int().sum().into_data_async().await;
         let wrong: i64 = wrong

@@ -218,7 +218,7 @@ impl Map {
         self.height * self.width * self.channels
     }
 
-    fn from_buffer(&self, values: Vec<f32>) -> FlexTensor {
+    fn tensor(&self, values: Vec<f32>) -> FlexTensor {
         let shape = [self.pictures, self.height, self.width, self.channels];
         FlexTensor::from_data(TensorData::new(values, shape))
     }

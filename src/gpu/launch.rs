@@ -222,7 +222,9 @@ pub fn launch(
     };
     match Compiled::of(shader) {
         (compiled, false) => run(compiled),
-        (compiled, true) => compile_errors::watch(shader.name, compiled, run, client, outputs),
+        (compiled, true) => {
+            super::compile_errors::watch(shader.name, compiled, run, client, outputs)
+        }
     }
 }
 
@@ -248,8 +250,8 @@ fn fold_groups(groups: u64) -> (u32, u32) {
 
 /// A shader's final text, known to burn's runtime by its hash: the pipeline cache sees nothing else.
 #[derive(Clone)]
-struct Compiled {
-    text: Arc<str>,
+pub(super) struct Compiled {
+    pub(super) text: Arc<str>,
     key: u64,
 }
 

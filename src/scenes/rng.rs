@@ -2,7 +2,7 @@
 //! seed means the same picture and the same words on every machine.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::{Rng as _, SeedableRng};
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]

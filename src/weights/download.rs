@@ -144,7 +144,7 @@ impl<'a> Downloader<'a> {
     }
 
     async fn each(&self, pieces: Vec<Piece<'_>>, visit: &mut Visit<'_>) -> Result<(), Fault> {
-        let mut coming = download::iter(&pieces)
+        let mut coming = stream::iter(&pieces)
             .map(|piece| async move { (piece, self.obtain(piece).await) })
             .buffered(self.source.max_parallel().max(1));
         while let Some((piece, bytes)) = coming.next().await {

@@ -263,7 +263,7 @@ pub fn rope_kv_append(
             .map(|size| *size as u32)
             .collect::<Vec<_>>(),
     );
-    tensor(q, out, [count, wide])
+    from_buffer(q, out, [count, wide])
 }
 
 fn factor(heads: AttentionShape) -> u32 {
@@ -388,7 +388,7 @@ pub fn attention_decode(
         ],
     );
     let out = attention_combine(q, &parts, heads.queries, stretches, heads.width);
-    tensor(q, out, [1, wide])
+    from_buffer(q, out, [1, wide])
 }
 
 /// Scores and values stay within a few units; sums of up to a few hundred of them differ in order.

@@ -5,13 +5,13 @@ use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::gpu::buffer::{to_buffer, alloc, with_nan_fill, from_buffer};
+use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::{Shader, launch};
-use crate::gpu::testing::{TestRng, SweepReport};
 use crate::gpu::matmul::{
-    FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, Scales, VARIANTS, DeviceMatrix, for_weights,
-    integers, linear_reference, normed,
+    DeviceMatrix, FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, Scales, VARIANTS,
+    for_weights, integers, linear_reference, normed,
 };
+use crate::gpu::testing::{SweepReport, TestRng};
 
 /// `shaders/gemv_qkv.wgsl` for every precision.
 pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GEMV_GROUP)]);
@@ -210,9 +210,9 @@ async fn compare(
     let tensor = |values: &[f32], shape: [usize; 2]| {
         Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
     };
-    let input = || from_buffer(&x, [count, columns]);
+    let input = || tensor(&x, [count, columns]);
     let norm = RmsNormPrologue {
-        gain: from_buffer(&gain, [1, columns]).reshape([columns]),
+        gain: tensor(&gain, [1, columns]).reshape([columns]),
         eps: 1e-3,
     };
     let x_normed = normed(&x, &gain, norm.eps);
@@ -222,7 +222,7 @@ async fn compare(
     }
     let joined = FusedWeights::of(blocks.each_ref().map(<[_; 1]>::as_slice));
     let joined = joined.ok_or_else(|| format!("{name}: matrices do not join"))?;
-    let bias = from_buffer(&bias, [1, outputs]).reshape([outputs]);
+    let bias = tensor(&bias, [1, outputs]).reshape([outputs]);
     let got = with_nan_fill(|| qkv_proj(input(), &norm, &joined, Some(bias)));
     let label = format!("{name}, three");
     swept.compare(&label, got, &expected, TOLERANCE).await?;

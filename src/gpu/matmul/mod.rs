@@ -6,6 +6,8 @@
 //! workgroups are the deeper the fewer there are. A kernel reads weights in units; which numbers a unit
 //! holds is all that differs between precisions, and files of `shaders/shared/` say it.
 
+pub mod fused;
+
 use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::kernel::into_contiguous;
@@ -309,10 +311,10 @@ pub fn normed_linear(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MatmulKernel {
     Gemv,
-    Short,
-    Deep,
-    Square,
-    Wide,
+    Skinny,
+    SplitK64,
+    Tile64,
+    Tile64x128,
 }
 
 impl MatmulKernel {

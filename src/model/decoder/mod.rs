@@ -521,7 +521,7 @@ impl Block {
             decoder_attention::attention_decode(rows, heads, past, places, cached)
         } else {
             let q = decoder_attention::rope_kv_append(rows, heads, past, places, cached);
-            decoder_attention::attend(q, heads, past, cached)
+            decoder_attention::attention_prefill(q, heads, past, cached)
         };
         let x = matmul::linear(mixed, &kernels.output, Epilogue::Residual(x));
         let norm = &self.post_attention_layernorm;
@@ -685,7 +685,7 @@ pub struct KvCache {
 #[derive(Debug)]
 enum Backend {
     Tensors(Vec<LayerKv>),
-    Graphics(Box<GpuCache>),
+    Gpu(Box<GpuCache>),
 }
 
 /// For the kernels of a graphics device.
