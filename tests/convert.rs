@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use chatrex::convert::checkpoint::Checkpoint;
 use chatrex::convert::required_tensors::{RequiredTensor, needed};
 use chatrex::convert::{Conversion, Converted, Watch, convert};
-use chatrex::engine::ModelConfig;
+use chatrex::model::config::ModelConfig;
 use chatrex::error::Fault;
 use chatrex::nn::weight::WeightForm;
 use chatrex::nn::{Init, WeightMap, WeightSource};

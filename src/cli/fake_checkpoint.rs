@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::convert::Bar;
-use crate::convert::synthetic::{Like, write};
+use crate::convert::synthetic::write;
 use crate::error::Fault;
+use crate::model::presets::Preset;
 
 /// Arguments of `chatrex fake-checkpoint`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint to imitate.
-    #[arg(long, value_enum)]
-    like: Like,
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Preset::PUBLISHED.map(Preset::name)))]
+    like: String,
     /// Blocks of the language model; all without.
     #[arg(long)]
     layers: Option<usize>,
@@ -25,10 +26,11 @@ pub struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let preset = options.like.parse().expect("clap accepts only these names");
     let start = Instant::now();
     let bar = Bar::new();
     write(
-        options.like,
+        preset,
         options.layers,
         options.depth,
         &options.out,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
-use crate::engine::ModelConfig;
+use crate::model::config::ModelConfig;
 use crate::error::{Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ChatRexConfig;

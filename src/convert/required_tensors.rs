@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::engine::ModelConfig;
+use crate::model::config::ModelConfig;
 use crate::error::Fault;
 use crate::model::chatrex::Towers;
 use crate::model::decoder::Decoder;

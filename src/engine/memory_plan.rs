@@ -1,9 +1,9 @@
 //! Will it fit: memory a model needs, known from its manifest alone, against what a device gives.
 
-use super::load::ModelConfig;
 use crate::gpu::device::Opened;
 use crate::memory::{CacheForm, Fit, MemoryNeeds, Residency, Verdict};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
 use crate::model::upn::UpnConfig;
 use crate::nn::weight_map::stays_half;
 use crate::text::prompt::MAX_BOXES;
@@ -183,7 +183,7 @@ fn gigabytes(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::gpu::device::open;
-    use crate::protocol::DevicePreference;
+    use crate::device_preference::DevicePreference;
 
     #[test]
     fn the_processor_takes_small_models_only() {

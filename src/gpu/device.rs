@@ -7,7 +7,7 @@ use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::error::{Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
-use crate::protocol::DevicePreference;
+use crate::device_preference::DevicePreference;
 
 /// Launches collected before they are handed to the graphics device: a decoded token of nano takes
 /// a few hundred, and a submission costs as much as several launches.

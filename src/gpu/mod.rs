@@ -32,6 +32,7 @@ pub mod launch;
 pub mod layer_norm;
 pub mod matmul;
 pub mod random_fill;
+pub mod readback;
 pub mod rms_norm;
 pub mod roi_align;
 pub mod roi_pool;
@@ -137,7 +138,7 @@ pub fn shaders() -> impl Iterator<Item = &'static launch::Shader> {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::protocol::DevicePreference;
+    use crate::device_preference::DevicePreference;
 
     /// Sums over subgroups are those over workgroups, whatever size the adapter's subgroups have.
     #[test]

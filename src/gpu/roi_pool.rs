@@ -259,7 +259,7 @@ async fn compare(
 mod tests {
     use super::*;
     use crate::gpu::device::{adapter_for_test, open};
-    use crate::protocol::DevicePreference;
+    use crate::device_preference::DevicePreference;
 
     #[test]
     fn kernel_agrees_with_its_reference() {

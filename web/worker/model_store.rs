@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use chatrex::engine::ModelConfig;
+use chatrex::model::config::ModelConfig;
 use chatrex::engine::memory_plan::{cache_form, needs, plan_memory};
 use chatrex::error::{Fault, FaultKind};
 use chatrex::gpu::device::open;

@@ -26,7 +26,7 @@ use crate::image::Pixels;
 use crate::memory::CacheForm;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
-use crate::model::presets::Preset;
+use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::protocol::DevicePreference;
@@ -35,9 +35,6 @@ use crate::weights::storage::QuantPreset;
 
 /// The groups of rows, in order.
 pub const GROUPS: [&str; 4] = ["kernels", "upn", "towers", "decoder"];
-
-/// Presets whose shapes `like` may name: those with a language model.
-pub const PRESETS: [Preset; 3] = [Preset::ChatRex7b, Preset::RexSeek3b, Preset::Nano];
 
 /// What to measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,7 +81,7 @@ impl Plan {
     /// Checks the fields.
     ///
     /// # Errors
-    /// An unknown group, a preset without a language model, or a number outside its range.
+    /// An unknown group, a preset without a decoder, or a number outside its range.
     pub fn check(&self) -> Result<(), String> {
         for group in &self.only {
             if !GROUPS.contains(&group.as_str()) {
@@ -111,8 +108,9 @@ impl Plan {
             }
         }
         match self.like {
-            Some(preset) if !PRESETS.contains(&preset) => {
-                Err(format!("{preset} has no language model"))
+            Some(preset) if !Preset::WITH_DECODER.contains(&preset) => {
+                let known = Preset::WITH_DECODER.map(Preset::name).join(", ");
+                Err(format!("like is {preset}, which is none of {known}"))
             }
             None if self.layers.is_some() || self.depth.is_some() => {
                 Err("layers and depth apply to random weights only: set `like`".into())
@@ -127,17 +125,9 @@ impl Plan {
 
     /// The preset's configurations with this plan's numbers of layers.
     fn configs(&self, preset: Preset) -> (ChatRexConfig, UpnConfig) {
-        let (mut chatrex, mut upn) = (preset.chatrex(), preset.upn());
-        if let Some(layers) = self.layers {
-            chatrex.llm.num_hidden_layers = layers;
-        }
-        if let Some(depth) = self.depth {
-            chatrex.clip.num_hidden_layers = depth + 1;
-            chatrex.convnext.depths.fill(depth);
-            upn.backbone.depths.fill(depth);
-            upn.num_encoder_layers = depth;
-            upn.num_decoder_layers = depth;
-        }
+        let mut chatrex = preset.chatrex().expect("a checked plan has a decoder");
+        let mut upn = preset.upn();
+        set_depths(&mut chatrex, &mut upn, self.layers, self.depth);
         (chatrex, upn)
     }
 }
@@ -452,7 +442,7 @@ mod tests {
                     like: Some(Preset::UpnLarge),
                     ..good.clone()
                 },
-                "upn-large has no language model",
+                "like is upn-large, which is none of chatrex-7b",
             ),
             (
                 Plan {
