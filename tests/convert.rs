@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use chatrex::convert::checkpoint::Checkpoint;
 use chatrex::convert::required_tensors::{RequiredTensor, needed};
-use chatrex::convert::{Conversion, Converted, Watch, convert};
-use chatrex::model::config::ModelConfig;
+use chatrex::convert::{Conversion, Converted, convert};
 use chatrex::error::Fault;
+use chatrex::model::config::ModelConfig;
 use chatrex::nn::weight::WeightForm;
 use chatrex::nn::{Init, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
@@ -18,7 +18,7 @@ use chatrex::weights::Manifest;
 use chatrex::weights::download::Downloader;
 use chatrex::weights::manifest::{MANIFEST, Part};
 use chatrex::weights::quant::{QuantScheme, Rounding};
-use chatrex::weights::source::{Folder, LocalFuture, Runtime, TransferControl};
+use chatrex::weights::source::{BlockingRuntime, Folder};
 use chatrex::weights::storage::QuantPreset;
 use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
@@ -59,27 +59,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn total(&self, _bytes: u64) {}
-    fn more(&self, _bytes: u64) {}
-}
-
-impl Runtime for Unwatched {
-    fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn yield_now(&self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn hold(&self) -> TransferControl {
-        TransferControl::Run
     }
 }
 
@@ -216,7 +195,7 @@ impl Tiny {
         let mut conversion = scratch.conversion("model", "out");
         self.write(&conversion.model);
         change(&mut conversion);
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     }
 }
 
@@ -235,7 +214,7 @@ fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
     let manifest = manifest(folder);
     let mut weights = WeightMap::new(&device, |_| true);
     let source = Folder(folder.to_path_buf());
-    let transfer = Downloader::new(&manifest, &source, None, &Unwatched, &|_| ());
+    let transfer = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
     pollster::block_on(transfer.tensors(&Part::ALL, &mut weights)).expect("whole shards");
     let wanted = needed(&config(folder)).expect("a configuration that fits");
     let read = |tensor: Tensor<1>| tensor.into_data().try_to_vec().expect("f32");
@@ -621,7 +600,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
         let mut conversion = scratch.conversion("model", out);
         conversion.upn = Some(Path::new(GOLDEN).join("upn_tiny.pth"));
         conversion.quant = quant;
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     };
     run("whole", QuantPreset::Q8).expect("a good checkpoint");
     let whole = bytes(&scratch.0.join("whole"));
@@ -681,7 +660,7 @@ fn other_options_begin_anew() {
     let run = |out: &str, quant| {
         let mut conversion = scratch.conversion("model", out);
         conversion.quant = quant;
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     };
     let out = scratch.0.join("out");
     let obstacle = out.join("decoder.safetensors.unfinished");

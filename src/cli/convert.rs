@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::convert::{Conversion, Watch, convert};
+use crate::convert::{ByteProgress, Conversion, convert};
 use crate::error::Fault;
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;
@@ -63,12 +63,12 @@ impl Bar {
     }
 }
 
-impl Watch for Bar {
-    fn total(&self, bytes: u64) {
+impl ByteProgress for Bar {
+    fn set_total(&self, bytes: u64) {
         self.0.set_length(bytes);
     }
 
-    fn more(&self, bytes: u64) {
+    fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 }

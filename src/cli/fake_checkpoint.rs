@@ -29,13 +29,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let preset = options.like.parse().expect("clap accepts only these names");
     let start = Instant::now();
     let bar = Bar::new();
-    write(
-        preset,
-        options.layers,
-        options.depth,
-        &options.out,
-        &bar,
-    )?;
+    write(preset, options.layers, options.depth, &options.out, &bar)?;
     let bytes = bar.0.position();
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();

@@ -105,12 +105,18 @@ pub struct TensorReport {
     pub relative: f64,
 }
 
-/// How far a conversion has come.
-pub trait Watch: Sync {
-    /// There are so many bytes to write.
-    fn total(&self, bytes: u64);
-    /// So many more are written.
-    fn more(&self, bytes: u64);
+/// Receives the progress of writing files.
+pub trait ByteProgress: Sync {
+    /// Sets the number of bytes to write.
+    fn set_total(&self, bytes: u64);
+    /// Adds bytes that were written.
+    fn add(&self, bytes: u64);
+}
+
+/// Ignores progress.
+impl ByteProgress for () {
+    fn set_total(&self, _bytes: u64) {}
+    fn add(&self, _bytes: u64) {}
 }
 
 /// The state of a run, kept beside the shards.
@@ -127,7 +133,7 @@ struct Unfinished {
 /// # Errors
 /// Files that are missing, damaged or of an unknown kind, a tensor that is missing, surplus,
 /// misshapen or not finite, a folder that already holds a model, a disk that is full.
-pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, Fault> {
+pub fn convert(conversion: &Conversion, progress: &dyn ByteProgress) -> Result<Converted, Fault> {
     let out = &conversion.out;
     if out.join(MANIFEST).exists() {
         return Err(Fault::new(
@@ -165,13 +171,13 @@ pub fn convert(conversion: &Conversion, watch: &dyn Watch) -> Result<Converted, 
         })
         .collect();
     let plan = lay_out(needed, &forms);
-    watch.total(plan.iter().map(|shard| shard.bytes).sum());
+    progress.set_total(plan.iter().map(|shard| shard.bytes).sum());
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let source = Source {
         opened: &opened,
         needed,
     };
-    let state = write_shards(conversion, &plan, &forms, &source, watch)?;
+    let state = write_shards(conversion, &plan, &forms, &source, progress)?;
 
     let mut manifest = Manifest {
         version: VERSION,
@@ -450,7 +456,7 @@ fn write_shards(
     plan: &[ShardPlan],
     forms: &[WeightFormat],
     source: &Source,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<Unfinished, Fault> {
     let out = &conversion.out;
     let path = out.join(UNFINISHED);
@@ -475,7 +481,7 @@ fn write_shards(
     state.shards = finished;
     for (index, plan) in plan.iter().enumerate() {
         if index < state.shards.len() {
-            watch.more(plan.bytes);
+            progress.add(plan.bytes);
             continue;
         }
         let unfinished = out.join(format!("{}.unfinished", plan.name));
@@ -485,7 +491,7 @@ fn write_shards(
             forms,
             conversion.rounding,
             source,
-            &|bytes| watch.more(bytes),
+            &|bytes| progress.add(bytes),
         );
         let (shard, deviations) = written
             .and_then(|written| representable(&written.1, source).map(|()| written))

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::convert::Watch;
+use crate::convert::ByteProgress;
 use crate::convert::required_tensors::{RequiredTensor, needed};
 use crate::error::{Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
@@ -35,7 +35,7 @@ pub fn write(
     layers: Option<usize>,
     depth: Option<usize>,
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let table = Table::draw();
@@ -56,9 +56,15 @@ pub fn write(
     let mut config = like.upn();
     set_depths(&mut chatrex, &mut config, layers, depth);
     if like == Preset::UpnLarge {
-        upn(&table, chatrex, config, &out.join("upn_large.pth"), watch)
+        upn(
+            &table,
+            chatrex,
+            config,
+            &out.join("upn_large.pth"),
+            progress,
+        )
     } else {
-        hub(&table, chatrex, architecture, out, watch)
+        hub(&table, chatrex, architecture, out, progress)
     }
 }
 
@@ -106,7 +112,7 @@ impl Table {
         file: &mut impl Write,
         tensor: &Stored,
         seed: u64,
-        watch: &dyn Watch,
+        progress: &dyn ByteProgress,
     ) -> std::io::Result<()> {
         let count = tensor.shape.iter().product::<usize>();
         let portions: Vec<usize> = (0..count).step_by(PORTION).collect();
@@ -125,7 +131,7 @@ impl Table {
                 .collect();
             for bytes in made {
                 file.write_all(&bytes)?;
-                watch.more(bytes.len() as u64);
+                progress.add(bytes.len() as u64);
             }
         }
         Ok(())
@@ -177,7 +183,7 @@ fn hub(
     chatrex: ChatRexConfig,
     architecture: &str,
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     let llama = !chatrex.llm.qkv_bias;
     let (llm_type, tower_type) = if llama {
@@ -232,8 +238,8 @@ fn hub(
             dtype: llm_type,
         });
     }
-    watch.total(tensors.iter().map(Stored::bytes).sum());
-    write_shards(table, &tensors, out, watch)?;
+    progress.set_total(tensors.iter().map(Stored::bytes).sum());
+    write_shards(table, &tensors, out, progress)?;
     let mut described = serde_json::to_value(&chatrex.llm).expect("plain data");
     let more = json!({
         "architectures": [architecture],
@@ -269,7 +275,7 @@ fn write_shards(
     table: &Table,
     tensors: &[Stored],
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     let mut shards: Vec<Vec<&Stored>> = vec![Vec::new()];
     let mut filled = 0;
@@ -309,7 +315,9 @@ fn write_shards(
         file.write_all(&text).map_err(fail)?;
         for tensor in shard {
             seed += 1;
-            table.write(&mut file, tensor, seed, watch).map_err(fail)?;
+            table
+                .write(&mut file, tensor, seed, progress)
+                .map_err(fail)?;
         }
         file.flush().map_err(fail)?;
     }
@@ -387,7 +395,7 @@ fn upn(
     chatrex: ChatRexConfig,
     upn: UpnConfig,
     path: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     let config = ModelConfig {
         recipe: chatrex.recipe(),
@@ -401,7 +409,7 @@ fn upn(
         .filter(|needed| needed.part == Part::Upn)
         .map(|needed| Stored::of(needed, DType::F32))
         .collect();
-    write_pth(table, &tensors, path, watch)
+    write_pth(table, &tensors, path, progress)
 }
 
 /// Tensors as `torch.save` writes them: a zip archive of stored entries, the pickle first.
@@ -409,9 +417,9 @@ fn write_pth(
     table: &Table,
     tensors: &[Stored],
     path: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
-    watch.total(tensors.iter().map(Stored::bytes).sum());
+    progress.set_total(tensors.iter().map(Stored::bytes).sum());
     let fail = |error: std::io::Error| Fault::file(path, error);
     let mut zip = Zip {
         file: BufWriter::with_capacity(1 << 20, File::create(path).map_err(fail)?),
@@ -427,7 +435,7 @@ fn write_pth(
     for (index, tensor) in tensors.iter().enumerate() {
         let name = format!("upn_large/data/{index}");
         zip.entry(&name, &mut |out| {
-            table.write(out, tensor, index as u64 + 1, watch)
+            table.write(out, tensor, index as u64 + 1, progress)
         })
         .map_err(fail)?;
     }
@@ -594,12 +602,12 @@ mod tests {
         more: AtomicU64,
     }
 
-    impl Watch for Counted {
-        fn total(&self, bytes: u64) {
+    impl ByteProgress for Counted {
+        fn set_total(&self, bytes: u64) {
             self.total.store(bytes, Ordering::Relaxed);
         }
 
-        fn more(&self, bytes: u64) {
+        fn add(&self, bytes: u64) {
             self.more.fetch_add(bytes, Ordering::Relaxed);
         }
     }
@@ -628,11 +636,11 @@ mod tests {
         ];
         let folder = scratch("pth");
         let path = folder.join("small.pth");
-        let watch = Counted::default();
-        write_pth(&table, &tensors, &path, &watch).expect("a file");
-        let total = watch.total.into_inner();
+        let progress = Counted::default();
+        write_pth(&table, &tensors, &path, &progress).expect("a file");
+        let total = progress.total.into_inner();
         assert_eq!(total, tensors.iter().map(Stored::bytes).sum::<u64>());
-        assert_eq!(watch.more.into_inner(), total);
+        assert_eq!(progress.more.into_inner(), total);
         let found = Checkpoint::open_upn(&path).expect("a zip of tensors");
         assert_eq!(found.names().count(), tensors.len());
         for tensor in &tensors {
@@ -661,11 +669,11 @@ mod tests {
             chatrex.llm.num_hidden_layers = 3;
             chatrex.llm.qkv_bias = !llama;
             chatrex.llm.tie_word_embeddings = !llama;
-            let watch = Counted::default();
+            let progress = Counted::default();
             let model = folder.join("model");
             std::fs::create_dir_all(&model).expect("a folder");
-            hub(&Table::draw(), chatrex, architecture, &model, &watch).expect("a folder");
-            assert_eq!(watch.more.into_inner(), watch.total.into_inner());
+            hub(&Table::draw(), chatrex, architecture, &model, &progress).expect("a folder");
+            assert_eq!(progress.more.into_inner(), progress.total.into_inner());
             let converted = convert(
                 &Conversion {
                     model,

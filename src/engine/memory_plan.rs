@@ -182,8 +182,8 @@ fn gigabytes(bytes: u64) -> String {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::open;
     use crate::device_preference::DevicePreference;
+    use crate::gpu::device::open;
 
     #[test]
     fn the_processor_takes_small_models_only() {

@@ -258,8 +258,8 @@ async fn compare(
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::{adapter_for_test, open};
     use crate::device_preference::DevicePreference;
+    use crate::gpu::device::{adapter_for_test, open};
 
     #[test]
     fn kernel_agrees_with_its_reference() {

@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::store::{StoreEvent, StoreRequest};
+pub use crate::device_preference::DevicePreference;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
-pub use crate::device_preference::DevicePreference;
 pub use crate::geometry::{Granularity, Proposal};
 use crate::image::Pixels;
 use crate::memory::{CacheForm, Fit};

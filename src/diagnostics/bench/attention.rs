@@ -76,8 +76,7 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
         };
         if count == 1 {
             let row = || Qkv::Packed(Box::new(qkv.clone()));
-            let work =
-                |_| decoder_attention::attention_decode(row(), heads, past, &rope, &cache);
+            let work = |_| decoder_attention::attention_decode(row(), heads, past, &rope, &cache);
             clock.kernel(attention, work).await?;
             continue;
         }

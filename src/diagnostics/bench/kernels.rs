@@ -99,11 +99,7 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let x = random_fill::floats(count, 1, 0.0, 1.0, device);
     let bytes = 8.0 * count as f64;
     let on_gpu = is_gpu(device);
-    let name = if on_gpu {
-        "copy"
-    } else {
-        "x + 1 in burn"
-    };
+    let name = if on_gpu { "copy" } else { "x + 1 in burn" };
     let copied = Case {
         bytes: Some(bytes),
         ..case(name, format!("{} MB", (4 * count) >> 20))
@@ -119,15 +115,13 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     clock.ceilings().copy_gigabytes_per_second = milliseconds.map(|ms| bytes / ms / 1e6);
 
     let side = MATMUL_SIZE[size];
-    let square = |seed| random_fill::floats(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
+    let square =
+        |seed| random_fill::floats(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
     let (a, b): (Tensor<2>, Tensor<2>) = (square(1), square(2));
     let flops = 2.0 * (side as f64).powi(3);
     let matmul = Case {
         flops: Some(flops),
-        ..case(
-            "f32 matmul in burn",
-            format!("{side} x {side} x {side}"),
-        )
+        ..case("f32 matmul in burn", format!("{side} x {side} x {side}"))
     };
     let milliseconds = clock
         .kernel(matmul, |_| a.clone().matmul(b.clone()))

@@ -243,7 +243,9 @@ impl Layer {
                 let config: ClipVitConfig = file.parsed("config")?;
                 let (width, heads) = (config.hidden_size, config.num_attention_heads);
                 if heads == 0 || width % heads != 0 {
-                    return Err(file.fault(format!("{width} channels do not divide into {heads} heads")));
+                    return Err(
+                        file.fault(format!("{width} channels do not divide into {heads} heads"))
+                    );
                 }
                 let block = Box::new(clip_vit::Block::load(&root, &config)?);
                 let (x, rows) = file.input(width)?;
@@ -470,7 +472,9 @@ mod tests {
     /// With zeros as the weights and biases of the last linear layers, a block returns its input.
     #[test]
     fn towers_return_the_positions_that_are_read_back() {
-        for (mut layer_file, width, read) in [(clip(), 8, &[0, 4][..]), (convnext(), 4, &[0, 7, 11])] {
+        for (mut layer_file, width, read) in
+            [(clip(), 8, &[0, 4][..]), (convnext(), 4, &[0, 7, 11])]
+        {
             let mut layer = open(&layer_file);
             let output = run(&mut layer, Work::Forward).expect("a block");
             assert_eq!(output.len(), read.len() * width);
@@ -540,7 +544,9 @@ mod tests {
     }
 
     fn rejects_file(file: &[u8], message: &str) {
-        let fault = Layer::open("f", file, &Device::flex()).err().expect(message);
+        let fault = Layer::open("f", file, &Device::flex())
+            .err()
+            .expect(message);
         assert!(fault.to_string().contains(message), "{fault}");
     }
 

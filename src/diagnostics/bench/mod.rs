@@ -462,10 +462,7 @@ mod tests {
     fn a_plan_is_parsed_from_json() {
         let text = r#"{"like": "rexseek-3b", "layers": 1, "quant": "q8"}"#;
         let plan: Plan = serde_json::from_str(text).expect("a plan");
-        assert_eq!(
-            (plan.like, plan.layers),
-            (Some(Preset::RexSeek3b), Some(1))
-        );
+        assert_eq!((plan.like, plan.layers), (Some(Preset::RexSeek3b), Some(1)));
         assert_eq!((plan.quant, plan.boxes), (QuantPreset::Q8, 100));
         assert!(serde_json::from_str::<Plan>(r#"{"layer": 1}"#).is_err());
         assert_eq!("nano".parse(), Ok(Preset::Nano));

@@ -189,7 +189,11 @@ fn clip_flops(config: &ChatRexConfig) -> f64 {
 /// Floating-point operations of ConvNeXt's blocks on one image.
 fn convnext_flops(config: &ChatRexConfig) -> f64 {
     let convnext = &config.convnext;
-    let stages = convnext.dims.iter().zip(&convnext.depths).zip(convnext.strides());
+    let stages = convnext
+        .dims
+        .iter()
+        .zip(&convnext.depths)
+        .zip(convnext.strides());
     stages
         .map(|((&width, &depth), stride)| {
             let cells = ((config.image_aux / stride) as f64).powi(2);

@@ -215,7 +215,10 @@ impl Recorded {
                 (self.original_xyxy_boxes.get(index), self.scores.get(index))
             else {
                 if index == self.original_xyxy_boxes.len() && !kept.is_empty() {
-                    differences.push(format!("image {index}: {} boxes, expected none", kept.len()));
+                    differences.push(format!(
+                        "image {index}: {} boxes, expected none",
+                        kept.len()
+                    ));
                 }
                 continue;
             };

@@ -92,7 +92,13 @@ impl Block {
     }
 
     /// Rows `[1, T, D]` after `past` tokens in `kv`: `[1, T, D]`.
-    pub fn append(&self, x: Tensor<3>, layout: &Masked, kv: &mut TensorKv, past: usize) -> Tensor<3> {
+    pub fn append(
+        &self,
+        x: Tensor<3>,
+        layout: &Masked,
+        kv: &mut TensorKv,
+        past: usize,
+    ) -> Tensor<3> {
         let y = self.input_layernorm.forward(x.clone());
         let (q, k, v) = self.self_attn.project(y, layout);
         let (k, v) = kv.append(k, v, past);
@@ -240,8 +246,7 @@ impl Attention {
         let scores = q.matmul(k.swap_dims(2, 3)) * (self.width as f64).sqrt().recip();
         let weights = match &layout.mask {
             Some(mask) => {
-                let scores =
-                    scores.reshape([batch, self.query_heads, length, keys]) + mask.clone();
+                let scores = scores.reshape([batch, self.query_heads, length, keys]) + mask.clone();
                 softmax(scores, 3).reshape([batch, key_heads, group * length, keys])
             }
             None => softmax(scores, 3),

@@ -4,7 +4,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::rope::rope_table;
-use crate::gpu::attention::decoder::{self as decoder_attention, AttentionShape, KvLayer, RopeTable};
+use crate::gpu::attention::decoder::{
+    self as decoder_attention, AttentionShape, KvLayer, RopeTable,
+};
 use crate::gpu::buffer::is_gpu;
 use crate::memory::CacheForm;
 
