@@ -1,6 +1,6 @@
-//! `chatrex convert`: a model folder of a published checkpoint.
+//! `chatrex convert`: converts a published checkpoint to a model folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,31 +13,31 @@ use crate::weights::storage::QuantPreset;
 /// Arguments of `chatrex convert`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The checkpoint: a folder as the hub serves it.
+    /// The checkpoint: a folder in the layout of the Hugging Face hub.
     #[arg(long)]
     model: PathBuf,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
     upn: Option<PathBuf>,
-    /// The model folder to make.
+    /// The model folder to write.
     #[arg(long)]
     out: PathBuf,
-    /// Precision of the weights.
+    /// Quantization of the weights.
     #[arg(long, value_enum, default_value_t = QuantPreset::Q4)]
     quant: QuantPreset,
-    /// Weights that share a scale.
+    /// Weights per scale.
     #[arg(long, default_value = "32", value_parser = ["32", "64"])]
     group: String,
-    /// Round every weight to the nearest code instead of searching for the best scale.
+    /// Round to the nearest code instead of searching for the best scale.
     #[arg(long)]
     nearest: bool,
-    /// The words around a question, as JSON.
+    /// A JSON file with the chat template.
     #[arg(long)]
     template: Option<PathBuf>,
-    /// A beginning of tensor names in this checkpoint and what stands for it here; repeat it.
-    #[arg(long, value_parser = prefix, value_name = "THEIRS=OURS")]
+    /// Replace a prefix of the checkpoint's tensor names; repeatable.
+    #[arg(long, value_parser = parse_prefix, value_name = "THEIRS=OURS")]
     prefix: Vec<(String, String)>,
-    /// The model's name; the folder's without.
+    /// The model's name; by default the folder's.
     #[arg(long)]
     name: Option<String>,
     /// Print one JSON object.
@@ -45,14 +45,14 @@ pub struct Options {
     json: bool,
 }
 
-fn prefix(text: &str) -> Result<(String, String), String> {
+fn parse_prefix(text: &str) -> Result<(String, String), String> {
     let (theirs, ours) = text
         .split_once('=')
         .ok_or("write it as THEIRS=OURS, e.g. module.=")?;
     Ok((theirs.to_string(), ours.to_string()))
 }
 
-/// Bytes on a progress bar.
+/// A progress bar of bytes.
 pub(super) struct Bar(pub(super) ProgressBar);
 
 impl Bar {
@@ -76,35 +76,43 @@ impl ByteProgress for Bar {
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let start = Instant::now();
     let bar = Bar::new();
-    let converted = convert(
-        &Conversion {
-            model: options.model.clone(),
-            upn: options.upn.clone(),
-            out: options.out.clone(),
-            quant: options.quant,
-            group: options.group.parse().expect("checked by the parser"),
-            rounding: if options.nearest {
-                Rounding::Nearest
-            } else {
-                Rounding::Search
-            },
-            template: options.template.clone(),
-            prefixes: options.prefix.clone(),
-            name: options.name.clone(),
-        },
-        &bar,
-    )?;
+    let converted = convert(&options.conversion(), &bar)?;
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
     for name in &converted.left_over {
-        eprintln!("warning: nothing reads tensor {name} of the proposal network's file");
+        eprintln!("warning: tensor {name} of the proposal network's file is not used");
     }
     if options.json {
         let mut value = serde_json::to_value(&converted).expect("plain data");
         value["seconds"] = seconds.into();
         println!("{value}");
-        return Ok(true);
+    } else {
+        print_table(&converted, &options.out, seconds);
     }
+    Ok(true)
+}
+
+impl Options {
+    fn conversion(&self) -> Conversion {
+        Conversion {
+            model: self.model.clone(),
+            upn: self.upn.clone(),
+            out: self.out.clone(),
+            quant: self.quant,
+            group: self.group.parse().expect("checked by the parser"),
+            rounding: if self.nearest {
+                Rounding::Nearest
+            } else {
+                Rounding::Search
+            },
+            template: self.template.clone(),
+            prefixes: self.prefix.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+fn print_table(converted: &Converted, out: &Path, seconds: f64) {
     println!("{:<72} form      worst        rms   relative", "tensor");
     for tensor in &converted.tensors {
         println!(
@@ -113,13 +121,12 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         );
     }
     println!(
-        "{} tensors, {} not needed. {:.1} MB read, {:.1} MB written to {} in {seconds:.1} s ({:.0} MB/s read)",
+        "{} tensors, {} unused. {:.1} MB read, {:.1} MB written to {} in {seconds:.1} s ({:.0} MB/s read)",
         converted.tensors.len(),
         converted.skipped.len() + converted.left_over.len(),
         converted.read_bytes as f64 / 1e6,
         converted.bytes as f64 / 1e6,
-        options.out.display(),
+        out.display(),
         converted.read_bytes as f64 / 1e6 / seconds,
     );
-    Ok(true)
 }

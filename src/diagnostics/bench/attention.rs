@@ -2,8 +2,9 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::clock::{Case, Clock};
-use super::kernels::{Shapes, case};
+use super::case::{Case, kernel_case as case};
+use super::clock::Clock;
+use super::plan::Shapes;
 use crate::engine::Host;
 use crate::error::Fault;
 use crate::gpu::attention::decoder::{

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::Plan;
+use super::case::Case;
+use super::plan::Plan;
 use super::report::{Ceilings, Row};
 use crate::engine::Host;
 use crate::error::Fault;
@@ -27,21 +28,6 @@ enum Runs {
     Fill,
     /// This number.
     Fixed(usize),
-}
-
-/// A row before it is measured.
-#[derive(Clone, Debug, Default)]
-pub struct Case {
-    /// Its group, one of [`GROUPS`](super::GROUPS).
-    pub group: &'static str,
-    /// The operation.
-    pub name: String,
-    /// Its sizes.
-    pub shape: String,
-    /// Bytes read and written at least, where memory bandwidth is the limit.
-    pub bytes: Option<f64>,
-    /// Floating-point operations, where arithmetic is the limit.
-    pub flops: Option<f64>,
 }
 
 /// Measures cases and collects their rows.
@@ -171,7 +157,7 @@ impl<'a, H: Host> Clock<'a, H> {
         runs: Runs,
         mut block: impl AsyncFnMut(usize) -> Result<(), Fault>,
     ) -> Result<Option<f64>, Fault> {
-        if let Some(seconds) = self.ceilings.estimate(&case).filter(|s| *s > self.seconds) {
+        if let Some(seconds) = case.estimate(&self.ceilings).filter(|s| *s > self.seconds) {
             self.push(case.left_out(format!("would take about {seconds:.0} s")));
             return Ok(None);
         }
@@ -233,73 +219,4 @@ impl<'a, H: Host> Clock<'a, H> {
 pub async fn wait_for<const D: usize>(tensor: Tensor<D>) -> Result<(), Fault> {
     let one = tensor.slice([(); D].map(|()| 0..1));
     read("one value of the output", one).await.map(|_| ())
-}
-
-impl Case {
-    fn row(self, mut times: Vec<f64>, first: Option<f64>, runs: usize) -> Row {
-        let milliseconds = median(&mut times);
-        let per_second = |work: Option<f64>| Some(work? / milliseconds? / 1e6);
-        Row {
-            group: self.group.into(),
-            name: self.name,
-            shape: self.shape,
-            milliseconds,
-            least: times.first().copied(),
-            most: times.last().copied(),
-            first,
-            blocks: times.len(),
-            times: runs,
-            gigabytes_per_second: per_second(self.bytes),
-            gigaflops: per_second(self.flops),
-            share: None,
-            left_out: None,
-        }
-    }
-
-    fn left_out(self, why: String) -> Row {
-        Row {
-            group: self.group.into(),
-            name: self.name,
-            shape: self.shape,
-            left_out: Some(why),
-            ..Row::default()
-        }
-    }
-}
-
-/// Sorts `values` and returns their median; the mean of the middle two of an even number.
-pub fn median(values: &mut [f64]) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(values[half]),
-        _ => Some((values[half - 1] + values[half]) / 2.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_is_a_mean() {
-        assert_eq!(median(&mut []), None);
-        assert_eq!(median(&mut [3.0, 1.0, 100.0]), Some(3.0));
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 100.0]), Some(3.0));
-    }
-
-    #[test]
-    fn rates_are_computed_from_the_median() {
-        let case = Case {
-            bytes: Some(4e6),
-            flops: Some(8e6),
-            ..Case::default()
-        };
-        let row = case.row(vec![8.0, 2.0, 4.0], Some(50.0), 1);
-        assert_eq!(row.milliseconds, Some(4.0));
-        assert_eq!((row.least, row.most), (Some(2.0), Some(8.0)));
-        assert_eq!(row.gigabytes_per_second, Some(1.0));
-        assert_eq!(row.gigaflops, Some(2.0));
-    }
 }

@@ -3,7 +3,9 @@
 use burn::tensor::Tensor;
 
 use super::attention;
-use super::clock::{Case, Clock, MAX_RUNS};
+use super::case::{Case, kernel_case as case};
+use super::clock::{Clock, MAX_RUNS};
+use super::plan::Shapes;
 use crate::cpu::gelu::gelu;
 use crate::diagnostics::random_weights::{GROUP, RandomWeights, packed, packed_bytes};
 use crate::engine::Host;
@@ -14,10 +16,8 @@ use crate::gpu::depthwise::depthwise_conv;
 use crate::gpu::matmul::{DeviceMatrix, Epilogue, linear};
 use crate::gpu::random_fill;
 use crate::gpu::roi_pool::{AxisWeights, roi_pool};
-use crate::memory::CacheForm;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::roi_encoder::CELLS;
-use crate::model::upn::UpnConfig;
 use crate::nn::{LayerNorm, Loader, RmsNorm};
 use crate::weights::manifest::Part;
 use crate::weights::quant::QuantScheme;
@@ -37,18 +37,6 @@ const PREFILL_ROWS: [usize; 3] = [16, 128, 768];
 
 /// Boxes of the RoI pooling row.
 const BOXES: usize = 100;
-
-/// The configuration that determines the sizes of the rows.
-pub struct Shapes<'a> {
-    /// Towers and decoder.
-    pub chatrex: &'a ChatRexConfig,
-    /// The proposal network, if there is one.
-    pub upn: Option<&'a UpnConfig>,
-    /// KV-cache dtype.
-    pub cache: CacheForm,
-    /// Boxes in the prompt.
-    pub boxes: usize,
-}
 
 /// Measures all rows of this group except the ceilings.
 ///
@@ -76,16 +64,6 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
     norms(clock, config).await?;
     attention::measure(clock, shapes).await?;
     towers(clock, config).await
-}
-
-/// A case of this group.
-pub(super) fn case(name: impl Into<String>, shape: impl Into<String>) -> Case {
-    Case {
-        group: "kernels",
-        name: name.into(),
-        shape: shape.into(),
-        ..Case::default()
-    }
 }
 
 /// Measures the memory bandwidth and the f32 arithmetic that the device reaches.

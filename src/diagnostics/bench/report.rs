@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Case;
-
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -34,15 +32,6 @@ pub struct Ceilings {
     pub copy_gigabytes_per_second: Option<f64>,
     /// Arithmetic of a matmul of f32 matrices.
     pub matmul_gigaflops: Option<f64>,
-}
-
-impl Ceilings {
-    /// Lower bound of the seconds that one run of `case` takes; `None` if the ceilings are unknown.
-    pub(super) fn estimate(&self, case: &Case) -> Option<f64> {
-        let flops = Some(case.flops? / self.matmul_gigaflops? / 1e9);
-        let bytes = (|| Some(case.bytes? / self.copy_gigabytes_per_second? / 1e9))();
-        flops.into_iter().chain(bytes).reduce(f64::max)
-    }
 }
 
 /// One measurement.
@@ -246,15 +235,5 @@ mod tests {
         assert_eq!(ends[0], ends[1], "{table}");
         assert_eq!(ends[1], ends[2], "{table}");
         assert!(lines[3].ends_with("left out: would take about 90 s"));
-    }
-
-    #[test]
-    fn unknown_ceilings_give_no_estimate() {
-        let case = Case {
-            flops: Some(2e12),
-            ..Case::default()
-        };
-        assert_eq!(Ceilings::default().estimate(&case), None);
-        assert_eq!(report(false).ceilings.estimate(&case), Some(2.0));
     }
 }

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::clock::{Case, Clock, wait_for};
+use super::case::Case;
+use super::clock::{Clock, wait_for};
 use super::report::Token;
 use crate::engine::token_stream::TokenStream;
 use crate::engine::{Host, planar};
@@ -31,15 +32,6 @@ const QUESTION_TOKENS: usize = 20;
 /// Tokens decoded per timed block: on a GPU or the CPU, on a software adapter.
 const DECODED_TOKENS: [usize; 2] = [32, 8];
 
-fn case(group: &'static str, name: &str, shape: impl Into<String>) -> Case {
-    Case {
-        group,
-        name: name.into(),
-        shape: shape.into(),
-        ..Case::default()
-    }
-}
-
 /// Measures the proposal network on a prepared image.
 ///
 /// # Errors
@@ -50,7 +42,7 @@ pub async fn upn<H: Host>(clock: &mut Clock<'_, H>, upn: &Upn, image: Planar) ->
     let pixels = planar(image, clock.device());
     let mut memory = None;
     clock
-        .stage(case("upn", "backbone and encoder", sizes), async || {
+        .stage(Case::new("upn", "backbone and encoder", sizes), async || {
             let encoded = upn.encode(pixels.clone(), &mask)?;
             wait_for(encoded.candidates.clone()).await?;
             memory = Some(encoded);
@@ -60,7 +52,7 @@ pub async fn upn<H: Host>(clock: &mut Clock<'_, H>, upn: &Upn, image: Planar) ->
     let Some(memory) = memory else { return Ok(()) };
     let queries = format!("{} queries", upn.config().num_queries);
     clock
-        .stage(case("upn", "decoder, boxes read", queries), async || {
+        .stage(Case::new("upn", "decoder, boxes read", queries), async || {
             let proposals = upn.propose(&memory, Granularity::Coarse).await?;
             read("proposal boxes", proposals.boxes).await?;
             read("proposal logits", proposals.logits).await?;
@@ -126,7 +118,7 @@ pub async fn towers<H: Host>(
         let sides = [chatrex.image_low, chatrex.image_aux].map(|side| format!("{side} x {side}"));
         let clip = Case {
             flops: Some(clip_flops(chatrex)),
-            ..case("towers", "CLIP", &*sides[0])
+            ..Case::new("towers", "CLIP", &*sides[0])
         };
         clock
             .stage(clip, async || {
@@ -135,7 +127,7 @@ pub async fn towers<H: Host>(
             .await?;
         let convnext = Case {
             flops: Some(convnext_flops(chatrex)),
-            ..case("towers", "ConvNeXt", &*sides[1])
+            ..Case::new("towers", "ConvNeXt", &*sides[1])
         };
         clock
             .stage(convnext, async || {
@@ -146,7 +138,7 @@ pub async fn towers<H: Host>(
             .await?;
         let both = Case {
             flops: Some(clip_flops(chatrex) + convnext_flops(chatrex)),
-            ..case("towers", "both and projector", sides.join(", "))
+            ..Case::new("towers", "both and projector", sides.join(", "))
         };
         milliseconds[0] = clock
             .stage(both, async || {
@@ -158,7 +150,7 @@ pub async fn towers<H: Host>(
     let objects = towers.encode_boxes(&features, &placed);
     wait_for(objects.clone()).await?;
     if measured {
-        let boxes = case(
+        let boxes = Case::new(
             "towers",
             "RoI pooling and projector",
             format!("{count} boxes"),
@@ -286,7 +278,7 @@ impl DecoderRun<'_> {
         let tokens = prompt.len() - 1 + self.encoded.features.image.dims()[1];
         let prefill = Case {
             flops: Some(decoder_flops(self.llm.config(), 0, tokens)),
-            ..case(
+            ..Case::new(
                 "decoder",
                 "prefill, image and boxes",
                 format!("{tokens} tokens"),
@@ -315,7 +307,7 @@ impl DecoderRun<'_> {
         let embeds = || splice(self.llm, &ids, None, None);
         let prefill = Case {
             flops: Some(decoder_flops(self.llm.config(), past, QUESTION_TOKENS)),
-            ..case(
+            ..Case::new(
                 "decoder",
                 "prefill, question, logits read",
                 format!("{QUESTION_TOKENS} tokens after {past}"),
@@ -350,7 +342,7 @@ impl DecoderRun<'_> {
         let device = clock.device();
         let decode = |name: &str| Case {
             bytes: Some(bytes as f64),
-            ..case("decoder", name, format!("1 token after {past}"))
+            ..Case::new("decoder", name, format!("1 token after {past}"))
         };
         clock
             .repeated(decode("decode, each token read"), tokens, async |tokens| {
@@ -382,10 +374,10 @@ impl DecoderRun<'_> {
     ) {
         let [image, boxes] = self.encoded.milliseconds;
         if image.is_some() {
-            let first = case("decoder", "first token, first question", "towers to logits");
+            let first = Case::new("decoder", "first token, first question", "towers to logits");
             clock.sum(first, &[image, boxes, prefill, question]);
         }
-        let next = case(
+        let next = Case::new(
             "decoder",
             "first token, next question",
             "question to logits",

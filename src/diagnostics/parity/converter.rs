@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Computed, Fixture};
+use super::fixture::{Computed, Fixture};
 use crate::convert::checkpoint::Checkpoint;
 use crate::convert::{Conversion, Converted, convert, pth, tokenizer};
 use crate::error::Fault;

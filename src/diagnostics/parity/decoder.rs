@@ -1,11 +1,10 @@
 //! The decoder and the whole model: `qwen2_tied`, `qwen2_untied`, `llama_untied`, `rexseek`.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde_json::Value;
 
 use super::image::recorded_pixels;
-use super::text::read_tokenizer;
-use super::{Array, Computed, Fixture};
+use super::text::tokenizer_of;
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
@@ -138,15 +137,6 @@ fn ignored_head(config: &DecoderConfig) -> &'static [&'static str] {
     } else {
         &[]
     }
-}
-
-/// The tokenizer that `config.json` names by its path in the golden folder.
-pub(super) fn tokenizer_of(fixture: &Fixture) -> Result<crate::text::tokenizer::Tokenizer, Fault> {
-    let path = fixture.config().get("tokenizer").and_then(Value::as_str);
-    let (folder, file) = path
-        .and_then(|path| path.split_once('/'))
-        .unwrap_or(("tokenizer", "tokenizer.json"));
-    read_tokenizer(fixture, &fixture.sibling(folder, file))
 }
 
 fn on_device(planar: Planar, device: &Device) -> Tensor<4> {

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::check::glob;
+use super::glob::glob;
 use crate::error::{Fault, FaultKind};
 use crate::gpu::readback::read;
 use crate::memory::CacheForm;

@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decoder::tokenizer_of;
-use super::{Array, Computed, Fixture};
+use super::text::tokenizer_of;
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::geometry::{Proposal, filter, proposals};
 use crate::image::Pixels;

@@ -16,6 +16,7 @@ pub mod check;
 mod converter;
 mod decoder;
 pub mod fixture;
+mod glob;
 mod image;
 mod text;
 pub mod upn;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::geometry::{BoxXyxy, nms};
 use crate::text::answer_parser::{Compat, compat, compat_pairs};
@@ -15,12 +16,21 @@ use crate::text::tokenizer::Tokenizer;
 ///
 /// # Errors
 /// It cannot be read.
-pub(super) fn read_tokenizer(
+fn read_tokenizer(
     fixture: &Fixture,
     path: &std::path::Path,
 ) -> Result<Tokenizer, Fault> {
     let json = fixture.bytes(path)?;
     Tokenizer::from_json(&json, &path.display().to_string(), None)
+}
+
+/// The tokenizer that `config.json` names by its path in the golden folder.
+pub(super) fn tokenizer_of(fixture: &Fixture) -> Result<Tokenizer, Fault> {
+    let path = fixture.config().get("tokenizer").and_then(Value::as_str);
+    let (folder, file) = path
+        .and_then(|path| path.split_once('/'))
+        .unwrap_or(("tokenizer", "tokenizer.json"));
+    read_tokenizer(fixture, &fixture.sibling(folder, file))
 }
 
 #[derive(Deserialize)]

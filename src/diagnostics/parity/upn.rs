@@ -3,8 +3,8 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::diagnostics::parity::image::{Recorded, put_ranked, ranked};
-use crate::diagnostics::parity::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
+use super::image::{Recorded, put_ranked, ranked};
 use crate::error::Fault;
 use crate::gpu::deform_attention::deform_attention;
 use crate::gpu::readback::read;

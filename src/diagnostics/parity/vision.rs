@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::gpu::buffer::is_gpu;
