@@ -4,8 +4,8 @@ use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::generate::constraint::{Grammar, Kind, Place};
-use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, marks};
+use crate::generate::constraint::{Grammar, GrammarState, TokenKind};
+use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, token_flags};
 use crate::gpu::buffer::{alloc, to_buffer};
 use crate::gpu::launch::{Shader, launch};
 use crate::gpu::matmul::integers;
@@ -17,17 +17,17 @@ const GROUP: u32 = 128;
 /// Stripes that a vocabulary is read in.
 const STRIPES: usize = 64;
 
-/// The numbers of [`Kind`] and [`Place`].
+/// The numbers of [`TokenKind`] and [`GrammarState`].
 const CONSTANTS: &[(&str, u32)] = &[
     ("GROUP", GROUP),
     ("MOST", MAX_TOP_K as u32),
-    ("WORD", Kind::Word as u32),
-    ("INDEX", Kind::Index as u32),
-    ("OPEN", Kind::Open as u32),
-    ("CLOSE", Kind::Close as u32),
-    ("WORDS", Place::Words as u32),
-    ("FIRST", Place::First as u32),
-    ("MORE", Place::More as u32),
+    ("WORD", TokenKind::Text as u32),
+    ("INDEX", TokenKind::Index as u32),
+    ("OPEN", TokenKind::Open as u32),
+    ("CLOSE", TokenKind::Close as u32),
+    ("WORDS", GrammarState::Text as u32),
+    ("FIRST", GrammarState::First as u32),
+    ("MORE", GrammarState::More as u32),
 ];
 
 /// `shaders/top_k.wgsl`.
@@ -107,7 +107,7 @@ impl GpuSampler {
             "{vocabulary} tokens, {limit} at most"
         );
         let grammar = rule.grammar.as_ref().filter(|_| rule.sampling.grammar);
-        let marks = marks(vocabulary, grammar);
+        let marks = token_flags(vocabulary, grammar);
         Self {
             vocabulary,
             limit,
@@ -115,7 +115,7 @@ impl GpuSampler {
             position: values(vec![position as i32 - 1]),
             marks: values(marks.into_iter().map(u32::cast_signed).collect()),
             said: values(vec![0; limit]),
-            progress: values(vec![0, Place::default() as i32]),
+            progress: values(vec![0, GrammarState::default() as i32]),
             rule,
         }
     }

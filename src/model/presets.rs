@@ -30,12 +30,7 @@ const NANO_VOCAB_SIZE: usize = 1024;
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Self; 4] = [
-        Self::ChatRex7b,
-        Self::RexSeek3b,
-        Self::UpnLarge,
-        Self::Nano,
-    ];
+    pub const ALL: [Self; 4] = [Self::ChatRex7b, Self::RexSeek3b, Self::UpnLarge, Self::Nano];
 
     /// The presets that can answer questions: all but UPN alone.
     pub const WITH_DECODER: [Self; 3] = [Self::ChatRex7b, Self::RexSeek3b, Self::Nano];

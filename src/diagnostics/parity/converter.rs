@@ -300,7 +300,7 @@ pub(super) async fn tokenizer_llama(fixture: &Fixture, _: &Device) -> Result<Com
             differences.push(format!("{} tokens", tokenizer.vocab_size()));
         }
         for case in encode {
-            let ids = tokenizer.encode_more(&case.text);
+            let ids = tokenizer.encode_continuation(&case.text);
             let expected: Vec<i64> = case.ids.iter().map(|&id| id.into()).collect();
             if ids != expected {
                 differences.push(format!("legacy {legacy}, {:?}: {ids:?}", case.text));

@@ -112,7 +112,7 @@ pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Comput
         };
         let boxes: Vec<BoxXyxy> = corners
             .iter()
-            .map(|&corners| recipe.place(pixels.width, pixels.height, corners))
+            .map(|&corners| recipe.box_to_high(pixels.width, pixels.height, corners))
             .collect();
         let objects = model.towers.encode_boxes(&features, &boxes);
         let embeds = splice(&model.llm, &ids, Some(&features), Some(&objects));

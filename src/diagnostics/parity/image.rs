@@ -70,7 +70,7 @@ pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed
                 .as_chunks::<4>()
                 .0
                 .iter()
-                .flat_map(|&b| <[f32; 4]>::from(recipe.place(pixels.width, pixels.height, b)));
+                .flat_map(|&b| <[f32; 4]>::from(recipe.box_to_high(pixels.width, pixels.height, b)));
             let at = format!("{index}.{scale}");
             computed.put_array(format!("{at}.gt_boxes"), Array::new(&boxes.shape, placed));
             computed.put_array(format!("{at}.pixel_values_aux"), sampled(&high, 1));

@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::roi_align::{self, roi_align_reference};
-use crate::image::prepare::round_to_half;
+use crate::image::prepare::round_to_f16;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::projector::Projector;
@@ -124,7 +124,7 @@ pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Co
         let mut boxes = boxes(fixture, &format!("{name}.in.boxes_xyxy"))?;
         match case.box_dtype.trim_start_matches("torch.") {
             "float32" => {}
-            "float16" => boxes.iter_mut().for_each(|b| *b = round_to_half(*b)),
+            "float16" => boxes.iter_mut().for_each(|b| *b = round_to_f16(*b)),
             other => {
                 let what = format!("config.json, case `{name}`: unknown box_dtype {other}");
                 return Err(fixture.fault(&what));
@@ -158,7 +158,7 @@ pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Co
         let key = format!("{name}.in_fp32");
         let rounded = boxes(fixture, &key)?
             .into_iter()
-            .flat_map(|b| <[f32; 4]>::from(round_to_half(b)))
+            .flat_map(|b| <[f32; 4]>::from(round_to_f16(b)))
             .collect::<Vec<_>>();
         let shape = &fixture.array(&key)?.shape;
         computed.put_array(format!("{name}.out"), Array::new(shape, rounded));

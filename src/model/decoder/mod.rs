@@ -267,8 +267,9 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
-    use crate::cpu::varlen_attention::AttentionSpan;
     use crate::nn::loader::on_device;
     use crate::nn::{Init, WeightSource};
 

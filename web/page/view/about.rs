@@ -4,7 +4,7 @@ use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::Choice;
 use leptos::prelude::*;
 
-use super::state::desk;
+use super::state::app_state;
 
 /// A button and the card it opens.
 #[component]

@@ -13,7 +13,7 @@ use super::controls::Controls;
 use super::conversation::Transcript;
 use super::models::{all_files, show, take_files};
 use super::objects::Objects;
-use super::state::{AppState, desk};
+use super::state::{AppState, app_state};
 use super::status::{DeviceNote, ModelState, Problem, Status};
 
 /// The whole page.

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
 use super::sampling_panel::Choosing;
-use super::state::{AppState, desk};
+use super::state::{AppState, app_state};
 use chatrex::chat::question::Task;
 
 /// Key code browsers report while an input method composes.

@@ -4,7 +4,7 @@
 use chatrex::chat::box_drawing::{Drawing, Point};
 use chatrex::chat::candidates::BoxId;
 use chatrex::chat::conversation::Input;
-use chatrex::chat::overlay::{DrawnBox, Highlight, Show as Shown, hit};
+use chatrex::chat::overlay::{DrawnBox, Highlight, Visibility, hit};
 use chatrex::geometry::BoxXyxy;
 use leptos::html;
 use leptos::prelude::*;
@@ -13,7 +13,7 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::Closure;
 use web_sys::{KeyboardEvent, PointerEvent, ResizeObserver};
 
-use super::state::{AppState, desk};
+use super::state::{AppState, app_state};
 use chatrex::chat::question::Task;
 
 /// Labels longer than this are cut on the picture.
@@ -178,10 +178,10 @@ pub fn Canvas() -> impl IntoView {
 fn Tools() -> impl IntoView {
     let desk = app_state();
     let ways = [
-        (Shown::All, "All"),
-        (Shown::Mentioned, "Mentioned"),
-        (Shown::Selected, "Selected"),
-        (Shown::Nothing, "None"),
+        (Visibility::All, "All"),
+        (Visibility::Mentioned, "Mentioned"),
+        (Visibility::Selected, "Selected"),
+        (Visibility::Nothing, "None"),
     ];
     let toggle_drawing = move |_| {
         desk.drawing.set(Drawing::Idle);

@@ -6,7 +6,7 @@ use chatrex::protocol::Granularity;
 use chatrex::text::prompt::MAX_BOXES;
 use leptos::prelude::*;
 
-use super::state::desk;
+use super::state::app_state;
 
 /// Granularity and sliders.
 #[component]

@@ -9,7 +9,7 @@ use leptos::html;
 use leptos::prelude::*;
 use web_sys::Element;
 
-use super::state::{AppState, TurnSignal, desk};
+use super::state::{AppState, TurnSignal, app_state};
 use super::status::{ModelProgress, of};
 
 /// A reader this close to the end follows the words as they come, in CSS pixels.

@@ -13,7 +13,7 @@ use leptos::{ev, html};
 use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
-use super::state::{AppState, desk};
+use super::state::{AppState, app_state};
 use super::status::sentence;
 use chatrex::chat::strings;
 

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::{HtmlElement, KeyboardEvent};
 
-use super::state::{AppState, desk};
+use super::state::{AppState, app_state};
 
 /// The list of candidates, best first, own ones last.
 #[component]

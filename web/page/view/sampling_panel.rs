@@ -6,7 +6,7 @@ use chatrex::generate::sampling::Sampling;
 use leptos::prelude::*;
 
 use super::controls::Slider;
-use super::state::desk;
+use super::state::app_state;
 
 /// Chance and grammar, folded away.
 #[component]

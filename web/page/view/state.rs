@@ -8,7 +8,7 @@ use chatrex::chat::box_drawing::Drawing;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
 use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
-use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay, Show};
+use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay, Visibility};
 use chatrex::error::{Fault, FaultKind};
 use chatrex::generate::sampling::Sampling;
 use chatrex::protocol::{DevicePreference, Event, Granularity, PictureId, Request, TurnId};
@@ -21,7 +21,7 @@ use web_sys::{Blob, Url};
 
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
-use crate::{offline, storage};
+use crate::{offline, persist};
 use chatrex::chat::question::Task;
 
 /// The model the page loads by itself, beside it.

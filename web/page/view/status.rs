@@ -9,7 +9,7 @@ use js_sys::Reflect;
 use leptos::prelude::*;
 
 use super::models::{Manager, show};
-use super::state::{AppState, Recovery, desk};
+use super::state::{AppState, Recovery, app_state};
 use chatrex::chat::strings;
 
 /// The chip of the model in the bar; opens the model manager.
