@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::convert::{ByteProgress, Conversion, convert};
+use crate::convert::{ByteProgress, Conversion, Converted, convert};
 use crate::error::Fault;
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;

@@ -86,10 +86,7 @@ fn print_differences(dump: &ActivationDump, reference: &ActivationDump) -> bool 
             if agrees { "" } else { "  FAILED" }
         );
     }
-    println!(
-        "first token {}, reference {}",
-        dump.token, reference.token
-    );
+    println!("first token {}, reference {}", dump.token, reference.token);
     good
 }
 

@@ -595,7 +595,8 @@ mod tests {
     fn assert_equal(checkpoint: &Checkpoint, expected: &Checkpoint) -> usize {
         let mut count = 0;
         for name in checkpoint.names() {
-            let (actual, Some(wanted)) = (checkpoint.get(name).expect(name), expected.get(name)) else {
+            let (actual, Some(wanted)) = (checkpoint.get(name).expect(name), expected.get(name))
+            else {
                 continue;
             };
             assert_eq!(actual.shape, wanted.shape, "{name}");
@@ -616,7 +617,10 @@ mod tests {
         let checkpoint = Checkpoint::hub(&golden("checkpoint/chatrex")).expect("a folder");
         let expected = Checkpoint::safetensors(&golden("rexseek/weights.safetensors"));
         let expected = expected.expect("a file");
-        assert_eq!(assert_equal(&checkpoint, &expected), expected.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            expected.names().count()
+        );
         let types: BTreeSet<String> = checkpoint
             .names()
             .map(|name| format!("{:?}", checkpoint.get(name).expect(name).dtype))
@@ -640,7 +644,10 @@ mod tests {
             left_over,
             ["transformer.some_leftover_from_pretraining.weight"]
         );
-        assert_eq!(assert_equal(&checkpoint, &expected), expected.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            expected.names().count()
+        );
     }
 
     #[test]
@@ -648,7 +655,10 @@ mod tests {
         let path = golden("checkpoint/upn_cut_legacy.pth");
         let checkpoint = Checkpoint::open_upn(&path).expect("a file");
         let expected = Checkpoint::open_upn(&golden("upn/weights.safetensors")).expect("a file");
-        assert_eq!(assert_equal(&checkpoint, &expected), checkpoint.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            checkpoint.names().count()
+        );
         assert_eq!(checkpoint.names().count(), 40);
         assert!(checkpoint.get("transformer.level_embed").is_none());
     }

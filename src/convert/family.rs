@@ -212,8 +212,7 @@ pub fn describe(
     let path = folder.join("config.json");
     let place = path.display().to_string();
     let hub: HubConfig = read_json(&path)?.ok_or_else(|| Fault::model(&place, "is missing"))?;
-    let architecture =
-        format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
+    let architecture = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
     let known = ["rex", "qwen2", "llama", "vicuna"];
     let q_proj = "model.layers.0.self_attn.q_proj.weight";
     if let Some(prefix) = shapes.prefix_of(q_proj).filter(|_| !shapes.has(q_proj)) {
@@ -224,7 +223,8 @@ pub fn describe(
             format!("Remove the prefix with --prefix {prefix}="),
         ));
     }
-    if !shapes.has(q_proj) || !(architecture.trim().is_empty() || known.iter().any(|k| architecture.contains(k)))
+    if !shapes.has(q_proj)
+        || !(architecture.trim().is_empty() || known.iter().any(|k| architecture.contains(k)))
     {
         return Err(Fault::model(
             place,
@@ -312,9 +312,7 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
         )));
     }
     if hub.use_sliding_window == Some(true) {
-        return Err(fault(
-            "has a sliding window, which is not supported".into()
-        ));
+        return Err(fault("has a sliding window, which is not supported".into()));
     }
     if let Some(act) = hub.hidden_act.as_deref().filter(|act| *act != "silu") {
         return Err(fault(format!("has hidden_act {act}; supported is silu")));

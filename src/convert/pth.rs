@@ -407,10 +407,7 @@ mod tests {
         };
         for view in found.values() {
             let end = view.extent().map(|extent| view.offset + extent);
-            assert!(
-                end.is_some_and(|end| end <= bytes.len() as u64),
-                "{view:?}"
-            );
+            assert!(end.is_some_and(|end| end <= bytes.len() as u64), "{view:?}");
         }
         true
     }
@@ -443,10 +440,7 @@ mod tests {
         assert!(parses(&zip));
         for file in [LEGACY, HOSTILE, &zip] {
             for length in (0..file.len()).step_by(97) {
-                assert!(
-                    !parses(&file[..length]),
-                    "{length} bytes are a prefix only"
-                );
+                assert!(!parses(&file[..length]), "{length} bytes are a prefix only");
             }
             let mut copy = file.to_vec();
             let described = file.len().min(8000);

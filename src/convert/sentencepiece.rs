@@ -366,7 +366,9 @@ fn piece(bytes: &[u8], id: usize) -> Result<Piece, String> {
                     4 => Kind::UserDefined,
                     6 => Kind::Byte,
                     other => {
-                        return Err(format!("piece {id} is of type {other}, which is not supported"));
+                        return Err(format!(
+                            "piece {id} is of type {other}, which is not supported"
+                        ));
                     }
                 }
             }
@@ -526,7 +528,10 @@ mod tests {
                 "is a byte-pair model without byte fallback",
             ),
             (with_field(2, &[0xc0, 1, 1]), "puts spaces after words"),
-            (with_field(3, &[2 << 3 | 2, 1, 9]), "normalizes text by a table"),
+            (
+                with_field(3, &[2 << 3 | 2, 1, 9]),
+                "normalizes text by a table",
+            ),
             (with_field(3, &[4 << 3, 1]), "removes spaces"),
             (with_field(3, &[5 << 3, 0]), "does not escape spaces"),
             (
@@ -550,7 +555,10 @@ mod tests {
                 with_field(1, &[1 << 3 | 2, 1, 1, 2 << 3 | 5, 0, 0, 0xc0, 0x7f]),
                 "has no score",
             ),
-            (with_field(1, &[1 << 3 | 2, 1, 0xff]), "is truncated, damaged"),
+            (
+                with_field(1, &[1 << 3 | 2, 1, 0xff]),
+                "is truncated, damaged",
+            ),
             (with_field(1, &[1 << 3, 1]), "is truncated, damaged"),
             (with_field(1, &[3]), "is truncated, damaged"),
             (b"<html>".to_vec(), "is truncated, damaged"),

@@ -647,7 +647,11 @@ mod tests {
             }
             let squares = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
             let deviation = (squares / values.len() as f64).sqrt();
-            assert!((0.005..0.05).contains(&deviation), "{}: {deviation}", tensor.name);
+            assert!(
+                (0.005..0.05).contains(&deviation),
+                "{}: {deviation}",
+                tensor.name
+            );
         }
     }
 
@@ -683,11 +687,7 @@ mod tests {
             );
             let converted = converted.unwrap_or_else(|fault| panic!("{fault}"));
             let count = |form| converted.tensors.iter().filter(|t| t.form == form).count();
-            assert_eq!(
-                count("q4"),
-                7,
-                "the seven matrices of the middle layer"
-            );
+            assert_eq!(count("q4"), 7, "the seven matrices of the middle layer");
             let skipped = |name: &str| converted.skipped.iter().any(|s| s.ends_with(name));
             assert!(skipped("post_layernorm.weight") && skipped("lm_head.weight") != llama);
         }

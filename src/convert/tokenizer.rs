@@ -569,10 +569,6 @@ mod tests {
             "{fault}"
         );
         folder.without(JSON).without(MODEL);
-        assert!(
-            folder
-                .error()
-                .contains("holds neither tokenizer.json nor")
-        );
+        assert!(folder.error().contains("holds neither tokenizer.json nor"));
     }
 }

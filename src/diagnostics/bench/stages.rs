@@ -42,22 +42,28 @@ pub async fn upn<H: Host>(clock: &mut Clock<'_, H>, upn: &Upn, image: Planar) ->
     let pixels = planar(image, clock.device());
     let mut memory = None;
     clock
-        .stage(Case::new("upn", "backbone and encoder", sizes), async || {
-            let encoded = upn.encode(pixels.clone(), &mask)?;
-            wait_for(encoded.candidates.clone()).await?;
-            memory = Some(encoded);
-            Ok(())
-        })
+        .stage(
+            Case::new("upn", "backbone and encoder", sizes),
+            async || {
+                let encoded = upn.encode(pixels.clone(), &mask)?;
+                wait_for(encoded.candidates.clone()).await?;
+                memory = Some(encoded);
+                Ok(())
+            },
+        )
         .await?;
     let Some(memory) = memory else { return Ok(()) };
     let queries = format!("{} queries", upn.config().num_queries);
     clock
-        .stage(Case::new("upn", "decoder, boxes read", queries), async || {
-            let proposals = upn.propose(&memory, Granularity::Coarse).await?;
-            read("proposal boxes", proposals.boxes).await?;
-            read("proposal logits", proposals.logits).await?;
-            Ok(())
-        })
+        .stage(
+            Case::new("upn", "decoder, boxes read", queries),
+            async || {
+                let proposals = upn.propose(&memory, Granularity::Coarse).await?;
+                read("proposal boxes", proposals.boxes).await?;
+                read("proposal logits", proposals.logits).await?;
+                Ok(())
+            },
+        )
         .await?;
     Ok(())
 }

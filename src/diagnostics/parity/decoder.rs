@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::fixture::{Array, Computed, Fixture};
 use super::image::recorded_pixels;
 use super::text::tokenizer_of;
-use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;

@@ -16,10 +16,7 @@ use crate::text::tokenizer::Tokenizer;
 ///
 /// # Errors
 /// It cannot be read.
-fn read_tokenizer(
-    fixture: &Fixture,
-    path: &std::path::Path,
-) -> Result<Tokenizer, Fault> {
+fn read_tokenizer(fixture: &Fixture, path: &std::path::Path) -> Result<Tokenizer, Fault> {
     let json = fixture.bytes(path)?;
     Tokenizer::from_json(&json, &path.display().to_string(), None)
 }
@@ -158,7 +155,7 @@ pub(super) async fn parse_nms(fixture: &Fixture, _: &Device) -> Result<Computed,
             (Compat::ChatRex, case.chatrex),
             (Compat::RexSeekEval, case.rexseek_eval),
         ] {
-            let actual: BTreeMap<String, Vec<String>> = 
+            let actual: BTreeMap<String, Vec<String>> =
                 compat(&case.text, parser).into_iter().collect();
             if actual != expected {
                 let text = &case.text;
