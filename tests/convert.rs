@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use chatrex::convert::checkpoint::Checkpoint;
 use chatrex::convert::required_tensors::{RequiredTensor, required_tensors};
+use chatrex::convert::size_plan::SizePlan;
 use chatrex::convert::{Conversion, Converted, convert};
+use chatrex::engine::memory_plan::{kv_cache_dtype, needs};
 use chatrex::error::Fault;
 use chatrex::model::config::ModelConfig;
-use chatrex::nn::weight::WeightForm;
-use chatrex::nn::{Init, WeightMap, WeightSource};
+use chatrex::nn::{Init, Weight, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::session::Session;
 use chatrex::weights::Manifest;
@@ -217,8 +218,8 @@ fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
         let tensor = match required.name.strip_suffix(".weight") {
             Some(stem) if required.matrix => {
                 let shape = [required.shape[0], required.shape[1]];
-                match weights.matrix(stem, shape, &Init::Zeros, &device) {
-                    Ok(WeightForm::Whole(whole)) => whole.reshape([shape[0] * shape[1]]),
+                match weights.weight(stem, shape, &Init::Zeros, &device) {
+                    Ok(Weight::Dense(whole)) => whole.val().reshape([shape[0] * shape[1]]),
                     other => panic!("{}: {other:?}", required.name),
                 }
             }
@@ -243,9 +244,9 @@ fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32
     let group = scheme.group;
     let mut words = vec![0; scheme.words(original.len())];
     let mut scales = vec![f16::ZERO; original.len() / group];
-    scheme.pack(original, Rounding::Nearest, &mut words, &mut scales);
+    scheme.quantize(original, Rounding::Nearest, &mut words, &mut scales);
     let mut nearest = vec![0.0; original.len()];
-    scheme.unpack(&words, &scales, &mut nearest);
+    scheme.dequantize(&words, &scales, &mut nearest);
     let groups = original.chunks(group).zip(found.chunks(group));
     for ((original, found), nearest) in groups.zip(nearest.chunks(group)) {
         let largest = original.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
@@ -296,12 +297,17 @@ fn quantized_folders_load_within_the_error_of_their_scheme() {
             let codes = manifest.tensors.get(&format!("{stem}qweight"));
             if let Some(codes) = codes {
                 let scales = &manifest.tensors[&format!("{stem}scales")];
-                let scheme = QuantScheme::infer(required.shape[1], codes.shape[1], scales.shape[1]);
+                let scheme = QuantScheme::infer(
+                    required.shape[1],
+                    codes.shape[1],
+                    scales.shape[1],
+                    scales.dtype,
+                );
                 let scheme = scheme.expect("a known scheme");
                 assert_eq!(scheme.group, group, "{name}");
                 within_scheme(name, scheme, &original, &found);
                 *quantized.entry(scheme.bits).or_insert(0) += 1;
-            } else if manifest.tensors[name].dtype == chatrex::weights::manifest::DType::F16 {
+            } else if manifest.tensors[name].dtype == chatrex::weights::dtype::DType::F16 {
                 let halves = original.iter().map(|v| f16::from_f32(*v).to_f32());
                 assert_eq!(found, halves.collect::<Vec<_>>(), "{name}");
             } else {
@@ -716,4 +722,27 @@ fn the_checkpoint_is_never_overwritten() {
         conversion.out = conversion.model.join("converted");
     })
     .unwrap_or_else(|fault| panic!("{fault}"));
+}
+
+#[test]
+fn the_size_plan_agrees_with_the_written_manifest() {
+    for quant in QuantPreset::ALL {
+        let scratch = Scratch::new();
+        Tiny::read()
+            .with_layers(4)
+            .convert(&scratch, |conversion| {
+                conversion.upn = Some(Path::new(GOLDEN).join("upn_tiny.pth"));
+                conversion.quant = quant;
+            })
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let out = scratch.path("out");
+        let (manifest, config) = (manifest(&out), config(&out));
+        let expected = SizePlan {
+            download: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+            needs: needs(&manifest, &config, kv_cache_dtype(&manifest)),
+        };
+        let plan = SizePlan::of(&config, quant, 32).expect("a network");
+        assert_eq!(plan, expected, "{quant:?}");
+        assert!(plan.needs.decoder > 0 && plan.needs.upn > 0, "{quant:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use chatrex::diagnostics::parity::{FIXTURES, Report, run};
-use chatrex::memory::CacheForm;
+use chatrex::memory::KvCacheDType;
 use half::bf16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const GOLDEN: &str = "tests/data/golden";
 
 fn compare(golden: &Path, only: Option<&str>) -> Report {
-    run(golden, only, &Device::flex(), CacheForm::Single).unwrap_or_else(|fault| panic!("{fault}"))
+    run(golden, only, &Device::flex(), KvCacheDType::F32).unwrap_or_else(|fault| panic!("{fault}"))
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::names::{KvCacheName, QuantName};
 use super::propose::DeviceName;
 use crate::diagnostics::bench::layer::{Layer, LayerCase, Meta, Work};
 use crate::diagnostics::bench::report::Row;
@@ -12,10 +13,8 @@ use crate::diagnostics::bench::{self, Environment, GROUPS, Plan, median};
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::gpu::device;
-use crate::memory::CacheForm;
 use crate::model::presets::Preset;
 use crate::session::{NANO, Session};
-use crate::weights::storage::QuantPreset;
 
 /// Arguments of `chatrex bench`.
 #[derive(clap::Args)]
@@ -34,10 +33,10 @@ pub struct Options {
     depth: Option<usize>,
     /// Quantization of the random weights.
     #[arg(long, value_enum, default_value_t, requires = "like")]
-    quant: QuantPreset,
+    quant: QuantName,
     /// KV-cache dtype; by default f16 for quantized weights, else f32.
     #[arg(long, value_enum)]
-    cache: Option<CacheForm>,
+    cache: Option<KvCacheName>,
     /// Measure a layer written by tests/reference/layer.py, for comparison with other runtimes.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
     layer: Option<PathBuf>,
@@ -92,8 +91,8 @@ impl Options {
             like,
             layers: self.layers,
             depth: self.depth,
-            quant: self.quant,
-            cache: self.cache,
+            quant: self.quant.into(),
+            cache: self.cache.map(Into::into),
             boxes: self.boxes,
             repeats: self.repeats,
             seconds: self.seconds,

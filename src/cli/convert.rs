@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::names::QuantName;
+use crate::convert::size_plan::{SizePlan, published};
 use crate::convert::{ByteProgress, Conversion, Converted, convert};
 use crate::error::Fault;
 use crate::weights::quant::Rounding;
@@ -14,17 +16,17 @@ use crate::weights::storage::QuantPreset;
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint: a folder in the layout of the Hugging Face hub.
-    #[arg(long)]
-    model: PathBuf,
+    #[arg(long, required_unless_present = "plan")]
+    model: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
     upn: Option<PathBuf>,
     /// The model folder to write.
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "plan")]
+    out: Option<PathBuf>,
     /// Quantization of the weights.
-    #[arg(long, value_enum, default_value_t = QuantPreset::Q4)]
-    quant: QuantPreset,
+    #[arg(long, value_enum, default_value_t)]
+    quant: QuantName,
     /// Weights per scale.
     #[arg(long, default_value = "32", value_parser = ["32", "64"])]
     group: String,
@@ -40,6 +42,9 @@ pub struct Options {
     /// The model's name; by default the folder's.
     #[arg(long)]
     name: Option<String>,
+    /// Print download size and GPU memory of the published models; convert nothing.
+    #[arg(long, conflicts_with_all = ["model", "upn", "out"])]
+    plan: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -74,9 +79,13 @@ impl ByteProgress for Bar {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let Some(conversion) = options.conversion() else {
+        print_plan(options.group(), options.json)?;
+        return Ok(true);
+    };
     let start = Instant::now();
     let bar = Bar::new();
-    let converted = convert(&options.conversion(), &bar)?;
+    let converted = convert(&conversion, &bar)?;
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
     for name in &converted.left_over {
@@ -87,19 +96,20 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         value["seconds"] = seconds.into();
         println!("{value}");
     } else {
-        print_table(&converted, &options.out, seconds);
+        print_table(&converted, &conversion.out, seconds);
     }
     Ok(true)
 }
 
 impl Options {
-    fn conversion(&self) -> Conversion {
-        Conversion {
-            model: self.model.clone(),
+    /// The conversion; `None` with `--plan`.
+    fn conversion(&self) -> Option<Conversion> {
+        Some(Conversion {
+            model: self.model.clone()?,
             upn: self.upn.clone(),
-            out: self.out.clone(),
-            quant: self.quant,
-            group: self.group.parse().expect("checked by the parser"),
+            out: self.out.clone()?,
+            quant: self.quant.into(),
+            group: self.group(),
             rounding: if self.nearest {
                 Rounding::Nearest
             } else {
@@ -108,7 +118,11 @@ impl Options {
             template: self.template.clone(),
             prefixes: self.prefix.clone(),
             name: self.name.clone(),
-        }
+        })
+    }
+
+    fn group(&self) -> usize {
+        self.group.parse().expect("checked by the parser")
     }
 }
 
@@ -129,4 +143,45 @@ fn print_table(converted: &Converted, out: &Path, seconds: f64) {
         out.display(),
         converted.read_bytes as f64 / 1e6 / seconds,
     );
+}
+
+/// Prints the sizes of the published models in every quantization: a table, or JSON with bytes.
+fn print_plan(group: usize, json: bool) -> Result<(), Fault> {
+    let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    let mut rows = Vec::new();
+    if !json {
+        println!(
+            "{:<12}{:<7}{:>10}{:>15}{:>20}",
+            "model", "quant", "download", "all resident", "one part at a time"
+        );
+    }
+    for (model, config) in published() {
+        for quant in QuantPreset::ALL {
+            let plan = SizePlan::of(&config, quant, group)?;
+            let quant = format!("{quant:?}").to_lowercase();
+            if json {
+                rows.push(serde_json::json!({
+                    "model": model,
+                    "quant": quant,
+                    "download": plan.download,
+                    "all_resident": plan.all_resident(),
+                    "one_at_a_time": plan.one_at_a_time(),
+                    "needs": plan.needs,
+                }));
+            } else {
+                println!(
+                    "{model:<12}{quant:<7}{:>10}{:>15}{:>20}",
+                    gigabytes(plan.download),
+                    gigabytes(plan.all_resident()),
+                    gigabytes(plan.one_at_a_time()),
+                );
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::json!({"group": group, "models": rows}));
+    } else {
+        println!("Download: weight files. GPU memory: weights, KV cache and activations at most.");
+    }
+    Ok(())
 }

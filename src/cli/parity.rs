@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::names::KvCacheName;
 use super::propose::DeviceName;
 use crate::diagnostics::parity;
 use crate::error::Fault;
 use crate::gpu::{KERNELS, device};
-use crate::memory::CacheForm;
 
 /// Arguments of `chatrex parity`.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub struct Options {
     device: DeviceName,
     /// KV-cache dtype on a GPU.
     #[arg(long, value_enum, default_value_t)]
-    cache: CacheForm,
+    cache: KvCacheName,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -35,7 +35,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         &options.golden,
         options.only.as_deref(),
         &opened.device,
-        options.cache,
+        options.cache.into(),
     )?;
     if options.json {
         let mut json = serde_json::to_value(&report).expect("plain data");

@@ -15,6 +15,7 @@ pub mod required_tensors;
 mod self_test;
 pub mod sentencepiece;
 mod shards;
+pub mod size_plan;
 mod source;
 pub mod synthetic;
 pub mod tensor_view;

@@ -6,8 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::error::Fault;
 use crate::model::decoder::{Decoder, DecoderConfig};
-use crate::nn::weight::{Blocks, WeightForm};
-use crate::nn::{Init, Loader, WeightMap, WeightSource};
+use crate::nn::{Init, Loader, Weight, WeightMap, WeightSource};
 use crate::weights::download::Downloader;
 use crate::weights::manifest::{Manifest, Part, SelfTest};
 use crate::weights::source::{BlockingRuntime, Folder};
@@ -73,16 +72,16 @@ impl WeightSource for WithoutEmbedding {
         self.0.tensor(name, shape, init, device)
     }
 
-    fn matrix(
+    fn weight(
         &self,
         stem: &str,
         shape: [usize; 2],
         init: &Init,
         device: &Device,
-    ) -> Result<WeightForm, Fault> {
+    ) -> Result<Weight, Fault> {
         if stem == "model.embed_tokens" {
-            return Ok(WeightForm::Blocks(Blocks::Rows(Vec::new())));
+            return Ok(Weight::Device(Vec::new()));
         }
-        self.0.matrix(stem, shape, init, device)
+        self.0.weight(stem, shape, init, device)
     }
 }

@@ -10,7 +10,7 @@ use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::gpu::readback::read;
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::model::upn::PaddingMask;
@@ -115,7 +115,7 @@ pub async fn dump_activations<H: Host>(
     let llm = model.llm(host).await?;
     let embeds = splice(llm, &ids, Some(&features), Some(&objects));
     let tokens = embeds.dims()[1];
-    let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
+    let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
     let logits = llm.prefill(embeds, &mut cache);
     let logits = recorder.read("prefill_logits", logits).await?;
     let token = Sampler::greedy().sample(&logits);

@@ -7,7 +7,7 @@ use super::case::{Case, kernel_case as case};
 use super::clock::{Clock, MAX_RUNS};
 use super::plan::Shapes;
 use crate::cpu::gelu::gelu;
-use crate::diagnostics::random_weights::{GROUP, RandomWeights, packed, packed_bytes};
+use crate::diagnostics::random_weights::{GROUP, RandomWeights, quantized};
 use crate::engine::Host;
 use crate::error::Fault;
 use crate::gpu::buffer::is_gpu;
@@ -46,7 +46,7 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
     let config = shapes.chatrex;
     if is_gpu(clock.device()) {
         for bits in [4, 8] {
-            let scheme = QuantScheme { bits, group: GROUP };
+            let scheme = QuantScheme::new(bits, GROUP);
             for (name, shape) in matrices(config) {
                 if scheme.fits(shape[1]) {
                     gemv(clock, name, shape, scheme).await?;
@@ -142,7 +142,7 @@ fn random_matrix<H: Host>(
         .blocks(rows, columns)
         .map(|block| {
             let seed = (seed * rows + block.start) as u32;
-            packed([block.len(), columns], scheme, seed, clock.device())
+            quantized([block.len(), columns], scheme, seed, clock.device())
         })
         .collect()
 }
@@ -154,7 +154,7 @@ async fn gemv<H: Host>(
     scheme: QuantScheme,
 ) -> Result<(), Fault> {
     let [rows, columns] = shape;
-    let bytes = packed_bytes(shape, scheme);
+    let bytes = scheme.bytes(shape);
     let copies = match clock.is_software() {
         true => 1,
         false => BEYOND_CACHE.div_ceil(bytes).min(MAX_RUNS),

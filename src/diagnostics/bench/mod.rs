@@ -27,7 +27,7 @@ use crate::engine::{Engine, Host, LoadedModel, no_model};
 use crate::error::{Fault, FaultKind};
 use crate::gpu::device;
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
 use crate::model::presets::Preset;
@@ -108,7 +108,7 @@ struct Bench<'a, H> {
     weights: Weights<'a>,
     chatrex: ChatRexConfig,
     upn: Option<UpnConfig>,
-    cache: CacheForm,
+    cache: KvCacheDType,
     boxes: usize,
     /// Whether the towers' rows are wanted; the decoder needs their output in any case.
     measure_towers: bool,
@@ -130,7 +130,7 @@ impl<'a, H: Host> Bench<'a, H> {
                     layers: chatrex.llm.num_hidden_layers,
                     device: clock.device(),
                 };
-                let cache = CacheForm::beside(quantized);
+                let cache = KvCacheDType::default_for(quantized);
                 (Weights::Random(random), chatrex, Some(upn), cache)
             }
             (None, Some(model)) => {

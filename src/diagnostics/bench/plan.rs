@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
@@ -24,7 +24,7 @@ pub struct Plan {
     /// Quantization of random weights.
     pub quant: QuantPreset,
     /// KV-cache dtype; by default the loaded model's, and f16 for quantized random weights.
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheDType>,
     /// Boxes in the prompt.
     pub boxes: usize,
     /// Timed blocks per row; 0 means 7, on a software adapter 3.
@@ -115,7 +115,7 @@ pub(super) struct Shapes<'a> {
     /// The proposal network, if there is one.
     pub upn: Option<&'a UpnConfig>,
     /// KV-cache dtype.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
     /// Boxes in the prompt.
     pub boxes: usize,
 }

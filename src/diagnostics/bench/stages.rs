@@ -16,7 +16,7 @@ use crate::gpu::readback::read;
 use crate::gpu::sampling::{GpuSampler, SamplingConfig};
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, ImageFeatures, Towers, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
 use crate::model::upn::{PaddingMask, Upn};
@@ -216,7 +216,7 @@ pub struct DecoderRun<'a> {
     pub llm: &'a Decoder,
     pub encoded: &'a Encoded,
     /// KV-cache dtype.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
     /// Bytes of weights that every token reads.
     pub weight_bytes: u64,
     /// Counts the dispatches of this thread.
@@ -468,7 +468,7 @@ fn check_logits(logits: &[f32]) -> Result<(), Fault> {
 }
 
 /// Bytes of keys and values that a token after `past` others reads.
-fn kv_bytes(config: &DecoderConfig, dtype: CacheForm, past: usize) -> u64 {
+fn kv_bytes(config: &DecoderConfig, dtype: KvCacheDType, past: usize) -> u64 {
     let row = config.num_key_value_heads * config.head_width();
     (2 * dtype.bytes() * config.num_hidden_layers * row * past) as u64
 }

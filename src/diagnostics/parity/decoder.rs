@@ -10,7 +10,7 @@ use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::gpu::readback::read;
 use crate::image::prepare::{Planar, SquareRecipe};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
 use crate::nn::Loader;
@@ -173,7 +173,7 @@ async fn generate(
     decoder: &Decoder,
     embeds: Tensor<3>,
     tokens: usize,
-    cache: CacheForm,
+    cache: KvCacheDType,
 ) -> Result<Generated, Fault> {
     let capacity = embeds.dims()[1] + tokens;
     let mut cache = KvCache::new(decoder.config(), capacity, cache, &embeds.device());

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::glob::glob;
 use crate::error::{Fault, FaultKind};
 use crate::gpu::readback::read;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::nn::loader::on_device;
 use crate::nn::{Init, WeightSource};
 use crate::weights::safetensors::{self, Stored};
@@ -100,7 +100,7 @@ pub struct Fixture {
     config: Value,
     io: BTreeMap<String, Array>,
     /// KV-cache dtype on a GPU.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
 }
 
 impl Fixture {
@@ -122,13 +122,13 @@ impl Fixture {
             },
             folder: folder.to_path_buf(),
             files,
-            cache: CacheForm::default(),
+            cache: KvCacheDType::default(),
         })
     }
 
     /// The same fixture with another KV-cache dtype on a GPU.
     #[must_use]
-    pub fn with_cache(self, cache: CacheForm) -> Self {
+    pub fn with_cache(self, cache: KvCacheDType) -> Self {
         Self { cache, ..self }
     }
 

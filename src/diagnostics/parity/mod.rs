@@ -30,7 +30,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::error::Fault;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::weights::source::LocalFuture;
 use check::{Check, Tolerances};
 pub use fixture::{Array, Computed, Fixture, FixtureWeights, Recordings};
@@ -172,7 +172,7 @@ pub struct Golden {
     files: Rc<dyn Recordings>,
     folder: PathBuf,
     tolerances: Tolerances,
-    cache: CacheForm,
+    cache: KvCacheDType,
 }
 
 impl Golden {
@@ -181,7 +181,11 @@ impl Golden {
     ///
     /// # Errors
     /// `tolerances.json` cannot be read.
-    pub fn open(files: Rc<dyn Recordings>, folder: &Path, cache: CacheForm) -> Result<Self, Fault> {
+    pub fn open(
+        files: Rc<dyn Recordings>,
+        folder: &Path,
+        cache: KvCacheDType,
+    ) -> Result<Self, Fault> {
         Ok(Self {
             cache,
             tolerances: Tolerances::read(&*files, &folder.join("tolerances.json"))?,
@@ -242,7 +246,7 @@ pub fn run(
     golden: &Path,
     only: Option<&str>,
     device: &Device,
-    cache: CacheForm,
+    cache: KvCacheDType,
 ) -> Result<Report, Fault> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -309,11 +313,11 @@ mod tests {
         };
         let golden = Path::new("tests/data/golden");
         let report = |cache| run(golden, None, &device, cache).expect("a readable golden folder");
-        let single = report(CacheForm::Single);
+        let single = report(KvCacheDType::F32);
         assert_eq!(single.failed, 0, "{}", single.table());
         // The tolerances are for f32. An f16 KV cache has 11 significant bits: logits of about 10 are
         // slightly off, the greedy tokens are the same.
-        let half = report(CacheForm::Half);
+        let half = report(KvCacheDType::F16);
         for fixture in &half.fixtures {
             for check in fixture.checks.iter().filter(|check| !check.pass) {
                 let close = check.error.is_some_and(|error| error < F16_TOLERANCE);
@@ -337,7 +341,7 @@ mod tests {
         }
         std::fs::write(golden.path().join("tolerances.json"), "{}").expect("a file");
         let device = Device::flex();
-        let run = |only| run(golden.path(), only, &device, CacheForm::Single);
+        let run = |only| run(golden.path(), only, &device, KvCacheDType::F32);
         let report = run(None).expect("a readable golden folder");
         assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 1));
         let table = report.table();
