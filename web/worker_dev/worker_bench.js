@@ -1,8 +1,6 @@
 // Measures in this worker, for `cargo xtask bench` and `cargo xtask bench-rivals`. Messages and
 // answers are arrays `[json]`.
-import { bench, open_layer, run_layer } from "./worker_dev.js";
-
-const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|warp/i;
+import { bench, described_adapter, open_layer, run_layer } from "./worker_dev.js";
 
 let dispatches = 0;
 self.countedDispatches = () => dispatches;
@@ -14,18 +12,18 @@ for (const name of ["dispatchWorkgroups", "dispatchWorkgroupsIndirect"]) {
   };
 }
 
-// The adapter that the engine will use: its name, and whether it is a software adapter.
-async function adapter() {
+// The adapter that the engine will use: its name, and whether the browser calls it a fallback.
+async function requestedAdapter() {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw "WebGPU: this browser has no adapter. Start it with other flags";
   const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
   const name = [vendor, architecture, device, description].filter(Boolean).join(" ");
-  return [name || "WebGPU adapter", Boolean(isFallbackAdapter) || SOFTWARE.test(name)];
+  return { name: name || "WebGPU adapter", fallback: Boolean(isFallbackAdapter) };
 }
 
 const tasks = {
   async bench(request) {
-    const [report, table] = await bench(JSON.stringify({ ...request, adapter: await adapter() }));
+    const [report, table] = await bench(JSON.stringify({ ...request, adapter: await requestedAdapter() }));
     return { report: JSON.parse(report), table };
   },
   async open(address) {
@@ -35,7 +33,8 @@ const tasks = {
     return {};
   },
   async adapter() {
-    return { adapter: await adapter() };
+    const { name, fallback } = await requestedAdapter();
+    return { adapter: described_adapter(name, fallback) };
   },
   async run(work) {
     const start = performance.now();
