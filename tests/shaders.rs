@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use chatrex::gpu::launch::{Dialect, SHARED};
+use chatrex::gpu::shader::{Dialect, SHARED};
 use chatrex::gpu::shaders;
 
 fn validate(text: &str) -> Result<naga::Module, String> {
@@ -101,7 +101,7 @@ fn every_file_is_known_to_the_program() {
     assert_eq!(
         files_of("shaders/shared"),
         known,
-        "shaders/shared/ and launch::SHARED"
+        "shaders/shared/ and shader::SHARED"
     );
 }
 

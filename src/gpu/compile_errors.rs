@@ -14,7 +14,7 @@ use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
 use super::launch::Compiled;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device::opened;
 
 /// What the device says of a launch: nothing, or what is wrong.
@@ -76,12 +76,15 @@ pub async fn take_compile_error() -> Option<Fault> {
         if let Some(wrong) = verdict.await {
             let (device, adapter) = opened()?;
             let says = complaint(device, &text).await.unwrap_or(wrong);
-            return Some(Fault::new(
-                FaultKind::Device,
-                format!("kernel {name}"),
-                format!("does not compile on {adapter}: {}", first_lines(&says)),
-                "Update the browser or the graphics driver, or use another device",
-            ));
+            return Some(
+                Fault::new(
+                    FaultKind::Device,
+                    format!("kernel {name}"),
+                    format!("does not compile on {adapter}: {}", first_lines(&says)),
+                    "Update the browser or the graphics driver, or use another device",
+                )
+                .code(ErrorCode::ShaderRejected),
+            );
         }
     }
     None
@@ -154,6 +157,7 @@ mod tests {
             name,
             text,
             constants: &[],
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[],
         }
     }

@@ -1,22 +1,37 @@
-//! RMS normalisation: a kernel for graphics devices; on the processor one pass forward and one
-//! backward, where tensor operations take seven and about twenty.
+//! RMS normalization: a GPU kernel; on the CPU one pass forward and one backward, where tensor
+//! operations take seven and about twenty.
 
 use burn::tensor::{Device, Tensor};
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{for_each_chunk, vectorized};
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/rms_norm.wgsl`.
+    struct RmsNormUniforms {
+        /// Number of rows.
+        m: u32,
+        /// Width of a row.
+        k: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+}
 
 /// `shaders/rms_norm.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "rms_norm",
     text: include_str!("../../shaders/rms_norm.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: RmsNormUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
@@ -50,7 +65,11 @@ fn on_gpu<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f32) -> Tensor<D
         rows as u64,
         &[&x.handle, &weight.handle],
         &[&out],
-        &[rows as u32, width as u32, eps.to_bits(), 0],
+        &RmsNormUniforms {
+            m: rows as u32,
+            k: width as u32,
+            eps,
+        },
     );
     from_buffer(&x, out, shape)
 }

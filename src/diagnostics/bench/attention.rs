@@ -7,11 +7,12 @@ use super::clock::Clock;
 use super::plan::Shapes;
 use crate::engine::Host;
 use crate::error::Fault;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable,
-};
 use crate::gpu::attention::encoder::attention;
 use crate::gpu::attention::window::{Regions, window_attention};
+use crate::gpu::attention::{
+    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, rope_kv_append,
+    supports_head_dim,
+};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::deform_attention::deform_attention;
 use crate::gpu::group_norm::group_norm;
@@ -26,7 +27,7 @@ const QUERY_ROWS: [usize; 3] = [1, 20, 256];
 /// # Errors
 /// The device fails.
 pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
-    if is_gpu(clock.device()) && decoder_attention::takes(shapes.chatrex.llm.head_width()) {
+    if is_gpu(clock.device()) && supports_head_dim(shapes.chatrex.llm.head_width()) {
         decoder(clock, shapes).await?;
     }
     clip(clock, shapes).await?;
@@ -42,16 +43,19 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
     let device = clock.device();
     let past = shapes.chatrex.visual_tokens() + 2 * shapes.boxes;
     let max_rows = QUERY_ROWS.into_iter().max().unwrap_or(1);
-    let heads = AttentionShape {
-        queries: llm.num_attention_heads,
-        keys: llm.num_key_value_heads,
-        width: llm.head_width(),
+    let shape = AttentionShape {
+        heads: llm.num_attention_heads,
+        kv_heads: llm.num_key_value_heads,
+        head_dim: llm.head_width(),
         capacity: past + max_rows,
     };
-    let (q_width, kv_width) = (heads.queries * heads.width, heads.keys * heads.width);
-    let cache = KvLayer::new(heads, shapes.cache, device);
-    let angles = random_fill::floats(heads.capacity * heads.width, 1, 0.0, 1.0, device);
-    let angles = angles.reshape([heads.capacity, heads.width]);
+    let (q_width, kv_width) = (
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+    );
+    let cache = KvLayer::new(shape, shapes.cache, device);
+    let angles = random_fill::floats(shape.capacity * shape.head_dim, 1, 0.0, 1.0, device);
+    let angles = angles.reshape([shape.capacity, shape.head_dim]);
     let rope = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
     let qkv_width = q_width + 2 * kv_width;
     let rows = |count: usize| -> Tensor<2> {
@@ -59,14 +63,14 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
     };
     let append = |qkv, position| {
         let qkv = Qkv::Packed(Box::new(qkv));
-        decoder_attention::rope_kv_append(qkv, heads, position, &rope, &cache)
+        rope_kv_append(qkv, shape, position, &rope, &cache)
     };
     // Fills the cache with random keys and values: with zeros all scores would be equal.
-    for position in (0..heads.capacity).step_by(max_rows) {
-        append(rows(max_rows.min(heads.capacity - position)), position);
+    for position in (0..shape.capacity).step_by(max_rows) {
+        append(rows(max_rows.min(shape.capacity - position)), position);
     }
     let kv_bytes = shapes.cache.bytes() * 2 * kv_width;
-    let sizes = format!("{} x {}", heads.queries, heads.width);
+    let sizes = format!("{} x {}", shape.heads, shape.head_dim);
     for count in QUERY_ROWS {
         let qkv = rows(count);
         let keys = past as f64 + (count as f64 + 1.0) / 2.0;
@@ -77,7 +81,7 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
         };
         if count == 1 {
             let row = || Qkv::Packed(Box::new(qkv.clone()));
-            let work = |_| decoder_attention::attention_decode(row(), heads, past, &rope, &cache);
+            let work = |_| attention_decode(row(), shape, past, &rope, &cache);
             clock.kernel(attention, work).await?;
             continue;
         }
@@ -89,7 +93,7 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
             .kernel(appended, |_| append(qkv.clone(), past))
             .await?;
         let q = append(qkv, past);
-        let work = |_| decoder_attention::attention_prefill(q.clone(), heads, past, &cache);
+        let work = |_| attention_prefill(q.clone(), shape, past, &cache);
         clock.kernel(attention, work).await?;
     }
     Ok(())

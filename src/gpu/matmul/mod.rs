@@ -64,6 +64,7 @@ macro_rules! for_weights {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
             constants: $constants,
+            uniforms: &crate::gpu::launch::UNTYPED,
             imports: &[
                 ("WEIGHTS", concat!("weights_", $weights)),
                 ("LOADS", concat!("loads_", $weights)),
