@@ -361,7 +361,7 @@ pub fn nms(threshold: f64) -> String {
 /// The value of the slider for the temperature.
 pub fn temperature(sampling: Sampling) -> String {
     match sampling.temperature {
-        0.0 => "the likeliest word".to_owned(),
+        0.0 => "the most likely word".to_owned(),
         temperature => format!("{temperature:.2}"),
     }
 }
@@ -377,7 +377,9 @@ pub fn device_note(card: &ModelCard, has_webgpu: bool) -> Option<String> {
         } else {
             "This browser offers no WebGPU here."
         };
-        format!("Running on the processor (CPU), not on a GPU. Expect it to be slow. {reason}")
+        format!(
+            "Running on the CPU (the main processor), not on a GPU. Expect it to be slow. {reason}"
+        )
     } else {
         format!(
             "WebGPU runs in software here ({}), not on a GPU. Expect it to be slow.",

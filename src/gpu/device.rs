@@ -150,11 +150,21 @@ async fn graphics() -> Result<Opened, Fault> {
 }
 
 fn is_software(info: &AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
-    info.device_type == DeviceType::Cpu
-        || ["llvmpipe", "lavapipe", "swiftshader"]
-            .iter()
-            .any(|software| name.contains(software))
+    info.device_type == DeviceType::Cpu || is_software_name(&info.name)
+}
+
+/// Whether an adapter's name is that of a software renderer: Mesa, SwiftShader or Windows.
+pub fn is_software_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [
+        "llvmpipe",
+        "lavapipe",
+        "swiftshader",
+        "basic render",
+        "warp",
+    ]
+    .iter()
+    .any(|software| name.contains(software))
 }
 
 /// The graphics device for a test. A test without an adapter says so and passes, or fails where

@@ -180,6 +180,8 @@ fn PhraseButton(turn: RwSignal<Turn>, phrase: Phrase) -> impl IntoView {
     let leave = move || app.overlay.maybe_update(|o| o.hover(None));
     let pin = move |_| app.overlay.update(|o| o.pin(highlight.get_value()));
     let count = phrase.objects.len();
+    let class = format!("phrase hue-{} dash-{}", phrase.hue(), phrase.dash());
+    let name = strings::phrase_name(&phrase);
     let objects = phrase
         .objects
         .iter()
@@ -189,12 +191,12 @@ fn PhraseButton(turn: RwSignal<Turn>, phrase: Phrase) -> impl IntoView {
     view! {
         <button
             type="button"
-            class=format!("phrase hue-{} dash-{}", phrase.hue(), phrase.dash())
+            class=class
             class:lit=move || is_lit.get()
             class:nothing={count == 0}
             data-testid="phrase"
             data-objects=objects
-            aria-label=strings::phrase_name(&phrase)
+            aria-label=name
             aria-pressed=move || is_pinned.get().to_string()
             on:pointerenter=move |_| enter()
             on:pointerleave=move |_| leave()
