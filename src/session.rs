@@ -484,7 +484,7 @@ mod tests {
         });
         let fault = opened.err().expect("one value is off").to_string();
         assert!(
-            fault.contains("processor: computes wrong: value 3"),
+            fault.contains("processor: fails the self-test: value 3"),
             "{fault}"
         );
     }

@@ -146,7 +146,7 @@ pub fn shaders() -> impl Iterator<Item = &'static shader::Shader> {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::protocol::DevicePreference;
+    use crate::device_preference::DevicePreference;
 
     /// Sums over subgroups are those over workgroups, whatever size the adapter's subgroups have.
     #[test]

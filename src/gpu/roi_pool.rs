@@ -289,8 +289,8 @@ async fn compare(
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
+    use crate::device_preference::DevicePreference;
     use crate::gpu::device::{adapter_for_test, open};
-    use crate::protocol::DevicePreference;
 
     #[test]
     fn roi_pool_agrees_with_its_reference() {

@@ -4,11 +4,10 @@ use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::generate::constraint::{Grammar, Kind, Place};
-use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, marks};
-use crate::gpu::buffer::{alloc, to_buffer};
+use crate::generate::constraint::{Grammar, GrammarState, TokenKind};
+use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, token_flags};
+use crate::gpu::buffer::{alloc, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::matmul::integers;
 use crate::gpu::readback::read_ids;
 use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, tensor};
@@ -20,17 +19,17 @@ const WORKGROUP_SIZE: u32 = 128;
 /// Workgroups of `top_k`, each of which scans a stripe of the vocabulary.
 const STRIPES: usize = 64;
 
-/// Constants of both shaders; kinds and states are those of [`Kind`] and [`Place`].
+/// Constants of both shaders; kinds and states are those of [`TokenKind`] and [`GrammarState`].
 const CONSTANTS: &[(&str, u32)] = &[
     ("WORKGROUP_SIZE", WORKGROUP_SIZE),
     ("MAX_TOP_K", MAX_TOP_K as u32),
-    ("KIND_WORD", Kind::Word as u32),
-    ("KIND_INDEX", Kind::Index as u32),
-    ("KIND_OPEN", Kind::Open as u32),
-    ("KIND_CLOSE", Kind::Close as u32),
-    ("STATE_WORDS", Place::Words as u32),
-    ("STATE_FIRST", Place::First as u32),
-    ("STATE_MORE", Place::More as u32),
+    ("KIND_TEXT", TokenKind::Text as u32),
+    ("KIND_INDEX", TokenKind::Index as u32),
+    ("KIND_OPEN", TokenKind::Open as u32),
+    ("KIND_CLOSE", TokenKind::Close as u32),
+    ("STATE_TEXT", GrammarState::Text as u32),
+    ("STATE_FIRST", GrammarState::First as u32),
+    ("STATE_MORE", GrammarState::More as u32),
 ];
 
 uniforms! {
@@ -135,17 +134,15 @@ impl GpuSampler {
     ) -> Self {
         let values = |values: Vec<i32>| {
             let count = values.len();
-            integers(Tensor::<1, Int>::from_data(
-                TensorData::new(values, [count]),
-                device,
-            ))
+            let data = TensorData::new(values, [count]);
+            int_to_buffer("sampling", Tensor::from_data(data, device))
         };
         assert!(
             vocabulary > 0 && max_tokens > 0,
             "sampling: {max_tokens} tokens of a vocabulary of {vocabulary}"
         );
         let grammar = config.grammar.as_ref().filter(|_| config.sampling.grammar);
-        let token_flags = marks(vocabulary, grammar);
+        let token_flags = token_flags(vocabulary, grammar);
         Self {
             vocabulary,
             max_tokens,
@@ -153,7 +150,7 @@ impl GpuSampler {
             position: values(vec![position as i32 - 1]),
             token_flags: values(token_flags.into_iter().map(u32::cast_signed).collect()),
             output_ids: values(vec![0; max_tokens]),
-            state: values(vec![0, Place::default() as i32]),
+            state: values(vec![0, GrammarState::default() as i32]),
             config,
         }
     }

@@ -6,10 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::store::{StoreEvent, StoreRequest};
+pub use crate::device_preference::DevicePreference;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
-pub use crate::geometry::Proposal;
+pub use crate::geometry::{Granularity, Proposal};
 use crate::image::Pixels;
 use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
@@ -22,32 +23,6 @@ pub struct PictureId(pub u32);
 /// Numbers a question within one front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TurnId(pub u32);
-
-/// The two granularities of UPN (`upn.md`, introduction).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Granularity {
-    /// Parts too.
-    Fine,
-    /// Whole objects.
-    #[default]
-    Coarse,
-}
-
-/// Which device the engine should compute on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DevicePreference {
-    /// A graphics adapter where there is one, else the processor.
-    #[default]
-    Auto,
-    /// A graphics adapter or nothing.
-    Wgpu,
-    /// The processor.
-    Cpu,
-}
 
 /// What a front asks of the engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

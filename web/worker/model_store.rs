@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use chatrex::engine::ModelConfig;
 use chatrex::engine::memory_plan::{kv_cache_dtype, needs, plan_memory};
 use chatrex::error::{Fault, FaultKind};
 use chatrex::gpu::device::open;
 use chatrex::memory::Fit;
+use chatrex::model::config::ModelConfig;
 use chatrex::protocol::store::{
     Activity, Facts, ModelId, Moved, StoreEvent, StoreRequest, StoredModel, Survey,
 };

@@ -9,7 +9,10 @@ use crate::engine::Host;
 use crate::error::Fault;
 use crate::gpu::attention::encoder::attention;
 use crate::gpu::attention::window::{Regions, window_attention};
-use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
+use crate::gpu::attention::{
+    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, rope_kv_append,
+    supports_head_dim,
+};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::deform_attention::deform_attention;
 use crate::gpu::group_norm::group_norm;
@@ -24,9 +27,7 @@ const TOGETHER: [usize; 3] = [1, 20, 256];
 /// # Errors
 /// The device fails.
 pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
-    if is_gpu(clock.device())
-        && decoder_attention::supports_head_dim(shapes.chatrex.llm.head_width())
-    {
+    if is_gpu(clock.device()) && supports_head_dim(shapes.chatrex.llm.head_width()) {
         over_words(clock, shapes).await?;
     }
     over_picture(clock, shapes).await?;
@@ -62,7 +63,7 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
     };
     let write = |rows, past| {
         let rows = Qkv::Packed(Box::new(rows));
-        decoder_attention::rope_kv_append(rows, heads, past, &places, &cache)
+        rope_kv_append(rows, heads, past, &places, &cache)
     };
     // Keys and values that are attended to; of zeros all scores would be alike.
     for past in (0..heads.capacity).step_by(most) {
@@ -80,8 +81,7 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
         };
         if count == 1 {
             let row = || Qkv::Packed(Box::new(fresh.clone()));
-            let work =
-                |_| decoder_attention::attention_decode(row(), heads, before, &places, &cache);
+            let work = |_| attention_decode(row(), heads, before, &places, &cache);
             clock.kernel(attended, work).await?;
             continue;
         }
@@ -93,7 +93,7 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
             .kernel(turned, |_| write(fresh.clone(), before))
             .await?;
         let q = write(fresh, before);
-        let work = |_| decoder_attention::attention_prefill(q.clone(), heads, before, &cache);
+        let work = |_| attention_prefill(q.clone(), heads, before, &cache);
         clock.kernel(attended, work).await?;
     }
     Ok(())
