@@ -46,6 +46,8 @@ pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
+pub mod files;
+#[cfg(feature = "native")]
 pub mod scenes;
 #[cfg(feature = "native")]
 pub mod session;

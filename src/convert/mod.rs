@@ -26,6 +26,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
+use crate::files;
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::model::upn::is_surplus;
 use crate::nn::{Init, Loader, Weight, WeightMap, WeightSource};
@@ -37,7 +38,7 @@ use crate::weights::manifest::{
     sha256_hex,
 };
 use crate::weights::quant::Rounding;
-use crate::weights::source::{self, BlockingRuntime, Folder};
+use crate::weights::source::{BlockingRuntime, Folder};
 use crate::weights::storage::{QuantPreset, WeightFormat, storage_for};
 
 use checkpoint::Checkpoint;
@@ -678,5 +679,5 @@ impl WeightSource for WithoutEmbedding {
 
 /// Replaces `path` with `bytes`; a reader sees the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    source::replace(path, bytes).map_err(|error| unwritten(path, &error))
+    files::replace(path, bytes).map_err(|error| unwritten(path, &error))
 }
