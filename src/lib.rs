@@ -15,6 +15,7 @@
 //! | program (native) | `command` |
 
 pub mod chat;
+pub mod device_preference;
 pub mod error;
 pub mod generate;
 pub mod geometry;

@@ -10,9 +10,10 @@ use super::propose::DeviceName;
 use crate::diagnostics::bench::clock::median;
 use crate::diagnostics::bench::layer::{Layer, LayerCase, Meta};
 use crate::diagnostics::bench::report::Row;
-use crate::diagnostics::bench::{GROUPS, Like, Plan};
+use crate::diagnostics::bench::{GROUPS, Plan};
 use crate::error::{Fault, FaultKind};
 use crate::gpu::device;
+use crate::model::presets::Preset;
 use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex bench`.
@@ -22,7 +23,7 @@ pub struct Options {
     #[arg(long, default_value = NANO)]
     model: String,
     /// Random weights in the sizes of a published model instead, made on the device.
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Like::ALL.map(|(name, _)| name)), conflicts_with = "model")]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Preset::WITH_DECODER.map(Preset::name)), conflicts_with = "model")]
     like: Option<String>,
     /// Blocks of the made-up language model; all without.
     #[arg(long, requires = "like")]

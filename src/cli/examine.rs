@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use super::propose::DeviceName;
-use crate::diagnostics::compare::{ActivationDump, picture};
+use crate::diagnostics::compare::ActivationDump;
 use crate::error::Fault;
+use crate::image::Pixels;
 use crate::protocol::DevicePreference;
 use crate::session::{NANO, Session};
 
@@ -50,7 +51,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let mut session = Session::open(&options.model, DevicePreference::from(options.device), None)?;
     super::propose::announce(session.card());
-    let pixels = picture(options.width, options.height);
+    let pixels = Pixels::test_pattern(options.width, options.height);
     let selection = other.as_ref().map(|other| other.selection.clone());
     let examined = session.examine(&pixels, selection)?;
     let Some(other) = other else {

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::convert::Bar;
-use crate::convert::synthetic::{Like, write};
+use crate::convert::synthetic::write;
 use crate::error::Fault;
+use crate::model::presets::Preset;
 
 /// Arguments of `chatrex fake-checkpoint`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint to imitate.
-    #[arg(long, value_enum)]
-    like: Like,
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Preset::PUBLISHED.map(Preset::name)))]
+    like: String,
     /// Blocks of the language model; all without.
     #[arg(long)]
     layers: Option<usize>,
@@ -25,15 +26,10 @@ pub struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let preset = options.like.parse().expect("clap accepts only these names");
     let start = Instant::now();
     let bar = Bar::new();
-    write(
-        options.like,
-        options.layers,
-        options.depth,
-        &options.out,
-        &bar,
-    )?;
+    write(preset, options.layers, options.depth, &options.out, &bar)?;
     let bytes = bar.0.position();
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
-use crate::engine::ModelConfig;
 use crate::error::{Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::clip_vit::ClipVitConfig;
+use crate::model::config::ModelConfig;
 use crate::model::convnext::ConvNextConfig;
 use crate::model::decoder::DecoderConfig;
 use crate::model::swin::SwinConfig;

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::engine::ModelConfig;
 use crate::error::Fault;
 use crate::model::chatrex::Towers;
+use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::model::upn::Upn;
 use crate::nn::{Init, Loader, Weight, WeightSource};

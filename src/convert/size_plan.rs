@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::convert::layout::lay_out;
 use crate::convert::required_tensors::needed;
-use crate::engine::ModelConfig;
 use crate::engine::memory_plan::{PartTensor, default_kv_cache, needs_of};
 use crate::error::Fault;
 use crate::memory::{MemoryNeeds, Residency};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::WeightFormat;

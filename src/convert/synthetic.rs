@@ -11,27 +11,14 @@ use serde_json::{Value, json};
 
 use crate::convert::Watch;
 use crate::convert::required_tensors::{RequiredTensor, needed};
-use crate::engine::ModelConfig;
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
+use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::dtype::DType;
 use crate::weights::manifest::Part;
-
-/// The published checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Like {
-    /// ChatRex-7B on Vicuna: language model in f16, the rest in f32.
-    #[value(name = "chatrex-7b")]
-    ChatRex7b,
-    /// RexSeek-3B on Qwen2.5: everything in bf16, embeddings stored twice.
-    #[value(name = "rexseek-3b")]
-    RexSeek3b,
-    /// UPN: a `.pth` of f32.
-    #[value(name = "upn-large")]
-    UpnLarge,
-}
 
 /// Tensors of one hub shard take at most this many bytes.
 const SHARD: u64 = 2 << 30;
@@ -45,7 +32,7 @@ const PORTION: usize = 1 << 22;
 /// # Errors
 /// A file cannot be written.
 pub fn write(
-    like: Like,
+    like: Preset,
     layers: Option<usize>,
     depth: Option<usize>,
     out: &Path,
@@ -53,24 +40,26 @@ pub fn write(
 ) -> Result<(), Fault> {
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let table = Table::draw();
-    let (mut chatrex, architecture) = match like {
-        Like::ChatRex7b => (ChatRexConfig::chatrex_7b(), "LlavaRexLlamaForCausalLM"),
-        Like::RexSeek3b | Like::UpnLarge => (ChatRexConfig::rexseek_3b(), "RexSeekQwenForCausalLM"),
+    let architecture = match like {
+        Preset::ChatRex7b => "LlavaRexLlamaForCausalLM",
+        Preset::RexSeek3b | Preset::UpnLarge => "RexSeekQwenForCausalLM",
+        Preset::Nano => {
+            return Err(Fault::new(
+                FaultKind::Question,
+                "--like",
+                "nano has no published checkpoint",
+                "See `chatrex fake-checkpoint --help`",
+            ));
+        }
     };
-    if let Some(layers) = layers {
-        chatrex.llm.num_hidden_layers = layers;
-    }
-    let mut config = UpnConfig::large();
-    if let Some(depth) = depth {
-        chatrex.clip.num_hidden_layers = depth + 1;
-        chatrex.convnext.depths.fill(depth);
-        config.backbone.depths.fill(depth);
-        config.num_encoder_layers = depth;
-        config.num_decoder_layers = depth;
-    }
-    match like {
-        Like::UpnLarge => upn(&table, chatrex, config, &out.join("upn_large.pth"), watch),
-        Like::ChatRex7b | Like::RexSeek3b => hub(&table, chatrex, architecture, out, watch),
+    // Of UPN alone the sizes of the other parts do not matter.
+    let mut chatrex = like.chatrex().unwrap_or_else(ChatRexConfig::rexseek_3b);
+    let mut config = like.upn();
+    set_depths(&mut chatrex, &mut config, layers, depth);
+    if like == Preset::UpnLarge {
+        upn(&table, chatrex, config, &out.join("upn_large.pth"), watch)
+    } else {
+        hub(&table, chatrex, architecture, out, watch)
     }
 }
 

@@ -9,7 +9,7 @@ use tokenizers::Tokenizer;
 use super::checkpoint::Members;
 use super::sentencepiece::Vocabulary;
 use crate::error::Fault;
-use crate::text::tokenizer::add_lacking;
+use crate::text::tokenizer::add_missing_tags;
 
 /// The tokenizer the `tokenizers` crate reads.
 const JSON: &str = "tokenizer.json";
@@ -175,7 +175,7 @@ fn complete(json: Vec<u8>, place: &str) -> Result<(Tokenizer, Vec<u8>), Fault> {
     let mut tokenizer = Tokenizer::from_bytes(&json)
         .map_err(|error| Fault::model(place, format!("this is not a tokenizer: {error}")))?;
     check_added(&json, &tokenizer, place)?;
-    if add_lacking(&mut tokenizer, place)? == 0 {
+    if add_missing_tags(&mut tokenizer, place)? == 0 {
         return Ok((tokenizer, json));
     }
     let text = tokenizer

@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Engine, Host, no_model, planar};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
+use crate::geometry::Granularity;
+use crate::gpu::readback;
 use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
-use crate::model::upn::{self, PaddingMask};
+use crate::model::upn::PaddingMask;
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Event, Granularity};
+use crate::protocol::Event;
 
 /// Values of every stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,25 +41,6 @@ pub struct StageValues {
 
 /// At most so many values are kept of a stage.
 const KEPT: usize = 1024;
-
-/// The made-up picture: waves of three lengths and a few hard edges.
-pub fn picture(width: u32, height: u32) -> Pixels {
-    let rgb = (0..height)
-        .flat_map(|y| (0..width).map(move |x| (x, y)))
-        .flat_map(|(x, y)| {
-            let (fx, fy) = (x as f32, y as f32);
-            let edge = if (x / 97 + y / 61) % 2 == 0 {
-                40.0
-            } else {
-                0.0
-            };
-            [(0.031, 0.017), (0.11, 0.05), (0.007, 0.23)].map(|(a, b)| {
-                (110.0 + edge + 90.0 * (fx * a + fy * b).sin()).clamp(0.0, 255.0) as u8
-            })
-        })
-        .collect();
-    Pixels::new(width, height, rgb).expect("three values per pixel")
-}
 
 /// Boxes of the made-up picture, as parts of its sides.
 const BOXES: [[f32; 4]; 5] = [
@@ -110,12 +93,12 @@ impl<H: Host> Engine<H> {
             let memory = upn.encode(planar(image, &device), &mask)?;
             note(
                 "upn.candidates",
-                upn::read(memory.candidates.clone()).await?,
+                readback::read("an activation", memory.candidates.clone()).await?,
             );
             host.yield_now().await;
             let prompt = upn.prompt(Granularity::Coarse);
             let logits = upn.logits(memory.candidates.clone(), prompt.clone());
-            let mut logits = upn::read(logits).await?;
+            let mut logits = readback::read("an activation", logits).await?;
             note("upn.encoder_logits", logits.clone());
             if let Some(selection) = &selection {
                 logits.fill(f32::MIN);
@@ -129,9 +112,12 @@ impl<H: Host> Engine<H> {
             chosen = selected.indices[0].clone();
             let states = upn.decode(&memory, upn.content(1), selected.boxes, None);
             let last = states.last().expect("a decoder has layers");
-            note("upn.boxes", upn::read(upn.boxes(last)).await?);
+            note(
+                "upn.boxes",
+                readback::read("an activation", upn.boxes(last)).await?,
+            );
             let logits = upn.logits(last.state.clone(), prompt);
-            note("upn.logits", upn::read(logits).await?);
+            note("upn.logits", readback::read("an activation", logits).await?);
         }
         host.yield_now().await;
         let recipe = model.config.recipe.clone();
@@ -139,9 +125,15 @@ impl<H: Host> Engine<H> {
         let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
         let towers = model.towers(host).await?;
         let seen = towers.encode_image(planar(low, &device), planar(high, &device));
-        note("visual_tokens", upn::read(seen.image.clone()).await?);
+        note(
+            "visual_tokens",
+            readback::read("an activation", seen.image.clone()).await?,
+        );
         let objects = towers.encode_boxes(&seen, &placed);
-        note("object_tokens", upn::read(objects.clone()).await?);
+        note(
+            "object_tokens",
+            readback::read("an activation", objects.clone()).await?,
+        );
         host.yield_now().await;
         let user = crate::text::prompt::user_turn(boxes.len(), "What is this?")?;
         let ids = model.tokenizer.encode(&model.config.template.first(&user));
@@ -149,10 +141,10 @@ impl<H: Host> Engine<H> {
         let embeds = splice(llm, &ids, Some(&seen), Some(&objects));
         let tokens = embeds.dims()[1];
         let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
-        let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
+        let logits = readback::read("an activation", llm.prefill(embeds, &mut cache)).await?;
         let token = crate::generate::sampling::Sampler::greedy().sample(&logits);
         note("prefill_logits", logits);
-        let logits = upn::read(llm.step(token, &mut cache)).await?;
+        let logits = readback::read("an activation", llm.step(token, &mut cache)).await?;
         note("step_logits", logits);
         Ok(ActivationDump {
             stages,

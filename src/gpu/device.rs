@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
-use crate::error::{Fault, FaultKind};
+use crate::device_preference::DevicePreference;
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
-use crate::protocol::DevicePreference;
 
 /// Launches collected before they are handed to the graphics device: a decoded token of nano takes
 /// a few hundred, and a submission costs as much as several launches.
@@ -137,6 +137,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 error.to_string(),
                 "Choose the processor, or install a graphics driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
     // In a browser the page's own script says it.
     if let Ok(opened) = &opened

@@ -194,7 +194,7 @@ fn aux_targets(
 }
 
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-    let ids = tokenizer.encode_more(text).into_iter();
+    let ids = tokenizer.encode_continuation(text).into_iter();
     ids.map(|id| u32::try_from(id).expect("no slots in words"))
         .collect()
 }

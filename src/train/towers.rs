@@ -132,7 +132,7 @@ impl Vocabulary {
     /// # Errors
     /// A word is not one token.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, Fault> {
-        let token = |text: String| match tokenizer.encode_more(&text)[..] {
+        let token = |text: String| match tokenizer.encode_continuation(&text)[..] {
             [id] => Ok(i32::try_from(id).expect("a word is no slot")),
             _ => Err(Fault::model(
                 "tokenizer",
@@ -450,7 +450,7 @@ mod tests {
         // A table in which token t is the t-th unit vector.
         let size = tokenizer.vocab_size();
         let table = Tensor::<2>::eye(size, &device);
-        let word = |text: &str| match tokenizer.encode_more(text)[..] {
+        let word = |text: &str| match tokenizer.encode_continuation(text)[..] {
             [id] => id as usize,
             _ => panic!("{text} is not one token"),
         };

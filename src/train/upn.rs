@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Fault;
 use crate::geometry::{Proposal, proposals};
-use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
+use crate::gpu::readback::read;
+use crate::model::upn::{PaddingMask, Upn, UpnConfig};
 use crate::nn::{Init, Loader};
 use crate::protocol::Granularity;
 use crate::scenes::{Rng, Scene};
@@ -153,7 +154,8 @@ fn add_assigned(loss: &mut Loss, batch: &Batch, logits: Tensor<2>, boxes: Tensor
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    read_sync(read(tensor.inner())).expect("a device that trains hands back its values")
+    read_sync(read("a computed tensor", tensor.inner()))
+        .expect("a device that trains hands back its values")
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use futures_util::stream;
 
 use super::manifest::{Manifest, Part, TensorEntry, sha256_hex};
 use super::source::{ByteSource, Piece, PieceStore, Runtime, TransferControl};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// After this many requests in a row that bring no byte the transfer fails; with the backoff between
 /// them that takes about four minutes.
@@ -254,6 +254,7 @@ impl<'a> Downloader<'a> {
 /// The fault of a transfer that the user cancelled.
 pub fn cancelled(model: &str) -> Fault {
     Fault::new(FaultKind::Network, model, "the download was cancelled", "")
+        .code(ErrorCode::Cancelled)
 }
 
 /// Receives tensors one after another, each in several steps.

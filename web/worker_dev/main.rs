@@ -8,11 +8,11 @@ mod parity;
 mod worker;
 
 use burn::tensor::{Device, Tensor};
-use chatrex::diagnostics::compare::picture;
 use chatrex::engine::Engine;
 use chatrex::gpu::device::open;
 use chatrex::gpu::testing::SweepReport;
 use chatrex::gpu::{KERNELS, launch};
+use chatrex::image::Pixels;
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::Date;
 use wasm_bindgen::prelude::*;
@@ -70,12 +70,10 @@ pub async fn examine(model: String, width: u32, height: u32) -> Result<String, S
     engine
         .handle(Request::Load {
             model,
-            device: DevicePreference::Wgpu,
-            memory: None,
-            cache: None,
+            options: DevicePreference::Wgpu.into(),
         })
         .await;
-    let pixels = picture(width, height);
+    let pixels = Pixels::test_pattern(width, height);
     let examined = engine.examine(&pixels, None).await;
     let examined = examined.map_err(|fault| fault.to_string())?;
     serde_json::to_string(&examined).map_err(|error| error.to_string())

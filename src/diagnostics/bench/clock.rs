@@ -6,7 +6,7 @@ use super::Plan;
 use super::report::{Ceilings, Row};
 use crate::engine::Host;
 use crate::error::Fault;
-use crate::model::upn::read;
+use crate::gpu::readback::read;
 
 /// Milliseconds that a timed block of short work should take.
 const BLOCK: f64 = 30.0;
@@ -226,7 +226,7 @@ impl<'a, H: Host> Clock<'a, H> {
 /// The device fails.
 pub async fn settle<const D: usize>(tensor: Tensor<D>) -> Result<(), Fault> {
     let one = tensor.slice([(); D].map(|()| 0..1));
-    read(one).await.map(|_| ())
+    read("a measured value", one).await.map(|_| ())
 }
 
 impl Case {

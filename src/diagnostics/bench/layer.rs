@@ -18,11 +18,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
+use crate::gpu::readback::read;
 use crate::memory::KvCacheDType;
 use crate::model::clip_vit::{self, ClipVitConfig};
 use crate::model::convnext::{self, ConvNextConfig};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
-use crate::model::upn::read;
 use crate::nn::{Init, Loader, WeightMap, WeightSource};
 use crate::weights::download::TensorSink;
 use crate::weights::manifest::TensorEntry;
@@ -292,7 +292,7 @@ impl Layer {
                 return Err(Fault::new(FaultKind::Question, "layer", what, ""));
             }
         };
-        read(y).await
+        read("the output of the layer", y).await
     }
 }
 

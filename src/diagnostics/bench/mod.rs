@@ -12,78 +12,24 @@ pub mod layer;
 pub mod report;
 mod stages;
 
-use std::fmt::{Display, Formatter};
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use self::clock::Clock;
 use self::report::Report;
 use super::random_weights::RandomWeights;
+use crate::device_preference::DevicePreference;
 use crate::engine::{Engine, Host, no_model};
 use crate::error::Fault;
 use crate::gpu::device;
+use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
+use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
-use crate::protocol::DevicePreference;
 use crate::weights::manifest::Part;
 use crate::weights::storage::QuantPreset;
-
-/// Whose sizes a made-up model has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Like {
-    /// ChatRex-7B with UPN.
-    #[serde(rename = "chatrex-7b")]
-    ChatRex7b,
-    /// RexSeek-3B with UPN.
-    #[serde(rename = "rexseek-3b")]
-    RexSeek3b,
-    /// The model of this project.
-    #[serde(rename = "nano")]
-    Nano,
-}
-
-impl Like {
-    /// Every one, by name.
-    pub const ALL: [(&str, Self); 3] = [
-        ("chatrex-7b", Self::ChatRex7b),
-        ("rexseek-3b", Self::RexSeek3b),
-        ("nano", Self::Nano),
-    ];
-
-    fn sizes(self) -> (ChatRexConfig, UpnConfig) {
-        match self {
-            Self::ChatRex7b => (ChatRexConfig::chatrex_7b(), UpnConfig::large()),
-            Self::RexSeek3b => (ChatRexConfig::rexseek_3b(), UpnConfig::large()),
-            Self::Nano => (ChatRexConfig::nano(NANO_WORDS), UpnConfig::nano()),
-        }
-    }
-}
-
-/// Tokens of a made-up nano; the real one has about as many.
-const NANO_WORDS: usize = 1024;
-
-impl Display for Like {
-    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        let found = Self::ALL.iter().find(|(_, like)| like == self);
-        f.write_str(found.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for Like {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|(name, _)| *name == text);
-        found.map(|(_, like)| *like).ok_or_else(|| {
-            let known = Self::ALL.map(|(name, _)| name).join(", ");
-            format!("is none of {known}")
-        })
-    }
-}
 
 /// The parts of a run, in order.
 pub const GROUPS: [&str; 4] = ["kernels", "upn", "towers", "decoder"];
@@ -93,7 +39,7 @@ pub const GROUPS: [&str; 4] = ["kernels", "upn", "towers", "decoder"];
 #[serde(deny_unknown_fields, default)]
 pub struct Plan {
     /// Sizes of a made-up model; without it the loaded one is measured.
-    pub like: Option<Like>,
+    pub like: Option<Preset>,
     /// Blocks of a made-up language model; all without.
     pub layers: Option<usize>,
     /// Blocks in every stage of made-up towers and of UPN; all without.
@@ -160,6 +106,10 @@ impl Plan {
                 ));
             }
         }
+        if let Some(like) = self.like.filter(|like| like.chatrex().is_none()) {
+            let known = Preset::WITH_DECODER.map(Preset::name).join(", ");
+            return Err(format!("like is {like}, which is none of {known}"));
+        }
         if self.like.is_none() && (self.layers.is_some() || self.depth.is_some()) {
             return Err("layers and depth are those of a made-up model: say like which".into());
         }
@@ -170,18 +120,10 @@ impl Plan {
         self.only.is_empty() || self.only.iter().any(|only| only == group)
     }
 
-    fn sizes(&self, like: Like) -> (ChatRexConfig, UpnConfig) {
-        let (mut chatrex, mut upn) = like.sizes();
-        if let Some(layers) = self.layers {
-            chatrex.llm.num_hidden_layers = layers;
-        }
-        if let Some(depth) = self.depth {
-            chatrex.clip.num_hidden_layers = depth + 1;
-            chatrex.convnext.depths.fill(depth);
-            upn.backbone.depths.fill(depth);
-            upn.num_encoder_layers = depth;
-            upn.num_decoder_layers = depth;
-        }
+    fn sizes(&self, like: Preset) -> (ChatRexConfig, UpnConfig) {
+        let mut chatrex = like.chatrex().expect("a checked plan has a decoder");
+        let mut upn = like.upn();
+        set_depths(&mut chatrex, &mut upn, self.layers, self.depth);
         (chatrex, upn)
     }
 }
@@ -262,7 +204,7 @@ impl<H: Host> Engine<H> {
             };
             kernels::measure(&mut clock, &shapes).await?;
         }
-        let pixels = super::compare::picture(1066, 800);
+        let pixels = Pixels::test_pattern(1066, 800);
         let layers = chatrex.llm.num_hidden_layers;
         let made = |part| RandomWeights::new(part, plan.quant, layers, device);
         if let Some(config) = upn_config.filter(|_| plan.wants("upn")) {
@@ -334,7 +276,7 @@ mod tests {
     #[test]
     fn plans_outside_their_range_are_refused() {
         let good = Plan {
-            like: Some(Like::Nano),
+            like: Some(Preset::Nano),
             layers: Some(2),
             ..Plan::default()
         };
@@ -363,6 +305,13 @@ mod tests {
             ),
             (
                 Plan {
+                    like: Some(Preset::UpnLarge),
+                    ..good.clone()
+                },
+                "like is upn-large, which is none of chatrex-7b",
+            ),
+            (
+                Plan {
                     only: vec!["towers".into(), "x".into()],
                     ..good.clone()
                 },
@@ -379,11 +328,11 @@ mod tests {
     fn a_plan_travels_as_json() {
         let text = r#"{"like": "rexseek-3b", "layers": 1, "quant": "q8"}"#;
         let plan: Plan = serde_json::from_str(text).expect("a plan");
-        assert_eq!((plan.like, plan.layers), (Some(Like::RexSeek3b), Some(1)));
+        assert_eq!((plan.like, plan.layers), (Some(Preset::RexSeek3b), Some(1)));
         assert_eq!((plan.quant, plan.boxes), (QuantPreset::Q8, 100));
         assert!(serde_json::from_str::<Plan>(r#"{"layer": 1}"#).is_err());
-        assert_eq!("nano".parse(), Ok(Like::Nano));
-        assert_eq!(Like::ChatRex7b.to_string(), "chatrex-7b");
-        assert!("llama".parse::<Like>().is_err());
+        assert_eq!("nano".parse(), Ok(Preset::Nano));
+        assert_eq!(Preset::ChatRex7b.to_string(), "chatrex-7b");
+        assert!("llama".parse::<Preset>().is_err());
     }
 }

@@ -9,16 +9,17 @@ use crate::engine::{Host, planar};
 use crate::error::{Fault, FaultKind};
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
+use crate::geometry::Granularity;
 use crate::gpu::graph::CapturedGraph;
 use crate::gpu::launch::launched;
+use crate::gpu::readback::read;
 use crate::gpu::sampling::{GpuSampler, SamplingConfig};
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, ImageFeatures, Towers, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
-use crate::model::upn::{PaddingMask, Upn, read};
-use crate::protocol::Granularity;
+use crate::model::upn::{PaddingMask, Upn};
 use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
 
 /// Words before the picture, by the template.
@@ -61,8 +62,8 @@ pub async fn upn<H: Host>(clock: &mut Clock<'_, H>, upn: &Upn, image: Planar) ->
     clock
         .stage(case("upn", "decoder, boxes read", queries), async || {
             let found = upn.propose(&memory, Granularity::Coarse).await?;
-            read(found.boxes).await?;
-            read(found.logits).await?;
+            read("the boxes", found.boxes).await?;
+            read("the scores", found.logits).await?;
             Ok(())
         })
         .await?;
@@ -260,7 +261,7 @@ pub async fn decoder<H: Host>(
         .stage(words, async || {
             cache.truncate(tokens);
             let embeds = splice(llm, &question, None, None);
-            let logits = read(llm.prefill(embeds, &mut cache)).await?;
+            let logits = read("the logits", llm.prefill(embeds, &mut cache)).await?;
             finite(&logits)?;
             Sampler::greedy().sample(&logits);
             Ok(())

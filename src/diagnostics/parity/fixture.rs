@@ -327,7 +327,7 @@ impl Computed {
         tensor: Tensor<D>,
     ) -> Result<(), Fault> {
         let shape = tensor.dims();
-        let values = crate::model::upn::read(tensor).await?;
+        let values = crate::gpu::readback::read("a computed tensor", tensor).await?;
         self.put_array(key, Array::new(&shape, values));
         Ok(())
     }

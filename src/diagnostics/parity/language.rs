@@ -10,11 +10,11 @@ use super::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
+use crate::gpu::readback::read;
 use crate::image::prepare::{Planar, SquareRecipe};
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
-use crate::model::upn::read;
 use crate::nn::Loader;
 use crate::text::prompt::{ChatTemplate, user_turn};
 
@@ -114,7 +114,7 @@ pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Comput
         };
         let boxes: Vec<BoxXyxy> = corners
             .iter()
-            .map(|&corners| recipe.place(pixels.width, pixels.height, corners))
+            .map(|&corners| recipe.box_to_high(pixels.width, pixels.height, corners))
             .collect();
         let objects = model.towers.encode_boxes(&seen, &boxes);
         let embeds = splice(&model.llm, &ids, Some(&seen), Some(&objects));
@@ -196,7 +196,7 @@ async fn continuation(
         logits: Vec::new(),
     };
     for step in 1..=steps {
-        let logits = read(next.clone()).await?;
+        let logits = read("the logits", next.clone()).await?;
         let id = sampler.sample(&logits);
         continuation.ids.push(id);
         continuation.logits.push(logits);

@@ -65,12 +65,9 @@ pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed
                 ..SquareRecipe::CHATREX
             };
             let (high, low) = recipe.prepare(&pixels);
-            let placed = boxes
-                .values
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .flat_map(|&b| <[f32; 4]>::from(recipe.place(pixels.width, pixels.height, b)));
+            let placed = boxes.values.as_chunks::<4>().0.iter().flat_map(|&b| {
+                <[f32; 4]>::from(recipe.box_to_high(pixels.width, pixels.height, b))
+            });
             let at = format!("{picture}.{scale}");
             computed.put_array(format!("{at}.gt_boxes"), Array::new(&boxes.shape, placed));
             computed.put_array(format!("{at}.pixel_values_aux"), sampled(&high, 1));

@@ -170,7 +170,7 @@ pub(super) async fn tokenizer_llama(fixture: &Fixture, _: &Device) -> Result<Com
             differences.push(format!("{} tokens", words.vocab_size()));
         }
         for case in encode {
-            let ids = words.encode_more(&case.text);
+            let ids = words.encode_continuation(&case.text);
             let expected: Vec<i64> = case.ids.iter().map(|&id| id.into()).collect();
             if ids != expected {
                 differences.push(format!("legacy {legacy}, {:?}: {ids:?}", case.text));

@@ -5,17 +5,18 @@ use burn::tensor::{Device, Tensor};
 use crate::diagnostics::parity::picture::{Recorded, put_ranked, ranked};
 use crate::diagnostics::parity::{Array, Computed, Fixture};
 use crate::error::Fault;
+use crate::geometry::Granularity;
 use crate::gpu::deform_attention::deform_attention;
+use crate::gpu::readback;
 use crate::model::deformable::{
     DecoderLayer, DeformableAttention, DeformableConfig, EncoderLayer, Pyramid,
 };
 use crate::model::swin::{Swin, SwinConfig};
 use crate::model::upn::{
-    self, Memory, PaddingMask, Upn, UpnConfig, box_position_embedding, encoder_proposals,
+    Memory, PaddingMask, Upn, UpnConfig, box_position_embedding, encoder_proposals,
     encoder_references, inverse_sigmoid, sine_positions,
 };
 use crate::nn::Loader;
-use crate::protocol::Granularity;
 
 fn layer_size(fixture: &Fixture) -> Result<DeformableConfig, Fault> {
     let size = |name: &str| fixture.config_at::<usize>(&format!("/{name}"));
@@ -373,7 +374,7 @@ async fn propose(
     computed: &mut Computed,
 ) -> Result<(), Fault> {
     let logits = network.logits(memory.candidates.clone(), network.prompt(granularity));
-    let on_host = upn::read(logits.clone()).await?;
+    let on_host = readback::read("the encoder logits", logits.clone()).await?;
     let chosen = network.select(memory, &on_host).indices;
     let [batch, queries] = [chosen.len(), network.config().num_queries];
     computed
@@ -399,8 +400,8 @@ async fn propose(
     let picture_sizes = case.split('_').next().unwrap_or(case);
     let picture_sizes =
         fixture.config_at::<Vec<[u32; 2]>>(&format!("/image_sizes_hw/{picture_sizes}"))?;
-    let boxes = upn::read(proposals.boxes).await?;
-    let logits = upn::read(proposals.logits).await?;
+    let boxes = readback::read("the boxes", proposals.boxes).await?;
+    let logits = readback::read("the scores", proposals.logits).await?;
     let ranked = ranked(
         &picture_sizes,
         &Array::new(&[batch, queries, 4], boxes),

@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::roi_align::{self, roi_align_reference};
-use crate::image::prepare::round_to_half;
+use crate::image::prepare::round_to_f16;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::projector::Projector;
@@ -122,7 +122,7 @@ pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Co
             .map_err(|error| fixture.fault(&format!("config.json, case `{name}`: {error}")))?;
         let mut boxes = boxes(fixture, &format!("{name}.in.boxes_xyxy"))?;
         if case.box_dtype.ends_with("float16") {
-            boxes.iter_mut().for_each(|b| *b = round_to_half(*b));
+            boxes.iter_mut().for_each(|b| *b = round_to_f16(*b));
         }
         let pyramid = (0..)
             .map(|i| format!("{name}.in.level{i}"))
@@ -152,7 +152,7 @@ pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Co
     if fixture.has("fp16_rounding.in_fp32") {
         let rounded = boxes(fixture, "fp16_rounding.in_fp32")?
             .iter()
-            .flat_map(|b| <[f32; 4]>::from(round_to_half(*b)))
+            .flat_map(|b| <[f32; 4]>::from(round_to_f16(*b)))
             .collect::<Vec<_>>();
         let shape = &fixture.array("fp16_rounding.in_fp32")?.shape;
         computed.put_array("fp16_rounding.out", Array::new(shape, rounded));
