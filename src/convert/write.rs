@@ -177,7 +177,7 @@ pub fn write_fault(path: &Path, error: &std::io::Error) -> Fault {
 /// # Errors
 /// It cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    source::replace(path, bytes).map_err(|error| write_fault(path, &error))
+    crate::files::replace(path, bytes).map_err(|error| write_fault(path, &error))
 }
 
 type Written = (u64, String, Vec<String>);
