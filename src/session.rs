@@ -12,7 +12,7 @@ use crate::error::{Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{
     Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
@@ -172,7 +172,7 @@ pub struct Placement {
     /// Bytes of graphics memory that must not be exceeded; all there is without.
     pub memory: Option<u64>,
     /// How a graphics device holds keys and values; as the model asks without.
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheDType>,
 }
 
 impl From<DevicePreference> for Placement {
@@ -341,7 +341,8 @@ mod tests {
     use super::*;
     use crate::image::decode;
     use crate::memory::Residency;
-    use crate::weights::manifest::{DType, MANIFEST, Manifest, sha256_hex};
+    use crate::weights::dtype::DType;
+    use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 
     /// Opens the sample picture, asks, and gives the answer's text with what stayed on the device.
     fn answered(
@@ -415,8 +416,8 @@ mod tests {
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
-            run(DevicePreference::Cpu, CacheForm::Single).expect("a processor");
-        for form in [CacheForm::Single, CacheForm::Half] {
+            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a processor");
+        for form in [KvCacheDType::F32, KvCacheDType::F16] {
             let (answers, without) =
                 run(DevicePreference::Wgpu, form).unwrap_or_else(|fault: Fault| {
                     println!("on the processor only: {fault}");

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use chatrex::convert::checkpoint::Checkpoint;
 use chatrex::convert::required_tensors::{RequiredTensor, needed};
+use chatrex::convert::size_plan::SizePlan;
 use chatrex::convert::{Conversion, Converted, Watch, convert};
+use chatrex::engine::memory_plan::{kv_cache_dtype, needs};
 use chatrex::error::Fault;
 use chatrex::model::config::ModelConfig;
-use chatrex::nn::weight::WeightForm;
-use chatrex::nn::{Init, WeightMap, WeightSource};
+use chatrex::nn::{Init, Weight, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::session::Session;
 use chatrex::weights::Manifest;
@@ -243,8 +244,8 @@ fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
         let tensor = match wanted.name.strip_suffix(".weight") {
             Some(stem) if wanted.matrix => {
                 let shape = [wanted.shape[0], wanted.shape[1]];
-                match weights.matrix(stem, shape, &Init::Zeros, &device) {
-                    Ok(WeightForm::Whole(whole)) => whole.reshape([shape[0] * shape[1]]),
+                match weights.weight(stem, shape, &Init::Zeros, &device) {
+                    Ok(Weight::Dense(whole)) => whole.val().reshape([shape[0] * shape[1]]),
                     other => panic!("{}: {other:?}", wanted.name),
                 }
             }
@@ -269,9 +270,9 @@ fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32
     let group = scheme.group;
     let mut words = vec![0; scheme.words(original.len())];
     let mut scales = vec![f16::ZERO; original.len() / group];
-    scheme.pack(original, Rounding::Nearest, &mut words, &mut scales);
+    scheme.quantize(original, Rounding::Nearest, &mut words, &mut scales);
     let mut nearest = vec![0.0; original.len()];
-    scheme.unpack(&words, &scales, &mut nearest);
+    scheme.dequantize(&words, &scales, &mut nearest);
     let groups = original.chunks(group).zip(found.chunks(group));
     for ((original, found), nearest) in groups.zip(nearest.chunks(group)) {
         let reach = original.iter().fold(0.0_f32, |reach, v| reach.max(v.abs()));
@@ -322,12 +323,17 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
             let words = manifest.tensors.get(&format!("{stem}qweight"));
             if let Some(words) = words {
                 let scales = &manifest.tensors[&format!("{stem}scales")];
-                let scheme = QuantScheme::infer(wanted.shape[1], words.shape[1], scales.shape[1]);
+                let scheme = QuantScheme::infer(
+                    wanted.shape[1],
+                    words.shape[1],
+                    scales.shape[1],
+                    scales.dtype,
+                );
                 let scheme = scheme.expect("a known scheme");
                 assert_eq!(scheme.group, group, "{name}");
                 within_scheme(name, scheme, &original, &found);
                 *packed.entry(scheme.bits).or_insert(0) += 1;
-            } else if manifest.tensors[name].dtype == chatrex::weights::manifest::DType::F16 {
+            } else if manifest.tensors[name].dtype == chatrex::weights::dtype::DType::F16 {
                 let halves = original.iter().map(|v| f16::from_f32(*v).to_f32());
                 assert_eq!(found, halves.collect::<Vec<_>>(), "{name}");
             } else {
@@ -741,4 +747,27 @@ fn the_checkpoint_itself_stays_as_it_is() {
         conversion.out = conversion.model.join("converted");
     })
     .unwrap_or_else(|fault| panic!("{fault}"));
+}
+
+#[test]
+fn the_size_plan_agrees_with_the_written_manifest() {
+    for quant in QuantPreset::ALL {
+        let scratch = Scratch::new(&format!("plan-{quant:?}"));
+        Tiny::read()
+            .with_layers(4)
+            .convert(&scratch, |conversion| {
+                conversion.upn = Some(Path::new(GOLDEN).join("upn_tiny.pth"));
+                conversion.quant = quant;
+            })
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let out = scratch.0.join("out");
+        let (manifest, config) = (manifest(&out), config(&out));
+        let expected = SizePlan {
+            download: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+            needs: needs(&manifest, &config, kv_cache_dtype(&manifest)),
+        };
+        let plan = SizePlan::of(&config, quant, 32).expect("a network");
+        assert_eq!(plan, expected, "{quant:?}");
+        assert!(plan.needs.decoder > 0 && plan.needs.upn > 0, "{quant:?}");
+    }
 }

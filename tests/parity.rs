@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use chatrex::memory::CacheForm;
+use chatrex::memory::KvCacheDType;
 
 /// The copy of the recordings in the repository.
 fn golden() -> std::path::PathBuf {
@@ -13,7 +13,7 @@ fn golden() -> std::path::PathBuf {
 #[test]
 fn every_fixture_agrees() {
     let report =
-        chatrex::diagnostics::parity::run(&golden(), None, &Device::flex(), CacheForm::Single)
+        chatrex::diagnostics::parity::run(&golden(), None, &Device::flex(), KvCacheDType::F32)
             .unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(report.failed, 0, "{}", report.table());
     assert_eq!(report.skipped, 0);

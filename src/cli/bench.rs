@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::names::{KvCacheName, QuantName};
 use super::propose::DeviceName;
 use crate::diagnostics::bench::clock::median;
 use crate::diagnostics::bench::layer::{Layer, LayerCase, Meta};
@@ -12,10 +13,8 @@ use crate::diagnostics::bench::report::Row;
 use crate::diagnostics::bench::{GROUPS, Plan};
 use crate::error::{Fault, FaultKind};
 use crate::gpu::device;
-use crate::memory::CacheForm;
 use crate::model::presets::Preset;
 use crate::session::{NANO, Session};
-use crate::weights::storage::QuantPreset;
 
 /// Arguments of `chatrex bench`.
 #[derive(clap::Args)]
@@ -34,10 +33,10 @@ pub struct Options {
     depth: Option<usize>,
     /// How the made-up model is stored.
     #[arg(long, value_enum, default_value_t, requires = "like")]
-    quant: QuantPreset,
+    quant: QuantName,
     /// How keys and values are held; without it in half precision where weights are packed.
     #[arg(long, value_enum)]
-    cache: Option<CacheForm>,
+    cache: Option<KvCacheName>,
     /// A layer that `tests/reference/layer.py` wrote, instead: what other runtimes are given too.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
     layer: Option<PathBuf>,
@@ -157,8 +156,8 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         like,
         layers: options.layers,
         depth: options.depth,
-        quant: options.quant,
-        cache: options.cache,
+        quant: options.quant.into(),
+        cache: options.cache.map(Into::into),
         boxes: options.boxes,
         repeats: options.repeats,
         seconds: options.seconds,

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::names::QuantName;
+use crate::convert::size_plan::{SizePlan, published};
 use crate::convert::{Conversion, Watch, convert};
 use crate::error::Fault;
 use crate::weights::quant::Rounding;
@@ -14,17 +16,17 @@ use crate::weights::storage::QuantPreset;
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint: a folder as the hub serves it.
-    #[arg(long)]
-    model: PathBuf,
+    #[arg(long, required_unless_present = "plan")]
+    model: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
     upn: Option<PathBuf>,
-    /// The model folder to make.
-    #[arg(long)]
-    out: PathBuf,
+    /// The model folder to write.
+    #[arg(long, required_unless_present = "plan")]
+    out: Option<PathBuf>,
     /// Precision of the weights.
-    #[arg(long, value_enum, default_value_t = QuantPreset::Q4)]
-    quant: QuantPreset,
+    #[arg(long, value_enum, default_value_t)]
+    quant: QuantName,
     /// Weights that share a scale.
     #[arg(long, default_value = "32", value_parser = ["32", "64"])]
     group: String,
@@ -43,6 +45,9 @@ pub struct Options {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Print download size and GPU memory of the published models; convert nothing.
+    #[arg(long, conflicts_with_all = ["model", "upn", "out"])]
+    plan: bool,
 }
 
 fn prefix(text: &str) -> Result<(String, String), String> {
@@ -74,15 +79,20 @@ impl Watch for Bar {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let group = options.group.parse().expect("checked by the parser");
+    let (Some(model), Some(out)) = (&options.model, &options.out) else {
+        print_plan(group, options.json)?;
+        return Ok(true);
+    };
     let start = Instant::now();
     let bar = Bar::new();
     let converted = convert(
         &Conversion {
-            model: options.model.clone(),
+            model: model.clone(),
             upn: options.upn.clone(),
-            out: options.out.clone(),
-            quant: options.quant,
-            group: options.group.parse().expect("checked by the parser"),
+            out: out.clone(),
+            quant: options.quant.into(),
+            group,
             rounding: if options.nearest {
                 Rounding::Nearest
             } else {
@@ -118,8 +128,49 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         converted.skipped.len() + converted.left_over.len(),
         converted.read_bytes as f64 / 1e6,
         converted.bytes as f64 / 1e6,
-        options.out.display(),
+        out.display(),
         converted.read_bytes as f64 / 1e6 / seconds,
     );
     Ok(true)
+}
+
+/// A table of the published models in every precision; memory in bytes as JSON.
+fn print_plan(group: usize, json: bool) -> Result<(), Fault> {
+    let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    let mut rows = Vec::new();
+    if !json {
+        println!(
+            "{:<12}{:<7}{:>10}{:>15}{:>20}",
+            "model", "quant", "download", "all resident", "one part at a time"
+        );
+    }
+    for (model, config) in published() {
+        for quant in QuantPreset::ALL {
+            let plan = SizePlan::of(&config, quant, group)?;
+            let quant = format!("{quant:?}").to_lowercase();
+            if json {
+                rows.push(serde_json::json!({
+                    "model": model,
+                    "quant": quant,
+                    "download": plan.download,
+                    "all_resident": plan.all_resident(),
+                    "one_at_a_time": plan.one_at_a_time(),
+                    "needs": plan.needs,
+                }));
+            } else {
+                println!(
+                    "{model:<12}{quant:<7}{:>10}{:>15}{:>20}",
+                    gigabytes(plan.download),
+                    gigabytes(plan.all_resident()),
+                    gigabytes(plan.one_at_a_time()),
+                );
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::json!({"group": group, "models": rows}));
+    } else {
+        println!("Download: weight files. GPU memory: weights, KV cache and activations at most.");
+    }
+    Ok(())
 }

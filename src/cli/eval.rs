@@ -2,6 +2,7 @@
 
 use indicatif::ProgressBar;
 
+use super::names::KvCacheName;
 use super::propose::DeviceName;
 use super::stdio_client::Elsewhere;
 use crate::error::Fault;
@@ -10,7 +11,6 @@ use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::memory::CacheForm;
 use crate::protocol::{Answer, Granularity, ModelCard};
 use crate::session::{NANO, Placement, Session};
 
@@ -32,7 +32,7 @@ pub struct Options {
     /// How a graphics device holds keys and values; without it in half precision where weights are
     /// packed.
     #[arg(long, value_enum)]
-    cache: Option<CacheForm>,
+    cache: Option<KvCacheName>,
     /// Let answers name boxes that there are not, as the original does.
     #[arg(long)]
     no_grammar: bool,
@@ -120,7 +120,7 @@ fn open(options: &Options, model: &str) -> Result<(ActivationDump, EvalOptions),
         let placement = Placement {
             device: options.device.into(),
             memory: None,
-            cache: options.cache,
+            cache: options.cache.map(Into::into),
         };
         Place::Here(Box::new(Session::open(model, placement, None)?))
     };

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::names::KvCacheName;
 use super::propose::DeviceName;
 use crate::diagnostics::parity;
 use crate::error::Fault;
 use crate::gpu::device;
-use crate::memory::CacheForm;
 
 /// Arguments of `chatrex parity`.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub struct Options {
     device: DeviceName,
     /// How a graphics device holds keys and values.
     #[arg(long, value_enum, default_value_t)]
-    cache: CacheForm,
+    cache: KvCacheName,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -35,7 +35,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         &options.golden,
         options.only.as_deref(),
         &opened.device,
-        options.cache,
+        options.cache.into(),
     )?;
     if options.json {
         println!("{}", super::json(&report));

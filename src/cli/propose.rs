@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::names::KvCacheName;
 use crate::error::Fault;
 use crate::geometry::{self, Proposal};
 use crate::image::{Pixels, annotate, decode};
-use crate::memory::CacheForm;
 use crate::protocol::{DevicePreference, Granularity, LookTime, ModelCard};
 use crate::session::{self, Placement, Session};
 
@@ -39,7 +39,7 @@ pub struct Picture {
     /// How a graphics device holds keys and values; without it in half precision where weights are
     /// packed.
     #[arg(long, value_enum)]
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheName>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -103,7 +103,7 @@ impl Picture {
             Placement {
                 device: self.device.into(),
                 memory: self.memory.map(|mb| mb * 1_000_000),
-                cache: self.cache,
+                cache: self.cache.map(Into::into),
             },
             Some(session::report),
         )?;

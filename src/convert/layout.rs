@@ -6,7 +6,8 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::convert::required_tensors::RequiredTensor;
-use crate::weights::manifest::{DType, Part, TensorEntry};
+use crate::weights::dtype::DType;
+use crate::weights::manifest::{Part, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
 use crate::weights::storage::WeightFormat;
 
@@ -204,7 +205,7 @@ mod tests {
 
     /// Parts in order, each with something odd; a language model of real width.
     fn model() -> (Vec<RequiredTensor>, Vec<WeightFormat>) {
-        let packed = |bits| WeightFormat::Quantized(QuantScheme { bits, group: 32 });
+        let packed = |bits| WeightFormat::Quantized(QuantScheme::new(bits, 32));
         let half = WeightFormat::Dense(DType::F16);
         let single = WeightFormat::Dense(DType::F32);
         let tensors = [

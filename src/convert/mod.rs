@@ -13,6 +13,7 @@ pub mod pickle;
 pub mod pth;
 pub mod required_tensors;
 pub mod sentencepiece;
+pub mod size_plan;
 pub mod synthetic;
 pub mod tokenizer;
 pub mod write;
@@ -27,8 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, FaultKind};
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::model::upn::is_surplus;
-use crate::nn::weight::{Blocks, WeightForm};
-use crate::nn::{Init, Loader, WeightMap, WeightSource};
+use crate::nn::{Init, Loader, Weight, WeightMap, WeightSource};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::download::Downloader;
@@ -662,17 +662,17 @@ impl WeightSource for WithoutEmbedding {
         self.0.tensor(name, shape, init, device)
     }
 
-    fn matrix(
+    fn weight(
         &self,
         stem: &str,
         shape: [usize; 2],
         init: &Init,
         device: &Device,
-    ) -> Result<WeightForm, Fault> {
+    ) -> Result<Weight, Fault> {
         if stem == "model.embed_tokens" {
-            return Ok(WeightForm::Blocks(Blocks::Rows(Vec::new())));
+            return Ok(Weight::Device(Vec::new()));
         }
-        self.0.matrix(stem, shape, init, device)
+        self.0.weight(stem, shape, init, device)
     }
 }
 

@@ -9,8 +9,7 @@ use crate::model::chatrex::Towers;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::model::upn::Upn;
-use crate::nn::weight::{Blocks, WeightForm};
-use crate::nn::{Init, Loader, WeightSource};
+use crate::nn::{Init, Loader, Weight, WeightSource};
 use crate::weights::manifest::Part;
 use crate::weights::storage::TensorSpec;
 
@@ -67,15 +66,15 @@ impl WeightSource for Recorder {
         Ok(Tensor::zeros([shape.iter().product::<usize>()], device))
     }
 
-    fn matrix(
+    fn weight(
         &self,
         stem: &str,
         shape: [usize; 2],
         _init: &Init,
         _device: &Device,
-    ) -> Result<WeightForm, Fault> {
+    ) -> Result<Weight, Fault> {
         self.take(&format!("{stem}.weight"), &shape, true);
-        Ok(WeightForm::Blocks(Blocks::Rows(Vec::new())))
+        Ok(Weight::Device(Vec::new()))
     }
 }
 

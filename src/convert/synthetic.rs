@@ -17,7 +17,8 @@ use crate::model::config::ModelConfig;
 use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
-use crate::weights::manifest::{DType, Part};
+use crate::weights::dtype::DType;
+use crate::weights::manifest::Part;
 
 /// Tensors of one hub shard take at most this many bytes.
 const SHARD: u64 = 2 << 30;

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::convert::layout::{ShardPlan, padding};
 use crate::error::{Fault, FaultKind};
-use crate::weights::manifest::{DType, Shard, hex};
+use crate::weights::dtype::DType;
+use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::Rounding;
 use crate::weights::storage::WeightFormat;
 
@@ -275,9 +276,9 @@ fn encode_rows(
         WeightFormat::Quantized(scheme) => {
             let mut words = vec![0; scheme.words(values.len())];
             let mut scales = vec![f16::ZERO; values.len() / scheme.group];
-            scheme.pack(values, rounding, &mut words, &mut scales);
+            scheme.quantize(values, rounding, &mut words, &mut scales);
             let mut stored = vec![0.0; values.len()];
-            scheme.unpack(&words, &scales, &mut stored);
+            scheme.dequantize(&words, &scales, &mut stored);
             let bytes = vec![
                 words.iter().flat_map(|word| word.to_le_bytes()).collect(),
                 scales
@@ -342,7 +343,7 @@ mod tests {
         (values[0], values[1], values[2], values[3]) = (-128.0, 3.25, -7.5, 100.0);
         (values[32], values[33]) = (-128.0, 0.125);
         let matrix = Matrix { values, width: 64 };
-        let scheme = QuantScheme { bits: 8, group: 32 };
+        let scheme = QuantScheme::new(8, 32);
         let (file, _, found) = matrix.written(WeightFormat::Quantized(scheme));
         assert_eq!((found.worst, found.count), (0.5, 64));
         let squares = 0.25_f64.powi(2) + 0.5_f64.powi(2) + 0.125_f64.powi(2);
@@ -366,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_overflows_is_never_a_small_error() {
-        let scheme = QuantScheme { bits: 8, group: 32 };
+        let scheme = QuantScheme::new(8, 32);
         for (value, form) in [
             (1e7, WeightFormat::Quantized(scheme)),
             (1e5, WeightFormat::Dense(DType::F16)),

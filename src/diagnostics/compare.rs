@@ -9,7 +9,7 @@ use crate::geometry::BoxXyxy;
 use crate::geometry::Granularity;
 use crate::gpu::readback;
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::model::upn::PaddingMask;
@@ -140,7 +140,7 @@ impl<H: Host> Engine<H> {
         let llm = model.llm(host).await?;
         let embeds = splice(llm, &ids, Some(&seen), Some(&objects));
         let tokens = embeds.dims()[1];
-        let mut cache = KvCache::new(llm.config(), tokens + 1, CacheForm::Single, &device);
+        let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
         let logits = readback::read("an activation", llm.prefill(embeds, &mut cache)).await?;
         let token = crate::generate::sampling::Sampler::greedy().sample(&logits);
         note("prefill_logits", logits);

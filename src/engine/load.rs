@@ -12,7 +12,7 @@ use crate::generate::sampling::Sampling;
 use crate::gpu::device::{self, Opened};
 use crate::gpu::readback;
 use crate::gpu::sampling::SamplingConfig;
-use crate::memory::{CacheForm, Fit, Residency, Verdict};
+use crate::memory::{Fit, KvCacheDType, Residency, Verdict};
 use crate::model::chatrex::Towers;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
@@ -48,7 +48,7 @@ pub struct LoadedModel {
     /// The device it is loaded on.
     pub device: Device,
     /// Element type of the KV cache on the GPU.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
     manifest: Manifest,
     files: ModelFiles,
     residency: Residency,
@@ -259,7 +259,7 @@ impl<H: Host> Engine<H> {
         model: &str,
         preference: DevicePreference,
         memory: Option<u64>,
-        cache: Option<CacheForm>,
+        cache: Option<KvCacheDType>,
     ) -> Result<(), Fault> {
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
@@ -276,7 +276,7 @@ impl<H: Host> Engine<H> {
         // Frees memory before it is measured.
         self.picture = None;
         self.model = None;
-        let cache = cache.unwrap_or_else(|| memory_plan::cache_form(&manifest));
+        let cache = cache.unwrap_or_else(|| memory_plan::kv_cache_dtype(&manifest));
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {

@@ -75,7 +75,7 @@ impl DeformableAttention {
         let offsets = at.child("sampling_offsets");
         Ok(Self {
             sampling_offsets: Linear {
-                weight: offsets.matrix([2 * samples, d_model], Init::Zeros)?,
+                weight: offsets.weight([2 * samples, d_model], Init::Zeros)?,
                 bias: Some(offsets.parameter(
                     "bias",
                     [2 * samples],

@@ -12,7 +12,7 @@ use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 pub use crate::geometry::{Granularity, Proposal};
 use crate::image::Pixels;
-use crate::memory::{CacheForm, Fit};
+use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
 use crate::text::answer_parser::Span;
 
@@ -38,7 +38,7 @@ pub enum Request {
         /// How a graphics device holds keys and values; without it, in half precision where weights
         /// are packed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        cache: Option<CacheForm>,
+        cache: Option<KvCacheDType>,
     },
     /// Find boxes in a picture. Answered by [`Event::Proposed`]; the picture stays encoded for
     /// the questions that follow, until the next `Look` with another id.

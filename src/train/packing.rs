@@ -371,7 +371,7 @@ impl Packed {
         let [_, _, width] = visual.dims();
         let table = Tensor::cat(
             vec![
-                model.llm.embed_tokens.whole(),
+                model.llm.embed_tokens.as_tensor(),
                 visual.flatten(0, 1),
                 objects.flatten(0, 1),
                 Tensor::zeros([1, width], device),

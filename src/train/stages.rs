@@ -392,7 +392,7 @@ fn run_stage(
         let mut loss = cross_entropy(logits, &batch.packed.labels());
         let value = f64::from(loss.clone().into_scalar::<f32>());
         let labels = RegionLabels::new(&batch.pictures.scenes, batch.pictures.rows());
-        let table = trained.model.llm.embed_tokens.whole();
+        let table = trained.model.llm.embed_tokens.as_tensor();
         loss = loss + vocabulary.loss(objects.clone(), table, &labels) * 0.3;
         if plan.towers > 0.0 {
             loss = loss + trained.heads.loss(objects, &labels) * 0.3;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::dtype::DType;
 use crate::error::Fault;
 
 /// The manifest version this program writes and reads.
@@ -137,29 +138,6 @@ pub struct TensorEntry {
     pub dtype: DType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
-}
-
-/// Element types of stored tensors, by safetensors' names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DType {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// The upper half of single precision.
-    BF16,
-    /// Packed codes.
-    U32,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 | Self::U32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
 }
 
 impl TensorEntry {

@@ -41,7 +41,7 @@ describe("a download", () => {
     assert.equal(folder.served, 0);
     assert.ok(await page.getByTestId("begin").isDisabled());
     assert.match(await page.getByTestId("licence-text").innerText(), /trained by this project/);
-    assert.match(await page.getByTestId("verdict").innerText(), /^Fits: runs on the processor/);
+    assert.match(await page.getByTestId("verdict").innerText(), /^Fits: runs on the CPU/);
     await shot(page, "models-offer");
     await page.getByTestId("accept").check();
     await page.getByTestId("begin").click();

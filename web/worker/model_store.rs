@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use chatrex::engine::memory_plan::{cache_form, needs, plan_memory};
+use chatrex::engine::memory_plan::{kv_cache_dtype, needs, plan_memory};
 use chatrex::error::{Fault, FaultKind};
 use chatrex::gpu::device::open;
 use chatrex::memory::Fit;
@@ -262,7 +262,7 @@ async fn fit(manifest: &Manifest) -> Option<Fit> {
     let device = open(DevicePreference::Auto).await.ok()?;
     Some(
         plan_memory(
-            needs(manifest, &config, cache_form(manifest)),
+            needs(manifest, &config, kv_cache_dtype(manifest)),
             &device,
             None,
         )

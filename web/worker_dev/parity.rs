@@ -6,7 +6,7 @@ use std::rc::Rc;
 use chatrex::diagnostics::parity::{Golden, Recordings, Report};
 use chatrex::error::Fault;
 use chatrex::gpu::device::open;
-use chatrex::memory::CacheForm;
+use chatrex::memory::KvCacheDType;
 use chatrex::protocol::DevicePreference;
 use js_sys::{Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -30,9 +30,9 @@ impl Recordings for Handed {
 #[wasm_bindgen]
 pub async fn parity(name: String, files: Object, halves: bool) -> Result<String, String> {
     let cache = if halves {
-        CacheForm::Half
+        KvCacheDType::F16
     } else {
-        CacheForm::Single
+        KvCacheDType::F32
     };
     let in_words = |fault: Fault| fault.to_string();
     let device = open(DevicePreference::Wgpu).await.map_err(in_words)?.device;

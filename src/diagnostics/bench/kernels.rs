@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::attention;
 use super::clock::{Case, Clock, MOST};
 use crate::cpu::gelu::gelu;
-use crate::diagnostics::random_weights::{GROUP, RandomWeights, packed, packed_bytes};
+use crate::diagnostics::random_weights::{GROUP, RandomWeights, quantized};
 use crate::engine::Host;
 use crate::error::Fault;
 use crate::gpu::buffer::is_gpu;
@@ -14,7 +14,7 @@ use crate::gpu::depthwise::depthwise_conv;
 use crate::gpu::matmul::{DeviceMatrix, Epilogue, linear};
 use crate::gpu::random_fill;
 use crate::gpu::roi_pool::{AxisWeights, roi_pool};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::roi_encoder::CELLS;
 use crate::model::upn::UpnConfig;
@@ -46,7 +46,7 @@ pub struct Shapes<'a> {
     /// The proposal network, where there is one.
     pub upn: Option<&'a UpnConfig>,
     /// How keys and values are held.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
     /// Boxes in the prompt.
     pub boxes: usize,
 }
@@ -59,7 +59,7 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
     let config = shapes.chatrex;
     if is_gpu(clock.device()) {
         for bits in [4, 8] {
-            let scheme = QuantScheme { bits, group: GROUP };
+            let scheme = QuantScheme::new(bits, GROUP);
             for (name, shape) in matrices(config) {
                 if scheme.fits(shape[1]) {
                     gemv(clock, name, shape, scheme).await?;
@@ -172,7 +172,7 @@ fn made<H: Host>(
         .blocks(rows, columns)
         .map(|block| {
             let seed = (seed * rows + block.start) as u32;
-            packed([block.len(), columns], scheme, seed, clock.device())
+            quantized([block.len(), columns], scheme, seed, clock.device())
         })
         .collect()
 }
@@ -184,7 +184,7 @@ async fn gemv<H: Host>(
     scheme: QuantScheme,
 ) -> Result<(), Fault> {
     let [rows, columns] = shape;
-    let bytes = packed_bytes(shape, scheme);
+    let bytes = scheme.bytes(shape);
     let copies = match clock.is_software() {
         true => 1,
         false => BEYOND_CACHE.div_ceil(bytes).min(MOST),

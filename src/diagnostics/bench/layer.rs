@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
 use crate::gpu::readback::read;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::clip_vit::{self, ClipVitConfig};
 use crate::model::convnext::{self, ConvNextConfig};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
@@ -239,7 +239,7 @@ impl Layer {
             "decoder" => {
                 let config: DecoderConfig = opened.parsed("config")?;
                 let llm = Decoder::load(&root, &config)?;
-                let cache = KvCache::new(&config, config.vocab_size, CacheForm::Single, device);
+                let cache = KvCache::new(&config, config.vocab_size, KvCacheDType::F32, device);
                 Self::Decoder(Box::new(Language { llm, cache }))
             }
             "clip" => {

@@ -22,7 +22,7 @@ use crate::engine::{Engine, Host, no_model};
 use crate::error::Fault;
 use crate::gpu::device;
 use crate::image::Pixels;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
 use crate::model::presets::{Preset, set_depths};
@@ -48,7 +48,7 @@ pub struct Plan {
     pub quant: QuantPreset,
     /// How keys and values are held; without it as the model at hand holds them, and in half precision
     /// beside packed weights of a made-up one.
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheDType>,
     /// Boxes in the prompt.
     pub boxes: usize,
     /// Timed blocks of every row; 0 takes 7, on a software adapter 3.
@@ -192,7 +192,7 @@ impl<H: Host> Engine<H> {
         kernels::ceilings(&mut clock).await?;
         let held = match (plan.like, &self.model) {
             (None, Some(model)) => model.cache,
-            _ => CacheForm::beside(matches!(plan.quant, QuantPreset::Q4 | QuantPreset::Q8)),
+            _ => KvCacheDType::default_for(matches!(plan.quant, QuantPreset::Q4 | QuantPreset::Q8)),
         };
         let form = plan.cache.unwrap_or(held);
         if plan.wants("kernels") {

@@ -16,7 +16,7 @@ use crate::gpu::readback::read;
 use crate::gpu::sampling::{GpuSampler, SamplingConfig};
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, ImageFeatures, Towers, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
 use crate::model::upn::{PaddingMask, Upn};
@@ -215,7 +215,7 @@ pub async fn decoder<H: Host>(
     clock: &mut Clock<'_, H>,
     llm: &Decoder,
     looked: &Looked,
-    form: CacheForm,
+    form: KvCacheDType,
     weights: u64,
     dispatches: Option<&dyn Fn() -> u64>,
 ) -> Result<Token, Fault> {
@@ -392,7 +392,7 @@ fn finite(logits: &[f32]) -> Result<(), Fault> {
 }
 
 /// Bytes of keys and values that a token after `past` others looks at.
-fn token_keys(config: &DecoderConfig, form: CacheForm, past: usize) -> u64 {
+fn token_keys(config: &DecoderConfig, form: KvCacheDType, past: usize) -> u64 {
     let row = config.num_key_value_heads * config.head_width();
     (2 * form.bytes() * config.num_hidden_layers * row * past) as u64
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::check::glob;
 use crate::error::{Fault, FaultKind};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::nn::loader::on_device;
 use crate::nn::{Init, WeightSource};
 use crate::weights::safetensors::{self, Stored};
@@ -96,7 +96,7 @@ pub struct Fixture {
     config: Value,
     io: BTreeMap<String, Array>,
     /// How a graphics device holds keys and values.
-    pub cache: CacheForm,
+    pub cache: KvCacheDType,
 }
 
 impl Fixture {
@@ -118,13 +118,13 @@ impl Fixture {
             },
             folder: folder.to_path_buf(),
             files,
-            cache: CacheForm::default(),
+            cache: KvCacheDType::default(),
         })
     }
 
     /// The same, with keys and values held in another form on a graphics device.
     #[must_use]
-    pub fn with_cache(self, cache: CacheForm) -> Self {
+    pub fn with_cache(self, cache: KvCacheDType) -> Self {
         Self { cache, ..self }
     }
 

@@ -12,7 +12,7 @@ use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
 use crate::gpu::readback::read;
 use crate::image::prepare::{Planar, SquareRecipe};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRex, ChatRexConfig, splice};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache, Layout};
 use crate::nn::Loader;
@@ -185,7 +185,7 @@ async fn continuation(
     decoder: &Decoder,
     embeds: Tensor<3>,
     steps: usize,
-    cache: CacheForm,
+    cache: KvCacheDType,
 ) -> Result<Continuation, Fault> {
     let capacity = embeds.dims()[1] + steps;
     let mut cache = KvCache::new(decoder.config(), capacity, cache, &embeds.device());

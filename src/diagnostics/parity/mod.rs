@@ -30,7 +30,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::error::Fault;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 use crate::weights::source::LocalFuture;
 use check::{Check, Tolerances};
 pub use fixture::{Array, Computed, Fixture, FixtureWeights, Recordings};
@@ -151,7 +151,7 @@ pub struct Golden {
     files: Rc<dyn Recordings>,
     folder: PathBuf,
     tolerances: Tolerances,
-    cache: CacheForm,
+    cache: KvCacheDType,
 }
 
 impl Golden {
@@ -160,7 +160,11 @@ impl Golden {
     ///
     /// # Errors
     /// `tolerances.json` cannot be read.
-    pub fn open(files: Rc<dyn Recordings>, folder: &Path, cache: CacheForm) -> Result<Self, Fault> {
+    pub fn open(
+        files: Rc<dyn Recordings>,
+        folder: &Path,
+        cache: KvCacheDType,
+    ) -> Result<Self, Fault> {
         Ok(Self {
             cache,
             tolerances: Tolerances::read(&*files, &folder.join("tolerances.json"))?,
@@ -216,7 +220,7 @@ pub fn run(
     golden: &Path,
     only: Option<&str>,
     device: &Device,
-    cache: CacheForm,
+    cache: KvCacheDType,
 ) -> Result<Report, Fault> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -283,11 +287,11 @@ mod tests {
         };
         let golden = Path::new("tests/data/golden");
         let report = |cache| run(golden, None, &device, cache).expect("a readable golden folder");
-        let single = report(CacheForm::Single);
+        let single = report(KvCacheDType::F32);
         assert_eq!(single.failed, 0, "{}", single.table());
         // Tolerances are those of single precision: with keys and values rounded to eleven bits the
         // same tokens are chosen, from logits up to some ten that are a little off.
-        let half = report(CacheForm::Half);
+        let half = report(KvCacheDType::F16);
         for fixture in &half.fixtures {
             for check in fixture.checks.iter().filter(|check| !check.pass) {
                 let close = check.error.is_some_and(|error| error < HALF);
@@ -309,9 +313,9 @@ mod tests {
         std::fs::create_dir_all(golden.join("no_such_network"))
             .expect("a writable temporary folder");
         std::fs::write(golden.join("tolerances.json"), "{}").expect("a writable temporary folder");
-        let report = run(&golden, None, &Device::flex(), CacheForm::Single)
+        let report = run(&golden, None, &Device::flex(), KvCacheDType::F32)
             .expect("a readable golden folder");
-        let missing = run(&golden, Some("absent"), &Device::flex(), CacheForm::Single);
+        let missing = run(&golden, Some("absent"), &Device::flex(), KvCacheDType::F32);
         std::fs::remove_dir_all(&golden).expect("the folder made above");
         assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 0));
         let table = report.table();

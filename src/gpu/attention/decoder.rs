@@ -12,7 +12,7 @@ use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::{Shader, launch};
 use crate::gpu::matmul::{GROUP, integers};
 use crate::gpu::testing::{SweepReport, TestRng};
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 
 /// Keys per workgroup of `attention_step`.
 const KV_SPLIT: u32 = 32;
@@ -83,10 +83,10 @@ pub fn takes(width: usize) -> bool {
 }
 
 /// The place among the variants of a shader.
-fn variant(form: CacheForm) -> usize {
+fn variant(form: KvCacheDType) -> usize {
     match form {
-        CacheForm::Single => 0,
-        CacheForm::Half => 1,
+        KvCacheDType::F32 => 0,
+        KvCacheDType::F16 => 1,
     }
 }
 
@@ -115,7 +115,7 @@ impl AttentionShape {
 pub struct KvLayer {
     keys: Handle,
     values: Handle,
-    form: CacheForm,
+    form: KvCacheDType,
 }
 
 impl KvLayer {
@@ -123,7 +123,7 @@ impl KvLayer {
     ///
     /// # Panics
     /// `device` is not a graphics device.
-    pub fn new(heads: AttentionShape, form: CacheForm, device: &Device) -> Self {
+    pub fn new(heads: AttentionShape, form: KvCacheDType, device: &Device) -> Self {
         let empty = || {
             let bytes = heads.keys * heads.capacity * heads.width * form.bytes();
             to_buffer("cache", Tensor::<1>::zeros([bytes / 4], device)).handle
@@ -419,7 +419,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             width,
             capacity: before + rows + 3,
         };
-        for form in [CacheForm::Single, CacheForm::Half] {
+        for form in [KvCacheDType::F32, KvCacheDType::F16] {
             compare(device, heads, form, before, rows, &mut swept).await?;
         }
     }
@@ -429,7 +429,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 async fn compare(
     device: &Device,
     heads: AttentionShape,
-    form: CacheForm,
+    form: KvCacheDType,
     before: usize,
     rows: usize,
     swept: &mut SweepReport,
@@ -504,11 +504,11 @@ fn attention_reference(
     [q, k, v]: [&[f32]; 3],
     angles: &[f32],
     heads: AttentionShape,
-    form: CacheForm,
+    form: KvCacheDType,
 ) -> Vec<f32> {
     let kept = |x: f32| match form {
-        CacheForm::Single => x,
-        CacheForm::Half => f16::from_f32(x).to_f32(),
+        KvCacheDType::F32 => x,
+        KvCacheDType::F16 => f16::from_f32(x).to_f32(),
     };
     let (width, half) = (heads.width, heads.width / 2);
     let total = q.len() / (heads.queries * width);

@@ -8,10 +8,11 @@ use burn_cubecl::tensor::CubeTensor;
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::{Shader, launch};
 use crate::gpu::matmul::{
-    DeviceMatrix, FORMATS, Format, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, Scales, VARIANTS,
-    for_weights, integers, linear_reference, normed,
+    DeviceMatrix, FORMATS, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, VARIANTS, for_weights,
+    integers, linear_reference, normed, scale_shift,
 };
 use crate::gpu::testing::{SweepReport, TestRng};
+use crate::weights::{DType, WeightFormat};
 
 /// `shaders/gemv_qkv.wgsl` for every precision.
 pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GEMV_GROUP)]);
@@ -19,7 +20,24 @@ pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GE
 /// `shaders/gemv_swiglu.wgsl` for every precision.
 pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!("gemv_swiglu", &[("GROUP", GEMV_GROUP)]);
 
-/// Matrices of one input width and one format whose scales lie in one buffer.
+/// Whether [`FusedWeights`] takes matrices of these shapes `[rows, columns]` and formats: one width
+/// and one format that kernels read, a multiple of four rows where there are three matrices, and
+/// scales that fill whole words, because they are concatenated.
+pub fn fusible<const N: usize>(matrices: [([usize; 2], WeightFormat); N]) -> bool {
+    let ([_, columns], format) = matrices[0];
+    format.fits(columns)
+        && matrices.iter().all(|&([rows, width], other)| {
+            let whole_words = match format {
+                WeightFormat::Quantized(scheme) if scheme.scale == DType::F16 => {
+                    (rows * (columns / scheme.group)).is_multiple_of(2)
+                }
+                _ => true,
+            };
+            width == columns && other == format && (N < 3 || rows.is_multiple_of(4)) && whole_words
+        })
+}
+
+/// Matrices of one input width and one format; their scales are concatenated in a second buffer.
 #[derive(Clone, Debug)]
 pub struct FusedWeights<const N: usize> {
     parts: [DeviceMatrix; N],
@@ -27,40 +45,27 @@ pub struct FusedWeights<const N: usize> {
 }
 
 impl<const N: usize> FusedWeights<N> {
-    /// Joins matrices that are one block each; `None` where they differ in width or format, come in
-    /// several blocks, or kernels cannot read them: of three, rows go by four.
+    /// Fuses matrices that are one block each; `None` unless they are [`fusible`].
     pub fn of(matrices: [&[DeviceMatrix]; N]) -> Option<Self> {
-        let first = matrices[0].first()?;
-        let alike = matrices.iter().all(|blocks| {
-            matches!(blocks, [block] if block.columns == first.columns
-                && block.format == first.format
-                && block.fits()
-                && (N < 3 || block.rows.is_multiple_of(4)))
-        });
-        if !alike {
+        if !matrices.iter().all(|blocks| blocks.len() == 1) {
             return None;
         }
         let parts = matrices.map(|blocks| blocks[0].clone());
-        let scales = match first.format {
-            Format::Packed(scheme, scales) => {
-                // Where two scales share a word, a part must end with a word.
-                let whole = |part: &DeviceMatrix| {
-                    let count = part.rows * part.columns / scheme.group;
-                    scales == Scales::Single || count.is_multiple_of(2)
-                };
-                if !parts.iter().all(whole) {
-                    return None;
-                }
-                let pairs = parts.iter().map(|part| part.scales.clone());
-                let pairs = pairs.map(Tensor::<1, Int>::from_primitive::<Cube>);
-                integers(Tensor::cat(pairs.collect(), 0))
+        if !fusible(parts.each_ref().map(|part| (part.shape(), part.format))) {
+            return None;
+        }
+        let scales = match parts[0].format {
+            WeightFormat::Quantized(_) => {
+                let words = parts.iter().map(|part| part.scales.clone());
+                let words = words.map(Tensor::<1, Int>::from_primitive::<Cube>);
+                integers(Tensor::cat(words.collect(), 0))
             }
-            Format::Half | Format::Single => parts[0].scales.clone(),
+            WeightFormat::Dense(_) => parts[0].scales.clone(),
         };
         Some(Self { parts, scales })
     }
 
-    fn format(&self) -> Format {
+    fn format(&self) -> WeightFormat {
         self.parts[0].format
     }
 
@@ -116,7 +121,7 @@ pub fn qkv_proj(
             rows[1] as u32,
             rows[2] as u32,
             inputs as u32,
-            matrices.format().scale_shift() as u32,
+            scale_shift(matrices.format()) as u32,
             u32::from(biased),
             norm.eps.to_bits(),
         ],
@@ -152,7 +157,7 @@ pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights
             count as u32,
             w0.rows as u32,
             inputs as u32,
-            matrices.format().scale_shift() as u32,
+            scale_shift(matrices.format()) as u32,
             norm.eps.to_bits(),
             0,
             0,
@@ -187,7 +192,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 
 async fn compare(
     device: &Device,
-    format: Format,
+    format: WeightFormat,
     count: usize,
     rows: [usize; 3],
     columns: usize,
@@ -203,7 +208,7 @@ async fn compare(
     let scale = 8.0 / columns as f32;
     let mut block = |rows: usize, weights: &mut Vec<f32>| {
         let values = values(rows * columns).iter().map(|v| v * scale).collect();
-        DeviceMatrix::made(values, [rows, columns], format, device, weights)
+        DeviceMatrix::from_values(values, [rows, columns], format, device, weights)
     };
     let mut weights = Vec::new();
     let blocks = rows.map(|rows| [block(rows, &mut weights)]);

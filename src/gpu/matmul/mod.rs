@@ -9,6 +9,7 @@
 pub mod fused;
 
 use burn::backend::Cube;
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -19,7 +20,8 @@ use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
 use crate::gpu::launch::{Shader, launch};
 use crate::gpu::testing::{SweepReport, TestRng};
 use crate::gpu::upload::Upload;
-use crate::weights::quant::{QuantScheme, Rounding};
+use crate::weights::quant::Rounding;
+use crate::weights::{DType, QuantScheme, WeightFormat};
 
 /// Invocations per workgroup of `matrix_rows`, and of what works on single elements.
 pub(super) const GROUP: u32 = 64;
@@ -45,7 +47,7 @@ const TILE64_MAX_TILES: usize = 768;
 /// Variants of a shader that reads weights.
 pub(super) const VARIANTS: usize = 6;
 
-/// A shader that reads weights, in the precisions of [`Format::variant`].
+/// A shader that reads weights, in the formats of [`variant`].
 macro_rules! for_weights {
     ($name:literal, $constants:expr) => {
         [
@@ -111,110 +113,77 @@ pub const MATMUL_SKINNY: [Shader; VARIANTS] = for_weights!(
 /// `shaders/gather_rows.wgsl` for every precision.
 pub const GATHER_ROWS: [Shader; VARIANTS] = for_weights!("gather_rows", &[("GROUP", GROUP)]);
 
-/// How the scales of packed weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scales {
-    /// Half precision, two in a word.
-    Half,
-    /// Single precision.
-    Single,
-}
-
-impl Scales {
-    /// Words that hold `count` scales.
-    pub fn words(self, count: usize) -> usize {
-        match self {
-            Self::Half => count.div_ceil(2),
-            Self::Single => count,
+/// The place of `format` among the variants of a shader.
+///
+/// # Panics
+/// No kernel reads it.
+pub(super) fn variant(format: WeightFormat) -> usize {
+    match format {
+        WeightFormat::Quantized(scheme) => {
+            2 * usize::from(scheme.scale == DType::F32) + usize::from(scheme.bits == 8)
         }
+        WeightFormat::Dense(DType::F16) => 4,
+        WeightFormat::Dense(DType::F32) => 5,
+        WeightFormat::Dense(DType::BF16 | DType::U32) => panic!("no kernel reads {format:?}"),
     }
 }
 
-/// How weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Codes with a scale per group.
-    Packed(QuantScheme, Scales),
-    /// Half precision, two in a word.
-    Half,
-    /// Single precision.
-    Single,
-}
-
-impl Format {
-    /// The place among the variants of a shader.
-    pub(super) fn variant(self) -> usize {
-        match self {
-            Self::Packed(scheme, scales) => {
-                2 * usize::from(scales == Scales::Single) + usize::from(scheme.bits == 8)
-            }
-            Self::Half => 4,
-            Self::Single => 5,
+/// The binary logarithm of the number of weights per scale; 0 without scales.
+///
+/// # Panics
+/// That number is no power of two.
+pub(super) fn scale_shift(format: WeightFormat) -> usize {
+    match format {
+        WeightFormat::Quantized(QuantScheme { group, .. }) => {
+            assert!(group.is_power_of_two(), "{group} weights per scale");
+            group.ilog2() as usize
         }
-    }
-
-    /// The binary logarithm of the number of weights per scale.
-    ///
-    /// # Panics
-    /// That number is no power of two.
-    pub(super) fn scale_shift(self) -> usize {
-        match self {
-            Self::Packed(QuantScheme { group, .. }, _) => {
-                assert!(group.is_power_of_two(), "{group} weights per scale");
-                group.ilog2() as usize
-            }
-            Self::Half | Self::Single => 0,
-        }
-    }
-
-    /// Whether kernels read rows of `columns` weights.
-    pub fn fits(self, columns: usize) -> bool {
-        match self {
-            Self::Packed(scheme, _) => scheme.fits(columns),
-            Self::Half | Self::Single => columns > 0 && columns.is_multiple_of(4),
-        }
+        WeightFormat::Dense(_) => 0,
     }
 }
 
-/// Neighbouring rows of a matrix on a graphics device.
-#[derive(Clone, Debug)]
+/// Neighbouring rows of a matrix on a GPU. A module without parameters: it cannot be trained.
+#[derive(Module, Debug)]
 pub struct DeviceMatrix {
+    #[module(skip)]
     pub(super) words: Handle,
+    #[module(skip)]
     pub(super) scales: CubeTensor,
     pub(super) rows: usize,
     pub(super) columns: usize,
-    pub(super) format: Format,
+    #[module(skip)]
+    pub(super) format: WeightFormat,
 }
 
 impl DeviceMatrix {
-    /// `rows` rows of `columns` packed weights: their words, and their scales as they are stored.
+    /// `rows` rows of `columns` quantized weights: words of codes, and scales as they are stored.
     ///
     /// # Panics
-    /// The sizes disagree, or the tensors are not on a graphics device.
-    pub fn packed(
+    /// The sizes disagree, or the tensors are not on a GPU.
+    pub fn quantized(
         words: Tensor<1, Int>,
-        (scales, form): (Tensor<1, Int>, Scales),
+        scales: Tensor<1, Int>,
         [rows, columns]: [usize; 2],
         scheme: QuantScheme,
     ) -> Self {
         assert!(scheme.fits(columns), "{columns} columns, {scheme:?}");
         assert_eq!(words.dims(), [rows * scheme.words(columns)], "words");
         let groups = rows * (columns / scheme.group);
-        assert_eq!(scales.dims(), [form.words(groups)], "scales");
+        assert_eq!(scales.dims(), [scheme.scale.words(groups)], "scales");
         Self {
             words: integers(words).handle,
             scales: integers(scales),
             rows,
             columns,
-            format: Format::Packed(scheme, form),
+            format: WeightFormat::Quantized(scheme),
         }
     }
 
-    /// `rows` rows of `columns` weights in half precision, two in an element.
+    /// `rows` rows of `columns` f16 weights, two in a word.
     ///
     /// # Panics
-    /// The sizes disagree, or the tensor is not on a graphics device.
-    pub fn half(words: Tensor<1, Int>, [rows, columns]: [usize; 2]) -> Self {
+    /// The sizes disagree, or the tensor is not on a GPU.
+    pub fn f16(words: Tensor<1, Int>, [rows, columns]: [usize; 2]) -> Self {
         assert_eq!(words.dims(), [(rows * columns).div_ceil(2)], "words");
         let words = integers(words);
         Self {
@@ -222,15 +191,15 @@ impl DeviceMatrix {
             scales: words,
             rows,
             columns,
-            format: Format::Half,
+            format: WeightFormat::Dense(DType::F16),
         }
     }
 
-    /// A matrix `[N, K]` of f32 values.
+    /// An f32 matrix `[N, K]`.
     ///
     /// # Panics
-    /// It is not on a graphics device.
-    pub fn single(weight: Tensor<2>) -> Self {
+    /// It is not on a GPU.
+    pub fn f32(weight: Tensor<2>) -> Self {
         let [rows, columns] = weight.dims();
         let words = to_buffer("matrix", weight);
         Self {
@@ -238,7 +207,7 @@ impl DeviceMatrix {
             scales: words,
             rows,
             columns,
-            format: Format::Single,
+            format: WeightFormat::Dense(DType::F32),
         }
     }
 
@@ -253,7 +222,7 @@ impl DeviceMatrix {
     }
 
     pub(super) fn of<'a>(&self, shaders: &'a [Shader; VARIANTS]) -> &'a Shader {
-        &shaders[self.format.variant()]
+        &shaders[variant(self.format)]
     }
 }
 
@@ -412,7 +381,7 @@ fn product(
             count,
             block.rows,
             inputs,
-            block.format.scale_shift(),
+            scale_shift(block.format),
             first,
             outputs,
             how,
@@ -462,8 +431,8 @@ pub fn gather_on_device(ids: Tensor<1, Int>, blocks: &[DeviceMatrix]) -> Tensor<
     for block in blocks {
         assert!(block.fits(), "rows of {columns}, {:?}", block.format);
         let per_unit = match block.format {
-            Format::Packed(..) => 8,
-            Format::Half | Format::Single => 4,
+            WeightFormat::Quantized(_) => 8,
+            WeightFormat::Dense(_) => 4,
         };
         let units = count * columns / per_unit;
         launch(
@@ -476,7 +445,7 @@ pub fn gather_on_device(ids: Tensor<1, Int>, blocks: &[DeviceMatrix]) -> Tensor<
                 count,
                 block.rows,
                 columns,
-                block.format.scale_shift(),
+                scale_shift(block.format),
                 first,
                 0,
                 0,
@@ -502,22 +471,22 @@ pub fn linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec<f32> {
         .collect()
 }
 
-const fn packed(bits: u32, group: usize, scales: Scales) -> Format {
-    Format::Packed(QuantScheme { bits, group }, scales)
+const fn quantized(bits: u32, group: usize, scale: DType) -> WeightFormat {
+    WeightFormat::Quantized(QuantScheme { bits, group, scale })
 }
 
 /// All formats.
-pub(super) const FORMATS: [Format; 10] = [
-    packed(4, 32, Scales::Half),
-    packed(4, 64, Scales::Half),
-    packed(8, 32, Scales::Half),
-    packed(8, 64, Scales::Half),
-    packed(4, 32, Scales::Single),
-    packed(4, 64, Scales::Single),
-    packed(8, 32, Scales::Single),
-    packed(8, 64, Scales::Single),
-    Format::Half,
-    Format::Single,
+pub(super) const FORMATS: [WeightFormat; 10] = [
+    quantized(4, 32, DType::F16),
+    quantized(4, 64, DType::F16),
+    quantized(8, 32, DType::F16),
+    quantized(8, 64, DType::F16),
+    quantized(4, 32, DType::F32),
+    quantized(4, 64, DType::F32),
+    quantized(8, 32, DType::F32),
+    quantized(8, 64, DType::F32),
+    WeightFormat::Dense(DType::F16),
+    WeightFormat::Dense(DType::F32),
 ];
 
 /// Inputs and weights lie in [-1, 1] and at most 1056 of their products are added in f32.
@@ -552,7 +521,8 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     for format in FORMATS {
         for (turn, (count, rows, columns)) in shapes.into_iter().enumerate() {
             // How workgroups fold does not depend on how scales are stored.
-            let folds = count > 65_535 && matches!(format, Format::Packed(_, Scales::Single));
+            let folds = count > 65_535
+                && matches!(format, WeightFormat::Quantized(scheme) if scheme.scale == DType::F32);
             if format.fits(columns) && !folds {
                 let case = (count, rows, columns);
                 compare(device, format, case, turn, &mut swept).await?;
@@ -565,7 +535,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 /// Every kernel with one kind of addition, which takes turns.
 async fn compare(
     device: &Device,
-    format: Format,
+    format: WeightFormat,
     (count, rows, columns): (usize, &[usize], usize),
     turn: usize,
     swept: &mut SweepReport,
@@ -579,7 +549,7 @@ async fn compare(
     for &rows in rows {
         let block = values(rows * columns);
         let shape = [rows, columns];
-        blocks.push(DeviceMatrix::made(
+        blocks.push(DeviceMatrix::from_values(
             block,
             shape,
             format,
@@ -664,13 +634,13 @@ pub(super) fn normed(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
 }
 
 impl DeviceMatrix {
-    /// A matrix with `values` `[rows, columns]`; what they became is added to `unpacked`.
-    pub(super) fn made(
+    /// A matrix of `values` `[rows, columns]`; appends the values that kernels see to `dequantized`.
+    pub(super) fn from_values(
         values: Vec<f32>,
         shape: [usize; 2],
-        format: Format,
+        format: WeightFormat,
         device: &Device,
-        unpacked: &mut Vec<f32>,
+        dequantized: &mut Vec<f32>,
     ) -> Self {
         let upload = |elements: Vec<u32>| {
             let mut upload = Upload::new(elements.len(), device);
@@ -683,37 +653,34 @@ impl DeviceMatrix {
             let word = |pair: &[f16]| bits(pair.first()) | bits(pair.get(1)) << 16;
             pairs.map(word).collect::<Vec<u32>>()
         };
-        let (scheme, form) = match format {
-            Format::Packed(scheme, form) => (scheme, form),
-            Format::Half => {
+        let scheme = match format {
+            WeightFormat::Quantized(scheme) => scheme,
+            WeightFormat::Dense(DType::F16) => {
                 let halves = values.into_iter().map(f16::from_f32).collect::<Vec<_>>();
-                unpacked.extend(halves.iter().map(|half| half.to_f32()));
-                return Self::half(upload(pairs(&halves)), shape);
+                dequantized.extend(halves.iter().map(|half| half.to_f32()));
+                return Self::f16(upload(pairs(&halves)), shape);
             }
-            Format::Single => {
-                unpacked.extend_from_slice(&values);
-                return Self::single(Tensor::from_data(TensorData::new(values, shape), device));
+            WeightFormat::Dense(_) => {
+                dequantized.extend_from_slice(&values);
+                return Self::f32(Tensor::from_data(TensorData::new(values, shape), device));
             }
         };
         let mut words = vec![0; scheme.words(values.len())];
         let mut scales = vec![f16::ZERO; values.len() / scheme.group];
-        scheme.pack(&values, Rounding::Nearest, &mut words, &mut scales);
-        let start = unpacked.len();
-        unpacked.resize(start + values.len(), 0.0);
-        let unpacked = &mut unpacked[start..];
-        let scales = match form {
-            Scales::Half => {
-                scheme.unpack(&words, &scales, unpacked);
-                pairs(&scales)
-            }
-            Scales::Single => {
-                // No half precision holds these.
-                let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() * 1.000_123).collect();
-                scheme.unpack(&words, &scales, unpacked);
-                scales.iter().map(|scale| scale.to_bits()).collect()
-            }
+        scheme.quantize(&values, Rounding::Nearest, &mut words, &mut scales);
+        let start = dequantized.len();
+        dequantized.resize(start + values.len(), 0.0);
+        let dequantized = &mut dequantized[start..];
+        let scales = if scheme.scale == DType::F16 {
+            scheme.dequantize(&words, &scales, dequantized);
+            pairs(&scales)
+        } else {
+            // No f16 holds these.
+            let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() * 1.000_123).collect();
+            scheme.dequantize(&words, &scales, dequantized);
+            scales.iter().map(|scale| scale.to_bits()).collect()
         };
-        Self::packed(upload(words), (upload(scales), form), shape, scheme)
+        Self::quantized(upload(words), upload(scales), shape, scheme)
     }
 }
 

@@ -48,7 +48,7 @@ struct DeviceWeights {
 
 impl DeviceWeights {
     fn of(attention: &Attention, mlp: &Mlp) -> Option<Self> {
-        let blocks = |linear: &Linear| linear.weight.on_gpu();
+        let blocks = |linear: &Linear| linear.weight.device_blocks();
         let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
         let [q, k, v] = projections.map(blocks);
         let biases = projections.map(|linear| linear.bias.as_ref().map(Param::val));

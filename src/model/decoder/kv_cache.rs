@@ -8,7 +8,7 @@ use crate::gpu::attention::decoder::{
     self as decoder_attention, AttentionShape, KvLayer, RopeTable,
 };
 use crate::gpu::buffer::is_gpu;
-use crate::memory::CacheForm;
+use crate::memory::KvCacheDType;
 
 /// Keys and values of one sequence, allocated once for `capacity` tokens.
 #[derive(Debug)]
@@ -41,7 +41,12 @@ pub(super) struct GpuCache {
 impl KvCache {
     /// An empty cache for `capacity` tokens. The GPU stores keys and values as `dtype`, the CPU as
     /// f32.
-    pub fn new(config: &DecoderConfig, capacity: usize, dtype: CacheForm, device: &Device) -> Self {
+    pub fn new(
+        config: &DecoderConfig,
+        capacity: usize,
+        dtype: KvCacheDType,
+        device: &Device,
+    ) -> Self {
         let backend = if kernels_support(config, device) {
             Backend::Gpu(Box::new(GpuCache::new(config, capacity, dtype, device)))
         } else {
@@ -113,7 +118,7 @@ fn kernels_support(config: &DecoderConfig, device: &Device) -> bool {
 }
 
 impl GpuCache {
-    fn new(config: &DecoderConfig, capacity: usize, dtype: CacheForm, device: &Device) -> Self {
+    fn new(config: &DecoderConfig, capacity: usize, dtype: KvCacheDType, device: &Device) -> Self {
         let width = config.head_width();
         let shape = AttentionShape {
             queries: config.num_attention_heads,

@@ -27,8 +27,8 @@ use crate::error::Fault;
 use crate::gpu::attention::decoder::RopeTable;
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
 use crate::gpu::sampling::GpuSampler;
-use crate::memory::CacheForm;
-use crate::nn::{Init, Loader, Matrix, RmsNorm};
+use crate::memory::KvCacheDType;
+use crate::nn::{Init, Loader, RmsNorm, Weight};
 
 pub use self::config::DecoderConfig;
 pub use self::kv_cache::KvCache;
@@ -39,10 +39,10 @@ pub use crate::cpu::varlen_attention::AttentionSpan;
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// `model.embed_tokens.weight`, `[V, D]`.
-    pub embed_tokens: Matrix,
+    pub embed_tokens: Weight,
     layers: Vec<Block>,
     norm: RmsNorm,
-    lm_head: Option<Matrix>,
+    lm_head: Option<Weight>,
     #[module(skip)]
     config: DecoderConfig,
     #[module(skip)]
@@ -68,15 +68,15 @@ impl Decoder {
         let head_deviation = (config.hidden_size as f32).sqrt().recip();
         let embed_tokens = model
             .child("embed_tokens")
-            .matrix(shape, Init::Normal(0.06))?;
+            .weight(shape, Init::Normal(0.06))?;
         let lm_head = (!config.tie_word_embeddings)
             .then(|| {
                 at.child("lm_head")
-                    .matrix(shape, Init::Normal(head_deviation))
+                    .weight(shape, Init::Normal(head_deviation))
             })
             .transpose()?;
-        let head = lm_head.as_ref().unwrap_or(&embed_tokens).on_gpu();
-        let device_weights = embed_tokens.on_gpu().zip(head);
+        let head = lm_head.as_ref().unwrap_or(&embed_tokens).device_blocks();
+        let device_weights = embed_tokens.device_blocks().zip(head);
         Ok(Self {
             device_weights: device_weights
                 .map(|(embedding, lm_head)| Arc::new(DeviceWeights { embedding, lm_head })),
@@ -101,7 +101,7 @@ impl Decoder {
 
     /// The embeddings of `ids`, `[T, D]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        self.embed_tokens.rows(ids, &self.norm.weight.device())
+        self.embed_tokens.gather(ids, &self.norm.weight.device())
     }
 
     /// Whole sequences `[B, T, D]` under `layout`: hidden states after the final norm, `[B, T, D]`.
@@ -242,7 +242,7 @@ impl Decoder {
             num_hidden_layers: 1,
             ..self.config.clone()
         };
-        let mut cache = KvCache::new(&one_block, rows, CacheForm::Single, &device);
+        let mut cache = KvCache::new(&one_block, rows, KvCacheDType::F32, &device);
         let mut append = |past: usize, count: usize| {
             let x = x.clone().narrow(1, past, count);
             let block = &self.layers[0];
@@ -334,7 +334,7 @@ mod tests {
         let whole = values(decoder.logits(decoder.forward(embeds, &layout)));
         let row = |t: usize| &whole[t * 31..(t + 1) * 31];
 
-        let mut cache = KvCache::new(decoder.config(), 16, CacheForm::Single, &device);
+        let mut cache = KvCache::new(decoder.config(), 16, KvCacheDType::F32, &device);
         let first = decoder.prefill(decoder.embed(&ids[..3]).unsqueeze(), &mut cache);
         assert_close(&values(first), row(2));
         decoder.prefill(decoder.embed(&[7, 7, 7]).unsqueeze(), &mut cache);
