@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::convert::layout::lay_out;
 use crate::convert::required_tensors::needed;
-
 use crate::engine::memory_plan::{PartTensor, default_kv_cache, needs_of};
 use crate::error::Fault;
 use crate::memory::{MemoryNeeds, Residency};

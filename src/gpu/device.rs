@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::device_preference::DevicePreference;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
 
 /// Launches collected before they are handed to the graphics device: a decoded token of nano takes
@@ -137,6 +137,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 error.to_string(),
                 "Choose the processor, or install a graphics driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
     // In a browser the page's own script says it.
     if let Ok(opened) = &opened

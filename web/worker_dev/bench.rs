@@ -45,16 +45,8 @@ pub async fn bench(ask: String) -> Result<Array, String> {
     } = serde_json::from_str(&ask).map_err(|error| format!("plan: {error}"))?;
     let mut engine = Engine::new(host::Worker::default());
     if let Some(model) = model.filter(|_| plan.like.is_none()) {
-        let device = DevicePreference::Wgpu;
-        let memory = None;
-        engine
-            .handle(Request::Load {
-                model,
-                device,
-                memory,
-                cache: None,
-            })
-            .await;
+        let options = DevicePreference::Wgpu.into();
+        engine.handle(Request::Load { model, options }).await;
     }
     let tell = |row: &Row| {
         let line = serde_json::json!({ "row": row.line() }).to_string();

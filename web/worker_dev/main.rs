@@ -70,9 +70,7 @@ pub async fn examine(model: String, width: u32, height: u32) -> Result<String, S
     engine
         .handle(Request::Load {
             model,
-            device: DevicePreference::Wgpu,
-            memory: None,
-            cache: None,
+            options: DevicePreference::Wgpu.into(),
         })
         .await;
     let pixels = Pixels::test_pattern(width, height);

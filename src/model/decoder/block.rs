@@ -16,9 +16,7 @@ use super::kv_cache::TensorKv;
 use super::layout::{Layout, Masked};
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable,
-};
+use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
 use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
 use crate::gpu::swiglu::swiglu;
