@@ -15,7 +15,6 @@ use crate::error::{Fault, FaultKind};
 use crate::weights::dtype::DType;
 use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::Rounding;
-use crate::weights::source;
 use crate::weights::storage::WeightFormat;
 
 /// Bytes of a piece, the unit of hashing.

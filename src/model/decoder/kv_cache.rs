@@ -74,7 +74,7 @@ impl KvCache {
         self.capacity
     }
 
-    /// Reserves the next `count` places and returns the number of tokens before them.
+    /// Reserves `count` positions and returns the number of tokens before them.
     ///
     /// # Panics
     /// They do not fit.
@@ -89,7 +89,7 @@ impl KvCache {
         past
     }
 
-    /// Reserves the place of one more token, which kernels will write.
+    /// Reserves the position of one more token, which kernels will write.
     ///
     /// # Panics
     /// The cache is full.
