@@ -9,7 +9,7 @@ use crate::error::{Fault, FaultKind};
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
 use crate::protocol::{
-    Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
+    Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
 };
 use crate::weights::ByteSource;
 use crate::weights::source::{
