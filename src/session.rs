@@ -233,7 +233,7 @@ mod tests {
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
     use crate::memory::{KvCacheDType, Residency};
-    use crate::protocol::{Granularity, Question};
+    use crate::protocol::{DevicePreference, Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 

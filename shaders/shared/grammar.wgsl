@@ -7,15 +7,15 @@ fn allows(state: u32, kind: u32) -> bool {
     if state == STATE_MORE {
         return kind == KIND_INDEX || kind == KIND_CLOSE;
     }
-    return kind == KIND_WORD || kind == KIND_INDEX || kind == KIND_OPEN;
+    return kind == KIND_TEXT || kind == KIND_INDEX || kind == KIND_OPEN;
 }
 
 fn state_after(state: u32, kind: u32) -> u32 {
     if kind == KIND_OPEN {
         return STATE_FIRST;
     }
-    if state == STATE_WORDS || kind == KIND_CLOSE {
-        return STATE_WORDS;
+    if state == STATE_TEXT || kind == KIND_CLOSE {
+        return STATE_TEXT;
     }
     return STATE_MORE;
 }

@@ -92,9 +92,7 @@ pub fn launch_words(
     };
     match Compiled::of(shader) {
         (compiled, false) => run(compiled),
-        (compiled, true) => {
-            super::compile_errors::watch(shader.name, compiled, run, client, outputs)
-        }
+        (compiled, true) => compile_errors::watch(shader.name, compiled, run, client, outputs),
     }
 }
 
@@ -244,6 +242,6 @@ mod tests {
     fn uniforms_are_padded_to_vectors() {
         assert_eq!(info_words(&[1, 2, 3, 4]), [0x2_0000_0001, 0x4_0000_0003]);
         assert_eq!(info_words(&[5, 6, 7, 8, 9])[2..], [9, 0]);
-        assert_eq!(info_words(&[]), []);
+        assert!(info_words(&[]).is_empty());
     }
 }

@@ -6,9 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::generate::constraint::{Grammar, GrammarState, TokenKind};
 use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, token_flags};
-use crate::gpu::buffer::{alloc, to_buffer};
+use crate::gpu::buffer::{alloc, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::matmul::integers;
 use crate::gpu::readback::read_ids;
 use crate::gpu::shader::Shader;
 use crate::gpu::testing::{SweepReport, TestRng, tensor};
@@ -24,11 +23,11 @@ const STRIPES: usize = 64;
 const CONSTANTS: &[(&str, u32)] = &[
     ("WORKGROUP_SIZE", WORKGROUP_SIZE),
     ("MAX_TOP_K", MAX_TOP_K as u32),
-    ("KIND_WORD", TokenKind::Text as u32),
+    ("KIND_TEXT", TokenKind::Text as u32),
     ("KIND_INDEX", TokenKind::Index as u32),
     ("KIND_OPEN", TokenKind::Open as u32),
     ("KIND_CLOSE", TokenKind::Close as u32),
-    ("STATE_WORDS", GrammarState::Text as u32),
+    ("STATE_TEXT", GrammarState::Text as u32),
     ("STATE_FIRST", GrammarState::First as u32),
     ("STATE_MORE", GrammarState::More as u32),
 ];
@@ -135,10 +134,8 @@ impl GpuSampler {
     ) -> Self {
         let values = |values: Vec<i32>| {
             let count = values.len();
-            integers(Tensor::<1, Int>::from_data(
-                TensorData::new(values, [count]),
-                device,
-            ))
+            let data = TensorData::new(values, [count]);
+            int_to_buffer("sampling", Tensor::from_data(data, device))
         };
         assert!(
             vocabulary > 0 && max_tokens > 0,

@@ -36,7 +36,10 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     let shape: [usize; D] = gate.dims();
     assert_eq!(shape, up.dims(), "swiglu: shapes of gate and up");
     let count = shape.iter().product::<usize>();
-    if is_gpu(&gate.device()) && count > 0 {
+    if is_gpu(&gate.device()) {
+        if count == 0 {
+            return gate;
+        }
         let (gate, up) = (to_buffer("swiglu", gate), to_buffer("swiglu", up));
         let out = alloc("swiglu", &gate.client, count);
         launch(

@@ -4,9 +4,8 @@ use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, for_kv_types, variant};
-use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
+use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::matmul::integers;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::uniforms;
 
@@ -69,7 +68,7 @@ impl RopeTable {
     pub fn new(table: Tensor<2>, position: Tensor<1, Int>) -> Self {
         Self {
             table: to_buffer("RoPE table", table),
-            position: integers(position),
+            position: int_to_buffer("rope", position),
         }
     }
 
@@ -78,7 +77,7 @@ impl RopeTable {
     pub fn with_position(&self, position: Tensor<1, Int>) -> Self {
         Self {
             table: self.table.clone(),
-            position: integers(position),
+            position: int_to_buffer("rope", position),
         }
     }
 }
