@@ -8,9 +8,7 @@ use crate::engine::{Engine, Host};
 use crate::error::{Fault, FaultKind};
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
-use crate::protocol::{
-    Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
-};
+use crate::protocol::{Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId};
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
