@@ -54,12 +54,13 @@ pub struct PairedReport {
 /// # Errors
 /// A seed below 900000, zero scenes, or a fault of a model.
 pub fn compare(
-    mut models: [&mut dyn EvalModel; 2],
+    models: [&mut dyn EvalModel; 2],
     options: [&EvalOptions; 2],
     mut progress: impl FnMut(u64),
 ) -> Result<PairedReport, Fault> {
     let [first, second] = options;
     check_seeds(first)?;
+    let [first_model, second_model] = models;
     let mut all = [Scores::default(), Scores::default()];
     let mut blocks: Vec<[Scores; 2]> = (0..BLOCKS).map(|_| Default::default()).collect();
     let (mut asked, mut identical) = (0, 0);
@@ -68,14 +69,17 @@ pub fn compare(
         let block = &mut blocks[number as usize % BLOCKS];
         let mut texts = [Vec::new(), Vec::new()];
         let mut used_boxes = [Vec::new(), Vec::new()];
-        for (which, (model, options)) in models.iter_mut().zip(options).enumerate() {
-            let input = EvalScene::look(*model, options, first.seed + number)?;
+        for (which, (model, options)) in [(&mut *first_model, first), (&mut *second_model, second)]
+            .into_iter()
+            .enumerate()
+        {
+            let input = EvalScene::look(model, options, first.seed + number)?;
             let truth: Vec<_> = input.scene.objects.iter().map(|o| o.bbox).collect();
             all[which].proposals.add(&input.proposals, &truth);
             block[which].proposals.add(&input.proposals, &truth);
             for question in questions(&input, number) {
                 let pixels = &input.scene.pixels;
-                let answer = question.ask(*model, pixels, &question.boxes)?;
+                let answer = question.ask(model, pixels, &question.boxes)?;
                 all[which]
                     .answers
                     .add(&question.ground_truth(&input), &answer);
