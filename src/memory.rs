@@ -1,73 +1,69 @@
-//! Memory on a graphics device as data: what a model needs, which parts stay, the verdict.
+//! GPU memory as data: what a model needs, which parts stay resident, the verdict.
 
 use serde::{Deserialize, Serialize};
 
-/// Which parts stay on the device while another one works. What does not stay is read again from
-/// where it is kept.
+/// Which parts stay on the device while another one works. The others are evicted and read again
+/// from their files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Residency {
     /// All parts.
     All,
-    /// The language model; proposal network and towers come and go.
+    /// The decoder; the proposal network and the towers are loaded on demand.
     Decoder,
     /// One part at a time.
     OneByOne,
 }
 
-/// How a graphics device holds keys and values; arithmetic is in single precision all the same.
+/// Element type of the KV cache on a GPU; arithmetic is f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "native", derive(clap::ValueEnum))]
-pub enum CacheForm {
-    /// Single precision.
+#[serde(rename_all = "lowercase")]
+pub enum KvCacheDType {
+    /// 4 bytes.
     #[default]
-    #[serde(rename = "f32")]
-    #[cfg_attr(feature = "native", value(name = "f32"))]
-    Single,
-    /// Half precision, two in a word.
-    #[serde(rename = "f16")]
-    #[cfg_attr(feature = "native", value(name = "f16"))]
-    Half,
+    F32,
+    /// 2 bytes.
+    F16,
 }
 
-impl CacheForm {
-    /// The form taken where nobody says it: half precision where the weights of the language model
-    /// are packed, so that keys and values lose no more than the weights did.
-    pub fn beside(packed: bool) -> Self {
-        if packed { Self::Half } else { Self::Single }
+impl KvCacheDType {
+    /// The default: f16 where the decoder's weights are quantized, because keys and values then lose
+    /// no more than the weights did.
+    pub fn default_for(quantized: bool) -> Self {
+        if quantized { Self::F16 } else { Self::F32 }
     }
 
-    /// Bytes of one number.
+    /// Bytes of one element.
     pub fn bytes(self) -> usize {
         match self {
-            Self::Single => 4,
-            Self::Half => 2,
+            Self::F32 => 4,
+            Self::F16 => 2,
         }
     }
 }
 
-/// Bytes that a model needs on a graphics device.
+/// Bytes that a model needs on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryNeeds {
     /// Weights of the proposal network.
     pub upn: u64,
-    /// Weights of towers and projectors.
+    /// Weights of the vision towers and projectors.
     pub towers: u64,
-    /// Weights of the language model.
+    /// Weights of the decoder, copies for fused kernels included.
     pub decoder: u64,
-    /// Keys and values of a picture with all its boxes and a full answer.
+    /// KV cache of an image with all its boxes and a full answer.
     pub cache: u64,
-    /// What finding boxes takes besides.
+    /// Activations of the proposal network.
     pub upn_scratch: u64,
-    /// What looking takes besides.
+    /// Activations of the towers.
     pub towers_scratch: u64,
-    /// What reading a question takes besides.
+    /// Activations of a prefill.
     pub decoder_scratch: u64,
     /// The largest single buffer of weights.
     pub largest_buffer: u64,
 }
 
 impl MemoryNeeds {
-    /// The most that is needed at a time when parts come and go as `residency` says.
+    /// The most that is needed at one time under `residency`.
     pub fn peak(&self, residency: Residency) -> u64 {
         let upn = self.upn + self.upn_scratch;
         let towers = self.towers + self.towers_scratch;
@@ -90,9 +86,9 @@ impl MemoryNeeds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// With room to spare.
+    /// With memory to spare.
     Fits,
-    /// Just; parts may have to come and go.
+    /// Barely; parts may have to be loaded on demand.
     Tight,
     /// Not at all.
     WillNotRun,
@@ -105,9 +101,9 @@ pub struct Fit {
     pub verdict: Verdict,
     /// Which parts stay on the device.
     pub residency: Residency,
-    /// In a sentence.
+    /// One sentence.
     pub reason: String,
-    /// What was counted.
+    /// The bytes it is based on.
     pub needs: MemoryNeeds,
 }
 
@@ -115,9 +111,8 @@ pub struct Fit {
 mod tests {
     use super::*;
 
-    /// The published 7B, packed as the converter packs it, is meant for 8 GB.
     #[test]
-    fn a_model_that_comes_and_goes_needs_less() {
+    fn loading_on_demand_lowers_the_peak() {
         let gb = 1_000_000_000;
         let needs = MemoryNeeds {
             upn: gb / 2,

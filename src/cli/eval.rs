@@ -2,17 +2,17 @@
 
 use indicatif::ProgressBar;
 
+use super::names::KvCacheName;
 use super::propose::DeviceName;
-use super::stdio_client::Elsewhere;
+use super::stdio_client::StdioClient;
 use crate::error::Fault;
 use crate::eval::pairs::compare;
 use crate::eval::{AskWith, EvalModel, EvalOptions, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::memory::CacheForm;
-use crate::protocol::{Answer, Granularity, ModelCard};
-use crate::session::{NANO, Placement, Session};
+use crate::protocol::{Answer, Client, Granularity, LoadOptions, Question};
+use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex eval`.
 #[derive(clap::Args)]
@@ -31,7 +31,7 @@ pub struct Options {
     device: DeviceName,
     /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
-    cache: Option<CacheForm>,
+    cache: Option<KvCacheName>,
     /// Disable constrained decoding, as in the original: answers may then refer to boxes that do not
     /// exist.
     #[arg(long)]
@@ -61,24 +61,9 @@ enum Boxes {
 /// Value of `--against` for a model in another program.
 const STDIO: &str = "-";
 
-/// An engine in this process or in another program.
-enum EvalEngine {
-    Local(Box<Session>),
-    Stdio(Box<Elsewhere>),
-}
-
-impl EvalEngine {
-    fn card(&self) -> &ModelCard {
-        match self {
-            Self::Local(session) => session.card(),
-            Self::Stdio(client) => client.card(),
-        }
-    }
-}
-
 /// The model under test with its current image.
 struct SessionModel {
-    engine: EvalEngine,
+    engine: Box<dyn Client>,
     sampling: Sampling,
     current: Option<(Pixels, Vec<Proposal>)>,
 }
@@ -91,10 +76,7 @@ impl SessionModel {
             .as_ref()
             .is_none_or(|(current, _)| current != pixels)
         {
-            let boxes = match &mut self.engine {
-                EvalEngine::Local(session) => session.look(pixels.clone(), Granularity::Coarse)?.0,
-                EvalEngine::Stdio(client) => client.look(pixels)?,
-            };
+            let (boxes, _) = self.engine.look(pixels.clone(), Granularity::Coarse)?;
             self.current = Some((pixels.clone(), boxes));
         }
         let (_, boxes) = self
@@ -112,24 +94,26 @@ impl EvalModel for SessionModel {
 
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         self.look(pixels)?;
-        let limit = self.engine.card().default_max_tokens;
-        match &mut self.engine {
-            EvalEngine::Local(session) => session.ask(boxes, question, limit, self.sampling),
-            EvalEngine::Stdio(client) => client.ask(boxes, question, limit, self.sampling),
-        }
+        let max_tokens = self.engine.card().default_max_tokens;
+        self.engine.ask(Question {
+            boxes: boxes.to_vec(),
+            text: question.into(),
+            max_tokens,
+            sampling: self.sampling,
+        })
     }
 }
 
 fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), Fault> {
-    let engine = if model == STDIO {
-        EvalEngine::Stdio(Box::new(Elsewhere::open()?))
+    let engine: Box<dyn Client> = if model == STDIO {
+        Box::new(StdioClient::open()?)
     } else {
-        let placement = Placement {
+        let load_options = LoadOptions {
             device: options.device.into(),
             memory: None,
-            cache: options.cache,
+            cache: options.cache.map(Into::into),
         };
-        EvalEngine::Local(Box::new(Session::open(model, placement, None)?))
+        Box::new(Session::open(model, load_options, None)?)
     };
     let card = engine.card().clone();
     super::propose::announce(&card);

@@ -7,6 +7,7 @@ mod eval;
 mod examine;
 mod export;
 mod fake_checkpoint;
+mod names;
 mod parity;
 mod propose;
 mod scenes;

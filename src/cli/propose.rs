@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::names::KvCacheName;
 use crate::error::Fault;
 use crate::geometry::{self, Proposal};
 use crate::image::{Pixels, annotate, decode};
-use crate::memory::CacheForm;
-use crate::protocol::{DevicePreference, Granularity, LookTime, ModelCard};
-use crate::session::{self, Placement, Session};
+use crate::protocol::{
+    Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
+};
+use crate::session::{self, Session};
 
 /// Arguments shared by `propose` and `chat`.
 #[derive(clap::Args)]
@@ -38,7 +40,7 @@ pub struct ImageArgs {
     pub memory: Option<u64>,
     /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
-    pub cache: Option<CacheForm>,
+    pub cache: Option<KvCacheName>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -99,10 +101,10 @@ impl ImageArgs {
         let pixels = decode::open(&self.image)?;
         let mut session = Session::open(
             &self.model,
-            Placement {
+            LoadOptions {
                 device: self.device.into(),
                 memory: self.memory.map(|mb| mb * 1_000_000),
-                cache: self.cache,
+                cache: self.cache.map(Into::into),
             },
             Some(session::report),
         )?;

@@ -1,74 +1,145 @@
-//! Will it fit: memory a model needs, known from its manifest alone, against what a device gives.
+//! Memory planning: what a model needs, known from its manifest alone, against what a device gives.
 
-use super::load::ModelConfig;
+use std::collections::BTreeMap;
+
 use crate::gpu::device::Opened;
-use crate::memory::{CacheForm, Fit, MemoryNeeds, Residency, Verdict};
+use crate::gpu::matmul::fused;
+use crate::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
+use crate::model::decoder::DecoderConfig;
 use crate::model::upn::UpnConfig;
-use crate::nn::weight_map::stays_half;
+use crate::nn::weight_map::{is_scales, stays_f16};
 use crate::text::prompt::MAX_BOXES;
-use crate::weights::manifest::{DType, Manifest, Part, TensorEntry};
+use crate::weights::manifest::{Manifest, Part, Shard, TensorEntry};
+use crate::weights::quant::{QWEIGHT, SCALES};
+use crate::weights::{DType, QuantScheme, WeightFormat};
 
-/// Tokens of a question and its answer that room is kept for; longer ones are refused.
+/// Tokens of a question and its answer that the KV cache has room for; longer ones are refused.
 pub(super) const MAX_TURN_TOKENS: u64 = 1024;
 
-/// How keys and values of a model are held where nobody says it.
-pub fn cache_form(manifest: &Manifest) -> CacheForm {
-    let shards = manifest.shards.iter();
-    let mut decoder = shards
-        .filter(|shard| shard.part == Part::Decoder)
-        .flat_map(|shard| manifest.in_shard(&shard.name));
-    CacheForm::beside(decoder.any(|(_, tensor)| tensor.dtype == DType::U32))
+/// The default element type of the KV cache of a model.
+pub fn kv_cache_dtype(manifest: &Manifest) -> KvCacheDType {
+    default_kv_cache(&tensors(manifest))
 }
 
-/// The needs of a model whose keys and values are held as `cache` says.
-pub fn needs(manifest: &Manifest, config: &ModelConfig, cache: CacheForm) -> MemoryNeeds {
+/// The needs of a model whose KV cache has elements of type `cache`.
+pub fn needs(manifest: &Manifest, config: &ModelConfig, cache: KvCacheDType) -> MemoryNeeds {
+    needs_of(&tensors(manifest), config, cache)
+}
+
+/// A tensor of a model: its part, its name, its entry in the manifest.
+pub type PartTensor<'a> = (Part, &'a str, &'a TensorEntry);
+
+fn tensors(manifest: &Manifest) -> Vec<PartTensor<'_>> {
+    let shards = manifest.shards.iter();
+    let of_shard = |shard: &Shard| (shard.part, manifest.in_shard(&shard.name));
+    let parts = shards.map(of_shard).flat_map(|(part, tensors)| {
+        let tensors = tensors.into_iter();
+        tensors.map(move |(name, entry)| (part, name, entry))
+    });
+    parts.collect()
+}
+
+/// As [`kv_cache_dtype`], of tensors that need not be in a manifest yet.
+pub fn default_kv_cache(tensors: &[PartTensor]) -> KvCacheDType {
+    let mut tensors = tensors.iter();
+    let quantized =
+        tensors.any(|(part, _, entry)| *part == Part::Decoder && entry.dtype == DType::U32);
+    KvCacheDType::default_for(quantized)
+}
+
+/// As [`needs`], of tensors that need not be in a manifest yet.
+pub fn needs_of(tensors: &[PartTensor], config: &ModelConfig, cache: KvCacheDType) -> MemoryNeeds {
     let mut needs = MemoryNeeds::default();
-    for shard in &manifest.shards {
-        let part = match shard.part {
+    for &(part, name, entry) in tensors {
+        let bytes = device_bytes(name, entry);
+        needs.largest_buffer = needs.largest_buffer.max(bytes);
+        *match part {
             Part::Upn => &mut needs.upn,
             Part::Towers => &mut needs.towers,
             Part::Decoder => &mut needs.decoder,
-        };
-        for (name, tensor) in manifest.in_shard(&shard.name) {
-            let bytes = device_bytes(name, tensor);
-            *part += bytes;
-            needs.largest_buffer = needs.largest_buffer.max(bytes);
-        }
+        } += bytes;
     }
     let chatrex = &config.chatrex;
     let llm = &chatrex.llm;
+    needs.decoder += fused_scale_bytes(tensors, llm);
     let tokens = chatrex.visual_tokens() as u64 + 2 * MAX_BOXES as u64 + MAX_TURN_TOKENS;
-    let keys = (llm.num_key_value_heads * llm.head_width()) as u64;
-    needs.cache = 2 * cache.bytes() as u64 * llm.num_hidden_layers as u64 * keys * tokens;
+    let kv_width = (llm.num_key_value_heads * llm.head_width()) as u64;
+    needs.cache = 2 * cache.bytes() as u64 * llm.num_hidden_layers as u64 * kv_width * tokens;
     needs.decoder_scratch = decoder_scratch(chatrex, tokens);
     needs.towers_scratch = towers_scratch(chatrex);
     needs.upn_scratch = config.upn.as_ref().map_or(0, upn_scratch);
     needs
 }
 
-/// What a stored tensor takes on a graphics device.
+/// Bytes of the scales that fused kernels hold a second time: those of q, k and v and of gate and up,
+/// each concatenated in one buffer ([`fused::FusedWeights`]).
+fn fused_scale_bytes(tensors: &[PartTensor], llm: &DecoderConfig) -> u64 {
+    let entries: BTreeMap<&str, &TensorEntry> = tensors
+        .iter()
+        .map(|&(_, name, entry)| (name, entry))
+        .collect();
+    // A matrix in several row blocks is not fused, and has no entry of this name.
+    let quantized = |stem: String| {
+        let codes = entries.get(&*format!("{stem}.{QWEIGHT}"))?;
+        let scales = entries.get(&*format!("{stem}.{SCALES}"))?;
+        let (&[rows, words], &[_, groups]) = (&codes.shape[..], &scales.shape[..]) else {
+            return None;
+        };
+        let columns = llm.hidden_size;
+        let scheme = QuantScheme::infer(columns, words, groups, scales.dtype)?;
+        Some(([rows, columns], scheme))
+    };
+    let layers = (0..llm.num_hidden_layers).map(|layer| {
+        let matrix = |name: &str| quantized(format!("model.layers.{layer}.{name}_proj"));
+        let qkv = ["self_attn.q", "self_attn.k", "self_attn.v"].map(matrix);
+        let gate_up = ["mlp.gate", "mlp.up"].map(matrix);
+        copied_scale_bytes(qkv) + copied_scale_bytes(gate_up)
+    });
+    layers.sum()
+}
+
+/// Bytes of the scales of these matrices if they are fused, else 0.
+fn copied_scale_bytes<const N: usize>(matrices: [Option<([usize; 2], QuantScheme)>; N]) -> u64 {
+    let matrices: Option<Vec<_>> = matrices.into_iter().collect();
+    let Some(Ok(matrices)) = matrices.map(<[_; N]>::try_from) else {
+        return 0;
+    };
+    if !fused::fusible(matrices.map(|(shape, scheme)| (shape, WeightFormat::Quantized(scheme)))) {
+        return 0;
+    }
+    let bytes = matrices.map(|([rows, columns], scheme)| {
+        4 * scheme.scale.words(rows * (columns / scheme.group)) as u64
+    });
+    bytes.iter().sum()
+}
+
+/// What a stored tensor takes on a GPU.
 pub(super) fn device_bytes(name: &str, tensor: &TensorEntry) -> u64 {
     let elements = tensor.elements() as u64;
-    // Scales and matrices stay as they are; other halves are widened.
-    let scales = tensor.dtype == DType::F16 && name.contains(".scales");
-    if scales || stays_half(name, tensor) {
-        2 * elements
+    let stays = match tensor.dtype {
+        DType::F16 => is_scales(name) || stays_f16(name, tensor),
+        DType::F32 | DType::U32 => true,
+        DType::BF16 => false,
+    };
+    if stays {
+        tensor.dtype.bytes() * elements
     } else {
-        4 * elements
+        DType::F32.bytes() * elements
     }
 }
 
-/// Hidden rows of the MLP three times (gate, up, product), and a few rows of the model's width; scores
-/// never leave their kernel.
+/// Activations of a prefill: three hidden rows of the MLP (gate, up, product) and a few rows of the
+/// model's width per token. Attention scores never leave their kernel.
 fn decoder_scratch(config: &ChatRexConfig, tokens: u64) -> u64 {
     let llm = &config.llm;
     let mlp = 3 * llm.intermediate_size as u64;
     4 * tokens * (mlp + 8 * llm.hidden_size as u64)
 }
 
-/// The first stage of the high-resolution tower is the widest: its MLP's hidden map three times,
-/// and the levels that are kept.
+/// Activations of the towers. The first stage of the high-resolution tower is the widest: three
+/// hidden maps of its MLP, and the feature maps of all levels.
 fn towers_scratch(config: &ChatRexConfig) -> u64 {
     let strides = config.convnext.strides();
     let cells = |stride: usize| (config.image_aux / stride).pow(2) as u64;
@@ -84,9 +155,9 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
     4 * (3 * hidden + 2 * kept)
 }
 
-/// Per token of the largest picture the hidden row of the feed-forward part twice and a dozen rows of
-/// the transformer's width, or three times the hidden map of the first Swin stage; scores and samples
-/// never leave their kernels.
+/// Activations of the proposal network, per token of the largest image: two hidden rows of the FFN and
+/// a dozen rows of the transformer's width, or three hidden maps of the first Swin stage. Attention
+/// scores and samples never leave their kernels.
 fn upn_scratch(config: &UpnConfig) -> u64 {
     let (width, height) = (u64::from(config.max_size), u64::from(config.size));
     let tokens: u64 = config
@@ -104,14 +175,14 @@ fn upn_scratch(config: &UpnConfig) -> u64 {
     4 * encoder.max(hidden)
 }
 
-/// Models that need less than this are not tested: any device has it.
+/// No test allocation is made for models that need less than this: any device has it.
 const SMALL: u64 = 512 << 20;
 
-/// The processor computes with f32; more weights than this would take minutes for a word.
-const LARGEST_ON_PROCESSOR: u64 = 2 << 30;
+/// The CPU computes with f32; with more weights than this a token would take minutes.
+const MAX_CPU_WEIGHTS: u64 = 2 << 30;
 
-/// Judges a model of these needs by test allocations on `device`; `limit` is memory it must not
-/// exceed where the person says so.
+/// Decides by test allocations on `device` whether a model of these needs runs there, and which parts
+/// stay resident. `limit` is memory that it must not exceed, where the user sets one.
 pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>) -> Fit {
     let fit = |verdict, residency, reason| Fit {
         verdict,
@@ -121,20 +192,17 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
     };
     let Some(binding) = device.largest_binding() else {
         let bytes = needs.upn + needs.towers + needs.decoder;
-        return if bytes > LARGEST_ON_PROCESSOR {
-            let reason = format!(
-                "{} of weights are too many for the processor",
-                gigabytes(bytes)
-            );
+        return if bytes > MAX_CPU_WEIGHTS {
+            let reason = format!("has {} of weights, too many for the CPU", gigabytes(bytes));
             fit(Verdict::WillNotRun, Residency::All, reason)
         } else {
-            let reason = "runs on the processor".to_string();
+            let reason = "runs on the CPU".to_string();
             fit(Verdict::Fits, Residency::All, reason)
         };
     };
     if needs.largest_buffer > binding {
         let reason = format!(
-            "one tensor takes {}, this device binds {}",
+            "has a tensor of {}, and this device binds at most {}",
             gigabytes(needs.largest_buffer),
             gigabytes(binding)
         );
@@ -149,24 +217,24 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
             continue;
         }
         let spare = peak <= SMALL || (limit.is_none() && device.has_room(peak + peak / 4).await);
-        let tested = format!("needs {} of graphics memory, tested here", gigabytes(peak));
+        let reason = format!("needs {} of GPU memory, tested here", gigabytes(peak));
         return match residency {
-            Residency::All if spare => fit(Verdict::Fits, residency, tested),
-            Residency::All => fit(Verdict::Tight, residency, tested),
+            Residency::All if spare => fit(Verdict::Fits, residency, reason),
+            Residency::All => fit(Verdict::Tight, residency, reason),
             Residency::Decoder => {
-                let how = "detector and towers are loaded again for every new picture";
-                fit(Verdict::Tight, residency, format!("{tested}; {how}"))
+                let how = "proposal network and towers are loaded again for every new image";
+                fit(Verdict::Tight, residency, format!("{reason}; {how}"))
             }
             Residency::OneByOne => {
-                let how = "every part is loaded again when it is its turn, which is slow";
-                fit(Verdict::Tight, residency, format!("{tested}; {how}"))
+                let how = "every part is loaded again each time it is used, which is slow";
+                fit(Verdict::Tight, residency, format!("{reason}; {how}"))
             }
         };
     }
     let least = gigabytes(needs.peak(Residency::OneByOne));
     let reason = match limit {
-        Some(limit) => format!("needs {least} at least, {} are allowed", gigabytes(limit)),
-        None => format!("needs {least} of graphics memory at least, the device refused them"),
+        Some(limit) => format!("needs at least {least}, {} are allowed", gigabytes(limit)),
+        None => format!("needs at least {least} of GPU memory, which the device refused"),
     };
     fit(Verdict::WillNotRun, Residency::OneByOne, reason)
 }
@@ -182,27 +250,76 @@ fn gigabytes(bytes: u64) -> String {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
+    use crate::device_preference::DevicePreference;
     use crate::gpu::device::open;
-    use crate::protocol::DevicePreference;
+
+    fn entry(dtype: DType, shape: [usize; 2]) -> TensorEntry {
+        TensorEntry {
+            shard: String::new(),
+            offset: 0,
+            dtype,
+            shape: shape.into(),
+        }
+    }
 
     #[test]
-    fn the_processor_takes_small_models_only() {
-        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("there is a processor");
-        let judged = |decoder| {
+    fn scales_of_fused_matrices_count_twice() {
+        let llm = DecoderConfig {
+            hidden_size: 64,
+            num_hidden_layers: 2,
+            ..ChatRexConfig::nano(100).llm
+        };
+        let mut entries = Vec::new();
+        for (layer, v_bits) in [(0, 4), (1, 8)] {
+            for (name, rows, bits) in [
+                ("self_attn.q", 64, 4),
+                ("self_attn.k", 32, 4),
+                ("self_attn.v", 32, v_bits),
+                ("self_attn.o", 64, 4),
+                ("mlp.gate", 96, 4),
+                ("mlp.up", 96, 4),
+            ] {
+                let scheme = QuantScheme::new(bits, 32);
+                let stem = format!("model.layers.{layer}.{name}_proj");
+                let codes = entry(DType::U32, [rows, scheme.words(64)]);
+                entries.push((format!("{stem}.{QWEIGHT}"), codes));
+                entries.push((format!("{stem}.{SCALES}"), entry(DType::F16, [rows, 2])));
+            }
+        }
+        let tensors: Vec<PartTensor> = entries
+            .iter()
+            .map(|(name, entry)| (Part::Decoder, name.as_str(), entry))
+            .collect();
+        // Two f16 scales per row: q, k and v of the first block, gate and up of both. In the second
+        // block v has another format, so that q, k and v are not fused.
+        let expected = 4 * (64 + 32 + 32) + 2 * 4 * (96 + 96);
+        assert_eq!(fused_scale_bytes(&tensors, &llm), expected);
+        let blocks: Vec<PartTensor> = tensors
+            .iter()
+            .filter(|(_, name, _)| !name.contains("gate"))
+            .copied()
+            .collect();
+        assert_eq!(fused_scale_bytes(&blocks, &llm), 4 * (64 + 32 + 32));
+    }
+
+    #[test]
+    fn the_cpu_takes_small_models_only() {
+        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("every machine has a CPU");
+        let verdict = |decoder| {
             let needs = MemoryNeeds {
                 decoder,
                 ..MemoryNeeds::default()
             };
             pollster::block_on(plan_memory(needs, &cpu, None)).verdict
         };
-        assert_eq!(judged(1 << 20), Verdict::Fits);
-        assert_eq!(judged(4 << 30), Verdict::WillNotRun);
+        assert_eq!(verdict(1 << 20), Verdict::Fits);
+        assert_eq!(verdict(4 << 30), Verdict::WillNotRun);
     }
 
     #[test]
-    fn a_limit_decides_what_stays() {
+    fn a_limit_decides_which_parts_stay() {
         let Ok(device) = pollster::block_on(open(DevicePreference::Wgpu)) else {
-            println!("a_limit_decides_what_stays skipped: no graphics device");
+            println!("a_limit_decides_which_parts_stay skipped: no GPU");
             return;
         };
         let needs = MemoryNeeds {

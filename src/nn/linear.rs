@@ -1,4 +1,4 @@
-//! Matrix products with weights in the checkpoint's own layout.
+//! Linear layers and convolutions with weights in the checkpoint's own layout.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -7,22 +7,21 @@ use burn::tensor::ops::ConvOptions;
 
 use crate::error::Fault;
 use crate::gpu::activation::{Activation, bias_activation};
-use crate::gpu::buffer::is_gpu;
-use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
-use crate::nn::{Init, Loader, Matrix};
+pub use crate::nn::weight::linear;
+use crate::nn::{Init, Loader, Weight};
 
 /// `y = x W^T + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Matrix,
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
-    /// Reads `weight` and, where `bias` is set, `bias`. Before training: Xavier-normal weights and
-    /// a zero bias.
+    /// Reads `weight` and, where `bias` is set, `bias`. Initialized for training with Xavier-normal
+    /// weights and a zero bias.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -31,7 +30,7 @@ impl Linear {
         Self::load_with(at, inputs, outputs, bias, Init::Normal(deviation))
     }
 
-    /// As [`Linear::load`], with another start for the weight.
+    /// [`Linear::load`] with another initialization of the weight.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -43,7 +42,7 @@ impl Linear {
         init: Init,
     ) -> Result<Self, Fault> {
         Ok(Self {
-            weight: at.matrix([outputs, inputs], init)?,
+            weight: at.weight([outputs, inputs], init)?,
             bias: bias
                 .then(|| at.parameter("bias", [outputs], Init::Zeros))
                 .transpose()?,
@@ -55,7 +54,7 @@ impl Linear {
         self.activated(x, Activation::Identity)
     }
 
-    /// `[.., in]` to `[.., out]`, then `activation` of every number.
+    /// `[.., in]` to `[.., out]`, then `activation` of every element.
     pub fn activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         match (&self.bias, activation) {
             (Some(bias), Activation::Identity) => self.weight.linear(x, Some(bias.val())),
@@ -65,31 +64,7 @@ impl Linear {
     }
 }
 
-/// `x W^T + b` for `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`.
-pub fn linear<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let mut shape: [usize; D] = x.dims();
-    let [outputs, inputs] = weight.dims();
-    assert_eq!(shape[D - 1], inputs, "linear: width of the input");
-    let rows = shape[..D - 1].iter().product::<usize>();
-    shape[D - 1] = outputs;
-    let x = x.reshape([rows, inputs]);
-    if is_gpu(&x.device()) && inputs.is_multiple_of(4) {
-        let added = bias.map_or(Epilogue::None, Epilogue::Bias);
-        return matmul::linear(x, &[DeviceMatrix::single(weight)], added).reshape(shape);
-    }
-    let y = x.matmul(weight.transpose());
-    let y = match bias {
-        Some(bias) => bias_activation(y, bias, Activation::Identity),
-        None => y,
-    };
-    y.reshape(shape)
-}
-
-/// A convolution with square kernel over `[N, C, H, W]`.
+/// A convolution with a square kernel over `[N, C, H, W]`.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[out, in / groups, k, k]`.
@@ -104,16 +79,16 @@ pub struct Conv2d {
     groups: usize,
 }
 
-/// The sizes of a [`Conv2d`].
+/// Shape and stride of a [`Conv2d`].
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2dConfig {
     /// Input channels.
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
-    /// Side of the kernel.
+    /// Height and width of the kernel.
     pub kernel: usize,
-    /// Step of the kernel.
+    /// Distance of neighbouring windows.
     pub stride: usize,
     /// Zeros added on every side.
     pub padding: usize,
@@ -145,8 +120,8 @@ impl Conv2d {
     }
 
     /// `[N, C, H, W]` to `[N, out, H', W']`. A kernel as wide as its stride without padding runs
-    /// as one matrix product over patches; rows and columns that fill no patch are dropped, as a
-    /// convolution does.
+    /// as one matrix product over patches; rows and columns of partial patches are dropped, as in
+    /// any convolution.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [outputs, per_group, kernel, _] = self.weight.dims();
         if self.stride == kernel && self.padding == 0 && self.groups == 1 {

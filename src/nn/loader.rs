@@ -1,19 +1,20 @@
-//! Fills a network by descending the checkpoint's names together with the code.
+//! Builds a network by descending the checkpoint's names together with the code.
 //!
 //! A constructor receives a [`Loader`] and narrows it with the name of each child, so the tree of
-//! constructors and the tree of tensor names are the same tree. Where values come from (a weight
-//! file, random numbers before training) is a [`WeightSource`]'s business. Every parameter gets
-//! a [`ParamId`] computed from its full name: optimiser state and saved weights find it again.
+//! constructors and the tree of tensor names are the same tree. A [`WeightSource`] supplies the
+//! values: a weight file, or random numbers before training. Every parameter gets a
+//! [`burn::module::ParamId`] computed from its full name, by which optimizer state and saved weights
+//! find it.
 
 use std::fmt::Display;
 
-use burn::module::{Param, ParamId};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::Fault;
-use crate::nn::weight::{Matrix, WeightForm};
+use crate::nn::weight::{Weight, parameter_id};
 
-/// How a parameter starts when it is not read from a file.
+/// Initial values of a parameter that is not read from a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Init {
     /// All zero.
@@ -22,17 +23,17 @@ pub enum Init {
     Ones,
     /// One value everywhere.
     Constant(f32),
-    /// Normal with mean 0 and this deviation.
+    /// Normal with mean 0 and this standard deviation.
     Normal(f32),
     /// Uniform in `[-bound, bound]`.
     Uniform(f32),
-    /// These very values, row-major.
+    /// These values, row-major.
     Values(Vec<f32>),
 }
 
-/// Where parameters come from.
+/// Supplies parameters.
 pub trait WeightSource {
-    /// The values of tensor `name`, row-major on `device`, `shape` long in all.
+    /// The values of tensor `name` of `shape`, row-major on `device`.
     ///
     /// # Errors
     /// The tensor is missing or has another shape.
@@ -44,30 +45,30 @@ pub trait WeightSource {
         device: &Device,
     ) -> Result<Tensor<1>, Fault>;
 
-    /// The matrix `stem.weight`, `[out, in]`, in the form it is stored in.
+    /// The matrix `stem.weight`, `[out, in]`, in the format it is stored in.
     ///
     /// # Errors
     /// It is missing or has another shape.
-    fn matrix(
+    fn weight(
         &self,
         stem: &str,
-        [rows, columns]: [usize; 2],
+        shape: [usize; 2],
         init: &Init,
         device: &Device,
-    ) -> Result<WeightForm, Fault> {
+    ) -> Result<Weight, Fault> {
         let name = format!("{stem}.weight");
-        let values = self.tensor(&name, &[rows, columns], init, device)?;
-        Ok(WeightForm::Whole(Box::new(values.reshape([rows, columns]))))
+        let values = self.tensor(&name, &shape, init, device)?;
+        Ok(Weight::dense(&name, values.reshape(shape)))
     }
 }
 
-/// Values of the host as a tensor.
+/// Uploads `values`.
 pub fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
-/// A place in a checkpoint, and the device its tensors go to.
+/// A position in the tree of tensor names, and the device its tensors go to.
 #[derive(Clone)]
 pub struct Loader<'a> {
     source: &'a dyn WeightSource,
@@ -94,12 +95,12 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The device that parameters are put on.
+    /// The device of the parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The parameter `name` below this place; it asks for a gradient on an autodiff device.
+    /// The parameter `name` at this position; it requires a gradient on an autodiff device.
     ///
     /// # Errors
     /// The source's: missing or misshapen, by full name.
@@ -117,16 +118,12 @@ impl<'a> Loader<'a> {
         Ok(Param::initialized(parameter_id(&full_name), tensor).set_require_grad(true))
     }
 
-    /// The matrix `weight` `[out, in]` at this place, in the form it is stored in.
+    /// The matrix `weight` `[out, in]` at this position, in the format it is stored in.
     ///
     /// # Errors
     /// The source's: missing or misshapen, by full name.
-    pub fn matrix(&self, shape: [usize; 2], init: Init) -> Result<Matrix, Fault> {
-        let form = self
-            .source
-            .matrix(&self.prefix, shape, &init, &self.device)?;
-        let id = parameter_id(&self.full_name("weight"));
-        Ok(Matrix::new(form, id))
+    pub fn weight(&self, shape: [usize; 2], init: Init) -> Result<Weight, Fault> {
+        self.source.weight(&self.prefix, shape, &init, &self.device)
     }
 
     fn full_name(&self, name: impl Display) -> String {
@@ -136,14 +133,4 @@ impl<'a> Loader<'a> {
             format!("{}.{name}", self.prefix)
         }
     }
-}
-
-/// The id of the parameter called `full_name` (64-bit FNV-1a of the name).
-pub fn parameter_id(full_name: &str) -> ParamId {
-    let hash = full_name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    ParamId::from(hash)
 }

@@ -10,5 +10,5 @@ pub mod weight_map;
 pub use linear::{Conv2d, Linear};
 pub use loader::{Init, Loader, WeightSource};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
-pub use weight::Matrix;
+pub use weight::Weight;
 pub use weight_map::WeightMap;

@@ -1,124 +1,144 @@
-//! A weight matrix in whatever form it is stored: one tensor, blocks of rows, or packed.
-//!
-//! Networks multiply with it and take rows of it; the form is invisible to them.
-
-use std::sync::Arc;
+//! The weight matrix of a linear layer or an embedding. Layers multiply with it and gather rows of it
+//! without knowing its format.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::gpu::activation::{Activation, bias_activation};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
-use crate::nn::linear::linear;
 
-/// How a matrix `[out, in]` lies on a device.
-#[derive(Clone, Debug)]
-pub enum WeightForm {
-    /// One tensor.
-    Whole(Box<Tensor<2>>),
-    /// Neighbouring rows together.
-    Blocks(Blocks),
-}
-
-/// A matrix in blocks of neighbouring rows.
-#[derive(Clone, Debug)]
-pub enum Blocks {
-    /// As numbers.
-    Rows(Vec<Tensor<2>>),
-    /// In a few bits per weight, on a graphics device.
-    Packed(Vec<DeviceMatrix>),
-}
-
-/// A matrix `[out, in]`; trainable where it is one tensor.
+/// A matrix `[out, in]`.
 #[derive(Module, Debug)]
-pub struct Matrix {
-    whole: Option<Param<Tensor<2>>>,
-    #[module(skip)]
-    blocks: Option<Arc<Blocks>>,
+pub enum Weight {
+    /// One f32 tensor; the only variant that can be trained.
+    Dense(Param<Tensor<2>>),
+    /// f32 in row blocks, as tensors: on the CPU, and on a GPU where `in` is no multiple of 4, which
+    /// kernels cannot read. Joined to one tensor they would exceed what a GPU binds, and
+    /// need twice the memory while they load.
+    Sharded(Vec<Tensor<2>>),
+    /// Row blocks of any format on a GPU, as kernels read them.
+    Device(Vec<DeviceMatrix>),
 }
 
-impl Matrix {
-    /// A matrix with the identity `id`.
-    pub fn new(form: WeightForm, id: ParamId) -> Self {
-        match form {
-            WeightForm::Whole(tensor) => Self {
-                whole: Some(Param::initialized(id, *tensor).set_require_grad(true)),
-                blocks: None,
-            },
-            WeightForm::Blocks(blocks) => Self {
-                whole: None,
-                blocks: Some(Arc::new(blocks)),
-            },
+impl Weight {
+    /// The trainable matrix `tensor`, whose full name is `name`.
+    pub fn dense(name: &str, tensor: Tensor<2>) -> Self {
+        Self::Dense(Param::initialized(parameter_id(name), tensor).set_require_grad(true))
+    }
+
+    /// An f32 matrix in row blocks.
+    pub fn sharded(blocks: Vec<Tensor<2>>) -> Self {
+        let on_gpu = |block: &Tensor<2>| {
+            let matrix = is_gpu(&block.device()).then(|| DeviceMatrix::f32(block.clone()));
+            matrix.filter(DeviceMatrix::fits)
+        };
+        match blocks.iter().map(on_gpu).collect::<Option<_>>() {
+            Some(blocks) => Self::Device(blocks),
+            None => Self::Sharded(blocks),
         }
     }
 
     /// The matrix as one tensor.
     ///
     /// # Panics
-    /// It is stored otherwise: only networks that are trained ask for it.
-    pub fn whole(&self) -> Tensor<2> {
-        self.whole
-            .as_ref()
-            .expect("a trained matrix is one tensor")
-            .val()
+    /// It is not [`Weight::Dense`]: only trained networks need this.
+    pub fn as_tensor(&self) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.val(),
+            Self::Sharded(_) | Self::Device(_) => panic!("a trained matrix is one tensor"),
+        }
     }
 
     /// `x W^T + b` for `x` `[.., in]` and `bias` `[out]`.
     ///
     /// # Panics
-    /// The width of `x` is another.
+    /// The width of `x` is not `in`.
     pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        let Some(blocks) = &self.blocks else {
-            return linear(x, self.whole(), bias);
+        let blocks = match self {
+            Self::Dense(weight) => return linear(x, weight.val(), bias),
+            Self::Sharded(blocks) => return linear_by_blocks(x, blocks, bias),
+            Self::Device(blocks) => blocks,
         };
         let mut shape: [usize; D] = x.dims();
-        let inputs = shape[D - 1];
         let rows = shape[..D - 1].iter().product::<usize>();
-        let x = x.reshape([rows, inputs]);
-        let y = match &**blocks {
-            Blocks::Packed(blocks) => {
-                let added = bias.map_or(Epilogue::None, Epilogue::Bias);
-                matmul::linear(x, blocks, added)
-            }
-            Blocks::Rows(blocks) => {
-                let part = |block: &Tensor<2>| linear(x.clone(), block.clone(), None);
-                let y = Tensor::cat(blocks.iter().map(part).collect(), 1);
-                match bias {
-                    Some(bias) => y + bias.unsqueeze::<2>(),
-                    None => y,
-                }
-            }
-        };
+        let x = x.reshape([rows, shape[D - 1]]);
+        let y = matmul::linear(x, blocks, bias.map_or(Epilogue::None, Epilogue::Bias));
         shape[D - 1] = y.dims()[1];
         y.reshape(shape)
     }
 
-    /// The matrix as kernels of a graphics device read it; `None` on the processor, or where its rows
-    /// are no whole number of vectors.
-    pub fn on_gpu(&self) -> Option<Vec<DeviceMatrix>> {
-        let single =
-            |tensor: Tensor<2>| is_gpu(&tensor.device()).then(|| DeviceMatrix::single(tensor));
-        let blocks = match (&self.whole, self.blocks.as_deref()) {
-            (_, Some(Blocks::Packed(blocks))) => blocks.clone(),
-            (_, Some(Blocks::Rows(blocks))) => {
-                blocks.iter().cloned().map(single).collect::<Option<_>>()?
+    /// The matrix as kernels read it; `None` on the CPU, or where no kernel reads its width.
+    pub fn device_blocks(&self) -> Option<Vec<DeviceMatrix>> {
+        let blocks = match self {
+            Self::Dense(weight) => {
+                let weight = weight.val();
+                vec![is_gpu(&weight.device()).then(|| DeviceMatrix::f32(weight))?]
             }
-            (Some(whole), None) => vec![single(whole.val())?],
-            (None, None) => return None,
+            Self::Sharded(_) => return None,
+            Self::Device(blocks) => blocks.clone(),
         };
         blocks.iter().all(DeviceMatrix::fits).then_some(blocks)
     }
 
-    /// The rows `ids`, `[R, in]`; at least one.
+    /// Gathers the rows `ids`, `[R, in]`; at least one.
     ///
     /// # Panics
     /// An id is not below `out`.
-    pub fn rows(&self, ids: &[u32], device: &Device) -> Tensor<2> {
-        match self.blocks.as_deref() {
-            None => select(self.whole(), ids),
-            Some(Blocks::Packed(blocks)) => matmul::gather(ids, blocks, device),
-            Some(Blocks::Rows(blocks)) => select_from_blocks(blocks, ids),
+    pub fn gather(&self, ids: &[u32], device: &Device) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => select(weight.val(), ids),
+            Self::Sharded(blocks) => select_from_blocks(blocks, ids),
+            Self::Device(blocks) => matmul::gather(ids, blocks, device),
         }
+    }
+}
+
+/// The id of the parameter called `full_name` (64-bit FNV-1a of the name).
+pub fn parameter_id(full_name: &str) -> ParamId {
+    let hash = full_name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    ParamId::from(hash)
+}
+
+/// `x W^T + b` for `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape: [usize; D] = x.dims();
+    let [outputs, inputs] = weight.dims();
+    assert_eq!(shape[D - 1], inputs, "linear: width of the input");
+    let rows = shape[..D - 1].iter().product::<usize>();
+    shape[D - 1] = outputs;
+    let x = x.reshape([rows, inputs]);
+    if is_gpu(&x.device()) && inputs.is_multiple_of(4) {
+        let epilogue = bias.map_or(Epilogue::None, Epilogue::Bias);
+        return matmul::linear(x, &[DeviceMatrix::f32(weight)], epilogue).reshape(shape);
+    }
+    let y = x.matmul(weight.transpose());
+    let y = match bias {
+        Some(bias) => bias_activation(y, bias, Activation::Identity),
+        None => y,
+    };
+    y.reshape(shape)
+}
+
+/// One product per block, side by side.
+fn linear_by_blocks<const D: usize>(
+    x: Tensor<D>,
+    blocks: &[Tensor<2>],
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let product = |block: &Tensor<2>| linear(x.clone(), block.clone(), None);
+    let y = Tensor::cat(blocks.iter().map(product).collect(), D - 1);
+    match bias {
+        Some(bias) => y + bias.unsqueeze::<D>(),
+        None => y,
     }
 }
 
@@ -129,9 +149,9 @@ fn select(weight: Tensor<2>, ids: &[u32]) -> Tensor<2> {
     weight.select(0, ids)
 }
 
-/// Ids of one block that follow each other are selected together.
+/// One select per run of ids in the same block.
 fn select_from_blocks(blocks: &[Tensor<2>], ids: &[u32]) -> Tensor<2> {
-    let place = |mut id: u32| {
+    let locate = |mut id: u32| {
         for (index, block) in blocks.iter().enumerate() {
             let rows = block.dims()[0] as u32;
             if id < rows {
@@ -141,8 +161,8 @@ fn select_from_blocks(blocks: &[Tensor<2>], ids: &[u32]) -> Tensor<2> {
         }
         panic!("row {id} beyond the last block");
     };
-    let places: Vec<(usize, u32)> = ids.iter().map(|&id| place(id)).collect();
-    let runs = places.chunk_by(|a, b| a.0 == b.0).map(|run| {
+    let located: Vec<(usize, u32)> = ids.iter().map(|&id| locate(id)).collect();
+    let runs = located.chunk_by(|a, b| a.0 == b.0).map(|run| {
         let ids: Vec<u32> = run.iter().map(|(_, id)| *id).collect();
         select(blocks[run[0].0].clone(), &ids)
     });

@@ -1,8 +1,8 @@
-//! Weights of a model folder on their device, by name, as they come.
+//! Weights of a model folder on their device, by name, as they arrive.
 //!
-//! Tensors arrive in pieces and go to the device at once; constructors then take them by name.
-//! On a graphics device packed matrices stay packed and half-precision ones as they are; for the
-//! processor, and in tensors that are no matrices, numbers are widened to single precision.
+//! Tensors arrive in pieces and are uploaded at once; constructors then take them by name. On a
+//! GPU quantized matrices and f16 matrices keep their format; on the CPU, and in tensors that are no
+//! matrices, weights are widened to f32.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,69 +12,109 @@ use half::{bf16, f16};
 
 use crate::cpu::op::is_cpu;
 use crate::error::Fault;
-use crate::gpu::matmul::{self, DeviceMatrix, Format, Scales};
+use crate::gpu::matmul::{self, DeviceMatrix};
 use crate::gpu::upload::Upload;
 use crate::nn::loader::{Init, WeightSource};
-use crate::nn::weight::{Blocks, WeightForm};
+use crate::nn::weight::Weight;
 use crate::weights::download::TensorSink;
-use crate::weights::manifest::{DType, TensorEntry};
-use crate::weights::quant::{QWEIGHT, QuantScheme, SCALES};
+use crate::weights::manifest::TensorEntry;
+use crate::weights::quant::{QWEIGHT, SCALES};
+use crate::weights::{DType, QuantScheme, WeightFormat};
 
-/// Tensors on a device, waiting for the networks they belong to.
+/// Tensors on a device, by name, until networks take them.
 pub struct WeightMap {
     device: Device,
     wanted: fn(&str) -> bool,
-    held: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, Entry>,
     used: RefCell<BTreeSet<String>>,
-    coming: Option<Pending>,
+    pending: Option<Pending>,
 }
 
 struct Entry {
     shape: Vec<usize>,
-    values: Values,
+    buffer: Buffer,
 }
 
 #[derive(Clone)]
-enum Values {
-    Floats(Tensor<1>),
-    /// Words of codes.
-    Words(Tensor<1, Int>),
-    /// Scales of packed weights, as words.
-    Scales(Tensor<1, Int>, Scales),
-    /// A matrix in half precision, two numbers in an element.
-    Halves(DeviceMatrix),
+enum Buffer {
+    /// f32.
+    Dense(Tensor<1>),
+    /// An f16 matrix on a GPU.
+    F16(DeviceMatrix),
+    /// Words of quantized weights.
+    Codes(Tensor<1, Int>),
+    /// Scales of quantized weights, as words, and their type.
+    Scales(Tensor<1, Int>, DType),
 }
 
+/// A tensor whose bytes are arriving.
 struct Pending {
     name: String,
     entry: TensorEntry,
-    /// Half-precision numbers stay as they are, two in a word.
-    pairs: bool,
-    /// Set for scales.
-    scales: Option<Scales>,
+    role: Role,
     upload: Upload,
+    /// Elements that have arrived.
     elements: usize,
 }
 
+/// Which [`Buffer`] a tensor becomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Widened to f32.
+    Dense,
+    F16,
+    Codes,
+    Scales,
+}
+
+impl Role {
+    fn of(name: &str, entry: &TensorEntry, device: &Device) -> Self {
+        match entry.dtype {
+            DType::F16 | DType::F32 if is_scales(name) => Self::Scales,
+            DType::U32 => Self::Codes,
+            _ if stays_f16(name, entry) && !is_cpu(device) => Self::F16,
+            _ => Self::Dense,
+        }
+    }
+}
+
+/// The name of the tensor that `name` is, or is a row block of.
+fn without_block(name: &str) -> &str {
+    name.split(".rows.").next().unwrap_or(name)
+}
+
+/// Whether `name` is that of a quantized matrix's scales.
+pub fn is_scales(name: &str) -> bool {
+    let stem = without_block(name).strip_suffix(SCALES);
+    stem.is_some_and(|stem| stem.ends_with('.'))
+}
+
+/// Whether a tensor stays f16 on a GPU: a matrix that kernels read.
+pub fn stays_f16(name: &str, entry: &TensorEntry) -> bool {
+    entry.dtype == DType::F16
+        && without_block(name).ends_with(".weight")
+        && matches!(entry.shape[..], [_, columns] if WeightFormat::Dense(DType::F16).fits(columns))
+}
+
 impl WeightMap {
-    /// Nothing yet; takes the tensors whose names satisfy `wanted`.
+    /// An empty map that takes the tensors whose names satisfy `wanted`.
     pub fn new(device: &Device, wanted: fn(&str) -> bool) -> Self {
         Self {
             device: device.clone(),
             wanted,
-            held: BTreeMap::new(),
+            entries: BTreeMap::new(),
             used: RefCell::default(),
-            coming: None,
+            pending: None,
         }
     }
 
-    /// Fails if a tensor was never asked for.
+    /// Checks that every tensor was taken.
     ///
     /// # Errors
     /// A surplus tensor, by name.
     pub fn finish(&self) -> Result<(), Fault> {
         let used = self.used.borrow();
-        match self.held.keys().find(|name| !used.contains(*name)) {
+        match self.entries.keys().find(|name| !used.contains(*name)) {
             Some(name) => Err(Fault::model(
                 format!("tensor {name}"),
                 "belongs to no part of the model",
@@ -83,15 +123,15 @@ impl WeightMap {
         }
     }
 
-    /// The blocks of `name` in order: itself, or `name.rows.0`, `name.rows.1` and so on.
+    /// The row blocks of `name` in order: itself, or `name.rows.0`, `name.rows.1` and so on.
     fn blocks(&self, name: &str) -> Vec<&Entry> {
         let mut used = self.used.borrow_mut();
         let mut take = |name: &str| {
-            let held = self.held.get(name);
-            if held.is_some() {
+            let entry = self.entries.get(name);
+            if entry.is_some() {
                 used.insert(name.to_string());
             }
-            held
+            entry
         };
         if let Some(whole) = take(name) {
             return vec![whole];
@@ -101,8 +141,8 @@ impl WeightMap {
             .collect()
     }
 
-    /// The blocks of a tensor, checked against the shape it is wanted in.
-    fn checked(&self, name: &str, shape: &[usize]) -> Result<Vec<&Entry>, Fault> {
+    /// The row blocks of `name`, which together must have `shape`.
+    fn blocks_of_shape(&self, name: &str, shape: &[usize]) -> Result<Vec<&Entry>, Fault> {
         let blocks = self.blocks(name);
         let Some(first) = blocks.first() else {
             return Err(Fault::model(format!("tensor {name}"), "is missing"));
@@ -111,8 +151,8 @@ impl WeightMap {
         if blocks.len() > 1 && !found.is_empty() {
             found[0] = blocks.iter().map(|block| block.shape[0]).sum();
         }
-        let agree = |block: &&&Entry| block.shape.get(1..) == first.shape.get(1..);
-        if found != shape || blocks.iter().filter(agree).count() != blocks.len() {
+        let same_width = |block: &&Entry| block.shape.get(1..) == first.shape.get(1..);
+        if found != shape || !blocks.iter().all(same_width) {
             return Err(Fault::model(
                 format!("tensor {name}"),
                 format!("has shape {found:?} instead of {shape:?}"),
@@ -121,92 +161,93 @@ impl WeightMap {
         Ok(blocks)
     }
 
-    fn packed(&self, stem: &str, [rows, columns]: [usize; 2]) -> Result<WeightForm, Fault> {
+    /// Whether `stem` is stored quantized, in one block or several.
+    fn is_quantized(&self, stem: &str) -> bool {
+        let codes = format!("{stem}.{QWEIGHT}");
+        let blocks = format!("{codes}.rows.");
+        let mut next = self.entries.range(codes.clone()..);
+        next.next()
+            .is_some_and(|(name, _)| *name == codes || name.starts_with(&blocks))
+    }
+
+    fn quantized(&self, stem: &str, [rows, columns]: [usize; 2]) -> Result<Weight, Fault> {
         let name = format!("{stem}.{QWEIGHT}");
         let fault = |what: String| Fault::model(format!("tensor {name}"), what);
-        let words = self.blocks(&name);
+        let codes = self.blocks(&name);
         let scales = self.blocks(&format!("{stem}.{SCALES}"));
-        if words.len() != scales.len() {
-            let (a, b) = (words.len(), scales.len());
+        if codes.len() != scales.len() {
+            let (a, b) = (codes.len(), scales.len());
             return Err(fault(format!("has {a} blocks and {b} blocks of scales")));
         }
-        let mut found = 0;
         let mut blocks = Vec::new();
-        for (words, scales) in words.iter().zip(scales) {
-            let scheme = match (&words.shape[..], &scales.shape[..]) {
-                ([a, words], [b, scales]) if a == b => QuantScheme::infer(columns, *words, *scales),
+        for (codes, scales) in codes.iter().zip(scales) {
+            let (Buffer::Codes(words), Buffer::Scales(scale_words, dtype)) =
+                (&codes.buffer, &scales.buffer)
+            else {
+                return Err(fault(
+                    "is not stored as u32 codes with f16 or f32 scales".into(),
+                ));
+            };
+            let scheme = match (&codes.shape[..], &scales.shape[..]) {
+                (&[a, words], &[b, scales]) if a == b => {
+                    QuantScheme::infer(columns, words, scales, *dtype)
+                }
                 _ => None,
             };
             let scheme = scheme.ok_or_else(|| {
-                let (words, scales) = (&words.shape, &scales.shape);
+                let (codes, scales) = (&codes.shape, &scales.shape);
                 fault(format!(
-                    "has shape {words:?} with scales {scales:?}, which pack no {columns} columns"
+                    "has shape {codes:?} with scales {scales:?}, which do not fit {columns} columns"
                 ))
             })?;
-            let (Values::Words(codes), Values::Scales(scales, form)) =
-                (&words.values, &scales.values)
-            else {
-                return Err(fault(
-                    "is not stored as words with scales in half or single precision".into(),
-                ));
-            };
-            let shape = [words.shape[0], columns];
-            found += shape[0];
-            blocks.push((codes.clone(), (scales.clone(), *form), shape, scheme));
+            let shape = [codes.shape[0], columns];
+            blocks.push((words.clone(), scale_words.clone(), shape, scheme));
         }
+        let found: usize = blocks.iter().map(|(_, _, [rows, _], _)| rows).sum();
         if found != rows {
             return Err(fault(format!("has {found} rows instead of {rows}")));
         }
+        let blocks = blocks.into_iter();
         if is_cpu(&self.device) {
-            let unpacked = blocks.into_iter().map(|(words, scales, shape, scheme)| {
-                unpack(words, scales, shape, scheme, &self.device)
+            let dense = blocks.map(|(codes, scales, shape, scheme)| {
+                dequantize(codes, scales, shape, scheme, &self.device)
             });
-            return Ok(WeightForm::Whole(Box::new(Tensor::cat(
-                unpacked.collect(),
-                0,
-            ))));
+            let dense = Tensor::cat(dense.collect(), 0);
+            return Ok(Weight::dense(&format!("{stem}.weight"), dense));
         }
-        let packed = blocks.into_iter().map(|(words, scales, shape, scheme)| {
-            DeviceMatrix::packed(words, scales, shape, scheme)
+        let blocks = blocks.map(|(codes, scales, shape, scheme)| {
+            DeviceMatrix::quantized(codes, scales, shape, scheme)
         });
-        Ok(WeightForm::Blocks(Blocks::Packed(packed.collect())))
+        Ok(Weight::Device(blocks.collect()))
     }
 }
 
-/// Whether a tensor is kept in half precision on a graphics device: a matrix that kernels can read.
-pub fn stays_half(name: &str, entry: &TensorEntry) -> bool {
-    let plain = name.split(".rows.").next().unwrap_or(name);
-    entry.dtype == DType::F16
-        && plain.ends_with(".weight")
-        && matches!(entry.shape[..], [_, columns] if Format::Half.fits(columns))
-}
-
-/// A packed block as numbers, on the processor.
-fn unpack(
-    words: Tensor<1, Int>,
-    (scales, form): (Tensor<1, Int>, Scales),
+/// Dequantizes a block on the CPU.
+fn dequantize(
+    codes: Tensor<1, Int>,
+    scales: Tensor<1, Int>,
     [rows, columns]: [usize; 2],
     scheme: QuantScheme,
     device: &Device,
 ) -> Tensor<2> {
     let read = |tensor: Tensor<1, Int>| -> Vec<u32> {
         let values = tensor.into_data().try_into_vec::<i32>();
-        let values = values.expect("words are kept as i32 on the processor");
+        let values = values.expect("words are i32 on the CPU");
         values.into_iter().map(i32::cast_unsigned).collect()
     };
-    let words = read(words);
-    let groups = rows * (columns / scheme.group);
+    let codes = read(codes);
     let scales = read(scales).into_iter();
-    let scales: Vec<f32> = match form {
-        Scales::Half => scales
+    let scales: Vec<f32> = if scheme.scale == DType::F16 {
+        scales
             .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
             .map(|bits| f16::from_bits(bits).to_f32())
-            .take(groups)
-            .collect(),
-        Scales::Single => scales.map(f32::from_bits).collect(),
+            .take(rows * (columns / scheme.group))
+            .collect()
+    } else {
+        scales.map(f32::from_bits).collect()
     };
     let mut values = vec![0.0; rows * columns];
-    scheme.unpack(&words, &scales, &mut values);
+    scheme.dequantize(&codes, &scales, &mut values);
     Tensor::from_data(TensorData::new(values, [rows, columns]), device)
 }
 
@@ -219,18 +260,16 @@ impl WeightSource for WeightMap {
         _device: &Device,
     ) -> Result<Tensor<1>, Fault> {
         let mut parts = Vec::new();
-        for block in self.checked(name, shape)? {
-            match &block.values {
-                Values::Floats(values) => parts.push(values.clone()),
-                Values::Halves(half) => {
-                    let [rows, columns] = half.shape();
+        for block in self.blocks_of_shape(name, shape)? {
+            match &block.buffer {
+                Buffer::Dense(values) => parts.push(values.clone()),
+                Buffer::F16(matrix) => {
+                    let [rows, columns] = matrix.shape();
                     let ids: Vec<u32> = (0..rows as u32).collect();
-                    let wide = matmul::gather(&ids, std::slice::from_ref(half), &self.device);
+                    let wide = matmul::gather(&ids, std::slice::from_ref(matrix), &self.device);
                     parts.push(wide.reshape([rows * columns]));
                 }
-                Values::Words(_) | Values::Scales(..) => {
-                    return Err(Fault::model(format!("tensor {name}"), "holds no numbers"));
-                }
+                Buffer::Codes(_) | Buffer::Scales(..) => return Err(not_dense(name)),
             }
         }
         Ok(match parts.len() {
@@ -239,45 +278,39 @@ impl WeightSource for WeightMap {
         })
     }
 
-    fn matrix(
+    fn weight(
         &self,
         stem: &str,
         shape: [usize; 2],
         init: &Init,
         device: &Device,
-    ) -> Result<WeightForm, Fault> {
-        let packed = format!("{stem}.{QWEIGHT}");
-        let is_packed =
-            |name: &&String| **name == packed || name.starts_with(&format!("{packed}.rows."));
-        if self
-            .held
-            .range(packed.clone()..)
-            .next()
-            .is_some_and(|(name, _)| is_packed(&name))
-        {
-            return self.packed(stem, shape);
+    ) -> Result<Weight, Fault> {
+        if self.is_quantized(stem) {
+            return self.quantized(stem, shape);
         }
         let name = format!("{stem}.weight");
-        let blocks = self.checked(&name, &shape)?;
-        let halves = blocks.iter().map(|block| match &block.values {
-            Values::Halves(half) => Some(half.clone()),
+        let blocks = self.blocks_of_shape(&name, &shape)?;
+        let f16 = blocks.iter().map(|block| match &block.buffer {
+            Buffer::F16(matrix) => Some(matrix.clone()),
             _ => None,
         });
-        if let Some(halves) = halves.collect::<Option<_>>() {
-            return Ok(WeightForm::Blocks(Blocks::Packed(halves)));
+        if let Some(f16) = f16.collect::<Option<_>>() {
+            return Ok(Weight::Device(f16));
         }
         if blocks.len() == 1 {
             let values = self.tensor(&name, &shape, init, device)?;
-            return Ok(WeightForm::Whole(Box::new(values.reshape(shape))));
+            return Ok(Weight::dense(&name, values.reshape(shape)));
         }
-        let parts = blocks.into_iter().map(|block| match &block.values {
-            Values::Floats(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
-            _ => Err(Fault::model(format!("tensor {name}"), "holds no numbers")),
+        let f32 = blocks.into_iter().map(|block| match &block.buffer {
+            Buffer::Dense(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
+            _ => Err(not_dense(&name)),
         });
-        Ok(WeightForm::Blocks(Blocks::Rows(
-            parts.collect::<Result<_, _>>()?,
-        )))
+        Ok(Weight::sharded(f32.collect::<Result<_, _>>()?))
     }
+}
+
+fn not_dense(name: &str) -> Fault {
+    Fault::model(format!("tensor {name}"), "is not stored as a dense tensor")
 }
 
 impl TensorSink for WeightMap {
@@ -286,102 +319,82 @@ impl TensorSink for WeightMap {
     }
 
     fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault> {
-        let plain = name.split(".rows.").next().unwrap_or(name);
-        let scales = match entry.dtype {
-            DType::F16 => Some(Scales::Half),
-            DType::F32 => Some(Scales::Single),
-            _ => None,
+        let role = Role::of(name, entry, &self.device);
+        let words = match role {
+            Role::Dense => entry.elements(),
+            Role::F16 | Role::Codes | Role::Scales => entry.dtype.words(entry.elements()),
         };
-        let scales = scales.filter(|_| plain.ends_with(&format!(".{SCALES}")));
-        let pairs =
-            scales == Some(Scales::Half) || stays_half(plain, entry) && !is_cpu(&self.device);
-        let elements = entry.elements();
-        let room = if pairs {
-            elements.div_ceil(2)
-        } else {
-            elements
-        };
-        self.coming = Some(Pending {
+        self.pending = Some(Pending {
             name: name.to_string(),
             entry: entry.clone(),
-            pairs,
-            scales,
-            upload: Upload::new(room, &self.device),
+            role,
+            upload: Upload::new(words, &self.device),
             elements: 0,
         });
         Ok(())
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let coming = self.coming.as_mut().expect("bytes follow a beginning");
-        let dtype = coming.entry.dtype;
-        let words = || {
-            bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| u32::from_le_bytes(*b))
-        };
-        let halves = || {
-            bytes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| u16::from_le_bytes(*b))
-        };
-        let wide: Option<Vec<u32>> = match dtype {
-            DType::U32 => None,
-            DType::F32 => Some(words().collect()),
-            DType::F16 => Some(
-                halves()
-                    .map(|h| f16::from_bits(h).to_f32().to_bits())
-                    .collect(),
-            ),
-            DType::BF16 => Some(
-                halves()
-                    .map(|h| bf16::from_bits(h).to_f32().to_bits())
-                    .collect(),
-            ),
-        };
-        if let Some(at) = wide
-            .iter()
-            .flatten()
-            .position(|&bits| !f32::from_bits(bits).is_finite())
-        {
-            let value = wide.map_or(0.0, |wide| f32::from_bits(wide[at]));
+        let pending = self.pending.as_mut().expect("begin comes before bytes");
+        let dtype = pending.entry.dtype;
+        let values = widen(bytes, dtype);
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(Fault::model(
-                format!("{}, tensor {}", coming.entry.shard, coming.name),
-                format!("holds {value} at element {}", coming.elements + at),
+                format!("{}, tensor {}", pending.entry.shard, pending.name),
+                format!("holds {} at element {}", values[at], pending.elements + at),
             ));
         }
-        coming.elements += bytes.len() / dtype.bytes() as usize;
-        let elements = match wide {
-            Some(wide) if !coming.pairs => wide,
-            Some(_) => halves()
-                .collect::<Vec<_>>()
-                .chunks(2)
-                .map(|pair| u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16)
-                .collect(),
-            None => words().collect(),
-        };
-        coming.upload.push(elements);
+        pending.elements += bytes.len() / dtype.bytes() as usize;
+        pending.upload.push(match pending.role {
+            Role::Dense => values.into_iter().map(f32::to_bits).collect(),
+            Role::F16 | Role::Codes | Role::Scales => words(bytes),
+        });
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), Fault> {
-        let coming = self.coming.take().expect("an end follows a beginning");
-        let values = match (coming.scales, &coming.entry.shape[..]) {
-            (Some(form), _) => Values::Scales(coming.upload.integers(), form),
-            (None, &[rows, columns]) if coming.pairs => Values::Halves(DeviceMatrix::half(
-                coming.upload.integers(),
-                [rows, columns],
+        let pending = self.pending.take().expect("begin comes before end");
+        let shape = pending.entry.shape;
+        let buffer = match pending.role {
+            Role::Dense => Buffer::Dense(pending.upload.floats()),
+            Role::F16 => Buffer::F16(DeviceMatrix::f16(
+                pending.upload.integers(),
+                [shape[0], shape[1]],
             )),
-            _ if coming.entry.dtype == DType::U32 => Values::Words(coming.upload.integers()),
-            _ => Values::Floats(coming.upload.floats()),
+            Role::Codes => Buffer::Codes(pending.upload.integers()),
+            Role::Scales => Buffer::Scales(pending.upload.integers(), pending.entry.dtype),
         };
-        let shape = coming.entry.shape;
-        self.held.insert(coming.name, Entry { shape, values });
+        self.entries.insert(pending.name, Entry { shape, buffer });
         Ok(())
+    }
+}
+
+/// Little-endian words; zeros fill the last one.
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes
+        .chunks(4)
+        .map(|chunk| {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u32::from_le_bytes(word)
+        })
+        .collect()
+}
+
+/// Floating-point elements as f32; none for `U32`.
+fn widen(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    let pairs = || {
+        let pairs = bytes.as_chunks::<2>().0.iter();
+        pairs.map(|pair| u16::from_le_bytes(*pair))
+    };
+    match dtype {
+        DType::F32 => {
+            let words = bytes.as_chunks::<4>().0.iter();
+            words.map(|word| f32::from_le_bytes(*word)).collect()
+        }
+        DType::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+        DType::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        DType::U32 => Vec::new(),
     }
 }
 
@@ -423,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_type_is_widened() {
+    fn every_element_type_is_widened_to_f32() {
         let device = Device::flex();
         let halves = |bits: &[u16]| {
             bits.iter()
@@ -475,7 +488,7 @@ mod tests {
     #[test]
     fn surplus_tensors_are_named() {
         let weights = load(Sample::floats(), &Device::flex()).expect("a good model");
-        let fault = weights.finish().expect_err("nobody took it");
+        let fault = weights.finish().expect_err("no network took it");
         assert!(
             fault
                 .to_string()
@@ -484,35 +497,30 @@ mod tests {
         );
     }
 
-    fn packed(
-        [rows, columns]: [usize; 2],
-        scheme: QuantScheme,
-        form: Scales,
-    ) -> (Sample, Vec<f32>) {
+    /// A matrix in two row blocks, and its dequantized values.
+    fn quantized([rows, columns]: [usize; 2], scheme: QuantScheme) -> (Sample, Vec<f32>) {
         let values: Vec<f32> = (0..rows * columns)
             .map(|i| (i as f32 * 0.37).sin())
             .collect();
         let cut = rows / 3;
         let mut stored = Vec::new();
-        let mut unpacked = Vec::new();
+        let mut dequantized = Vec::new();
         for (k, rows) in [(0, 0..cut), (1, cut..rows)] {
             let values = &values[rows.start * columns..rows.end * columns];
             let mut words = vec![0; scheme.words(values.len())];
             let mut scales = vec![f16::ZERO; values.len() / scheme.group];
-            scheme.pack(values, Rounding::Search, &mut words, &mut scales);
+            scheme.quantize(values, Rounding::Search, &mut words, &mut scales);
             let mut back = vec![0.0; values.len()];
-            let scales: Vec<u8> = match form {
-                Scales::Half => {
-                    scheme.unpack(&words, &scales, &mut back);
-                    scales.iter().flat_map(|s| s.to_le_bytes()).collect()
-                }
-                Scales::Single => {
-                    let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() / 3.0).collect();
-                    scheme.unpack(&words, &scales, &mut back);
-                    floats(&scales)
-                }
+            let scales: Vec<u8> = if scheme.scale == DType::F16 {
+                scheme.dequantize(&words, &scales, &mut back);
+                scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+            } else {
+                // No f16 holds these.
+                let scales: Vec<f32> = scales.iter().map(|s| s.to_f32() / 3.0).collect();
+                scheme.dequantize(&words, &scales, &mut back);
+                floats(&scales)
             };
-            unpacked.extend(back);
+            dequantized.extend(back);
             let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             stored.push((k, rows.len(), words, scales));
         }
@@ -527,10 +535,7 @@ mod tests {
             ));
             tensors.push((
                 name("scales"),
-                match form {
-                    Scales::Half => DType::F16,
-                    Scales::Single => DType::F32,
-                },
+                scheme.scale,
                 vec![*rows, columns / scheme.group],
                 scales,
             ));
@@ -541,65 +546,70 @@ mod tests {
                 (Part::Decoder, *name, *dtype, &shape[..], (*bytes).clone())
             })
             .collect();
-        (Sample::new(&tensors), unpacked)
+        (Sample::new(&tensors), dequantized)
     }
 
-    /// The processor multiplies with what the graphics device unpacks on the fly.
-    fn packed_blocks_give_the_same_products_everywhere(form: Scales) {
-        let scheme = QuantScheme { bits: 4, group: 32 };
+    /// The CPU dequantizes while it loads, the GPU in its kernels.
+    fn quantized_blocks_give_the_same_products_everywhere(scale: DType) {
+        let scheme = QuantScheme {
+            scale,
+            ..QuantScheme::new(4, 32)
+        };
         let (rows, columns) = (10, 64);
-        let host = Device::flex();
+        let cpu = Device::flex();
         let products = |device: &Device, count: usize| {
-            let sample = packed([rows, columns], scheme, form).0;
-            let weights = load(sample, device).expect("packed weights");
+            let sample = quantized([rows, columns], scheme).0;
+            let weights = load(sample, device).expect("quantized weights");
             let at = Loader::new(&weights, device);
             let linear = Linear::load(&at.child("fc"), columns, rows, false).expect("both blocks");
             let x: Vec<f32> = (0..count * columns)
                 .map(|i| (i as f32 * 0.11).cos())
                 .collect();
             let x = Tensor::<2>::from_data(TensorData::new(x, [count, columns]), device);
-            let taken = linear
+            let gathered = linear
                 .weight
-                .rows(&[9, 0, 4], device)
+                .gather(&[9, 0, 4], device)
                 .reshape([3 * columns]);
-            (read(linear.forward(x).reshape([count * rows])), read(taken))
+            (
+                read(linear.forward(x).reshape([count * rows])),
+                read(gathered),
+            )
         };
-        let (_, unpacked) = packed([rows, columns], scheme, form);
-        let (_, taken) = products(&host, 1);
-        assert_eq!(taken[..columns], unpacked[9 * columns..]);
-        assert_eq!(taken[columns..2 * columns], unpacked[..columns]);
-        if let Some(graphics) = adapter_for_test("packed_blocks_give_the_same_products_everywhere")
-        {
+        let (_, dequantized) = quantized([rows, columns], scheme);
+        let (_, gathered) = products(&cpu, 1);
+        assert_eq!(gathered[..columns], dequantized[9 * columns..]);
+        assert_eq!(gathered[columns..2 * columns], dequantized[..columns]);
+        if let Some(gpu) = adapter_for_test("quantized_blocks_give_the_same_products_everywhere") {
             for count in [1, 9] {
-                let (there, here) = (products(&graphics, count), products(&host, count));
-                for (a, b) in there.0.iter().zip(&here.0) {
+                let (on_gpu, on_cpu) = (products(&gpu, count), products(&cpu, count));
+                for (a, b) in on_gpu.0.iter().zip(&on_cpu.0) {
                     assert!((a - b).abs() < 1e-4, "{a} {b}");
                 }
-                assert_eq!(there.1, here.1);
+                assert_eq!(on_gpu.1, on_cpu.1);
             }
         }
     }
 
     #[test]
-    fn packed_blocks_with_scales_in_half_precision() {
-        packed_blocks_give_the_same_products_everywhere(Scales::Half);
+    fn quantized_blocks_with_f16_scales() {
+        quantized_blocks_give_the_same_products_everywhere(DType::F16);
     }
 
     #[test]
-    fn packed_blocks_with_scales_in_single_precision() {
-        packed_blocks_give_the_same_products_everywhere(Scales::Single);
+    fn quantized_blocks_with_f32_scales() {
+        quantized_blocks_give_the_same_products_everywhere(DType::F32);
     }
 
     #[test]
-    fn packed_matrices_must_fit_their_place() {
-        let scheme = QuantScheme { bits: 4, group: 32 };
+    fn quantized_matrices_must_fit_their_layer() {
+        let scheme = QuantScheme::new(4, 32);
         let device = Device::flex();
         for (rows, columns, says) in [
             (9, 64, "10 rows instead of 9"),
-            (10, 96, "pack no 96 columns"),
+            (10, 96, "do not fit 96 columns"),
         ] {
-            let sample = packed([10, 64], scheme, Scales::Half).0;
-            let weights = load(sample, &device).expect("packed weights");
+            let sample = quantized([10, 64], scheme).0;
+            let weights = load(sample, &device).expect("quantized weights");
             let at = Loader::new(&weights, &device);
             let fault = Linear::load(&at.child("fc"), columns, rows, false).expect_err(says);
             assert!(fault.to_string().contains(says), "{fault}");

@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Fault;
-use crate::nn::loader::{on_device, parameter_id};
+use crate::nn::loader::on_device;
+use crate::nn::weight::parameter_id;
 use crate::nn::{Init, WeightSource};
 use crate::train::optimizer::{AdamW, Moments};
 use crate::weights::source;

@@ -202,7 +202,7 @@ fn lookup_target(pairs: impl Iterator<Item = (Vec<u32>, u32)>) -> AuxTarget {
 }
 
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-    let ids = tokenizer.encode_more(text).into_iter();
+    let ids = tokenizer.encode_continuation(text).into_iter();
     ids.map(|id| u32::try_from(id).expect("the text has no slots"))
         .collect()
 }
@@ -419,7 +419,7 @@ impl PackedBatch {
         let [_, _, width] = visual.dims();
         let table = Tensor::cat(
             vec![
-                model.llm.embed_tokens.whole(),
+                model.llm.embed_tokens.as_tensor(),
                 visual.flatten(0, 1),
                 boxes.flatten(0, 1),
                 Tensor::zeros([1, width], device),

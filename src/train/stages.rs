@@ -500,7 +500,7 @@ impl<'a> Trainer<'a> {
         let mut loss = cross_entropy(logits, &packed.labels());
         let answer_loss = f64::from(loss.clone().into_scalar::<f32>());
         let labels = RegionLabels::new(&images.scenes, images.max_boxes());
-        let table = trainee.model.llm.embed_tokens.whole();
+        let table = trainee.model.llm.embed_tokens.as_tensor();
         loss = loss + self.alignment.loss(boxes.clone(), table, &labels) * AUX_LOSS_WEIGHT;
         if self.stage.towers_lr_factor > 0.0 {
             loss = loss + trainee.heads.loss(boxes, &labels) * AUX_LOSS_WEIGHT;

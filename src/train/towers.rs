@@ -133,7 +133,7 @@ impl WordAlignment {
     /// # Errors
     /// A word is not one token.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, Fault> {
-        let token = |text: String| match tokenizer.encode_more(&text)[..] {
+        let token = |text: String| match tokenizer.encode_continuation(&text)[..] {
             [id] => Ok(i32::try_from(id).expect("a word has no slot")),
             _ => Err(Fault::model(
                 "tokenizer",
@@ -455,7 +455,7 @@ mod tests {
         // The embedding of token t is the t-th unit vector.
         let size = tokenizer.vocab_size();
         let table = Tensor::<2>::eye(size, &device);
-        let word = |text: &str| match tokenizer.encode_more(text)[..] {
+        let word = |text: &str| match tokenizer.encode_continuation(text)[..] {
             [id] => id as usize,
             _ => panic!("{text} is not one token"),
         };

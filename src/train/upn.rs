@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Fault;
 use crate::geometry::{Proposal, proposals};
-use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
+use crate::gpu::readback::read;
+use crate::model::upn::{PaddingMask, Upn, UpnConfig};
 use crate::nn::{Init, Loader};
 use crate::protocol::Granularity;
 use crate::scenes::{Rng, Scene};
@@ -164,7 +165,8 @@ fn add_matched(
 }
 
 fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    read_sync(read(tensor.inner())).expect("the training device can be read")
+    read_sync(read("a tensor of the training", tensor.inner()))
+        .expect("the training device can be read")
 }
 
 /// Progress of a run, stored in its checkpoint.

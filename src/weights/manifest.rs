@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::dtype::DType;
 use crate::error::Fault;
 
 /// The manifest version this program writes and reads.
@@ -139,29 +140,6 @@ pub struct TensorEntry {
     pub shape: Vec<usize>,
 }
 
-/// Element types of stored tensors, by safetensors' names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DType {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// The upper half of single precision.
-    BF16,
-    /// Packed codes.
-    U32,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 | Self::U32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
-}
-
 impl TensorEntry {
     /// Elements.
     pub fn elements(&self) -> usize {
@@ -234,7 +212,8 @@ impl Manifest {
                 place,
                 format!("has {found}; this program reads version {VERSION}"),
                 "Update the program, or convert the model again",
-            ));
+            )
+            .code(crate::error::ErrorCode::Unsupported));
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| Fault::model(place, format!("does not fit its format: {error}")))?;

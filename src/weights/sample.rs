@@ -1,21 +1,22 @@
-//! A small model for tests: one shard per part, made-up tensors.
+//! A small model for tests: one shard per part.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::dtype::DType;
 use super::manifest::{
-    DType, Defaults, FileEntry, Licence, Manifest, Part, Provenance, Shard, TensorEntry, VERSION,
+    Defaults, FileEntry, Licence, Manifest, Part, Provenance, Shard, TensorEntry, VERSION,
     sha256_hex,
 };
 
-/// The smallest piece there may be.
+/// The smallest piece that a manifest allows.
 pub const PIECE: u64 = 1 << 16;
 
-/// Part, name, type, shape, bytes.
+/// Part, name, type, shape and bytes of a tensor.
 pub type SampleTensor<'a> = (Part, &'a str, DType, &'a [usize], Vec<u8>);
 
-/// A manifest and its shards' bytes.
+/// A manifest and the bytes of its shards.
 pub struct Sample {
     pub manifest: Manifest,
     pub shards: BTreeMap<String, Vec<u8>>,
@@ -98,7 +99,7 @@ impl Sample {
         }
     }
 
-    /// Two parts of f32 tensors that reach over several pieces.
+    /// Two parts of f32 tensors that span several pieces.
     pub fn floats() -> Self {
         let wave = |count: usize, step: f32| {
             (0..count)

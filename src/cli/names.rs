@@ -1,0 +1,48 @@
+//! Values of `--cache` and `--quant` by name.
+
+use crate::memory::KvCacheDType;
+use crate::weights::storage::QuantPreset;
+
+/// Element type of the KV cache by name.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum KvCacheName {
+    /// 4 bytes per element.
+    #[default]
+    F32,
+    /// 2 bytes per element.
+    F16,
+}
+
+impl From<KvCacheName> for KvCacheDType {
+    fn from(name: KvCacheName) -> Self {
+        match name {
+            KvCacheName::F32 => Self::F32,
+            KvCacheName::F16 => Self::F16,
+        }
+    }
+}
+
+/// Precision of weights by name.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum QuantName {
+    /// 4 bits for the decoder's blocks, 8 for other matrices.
+    #[default]
+    Q4,
+    /// 8 bits for matrices.
+    Q8,
+    /// f16.
+    F16,
+    /// f32: exact.
+    F32,
+}
+
+impl From<QuantName> for QuantPreset {
+    fn from(name: QuantName) -> Self {
+        match name {
+            QuantName::Q4 => Self::Q4,
+            QuantName::Q8 => Self::Q8,
+            QuantName::F16 => Self::F16,
+            QuantName::F32 => Self::F32,
+        }
+    }
+}
