@@ -14,7 +14,7 @@ use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
 use super::launch::Compiled;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device::opened;
 
 /// What the device says of a launch: nothing, or what is wrong.
@@ -76,12 +76,15 @@ pub async fn take_compile_error() -> Option<Fault> {
         if let Some(wrong) = verdict.await {
             let (device, adapter) = opened()?;
             let says = complaint(device, &text).await.unwrap_or(wrong);
-            return Some(Fault::new(
-                FaultKind::Device,
-                format!("kernel {name}"),
-                format!("does not compile on {adapter}: {}", first_lines(&says)),
-                "Update the browser or the graphics driver, or use another device",
-            ));
+            return Some(
+                Fault::new(
+                    FaultKind::Device,
+                    format!("kernel {name}"),
+                    format!("does not compile on {adapter}: {}", first_lines(&says)),
+                    "Update the browser or the graphics driver, or use another device",
+                )
+                .code(ErrorCode::ShaderRejected),
+            );
         }
     }
     None
@@ -147,12 +150,23 @@ mod tests {
     use super::*;
     use crate::gpu::buffer::{alloc, to_buffer};
     use crate::gpu::device::adapter_for_test;
-    use crate::gpu::launch::{Shader, launch};
+    use crate::gpu::launch::launch;
+    use crate::gpu::shader::Shader;
+    use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+    uniforms! {
+        /// Of the shaders below.
+        struct IndexUniforms {
+            /// Where y is written.
+            index: u32,
+        }
+    }
 
     const fn shader(name: &'static str, text: &'static str) -> Shader {
         Shader {
             name,
             text,
+            uniforms: IndexUniforms::LAYOUT,
             constants: &[],
             imports: &[],
         }
@@ -162,7 +176,14 @@ mod tests {
         let device = adapter_for_test(shader.name)?;
         let x = to_buffer("test", Tensor::<1>::zeros([4], &device));
         let out = alloc("test", &x.client, 4);
-        launch(shader, &x.client, 1, &[&x.handle], &[&out], &[0; 4]);
+        launch(
+            shader,
+            &x.client,
+            1,
+            &[&x.handle],
+            &[&out],
+            &IndexUniforms { index: 0 },
+        );
         pollster::block_on(take_compile_error())
     }
 
@@ -172,7 +193,7 @@ mod tests {
             concat!(
                 "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\n",
                 "@group(0) @binding(1) var<storage, read_write> y: array<f32>;\n",
-                "@group(0) @binding(2) var<uniform> sizes: vec4<u32>;\n",
+                "@group(0) @binding(2) var<uniform> u: Uniforms;\n",
                 "@compute @workgroup_size(",
                 $size,
                 ") fn main() {\n",
@@ -184,10 +205,10 @@ mod tests {
 
     #[test]
     fn a_shader_that_does_not_compile_is_named() {
-        const GOOD: Shader = shader("good", with_body!("1", "y[sizes.x] = x[0];"));
-        const WRONG: Shader = shader("wrong", with_body!("1", "y[sizes.x] = x[0] + 1u;"));
+        const GOOD: Shader = shader("good", with_body!("1", "y[u.index] = x[0];"));
+        const WRONG: Shader = shader("wrong", with_body!("1", "y[u.index] = x[0] + 1u;"));
         // More invocations than any device has.
-        const LARGE: Shader = shader("large", with_body!("65536, 64", "y[sizes.x] = x[0];"));
+        const LARGE: Shader = shader("large", with_body!("65536, 64", "y[u.index] = x[0];"));
         if adapter_for_test("a_shader_that_does_not_compile_is_named").is_none() {
             return;
         }

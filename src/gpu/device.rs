@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
-use crate::error::{Fault, FaultKind};
+use crate::device_preference::DevicePreference;
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
-use crate::protocol::DevicePreference;
 
 /// Launches collected before they are handed to the graphics device: a decoded token of nano takes
 /// a few hundred, and a submission costs as much as several launches.
@@ -137,6 +137,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 error.to_string(),
                 "Choose the processor, or install a graphics driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
     // In a browser the page's own script says it.
     if let Ok(opened) = &opened
@@ -149,11 +150,21 @@ async fn graphics() -> Result<Opened, Fault> {
 }
 
 fn is_software(info: &AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
-    info.device_type == DeviceType::Cpu
-        || ["llvmpipe", "lavapipe", "swiftshader"]
-            .iter()
-            .any(|software| name.contains(software))
+    info.device_type == DeviceType::Cpu || is_software_name(&info.name)
+}
+
+/// Whether an adapter's name is that of a software renderer: Mesa, SwiftShader or Windows.
+pub fn is_software_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [
+        "llvmpipe",
+        "lavapipe",
+        "swiftshader",
+        "basic render",
+        "warp",
+    ]
+    .iter()
+    .any(|software| name.contains(software))
 }
 
 /// The graphics device for a test. A test without an adapter says so and passes, or fails where

@@ -58,6 +58,7 @@ impl CapturedGraph {
                 format!("recorded work could not be repeated: {error:?}"),
                 "Reload the model, or use another device",
             )
+            .code_of(&format!("{error:?}"))
         })
     }
 }
