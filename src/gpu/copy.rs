@@ -90,16 +90,3 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     report.shapes = counts.len();
     Ok(report)
 }
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn a_copy_equals_its_source() {
-        if let Some(device) = adapter_for_test("a_copy_equals_its_source") {
-            pollster::block_on(sweep(&device)).expect("the same values");
-        }
-    }
-}

@@ -13,8 +13,10 @@
 //!    ([`testing::SweepReport`]) over awkward shapes with [`buffer::with_nan_fill`].
 //! 3. One entry in [`KERNELS`]: the native test, the browser test and `tests/shaders.rs` iterate it.
 
+#[cfg(feature = "diagnostics")]
 use std::pin::Pin;
 
+#[cfg(feature = "diagnostics")]
 use burn::tensor::Device;
 
 pub mod activation;
@@ -22,6 +24,7 @@ pub mod attention;
 pub mod box_position_embedding;
 pub mod buffer;
 pub mod compile_errors;
+#[cfg(feature = "diagnostics")]
 pub mod copy;
 pub mod deform_attention;
 pub mod depthwise;
@@ -31,6 +34,7 @@ pub mod group_norm;
 pub mod launch;
 pub mod layer_norm;
 pub mod matmul;
+#[cfg(feature = "diagnostics")]
 pub mod random_fill;
 pub mod readback;
 pub mod rms_norm;
@@ -39,11 +43,13 @@ pub mod roi_pool;
 pub mod sampling;
 pub mod shader;
 pub mod swiglu;
+#[cfg(feature = "diagnostics")]
 pub mod testing;
 pub mod uniforms;
 pub mod upload;
 
 /// A kernel: its shaders in every variant, and the sweep that compares it with its reference.
+#[cfg(feature = "diagnostics")]
 pub struct Kernel {
     /// The name under which results are reported.
     pub name: &'static str,
@@ -54,9 +60,11 @@ pub struct Kernel {
 }
 
 /// The result of a sweep: a report, or the first difference.
+#[cfg(feature = "diagnostics")]
 pub type Sweep<'a> = Pin<Box<dyn Future<Output = Result<testing::SweepReport, String>> + 'a>>;
 
 /// Entries of [`KERNELS`]: `name, module, [shaders]`.
+#[cfg(feature = "diagnostics")]
 macro_rules! kernels {
     ($(($name:literal, $($module:ident)::+, [$($shaders:expr),* $(,)?])),* $(,)?) => {
         &[$(Kernel {
@@ -68,6 +76,7 @@ macro_rules! kernels {
 }
 
 /// Every kernel. The native sweep, the browser's sweep and the validation of shaders iterate this list.
+#[cfg(feature = "diagnostics")]
 pub const KERNELS: &[Kernel] = kernels![
     ("activation", activation, [&activation::SHADERS]),
     (
@@ -81,14 +90,14 @@ pub const KERNELS: &[Kernel] = kernels![
         [&attention::window::SHADERS]
     ),
     (
-        "attention_decoder",
-        attention::decoder,
-        [
-            attention::decoder::PREFILL.as_flattened(),
-            &attention::decoder::ROPE_KV_APPEND,
-            &attention::decoder::DECODE,
-            &[attention::decoder::COMBINE],
-        ]
+        "attention_prefill",
+        attention::prefill,
+        [attention::prefill::PREFILL.as_flattened()]
+    ),
+    (
+        "attention_decode",
+        attention::decode,
+        [&attention::decode::DECODE, &[attention::decode::COMBINE]]
     ),
     (
         "box_position_embedding",
@@ -125,11 +134,17 @@ pub const KERNELS: &[Kernel] = kernels![
     ("rms_norm", rms_norm, [&[rms_norm::SHADER]]),
     ("roi_align", roi_align, [&[roi_align::SHADER]]),
     ("roi_pool", roi_pool, [&[roi_pool::SHADER]]),
+    (
+        "rope_kv_append",
+        attention::rope,
+        [&attention::rope::ROPE_KV_APPEND]
+    ),
     ("sampling", sampling, [&[sampling::TOP_K, sampling::SAMPLE]]),
     ("swiglu", swiglu, [&[swiglu::SHADER]]),
 ];
 
 /// Every WGSL shader of [`KERNELS`], in its variants.
+#[cfg(feature = "diagnostics")]
 pub fn shaders() -> impl Iterator<Item = &'static shader::Shader> {
     KERNELS
         .iter()
@@ -141,23 +156,51 @@ mod tests {
     use super::*;
     use crate::device_preference::DevicePreference;
 
-    /// Sums over subgroups are those over workgroups, whatever size the adapter's subgroups have.
+    /// Numbers of results that sweeps compared when they were written.
+    const SHAPES: [(&str, usize); 3] = [("rms_norm", 7), ("sampling", 48), ("swiglu", 7)];
+
     #[test]
-    fn kernels_agree_with_subgroups_too() {
-        let opened = pollster::block_on(device::open(DevicePreference::Wgpu));
-        let Some(opened) = opened.ok().filter(device::Opened::has_subgroups) else {
-            println!("kernels_agree_with_subgroups_too skipped: no device with subgroups");
+    fn every_kernel_agrees_with_its_reference() {
+        let Some(device) = device::adapter_for_test("every_kernel_agrees_with_its_reference")
+        else {
             return;
         };
+        for Kernel { name, sweep, .. } in KERNELS {
+            let report = pollster::block_on(sweep(&device))
+                .unwrap_or_else(|difference| panic!("{name}: {difference}"));
+            println!("{name}: {report:?}");
+            assert!(report.shapes > 0, "{name}: nothing was compared");
+            if let Some((_, shapes)) = SHAPES.iter().find(|(kernel, _)| kernel == name) {
+                assert_eq!(report.shapes, *shapes, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_with_subgroups_agree_too() {
+        let test = "kernels_with_subgroups_agree_too";
+        if device::adapter_for_test(test).is_none() {
+            return;
+        }
+        let opened = pollster::block_on(device::open(DevicePreference::Wgpu));
+        let Some(opened) = opened.ok().filter(device::Opened::has_subgroups) else {
+            println!("{test} skipped: no device with subgroups");
+            return;
+        };
+        let with_subgroups = |kernel: &&Kernel| {
+            let mut shaders = kernel.shaders.iter().copied().flatten();
+            shaders.any(shader::Shader::has_subgroup_form)
+        };
+        let kernels: Vec<_> = KERNELS.iter().filter(with_subgroups).collect();
+        assert!(!kernels.is_empty());
         launch::use_subgroups(true);
-        let device = &opened.device;
-        let swept = pollster::block_on(async {
-            matmul::fused::sweep(device).await?;
-            layer_norm::sweep(device).await?;
-            group_norm::sweep(device).await?;
-            attention::decoder::sweep(device).await
+        let swept = kernels.iter().try_for_each(|kernel| {
+            let swept = pollster::block_on((kernel.sweep)(&opened.device));
+            swept
+                .map(|_| ())
+                .map_err(|difference| format!("{}: {difference}", kernel.name))
         });
         launch::use_subgroups(!opened.software);
-        swept.expect("kernels and reference agree");
+        swept.expect("kernels and references agree");
     }
 }

@@ -7,11 +7,9 @@ use super::clock::{Case, Clock};
 use super::kernels::{Shapes, case};
 use crate::engine::Host;
 use crate::error::Fault;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable,
-};
 use crate::gpu::attention::encoder::attention;
 use crate::gpu::attention::window::{Regions, window_attention};
+use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::deform_attention::deform_attention;
 use crate::gpu::group_norm::group_norm;
@@ -26,7 +24,9 @@ const TOGETHER: [usize; 3] = [1, 20, 256];
 /// # Errors
 /// The device fails.
 pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
-    if is_gpu(clock.device()) && decoder_attention::takes(shapes.chatrex.llm.head_width()) {
+    if is_gpu(clock.device())
+        && decoder_attention::supports_head_dim(shapes.chatrex.llm.head_width())
+    {
         over_words(clock, shapes).await?;
     }
     over_picture(clock, shapes).await?;
@@ -43,15 +43,18 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
     let before = shapes.chatrex.visual_tokens() + 2 * shapes.boxes;
     let most = TOGETHER.into_iter().max().unwrap_or(1);
     let heads = AttentionShape {
-        queries: llm.num_attention_heads,
-        keys: llm.num_key_value_heads,
-        width: llm.head_width(),
+        heads: llm.num_attention_heads,
+        kv_heads: llm.num_key_value_heads,
+        head_dim: llm.head_width(),
         capacity: before + most,
     };
-    let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
+    let (wide, narrow) = (
+        heads.heads * heads.head_dim,
+        heads.kv_heads * heads.head_dim,
+    );
     let cache = KvLayer::new(heads, shapes.cache, device);
-    let angles = random_fill::floats(heads.capacity * heads.width, 1, 0.0, 1.0, device);
-    let angles = angles.reshape([heads.capacity, heads.width]);
+    let angles = random_fill::floats(heads.capacity * heads.head_dim, 1, 0.0, 1.0, device);
+    let angles = angles.reshape([heads.capacity, heads.head_dim]);
     let places = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
     let written = wide + 2 * narrow;
     let rows = |count: usize| -> Tensor<2> {
@@ -66,7 +69,7 @@ async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> R
         write(rows(most.min(heads.capacity - past)), past);
     }
     let key_bytes = shapes.cache.bytes() * 2 * narrow;
-    let sizes = format!("{} x {}", heads.queries, heads.width);
+    let sizes = format!("{} x {}", heads.heads, heads.head_dim);
     for count in TOGETHER {
         let fresh = rows(count);
         let seen = before as f64 + (count as f64 + 1.0) / 2.0;

@@ -4,9 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::rope::rope_table;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, RopeTable,
-};
+use crate::gpu::attention::{self, AttentionShape, KvLayer, RopeTable};
 use crate::gpu::buffer::is_gpu;
 use crate::memory::KvCacheDType;
 
@@ -114,16 +112,16 @@ fn kernels_support(config: &DecoderConfig, device: &Device) -> bool {
         config.num_attention_heads * head_width,
     ];
     let in_vectors = widths.iter().all(|width| width.is_multiple_of(4));
-    is_gpu(device) && in_vectors && decoder_attention::takes(head_width)
+    is_gpu(device) && in_vectors && attention::supports_head_dim(head_width)
 }
 
 impl GpuCache {
     fn new(config: &DecoderConfig, capacity: usize, dtype: KvCacheDType, device: &Device) -> Self {
         let width = config.head_width();
         let shape = AttentionShape {
-            queries: config.num_attention_heads,
-            keys: config.num_key_value_heads,
-            width,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: width,
             capacity,
         };
         let positions = (0..capacity as u32).collect();

@@ -24,7 +24,7 @@ use burn::tensor::{Tensor, TensorData};
 use self::block::Block;
 use self::kv_cache::{Backend, GpuCache};
 use crate::error::Fault;
-use crate::gpu::attention::decoder::RopeTable;
+use crate::gpu::attention::RopeTable;
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
 use crate::gpu::sampling::GpuSampler;
 use crate::memory::KvCacheDType;
@@ -187,7 +187,7 @@ impl Decoder {
             panic!("advance: the KV cache is not on the GPU");
         };
         let x = matmul::gather_on_device(sampler.token(), &self.device_weights().embedding);
-        let rope = cache.rope.from(sampler.position());
+        let rope = cache.rope.with_position(sampler.position());
         let x = self.append_on_gpu(x, 0, cache, &rope);
         sampler.sample(self.logits_on_gpu(x));
     }
