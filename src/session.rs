@@ -4,18 +4,12 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::diagnostics::bench::report::{Report, Row};
-use crate::diagnostics::bench::{Around, Plan};
-use crate::diagnostics::compare::ActivationDump;
 use crate::engine::{Engine, Host};
 use crate::error::{Fault, FaultKind};
-use crate::generate::sampling::Sampling;
-use crate::geometry::{BoxXyxy, Proposal};
-use crate::image::Pixels;
-use crate::memory::KvCacheDType;
 use crate::progress::{Progress, Stage};
+use crate::protocol::client::Counter;
 use crate::protocol::{
-    Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
+    Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
 };
 use crate::weights::ByteSource;
 use crate::weights::source::{
@@ -55,48 +49,10 @@ const NANO_FILES: Embedded = Embedded {
 pub struct Session {
     engine: Engine<Terminal>,
     card: Option<ModelCard>,
-    requests: Requests,
+    counter: Counter,
 }
 
-/// Requests about one picture after another, numbered.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    pictures: u32,
-    turns: u32,
-}
-
-impl Requests {
-    /// Another picture.
-    pub(super) fn look(&mut self, pixels: Pixels, granularity: Granularity) -> Request {
-        self.pictures += 1;
-        Request::Look {
-            picture: PictureId(self.pictures),
-            pixels: Some(pixels),
-            granularity,
-        }
-    }
-
-    /// A question about the last one.
-    pub(super) fn ask(
-        &mut self,
-        boxes: &[BoxXyxy],
-        question: &str,
-        max_tokens: u32,
-        sampling: Sampling,
-    ) -> Request {
-        self.turns += 1;
-        Request::Ask {
-            turn: TurnId(self.turns),
-            picture: PictureId(self.pictures),
-            boxes: boxes.to_vec(),
-            question: question.into(),
-            max_tokens,
-            sampling,
-        }
-    }
-}
-
-struct Terminal {
+pub(crate) struct Terminal {
     events: RefCell<Vec<Event>>,
     start: Instant,
     said: Option<fn(&Event)>,
@@ -164,26 +120,6 @@ impl Runtime for Terminal {
     }
 }
 
-/// Where a model computes, and with how much memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Placement {
-    /// The device.
-    pub device: DevicePreference,
-    /// Bytes of graphics memory that must not be exceeded; all there is without.
-    pub memory: Option<u64>,
-    /// How a graphics device holds keys and values; as the model asks without.
-    pub cache: Option<KvCacheDType>,
-}
-
-impl From<DevicePreference> for Placement {
-    fn from(device: DevicePreference) -> Self {
-        Self {
-            device,
-            ..Self::default()
-        }
-    }
-}
-
 impl Session {
     /// Loads `model` (a folder, or [`NANO`]). Progress and words as they come go to `said`.
     ///
@@ -191,38 +127,31 @@ impl Session {
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
         model: &str,
-        placement: impl Into<Placement>,
+        options: impl Into<LoadOptions>,
         said: Option<fn(&Event)>,
     ) -> Result<Self, Fault> {
-        let Placement {
-            device,
-            memory,
-            cache,
-        } = placement.into();
         let mut engine = Terminal::engine(said);
-        let request = Request::Load {
+        let load = Request::Load {
             model: model.into(),
-            device,
-            memory,
-            cache,
+            options: options.into(),
         };
-        let card = exchange(&mut engine, request, |event| match event {
+        let card = exchange(&mut engine, load.into(), |event| match event {
             Event::Ready(card) => Some(card),
             _ => None,
         })?;
         Ok(Self {
             engine,
             card: Some(card),
-            requests: Requests::default(),
+            counter: Counter::default(),
         })
     }
 
-    /// A session without a model, for [`Session::bench`] on a made-up one.
+    /// A session without a model, for benchmarks of random weights.
     pub(super) fn empty() -> Self {
         Self {
             engine: Terminal::engine(None),
             card: None,
-            requests: Requests::default(),
+            counter: Counter::default(),
         }
     }
 
@@ -234,74 +163,35 @@ impl Session {
         self.card.as_ref().expect("a session opens with a model")
     }
 
-    /// Measures the loaded model or a made-up one; rows go to `tell` as they come.
-    ///
-    /// # Errors
-    /// The plan asks for what there is not, or the device fails.
-    pub(super) fn bench(
-        &mut self,
-        plan: &Plan,
-        device: DevicePreference,
-        tell: &dyn Fn(&Row),
-    ) -> Result<Report, Fault> {
-        let around = Around::default();
-        pollster::block_on(self.engine.bench(plan, device, around, tell))
+    /// The engine, for diagnostics.
+    pub(crate) fn engine(&mut self) -> &mut Engine<Terminal> {
+        &mut self.engine
+    }
+}
+
+impl Client for Session {
+    fn card(&self) -> &ModelCard {
+        Session::card(self)
     }
 
-    /// Opens a picture and finds its boxes: all of them, best first.
-    ///
-    /// # Errors
-    /// The picture or the device fails.
-    pub fn look(
-        &mut self,
-        pixels: Pixels,
-        granularity: Granularity,
-    ) -> Result<(Vec<Proposal>, LookTime), Fault> {
-        let request = self.requests.look(pixels, granularity);
-        exchange(&mut self.engine, request, |event| match event {
-            Event::Proposed {
-                boxes,
-                milliseconds,
-                ..
-            } => Some((boxes, milliseconds)),
-            _ => None,
-        })
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
     }
 
-    /// Carries a made-up picture through every stage.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub fn examine(
+    fn exchange(
         &mut self,
-        pixels: &Pixels,
-        selection: Option<Vec<usize>>,
-    ) -> Result<ActivationDump, Fault> {
-        pollster::block_on(self.engine.examine(pixels, selection))
-    }
-
-    /// Asks about the picture opened last.
-    ///
-    /// # Errors
-    /// The question cannot be asked, or the device fails.
-    pub fn ask(
-        &mut self,
-        boxes: &[BoxXyxy],
-        question: &str,
-        max_tokens: u32,
-        sampling: Sampling,
-    ) -> Result<Answer, Fault> {
-        let request = self.requests.ask(boxes, question, max_tokens, sampling);
-        exchange(&mut self.engine, request, |event| match event {
-            Event::Done { answer, .. } => Some(answer),
-            _ => None,
+        request: Envelope<Request>,
+        wanted: fn(&Event) -> bool,
+    ) -> Result<Event, Fault> {
+        exchange(&mut self.engine, request, |event| {
+            wanted(&event).then_some(event)
         })
     }
 }
 
 fn exchange<T>(
     engine: &mut Engine<Terminal>,
-    request: Request,
+    request: Envelope<Request>,
     wanted: impl Fn(Event) -> Option<T>,
 ) -> Result<T, Fault> {
     pollster::block_on(engine.handle(request));
@@ -339,28 +229,40 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::generate::sampling::Sampling;
+    use crate::geometry::BoxXyxy;
     use crate::image::decode;
-    use crate::memory::Residency;
+    use crate::memory::{KvCacheDType, Residency};
+    use crate::protocol::{Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
+
+    fn question(boxes: &[BoxXyxy], text: &str, max_tokens: u32) -> Question {
+        Question {
+            boxes: boxes.to_vec(),
+            text: text.into(),
+            max_tokens,
+            sampling: Sampling::default(),
+        }
+    }
 
     /// Opens the sample picture, asks, and gives the answer's text with what stayed on the device.
     fn answered(
         device: DevicePreference,
         memory: Option<u64>,
     ) -> Result<(String, ModelCard), Fault> {
-        let placement = Placement {
+        let options = LoadOptions {
             device,
             memory,
             cache: None,
         };
-        let mut session = Session::open(NANO, placement, None)?;
+        let mut session = Session::open(NANO, options, None)?;
         let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
         let (found, _) = session.look(pixels, Granularity::Coarse)?;
         let boxes: Vec<BoxXyxy> = found.iter().take(8).map(|found| found.bbox).collect();
         let mut texts = String::new();
-        for question in ["What is <obj0>?", "How many cats are there?"] {
-            texts.push_str(&session.ask(&boxes, question, 24, Sampling::default())?.text);
+        for text in ["What is <obj0>?", "How many cats are there?"] {
+            texts.push_str(&session.ask(question(&boxes, text, 24))?.text);
         }
         Ok((texts, session.card().clone()))
     }
@@ -395,24 +297,24 @@ mod tests {
             "?",
         ];
         let run = |device, cache| {
-            let placement = Placement {
+            let options = LoadOptions {
                 device,
                 memory: None,
                 cache: Some(cache),
             };
-            let mut session = Session::open(NANO, placement, None)?;
+            let mut session = Session::open(NANO, options, None)?;
             let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
             let (found, _) = session.look(pixels, Granularity::Coarse)?;
             let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
             let empty = session
-                .ask(&boxes, "", 48, Sampling::default())
+                .ask(question(&boxes, "", 48))
                 .expect_err("nothing is asked");
             assert!(empty.what.contains("nothing is asked"), "{empty}");
             let mut answers = Vec::new();
-            for question in QUESTIONS {
-                answers.push(session.ask(&boxes, question, 48, Sampling::default())?);
+            for text in QUESTIONS {
+                answers.push(session.ask(question(&boxes, text, 48))?);
             }
-            let without_boxes = session.ask(&[], QUESTIONS[0], 48, Sampling::default())?;
+            let without_boxes = session.ask(question(&[], QUESTIONS[0], 48))?;
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
@@ -530,8 +432,7 @@ mod tests {
         session
             .look(pixels, Granularity::Coarse)
             .expect("a processor");
-        let mut ask =
-            |question: &str, limit| session.ask(&[], question, limit, Sampling::default());
+        let mut ask = |text: &str, limit| session.ask(question(&[], text, limit));
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
             (&*long, 8, "there is room for 1024"),

@@ -9,7 +9,7 @@ use crate::error::{Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::annotate;
-use crate::protocol::{AskTime, StopReason};
+use crate::protocol::{AskTime, Client as _, Question, StopReason};
 use crate::text::answer_parser::Span;
 use crate::text::prompt::MAX_BOXES;
 
@@ -87,7 +87,12 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.ask(&boxes, question, options.max_tokens, sampling)?;
+        let answer = session.ask(Question {
+            boxes: boxes.clone(),
+            text: question.clone(),
+            max_tokens: options.max_tokens,
+            sampling,
+        })?;
         if !options.picture.json {
             let words: String = answer.spans.iter().map(describe).collect();
             println!("{words}");

@@ -4,15 +4,15 @@ use indicatif::ProgressBar;
 
 use super::names::KvCacheName;
 use super::propose::DeviceName;
-use super::stdio_client::Elsewhere;
+use super::stdio_client::StdioClient;
 use crate::error::Fault;
 use crate::eval::pairs::compare;
 use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::protocol::{Answer, Granularity, ModelCard};
-use crate::session::{NANO, Placement, Session};
+use crate::protocol::{Answer, Client, Granularity, LoadOptions, Question};
+use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex eval`.
 #[derive(clap::Args)]
@@ -61,24 +61,9 @@ enum Boxes {
 /// What `--against` calls a model in another program.
 const ELSEWHERE: &str = "-";
 
-/// Where an engine is.
-enum Place {
-    Here(Box<Session>),
-    Elsewhere(Box<Elsewhere>),
-}
-
-impl Place {
-    fn card(&self) -> &ModelCard {
-        match self {
-            Self::Here(session) => session.card(),
-            Self::Elsewhere(other) => other.card(),
-        }
-    }
-}
-
 /// The engine under test, and the picture it has open.
 struct ActivationDump {
-    engine: Place,
+    engine: Box<dyn Client>,
     sampling: Sampling,
     open: Option<(Pixels, Vec<Proposal>)>,
 }
@@ -87,10 +72,7 @@ impl ActivationDump {
     /// Opens `pixels` unless they are open already.
     fn look(&mut self, pixels: &Pixels) -> Result<&[Proposal], Fault> {
         if self.open.as_ref().is_none_or(|(open, _)| open != pixels) {
-            let boxes = match &mut self.engine {
-                Place::Here(session) => session.look(pixels.clone(), Granularity::Coarse)?.0,
-                Place::Elsewhere(other) => other.look(pixels)?,
-            };
+            let (boxes, _) = self.engine.look(pixels.clone(), Granularity::Coarse)?;
             self.open = Some((pixels.clone(), boxes));
         }
         let (_, boxes) = self.open.as_ref().expect("opened just above");
@@ -105,24 +87,26 @@ impl Subject for ActivationDump {
 
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         self.look(pixels)?;
-        let limit = self.engine.card().default_max_tokens;
-        match &mut self.engine {
-            Place::Here(session) => session.ask(boxes, question, limit, self.sampling),
-            Place::Elsewhere(other) => other.ask(boxes, question, limit, self.sampling),
-        }
+        let max_tokens = self.engine.card().default_max_tokens;
+        self.engine.ask(Question {
+            boxes: boxes.to_vec(),
+            text: question.into(),
+            max_tokens,
+            sampling: self.sampling,
+        })
     }
 }
 
 fn open(options: &Options, model: &str) -> Result<(ActivationDump, EvalOptions), Fault> {
-    let engine = if model == ELSEWHERE {
-        Place::Elsewhere(Box::new(Elsewhere::open()?))
+    let engine: Box<dyn Client> = if model == ELSEWHERE {
+        Box::new(StdioClient::open()?)
     } else {
-        let placement = Placement {
+        let placement = LoadOptions {
             device: options.device.into(),
             memory: None,
             cache: options.cache.map(Into::into),
         };
-        Place::Here(Box::new(Session::open(model, placement, None)?))
+        Box::new(Session::open(model, placement, None)?)
     };
     let card = engine.card().clone();
     super::propose::announce(&card);

@@ -8,8 +8,10 @@ use super::names::KvCacheName;
 use crate::error::Fault;
 use crate::geometry::{self, Proposal};
 use crate::image::{Pixels, annotate, decode};
-use crate::protocol::{DevicePreference, Granularity, LookTime, ModelCard};
-use crate::session::{self, Placement, Session};
+use crate::protocol::{
+    Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
+};
+use crate::session::{self, Session};
 
 /// What `propose` and `chat` share.
 #[derive(clap::Args)]
@@ -100,7 +102,7 @@ impl Picture {
         let pixels = decode::open(&self.image)?;
         let mut session = Session::open(
             &self.model,
-            Placement {
+            LoadOptions {
                 device: self.device.into(),
                 memory: self.memory.map(|mb| mb * 1_000_000),
                 cache: self.cache.map(Into::into),

@@ -9,23 +9,13 @@ use super::memory_plan::MAX_TURN_TOKENS;
 use super::token_stream::TokenStream;
 use super::{Engine, Host, LoadedModel, Picture, Prefix, current, no_model, planar};
 use crate::error::{Fault, FaultKind};
-use crate::generate::sampling::Sampling;
 use crate::generate::stop::{Ending, Stop};
-use crate::geometry::BoxXyxy;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Answer, AskTime, Event, PictureId, StopReason, TurnId};
+use crate::protocol::{Answer, AskTime, Event, PictureId, Question, StopReason, TurnId};
 use crate::text::answer_parser::AnswerParser;
 use crate::text::prompt::{self, IMAGE_SLOT, OBJECT_SLOT};
-
-/// A question about a picture, and how it is answered.
-pub(super) struct Question {
-    pub boxes: Vec<BoxXyxy>,
-    pub text: String,
-    pub max_tokens: u32,
-    pub sampling: Sampling,
-}
 
 /// Places that a new KV cache has for a question and its answer, at least: shorter questions that
 /// follow need no new cache.

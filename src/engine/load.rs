@@ -5,8 +5,7 @@ use burn::tensor::Device;
 
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
 use super::{Engine, Host};
-use crate::device_preference::DevicePreference;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
 use crate::generate::sampling::Sampling;
 use crate::gpu::device::{self, Opened};
@@ -19,7 +18,7 @@ use crate::model::decoder::Decoder;
 use crate::model::upn::{self, Upn};
 use crate::nn::{Loader, WeightMap};
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Event, ModelCard};
+use crate::protocol::{Event, LoadOptions, ModelCard};
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::download::{Downloader, TransferStats};
 use crate::weights::manifest::{MANIFEST, MAX_MANIFEST, Manifest, Part, SelfTest};
@@ -217,7 +216,8 @@ impl LoadedModel {
                     expected[at]
                 ),
                 "Fetch or convert the model again, or use another device",
-            )),
+            )
+            .code(ErrorCode::WrongResult)),
             Some(at) => Err(Fault::new(
                 FaultKind::Device,
                 &opened.adapter,
@@ -226,7 +226,8 @@ impl LoadedModel {
                     values[at], expected[at]
                 ),
                 "Update the GPU driver, or use another device",
-            )),
+            )
+            .code(ErrorCode::WrongResult)),
             None => Ok(()),
         }
     }
@@ -254,13 +255,12 @@ impl LoadedModel {
 }
 
 impl<H: Host> Engine<H> {
-    pub(super) async fn load(
-        &mut self,
-        model: &str,
-        preference: DevicePreference,
-        memory: Option<u64>,
-        cache: Option<KvCacheDType>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn load(&mut self, model: &str, options: LoadOptions) -> Result<(), Fault> {
+        let LoadOptions {
+            device: preference,
+            memory,
+            cache,
+        } = options;
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
         let json = files.source.read(MANIFEST, MAX_MANIFEST).await?;
@@ -280,12 +280,17 @@ impl<H: Host> Engine<H> {
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {
+            let code = match opened.largest_binding() {
+                Some(binding) if needs.largest_buffer <= binding => ErrorCode::OutOfMemory,
+                _ => ErrorCode::Unsupported,
+            };
             return Err(Fault::new(
                 FaultKind::Device,
                 &manifest.name,
                 format!("will not run on {}: it {}", opened.adapter, fit.reason),
                 "Use a smaller model, or this one quantized to fewer bits",
-            ));
+            )
+            .code(code));
         }
         let mut loaded = LoadedModel {
             upn: None,

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::gpu::compile_errors::take_compile_error;
 use crate::image::Pixels;
@@ -26,10 +26,9 @@ use crate::image::prepare::Planar;
 use crate::model::chatrex::ImageFeatures;
 use crate::model::decoder::KvCache;
 use crate::model::upn::Memory;
-use crate::protocol::{Event, LookTime, PictureId, Request, TurnId};
+use crate::protocol::{Envelope, Event, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Runtime};
 
-use self::ask::Question;
 pub use self::load::LoadedModel;
 
 /// What the engine needs from the program that runs it. The engine yields between tokens and stages
@@ -102,42 +101,36 @@ impl<H: Host> Engine<H> {
         &self.host
     }
 
+    /// Host and loaded model, for diagnostics.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn parts(&mut self) -> (&H, Option<&mut LoadedModel>) {
+        (&self.host, self.model.as_mut())
+    }
+
     /// Handles one request; every outcome, including failure, is an event.
-    pub async fn handle(&mut self, request: Request) {
-        let (turn, picture) = match &request {
+    pub async fn handle(&mut self, message: impl Into<Envelope<Request>>) {
+        let Envelope { body, attachment } = message.into();
+        let (turn, picture) = match &body {
             Request::Load { .. } => (None, None),
             Request::Look { picture, .. } => (None, Some(*picture)),
             Request::Ask { turn, picture, .. } => (Some(*turn), Some(*picture)),
             Request::Stop { turn } => (Some(*turn), None),
         };
-        let outcome = match request {
-            Request::Load {
-                model,
-                device,
-                memory,
-                cache,
-            } => self.load(&model, device, memory, cache).await,
+        let outcome = match body {
+            Request::Load { model, options } => self.load(&model, options).await,
             Request::Look {
                 picture,
-                pixels,
+                size,
                 granularity,
-            } => self.look(picture, pixels, granularity).await,
+            } => {
+                let pixels = size.map(|size| size.with_rgb(attachment.unwrap_or_default()));
+                self.look(picture, pixels, granularity).await
+            }
             Request::Ask {
                 turn,
                 picture,
-                boxes,
                 question,
-                max_tokens,
-                sampling,
-            } => {
-                let question = Question {
-                    boxes,
-                    text: question,
-                    max_tokens,
-                    sampling,
-                };
-                self.ask(turn, picture, question).await
-            }
+            } => self.ask(turn, picture, question).await,
             Request::Stop { .. } => Ok(()),
         };
         if let Err(fault) = outcome {
@@ -165,6 +158,7 @@ pub(crate) fn no_model() -> Fault {
         "no model is loaded",
         "Load a model first",
     )
+    .code(ErrorCode::NotReady)
 }
 
 /// The current picture, if it is the one with `id`.
@@ -179,5 +173,6 @@ fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture,
                 "is not the current picture",
                 "Open the picture again",
             )
+            .code(ErrorCode::NotReady)
         })
 }

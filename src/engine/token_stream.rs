@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 
 use burn::tensor::Tensor;
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampler;
 use crate::gpu::graph::CapturedGraph;
 use crate::gpu::readback;
@@ -262,4 +262,5 @@ pub(crate) fn not_finite() -> Fault {
         "computed NaN or infinite values",
         "Reload the model, or use another device",
     )
+    .code(ErrorCode::WrongResult)
 }

@@ -14,7 +14,7 @@ use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
 use super::launch::Compiled;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device::opened;
 
 /// Resolves to the error of a launch, or to nothing.
@@ -67,12 +67,15 @@ pub async fn take_compile_error() -> Option<Fault> {
         if let Some(error) = error.await {
             let (device, adapter) = opened()?;
             let message = compiler_message(device, &text).await.unwrap_or(error);
-            return Some(Fault::new(
-                FaultKind::Device,
-                format!("kernel {name}"),
-                format!("does not compile on {adapter}: {}", first_lines(&message)),
-                "Update the browser or the GPU driver, or use another device",
-            ));
+            return Some(
+                Fault::new(
+                    FaultKind::Device,
+                    format!("kernel {name}"),
+                    format!("does not compile on {adapter}: {}", first_lines(&message)),
+                    "Update the browser or the GPU driver, or use another device",
+                )
+                .code(ErrorCode::ShaderRejected),
+            );
         }
     }
     None

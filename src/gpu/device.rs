@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::device_preference::DevicePreference;
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::launch::use_subgroups;
 
 /// Kernel launches per submission to the GPU. A submission costs as much as several launches, and a
@@ -135,6 +135,7 @@ async fn gpu() -> Result<Opened, Fault> {
                 error.to_string(),
                 "Choose the CPU, or install a GPU driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
     // In a browser the start script sets it.
     if let Ok(opened) = &opened
@@ -147,11 +148,21 @@ async fn gpu() -> Result<Opened, Fault> {
 }
 
 fn is_software(info: &AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
-    info.device_type == DeviceType::Cpu
-        || ["llvmpipe", "lavapipe", "swiftshader"]
-            .iter()
-            .any(|software| name.contains(software))
+    info.device_type == DeviceType::Cpu || is_software_name(&info.name)
+}
+
+/// Whether an adapter's name is that of a software renderer: Mesa, SwiftShader or Windows.
+pub fn is_software_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [
+        "llvmpipe",
+        "lavapipe",
+        "swiftshader",
+        "basic render",
+        "warp",
+    ]
+    .iter()
+    .any(|software| name.contains(software))
 }
 
 /// The GPU for a test. Without an adapter the test prints that it is skipped, or fails if

@@ -58,6 +58,7 @@ impl CapturedGraph {
                 format!("captured work could not be replayed: {error:?}"),
                 "Reload the model, or use another device",
             )
+            .code_of(&format!("{error:?}"))
         })
     }
 }

@@ -45,4 +45,5 @@ fn failed(what: &str, error: &impl std::fmt::Debug) -> Fault {
         format!("{what} could not be read back: {error:?}"),
         "Reload the model, or use another device",
     )
+    .code_of(&format!("{error:?}"))
 }

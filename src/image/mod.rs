@@ -8,19 +8,16 @@ pub mod jpeg;
 pub mod prepare;
 pub mod resize;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Fault, FaultKind};
 
 /// An 8-bit RGB picture, row-major, EXIF rotation already applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
     /// Columns.
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// `height * width * 3` bytes. Not in the JSON: messages carry it as a binary attachment.
-    #[serde(skip)]
+    /// `height * width * 3` bytes.
     pub rgb: Vec<u8>,
 }
 

@@ -10,7 +10,7 @@ use futures_util::stream;
 
 use super::manifest::{Manifest, Part, TensorEntry, sha256_hex};
 use super::source::{ByteSource, Piece, PieceStore, Runtime, TransferControl};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// A piece is asked for this many times in a row without a byte coming, then the transfer ends;
 /// with the waits between that is about four minutes.
@@ -248,6 +248,7 @@ impl<'a> Downloader<'a> {
 /// The fault of a transfer that the person gave up.
 pub fn cancelled(model: &str) -> Fault {
     Fault::new(FaultKind::Network, model, "the download was cancelled", "")
+        .code(ErrorCode::Cancelled)
 }
 
 /// Takes tensors as they come.

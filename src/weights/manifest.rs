@@ -212,7 +212,8 @@ impl Manifest {
                 place,
                 format!("has {found}; this program reads version {VERSION}"),
                 "Update the program, or convert the model again",
-            ));
+            )
+            .code(crate::error::ErrorCode::Unsupported));
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| Fault::model(place, format!("does not fit its format: {error}")))?;

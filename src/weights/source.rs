@@ -4,7 +4,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -164,6 +164,7 @@ impl Folder {
             path.display().to_string(),
             format!("cannot be read ({error})"),
         )
+        .code(ErrorCode::of_io(error.kind()))
     }
 
     fn read_range(
@@ -241,9 +242,9 @@ pub struct Embedded {
 impl Embedded {
     fn find(&self, name: &str) -> Result<&'static [u8], Fault> {
         let found = self.files.iter().find(|(file, _)| *file == name);
-        found
-            .map(|(_, bytes)| *bytes)
-            .ok_or_else(|| Fault::model(name, format!("is not part of {}", self.name)))
+        found.map(|(_, bytes)| *bytes).ok_or_else(|| {
+            Fault::model(name, format!("is not part of {}", self.name)).code(ErrorCode::NotFound)
+        })
     }
 }
 

@@ -5,7 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startHost } from "./faults.mjs";
-import { judge } from "./judge.mjs";
+import { evaluate } from "./stdio_server.mjs";
 import { visit } from "./manager.mjs";
 
 const FOLDER = process.env.CHATREX_FOLDER;
@@ -20,7 +20,7 @@ test(`${COUNT} scenes are answered as on the processor`, { timeout: DAY }, async
   const browser = await visit(host, { webgpu: true });
   try {
     await browser.page.goto(`${host.url}start.js`);
-    const { report, ready } = await judge(browser.page, { model: address, folder: FOLDER, count: COUNT });
+    const { report, ready } = await evaluate(browser.page, { model: address, folder: FOLDER, count: COUNT });
     console.log(ready.adapter);
     console.table(report.metrics);
     const { questions, same_answers, box_difference } = report;

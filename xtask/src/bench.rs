@@ -1,4 +1,4 @@
-//! `cargo xtask bench` and `bench-rivals`: measuring in a browser.
+//! `cargo xtask bench` and `bench-rivals`: benchmarks in a headless browser.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,111 +7,111 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::place;
+use crate::paths;
 use crate::process::run;
 use crate::serve::Running;
 use crate::setup::{self, Browser};
 use crate::site;
 
-/// What `cargo xtask bench` measures.
+/// Options of `cargo xtask bench`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Bench {
-    /// The fields of `diagnostics::bench::Plan` that were given.
+    /// The given fields of `diagnostics::bench::Plan`.
     pub plan: Map<String, Value>,
-    /// A model folder; nano without.
+    /// A model folder; none is nano.
     pub model: Option<PathBuf>,
-    /// Where the report goes as JSON; `-` is standard output.
+    /// File for the report as JSON; `-` is standard output.
     pub json: Option<String>,
-    /// On the graphics card of this machine instead of software.
+    /// Use the GPU of this machine, not the software adapter.
     pub gpu: bool,
 }
 
-/// What `cargo xtask bench-rivals` measures.
+/// Options of `cargo xtask bench-rivals`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Rivals {
-    /// Names of layers, as `tests/reference/layer.py` lists them.
+    /// Layer names of `tests/reference/layer.py`; empty for [`SHAPES`].
     pub shapes: Vec<String>,
-    /// Beginnings of the cases' names; all without any.
+    /// Prefixes of case names; empty for all cases.
     pub cases: Vec<String>,
-    /// Timed runs of every case; 0 chooses by the adapter.
+    /// Timed runs per case; 0 depends on the adapter.
     pub repeats: u32,
-    /// Features of the adapter that the other runtime is not told of.
+    /// WebGPU features to hide from the other runtime.
     pub without: Vec<String>,
-    /// Where the result goes as JSON.
+    /// File for the result as JSON.
     pub json: Option<String>,
-    /// On the graphics card of this machine instead of software.
+    /// Use the GPU of this machine, not the software adapter.
     pub gpu: bool,
 }
 
-/// Layers that are measured where none is named.
+/// The layers of a run that names none.
 pub const SHAPES: [&str; 4] = ["d896", "d2048", "clip-l", "convnext-768"];
 
-/// Headers of a page whose runtimes may use threads and compile WebAssembly of their own.
+/// Response headers that let the other runtime use threads and compile WebAssembly.
 const HEADERS: &str = "/*\n  Cross-Origin-Opener-Policy: same-origin\n  \
                        Cross-Origin-Embedder-Policy: require-corp\n  Cache-Control: no-cache\n";
 
-/// Measures the rows of `chatrex bench` in a browser.
+/// Runs the rows of `chatrex bench` in a browser.
 ///
 /// # Errors
-/// When the page cannot be built or the browser not be started.
+/// When the site does not build or the browser does not start.
 pub fn bench(bench: &Bench) -> Result<bool> {
-    site::build()?;
-    let folder = place::target().join("bench-site");
-    site::copy(&folder)?;
+    site::build_for_tests()?;
+    let folder = paths::target().join("bench-site");
+    site::replace(&paths::test_site(), &folder)?;
     let model = match &bench.model {
         None => "models/nano",
         Some(model) => {
-            let to = folder.join("models/measured");
-            lay(model, &to)?;
-            "models/measured"
+            let to = folder.join("models/benchmark");
+            link_files(model, &to)?;
+            "models/benchmark"
         }
     };
     let json = bench.json.as_deref().map(absolute).transpose()?;
-    let ask = json!({"plan": bench.plan, "model": model, "json": json});
-    in_browser("bench", &folder, ("CHATREX_BENCH", &ask), bench.gpu)
+    let request = json!({"plan": bench.plan, "model": model, "json": json});
+    in_browser("bench", &folder, ("CHATREX_BENCH", &request), bench.gpu)
 }
 
-/// Measures a layer of ours and of others, in turns.
+/// Runs layers in this engine and in the other runtime, interleaved.
 ///
 /// # Errors
-/// When something cannot be set up, the page not be built or the browser not be started.
+/// When a tool is missing, the site does not build or the browser does not start.
 pub fn rivals(rivals: &Rivals) -> Result<bool> {
     let shapes: Vec<&str> = match rivals.shapes.is_empty() {
         true => SHAPES.to_vec(),
         false => rivals.shapes.iter().map(String::as_str).collect(),
     };
-    let layers = place::target().join("layers");
-    make_layers(&layers, &shapes)?;
-    site::build()?;
+    let layers = paths::target().join("layers");
+    generate_layers(&layers, &shapes)?;
+    site::build_for_tests()?;
     Browser::ready()?;
-    let folder = place::target().join("rivals-site");
-    site::copy(&folder)?;
-    let own = place::root().join("tests/rivals");
+    let folder = paths::target().join("rivals-site");
+    site::replace(&paths::test_site(), &folder)?;
+    let own = paths::root().join("tests/rivals");
     for file in site::files(&own)? {
         fs::copy(own.join(&file), folder.join(&file)).with_context(|| file.clone())?;
     }
     fs::write(folder.join("_headers"), HEADERS).context("_headers")?;
-    lay(
-        &place::root().join("node_modules/onnxruntime-web/dist"),
+    link_files(
+        &paths::root().join("node_modules/onnxruntime-web/dist"),
         &folder.join("ort"),
     )?;
     for shape in &shapes {
-        lay(&layers.join(shape), &folder.join("layers").join(shape))?;
+        link_files(&layers.join(shape), &folder.join("layers").join(shape))?;
     }
     let json = rivals.json.as_deref().map(absolute).transpose()?;
-    let ask = json!({
+    let request = json!({
         "shapes": shapes, "cases": rivals.cases, "repeats": rivals.repeats,
         "without": rivals.without, "json": json,
     });
-    in_browser("rivals", &folder, ("CHATREX_RIVALS", &ask), rivals.gpu)
+    in_browser("rivals", &folder, ("CHATREX_RIVALS", &request), rivals.gpu)
 }
 
-/// Writes the layers that are not there yet, or were written by another version of the script.
+/// Generates layers that are missing or come from another version of the script.
 ///
 /// # Errors
-/// When there is no Python, or the script knows no such layer.
-pub fn make_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
-    let script = place::root().join("tests/reference/layer.py");
+/// When Python is missing or the script has no such layer.
+pub fn generate_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
+    let script = paths::root().join("tests/reference/layer.py");
     let version = site::hex(&fs::read(&script).with_context(|| script.display().to_string())?);
     let missing = shapes.iter().filter(|shape| {
         let meta = fs::read(folder.join(shape).join("meta.json"));
@@ -128,12 +128,12 @@ pub fn make_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
     run(Command::new(python).arg(script).arg(folder).args(missing))
 }
 
-/// Puts a folder's files at `to`, without copying them where the system can.
-fn lay(folder: &Path, to: &Path) -> Result<()> {
-    ensure!(folder.is_dir(), "{}: is no folder", folder.display());
+/// Hard-links the files of a folder into `to`, or copies them where links fail.
+fn link_files(folder: &Path, to: &Path) -> Result<()> {
+    ensure!(folder.is_dir(), "{}: is not a folder", folder.display());
     for file in site::files(folder)? {
         let (from, to) = (folder.join(&file), to.join(&file));
-        fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
+        fs::create_dir_all(to.parent().expect("a file has a folder"))?;
         if fs::hard_link(&from, &to).is_err() {
             fs::copy(&from, &to).with_context(|| from.display().to_string())?;
         }
@@ -141,7 +141,7 @@ fn lay(folder: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A path as it is from anywhere; `-` stays.
+/// An absolute path; `-` stays.
 fn absolute(path: &str) -> Result<String> {
     if path == "-" {
         return Ok(path.into());
@@ -150,17 +150,17 @@ fn absolute(path: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Runs `tests/browser/NAME.mjs` on a served folder; true when it ends well.
-fn in_browser(name: &str, folder: &Path, ask: (&str, &Value), gpu: bool) -> Result<bool> {
+/// Serves a folder and runs `tests/browser/NAME.mjs`; true if it succeeds.
+fn in_browser(name: &str, folder: &Path, request: (&str, &Value), gpu: bool) -> Result<bool> {
     let browser = Browser::ready()?;
     let running = Running::start(folder, "/", 0)?;
     let mut program = Command::new("node");
     program
         .arg(format!("tests/browser/{name}.mjs"))
-        .current_dir(place::root())
+        .current_dir(paths::root())
         .env("CHATREX_BROWSER", browser.chromium)
         .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
-        .env(ask.0, ask.1.to_string());
+        .env(request.0, request.1.to_string());
     if gpu {
         program.env("CHATREX_GPU", "1");
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask pack`: one archive that measures our program beside other runtimes on a machine with
-//! a graphics card and without network.
+//! `cargo xtask pack`: an archive that compares this program with other runtimes on a machine with a
+//! GPU and without network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,34 +8,34 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha512};
 
-use crate::bench::{SHAPES, make_layers};
-use crate::place;
-use crate::process::{asked, run};
+use crate::bench::{SHAPES, generate_layers};
+use crate::paths;
+use crate::process::{output, run};
 use crate::setup;
 use crate::site;
 
-/// What `cargo xtask pack` writes.
+/// Options of `cargo xtask pack`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Pack {
     /// The archive, `.tar.xz`.
     pub out: PathBuf,
-    /// Names of layers, as `tests/reference/layer.py` lists them.
+    /// Layer names of `tests/reference/layer.py`; empty for [`SHAPES`].
     pub shapes: Vec<String>,
-    /// The version of Python on the other machine, as `3.12`; this machine's without.
+    /// Python version of the other machine, such as `3.12`; none is the version of this machine.
     pub python: Option<String>,
 }
 
-/// llama.cpp with Vulkan, as shared libraries: npm's package, and the SHA-512 of its file.
+/// llama.cpp with Vulkan as shared libraries: the npm package and the SHA-512 of its file.
 const LLAMA: (&str, &str) = (
     "@node-llama-cpp/linux-x64-vulkan@3.21.1",
     "7e511e4b338d43a3889b96d828b41fe1e127073702e56ba015bc8f530902ab2c8e159f291f41fdba543b64d0cb48873378a9de311268ae79726351eaedddc60c",
 );
 
-/// Where that package's libraries lie in it.
+/// The folder of the libraries in that package.
 const LLAMA_FOLDER: &str = "package/bins/linux-x64-vulkan";
 
-/// Which of them are taken, by the beginnings of their names: of those for processors the plainest
-/// and two newer.
+/// Prefixes of the libraries to pack. Of the CPU variants, the baseline and two newer ones are
+/// enough.
 const LLAMA_FILES: [&str; 7] = [
     "libggml-base.",
     "libggml.",
@@ -46,7 +46,7 @@ const LLAMA_FILES: [&str; 7] = [
     "libggml-cpu-skylakex.",
 ];
 
-/// Platforms whose Python packages run on the other machine.
+/// Platform tags of Python packages that run on the other machine.
 const PLATFORMS: [&str; 4] = [
     "manylinux_2_28_x86_64",
     "manylinux_2_27_x86_64",
@@ -54,7 +54,7 @@ const PLATFORMS: [&str; 4] = [
     "manylinux2014_x86_64",
 ];
 
-/// Parts of Python packages that measuring does without.
+/// Parts of Python packages that the benchmark does not use.
 const UNUSED: [&str; 7] = [
     "bin",
     "numpy/f2py",
@@ -68,23 +68,23 @@ const UNUSED: [&str; 7] = [
 /// Writes the archive.
 ///
 /// # Errors
-/// When something cannot be set up, built or written.
-pub fn pack(asked: &Pack) -> Result<bool> {
+/// When a tool is missing, a build fails or a file cannot be written.
+pub fn pack(options: &Pack) -> Result<bool> {
     let Pack {
         out,
         shapes,
         python,
-    } = asked;
+    } = options;
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "pack: the other runtimes' packages are those of Linux on x86-64. Run it there"
+        "pack needs Linux on x86-64: the packages of the other runtimes are for it"
     );
     ensure!(
         out.to_string_lossy().ends_with(".tar.xz"),
-        "{}: the archive's name must end with .tar.xz",
+        "{}: the name must end with .tar.xz",
         out.display()
     );
-    let folder = place::target().join("pack");
+    let folder = paths::target().join("pack");
     let content = folder.join("chatrex-rivals");
     if content.exists() {
         fs::remove_dir_all(&content).with_context(|| content.display().to_string())?;
@@ -94,15 +94,15 @@ pub fn pack(asked: &Pack) -> Result<bool> {
     let build = ["build", "--locked", "--release", "--bin", "chatrex"];
     run(Command::new("cargo")
         .args(build)
-        .current_dir(place::root())
-        .env("CARGO_TARGET_DIR", place::target()))?;
-    take(
-        &place::target().join("release/chatrex"),
+        .current_dir(paths::root())
+        .env("CARGO_TARGET_DIR", paths::target()))?;
+    site::copy_file(
+        &paths::target().join("release/chatrex"),
         &content.join("chatrex"),
     )?;
-    let reference = place::root().join("tests/reference");
+    let reference = paths::root().join("tests/reference");
     for script in ["run.sh", "layer.py", "native_rivals.py", "torch_models.py"] {
-        take(&reference.join(script), &content.join(script))?;
+        site::copy_file(&reference.join(script), &content.join(script))?;
     }
     layers(shapes, &content.join("layers"))?;
     packages(python.as_deref(), &reference, &content.join("python"))?;
@@ -121,39 +121,31 @@ pub fn pack(asked: &Pack) -> Result<bool> {
     Ok(true)
 }
 
-/// Copies a file into a folder that is made.
-fn take(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().context("a file lies in a folder")?;
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    fs::copy(from, to).with_context(|| from.display().to_string())?;
-    Ok(())
-}
-
-/// Graphs and what comes out of them; weights are made again from their seed.
+/// Packs graphs and expected outputs; weights are generated again from their seed.
 fn layers(shapes: &[String], to: &Path) -> Result<()> {
     let shapes: Vec<&str> = match shapes.is_empty() {
         true => SHAPES.to_vec(),
         false => shapes.iter().map(String::as_str).collect(),
     };
-    let made = place::target().join("layers");
-    make_layers(&made, &shapes)?;
+    let source = paths::target().join("layers");
+    generate_layers(&source, &shapes)?;
     for shape in shapes {
-        for file in site::files(&made.join(shape))? {
+        for file in site::files(&source.join(shape))? {
             if file.ends_with(".onnx") || file.ends_with(".json") {
-                take(&made.join(shape).join(&file), &to.join(shape).join(&file))?;
+                site::copy_file(&source.join(shape).join(&file), &to.join(shape).join(&file))?;
             }
         }
     }
     Ok(())
 }
 
-/// The Python packages of `rivals.txt` for a version of Python, unpacked.
+/// Unpacks the Python packages of `rivals.txt` for a Python version.
 fn packages(version: Option<&str>, reference: &Path, to: &Path) -> Result<()> {
-    let own = || {
+    let installed = || {
         let words = ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"];
-        asked("python3", &words).context("no python3 that says its version; name one with --python")
+        output("python3", &words).context("no python3. Name a version with --python")
     };
-    let version = version.map_or_else(own, |version| Ok(version.to_owned()))?;
+    let version = version.map_or_else(installed, |version| Ok(version.to_owned()))?;
     let mut pip = Command::new(setup::python()?);
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
         .args(["--only-binary", ":all:", "--implementation", "cp"])
@@ -175,20 +167,20 @@ fn packages(version: Option<&str>, reference: &Path, to: &Path) -> Result<()> {
     fs::write(to.join("version.txt"), version).context("version.txt")
 }
 
-/// llama.cpp's libraries.
+/// Packs the libraries of llama.cpp.
 fn llama(folder: &Path, to: &Path) -> Result<()> {
     let (package, sha) = LLAMA;
     let name = package.trim_start_matches('@').replace(['/', '@'], "-") + ".tgz";
     let file = folder.join(&name);
-    let whole = || fs::read(&file).is_ok_and(|bytes| sha512(&bytes) == sha);
-    if !whole() {
+    let complete = || fs::read(&file).is_ok_and(|bytes| sha512(&bytes) == sha);
+    if !complete() {
         run(Command::new("npm")
             .args(["pack", "--silent", "--pack-destination"])
             .arg(folder)
             .arg(package))?;
         ensure!(
-            whole(),
-            "{}: is not the file that this project knows as {package}",
+            complete(),
+            "{}: the SHA-512 is not that of {package}",
             file.display()
         );
     }
@@ -199,21 +191,21 @@ fn llama(folder: &Path, to: &Path) -> Result<()> {
         .arg("--directory")
         .arg(folder))?;
     let libraries = folder.join(LLAMA_FOLDER);
-    let files = wanted(&site::files(&libraries)?);
+    let files = selected(&site::files(&libraries)?);
     ensure!(
         files.len() >= LLAMA_FILES.len(),
-        "{package}: holds only {files:?} of {LLAMA_FILES:?}"
+        "{package}: has only {files:?} of {LLAMA_FILES:?}"
     );
     for library in files {
-        take(&libraries.join(&library), &to.join(&library))?;
+        site::copy_file(&libraries.join(&library), &to.join(&library))?;
     }
     Ok(())
 }
 
-/// Those of `files` that are taken.
-fn wanted(files: &[String]) -> Vec<String> {
-    let taken = |file: &&String| LLAMA_FILES.iter().any(|begin| file.starts_with(begin));
-    files.iter().filter(taken).cloned().collect()
+/// The libraries to pack.
+fn selected(files: &[String]) -> Vec<String> {
+    let packed = |file: &&String| LLAMA_FILES.iter().any(|prefix| file.starts_with(prefix));
+    files.iter().filter(packed).cloned().collect()
 }
 
 fn sha512(bytes: &[u8]) -> String {
@@ -221,27 +213,28 @@ fn sha512(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The Vulkan loader of this machine, for one that has a driver and no loader.
+/// Packs the Vulkan loader, for machines that have a driver and no loader.
 fn loader(to: &Path) -> Result<()> {
     const NAME: &str = "libvulkan.so.1";
     setup::vulkan()?;
-    let known = asked("ldconfig", &["-p"])
-        .or_else(|| asked("/sbin/ldconfig", &["-p"]))
+    let listed = output("ldconfig", &["-p"])
+        .or_else(|| output("/sbin/ldconfig", &["-p"]))
         .unwrap_or_default();
-    let file = known.lines().find_map(|line| library(line, NAME));
+    let file = listed.lines().find_map(|line| library(line, NAME));
     let file = file.with_context(|| {
         format!("no {NAME}. Install it from your system's packages (Debian: libvulkan1)")
     })?;
-    take(Path::new(file), &to.join(NAME))
+    site::copy_file(Path::new(file), &to.join(NAME))?;
+    Ok(())
 }
 
-/// The file in a line of `ldconfig -p` about `name` for x86-64.
+/// The file of the x86-64 library `name` in a line of `ldconfig -p`.
 fn library<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let (what, file) = line.trim().split_once(" => ")?;
-    (what.split(' ').next() == Some(name) && what.contains("x86-64")).then_some(file)
+    let (library, file) = line.trim().split_once(" => ")?;
+    (library.split(' ').next() == Some(name) && library.contains("x86-64")).then_some(file)
 }
 
-/// Whether `text` is a version like `3.12`.
+/// True for `MAJOR.MINOR`, such as `3.12`.
 pub fn is_version(text: &str) -> bool {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     text.split_once('.')
@@ -253,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_of_other_processors_stay() {
+    fn libraries_for_other_cpus_are_left_out() {
         let files = [
             "_nlcBuildMetadata.json",
             "libggml-base.so",
@@ -265,12 +258,12 @@ mod tests {
             "libllama.vulkan.v0.4.0.so",
             "llama-addon.node",
         ];
-        let taken = wanted(&files.map(String::from));
-        assert_eq!(taken, [1, 2, 4, 5, 7].map(|at| files[at].to_owned()));
+        let packed = selected(&files.map(String::from));
+        assert_eq!(packed, [1, 2, 4, 5, 7].map(|at| files[at].to_owned()));
     }
 
     #[test]
-    fn the_loader_is_found_in_what_ldconfig_says() {
+    fn the_loader_is_found_in_the_list_of_ldconfig() {
         let line = "\tlibvulkan.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libvulkan.so.1";
         let found = library(line, "libvulkan.so.1");
         assert_eq!(found, Some("/lib/x86_64-linux-gnu/libvulkan.so.1"));
@@ -289,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_has_another_hash() {
+    fn other_bytes_have_another_hash() {
         assert!(sha512(b"").starts_with("cf83e1357eefb8bd"));
         assert_ne!(sha512(b"a"), sha512(b"b"));
         assert_eq!(sha512(b"a").len(), LLAMA.1.len());

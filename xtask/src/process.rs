@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Running programs.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// What `program` printed, trimmed; nothing when it is missing or fails.
-pub fn asked<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Option<String> {
+/// The trimmed standard output of `program`; none if it is missing or fails.
+pub fn output<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)
         .stderr(Stdio::null())
@@ -19,32 +19,33 @@ pub fn asked<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Op
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs a program to its end; an error that shows the command when it fails.
+/// Runs a program; the error shows the command line.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| shown(command))?;
+    let status = command.status().with_context(|| line(command))?;
     if !status.success() {
-        bail!("{} ended with {status}", shown(command));
+        bail!("{} ended with {status}", line(command));
     }
     Ok(())
 }
 
-/// Runs a program, passing its output on and showing each line to `reader`; true when it succeeded.
-pub fn followed(command: &mut Command, mut reader: impl FnMut(&str)) -> Result<bool> {
+/// Runs a program, prints its output and passes each line to `read`; true if it succeeds.
+pub fn run_streaming(command: &mut Command, mut read: impl FnMut(&str)) -> Result<bool> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| shown(command))?;
+        .with_context(|| line(command))?;
     let output = child.stdout.take().expect("standard output is piped");
-    for line in BufReader::new(output).lines() {
-        let line = line.with_context(|| shown(command))?;
-        reader(&line);
-        println!("{line}");
+    for text in BufReader::new(output).lines() {
+        let text = text.with_context(|| line(command))?;
+        read(&text);
+        println!("{text}");
     }
     std::io::stdout().flush()?;
     Ok(child.wait()?.success())
 }
 
-fn shown(command: &Command) -> String {
+/// The command line, for messages.
+fn line(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(
         command

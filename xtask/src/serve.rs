@@ -1,5 +1,5 @@
-//! A small static server that sends what a production host would: the headers of `_headers`, the
-//! right media types, versions of files, and ranges of them.
+//! A static file server with what a production host has: the headers of `_headers`, media types,
+//! entity tags and byte ranges.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,19 +13,21 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Result, anyhow};
 use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
 
-use crate::place;
+use crate::paths;
 use crate::site;
+use crate::times;
 
-/// Page, worker, two programs and weights are asked for at the same time.
+/// A browser fetches page, worker, two programs and weights at the same time.
 const THREADS: usize = 6;
 
-/// `cargo xtask serve`: builds, serves, prints the address and stays.
+/// `cargo xtask serve`: builds the site, prints the time of each step and the address, and serves.
 ///
 /// # Errors
 /// When the build fails or the port is taken.
 pub fn command(port: u16) -> Result<bool> {
     site::build()?;
-    let running = Running::start(&place::site(), "/", port)?;
+    times::print();
+    let running = Running::start(&paths::site(), "/", port)?;
     println!(
         "\nChatRex is at http://localhost:{}/  (Ctrl-C ends it)",
         running.port
@@ -34,7 +36,7 @@ pub fn command(port: u16) -> Result<bool> {
     Ok(true)
 }
 
-/// A server at work.
+/// A running server.
 pub struct Running {
     /// The port it listens on.
     pub port: u16,
@@ -42,7 +44,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Serves `folder` under the path `mount` on this machine only; port 0 takes a free one.
+    /// Serves `folder` under the path `mount` on the loopback interface; port 0 takes a free port.
     ///
     /// # Errors
     /// When the port is taken or `_headers` is missing.
@@ -59,7 +61,7 @@ impl Running {
                 let folder = folder.to_owned();
                 thread::spawn(move || {
                     while let Ok(request) = server.recv() {
-                        // The browser may leave before it has everything; that is its right.
+                        // The browser may close the connection early.
                         let _ = answer(request, &folder, mount, &headers);
                     }
                 })
@@ -68,7 +70,7 @@ impl Running {
         Ok(Self { port, workers })
     }
 
-    /// Waits until the server ends, which it does with the program.
+    /// Serves until the program ends.
     pub fn wait(self) {
         for worker in self.workers {
             let _ = worker.join();
@@ -78,65 +80,65 @@ impl Running {
 
 fn answer(request: Request, folder: &Path, mount: &str, headers: &[Header]) -> io::Result<()> {
     let file = file_of(request.url(), mount, folder).filter(|file| file.is_file());
-    let known = matches!(request.method(), Method::Get | Method::Head);
-    let Some(file) = file.filter(|_| known) else {
-        let status = if known { 404 } else { 405 };
-        let mut response = Response::from_string("not here\n").with_status_code(status);
+    let allowed = matches!(request.method(), Method::Get | Method::Head);
+    let Some(file) = file.filter(|_| allowed) else {
+        let status = if allowed { 404 } else { 405 };
+        let mut response = Response::from_string("not found\n").with_status_code(status);
         headers
             .iter()
             .for_each(|one| response.add_header(one.clone()));
         return request.respond(response);
     };
     let mut opened = fs::File::open(&file)?;
-    let version = version(&opened.metadata()?);
+    let tag = entity_tag(&opened.metadata()?);
     let length = opened.metadata()?.len();
-    let asked = |name: &str| {
+    let request_header = |name: &str| {
         let mut headers = request.headers().iter();
         let found = headers.find(|h| h.field.as_str().as_str().eq_ignore_ascii_case(name));
         found.map(|h| h.value.as_str().to_owned())
     };
-    let same = asked("If-Range").is_none_or(|known| known == version);
-    let wanted = asked("Range").filter(|_| same);
-    let part = wanted.map_or(Part::Whole, |range| part(&range, length));
+    let current = request_header("If-Range").is_none_or(|known| known == tag);
+    let range = request_header("Range").filter(|_| current);
+    let part = range.map_or(Part::Whole, |range| part(&range, length));
     let (status, range) = match &part {
         Part::Whole => (200, 0..length),
         Part::Range(range) => (206, range.clone()),
-        Part::Beyond => (416, 0..0),
+        Part::Unsatisfiable => (416, 0..0),
     };
     opened.seek(SeekFrom::Start(range.start))?;
     let bytes = range.end - range.start;
     let mut all = headers.to_vec();
     all.push(header("Content-Type", media_type(&file)));
-    all.push(header("ETag", &version));
+    all.push(header("ETag", &tag));
     all.push(header("Accept-Ranges", "bytes"));
-    all.extend(part.told(length));
+    all.extend(part.content_range(length));
     let body = opened.take(bytes);
     let response = Response::new(StatusCode(status), all, body, Some(bytes as usize), None);
     request.respond(response.with_chunked_threshold(usize::MAX))
 }
 
-/// What a request for bytes gets.
+/// The part of a file that answers a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Whole,
     Range(Range<u64>),
-    Beyond,
+    Unsatisfiable,
 }
 
 impl Part {
-    fn told(&self, length: u64) -> Option<Header> {
+    fn content_range(&self, length: u64) -> Option<Header> {
         match self {
             Self::Whole => None,
             Self::Range(range) => Some(header(
                 "Content-Range",
                 &format!("bytes {}-{}/{length}", range.start, range.end - 1),
             )),
-            Self::Beyond => Some(header("Content-Range", &format!("bytes */{length}"))),
+            Self::Unsatisfiable => Some(header("Content-Range", &format!("bytes */{length}"))),
         }
     }
 }
 
-/// What `bytes=…` means for a file; several ranges at once, and what is no range, get the whole.
+/// The part that a `Range` header means. Several ranges and malformed ones mean the whole file.
 fn part(range: &str, length: u64) -> Part {
     let bounds = range
         .strip_prefix("bytes=")
@@ -158,19 +160,19 @@ fn part(range: &str, length: u64) -> Part {
     };
     match start < end {
         true => Part::Range(start..end),
-        false => Part::Beyond,
+        false => Part::Unsatisfiable,
     }
 }
 
-/// A name for what a file holds now.
-fn version(file: &fs::Metadata) -> String {
+/// The entity tag of a file: its length and the time of its last change.
+fn entity_tag(file: &fs::Metadata) -> String {
     let changed = file.modified().ok();
     let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let changed = changed.map_or(0, |time| time.as_nanos());
     format!("\"{:x}-{changed:x}\"", file.len())
 }
 
-/// The file a request path means: `mount` is `index.html`; nothing outside `folder`.
+/// The file of a request path: `mount` itself is `index.html`; none outside `folder`.
 fn file_of(url: &str, mount: &str, folder: &Path) -> Option<PathBuf> {
     let path = url.split(['?', '#']).next()?.strip_prefix(mount)?;
     let relative = Path::new(if path.is_empty() { "index.html" } else { path });
@@ -180,7 +182,7 @@ fn file_of(url: &str, mount: &str, folder: &Path) -> Option<PathBuf> {
         .then(|| folder.join(relative))
 }
 
-/// The headers for every path (`/*`) of a `_headers` file.
+/// The headers that a `_headers` file sets for every path (`/*`).
 fn parse_headers(text: &str) -> Vec<Header> {
     text.lines()
         .skip_while(|line| line.trim() != "/*")
@@ -192,7 +194,7 @@ fn parse_headers(text: &str) -> Vec<Header> {
 }
 
 fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name, value).expect("header names and values are plain text")
+    Header::from_bytes(name, value).expect("header names and values are ASCII")
 }
 
 fn media_type(file: &Path) -> &'static str {
@@ -230,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_those_of_the_standard() {
+    fn byte_ranges_follow_rfc_9110() {
         let cases = [
             ("bytes=0-9", Part::Range(0..10)),
             ("bytes=90-200", Part::Range(90..100)),
             ("bytes=90-", Part::Range(90..100)),
             ("bytes=-5", Part::Range(95..100)),
-            ("bytes=100-", Part::Beyond),
-            ("bytes=100-200", Part::Beyond),
+            ("bytes=100-", Part::Unsatisfiable),
+            ("bytes=100-200", Part::Unsatisfiable),
             ("bytes=9-0", Part::Whole),
             ("bytes=0-1,5-6", Part::Whole),
             ("lines=0-1", Part::Whole),
@@ -245,19 +247,19 @@ mod tests {
         for (range, expected) in cases {
             assert_eq!(part(range, 100), expected, "{range}");
         }
-        let told = |part: Part| part.told(100).map(|header| header.to_string());
+        let content_range = |part: Part| part.content_range(100).map(|header| header.to_string());
         assert_eq!(
-            told(Part::Range(0..10)).as_deref(),
+            content_range(Part::Range(0..10)).as_deref(),
             Some("Content-Range: bytes 0-9/100")
         );
         assert_eq!(
-            told(Part::Beyond).as_deref(),
+            content_range(Part::Unsatisfiable).as_deref(),
             Some("Content-Range: bytes */100")
         );
     }
 
     #[test]
-    fn headers_are_read_as_a_host_reads_them() {
+    fn headers_for_every_path_are_read() {
         let text = "/other\n  X-A: 1\n\n/*\n  Content-Security-Policy: default-src 'none'; x\n  B: c\n/z\n  D: e\n";
         let headers: Vec<String> = parse_headers(text)
             .iter()

@@ -1,7 +1,7 @@
-//! Finds what a command needs, and installs what is missing where that can be done.
+//! Finds what a command needs and installs what is missing.
 //!
-//! Everything is looked for before anything is installed, so a second run changes nothing. What
-//! cannot be installed is named with the command that would.
+//! Every tool is looked up first, so a second run changes nothing. For a tool that cannot be
+//! installed, the error names the command that installs it.
 
 use std::env;
 use std::fs;
@@ -10,42 +10,50 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::place;
-use crate::process::{asked, run};
+use crate::paths;
+use crate::process::{output, run};
+use crate::times;
 
-const TRUNK: &str = "0.21.14";
 const WASM: &str = "wasm32-unknown-unknown";
+/// The oldest major version of Node.js that runs the browser tests.
 const NODE: u32 = 18;
 
-/// The compiler that makes WebAssembly.
+/// Runs and times an installation.
+fn install<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("set-up: {what}");
+    times::step(&format!("set-up: {what}"), work)
+}
+
+/// A Rust compiler with a WebAssembly target.
 pub enum WasmCompiler {
-    /// rustup's, with the target installed.
+    /// The compiler of rustup, with the target installed.
     Rustup,
-    /// Debian's packages beside rustup; the standard library is built from its source.
+    /// The compiler of Debian's packages; the standard library is built from source.
     Debian {
-        /// The linker of the same LLVM.
+        /// The linker of the same LLVM version.
         linker: PathBuf,
     },
 }
 
 impl WasmCompiler {
-    /// Finds or installs one.
+    /// Finds a compiler or installs one.
     ///
     /// # Errors
-    /// When none is there and none can be installed; the message names the command to run.
+    /// When none is found and none can be installed; the message names the command to run.
     pub fn ready() -> Result<Self> {
         if let Some(found) = Self::found() {
             return Ok(found);
         }
-        println!("setting up: WebAssembly target");
-        if asked("rustup", &["target", "add", WASM]).is_some()
-            && let Some(found) = Self::found()
-        {
+        let add = || {
+            let added = output("rustup", &["target", "add", WASM]);
+            Ok(added.and_then(|_| Self::found()))
+        };
+        if let Some(found) = install("WebAssembly target", add)? {
             return Ok(found);
         }
-        if Debian::packages_can_be_added() {
-            Debian::add(&["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"])?;
-            Debian::add(&[&format!("lld-{}", debian_llvm()?)])?;
+        if Debian::can_install() {
+            Debian::install(&["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"])?;
+            Debian::install(&[&format!("lld-{}", debian_llvm()?)])?;
         }
         Self::found().context(format!(
             "no compiler for WebAssembly. Run `rustup target add {WASM}`, or as root on Debian \
@@ -54,74 +62,116 @@ impl WasmCompiler {
     }
 
     fn found() -> Option<Self> {
-        let library = asked("rustc", &["--print", "target-libdir", "--target", WASM])?;
+        let library = output("rustc", &["--print", "target-libdir", "--target", WASM])?;
         if Path::new(&library).is_dir() {
             return Some(Self::Rustup);
         }
         let linker = PathBuf::from(format!("/usr/bin/wasm-ld-{}", debian_llvm().ok()?));
-        let library = asked("/usr/bin/rustc", &["--print", "sysroot"])?;
+        let library = output("/usr/bin/rustc", &["--print", "sysroot"])?;
         let source = Path::new(&library).join("lib/rustlib/src/rust/library/std");
         let complete = source.is_dir()
             && linker.is_file()
             && Path::new("/usr/bin/cargo").is_file()
-            && Path::new("/usr/bin/cargo-clippy").is_file();
+            && Path::new("/usr/bin/clippy-driver").is_file();
         complete.then_some(Self::Debian { linker })
     }
 
-    /// `program` set up so that it, and what it starts, compiles WebAssembly with this compiler.
-    pub fn command(&self, program: &str) -> Command {
-        let mut path = vec![place::tools().join("bin")];
-        path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    /// Cargo with this compiler.
+    pub fn cargo(&self) -> Command {
         let mut command = match self {
-            Self::Rustup => Command::new(program),
+            Self::Rustup => Command::new("cargo"),
             Self::Debian { linker } => {
-                path.insert(0, PathBuf::from("/usr/bin"));
-                let mut command = Command::new(if program == "cargo" {
-                    "/usr/bin/cargo"
-                } else {
-                    program
-                });
+                let mut path = vec![PathBuf::from("/usr/bin")];
+                path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+                let path = env::join_paths(path).expect("the paths come from PATH");
+                let mut command = Command::new("/usr/bin/cargo");
                 command
                     .env("RUSTC", "/usr/bin/rustc")
                     .env("RUSTC_BOOTSTRAP", "1")
                     .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort")
                     .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
+                    .env("PATH", path)
                     .env_remove("LD_LIBRARY_PATH")
                     .env_remove("CARGO");
                 command
             }
         };
         command
-            .current_dir(place::root())
-            .env("CARGO_TARGET_DIR", place::target())
-            .env("PATH", env::join_paths(path).expect("came out of PATH"));
+            .current_dir(paths::root())
+            .env("CARGO_TARGET_DIR", paths::target());
         command
+    }
+
+    /// Clippy's driver for this compiler.
+    ///
+    /// # Errors
+    /// When clippy is not installed.
+    pub fn clippy(&self) -> Result<PathBuf> {
+        match self {
+            Self::Rustup => clippy(),
+            Self::Debian { .. } => Ok("/usr/bin/clippy-driver".into()),
+        }
     }
 }
 
-/// The major version of LLVM in Debian's compiler.
+/// Clippy's driver for the native compiler; installs it where rustup can.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub fn clippy() -> Result<PathBuf> {
+    let found = || {
+        let sysroot = output("rustc", &["--print", "sysroot"])?;
+        let program = format!("clippy-driver{}", env::consts::EXE_SUFFIX);
+        let beside = PathBuf::from(sysroot).join("bin").join(program);
+        Some(beside).filter(|file| file.is_file())
+    };
+    if let Some(found) = found() {
+        return Ok(found);
+    }
+    let add = || Ok(output("rustup", &["component", "add", "clippy"]));
+    install("clippy", add)?;
+    found().context("no clippy. Install it (rustup: `rustup component add clippy`)")
+}
+
+/// rustfmt; installs it where rustup can.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub fn rustfmt() -> Result<()> {
+    let found = || output("cargo", &["fmt", "--version"]).is_some();
+    if !found() {
+        let add = || Ok(output("rustup", &["component", "add", "rustfmt"]));
+        install("rustfmt", add)?;
+    }
+    ensure!(
+        found(),
+        "no rustfmt. Install it (rustup: `rustup component add rustfmt`)"
+    );
+    Ok(())
+}
+
+/// The major LLVM version of Debian's compiler.
 fn debian_llvm() -> Result<String> {
-    let verbose = asked("/usr/bin/rustc", &["-vV"]).context("/usr/bin/rustc is missing")?;
+    let verbose = output("/usr/bin/rustc", &["-vV"]).context("/usr/bin/rustc is missing")?;
     verbose
         .lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))
         .and_then(|version| version.split('.').next())
         .map(str::to_owned)
-        .context("/usr/bin/rustc does not say its LLVM version")
+        .context("/usr/bin/rustc -vV does not show an LLVM version")
 }
 
-/// Debian's package manager, where this machine has it.
+/// Debian's package manager.
 struct Debian;
 
 impl Debian {
-    fn packages_can_be_added() -> bool {
+    fn can_install() -> bool {
         Path::new("/etc/debian_version").is_file()
-            && place::in_path("apt-get").is_some()
-            && asked("id", &["-u"]).as_deref() == Some("0")
+            && paths::in_path("apt-get").is_some()
+            && output("id", &["-u"]).as_deref() == Some("0")
     }
 
-    fn add(packages: &[&str]) -> Result<()> {
-        println!("setting up: {}", packages.join(" "));
+    fn install(packages: &[&str]) -> Result<()> {
         let apt = |words: &[&str]| {
             run(Command::new("apt-get")
                 .args(["-qq", "-o", "Dpkg::Use-Pty=0"])
@@ -130,65 +180,18 @@ impl Debian {
         };
         let words = ["install", "--yes", "--no-install-recommends"];
         let words = [&words, packages].concat();
-        apt(&words).or_else(|_| {
-            apt(&["update"])?;
-            apt(&words)
+        install(&packages.join(" "), || {
+            apt(&words).or_else(|_| {
+                apt(&["update"])?;
+                apt(&words)
+            })
         })
     }
 }
 
-/// Trunk and the wasm-bindgen command of the locked version, installed in [`place::tools`].
-///
-/// # Errors
-/// When `cargo install` fails.
-pub fn bundler() -> Result<()> {
-    // Trunk only starts other programs: unoptimised and without its downloader it does the same
-    // and is installed in a fraction of the time.
-    let quick = ["--debug", "--no-default-features"];
-    cargo_tool("trunk", "trunk", TRUNK, &quick)?;
-    let lock = fs::read_to_string(place::root().join("Cargo.lock")).context("Cargo.lock")?;
-    let version =
-        locked_version(&lock, "wasm-bindgen").context("Cargo.lock has no wasm-bindgen")?;
-    cargo_tool("wasm-bindgen-cli", "wasm-bindgen", version, &[])
-}
-
-fn cargo_tool(package: &str, program: &str, version: &str, flags: &[&str]) -> Result<()> {
-    let installed = place::tools()
-        .join("bin")
-        .join(format!("{program}{}", env::consts::EXE_SUFFIX));
-    let says = asked(&installed, &["--version"]).unwrap_or_default();
-    if says.split_whitespace().nth(1) == Some(version) {
-        return Ok(());
-    }
-    println!("setting up: {package} {version} (some minutes, once)");
-    let install = |how: &[&str]| {
-        run(Command::new("cargo")
-            .args(["install", "--force", package, "--version", version])
-            .args(flags)
-            .args(how)
-            .arg("--root")
-            .arg(place::tools())
-            .env_remove("CARGO_TARGET_DIR"))
-    };
-    // A registry mirror may lack the very versions the tool's own lock file names.
-    install(&["--locked"])
-        .or_else(|_| install(&[]))
-        .with_context(|| format!("{package} could not be installed"))
-}
-
-/// The version of `package` in the text of a `Cargo.lock`.
-fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
-    let name = format!("name = \"{package}\"");
-    let mut lines = lock.lines().skip_while(|line| *line != name);
-    lines
-        .nth(1)?
-        .strip_prefix("version = \"")?
-        .strip_suffix('"')
-}
-
-/// What the browser tests run on.
+/// The programs that run the browser tests.
 pub struct Browser {
-    /// A Chromium.
+    /// Chromium or Chrome.
     pub chromium: PathBuf,
 }
 
@@ -203,8 +206,8 @@ impl Browser {
         if let Some(chromium) = chromium() {
             return Ok(Self { chromium });
         }
-        if Debian::packages_can_be_added() {
-            Debian::add(&["chromium"])?;
+        if Debian::can_install() {
+            Debian::install(&["chromium"])?;
         }
         let chromium = chromium().context(
             "no Chromium for the browser tests. Install Chromium or Chrome (Debian: `apt-get \
@@ -228,7 +231,7 @@ fn chromium() -> Option<PathBuf> {
     ];
     env::var_os("CHATREX_BROWSER")
         .map(PathBuf::from)
-        .or_else(|| NAMES.iter().find_map(|name| place::in_path(name)))
+        .or_else(|| NAMES.iter().find_map(|name| paths::in_path(name)))
         .or_else(|| {
             APPLICATIONS
                 .iter()
@@ -239,12 +242,12 @@ fn chromium() -> Option<PathBuf> {
 
 fn node() -> Result<()> {
     let new_enough = || {
-        let version = asked("node", &["--version"])?;
+        let version = output("node", &["--version"])?;
         let major: u32 = version.strip_prefix('v')?.split('.').next()?.parse().ok()?;
-        (major >= NODE && place::in_path("npm").is_some()).then_some(())
+        (major >= NODE && paths::in_path("npm").is_some()).then_some(())
     };
-    if new_enough().is_none() && Debian::packages_can_be_added() {
-        Debian::add(&["nodejs", "npm"])?;
+    if new_enough().is_none() && Debian::can_install() {
+        Debian::install(&["nodejs", "npm"])?;
     }
     ensure!(
         new_enough().is_some(),
@@ -254,55 +257,58 @@ fn node() -> Result<()> {
     Ok(())
 }
 
-/// Installs the packages of `package-lock.json`, unless that was done with this very file.
+/// Installs the packages of `package-lock.json`, once per version of that file.
 fn node_packages() -> Result<()> {
-    let lock = fs::read(place::root().join("package-lock.json")).context("package-lock.json")?;
-    let stamp = place::root().join("node_modules/.installed-lock.json");
-    if fs::read(&stamp).is_ok_and(|done| done == lock) {
+    let lock = fs::read(paths::root().join("package-lock.json")).context("package-lock.json")?;
+    let stamp = paths::root().join("node_modules/.installed-lock.json");
+    if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    println!("setting up: test packages of package-lock.json");
-    run(Command::new("npm")
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(place::root()))?;
+    install("packages of package-lock.json", || {
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(paths::root()))
+    })?;
     fs::write(&stamp, lock).with_context(|| stamp.display().to_string())
 }
 
-/// A Python with the packages of `tests/reference/requirements.txt`, in an environment of its own.
+/// Python in a virtual environment with the packages of `tests/reference/requirements.txt`.
 ///
 /// # Errors
 /// When there is no Python or a package cannot be installed.
 pub fn python() -> Result<PathBuf> {
-    let list = place::root().join("tests/reference/requirements.txt");
+    let list = paths::root().join("tests/reference/requirements.txt");
     let wanted = fs::read(&list).with_context(|| list.display().to_string())?;
-    let folder = place::tools().join("python");
+    let folder = paths::tools().join("python");
     let python = folder.join(if cfg!(windows) {
         "Scripts/python.exe"
     } else {
         "bin/python"
     });
     let stamp = folder.join("installed.txt");
-    if fs::read(&stamp).is_ok_and(|done| done == wanted) {
+    if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    println!("setting up: Python packages of tests/reference/requirements.txt");
-    let made = |program: &str| run(Command::new(program).args(["-m", "venv"]).arg(&folder)).is_ok();
-    ensure!(
-        made("python3") || made("python"),
-        "no Python 3 with venv. Install it from your system's packages (Debian: `apt-get install \
-         python3-venv`)"
-    );
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--requirement"])
-        .arg(list))?;
+    let create =
+        |program: &str| run(Command::new(program).args(["-m", "venv"]).arg(&folder)).is_ok();
+    install("packages of tests/reference/requirements.txt", || {
+        ensure!(
+            create("python3") || create("python"),
+            "no Python 3 with venv. Install it from your system's packages (Debian: `apt-get \
+             install python3-venv`)"
+        );
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--requirement"])
+            .arg(list))
+    })?;
     fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
     Ok(python)
 }
 
-/// A Vulkan driver for the native tests; Mesa's software one where there is none.
+/// Installs Mesa's software Vulkan driver for the native tests if there is no driver.
 ///
 /// # Errors
-/// When the package cannot be installed.
+/// When there is none and it cannot be installed.
 pub fn vulkan() -> Result<()> {
     let drivers = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
     let present = drivers
@@ -311,24 +317,11 @@ pub fn vulkan() -> Result<()> {
     if !cfg!(target_os = "linux") || present {
         return Ok(());
     }
-    if !Debian::packages_can_be_added() {
+    if !Debian::can_install() {
         bail!(
-            "the native tests need a Vulkan driver. Install your graphics card's, or Mesa's \
-             software one (Debian: `apt-get install mesa-vulkan-drivers`)"
+            "the native tests need a Vulkan driver. Install the driver of your GPU, or Mesa's \
+             software driver (Debian: `apt-get install mesa-vulkan-drivers`)"
         );
     }
-    Debian::add(&["mesa-vulkan-drivers", "libvulkan1"])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_read_from_the_lock_file() {
-        let lock = "[[package]]\nname = \"wasm-bindgen-macro\"\nversion = \"1.0.0\"\n\n\
-                    [[package]]\nname = \"wasm-bindgen\"\nversion = \"0.2.130\"\n";
-        assert_eq!(locked_version(lock, "wasm-bindgen"), Some("0.2.130"));
-        assert_eq!(locked_version(lock, "wasm"), None);
-    }
+    Debian::install(&["mesa-vulkan-drivers", "libvulkan1"])
 }

@@ -1,4 +1,4 @@
-//! Builds the page into a folder of static files.
+//! Builds the site, a folder of static files, and what is published from it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,84 +7,157 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::place;
-use crate::process::run;
-use crate::setup::{self, WasmCompiler};
+use crate::bundle::{Page, Program};
+use crate::js_package;
+use crate::paths;
+use crate::process::output;
+use crate::setup::WasmCompiler;
+use crate::times;
 
-/// Files a host reads itself and a page never asks for.
+/// Files that are for the host or the browser: the page never fetches them.
 const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
 
-/// The programs as wasm-bindgen leaves them.
-const PROGRAMS: [&str; 2] = ["page_bg.wasm", "worker_bg.wasm"];
-
-/// What the linker appends to the names of such wrappers, kept in the `name` section.
-const COMMAND_EXPORT: &[u8] = b".command_export";
-
-/// Sets up what is missing and builds the page into [`place::site`].
+/// Sets up what is missing and builds [`paths::site`]: page and worker, nothing for developers.
 ///
 /// # Errors
 /// When something cannot be set up or does not compile.
-pub fn build() -> Result<()> {
+pub fn build() -> Result<WasmCompiler> {
     let compiler = WasmCompiler::ready()?;
-    setup::bundler()?;
-    run(compiler
-        .command("trunk")
-        .args(["build", "--skip-version-check", "--dist"])
-        .arg(place::site()))?;
-    for program in PROGRAMS {
-        let file = place::site().join(program);
-        let wasm = fs::read(&file).with_context(|| program.to_owned())?;
-        ensure!(
-            !wasm
-                .windows(COMMAND_EXPORT.len())
-                .any(|w| w == COMMAND_EXPORT),
-            "{program}: the linker wrapped its exports so that every call runs all constructors \
-             again. Call `__wasm_call_ctors` in its start function"
-        );
-        let without = without_names(&wasm).with_context(|| format!("{program}: no WebAssembly"))?;
-        fs::write(&file, without).with_context(|| program.to_owned())?;
-    }
-    offline(&place::site())
+    let folder = paths::target().join("site.new");
+    empty(&folder)?;
+    Page::open()?.build(&compiler, &folder)?;
+    times::step("service worker", || write_service_worker(&folder))?;
+    let site = paths::site();
+    remove(&site)?;
+    fs::rename(&folder, &site).with_context(|| site.display().to_string())?;
+    Ok(compiler)
 }
 
-/// `cargo xtask dist`: builds and copies to `out`.
+/// Builds [`paths::test_site`]: a copy of the site with the diagnostics worker, `worker_dev.js`, and
+/// the scripts of `web/worker_dev`.
 ///
 /// # Errors
-/// When the build fails or `out` holds something else than an earlier copy.
-pub fn dist(out: &Path) -> Result<bool> {
-    ensure!(
-        !out.exists()
-            || out.join("service_worker.js").is_file()
-            || fs::read_dir(out)?.next().is_none(),
-        "{}: holds other files. Name a new folder",
-        out.display()
-    );
+/// When something cannot be set up or does not compile.
+pub fn build_for_tests() -> Result<()> {
+    let compiler = build()?;
+    let folder = paths::test_site();
+    replace(&paths::site(), &folder)?;
+    Program::dev_worker().build(&compiler, &folder)?;
+    let source = paths::root().join("web/worker_dev");
+    for file in files(&source)?.iter().filter(|file| file.ends_with(".js")) {
+        copy_file(&source.join(file), &folder.join(file))?;
+    }
+    Ok(())
+}
+
+/// `cargo xtask dist`: builds, copies the site to `out`, the JavaScript module to `js`, and prints
+/// the sizes of the programs.
+///
+/// # Errors
+/// When the build fails or a folder holds other files.
+pub fn dist(out: Option<&Path>, js: Option<&Path>) -> Result<bool> {
+    for (folder, mark) in [(out, "service_worker.js"), (js, "package.json")] {
+        if let Some(folder) = folder {
+            check_folder(folder, mark)?;
+        }
+    }
     build()?;
-    let bytes = copy(out)?;
-    println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
+    if let Some(out) = out {
+        let bytes = replace(&paths::site(), out)?;
+        println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
+    }
+    if let Some(js) = js {
+        js_package::write(js)?;
+        println!("{}", js.display());
+    }
+    for program in Page::open()?.programs {
+        print_size(&paths::site().join(format!("{}_bg.wasm", program.name)))?;
+    }
     Ok(true)
 }
 
-/// Copies what was built to `out`, in place of anything there; the bytes copied.
+/// Refuses to replace a folder that no earlier call wrote: one that is not empty and lacks `mark`.
+fn check_folder(folder: &Path, mark: &str) -> Result<()> {
+    ensure!(
+        !folder.exists() || folder.join(mark).is_file() || fs::read_dir(folder)?.next().is_none(),
+        "{}: holds other files. Name a new folder",
+        folder.display()
+    );
+    Ok(())
+}
+
+/// Prints a file's size, raw and as a host sends it.
+fn print_size(file: &Path) -> Result<()> {
+    let raw = fs::metadata(file).with_context(|| file.display().to_string())?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let brotli = brotli_size(file).map_or_else(
+        || "brotli: needs Node.js".to_owned(),
+        |bytes| format!("{:.2} MB with brotli", bytes as f64 / 1e6),
+    );
+    println!("{name}: {:.2} MB, {brotli}", raw.len() as f64 / 1e6);
+    Ok(())
+}
+
+/// The size of a file after brotli at its highest level, by Node.js.
+fn brotli_size(file: &Path) -> Option<u64> {
+    const SCRIPT: &str = "const z = require('zlib'), b = require('fs').readFileSync(process.argv[1]); \
+        const params = {[z.constants.BROTLI_PARAM_QUALITY]: 11, \
+        [z.constants.BROTLI_PARAM_SIZE_HINT]: b.length}; \
+        console.log(z.brotliCompressSync(b, {params}).length)";
+    let file = file.to_str()?;
+    output("node", &["-e", SCRIPT, file])?.parse().ok()
+}
+
+/// Copies the files of a folder in place of what is at `to`; the number of bytes.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn copy(out: &Path) -> Result<u64> {
-    if out.exists() {
-        fs::remove_dir_all(out).with_context(|| out.display().to_string())?;
-    }
+pub fn replace(from: &Path, to: &Path) -> Result<u64> {
+    remove(to)?;
+    copy_folder(from, to)
+}
+
+/// Copies the files of a folder; the number of bytes.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<u64> {
     let mut bytes = 0;
-    for path in files(&place::site())? {
-        let to = out.join(&path);
-        fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
-        bytes +=
-            fs::copy(place::site().join(&path), &to).with_context(|| to.display().to_string())?;
+    for file in files(from)? {
+        bytes += copy_file(&from.join(&file), &to.join(&file))?;
     }
     Ok(bytes)
 }
 
-/// Writes the service worker: the list of the site's files and their SHA-256, then the program.
-fn offline(site: &Path) -> Result<()> {
+/// Copies a file and creates the folders of the copy; the number of bytes.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn copy_file(from: &Path, to: &Path) -> Result<u64> {
+    let folder = to.parent().context("a file has a folder")?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::copy(from, to).with_context(|| format!("{} to {}", from.display(), to.display()))
+}
+
+/// Removes a folder if it exists.
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Creates an empty folder in place of what is there.
+///
+/// # Errors
+/// When a folder cannot be removed or created.
+pub fn empty(folder: &Path) -> Result<()> {
+    remove(folder)?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+/// Puts the SHA-256 of every file of the site in front of the service worker's template.
+fn write_service_worker(site: &Path) -> Result<()> {
     let mut hashes = BTreeMap::new();
     for path in files(site)? {
         if !NOT_OFFLINE.contains(&path.as_str()) {
@@ -93,47 +166,14 @@ fn offline(site: &Path) -> Result<()> {
         }
     }
     let list = serde_json::to_string(&hashes)?;
-    let program = fs::read_to_string(place::root().join("web/static/service_worker.js"))
-        .context("web/static/service_worker.js")?;
+    let file = site.join("service_worker.js");
+    let template = fs::read_to_string(&file).context("service_worker.js")?;
     let version = hex(list.as_bytes());
     fs::write(
-        site.join("service_worker.js"),
-        format!("const FILES = {list};\nconst VERSION = \"{version}\";\n{program}"),
+        file,
+        format!("const FILES = {list};\nconst VERSION = \"{version}\";\n{template}"),
     )
     .context("service_worker.js")
-}
-
-/// A WebAssembly module without its `name` section, which is twice as long as the code and only
-/// read by debuggers; nothing when `module` is malformed.
-fn without_names(module: &[u8]) -> Option<Vec<u8>> {
-    const HEADER: usize = 8;
-    const CUSTOM: u8 = 0;
-    let mut kept = module.get(..HEADER)?.to_vec();
-    let mut at = HEADER;
-    while at < module.len() {
-        let (length, start) = leb128(module, at + 1)?;
-        let end = start.checked_add(length)?;
-        let content = module.get(start..end)?;
-        if module[at] != CUSTOM || !content.starts_with(b"\x04name") {
-            kept.extend_from_slice(&module[at..end]);
-        }
-        at = end;
-    }
-    Some(kept)
-}
-
-/// The unsigned number that starts at `at`, and the place after it.
-fn leb128(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
-    let mut number = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(at)?;
-        number |= usize::from(byte & 0x7f) << shift;
-        at += 1;
-        if byte & 0x80 == 0 {
-            return Some((number, at));
-        }
-    }
-    None
 }
 
 /// The SHA-256 of `bytes` in hexadecimal.
@@ -173,14 +213,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_name_section_goes() {
-        let head = b"\0asm\x01\0\0\0";
-        let names = b"\0\x06\x04nameX";
-        let other = b"\0\x05\x04nama";
-        let code = [&[10u8, 0x82, 0x01][..], &[7; 130]].concat();
-        let module = [&head[..], other, names, &code].concat();
-        let kept = [&head[..], other, &code].concat();
-        assert_eq!(without_names(&module), Some(kept));
-        assert_eq!(without_names(&module[..module.len() - 1]), None);
+    fn a_folder_with_other_files_is_not_replaced() {
+        let folder = std::env::temp_dir().join(format!("chatrex-site-{}", std::process::id()));
+        empty(&folder).unwrap();
+        assert!(check_folder(&folder, "mark").is_ok());
+        fs::write(folder.join("other"), "").unwrap();
+        assert!(check_folder(&folder, "mark").is_err());
+        fs::write(folder.join("mark"), "").unwrap();
+        assert!(check_folder(&folder, "mark").is_ok());
+        remove(&folder).unwrap();
+        assert!(check_folder(&folder, "mark").is_ok());
     }
 }

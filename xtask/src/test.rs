@@ -1,41 +1,40 @@
-//! `cargo xtask test`: every check, in the order in which failing early saves most time.
+//! `cargo xtask test`: every check. What can fail for a user comes before formatting and lints.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::place;
-use crate::process::{asked, followed, run};
+use crate::lint;
+use crate::paths;
+use crate::process::{run, run_streaming};
 use crate::serve::Running;
-use crate::setup::{self, Browser, WasmCompiler};
+use crate::setup::{self, Browser};
 use crate::site;
+use crate::times;
 
-/// The browser programs and the features each is built with.
-const WEB_PROGRAMS: [&str; 2] = ["page", "worker"];
-
-/// Where a copy of the page is served that tests may change, as hosts do that serve a folder.
+/// Path of a copy of the site below a sub-folder of the host; tests may change its files.
 const DEEP: &str = "/some/folder/";
 
-/// What a step found.
+/// Checks that passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+pub struct Count {
     passed: u32,
     failed: u32,
 }
 
 impl Count {
-    /// One check that is either good or not.
-    fn one(good: bool) -> Self {
+    /// The result of one check.
+    pub fn one(good: bool) -> Self {
         Self {
             passed: u32::from(good),
             failed: u32::from(!good),
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds other results.
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
     }
@@ -43,42 +42,43 @@ impl Count {
 
 struct Step {
     name: &'static str,
-    what: &'static str,
+    title: &'static str,
     check: fn() -> Result<Count>,
 }
 
 const STEPS: [Step; 5] = [
     Step {
-        name: "fmt",
-        what: "formatting",
-        check: fmt,
-    },
-    Step {
-        name: "clippy",
-        what: "lints, native and WebAssembly",
-        check: clippy,
-    },
-    Step {
         name: "native",
-        what: "native tests, shader validation among them",
+        title: "native tests, shader validation among them",
         check: native,
     },
     Step {
         name: "web",
-        what: "build of the page",
+        title: "build of the site",
         check: web,
     },
     Step {
         name: "browser",
-        what: "browser tests",
+        title: "browser tests",
         check: browser,
+    },
+    Step {
+        name: "fmt",
+        title: "formatting",
+        check: lint::fmt,
+    },
+    Step {
+        name: "clippy",
+        title: "lints, native and WebAssembly",
+        check: lint::clippy,
     },
 ];
 
-/// Runs the steps called `only`, or all; the last line is `N passed, N failed`.
+/// Runs the steps named in `only`, or all. Prints the time of each step and the results; the last
+/// line is `N passed, N failed`.
 ///
 /// # Errors
-/// When a name in `only` is no step.
+/// When `only` has an unknown name.
 pub fn command(only: &[String]) -> Result<bool> {
     for name in only {
         ensure!(
@@ -87,73 +87,56 @@ pub fn command(only: &[String]) -> Result<bool> {
         );
     }
     let mut total = Count::default();
-    let mut table = Vec::new();
+    let mut results = Vec::new();
     for step in STEPS {
         if !only.is_empty() && !only.iter().any(|name| name == step.name) {
             continue;
         }
-        println!("\n== {}: {}", step.name, step.what);
-        let started = Instant::now();
-        let count = (step.check)().unwrap_or_else(|error| {
+        println!("\n== {}: {}", step.name, step.title);
+        let count = times::step(step.name, step.check).unwrap_or_else(|error| {
             eprintln!("{}: {error:#}", step.name);
             Count::one(false)
         });
         total.add(count);
-        table.push(line(step.name, count, started.elapsed()));
+        results.push(line(step.name, count));
     }
-    println!("\n{}", table.join("\n"));
+    times::print();
+    println!("\n{}", results.join("\n"));
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0)
 }
 
-fn line(name: &str, count: Count, took: Duration) -> String {
+fn line(name: &str, count: Count) -> String {
     let Count { passed, failed } = count;
-    format!(
-        "{name:8} {passed:5} ok {failed:3} not ok {:6.0} s",
-        took.as_secs_f64()
-    )
+    format!("{name:8} {passed:5} ok {failed:3} not ok")
 }
 
-fn cargo(words: &[&str]) -> Command {
+/// Cargo with the native compiler.
+pub fn cargo(words: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command
         .args(words)
-        .current_dir(place::root())
-        .env("CARGO_TARGET_DIR", place::target());
+        .current_dir(paths::root())
+        .env("CARGO_TARGET_DIR", paths::target());
     command
 }
 
-fn fmt() -> Result<Count> {
-    if asked("cargo", &["fmt", "--version"]).is_none() {
-        run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))?;
-    }
-    followed(&mut cargo(&["fmt", "--all", "--check"]), |_| ()).map(Count::one)
-}
-
-fn clippy() -> Result<Count> {
-    const STRICT: [&str; 3] = ["--", "-D", "warnings"];
-    let mut native = cargo(&["clippy", "--locked", "--workspace", "--all-targets"]);
-    let mut count = Count::one(followed(native.args(STRICT), |_| ())?);
-    let compiler = WasmCompiler::ready()?;
-    for program in WEB_PROGRAMS {
-        let mut web = compiler.command("cargo");
-        web.args(["clippy", "--locked", "--target", "wasm32-unknown-unknown"])
-            .args(["--profile", "web", "--no-default-features"])
-            .args(["--features", program, "--bin", program])
-            .args(STRICT);
-        count.add(Count::one(followed(&mut web, |_| ())?));
-    }
-    Ok(count)
-}
-
+/// Tests package by package: cargo unifies the features of packages it builds together, and those
+/// of `xtask` would compile dependencies of `chatrex` a second time.
 fn native() -> Result<Count> {
     setup::vulkan()?;
     let mut count = Count::default();
-    let mut tests = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
-    tests.env("CHATREX_NEED_ADAPTER", "1");
-    let good = followed(&mut tests, |line| count.add(cargo_result(line)))?;
+    let mut good = true;
+    for package in ["chatrex", "xtask"] {
+        let words = ["test", "--locked", "--no-fail-fast", "--package", package];
+        let mut tests = cargo(&words);
+        tests.env("CHATREX_NEED_ADAPTER", "1");
+        good &= times::step(&format!("tests of {package}"), || {
+            run_streaming(&mut tests, |line| count.add(cargo_result(line)))
+        })?;
+    }
     if !good && count.failed == 0 {
-        bail!("cargo test ended with an error outside the tests");
+        bail!("cargo test failed outside the tests");
     }
     Ok(count)
 }
@@ -177,7 +160,7 @@ fn cargo_result(line: &str) -> Count {
 }
 
 fn web() -> Result<Count> {
-    site::build()?;
+    site::build_for_tests()?;
     Ok(Count::one(true))
 }
 
@@ -185,38 +168,41 @@ fn browser() -> Result<Count> {
     in_browser(browser_tests()?, None)
 }
 
-/// Runs `tests/browser/NAME.mjs`, which is no part of the tests, on a model folder.
+/// Runs `tests/browser/NAME.mjs`, a script outside the tests, on a model folder.
 ///
 /// # Errors
-/// When there is no such script or folder.
+/// When the script or the folder does not exist.
 pub fn manual(name: &str, folder: &Path) -> Result<bool> {
     let script = format!("tests/browser/{name}.mjs");
     ensure!(
-        place::root().join(&script).is_file(),
-        "there is no {script}"
+        paths::root().join(&script).is_file(),
+        "{script} does not exist"
     );
     let folder = folder
         .canonicalize()
         .with_context(|| folder.display().to_string())?;
-    site::build()?;
+    site::build_for_tests()?;
     let count = in_browser(vec![script], Some(&folder))?;
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(count.failed == 0)
 }
 
-/// Runs files of browser tests against the built page; `folder` is a model for those that ask.
+/// Runs browser tests against the test site; `folder` is the model of a manual script.
 fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
     let browser = Browser::ready()?;
+    let site = paths::test_site();
     ensure!(
-        place::site().join("index.html").is_file(),
-        "the page is not built"
+        site.join("index.html").is_file(),
+        "the site is not built. Run `cargo xtask test --only web`"
     );
-    run(&mut cargo(&["build", "--locked", "--bin", "chatrex"]))?;
-    let pictures = place::target().join("browser-tests");
+    times::step("build chatrex", || {
+        run(&mut cargo(&["build", "--locked", "--bin", "chatrex"]))
+    })?;
+    let pictures = paths::target().join("browser-tests");
     fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
-    let running = Running::start(&place::site(), "/", 0)?;
+    let running = Running::start(&site, "/", 0)?;
     let copy = pictures.join("site");
-    site::copy(&copy)?;
+    site::replace(&site, &copy)?;
     let deep = Running::start(&copy, DEEP, 0)?;
     let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
 
@@ -224,7 +210,7 @@ fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
     tests
         .args(["--test", "--test-reporter=spec"])
         .args(files)
-        .current_dir(place::root())
+        .current_dir(paths::root())
         .env("CHATREX_BROWSER", browser.chromium)
         .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
         .env(
@@ -234,24 +220,24 @@ fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
         .env("CHATREX_DEEP_SITE", copy)
         .env(
             "CHATREX_PROGRAM",
-            place::target().join("debug").join(program),
+            paths::target().join("debug").join(program),
         )
         .env("CHATREX_PICTURES", pictures);
     if let Some(folder) = folder {
         tests.env("CHATREX_FOLDER", folder);
     }
     let mut count = Count::default();
-    let good = followed(&mut tests, |line| count.add(node_result(line)))?;
+    let good = run_streaming(&mut tests, |line| count.add(node_result(line)))?;
     ensure!(count != Count::default(), "no browser test ran");
     if !good && count.failed == 0 {
-        bail!("the browser tests ended with an error outside the tests");
+        bail!("node failed outside the browser tests");
     }
     Ok(count)
 }
 
-/// The files that hold browser tests.
+/// The files with browser tests.
 fn browser_tests() -> Result<Vec<String>> {
-    let mut files = site::files(&place::root().join("tests/browser"))?;
+    let mut files = site::files(&paths::root().join("tests/browser"))?;
     files.retain(|file| file.ends_with(".test.mjs"));
     Ok(files
         .iter()
@@ -284,8 +270,8 @@ mod tests {
     #[test]
     fn results_are_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; finished in 1.20s";
-        let found = cargo_result(line);
-        assert_eq!((found.passed, found.failed), (12, 3));
+        let count = cargo_result(line);
+        assert_eq!((count.passed, count.failed), (12, 3));
         assert_eq!(cargo_result("test a ... ok"), Count::default());
         assert_eq!(node_result("ℹ pass 7").passed, 7);
         assert_eq!(node_result("ℹ cancelled 2").failed, 2);

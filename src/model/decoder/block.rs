@@ -16,7 +16,7 @@ use super::kv_cache::TensorKv;
 use super::layout::{Layout, Masked};
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
-use crate::gpu::attention::{self, AttentionShape, KvLayer, Qkv, RopeTable};
+use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
 use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
 use crate::gpu::swiglu::swiglu;
@@ -146,10 +146,10 @@ impl Block {
             }
         };
         let attended = if count == 1 {
-            attention::attention_decode(qkv, shape, past, rope, kv)
+            decoder_attention::attention_decode(qkv, shape, past, rope, kv)
         } else {
-            let q = attention::rope_kv_append(qkv, shape, past, rope, kv);
-            attention::attention_prefill(q, shape, past, kv)
+            let q = decoder_attention::rope_kv_append(qkv, shape, past, rope, kv);
+            decoder_attention::attention_prefill(q, shape, past, kv)
         };
         let x = matmul::linear(attended, &weights.output, Epilogue::Residual(x));
         let norm = &self.post_attention_layernorm;

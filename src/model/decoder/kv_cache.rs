@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::rope::rope_table;
-use crate::gpu::attention::{self, AttentionShape, KvLayer, RopeTable};
+use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, RopeTable};
 use crate::gpu::buffer::is_gpu;
 use crate::memory::KvCacheDType;
 
@@ -112,7 +112,7 @@ fn kernels_support(config: &DecoderConfig, device: &Device) -> bool {
         config.num_attention_heads * head_width,
     ];
     let in_vectors = widths.iter().all(|width| width.is_multiple_of(4));
-    is_gpu(device) && in_vectors && attention::supports_head_dim(head_width)
+    is_gpu(device) && in_vectors && decoder_attention::supports_head_dim(head_width)
 }
 
 impl GpuCache {

@@ -1,0 +1,77 @@
+//! Measures the steps of a command and prints them as a table.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+static STEPS: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// Runs a step and records its time, without the time of the steps inside it.
+///
+/// # Errors
+/// Those of `work`; the time is recorded anyway.
+pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (inner, started) = (recorded(), Instant::now());
+    let result = work();
+    let inner = recorded() - inner;
+    let took = started.elapsed().saturating_sub(inner);
+    steps().push((name.to_owned(), took));
+    result
+}
+
+/// Prints the recorded steps and their total.
+pub fn print() {
+    println!("\n{}", table(&steps()));
+}
+
+fn table(steps: &[(String, Duration)]) -> String {
+    let total = steps.iter().map(|(_, took)| *took).sum();
+    let rows = steps.iter().map(|(name, took)| (&**name, *took));
+    let rows = rows.chain([("total", total)]);
+    let width = steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = width.max("total".len());
+    let lines = rows.map(|(name, took)| format!("{name:width$} {:7.1} s", took.as_secs_f64()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn recorded() -> Duration {
+    steps().iter().map(|(_, took)| *took).sum()
+}
+
+fn steps() -> std::sync::MutexGuard<'static, Vec<(String, Duration)>> {
+    STEPS
+        .lock()
+        .expect("no thread panics while it holds the list")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_does_not_count_the_steps_inside_it() {
+        let pause = || std::thread::sleep(Duration::from_millis(200));
+        let outer = step("outer", || {
+            step("inner", || {
+                pause();
+                Ok(())
+            })
+        });
+        assert!(outer.is_ok());
+        let all = steps().clone();
+        assert_eq!((&*all[0].0, &*all[1].0), ("inner", "outer"));
+        assert!(all[0].1 >= Duration::from_millis(200));
+        assert!(all[1].1 < all[0].1, "{all:?}");
+    }
+
+    #[test]
+    fn the_table_ends_with_the_total() {
+        let rows = [("web".to_owned(), 90), ("native".to_owned(), 30)];
+        let rows = rows.map(|(name, seconds)| (name, Duration::from_secs(seconds)));
+        assert_eq!(
+            table(&rows),
+            "web       90.0 s\nnative    30.0 s\ntotal    120.0 s"
+        );
+    }
+}
