@@ -12,6 +12,7 @@
 //!    shapes, types and limits and calls [`launch::launch`], the reference, and a sweep
 //!    ([`testing::SweepReport`]) over awkward shapes with [`buffer::with_nan_fill`].
 //! 3. One entry in [`KERNELS`]: the native test, the browser test and `tests/shaders.rs` iterate it.
+//!    `CHATREX_KERNEL=NAME cargo test --lib every_kernel_agrees` sweeps one kernel.
 
 #[cfg(feature = "diagnostics")]
 use std::pin::Pin;
@@ -159,13 +160,18 @@ mod tests {
     /// Numbers of results that sweeps compared when they were written.
     const SHAPES: [(&str, usize); 3] = [("rms_norm", 7), ("sampling", 48), ("swiglu", 7)];
 
+    /// All kernels, or the one that `CHATREX_KERNEL` names.
     #[test]
     fn every_kernel_agrees_with_its_reference() {
         let Some(device) = device::adapter_for_test("every_kernel_agrees_with_its_reference")
         else {
             return;
         };
-        for Kernel { name, sweep, .. } in KERNELS {
+        let only = std::env::var("CHATREX_KERNEL").ok();
+        let selected = |kernel: &&Kernel| only.as_deref().is_none_or(|only| kernel.name == only);
+        let kernels: Vec<_> = KERNELS.iter().filter(selected).collect();
+        assert!(!kernels.is_empty(), "no kernel {only:?}");
+        for Kernel { name, sweep, .. } in kernels {
             let report = pollster::block_on(sweep(&device))
                 .unwrap_or_else(|difference| panic!("{name}: {difference}"));
             println!("{name}: {report:?}");
