@@ -39,6 +39,7 @@ pub mod matmul;
 pub mod random_fill;
 pub mod readback;
 pub mod rms_norm;
+#[cfg(feature = "diagnostics")]
 pub mod roi_align;
 pub mod roi_pool;
 pub mod sampling;
