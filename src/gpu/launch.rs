@@ -15,8 +15,8 @@ use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
 
 use crate::gpu::compile_errors;
-pub use crate::gpu::shader::{Dialect, SHARED, Shader};
-use crate::gpu::uniforms::{Layout, Uniforms};
+use crate::gpu::shader::{Dialect, Shader};
+use crate::gpu::uniforms::Uniforms;
 
 static SUBGROUPS: AtomicBool = AtomicBool::new(false);
 
@@ -56,8 +56,7 @@ pub fn launch<U: Uniforms>(
     launch_words(shader, client, groups, inputs, outputs, words);
 }
 
-/// [`launch`] for a shader without typed uniforms.
-pub fn launch_words(
+fn launch_words(
     shader: &Shader,
     client: &Client,
     groups: u64,
@@ -108,20 +107,6 @@ fn info_words(words: &[u32]) -> Vec<u64> {
             })
         })
         .collect()
-}
-
-/// Uniforms without names: `array<vec4<u32>, N>` in a shader that declares them itself.
-pub const UNTYPED: Layout = Layout {
-    name: "UNTYPED",
-    size: 0,
-    fields: &[],
-};
-
-impl<const N: usize> Uniforms for [u32; N]
-where
-    Self: bytemuck::Pod,
-{
-    const LAYOUT: &'static Layout = &UNTYPED;
 }
 
 static LAUNCHED: AtomicU64 = AtomicU64::new(0);

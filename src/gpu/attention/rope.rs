@@ -255,18 +255,3 @@ async fn compare(
     }
     Ok(())
 }
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn rope_kv_append_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("rope_kv_append_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
-}
