@@ -8,9 +8,7 @@ use crate::engine::{Engine, Host};
 use crate::error::{Fault, FaultKind};
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
-use crate::protocol::{
-    Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
-};
+use crate::protocol::{Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId};
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
@@ -233,7 +231,7 @@ mod tests {
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
     use crate::memory::{KvCacheDType, Residency};
-    use crate::protocol::{Granularity, Question};
+    use crate::protocol::{DevicePreference, Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 

@@ -15,7 +15,6 @@ use crate::error::{Fault, FaultKind};
 use crate::weights::dtype::DType;
 use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::Rounding;
-use crate::weights::source;
 use crate::weights::storage::WeightFormat;
 
 /// Bytes of a piece, the unit of hashing.
@@ -177,7 +176,7 @@ pub fn write_fault(path: &Path, error: &std::io::Error) -> Fault {
 /// # Errors
 /// It cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    source::replace(path, bytes).map_err(|error| write_fault(path, &error))
+    crate::files::replace(path, bytes).map_err(|error| write_fault(path, &error))
 }
 
 type Written = (u64, String, Vec<String>);

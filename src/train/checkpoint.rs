@@ -15,11 +15,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Fault;
+use crate::files;
 use crate::nn::loader::on_device;
 use crate::nn::weight::parameter_id;
 use crate::nn::{Init, WeightSource};
 use crate::train::optimizer::{AdamW, Moments};
-use crate::weights::source;
 
 /// An f32 tensor in CPU memory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -317,7 +317,7 @@ fn write_safetensors(
 
 /// Writes `bytes` to a temporary file and renames it to `path`.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    source::replace(path, bytes).map_err(|error| Fault::file(path, error))
+    files::replace(path, bytes).map_err(|error| Fault::file(path, error))
 }
 
 fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {

@@ -17,7 +17,7 @@ const COSINE = 0.999;
 class Ours {
   static start() {
     return new Promise((resolve, reject) => {
-      const worker = new Worker(new URL("worker_start.js?layer", location.href), { type: "module" });
+      const worker = new Worker(new URL("worker_dev_start.js?layer", location.href), { type: "module" });
       worker.onerror = (event) => reject(new Error(`ours: ${event.message}`));
       worker.onmessage = () => resolve(Object.assign(new Ours(), { worker }));
     });
