@@ -27,7 +27,7 @@ pub mod text;
 
 #[cfg(feature = "engine")]
 pub mod cpu;
-#[cfg(feature = "engine")]
+#[cfg(feature = "diagnostics")]
 pub mod diagnostics;
 #[cfg(feature = "engine")]
 pub mod engine;
@@ -46,6 +46,8 @@ pub mod cli;
 pub mod convert;
 #[cfg(feature = "native")]
 pub mod eval;
+#[cfg(feature = "native")]
+pub mod files;
 #[cfg(feature = "native")]
 pub mod scenes;
 #[cfg(feature = "native")]

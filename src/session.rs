@@ -4,17 +4,11 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::diagnostics::bench::report::{Report, Row};
-use crate::diagnostics::bench::{Around, Plan};
-use crate::diagnostics::compare::ActivationDump;
 use crate::engine::{Engine, Host};
 use crate::error::{Fault, FaultKind};
-use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
-use crate::protocol::{
-    Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Request, TurnId,
-};
+use crate::protocol::{Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId};
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
@@ -56,7 +50,7 @@ pub struct Session {
     counter: Counter,
 }
 
-struct Terminal {
+pub(crate) struct Terminal {
     events: RefCell<Vec<Event>>,
     start: Instant,
     said: Option<fn(&Event)>,
@@ -150,7 +144,7 @@ impl Session {
         })
     }
 
-    /// A session without a model, for [`Session::bench`] on a made-up one.
+    /// A session without a model, for benchmarks of random weights.
     pub(super) fn empty() -> Self {
         Self {
             engine: Terminal::engine(None),
@@ -167,30 +161,9 @@ impl Session {
         self.card.as_ref().expect("a session opens with a model")
     }
 
-    /// Measures the loaded model or a made-up one; rows go to `tell` as they come.
-    ///
-    /// # Errors
-    /// The plan asks for what there is not, or the device fails.
-    pub(super) fn bench(
-        &mut self,
-        plan: &Plan,
-        device: DevicePreference,
-        tell: &dyn Fn(&Row),
-    ) -> Result<Report, Fault> {
-        let around = Around::default();
-        pollster::block_on(self.engine.bench(plan, device, around, tell))
-    }
-
-    /// Carries a made-up picture through every stage.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub fn examine(
-        &mut self,
-        pixels: &Pixels,
-        selection: Option<Vec<usize>>,
-    ) -> Result<ActivationDump, Fault> {
-        pollster::block_on(self.engine.examine(pixels, selection))
+    /// The engine, for diagnostics.
+    pub(crate) fn engine(&mut self) -> &mut Engine<Terminal> {
+        &mut self.engine
     }
 }
 
@@ -258,7 +231,7 @@ mod tests {
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
     use crate::memory::{KvCacheDType, Residency};
-    use crate::protocol::{Granularity, Question};
+    use crate::protocol::{DevicePreference, Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 

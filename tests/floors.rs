@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// save for the exceptions in [`forbidden`].
 fn floor(module: &str) -> Option<usize> {
     Some(match module {
-        "device_preference" | "geometry" | "fault" | "fit" | "progress" => 0,
+        "device_preference" | "files" | "geometry" | "fault" | "fit" | "progress" => 0,
         "image" | "text" | "generate" => 1,
         "protocol" => 2,
         "chat" => 3,

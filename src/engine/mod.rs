@@ -101,6 +101,12 @@ impl<H: Host> Engine<H> {
         &self.host
     }
 
+    /// Host and loaded model, for diagnostics.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn parts(&mut self) -> (&H, Option<&mut LoadedModel>) {
+        (&self.host, self.model.as_mut())
+    }
+
     /// Handles one request; every outcome, including failure, is an event.
     pub async fn handle(&mut self, message: impl Into<Envelope<Request>>) {
         let Envelope { body, attachment } = message.into();

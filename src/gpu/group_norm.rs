@@ -1,10 +1,15 @@
 //! Group normalization of a feature map with channels last (arXiv 1803.08494).
 
-use burn::tensor::{Device, Tensor};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+use burn::tensor::Tensor;
 
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -104,6 +109,7 @@ pub fn group_norm_reference(
 }
 
 /// The largest difference allowed. Results have standard deviation 1; means lie up to 4 deviations from 0.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 2e-5;
 
 /// Compares the kernel on `device`, a GPU, with the reference on the CPU: groups of one and of many
@@ -111,6 +117,7 @@ const TOLERANCE: f32 = 2e-5;
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     for [batch, positions, channels, groups] in [

@@ -13,8 +13,10 @@
 //!    ([`testing::SweepReport`]) over awkward shapes with [`buffer::with_nan_fill`].
 //! 3. One entry in [`KERNELS`]: the native test, the browser test and `tests/shaders.rs` iterate it.
 
+#[cfg(feature = "diagnostics")]
 use std::pin::Pin;
 
+#[cfg(feature = "diagnostics")]
 use burn::tensor::Device;
 
 pub mod activation;
@@ -22,6 +24,7 @@ pub mod attention;
 pub mod box_position_embedding;
 pub mod buffer;
 pub mod compile_errors;
+#[cfg(feature = "diagnostics")]
 pub mod copy;
 pub mod deform_attention;
 pub mod depthwise;
@@ -31,45 +34,50 @@ pub mod group_norm;
 pub mod launch;
 pub mod layer_norm;
 pub mod matmul;
+#[cfg(feature = "diagnostics")]
 pub mod random_fill;
 pub mod readback;
 pub mod rms_norm;
+#[cfg(feature = "diagnostics")]
 pub mod roi_align;
 pub mod roi_pool;
 pub mod sampling;
 pub mod shader;
 pub mod swiglu;
+#[cfg(feature = "diagnostics")]
 pub mod testing;
 pub mod uniforms;
 pub mod upload;
 
 /// A kernel: its shaders in every variant, and the sweep that compares it with its reference.
+#[cfg(feature = "diagnostics")]
 pub struct Kernel {
     /// The name under which results are reported.
     pub name: &'static str,
     /// Every variant of its WGSL files.
     pub shaders: &'static [&'static [shader::Shader]],
     /// Compares the kernel with its reference over awkward shapes.
-    #[cfg(feature = "diagnostics")]
     pub sweep: fn(&Device) -> Sweep<'_>,
 }
 
 /// The result of a sweep: a report, or the first difference.
+#[cfg(feature = "diagnostics")]
 pub type Sweep<'a> = Pin<Box<dyn Future<Output = Result<testing::SweepReport, String>> + 'a>>;
 
 /// Entries of [`KERNELS`]: `name, module, [shaders]`.
+#[cfg(feature = "diagnostics")]
 macro_rules! kernels {
     ($(($name:literal, $($module:ident)::+, [$($shaders:expr),* $(,)?])),* $(,)?) => {
         &[$(Kernel {
             name: $name,
             shaders: &[$($shaders),*],
-            #[cfg(feature = "diagnostics")]
             sweep: |device| Box::pin($($module)::+::sweep(device)),
         }),*]
     };
 }
 
 /// Every kernel. The native sweep, the browser's sweep and the validation of shaders iterate this list.
+#[cfg(feature = "diagnostics")]
 pub const KERNELS: &[Kernel] = kernels![
     ("activation", activation, [&activation::SHADERS]),
     (
@@ -137,6 +145,7 @@ pub const KERNELS: &[Kernel] = kernels![
 ];
 
 /// Every WGSL shader of [`KERNELS`], in its variants.
+#[cfg(feature = "diagnostics")]
 pub fn shaders() -> impl Iterator<Item = &'static shader::Shader> {
     KERNELS
         .iter()

@@ -1,13 +1,18 @@
 //! RMS normalization: a GPU kernel; on the CPU one pass forward and one backward, where tensor
 //! operations take seven and about twenty.
 
-use burn::tensor::{Device, Tensor};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{for_each_chunk, vectorized};
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -177,12 +182,14 @@ pub(super) fn rms_norm_reference(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> 
 }
 
 /// The largest difference allowed between kernel and CPU.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
 /// Compares the kernel with the CPU over awkward shapes.
 ///
 /// # Errors
 /// The first difference above the tolerance.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     let mut rng = TestRng::default();

@@ -5,11 +5,15 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::generate::constraint::{Grammar, GrammarState, TokenKind};
-use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, token_flags};
+#[cfg(feature = "diagnostics")]
+use crate::generate::sampling::Sampler;
+use crate::generate::sampling::{MAX_TOP_K, Sampling, token_flags};
 use crate::gpu::buffer::{alloc, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::readback::read_ids;
 use crate::gpu::shader::Shader;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, tensor};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -219,14 +223,17 @@ impl GpuSampler {
 }
 
 /// Vocabulary sizes of the sweep: below, at and above a stripe and a workgroup, up to Qwen2's.
+#[cfg(feature = "diagnostics")]
 const VOCABULARIES: [usize; 7] = [1, 2, 127, 869, 8192, 8193, 152_064];
 
 /// A sampler on the GPU and the CPU's [`Sampler`] over the same logits.
+#[cfg(feature = "diagnostics")]
 struct Comparison<'a> {
     report: &'a mut SweepReport,
     device: &'a Device,
 }
 
+#[cfg(feature = "diagnostics")]
 impl Comparison<'_> {
     /// Samples `count` tokens from the same logits each time; the ids and the GPU's sampler.
     async fn ids(
@@ -252,6 +259,7 @@ impl Comparison<'_> {
     }
 }
 
+#[cfg(feature = "diagnostics")]
 async fn ids(name: &str, ids: Tensor<1, Int>) -> Result<Vec<u32>, String> {
     read_ids(name, ids).await.map_err(|fault| fault.to_string())
 }
@@ -261,6 +269,7 @@ async fn ids(name: &str, ids: Tensor<1, Int>) -> Result<Vec<u32>, String> {
 ///
 /// # Errors
 /// The first difference.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     let mut both = Comparison {
@@ -350,6 +359,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 
 /// Lists of boxes in `ids`, with the grammar's tokens of [`sweep`]: every list opens before an index
 /// below `boxes`, closes after one, and exists only where there are boxes.
+#[cfg(feature = "diagnostics")]
 fn well_formed(ids: &[u32], boxes: usize) -> Result<(), String> {
     let index = |id: u32| (200..200 + boxes as u32).contains(&id);
     let lists = ids.iter().filter(|&&id| id == 3).count();

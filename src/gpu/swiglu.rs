@@ -1,13 +1,18 @@
 //! The elementwise part of a SwiGLU MLP, `silu(gate) * up`: a GPU kernel, and one pass forward and
 //! backward on the CPU.
 
-use burn::tensor::{Device, Tensor};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{exp, for_each_chunk, vectorized};
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -108,12 +113,14 @@ vectorized! {
 }
 
 /// The largest difference allowed, for inputs in [-8, 8).
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 2e-5;
 
 /// Compares the kernel with the CPU over awkward sizes.
 ///
 /// # Errors
 /// The first difference above the tolerance.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     let mut rng = TestRng::default();

@@ -1,5 +1,5 @@
-// The evaluation on many scenes, by a model folder in a browser's worker, beside the processor. Not
-// part of the tests: `cargo xtask manual eval FOLDER` runs it, CHATREX_COUNT scenes (50) long.
+// The evaluation of a model folder in a browser's worker, compared with the CPU. Not part of the tests:
+// `cargo xtask manual eval FOLDER` runs it on CHATREX_COUNT scenes (default 50).
 
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ const FOLDER = process.env.CHATREX_FOLDER;
 const COUNT = Number(process.env.CHATREX_COUNT ?? 50);
 const DAY = 86_400_000;
 
-test(`${COUNT} scenes are answered as on the processor`, { timeout: DAY }, async () => {
+test(`${COUNT} scenes are answered as on the CPU`, { timeout: DAY }, async () => {
   const host = await startHost();
   const files = new Map();
   for (const name of await readdir(FOLDER)) files.set(name, await readFile(join(FOLDER, name)));

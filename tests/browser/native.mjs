@@ -45,8 +45,10 @@ export function chatWith(options, picture, ...questions) {
   });
 }
 
-// The report of `chatrex parity` on a folder of recordings, on the CPU.
-export async function parity(golden) {
-  const { stdout } = await run(PROGRAM, ["parity", "--golden", golden, "--device", "cpu", "--json"]);
+// The report of `chatrex parity` on a folder of fixtures, on the CPU; with `only`, of one fixture.
+export async function parity(golden, only) {
+  const filter = only ? ["--only", only] : [];
+  const args = ["parity", "--golden", golden, "--device", "cpu", "--json", ...filter];
+  const { stdout } = await run(PROGRAM, args);
   return JSON.parse(stdout);
 }

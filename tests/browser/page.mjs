@@ -90,7 +90,7 @@ export async function check(page, { kernels }) {
     (kernels) =>
       new Promise((resolve, reject) => {
         const what = kernels ? "check" : "product";
-        const worker = new Worker(`./worker_start.js?${what}`, { type: "module" });
+        const worker = new Worker(`./worker_dev_start.js?${what}`, { type: "module" });
         worker.onmessage = (message) => resolve(message.data[0]);
         worker.onerror = (error) => reject(new Error(error.message));
       }),

@@ -7,9 +7,9 @@
 //! The worker for tests (`web/worker_dev`) contains this program as a module.
 
 mod abort;
-pub mod host;
+pub(crate) mod host;
 mod http_source;
-pub mod js;
+pub(crate) mod js;
 mod model_store;
 mod opfs;
 mod priority_lock;

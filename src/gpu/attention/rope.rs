@@ -68,7 +68,7 @@ impl RopeTable {
     pub fn new(table: Tensor<2>, position: Tensor<1, Int>) -> Self {
         Self {
             table: to_buffer("RoPE table", table),
-            position: int_to_buffer("rope", position),
+            position: int_to_buffer("RoPE position", position),
         }
     }
 
@@ -77,7 +77,7 @@ impl RopeTable {
     pub fn with_position(&self, position: Tensor<1, Int>) -> Self {
         Self {
             table: self.table.clone(),
-            position: int_to_buffer("rope", position),
+            position: int_to_buffer("RoPE position", position),
         }
     }
 }
