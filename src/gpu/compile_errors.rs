@@ -13,7 +13,6 @@ use burn::tensor::wgpu::wgpu::{
 use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
-use super::launch::Compiled;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device::opened;
 
@@ -31,16 +30,15 @@ thread_local! {
     static FIRST_LAUNCHES: RefCell<Vec<FirstLaunch>> = RefCell::default();
 }
 
-/// Launches a shader for the first time by `run` and records its error.
+/// Launches the shader `name` for the first time by `run` and records its error; `text` is what is compiled.
 pub(super) fn watch(
     name: &'static str,
-    compiled: Compiled,
-    run: impl FnOnce(Compiled),
+    text: Arc<str>,
+    run: impl FnOnce(),
     client: &Client,
     outputs: &[&Handle],
 ) {
-    let text = compiled.text.clone();
-    let error = launch_error(|| run(compiled), client, outputs);
+    let error = launch_error(run, client, outputs);
     let first = FirstLaunch { name, text, error };
     FIRST_LAUNCHES.with_borrow_mut(|all| all.push(first));
 }

@@ -7,7 +7,7 @@ use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::device_preference::DevicePreference;
 use crate::error::{ErrorCode, Fault, FaultKind};
-use crate::gpu::launch::use_subgroups;
+use crate::gpu::shader::use_subgroups;
 
 /// Kernel launches per submission to the GPU. A submission costs as much as several launches, and a
 /// decoded token of nano takes a few hundred.

@@ -200,14 +200,14 @@ mod tests {
         };
         let kernels: Vec<_> = KERNELS.iter().filter(with_subgroups).collect();
         assert!(!kernels.is_empty());
-        launch::use_subgroups(true);
+        shader::use_subgroups(true);
         let swept = kernels.iter().try_for_each(|kernel| {
             let swept = pollster::block_on((kernel.sweep)(&opened.device));
             swept
                 .map(|_| ())
                 .map_err(|difference| format!("{}: {difference}", kernel.name))
         });
-        launch::use_subgroups(!opened.software);
+        shader::use_subgroups(!opened.software);
         swept.expect("kernels and references agree");
     }
 }

@@ -10,6 +10,8 @@
 //! and for writing, so `var<storage, read>` becomes `read_write` there. In a browser every tensor has
 //! its own buffer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::gpu::uniforms::Layout;
 
 /// A WGSL file, its uniforms and its constants.
@@ -161,4 +163,15 @@ impl Shader {
 fn with_subgroups(name: &str) -> Option<&'static str> {
     let file = |(file, _): &&(&str, &str)| file.strip_suffix("_subgroups") == Some(name);
     SHARED.iter().find(file).map(|(_, text)| *text)
+}
+static SUBGROUPS: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether shaders use subgroups; they do not at first. Only for devices that have the feature.
+pub fn use_subgroups(subgroups: bool) {
+    SUBGROUPS.store(subgroups, Ordering::Relaxed);
+}
+
+/// Whether shaders use subgroups.
+pub fn uses_subgroups() -> bool {
+    SUBGROUPS.load(Ordering::Relaxed)
 }
