@@ -88,7 +88,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.ask(Question {
+        let answer = session.answer(Question {
             boxes: boxes.clone(),
             text: question.clone(),
             max_tokens: options.max_tokens,

@@ -25,6 +25,7 @@ pub mod packing;
 pub mod regions;
 pub mod schedule;
 pub mod stages;
+mod state;
 pub mod tokenizer;
 pub mod towers;
 pub mod upn;
