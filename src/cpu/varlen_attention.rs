@@ -12,18 +12,21 @@ use burn::tensor::Tensor;
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{exp, vectorized};
 
-/// The rows that a row attends to: those before `shared`, and those from `own` up to itself.
+/// The rows that a row attends to: those before `prefix_len`, and those from `start` up to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionSpan {
     /// Length of the prefix that sequences share.
-    pub shared: usize,
-    /// Start of the row's own sequence; at least `shared`, at most the row itself.
-    pub own: usize,
+    pub prefix_len: usize,
+    /// Start of the row's own sequence; at least `prefix_len`, at most the row itself.
+    pub start: usize,
 }
 
 impl AttentionSpan {
     /// All rows up to the row itself.
-    pub const CAUSAL: Self = Self { shared: 0, own: 0 };
+    pub const CAUSAL: Self = Self {
+        prefix_len: 0,
+        start: 0,
+    };
 }
 
 /// Attention spans and RoPE tables of the rows of a batch.
@@ -32,7 +35,7 @@ pub struct PackedSequences {
     /// Rows of a packed sequence.
     pub length: usize,
     /// `[sequences or 1, length]`.
-    pub sights: Vec<AttentionSpan>,
+    pub spans: Vec<AttentionSpan>,
     /// `[sequences or 1, length, width / 2]`.
     pub cosine: Vec<f32>,
     /// As `cosine`.
@@ -85,9 +88,9 @@ impl PackedAttention {
     fn sequence(&self, b: usize) -> Sequence<'_> {
         let sequences = &*self.sequences;
         let (length, half) = (sequences.length, self.width / 2);
-        let b = b % (sequences.sights.len() / length);
+        let b = b % (sequences.spans.len() / length);
         Sequence {
-            spans: &sequences.sights[b * length..][..length],
+            spans: &sequences.spans[b * length..][..length],
             cosine: &sequences.cosine[b * length * half..][..length * half],
             sine: &sequences.sine[b * length * half..][..length * half],
         }
@@ -265,9 +268,9 @@ fn softmax_of_span(
     row: usize,
     weights: &mut [f32],
 ) -> usize {
-    keys.dot_rows(query, 0, span.shared, weights);
-    keys.dot_rows(query, span.own, row + 1, &mut weights[span.shared..]);
-    let count = span.shared + row + 1 - span.own;
+    keys.dot_rows(query, 0, span.prefix_len, weights);
+    keys.dot_rows(query, span.start, row + 1, &mut weights[span.prefix_len..]);
+    let count = span.prefix_len + row + 1 - span.start;
     // Padding after the last key has weight exp(-inf) = 0.
     let padded = count.next_multiple_of(LANES);
     weights[count..padded].fill(f32::NEG_INFINITY);
@@ -337,8 +340,8 @@ vectorized! {
                     }
                     let count = softmax_of_span(&query, &keys, span, row, &mut weights);
                     let sum = &mut out[offset..][..width];
-                    values.weighted_sum(&weights[..span.shared], 0, sum);
-                    values.weighted_sum(&weights[span.shared..count], span.own, sum);
+                    values.weighted_sum(&weights[..span.prefix_len], 0, sum);
+                    values.weighted_sum(&weights[span.prefix_len..count], span.start, sum);
                 }
             }
         }
@@ -373,14 +376,14 @@ vectorized! {
                         *x *= scale;
                     }
                     let count = softmax_of_span(&query, &keys, span, row, &mut weights);
-                    values.dot_rows(out_gradient, 0, span.shared, &mut score_gradients);
-                    values.dot_rows(out_gradient, span.own, row + 1, &mut score_gradients[span.shared..]);
+                    values.dot_rows(out_gradient, 0, span.prefix_len, &mut score_gradients);
+                    values.dot_rows(out_gradient, span.start, row + 1, &mut score_gradients[span.prefix_len..]);
                     let mean = dot(&weights[..count], &score_gradients[..count]);
                     for (weight, gradient) in weights[..count].iter().zip(&mut score_gradients) {
                         *gradient = weight * (*gradient - mean);
                     }
                     q_gradient.fill(0.0);
-                    for (from, range) in [(0, 0..span.shared), (span.own, span.shared..count)] {
+                    for (from, range) in [(0, 0..span.prefix_len), (span.start, span.prefix_len..count)] {
                         let (weights, score_gradients) = (&weights[range.clone()], &score_gradients[range]);
                         keys.weighted_sum(score_gradients, from, &mut q_gradient);
                         add_outer(score_gradients, &query, &mut key_gradient[from * width..]);
@@ -464,16 +467,25 @@ pub(crate) mod tests {
             let (batch, length, half) = (2, 41, width / 2);
             let span_of = |b: usize, t: usize| match (b, t) {
                 (0, ..9) => AttentionSpan::CAUSAL,
-                (0, 9..15) => AttentionSpan { shared: 9, own: 9 },
-                (0, 15..38) => AttentionSpan { shared: 9, own: 15 },
-                (0, _) => AttentionSpan { shared: 0, own: t },
+                (0, 9..15) => AttentionSpan {
+                    prefix_len: 9,
+                    start: 9,
+                },
+                (0, 15..38) => AttentionSpan {
+                    prefix_len: 9,
+                    start: 15,
+                },
+                (0, _) => AttentionSpan {
+                    prefix_len: 0,
+                    start: t,
+                },
                 _ => AttentionSpan::CAUSAL,
             };
             let angle =
                 |b: usize, t: usize, i: usize| ((b + 2 * t) as f32) * 0.9_f32.powi(i as i32);
             let mut sequences = PackedSequences {
                 length,
-                sights: Vec::new(),
+                spans: Vec::new(),
                 cosine: Vec::new(),
                 sine: Vec::new(),
             };
@@ -481,13 +493,13 @@ pub(crate) mod tests {
             for b in 0..batch {
                 for t in 0..length {
                     let span = span_of(b, t);
-                    sequences.sights.push(span);
+                    sequences.spans.push(span);
                     for i in 0..half {
                         sequences.cosine.push(angle(b, t, i).cos());
                         sequences.sine.push(angle(b, t, i).sin());
                     }
                     mask.extend((0..length).map(|s| {
-                        let visible = s < span.shared || (span.own..=t).contains(&s);
+                        let visible = s < span.prefix_len || (span.start..=t).contains(&s);
                         if visible { 0.0 } else { -1e9_f32 }
                     }));
                 }
