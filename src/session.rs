@@ -443,11 +443,9 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_come_and_go_answer_as_parts_that_stay() {
+    fn evicted_parts_answer_as_resident_ones() {
         let Ok((all, card)) = answered(DevicePreference::Wgpu, None) else {
-            println!(
-                "parts_that_come_and_go_answer_as_parts_that_stay skipped: no graphics device"
-            );
+            println!("evicted_parts_answer_as_resident_ones skipped: no GPU");
             return;
         };
         assert_eq!(card.fit.residency, Residency::All);
@@ -461,10 +459,10 @@ mod tests {
         assert!(fault.what.contains("will not run"), "{fault}");
     }
 
-    /// A further question reads its own words only, and every device answers alike: with tokens
-    /// chosen on the graphics device, keys and values in either form, with many words, and with none.
+    /// A further question prefills its own tokens only, and every device gives the same answer: sampled
+    /// on the GPU, with either type of KV cache, for long questions, and without boxes.
     #[test]
-    fn a_further_question_reads_its_own_words_only() {
+    fn a_further_question_prefills_its_own_tokens_only() {
         const QUESTIONS: [&str; 4] = [
             "How many cats are there?",
             "What is <obj0>?",
@@ -493,11 +491,11 @@ mod tests {
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
-            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a processor");
+            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a CPU");
         for form in [KvCacheDType::F32, KvCacheDType::F16] {
             let (answers, without) =
                 run(DevicePreference::Wgpu, form).unwrap_or_else(|fault: Fault| {
-                    println!("on the processor only: {fault}");
+                    println!("on the CPU only: {fault}");
                     (expected.clone(), expected_without.clone())
                 });
             assert_eq!(without, expected_without, "{form:?}");
@@ -554,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_computes_wrong_is_named() {
+    fn a_device_that_fails_the_self_test_is_named() {
         let opened = opened_changed(DevicePreference::Cpu, |manifest, _| {
             let test = manifest.self_test.as_mut().expect("nano has a self-test");
             test.expected[3] += 2.0 * test.tolerance;
@@ -566,12 +564,12 @@ mod tests {
         );
     }
 
-    /// Weights that are no numbers are refused by name, whatever part they belong to.
+    /// A NaN in a weight is reported with the tensor's name, in every part.
     #[test]
-    fn weights_that_are_no_numbers_are_noticed() {
+    fn nan_weights_are_reported() {
         for device in [DevicePreference::Cpu, DevicePreference::Wgpu] {
             if Session::open(NANO, device).is_err() {
-                println!("weights_that_are_no_numbers_are_noticed: no {device:?}");
+                println!("nan_weights_are_reported: no {device:?}");
                 continue;
             }
             let with_nan = |tensor: &str| {
@@ -599,14 +597,14 @@ mod tests {
         }
     }
 
-    /// More words than there is room for, and none.
+    /// Questions longer than the KV cache has room for, and answers of no token.
     #[test]
-    fn questions_of_any_length_get_words() {
-        let mut session = Session::open(NANO, DevicePreference::Cpu).expect("a processor");
+    fn questions_of_any_length_are_handled() {
+        let mut session = Session::open(NANO, DevicePreference::Cpu).expect("a CPU");
         let pixels = decode::open(Path::new("web/static/samples/scene.png")).expect("the sample");
         session
             .open_picture(pixels, Granularity::Coarse)
-            .expect("a processor");
+            .expect("a CPU");
         let mut ask = |text: &str, limit| session.answer(question(&[], text, limit));
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
@@ -617,8 +615,8 @@ mod tests {
             let fault = ask(question, limit).expect_err(says).to_string();
             assert!(fault.contains(says), "{fault}");
         }
-        let within = ask(&"cat ".repeat(400), 8).expect("room for it");
+        let within = ask(&"cat ".repeat(400), 8).expect("within the limit");
         assert!(within.prefill_tokens > 400);
-        assert_eq!(ask("cat", 0).expect("no word is asked for").tokens, 0);
+        assert_eq!(ask("cat", 0).expect("an empty answer").tokens, 0);
     }
 }
