@@ -107,10 +107,10 @@ fn blocks(index: usize, tensor: &RequiredTensor, format: WeightFormat) -> Vec<Bl
                 }
                 WeightFormat::Quantized(scheme) => {
                     let stem = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
-                    let words = vec![rows.len(), scheme.words(width)];
+                    let codes = vec![rows.len(), scheme.words(width)];
                     let scales = vec![rows.len(), width / scheme.group];
                     vec![
-                        (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, words)),
+                        (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, codes)),
                         (format!("{stem}{SCALES}{suffix}"), entry(DType::F16, scales)),
                     ]
                 }
@@ -205,7 +205,7 @@ mod tests {
 
     /// Odd shapes in every part, and a decoder of real width.
     fn model() -> (Vec<RequiredTensor>, Vec<WeightFormat>) {
-        let packed = |bits| WeightFormat::Quantized(QuantScheme::new(bits, 32));
+        let quantized = |bits| WeightFormat::Quantized(QuantScheme::new(bits, 32));
         let half = WeightFormat::Dense(DType::F16);
         let single = WeightFormat::Dense(DType::F32);
         let tensors = [
@@ -217,9 +217,9 @@ mod tests {
                 Part::Decoder,
                 "model.embed_tokens.weight",
                 vec![32_104, 4096],
-                packed(8),
+                quantized(8),
             ),
-            (Part::Decoder, "up.weight", vec![11_008, 4096], packed(4)),
+            (Part::Decoder, "up.weight", vec![11_008, 4096], quantized(4)),
             (Part::Decoder, "norm.weight", vec![4096], single),
             (Part::Decoder, "lm_head.weight", vec![32_104, 4096], half),
         ];

@@ -99,7 +99,7 @@ pub(super) async fn checkpoint(fixture: &Fixture, _: &Device) -> Result<Computed
     Ok(computed)
 }
 
-/// A published file and the recorded weights that it was made of.
+/// A published file and the recorded weights that it contains.
 struct Compared {
     published: Checkpoint,
     recorded: Checkpoint,
