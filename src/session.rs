@@ -119,8 +119,8 @@ impl Runtime for Terminal {
         BlockingRuntime.yield_now()
     }
 
-    fn hold(&self) -> TransferControl {
-        BlockingRuntime.hold()
+    fn control(&self) -> TransferControl {
+        BlockingRuntime.control()
     }
 }
 

@@ -79,7 +79,7 @@ impl Runtime for Unwatched {
         Box::pin(std::future::ready(()))
     }
 
-    fn hold(&self) -> TransferControl {
+    fn control(&self) -> TransferControl {
         TransferControl::Run
     }
 }

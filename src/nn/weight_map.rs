@@ -480,7 +480,10 @@ mod tests {
             let sample = Sample::new(&[(Part::Towers, "t", dtype, &[2], bytes)]);
             let fault = load(sample, &Device::flex()).err().expect("not finite");
             let message = fault.to_string();
-            assert!(message.contains("towers.safetensors, tensor t"), "{message}");
+            assert!(
+                message.contains("towers.safetensors, tensor t"),
+                "{message}"
+            );
             assert!(message.contains("at element 1"), "{message}");
         }
     }
