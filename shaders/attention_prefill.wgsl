@@ -10,7 +10,8 @@
 //
 // A workgroup takes 32 rows of one head and one of S parts of the keys: split-KV keeps a GPU busy that has
 // few rows. Per tile of 32 keys 4 * 32 * 32 * D operations on 2 * 32 * D values of the cache. D is a multiple
-// of 4. Workgroup memory: see `flash`.
+// of 4. A NaN value also reaches rows of the workgroup that do not see it: its weight there is 0. Workgroup
+// memory: see `flash`.
 
 // import KV
 

@@ -30,7 +30,7 @@ fn neighbors(at: f32, extent: u32) -> Neighbors {
     return Neighbors(lower, lower + 1u, inside - f32(lower));
 }
 
-// Bounds of the samples that can lie on the map, of `count` samples `step` apart from `low` on.
+// Bounds of the samples that can be inside the map, of `count` samples `step` apart from `low` on.
 fn first_sample(low: f32, step: f32, count: f32) -> u32 {
     return u32(clamp((-1.0 - low) / step - 2.0, 0.0, count));
 }

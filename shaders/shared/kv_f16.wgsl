@@ -1,4 +1,4 @@
-// kv_f16: four neighbouring channels of an f16 KV cache. Values beyond +-65504, the largest f16, are clamped
+// kv_f16: four neighboring channels of an f16 KV cache. Values beyond +-65504, the largest f16, are clamped
 // to it. NaN stays NaN: WGSL leaves clamp and pack2x16float of NaN undefined, so its bits are set here.
 alias KvQuad = vec2<u32>;
 

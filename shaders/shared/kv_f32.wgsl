@@ -1,4 +1,4 @@
-// kv_f32: four neighbouring channels of an f32 KV cache.
+// kv_f32: four neighboring channels of an f32 KV cache.
 alias KvQuad = vec4<f32>;
 
 fn pack_quad(values: vec4<f32>) -> KvQuad {

@@ -1,4 +1,4 @@
-//! `chatrex fake-checkpoint`: random numbers in the shape of a published checkpoint.
+//! `chatrex fake-checkpoint`: writes random weights in the shapes of a published checkpoint.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,10 +14,10 @@ pub struct Options {
     /// The checkpoint to imitate.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Preset::PUBLISHED.map(Preset::name)))]
     like: String,
-    /// Blocks of the language model; all without.
+    /// Decoder layers; by default all.
     #[arg(long)]
     layers: Option<usize>,
-    /// Blocks in every stage of the towers and of UPN; all without.
+    /// Blocks per stage of the towers and of UPN; by default all.
     #[arg(long)]
     depth: Option<usize>,
     /// The folder to write.

@@ -81,8 +81,8 @@ struct Prefix {
 
 /// One model, one picture, one device.
 pub struct Engine<H: Host> {
-    pub(crate) host: H,
-    pub(crate) model: Option<LoadedModel>,
+    host: H,
+    model: Option<LoadedModel>,
     picture: Option<Picture>,
 }
 
@@ -99,6 +99,12 @@ impl<H: Host> Engine<H> {
     /// The program that runs the engine.
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    /// Host and loaded model, for diagnostics.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn parts(&mut self) -> (&H, Option<&mut LoadedModel>) {
+        (&self.host, self.model.as_mut())
     }
 
     /// Handles one request; every outcome, including failure, is an event.

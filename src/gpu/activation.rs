@@ -1,14 +1,20 @@
 //! Bias and activation function in one pass: the epilogue of a matmul whose kernel has none.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::{relu, sigmoid};
-use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::cpu::gelu::gelu;
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
-use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, read};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +125,7 @@ pub fn bias_activation_reference<const D: usize>(
 
 /// The largest difference allowed. Most inputs lie in [-8, 8]; for the few far inputs the functions are 0
 /// or the input itself.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-6;
 
 /// Compares the kernel on `device`, a GPU, with the reference on the CPU: every function, from one value
@@ -126,6 +133,7 @@ const TOLERANCE: f32 = 5e-6;
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     for activation in Activation::ALL {
@@ -138,6 +146,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
     activation: Activation,
@@ -171,17 +180,6 @@ async fn compare(
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn the_kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("activation::the_kernel_agrees_with_its_reference")
-        else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{report:?}");
-    }
 
     #[test]
     fn functions_have_the_order_of_their_shaders() {

@@ -1,5 +1,6 @@
 //! Conversions between tensors and GPU buffers.
 
+#[cfg(feature = "diagnostics")]
 use std::cell::Cell;
 
 use burn::backend::{Cube, DispatchDevice};
@@ -49,11 +50,13 @@ pub fn from_buffer<const D: usize>(like: &CubeTensor, out: Handle, shape: [usize
     ))
 }
 
+#[cfg(feature = "diagnostics")]
 thread_local! {
     static NAN_FILL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `work` with outputs filled with NaN before a kernel writes them, so that a missing write shows.
+#[cfg(feature = "diagnostics")]
 pub fn with_nan_fill<R>(work: impl FnOnce() -> R) -> R {
     NAN_FILL.set(true);
     let result = work();
@@ -72,6 +75,7 @@ pub fn alloc(kernel: &str, client: &Client, elements: usize) -> Handle {
         bytes <= limit && elements <= u32::MAX as usize,
         "{kernel}: {bytes} bytes of outputs, the device binds {limit}"
     );
+    #[cfg(feature = "diagnostics")]
     if NAN_FILL.get() {
         return client.create_from_slice(bytemuck::cast_slice(&vec![f32::NAN; elements]));
     }

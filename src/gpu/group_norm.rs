@@ -1,12 +1,18 @@
 //! Group normalization of a feature map with channels last (arXiv 1803.08494).
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
-use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, read};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
 
 /// Threads per workgroup.
 const WORKGROUP_SIZE: u32 = 256;
@@ -104,6 +110,7 @@ pub fn group_norm_reference(
 }
 
 /// The largest difference allowed. Results have standard deviation 1; means lie up to 4 deviations from 0.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 2e-5;
 
 /// Compares the kernel on `device`, a GPU, with the reference on the CPU: groups of one and of many
@@ -111,6 +118,7 @@ const TOLERANCE: f32 = 2e-5;
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     for [batch, positions, channels, groups] in [
@@ -142,19 +150,4 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         report.compare(&name, got, &expected, TOLERANCE).await?;
     }
     Ok(report)
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn the_kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("the_kernel_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
 }

@@ -145,7 +145,7 @@ pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "diagnostics"))]
 mod tests {
     use super::*;
     use crate::gpu::roi_align::roi_align_reference;

@@ -7,9 +7,9 @@
 //! The worker for tests (`web/worker_dev`) contains this program as a module.
 
 mod abort;
-pub mod host;
+pub(crate) mod host;
 mod http_source;
-pub mod js;
+pub(crate) mod js;
 mod model_store;
 mod opfs;
 mod priority_lock;
@@ -38,7 +38,7 @@ pub fn main() {
 /// Tells whether the browser's device was created with subgroups (`subgroups.js`).
 #[wasm_bindgen]
 pub fn use_subgroups(subgroups: bool) {
-    launch::use_subgroups(subgroups);
+    shader::use_subgroups(subgroups);
 }
 
 /// Handles one message of the page.

@@ -1,16 +1,23 @@
 //! A matrix on the GPU in a weight format, and the shader variants that read it.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
-use half::f16;
 
 use crate::gpu::buffer::{int_to_buffer, to_buffer};
 use crate::gpu::shader::Shader;
-use crate::gpu::upload::Upload;
-use crate::weights::quant::Rounding;
 use crate::weights::{DType, QuantScheme, WeightFormat};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
+#[cfg(feature = "diagnostics")]
+use half::f16;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::upload::Upload;
+#[cfg(feature = "diagnostics")]
+use crate::weights::quant::Rounding;
 
 /// Variants of a shader that reads weights.
 pub(super) const VARIANTS: usize = 6;
@@ -160,11 +167,13 @@ impl DeviceMatrix {
     }
 }
 
+#[cfg(feature = "diagnostics")]
 const fn quantized(bits: u32, group: usize, scale: DType) -> WeightFormat {
     WeightFormat::Quantized(QuantScheme { bits, group, scale })
 }
 
 /// Every format that kernels read.
+#[cfg(feature = "diagnostics")]
 pub(super) const FORMATS: [WeightFormat; 10] = [
     quantized(4, 32, DType::F16),
     quantized(4, 64, DType::F16),
@@ -178,6 +187,7 @@ pub(super) const FORMATS: [WeightFormat; 10] = [
     WeightFormat::Dense(DType::F32),
 ];
 
+#[cfg(feature = "diagnostics")]
 impl DeviceMatrix {
     /// A matrix of `values` `[rows, columns]`; appends the values that kernels see to `dequantized`.
     pub(super) fn from_values(

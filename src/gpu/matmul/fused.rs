@@ -2,21 +2,32 @@
 //! the RMS norm before it in one launch.
 
 use burn::backend::Cube;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer, with_nan_fill};
+use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::matmul::device_matrix::{FORMATS, VARIANTS, for_weights, scale_shift};
+use crate::gpu::matmul::device_matrix::{VARIANTS, for_weights, scale_shift};
 use crate::gpu::matmul::{
     DeviceMatrix, GEMV_GROUP_OUTPUTS, GEMV_OUTPUTS, GEMV_WORKGROUP_SIZE, RmsNormPrologue,
-    linear_reference,
 };
-use crate::gpu::rms_norm::rms_norm_reference;
 use crate::gpu::shader::Shader;
-use crate::gpu::testing::{SweepReport, TestRng, tensor};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use crate::weights::{DType, WeightFormat};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::device_matrix::FORMATS;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::linear_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::rms_norm::rms_norm_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, tensor};
 
 uniforms! {
     /// Uniforms of `shaders/gemv_qkv.wgsl`.
@@ -227,12 +238,14 @@ pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights
 
 /// The largest difference allowed: x and gain lie in [-1, 1], and at most 320 products are added in f32;
 /// the norm scales them by a few, and SwiGLU multiplies two.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-4;
 
 /// Compares both kernels on `device`, a GPU, with plain loops on the CPU.
 ///
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     for format in FORMATS {
@@ -248,6 +261,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
     format: WeightFormat,

@@ -9,21 +9,32 @@ pub mod fused;
 mod gather;
 mod select;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use cubecl::server::Handle;
 
 pub use device_matrix::DeviceMatrix;
-use device_matrix::{FORMATS, VARIANTS, for_weights, scale_shift};
+use device_matrix::{VARIANTS, for_weights, scale_shift};
 pub use gather::{GATHER_ROWS, gather, gather_on_device};
 pub use select::GEMV_MAX_M;
 use select::MatmulKernel;
 
-use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
+use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
 use crate::gpu::launch::launch;
-use crate::gpu::rms_norm::rms_norm_reference;
 use crate::gpu::shader::Shader;
-use crate::gpu::testing::{SweepReport, TestRng, tensor};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::device_matrix::FORMATS;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::rms_norm::rms_norm_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, tensor};
+#[cfg(feature = "diagnostics")]
 use crate::weights::{DType, WeightFormat};
 
 /// Threads per workgroup of the GEMV kernels: four 32-thread groups.
@@ -268,6 +279,7 @@ fn product(
 }
 
 /// [`linear`] without an epilogue in plain loops over weights `[N, K]`, summed in f64.
+#[cfg(feature = "diagnostics")]
 pub fn linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec<f32> {
     let product = |row: &[f32], weights: &[f32]| {
         let terms = row.iter().zip(weights);
@@ -281,6 +293,7 @@ pub fn linear_reference(x: &[f32], weights: &[f32], inputs: usize) -> Vec<f32> {
 }
 
 /// The largest difference allowed: x and weights lie in [-1, 1], and at most 1056 products are added in f32.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 2e-4;
 
 /// Compares all kernels on `device`, a GPU, with the reference on the CPU: all formats and group sizes,
@@ -288,6 +301,7 @@ const TOLERANCE: f32 = 2e-4;
 ///
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     // Rows of x, rows of each block, columns.
@@ -323,6 +337,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 }
 
 /// Every kernel, each with one epilogue; the epilogues take turns.
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
     format: WeightFormat,
@@ -401,6 +416,7 @@ async fn compare(
     report.compare(&name, got, &expected, 0.0).await
 }
 
+#[cfg(feature = "diagnostics")]
 fn kind(epilogue: &Epilogue) -> &'static str {
     match epilogue {
         Epilogue::None => "nothing",

@@ -16,7 +16,9 @@ use super::kv_cache::TensorKv;
 use super::layout::{Layout, Masked};
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
-use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable};
+use crate::gpu::attention::{
+    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, rope_kv_append,
+};
 use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
 use crate::gpu::swiglu::swiglu;
@@ -146,10 +148,10 @@ impl Block {
             }
         };
         let attended = if count == 1 {
-            decoder_attention::attention_decode(qkv, shape, past, rope, kv)
+            attention_decode(qkv, shape, past, rope, kv)
         } else {
-            let q = decoder_attention::rope_kv_append(qkv, shape, past, rope, kv);
-            decoder_attention::attention_prefill(q, shape, past, kv)
+            let q = rope_kv_append(qkv, shape, past, rope, kv);
+            attention_prefill(q, shape, past, kv)
         };
         let x = matmul::linear(attended, &weights.output, Epilogue::Residual(x));
         let norm = &self.post_attention_layernorm;
@@ -182,32 +184,31 @@ struct Attention {
     query_heads: usize,
     #[module(skip)]
     key_heads: usize,
-    /// Width of a head.
     #[module(skip)]
-    width: usize,
+    head_dim: usize,
 }
 
 impl Attention {
     fn load(at: &Loader, config: &DecoderConfig) -> Result<Self, Fault> {
         let (query_heads, key_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        let (width, hidden) = (config.head_width(), config.hidden_size);
+        let (head_dim, width) = (config.head_width(), config.hidden_size);
         assert_eq!(
             query_heads % key_heads,
             0,
             "the number of key heads divides that of query heads"
         );
         let project =
-            |name, outputs| Linear::load(&at.child(name), hidden, outputs, config.qkv_bias);
-        let inputs = query_heads * width;
+            |name, outputs| Linear::load(&at.child(name), width, outputs, config.qkv_bias);
+        let inputs = query_heads * head_dim;
         let residual = residual_init(inputs, config.num_hidden_layers);
         Ok(Self {
             q_proj: project("q_proj", inputs)?,
-            k_proj: project("k_proj", key_heads * width)?,
-            v_proj: project("v_proj", key_heads * width)?,
-            o_proj: Linear::load_with(&at.child("o_proj"), inputs, hidden, false, residual)?,
+            k_proj: project("k_proj", key_heads * head_dim)?,
+            v_proj: project("v_proj", key_heads * head_dim)?,
+            o_proj: Linear::load_with(&at.child("o_proj"), inputs, width, false, residual)?,
             query_heads,
             key_heads,
-            width,
+            head_dim,
         })
     }
 
@@ -217,15 +218,15 @@ impl Attention {
         let k = self.k_proj.forward(x.clone());
         let v = self.v_proj.forward(x);
         self.o_proj
-            .forward(varlen_attention(q, k, v, self.width, sequences))
+            .forward(varlen_attention(q, k, v, self.head_dim, sequences))
     }
 
-    /// Projects `[B, T, D]` to q `[B, query heads, T, width]`, k and v
-    /// `[B, key heads, T, width]`; q and k are rotated.
+    /// Projects `[B, T, D]` to q `[B, query heads, T, head dim]`, k and v
+    /// `[B, key heads, T, head dim]`; q and k are rotated.
     fn project(&self, x: Tensor<3>, layout: &Masked) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [batch, length, _] = x.dims();
         let split = |y: Tensor<3>, heads| {
-            y.reshape([batch, length, heads, self.width])
+            y.reshape([batch, length, heads, self.head_dim])
                 .swap_dims(1, 2)
         };
         let q = split(self.q_proj.forward(x.clone()), self.query_heads);
@@ -240,8 +241,8 @@ impl Attention {
         let [batch, _, length, _] = q.dims();
         let keys = k.dims()[2];
         let (key_heads, group) = (self.key_heads, self.query_heads / self.key_heads);
-        let q = q.reshape([batch, key_heads, group * length, self.width]);
-        let scores = q.matmul(k.swap_dims(2, 3)) * (self.width as f64).sqrt().recip();
+        let q = q.reshape([batch, key_heads, group * length, self.head_dim]);
+        let scores = q.matmul(k.swap_dims(2, 3)) * (self.head_dim as f64).sqrt().recip();
         let weights = match &layout.mask {
             Some(mask) => {
                 let scores = scores.reshape([batch, self.query_heads, length, keys]) + mask.clone();
@@ -251,9 +252,9 @@ impl Attention {
         };
         let attended = weights
             .matmul(v)
-            .reshape([batch, self.query_heads, length, self.width])
+            .reshape([batch, self.query_heads, length, self.head_dim])
             .swap_dims(1, 2)
-            .reshape([batch, length, self.query_heads * self.width]);
+            .reshape([batch, length, self.query_heads * self.head_dim]);
         self.o_proj.forward(attended)
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::rope::rope_table;
-use crate::gpu::attention::{self as decoder_attention, AttentionShape, KvLayer, RopeTable};
+use crate::gpu::attention::{AttentionShape, KvLayer, RopeTable, supports_head_dim};
 use crate::gpu::buffer::is_gpu;
 use crate::memory::KvCacheDType;
 
@@ -74,7 +74,7 @@ impl KvCache {
         self.capacity
     }
 
-    /// Reserves the next `count` places and returns the number of tokens before them.
+    /// Reserves `count` positions and returns the number of tokens before them.
     ///
     /// # Panics
     /// They do not fit.
@@ -89,7 +89,7 @@ impl KvCache {
         past
     }
 
-    /// Reserves the place of one more token, which kernels will write.
+    /// Reserves the position of one more token, which kernels will write.
     ///
     /// # Panics
     /// The cache is full.
@@ -112,7 +112,7 @@ fn kernels_support(config: &DecoderConfig, device: &Device) -> bool {
         config.num_attention_heads * head_width,
     ];
     let in_vectors = widths.iter().all(|width| width.is_multiple_of(4));
-    is_gpu(device) && in_vectors && decoder_attention::supports_head_dim(head_width)
+    is_gpu(device) && in_vectors && supports_head_dim(head_width)
 }
 
 impl GpuCache {

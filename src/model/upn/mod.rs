@@ -441,7 +441,7 @@ impl Upn {
     }
 }
 
-/// `log(x / (1 - x))`; numerator and denominator are at least [`INVERSE_SIGMOID_EPS`].
+/// `log(x / (1 - x))`; numerator and denominator are at least 1e-3.
 pub fn inverse_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let x = x.clamp(0.0, 1.0);
     let rest = x.clone().neg().add_scalar(1.0);

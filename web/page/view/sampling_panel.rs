@@ -31,7 +31,7 @@ pub fn SamplingPanel() -> impl IntoView {
             />
             <Show when=move || now().temperature != 0.0>
                 <Slider
-                    name="Among the likeliest that make up"
+                    name="Among the most likely that make up"
                     id="top-p-slider"
                     min="0.05"
                     value=move || f64::from(now().top_p)
