@@ -144,7 +144,7 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
     let strides = config.convnext.strides();
     let cells = |stride: usize| (config.image_aux / stride).pow(2) as u64;
     let levels = config.convnext.dims.iter().zip(&strides);
-    let kept: u64 = levels
+    let features: u64 = levels
         .clone()
         .map(|(&channels, &stride)| channels as u64 * cells(stride))
         .sum();
@@ -152,7 +152,7 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
         .map(|(&channels, &stride)| 4 * channels as u64 * cells(stride))
         .max()
         .unwrap_or(0);
-    4 * (3 * hidden + 2 * kept)
+    4 * (3 * hidden + 2 * features)
 }
 
 /// Activations of the proposal network, per token of the largest image: two hidden rows of the FFN and
