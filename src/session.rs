@@ -198,8 +198,8 @@ impl Runtime for SessionHost {
         }))
     }
 
-    fn hold(&self) -> TransferControl {
-        BlockingRuntime.hold()
+    fn control(&self) -> TransferControl {
+        BlockingRuntime.control()
     }
 }
 
