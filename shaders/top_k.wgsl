@@ -43,7 +43,8 @@ fn main(
             } else if !allows(grammar_state, token_flags[id] / 2u) {
                 continue;
             } else if token_flags[id] % 2u == 1u {
-                candidate.value = select(candidate.value * penalty, candidate.value / penalty, candidate.value > 0.0);
+                let logit = candidate.value;
+                candidate.value = select(logit * penalty, logit / penalty, logit > 0.0);
             }
             if (rank == 0u || better(previous, candidate)) && better(candidate, best) {
                 best = candidate;

@@ -1,14 +1,43 @@
-//! The engine as the terminal uses it: requests in, collected events out.
+//! The Rust facade: opens a model, looks at a picture, asks questions about it.
+//!
+//! ```no_run
+//! use chatrex::{Model, Session, SessionOptions};
+//!
+//! # fn main() -> Result<(), chatrex::Fault> {
+//! let options = SessionOptions::default().on_progress(|progress| eprintln!("{progress:?}"));
+//! let mut session = Session::open(Model::Folder("chatrex-7b-q4".into()), options)?;
+//! let pixels = chatrex::image::decode::open("photo.jpg".as_ref())?;
+//! let boxes: Vec<_> = session.look(pixels)?.iter().map(|proposal| proposal.bbox).collect();
+//! let mut length = 0;
+//! let answer = session.ask("What is <obj0>?", &boxes[..1], |spans| {
+//!     length = spans.iter().map(|span| span.text.len()).sum();
+//! })?;
+//! assert_eq!(length, answer.spans.iter().map(|span| span.text.len()).sum::<usize>());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A host with files, a clock or a message loop of its own uses [`Engine`] and [`Host`] instead.
 
-use std::cell::RefCell;
-use std::path::Path;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::engine::{Engine, Host};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::generate::sampling::Sampling;
+use crate::geometry::{BoxXyxy, Granularity, Proposal};
+use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
-use crate::protocol::{Client, Envelope, Event, LoadOptions, ModelCard, Request, TurnId};
+use crate::protocol::{
+    Answer, Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Question, Request,
+    TurnId,
+};
+use crate::text::answer_parser::Span;
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
@@ -43,36 +72,83 @@ const NANO_FILES: Embedded = Embedded {
     ],
 };
 
-/// One engine, one model, pictures one after another.
+/// A model that a [`Session`] opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Model {
+    /// The model compiled into the program.
+    #[default]
+    Nano,
+    /// A model folder, as `chatrex convert` writes it.
+    Folder(PathBuf),
+}
+
+impl Model {
+    /// The name under which the host finds the files.
+    fn name(&self) -> String {
+        match self {
+            Self::Nano => NANO.into(),
+            Self::Folder(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// [`NANO`] or the path of a folder, as `--model` takes them.
+impl From<&str> for Model {
+    fn from(name: &str) -> Self {
+        match name {
+            NANO => Self::Nano,
+            path => Self::Folder(path.into()),
+        }
+    }
+}
+
+/// How a model is opened.
+#[derive(Default)]
+pub struct SessionOptions {
+    /// Device, GPU memory limit and KV cache type.
+    pub load: LoadOptions,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+}
+
+impl SessionOptions {
+    /// Calls `callback` with the progress of loading, looking and reading.
+    #[must_use]
+    pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+}
+
+impl<T: Into<LoadOptions>> From<T> for SessionOptions {
+    fn from(load: T) -> Self {
+        Self {
+            load: load.into(),
+            progress: None,
+        }
+    }
+}
+
+/// One loaded model and the current picture.
 pub struct Session {
-    engine: Engine<Terminal>,
+    engine: Engine<SessionHost>,
+    events: Events,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
     card: Option<ModelCard>,
     counter: Counter,
 }
 
-pub(crate) struct Terminal {
-    events: RefCell<Vec<Event>>,
+/// Events that the engine emitted and nobody has taken yet.
+type Events = Arc<Mutex<Vec<Event>>>;
+
+/// The engine's host in a session: files on disk, the system clock.
+pub(crate) struct SessionHost {
+    events: Events,
     start: Instant,
-    said: Option<fn(&Event)>,
 }
 
-impl Terminal {
-    fn engine(said: Option<fn(&Event)>) -> Engine<Self> {
-        Engine::new(Self {
-            events: RefCell::default(),
-            start: Instant::now(),
-            said,
-        })
-    }
-}
-
-impl Host for Terminal {
+impl Host for SessionHost {
     fn emit(&self, event: Event) {
-        match (&event, self.said) {
-            (Event::Progress(_) | Event::Said { .. }, Some(said)) => said(&event),
-            (Event::Progress(_) | Event::Said { .. }, None) => {}
-            _ => self.events.borrow_mut().push(event),
-        }
+        lock(&self.events).push(event);
     }
 
     fn milliseconds(&self) -> f64 {
@@ -94,7 +170,8 @@ impl Host for Terminal {
                 model,
                 "is no folder",
                 "Name a folder with model.json, or leave --model out for nano",
-            ))
+            )
+            .code(ErrorCode::NotFound))
         };
         let files = source.map(|source| ModelFiles {
             source,
@@ -104,13 +181,21 @@ impl Host for Terminal {
     }
 }
 
-impl Runtime for Terminal {
+impl Runtime for SessionHost {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
         BlockingRuntime.sleep(milliseconds)
     }
 
+    /// Pending once, so that the session delivers the events so far.
     fn yield_now(&self) -> LocalFuture<'_, ()> {
-        BlockingRuntime.yield_now()
+        let mut yielded = false;
+        Box::pin(poll_fn(move |context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
     }
 
     fn hold(&self) -> TransferControl {
@@ -118,36 +203,53 @@ impl Runtime for Terminal {
     }
 }
 
+fn lock(events: &Events) -> std::sync::MutexGuard<'_, Vec<Event>> {
+    events.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Session {
-    /// Loads `model` (a folder, or [`NANO`]). Progress and words as they come go to `said`.
+    /// Loads `model`.
     ///
     /// # Errors
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
-        model: &str,
-        options: impl Into<LoadOptions>,
-        said: Option<fn(&Event)>,
+        model: impl Into<Model>,
+        options: impl Into<SessionOptions>,
     ) -> Result<Self, Fault> {
-        let mut engine = Terminal::engine(said);
+        pollster::block_on(Self::open_async(model.into(), options.into()))
+    }
+
+    /// As [`Session::open`], for a caller with an executor of its own.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_async(model: Model, options: SessionOptions) -> Result<Self, Fault> {
+        let SessionOptions { load, progress } = options;
+        let mut session = Self::empty();
+        session.progress = progress;
         let load = Request::Load {
-            model: model.into(),
-            options: options.into(),
+            model: model.name(),
+            options: load,
         };
-        let card = exchange(&mut engine, load.into(), |event| match event {
-            Event::Ready(card) => Some(card),
-            _ => None,
-        })?;
-        Ok(Self {
-            engine,
-            card: Some(card),
-            counter: Counter::default(),
-        })
+        let wanted = |event: &Event| matches!(event, Event::Ready(_));
+        match session.run(load.into(), wanted, |_| ()).await? {
+            Event::Ready(card) => session.card = Some(card),
+            other => unreachable!("only the model was wanted: {other:?}"),
+        }
+        Ok(session)
     }
 
     /// A session without a model, for benchmarks of random weights.
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
+        let events = Events::default();
+        let host = SessionHost {
+            events: Arc::clone(&events),
+            start: Instant::now(),
+        };
         Self {
-            engine: Terminal::engine(None),
+            engine: Engine::new(host),
+            events,
+            progress: None,
             card: None,
             counter: Counter::default(),
         }
@@ -162,8 +264,104 @@ impl Session {
     }
 
     /// The engine, for diagnostics.
-    pub(crate) fn engine(&mut self) -> &mut Engine<Terminal> {
+    pub(crate) fn engine(&mut self) -> &mut Engine<SessionHost> {
         &mut self.engine
+    }
+
+    /// Makes `pixels` the current picture and finds whole objects in it: every proposal, best first.
+    ///
+    /// # Errors
+    /// The picture cannot be used, or the device fails.
+    pub fn look(&mut self, pixels: Pixels) -> Result<Vec<Proposal>, Fault> {
+        Ok(self.open_picture(pixels, Granularity::Coarse)?.0)
+    }
+
+    /// The proposals of the current picture for another prompt of the detector, best first.
+    ///
+    /// # Errors
+    /// There is no current picture, or the device fails.
+    pub fn propose(&mut self, granularity: Granularity) -> Result<Vec<Proposal>, Fault> {
+        let request = self.counter.look_again(granularity);
+        let wanted = |event: &Event| matches!(event, Event::Proposed { .. });
+        match pollster::block_on(self.run(request, wanted, |_| ()))? {
+            Event::Proposed { boxes, .. } => Ok(boxes),
+            other => unreachable!("only proposals were wanted: {other:?}"),
+        }
+    }
+
+    /// Asks about the current picture. The answer may name `boxes` (at most 100, in pixels of the
+    /// picture) by their indices; `on_spans` is called with the whole answer so far whenever it grew.
+    /// Decoding is greedy and ends after the model's default number of tokens.
+    ///
+    /// # Errors
+    /// The question cannot be asked, there is no current picture, or the device fails.
+    pub fn ask(
+        &mut self,
+        question: &str,
+        boxes: &[BoxXyxy],
+        on_spans: impl FnMut(&[Span]),
+    ) -> Result<Answer, Fault> {
+        let question = Question {
+            boxes: boxes.into(),
+            text: question.into(),
+            max_tokens: self.card().default_max_tokens,
+            sampling: Sampling::default(),
+        };
+        pollster::block_on(self.ask_async(question, on_spans))
+    }
+
+    /// As [`Session::ask`], with all options, for a caller with an executor of its own.
+    ///
+    /// # Errors
+    /// As [`Session::ask`].
+    pub async fn ask_async(
+        &mut self,
+        question: Question,
+        mut on_spans: impl FnMut(&[Span]),
+    ) -> Result<Answer, Fault> {
+        let request = self.counter.ask(question);
+        let wanted = |event: &Event| matches!(event, Event::Done { .. });
+        let deliver = |event: &Event| {
+            if let Event::Said { spans, .. } = event {
+                on_spans(spans);
+            }
+        };
+        match self.run(request, wanted, deliver).await? {
+            Event::Done { answer, .. } => Ok(answer),
+            other => unreachable!("only an answer was wanted: {other:?}"),
+        }
+    }
+
+    /// Handles `request`; the first event that is `wanted`. Events go to `deliver` as they come.
+    async fn run(
+        &mut self,
+        request: Envelope<Request>,
+        wanted: impl Fn(&Event) -> bool,
+        mut deliver: impl FnMut(&Event),
+    ) -> Result<Event, Fault> {
+        let mut outcome = None;
+        let mut take = |event: Event| {
+            deliver(&event);
+            match event {
+                Event::Progress(progress) => {
+                    if let Some(callback) = &mut self.progress {
+                        callback(progress);
+                    }
+                }
+                Event::Failed { fault, .. } => outcome = Some(Err(fault)),
+                event if outcome.is_none() && wanted(&event) => outcome = Some(Ok(event)),
+                _ => {}
+            }
+        };
+        let mut work = pin!(self.engine.handle(request));
+        poll_fn(|context| {
+            let poll = work.as_mut().poll(context);
+            let events = std::mem::take(&mut *lock(&self.events));
+            events.into_iter().for_each(&mut take);
+            poll
+        })
+        .await;
+        outcome.expect("the engine answers every request with its event or a fault")
     }
 }
 
@@ -181,35 +379,14 @@ impl Client for Session {
         request: Envelope<Request>,
         wanted: fn(&Event) -> bool,
     ) -> Result<Event, Fault> {
-        exchange(&mut self.engine, request, |event| {
-            wanted(&event).then_some(event)
-        })
+        pollster::block_on(self.run(request, wanted, |_| ()))
     }
 }
 
-fn exchange<T>(
-    engine: &mut Engine<Terminal>,
-    request: Envelope<Request>,
-    wanted: impl Fn(Event) -> Option<T>,
-) -> Result<T, Fault> {
-    pollster::block_on(engine.handle(request));
-    let events = engine.host().events.take();
-    let mut found = None;
-    for event in events {
-        if let Event::Failed { fault, .. } = event {
-            return Err(fault);
-        }
-        found = found.or_else(|| wanted(event));
-    }
-    Ok(found.expect("the engine answers every request with its event or a fault"))
-}
-
-/// Prints progress to standard error.
-pub(super) fn report(event: &Event) {
-    if let Event::Progress(Progress { stage, done, total }) = event
-        && done == total
-    {
-        let words = match stage {
+/// Prints the end of every stage to standard error.
+pub(crate) fn report(Progress { stage, done, total }: Progress) {
+    if done == total {
+        let text = match stage {
             Stage::Fetch => "weights read",
             Stage::Upload => "weights on the device",
             Stage::Compile => "pipelines compiled",
@@ -217,7 +394,7 @@ pub(super) fn report(event: &Event) {
             Stage::Look => "picture encoded",
             Stage::Read => "question read",
         };
-        eprintln!("{words}");
+        eprintln!("{text}");
     }
 }
 
@@ -254,23 +431,21 @@ mod tests {
             memory,
             cache: None,
         };
-        let mut session = Session::open(NANO, options, None)?;
+        let mut session = Session::open(NANO, options)?;
         let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
-        let (found, _) = session.look(pixels, Granularity::Coarse)?;
+        let (found, _) = session.open_picture(pixels, Granularity::Coarse)?;
         let boxes: Vec<BoxXyxy> = found.iter().take(8).map(|found| found.bbox).collect();
         let mut texts = String::new();
         for text in ["What is <obj0>?", "How many cats are there?"] {
-            texts.push_str(&session.ask(question(&boxes, text, 24))?.text);
+            texts.push_str(&session.answer(question(&boxes, text, 24))?.text);
         }
         Ok((texts, session.card().clone()))
     }
 
     #[test]
-    fn parts_that_come_and_go_answer_as_parts_that_stay() {
+    fn evicted_parts_answer_as_resident_ones() {
         let Ok((all, card)) = answered(DevicePreference::Wgpu, None) else {
-            println!(
-                "parts_that_come_and_go_answer_as_parts_that_stay skipped: no graphics device"
-            );
+            println!("evicted_parts_answer_as_resident_ones skipped: no GPU");
             return;
         };
         assert_eq!(card.fit.residency, Residency::All);
@@ -284,10 +459,10 @@ mod tests {
         assert!(fault.what.contains("will not run"), "{fault}");
     }
 
-    /// A further question reads its own words only, and every device answers alike: with tokens
-    /// chosen on the graphics device, keys and values in either form, with many words, and with none.
+    /// A further question prefills its own tokens only, and every device gives the same answer: sampled
+    /// on the GPU, with either type of KV cache, for long questions, and without boxes.
     #[test]
-    fn a_further_question_reads_its_own_words_only() {
+    fn a_further_question_prefills_its_own_tokens_only() {
         const QUESTIONS: [&str; 4] = [
             "How many cats are there?",
             "What is <obj0>?",
@@ -300,27 +475,27 @@ mod tests {
                 memory: None,
                 cache: Some(cache),
             };
-            let mut session = Session::open(NANO, options, None)?;
+            let mut session = Session::open(NANO, options)?;
             let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
-            let (found, _) = session.look(pixels, Granularity::Coarse)?;
+            let (found, _) = session.open_picture(pixels, Granularity::Coarse)?;
             let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
             let empty = session
-                .ask(question(&boxes, "", 48))
+                .answer(question(&boxes, "", 48))
                 .expect_err("nothing is asked");
             assert!(empty.what.contains("nothing is asked"), "{empty}");
             let mut answers = Vec::new();
             for text in QUESTIONS {
-                answers.push(session.ask(question(&boxes, text, 48))?);
+                answers.push(session.answer(question(&boxes, text, 48))?);
             }
-            let without_boxes = session.ask(question(&[], QUESTIONS[0], 48))?;
+            let without_boxes = session.answer(question(&[], QUESTIONS[0], 48))?;
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
-            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a processor");
+            run(DevicePreference::Cpu, KvCacheDType::F32).expect("a CPU");
         for form in [KvCacheDType::F32, KvCacheDType::F16] {
             let (answers, without) =
                 run(DevicePreference::Wgpu, form).unwrap_or_else(|fault: Fault| {
-                    println!("on the processor only: {fault}");
+                    println!("on the CPU only: {fault}");
                     (expected.clone(), expected_without.clone())
                 });
             assert_eq!(without, expected_without, "{form:?}");
@@ -371,13 +546,13 @@ mod tests {
             std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
         }
         let place = folder.display().to_string();
-        let opened = Session::open(&place, device, None);
+        let opened = Session::open(&place, device);
         std::fs::remove_dir_all(&folder).expect("the folder made above");
         opened
     }
 
     #[test]
-    fn a_device_that_computes_wrong_is_named() {
+    fn a_device_that_fails_the_self_test_is_named() {
         let opened = opened_changed(DevicePreference::Cpu, |manifest, _| {
             let test = manifest.self_test.as_mut().expect("nano has a self-test");
             test.expected[3] += 2.0 * test.tolerance;
@@ -389,12 +564,12 @@ mod tests {
         );
     }
 
-    /// Weights that are no numbers are refused by name, whatever part they belong to.
+    /// A NaN in a weight is reported with the tensor's name, in every part.
     #[test]
-    fn weights_that_are_no_numbers_are_noticed() {
+    fn nan_weights_are_reported() {
         for device in [DevicePreference::Cpu, DevicePreference::Wgpu] {
-            if Session::open(NANO, device, None).is_err() {
-                println!("weights_that_are_no_numbers_are_noticed: no {device:?}");
+            if Session::open(NANO, device).is_err() {
+                println!("nan_weights_are_reported: no {device:?}");
                 continue;
             }
             let with_nan = |tensor: &str| {
@@ -422,15 +597,15 @@ mod tests {
         }
     }
 
-    /// More words than there is room for, and none.
+    /// Questions longer than the KV cache has room for, and answers of no token.
     #[test]
-    fn questions_of_any_length_get_words() {
-        let mut session = Session::open(NANO, DevicePreference::Cpu, None).expect("a processor");
+    fn questions_of_any_length_are_handled() {
+        let mut session = Session::open(NANO, DevicePreference::Cpu).expect("a CPU");
         let pixels = decode::open(Path::new("web/static/samples/scene.png")).expect("the sample");
         session
-            .look(pixels, Granularity::Coarse)
-            .expect("a processor");
-        let mut ask = |text: &str, limit| session.ask(question(&[], text, limit));
+            .open_picture(pixels, Granularity::Coarse)
+            .expect("a CPU");
+        let mut ask = |text: &str, limit| session.answer(question(&[], text, limit));
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
             (&*long, 8, "there is room for 1024"),
@@ -440,8 +615,8 @@ mod tests {
             let fault = ask(question, limit).expect_err(says).to_string();
             assert!(fault.contains(says), "{fault}");
         }
-        let within = ask(&"cat ".repeat(400), 8).expect("room for it");
+        let within = ask(&"cat ".repeat(400), 8).expect("within the limit");
         assert!(within.prefill_tokens > 400);
-        assert_eq!(ask("cat", 0).expect("no word is asked for").tokens, 0);
+        assert_eq!(ask("cat", 0).expect("an empty answer").tokens, 0);
     }
 }

@@ -333,7 +333,7 @@ fn quantized_folders_load_within_the_error_of_their_scheme() {
             _ => assert!(bits.is_empty()),
         }
         let folder = out.to_str().expect("a plain path");
-        let session = Session::open(folder, DevicePreference::Cpu, None);
+        let session = Session::open(folder, DevicePreference::Cpu);
         let session = session.unwrap_or_else(|fault| panic!("{quant:?}: {fault}"));
         assert_eq!(session.card().name, "model");
     }
@@ -420,7 +420,7 @@ fn settings_come_from_the_checkpoint() {
     let licence = manifest(&out).licence;
     assert!(licence.name.contains("LLAMA 2") && licence.text.contains("Meta Platforms"));
     let folder = out.to_str().expect("a plain path");
-    let session = Session::open(folder, DevicePreference::Cpu, None);
+    let session = Session::open(folder, DevicePreference::Cpu);
     session.unwrap_or_else(|fault| panic!("{fault}"));
 
     let scratch = Scratch::new();

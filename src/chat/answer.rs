@@ -8,7 +8,7 @@ pub const HUES: usize = 7;
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum AnswerPiece {
     /// Plain text.
     Text(String),
     /// Text that names boxes.
@@ -41,13 +41,13 @@ impl Phrase {
 }
 
 /// The pieces of an answer over `boxes` boxes.
-pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
+pub fn pieces(spans: &[Span], boxes: usize) -> Vec<AnswerPiece> {
     let mut known: Vec<String> = Vec::new();
     spans
         .iter()
         .map(|span| {
             if span.objects.is_empty() {
-                return Piece::Text(span.text.clone());
+                return AnswerPiece::Text(span.text.clone());
             }
             let mut objects: Vec<u32> = Vec::new();
             for &object in &span.objects {
@@ -69,7 +69,7 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
                 known.push(key);
                 known.len() - 1
             });
-            Piece::Phrase(Phrase {
+            AnswerPiece::Phrase(Phrase {
                 text,
                 objects,
                 missing,
@@ -81,13 +81,13 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
 
 /// True when the answer has only phrases with boxes (detection: `docs/reference/chatrex.md`,
 /// section 9.1); the page shows it as a list.
-pub fn is_list(pieces: &[Piece]) -> bool {
+pub fn is_list(pieces: &[AnswerPiece]) -> bool {
     let mut phrases = 0;
     let only = pieces.iter().all(|piece| match piece {
-        Piece::Text(text) => text
+        AnswerPiece::Text(text) => text
             .chars()
             .all(|c| c.is_whitespace() || c == ';' || c == ','),
-        Piece::Phrase(_) => {
+        AnswerPiece::Phrase(_) => {
             phrases += 1;
             true
         }
@@ -96,12 +96,12 @@ pub fn is_list(pieces: &[Piece]) -> bool {
 }
 
 /// The answer as plain text with `[K]` marks after each phrase.
-pub fn plain(pieces: &[Piece]) -> String {
+pub fn plain(pieces: &[AnswerPiece]) -> String {
     let mut out = String::new();
     for piece in pieces {
         match piece {
-            Piece::Text(text) => out.push_str(text),
-            Piece::Phrase(phrase) => {
+            AnswerPiece::Text(text) => out.push_str(text),
+            AnswerPiece::Phrase(phrase) => {
                 out.push_str(&phrase.text);
                 if !phrase.text.starts_with('[') {
                     for object in &phrase.objects {
@@ -138,8 +138,8 @@ mod tests {
         let found: Vec<_> = pieces(&spans, 10)
             .into_iter()
             .filter_map(|piece| match piece {
-                Piece::Phrase(p) => Some((p.text, p.objects, p.missing, p.rank)),
-                Piece::Text(_) => None,
+                AnswerPiece::Phrase(p) => Some((p.text, p.objects, p.missing, p.rank)),
+                AnswerPiece::Text(_) => None,
             })
             .collect();
         let expected = [

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::chat::answer::{self, Piece};
+use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::candidates::{Candidates, Filter};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -161,7 +161,7 @@ pub struct Turn {
 
 impl Turn {
     /// The answer so far in pieces.
-    pub fn pieces(&self) -> Vec<Piece> {
+    pub fn pieces(&self) -> Vec<AnswerPiece> {
         let boxes = self.boxes.as_ref().map_or(0, |b| b.boxes.len());
         answer::pieces(&self.spans, boxes)
     }
@@ -204,7 +204,7 @@ impl Picture {
 
 /// A picture and its turns.
 #[derive(Clone, Debug, Default)]
-struct Session {
+struct PictureSession {
     picture: Option<Picture>,
     turns: Vec<Turn>,
 }
@@ -215,8 +215,8 @@ pub struct Conversation {
     model: Model,
     /// The model last requested.
     asked_for: String,
-    session: Session,
-    previous: Option<Session>,
+    session: PictureSession,
+    previous: Option<PictureSession>,
     /// The picture the engine holds.
     engine_holds: Option<PictureId>,
     /// Requests to look at that picture that the engine has not answered yet.
@@ -308,7 +308,7 @@ impl Conversation {
             }
             Input::Open { picture, size } => {
                 self.stop(&mut out);
-                let session = Session {
+                let session = PictureSession {
                     picture: Some(Picture {
                         id: picture,
                         size,

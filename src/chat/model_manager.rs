@@ -146,6 +146,114 @@ impl Status {
     }
 }
 
+impl Status {
+    /// What the user can do in this status.
+    pub fn actions(&self) -> &'static [EntryAction] {
+        use EntryAction as A;
+        match self {
+            Self::Partial => &[A::Resume, A::AskDelete],
+            Self::Downloading { .. } => &[A::Pause, A::AskCancel],
+            Self::Paused => &[A::Resume, A::AskCancel],
+            Self::Ready => &[A::Load, A::AskDelete],
+            Self::Loading | Self::Loaded => &[A::Unload],
+            Self::InOtherTab => &[A::CheckAgain],
+        }
+    }
+}
+
+/// A confirmation before an action that cannot be undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confirmation {
+    /// None is shown.
+    #[default]
+    None,
+    /// Before a download is cancelled.
+    Cancel,
+    /// Before a model is deleted.
+    Delete,
+}
+
+impl Confirmation {
+    /// What the user can do; in `status` while no confirmation is shown.
+    pub fn actions(self, status: &Status) -> &'static [EntryAction] {
+        use EntryAction as A;
+        match self {
+            Self::None => status.actions(),
+            Self::Cancel => &[A::KeepPart, A::DeletePart, A::Back],
+            Self::Delete => &[A::Delete, A::Back],
+        }
+    }
+}
+
+/// An action on a stored model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryAction {
+    /// Continue the download.
+    Resume,
+    /// Pause the download.
+    Pause,
+    /// Cancel the download, after a confirmation.
+    AskCancel,
+    /// Load it into the engine.
+    Load,
+    /// Load the demo model in its place.
+    Unload,
+    /// Delete it, after a confirmation.
+    AskDelete,
+    /// Check again whether another tab has locked it.
+    CheckAgain,
+    /// Confirmed: cancel and keep the pieces.
+    KeepPart,
+    /// Confirmed: cancel and delete the pieces.
+    DeletePart,
+    /// Confirmed: delete it.
+    Delete,
+    /// Leave the confirmation.
+    Back,
+}
+
+impl EntryAction {
+    /// The `data-testid` of its button.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Pause => "pause",
+            Self::AskCancel => "cancel",
+            Self::Load => "load",
+            Self::Unload => "unload",
+            Self::AskDelete => "delete",
+            Self::CheckAgain => "again",
+            Self::KeepPart => "cancel-keep",
+            Self::DeletePart => "cancel-delete",
+            Self::Delete => "delete-yes",
+            Self::Back => "back",
+        }
+    }
+
+    /// Whether its button is emphasized.
+    pub fn is_primary(self) -> bool {
+        matches!(self, Self::Resume | Self::Load)
+    }
+
+    /// The confirmation that is shown after the action, and the input for the manager.
+    pub fn press(self, model: ModelId) -> (Confirmation, Option<Input>) {
+        let input = match self {
+            Self::AskCancel => return (Confirmation::Cancel, None),
+            Self::AskDelete => return (Confirmation::Delete, None),
+            Self::Back => return (Confirmation::None, None),
+            Self::Resume => Input::Resume(model),
+            Self::Pause => Input::Pause(model),
+            Self::Load => Input::Load(Choice::Stored(model)),
+            Self::Unload => Input::Load(Choice::Demo),
+            Self::CheckAgain => Input::Started,
+            Self::KeepPart => Input::Cancel { model, keep: true },
+            Self::DeletePart => Input::Cancel { model, keep: false },
+            Self::Delete => Input::Delete(model),
+        };
+        (Confirmation::None, Some(input))
+    }
+}
+
 impl Entry {
     fn new(stored: StoredModel) -> Self {
         let progress = DownloadProgress {
@@ -631,5 +739,68 @@ mod tests {
         assert_eq!(manager.fault(), Some(&fault()));
         manager.step(Input::Dismiss, 0.);
         assert_eq!(manager.fault(), None);
+    }
+
+    #[test]
+    fn every_status_has_its_actions() {
+        let downloading = Status::Downloading {
+            rate: None,
+            left: None,
+            waiting: false,
+        };
+        let cases = [
+            (Status::Partial, Confirmation::None, "resume delete"),
+            (downloading, Confirmation::None, "pause cancel"),
+            (Status::Paused, Confirmation::None, "resume cancel"),
+            (Status::Ready, Confirmation::None, "load delete"),
+            (Status::Loading, Confirmation::None, "unload"),
+            (Status::Loaded, Confirmation::None, "unload"),
+            (Status::InOtherTab, Confirmation::None, "again"),
+            (Status::Ready, Confirmation::Delete, "delete-yes back"),
+            (
+                Status::Paused,
+                Confirmation::Cancel,
+                "cancel-keep cancel-delete back",
+            ),
+        ];
+        for (status, confirmation, expected) in cases {
+            let actions = confirmation.actions(&status).iter();
+            let keys: Vec<_> = actions.map(|action| action.key()).collect();
+            assert_eq!(keys.join(" "), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn deleting_and_cancelling_need_a_confirmation() {
+        use EntryAction as A;
+        let press = |action: A| {
+            let (confirmation, input) = action.press(id());
+            let mut manager = ModelManager::default();
+            let effects = input.map(|input| manager.step(input, 0.));
+            (confirmation, effects.unwrap_or_default())
+        };
+        let send = |request| vec![Effect::Send(request)];
+        let cancel = |keep| send(StoreRequest::Cancel { model: id(), keep });
+        let cases = [
+            (A::AskDelete, Confirmation::Delete, vec![]),
+            (A::AskCancel, Confirmation::Cancel, vec![]),
+            (A::Back, Confirmation::None, vec![]),
+            (A::KeepPart, Confirmation::None, cancel(true)),
+            (A::DeletePart, Confirmation::None, cancel(false)),
+            (
+                A::Delete,
+                Confirmation::None,
+                send(StoreRequest::Delete { model: id() }),
+            ),
+            (
+                A::Unload,
+                Confirmation::None,
+                vec![Effect::Load(Choice::Demo)],
+            ),
+            (A::CheckAgain, Confirmation::None, send(StoreRequest::List)),
+        ];
+        for (action, confirmation, effects) in cases {
+            assert_eq!(press(action), (confirmation, effects), "{action:?}");
+        }
     }
 }

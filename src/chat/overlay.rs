@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::chat::answer::{Phrase, Piece};
+use crate::chat::answer::{AnswerPiece, Phrase};
 use crate::chat::box_drawing::{Point, between};
 use crate::chat::candidates::{BoxId, Candidate, Candidates};
 use crate::chat::conversation::Turn;
@@ -61,7 +61,7 @@ impl Mentions {
         let boxes = turn.boxes.as_ref()?;
         let phrases: Vec<_> = (turn.pieces().into_iter())
             .filter_map(|piece| match piece {
-                Piece::Phrase(phrase) if !phrase.objects.is_empty() => Some(phrase),
+                AnswerPiece::Phrase(phrase) if !phrase.objects.is_empty() => Some(phrase),
                 _ => None,
             })
             .collect();

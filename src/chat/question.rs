@@ -6,7 +6,7 @@ use crate::text::prompt;
 
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum QuestionKind {
     /// Any words.
     Free,
     /// Which boxes hold the things named.
@@ -21,16 +21,16 @@ pub enum Task {
     DescribeBox,
 }
 
-/// What a click on the chip of a [`Task`] does.
+/// What a click on the chip of a [`QuestionKind`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChipAction {
     /// Asks at once, with these words.
     Ask(String),
-    /// Switches the draft to the task, or back to free words.
+    /// Switches the draft to the kind, or back to free words.
     Toggle,
 }
 
-impl Task {
+impl QuestionKind {
     /// Those with a chip.
     pub const CHIPS: [Self; 4] = [Self::Find, Self::Count, Self::Describe, Self::Name];
 
@@ -158,55 +158,60 @@ mod tests {
     }
 
     #[test]
-    fn every_task_has_a_wording_for_the_user_and_one_for_the_model() {
+    fn every_kind_has_a_wording_for_the_user_and_one_for_the_model() {
         let cases = [
-            (Task::Free, " is [1] red? ", "is [1] red?", "is <obj1> red?"),
-            (Task::Free, "[7]?", "[7]?", "[7]?"),
             (
-                Task::Find,
+                QuestionKind::Free,
+                " is [1] red? ",
+                "is [1] red?",
+                "is <obj1> red?",
+            ),
+            (QuestionKind::Free, "[7]?", "[7]?", "[7]?"),
+            (
+                QuestionKind::Find,
                 "cat; tree,\n house,",
                 "Find cat, tree, house",
                 &prompt::Task::Detect.question(&["cat", "tree", "house"]),
             ),
             (
-                Task::Count,
+                QuestionKind::Count,
                 "apples",
                 "Count apples",
                 &prompt::Task::Count.question(&["apples"]),
             ),
             (
-                Task::Describe,
+                QuestionKind::Describe,
                 "",
                 "Describe the picture",
                 &prompt::Task::BriefCaption.question::<&str>(&[]),
             ),
             (
-                Task::Name,
+                QuestionKind::Name,
                 "[0]; 2",
                 "Name [0], [2]",
                 &prompt::Task::Name.question(&["<obj0>", "<obj2>"]),
             ),
             (
-                Task::DescribeBox,
+                QuestionKind::DescribeBox,
                 "1",
                 "Describe [1]",
                 &prompt::Task::Phrase.question(&["<obj1>"]),
             ),
         ];
-        for (task, words, shown, question) in cases {
-            let found = task.phrase(words, &three_boxes());
-            assert_eq!(found, (shown.to_owned(), question.to_owned()), "{task:?}");
+        for (kind, words, shown, question) in cases {
+            let found = kind.phrase(words, &three_boxes());
+            assert_eq!(found, (shown.to_owned(), question.to_owned()), "{kind:?}");
         }
     }
 
     #[test]
     fn the_model_reads_tags_and_the_names_of_things() {
-        let (_, question) = Task::Find.phrase("cat, tree", &three_boxes());
+        let (_, question) = QuestionKind::Find.phrase("cat, tree", &three_boxes());
         assert!(
             question.contains("cat") && question.contains("tree"),
             "{question}"
         );
-        let (_, question) = Task::Name.phrase("2", &three_boxes());
+        let (_, question) = QuestionKind::Name.phrase("2", &three_boxes());
         assert!(
             question.contains("<obj2>") && !question.contains("[2]"),
             "{question}"
@@ -216,16 +221,16 @@ mod tests {
     #[test]
     fn a_draft_is_complete_with_words_and_without_lost_marks() {
         let cases = [
-            (Task::Free, "", false),
-            (Task::Free, "  ", false),
-            (Task::Free, "what?", true),
-            (Task::Free, "what is [?]?", false),
-            (Task::Describe, "", true),
-            (Task::Describe, "[?]", false),
-            (Task::Name, "", false),
+            (QuestionKind::Free, "", false),
+            (QuestionKind::Free, "  ", false),
+            (QuestionKind::Free, "what?", true),
+            (QuestionKind::Free, "what is [?]?", false),
+            (QuestionKind::Describe, "", true),
+            (QuestionKind::Describe, "[?]", false),
+            (QuestionKind::Name, "", false),
         ];
-        for (task, draft, expected) in cases {
-            assert_eq!(task.is_complete(draft), expected, "{task:?} {draft:?}");
+        for (kind, draft, expected) in cases {
+            assert_eq!(kind.is_complete(draft), expected, "{kind:?} {draft:?}");
         }
     }
 
@@ -233,17 +238,17 @@ mod tests {
     fn chips_ask_at_once_where_no_words_are_missing() {
         let ask = |words: &str| ChipAction::Ask(words.to_owned());
         let cases = [
-            (Task::Describe, "", true, ask("")),
-            (Task::Describe, "[1]", true, ask("")),
-            (Task::Describe, "", false, ChipAction::Toggle),
-            (Task::Name, "[1]; [4]", true, ask("[1]; [4]")),
-            (Task::Name, "", true, ChipAction::Toggle),
-            (Task::Name, "[1]", false, ChipAction::Toggle),
-            (Task::Find, "[1]", true, ChipAction::Toggle),
-            (Task::Count, "", true, ChipAction::Toggle),
+            (QuestionKind::Describe, "", true, ask("")),
+            (QuestionKind::Describe, "[1]", true, ask("")),
+            (QuestionKind::Describe, "", false, ChipAction::Toggle),
+            (QuestionKind::Name, "[1]; [4]", true, ask("[1]; [4]")),
+            (QuestionKind::Name, "", true, ChipAction::Toggle),
+            (QuestionKind::Name, "[1]", false, ChipAction::Toggle),
+            (QuestionKind::Find, "[1]", true, ChipAction::Toggle),
+            (QuestionKind::Count, "", true, ChipAction::Toggle),
         ];
-        for (task, marks, can_ask, expected) in cases {
-            assert_eq!(task.on_chip(marks, can_ask), expected, "{task:?} {marks}");
+        for (kind, marks, can_ask, expected) in cases {
+            assert_eq!(kind.on_chip(marks, can_ask), expected, "{kind:?} {marks}");
         }
     }
 

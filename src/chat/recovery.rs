@@ -4,7 +4,7 @@
 //! the model is too large: the next worker would fail in the same way. The GPU of a worker cannot be
 //! opened a second time, so a fault of the device needs a new worker.
 
-use crate::chat::conversation::Model;
+use crate::chat::conversation::{LookState, Model, Phase, Picture};
 use crate::chat::model_manager::Choice;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::protocol::Event;
@@ -136,12 +136,62 @@ pub fn is_too_large(fault: &Fault, choice: &Choice) -> bool {
         && fault.code == ErrorCode::OutOfMemory
 }
 
+/// The failure that the page shows, and what the user can do about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The failure.
+    pub fault: Fault,
+    /// Whether the model can be started again.
+    pub can_retry: bool,
+    /// Whether the demo model can be loaded instead.
+    pub can_use_demo: bool,
+    /// Whether the message can be dismissed.
+    pub can_dismiss: bool,
+}
+
+impl Problem {
+    /// The most important failure: a `notice` outside model, picture and turns, else that of the model,
+    /// of the picture or of the last turn, whose phase is `last_phase`. The latter two are not shown during a recovery, which has a
+    /// message of its own.
+    pub fn of(
+        notice: Option<&Fault>,
+        model: &Model,
+        picture: Option<&Picture>,
+        last_phase: Option<&Phase>,
+        recovery: Recovery,
+        choice: &Choice,
+    ) -> Option<Self> {
+        let of_model = match model {
+            Model::Failed(fault) => Some(fault),
+            _ => None,
+        };
+        let of_picture = match picture.map(|picture| &picture.look) {
+            Some(LookState::Failed(fault)) => Some(fault),
+            _ => None,
+        };
+        let of_turn = match last_phase {
+            Some(Phase::Failed(fault)) => Some(fault),
+            _ => None,
+        };
+        let of_request = of_picture.or(of_turn);
+        let of_request = of_request.filter(|_| recovery == Recovery::None);
+        let can_retry = of_model.is_some() && notice.is_none();
+        Some(Self {
+            fault: notice.or(of_model).or(of_request)?.clone(),
+            can_retry,
+            can_use_demo: can_retry && *choice != Choice::Demo,
+            can_dismiss: notice.is_some(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::test_data::card;
+    use crate::chat::conversation::Input;
+    use crate::chat::test_data::{after, card, load, open, proposed, ready};
     use crate::protocol::store::ModelId;
-    use crate::protocol::{PictureId, TurnId};
+    use crate::protocol::{Granularity, PictureId, TurnId};
 
     fn stored() -> Choice {
         Choice::Stored(ModelId("00112233aabbccdd".into()))
@@ -284,5 +334,90 @@ mod tests {
         assert_eq!(supervisor.recovery(), Recovery::None);
         assert!(supervisor.terminate());
         assert_eq!(supervisor.choose(), LoadIn::NewWorker);
+    }
+
+    #[test]
+    fn one_problem_is_shown_with_what_can_be_done() {
+        const A: PictureId = PictureId(1);
+        let named = |place: &str| Fault::new(FaultKind::Device, place, "failed", "");
+        let (notice, model) = (named("notice"), Model::Failed(named("model")));
+        let fail = |turn, picture, place| {
+            Input::Event(Event::Failed {
+                turn,
+                picture,
+                fault: named(place),
+            })
+        };
+        let ask = Input::Ask {
+            shown: "what?".into(),
+            question: "what?".into(),
+        };
+        let looked = [load(), open(A), ready(), proposed(A, Granularity::Coarse)];
+        let turn = after(
+            looked
+                .into_iter()
+                .chain([ask, fail(Some(TurnId(0)), None, "turn")]),
+        );
+        let picture = after([load(), open(A), ready(), fail(None, Some(A), "picture")]);
+        let (none, demo) = (Recovery::None, Choice::Demo);
+        let flags = |problem: Option<Problem>| {
+            problem.map(|p| (p.fault.place, p.can_retry, p.can_use_demo, p.can_dismiss))
+        };
+        let loaded = Model::Ready(card());
+        let cases = [
+            (
+                None,
+                &loaded,
+                &turn,
+                none,
+                &demo,
+                Some(("turn", false, false, false)),
+            ),
+            (
+                None,
+                &loaded,
+                &picture,
+                none,
+                &demo,
+                Some(("picture", false, false, false)),
+            ),
+            (None, &loaded, &turn, Recovery::Restored, &demo, None),
+            (
+                None,
+                &model,
+                &turn,
+                none,
+                &demo,
+                Some(("model", true, false, false)),
+            ),
+            (
+                None,
+                &model,
+                &turn,
+                none,
+                &stored(),
+                Some(("model", true, true, false)),
+            ),
+            (
+                Some(&notice),
+                &model,
+                &turn,
+                none,
+                &stored(),
+                Some(("notice", false, false, true)),
+            ),
+        ];
+        for (notice, model, conversation, recovery, choice, expected) in cases {
+            let last = conversation.turns().last().map(|turn| &turn.phase);
+            let picture = conversation.picture();
+            let found = flags(Problem::of(notice, model, picture, last, recovery, choice));
+            let expected = expected.map(|(place, a, b, c)| (place.to_owned(), a, b, c));
+            assert_eq!(found, expected);
+        }
+        let nothing = after([]);
+        assert_eq!(
+            Problem::of(None, nothing.model(), None, None, none, &demo),
+            None
+        );
     }
 }

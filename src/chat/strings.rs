@@ -4,7 +4,7 @@
 use crate::chat::answer::{self, Phrase};
 use crate::chat::candidates::{Candidates, Filter};
 use crate::chat::conversation::{LookState, Model, Phase, Picture, Turn};
-use crate::chat::model_manager::{Choice, Entry, ModelManager, Status};
+use crate::chat::model_manager::{Choice, Confirmation, Entry, EntryAction, ModelManager, Status};
 use crate::chat::recovery::{Recovery, is_too_large};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -49,26 +49,8 @@ pub const DOWNLOAD: &str = "Download";
 pub const IMPORT: &str = "Import";
 /// Button that dismisses a preview.
 pub const NOT_NOW: &str = "Not now";
-/// Button that pauses a download.
-pub const PAUSE: &str = "Pause";
-/// Button that continues a download.
-pub const RESUME: &str = "Resume";
-/// Button that cancels a download.
-pub const CANCEL: &str = "Cancel";
-/// Button that loads a model into the engine.
+/// Button that loads the demo model into the engine.
 pub const LOAD: &str = "Load";
-/// Button that unloads a model.
-pub const UNLOAD: &str = "Unload";
-/// Button that deletes a model.
-pub const DELETE: &str = "Delete";
-/// Button that leaves a confirmation.
-pub const BACK: &str = "Back";
-/// Button that keeps the pieces of a cancelled download.
-pub const KEEP_PART: &str = "Keep what came";
-/// Button that deletes the pieces of a cancelled download.
-pub const DELETE_PART: &str = "Delete what came";
-/// Button that checks again whether another tab holds a model.
-pub const AGAIN: &str = "Try again";
 /// Note where the browser refuses persistent storage.
 const VOLATILE: &str = "The browser did not promise to keep this model. It may be removed when the \
                         disk runs low";
@@ -94,14 +76,33 @@ pub fn volatile(is_safari: bool) -> String {
     format!("{VOLATILE}{more}.")
 }
 
-/// The question before a model is deleted.
-pub fn delete(name: &str, bytes: u64) -> String {
-    format!("Delete {name} ({})? This cannot be undone.", size(bytes))
+/// The label of an action on a stored model.
+pub fn action(action: EntryAction) -> &'static str {
+    match action {
+        EntryAction::Resume => "Resume",
+        EntryAction::Pause => "Pause",
+        EntryAction::AskCancel => "Cancel",
+        EntryAction::Load => LOAD,
+        EntryAction::Unload => "Unload",
+        EntryAction::AskDelete | EntryAction::Delete => "Delete",
+        EntryAction::CheckAgain => "Try again",
+        EntryAction::KeepPart => "Keep what came",
+        EntryAction::DeletePart => "Delete what came",
+        EntryAction::Back => "Back",
+    }
 }
 
-/// The question before a download is cancelled.
-pub fn cancel(done: u64) -> String {
-    format!("{} is here already.", size(done))
+/// The question of a confirmation.
+pub fn confirmation(entry: &Entry, confirmation: Confirmation) -> String {
+    let facts = &entry.stored.facts;
+    match confirmation {
+        Confirmation::None => String::new(),
+        Confirmation::Cancel => format!("{} is here already.", size(entry.progress.done)),
+        Confirmation::Delete => {
+            let (name, size) = (&facts.name, size(facts.bytes));
+            format!("Delete {name} ({size})? This cannot be undone.")
+        }
+    }
 }
 
 /// Storage in use.
@@ -700,6 +701,17 @@ mod tests {
         );
         assert_eq!(super::downloading(&entry), "big 50 %");
         assert_eq!(facts(&entry), "q4 · 4.0 GB");
+        let questions = [
+            (Confirmation::None, ""),
+            (Confirmation::Cancel, "2.0 GB is here already."),
+            (
+                Confirmation::Delete,
+                "Delete big (4.0 GB)? This cannot be undone.",
+            ),
+        ];
+        for (state, expected) in questions {
+            assert_eq!(confirmation(&entry, state), expected);
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let preference = options.device.into();
     let mut session = match plan.like {
         Some(_) => Session::empty(),
-        None => Session::open(&options.model, preference, None)?,
+        None => Session::open(options.model.as_str(), preference)?,
     };
     let report = pollster::block_on(bench::run(
         session.engine(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::propose::{DetectedImage, ImageArgs};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::annotate;
@@ -88,7 +88,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.ask(Question {
+        let answer = session.answer(Question {
             boxes: boxes.clone(),
             text: question.clone(),
             max_tokens: options.max_tokens,
@@ -134,5 +134,6 @@ fn read_boxes(path: &Path) -> Result<Vec<BoxXyxy>, Fault> {
             format!("is not a list of boxes ({error})"),
             "Write [[x1,y1,x2,y2],…] in pixels of the image",
         )
+        .code(ErrorCode::InvalidInput)
     })
 }

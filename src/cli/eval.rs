@@ -76,7 +76,9 @@ impl SessionModel {
             .as_ref()
             .is_none_or(|(current, _)| current != pixels)
         {
-            let (boxes, _) = self.engine.look(pixels.clone(), Granularity::Coarse)?;
+            let (boxes, _) = self
+                .engine
+                .open_picture(pixels.clone(), Granularity::Coarse)?;
             self.current = Some((pixels.clone(), boxes));
         }
         let (_, boxes) = self
@@ -95,7 +97,7 @@ impl EvalModel for SessionModel {
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         self.look(pixels)?;
         let max_tokens = self.engine.card().default_max_tokens;
-        self.engine.ask(Question {
+        self.engine.answer(Question {
             boxes: boxes.to_vec(),
             text: question.into(),
             max_tokens,
@@ -113,7 +115,7 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
             memory: None,
             cache: options.cache.map(Into::into),
         };
-        Box::new(Session::open(model, load_options, None)?)
+        Box::new(Session::open(model, load_options)?)
     };
     let card = engine.card().clone();
     super::propose::announce(&card);

@@ -49,7 +49,10 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         Some(path) => Some(read_json(path)?.ok_or_else(|| Fault::file(path, "is missing"))?),
         None => None,
     };
-    let mut session = Session::open(&options.model, DevicePreference::from(options.device), None)?;
+    let mut session = Session::open(
+        options.model.as_str(),
+        DevicePreference::from(options.device),
+    )?;
     super::propose::announce(session.card());
     let pixels = Pixels::test_pattern(options.width, options.height);
     let selection = reference.as_ref().map(|other| other.selection.clone());

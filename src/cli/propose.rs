@@ -11,7 +11,7 @@ use crate::image::{Pixels, annotate, decode};
 use crate::protocol::{
     Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
 };
-use crate::session::{self, Session};
+use crate::session::{self, Session, SessionOptions};
 
 /// Arguments shared by `propose` and `chat`.
 #[derive(clap::Args)]
@@ -99,21 +99,18 @@ pub(super) struct DetectedImage {
 impl ImageArgs {
     pub(super) fn look(&self) -> Result<DetectedImage, Fault> {
         let pixels = decode::open(&self.image)?;
-        let mut session = Session::open(
-            &self.model,
-            LoadOptions {
-                device: self.device.into(),
-                memory: self.memory.map(|mb| mb * 1_000_000),
-                cache: self.cache.map(Into::into),
-            },
-            Some(session::report),
-        )?;
+        let options = SessionOptions::from(LoadOptions {
+            device: self.device.into(),
+            memory: self.memory.map(|mb| mb * 1_000_000),
+            cache: self.cache.map(Into::into),
+        });
+        let mut session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         announce(session.card());
         let granularity = match self.prompt {
             Prompt::Fine => Granularity::Fine,
             Prompt::Coarse => Granularity::Coarse,
         };
-        let (boxes, time) = session.look(pixels.clone(), granularity)?;
+        let (boxes, time) = session.open_picture(pixels.clone(), granularity)?;
         let card = session.card();
         let kept = geometry::filter(
             &boxes,

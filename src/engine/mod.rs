@@ -81,8 +81,8 @@ struct Prefix {
 
 /// One model, one picture, one device.
 pub struct Engine<H: Host> {
-    pub(crate) host: H,
-    pub(crate) model: Option<LoadedModel>,
+    host: H,
+    model: Option<LoadedModel>,
     picture: Option<Picture>,
 }
 

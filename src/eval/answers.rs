@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fraction;
-use super::proposals::match_greedily;
+use super::proposals::{fraction, match_greedily};
 use crate::geometry::BoxXyxy;
 use crate::protocol::Answer;
 use crate::scenes::{Category, Dialogue, DialogueTask, Object, Scene, Tint, number_word};

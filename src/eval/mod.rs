@@ -20,7 +20,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use self::answers::{AnswerScores, GroundTruth, MATCH_IOU};
-use self::proposals::ProposalScores;
+use self::proposals::{ProposalScores, fraction};
 use crate::error::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal, filter};
 use crate::image::Pixels;
@@ -225,15 +225,6 @@ fn check_seeds(options: &EvalOptions) -> Result<(), Fault> {
         ));
     }
     Ok(())
-}
-
-/// `part / whole`, or 0 if `whole` is 0.
-fn fraction(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
 }
 
 /// A scene with the proposals of the model.

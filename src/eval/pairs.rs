@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{EvalModel, EvalOptions, EvalScene, Metrics, Scores, check_seeds, fraction, questions};
+use super::proposals::fraction;
+use super::{EvalModel, EvalOptions, EvalScene, Metrics, Scores, check_seeds, questions};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 

@@ -50,8 +50,7 @@ impl ProposalScores {
 
     /// Fraction of objects with a proposal at IoU 0.5 among the best 10, 30 and 100.
     pub(super) fn recall(&self) -> [f64; 3] {
-        self.matched
-            .map(|matched| super::fraction(matched, self.objects))
+        self.matched.map(|matched| fraction(matched, self.objects))
     }
 
     /// Average precision at IoU 0.5, and its mean over 0.5 to 0.95.
@@ -94,10 +93,7 @@ fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
     let mut right = 0;
     for (seen, hit) in hits.enumerate() {
         right += usize::from(hit);
-        curve.push((
-            super::fraction(right, objects),
-            super::fraction(right, seen + 1),
-        ));
+        curve.push((fraction(right, objects), fraction(right, seen + 1)));
     }
     let mut best = 0.0_f64;
     for point in curve.iter_mut().rev() {
@@ -109,6 +105,15 @@ fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
         curve.get(first).map_or(0.0, |point| point.1)
     };
     (0..=100).map(|i| at(f64::from(i) / 100.0)).sum::<f64>() / 101.0
+}
+
+/// `part / whole`, or 0 if `whole` is 0.
+pub(super) fn fraction(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 #[cfg(test)]

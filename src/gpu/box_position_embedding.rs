@@ -131,19 +131,3 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     }
     Ok(report)
 }
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn box_position_embedding_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("box_position_embedding_agrees_with_its_reference")
-        else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
-}

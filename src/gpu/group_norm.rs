@@ -1,17 +1,18 @@
 //! Group normalization of a feature map with channels last (arXiv 1803.08494).
 
-#[cfg(feature = "diagnostics")]
-use burn::tensor::Device;
 use burn::tensor::Tensor;
 
-#[cfg(feature = "diagnostics")]
-use crate::gpu::buffer::with_nan_fill;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
-use crate::gpu::uniforms::{Uniforms as _, uniforms};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
 
 /// Threads per workgroup.
 const WORKGROUP_SIZE: u32 = 256;
@@ -149,19 +150,4 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         report.compare(&name, got, &expected, TOLERANCE).await?;
     }
     Ok(report)
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn the_kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("the_kernel_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
 }

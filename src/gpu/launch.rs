@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cubecl::ir::attributes::BufferIOAttr;
 use cubecl::ir::metadata::Info;
@@ -15,20 +15,8 @@ use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
 
 use crate::gpu::compile_errors;
-pub use crate::gpu::shader::{Dialect, SHARED, Shader};
-use crate::gpu::uniforms::{Layout, Uniforms};
-
-static SUBGROUPS: AtomicBool = AtomicBool::new(false);
-
-/// Sets whether shaders use subgroups; they do not at first. Only for devices that have the feature.
-pub fn use_subgroups(subgroups: bool) {
-    SUBGROUPS.store(subgroups, Ordering::Relaxed);
-}
-
-/// Whether shaders use subgroups.
-pub fn uses_subgroups() -> bool {
-    SUBGROUPS.load(Ordering::Relaxed)
-}
+use crate::gpu::shader::{Dialect, Shader, uses_subgroups};
+use crate::gpu::uniforms::Uniforms;
 
 /// Runs `groups` workgroups of a shader over buffers.
 ///
@@ -56,8 +44,7 @@ pub fn launch<U: Uniforms>(
     launch_words(shader, client, groups, inputs, outputs, words);
 }
 
-/// [`launch`] for a shader without typed uniforms.
-pub fn launch_words(
+fn launch_words(
     shader: &Shader,
     client: &Client,
     groups: u64,
@@ -83,16 +70,19 @@ pub fn launch_words(
     let info = MetadataBindingInfo::custom(info_words(words));
     let (x, y) = fold_groups(groups);
     LAUNCHED.fetch_add(1, Ordering::Relaxed);
-    let run = |compiled: Compiled| {
+    let (compiled, first) = Compiled::of(shader);
+    let text = compiled.text.clone();
+    let run = || {
         client.launch(
             Box::new(compiled),
             CubeCount::Static(x, y, 1),
             arguments.with_info(info),
         );
     };
-    match Compiled::of(shader) {
-        (compiled, false) => run(compiled),
-        (compiled, true) => compile_errors::watch(shader.name, compiled, run, client, outputs),
+    if first {
+        compile_errors::watch(shader.name, text, run, client, outputs);
+    } else {
+        run();
     }
 }
 
@@ -108,20 +98,6 @@ fn info_words(words: &[u32]) -> Vec<u64> {
             })
         })
         .collect()
-}
-
-/// Uniforms without names: `array<vec4<u32>, N>` in a shader that declares them itself.
-pub const UNTYPED: Layout = Layout {
-    name: "UNTYPED",
-    size: 0,
-    fields: &[],
-};
-
-impl<const N: usize> Uniforms for [u32; N]
-where
-    Self: bytemuck::Pod,
-{
-    const LAYOUT: &'static Layout = &UNTYPED;
 }
 
 static LAUNCHED: AtomicU64 = AtomicU64::new(0);
@@ -146,8 +122,8 @@ fn fold_groups(groups: u64) -> (u32, u32) {
 
 /// The resolved text of a shader. Its hash is the key in the pipeline cache of burn's runtime.
 #[derive(Clone)]
-pub(super) struct Compiled {
-    pub(super) text: Arc<str>,
+struct Compiled {
+    text: Arc<str>,
     key: u64,
 }
 

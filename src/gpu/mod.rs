@@ -12,6 +12,7 @@
 //!    shapes, types and limits and calls [`launch::launch`], the reference, and a sweep
 //!    ([`testing::SweepReport`]) over awkward shapes with [`buffer::with_nan_fill`].
 //! 3. One entry in [`KERNELS`]: the native test, the browser test and `tests/shaders.rs` iterate it.
+//!    `CHATREX_KERNEL=NAME cargo test --lib every_kernel_agrees` sweeps one kernel.
 
 #[cfg(feature = "diagnostics")]
 use std::pin::Pin;
@@ -157,25 +158,56 @@ mod tests {
     use super::*;
     use crate::device_preference::DevicePreference;
 
-    /// Sums over subgroups are those over workgroups, whatever size the adapter's subgroups have.
+    /// Numbers of results that sweeps compared when they were written.
+    const SHAPES: [(&str, usize); 3] = [("rms_norm", 7), ("sampling", 48), ("swiglu", 7)];
+
+    /// All kernels, or the one that `CHATREX_KERNEL` names.
     #[test]
-    fn kernels_agree_with_subgroups_too() {
-        let opened = pollster::block_on(device::open(DevicePreference::Wgpu));
-        let Some(opened) = opened.ok().filter(device::Opened::has_subgroups) else {
-            println!("kernels_agree_with_subgroups_too skipped: no device with subgroups");
+    fn every_kernel_agrees_with_its_reference() {
+        let Some(device) = device::adapter_for_test("every_kernel_agrees_with_its_reference")
+        else {
             return;
         };
-        launch::use_subgroups(true);
-        let device = &opened.device;
-        let swept = pollster::block_on(async {
-            matmul::fused::sweep(device).await?;
-            layer_norm::sweep(device).await?;
-            group_norm::sweep(device).await?;
-            attention::rope::sweep(device).await?;
-            attention::prefill::sweep(device).await?;
-            attention::decode::sweep(device).await
+        let only = std::env::var("CHATREX_KERNEL").ok();
+        let selected = |kernel: &&Kernel| only.as_deref().is_none_or(|only| kernel.name == only);
+        let kernels: Vec<_> = KERNELS.iter().filter(selected).collect();
+        assert!(!kernels.is_empty(), "no kernel {only:?}");
+        for Kernel { name, sweep, .. } in kernels {
+            let report = pollster::block_on(sweep(&device))
+                .unwrap_or_else(|difference| panic!("{name}: {difference}"));
+            println!("{name}: {report:?}");
+            assert!(report.shapes > 0, "{name}: nothing was compared");
+            if let Some((_, shapes)) = SHAPES.iter().find(|(kernel, _)| kernel == name) {
+                assert_eq!(report.shapes, *shapes, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_with_subgroups_agree_too() {
+        let test = "kernels_with_subgroups_agree_too";
+        if device::adapter_for_test(test).is_none() {
+            return;
+        }
+        let opened = pollster::block_on(device::open(DevicePreference::Wgpu));
+        let Some(opened) = opened.ok().filter(device::Opened::has_subgroups) else {
+            println!("{test} skipped: no device with subgroups");
+            return;
+        };
+        let with_subgroups = |kernel: &&Kernel| {
+            let mut shaders = kernel.shaders.iter().copied().flatten();
+            shaders.any(shader::Shader::has_subgroup_form)
+        };
+        let kernels: Vec<_> = KERNELS.iter().filter(with_subgroups).collect();
+        assert!(!kernels.is_empty());
+        shader::use_subgroups(true);
+        let swept = kernels.iter().try_for_each(|kernel| {
+            let swept = pollster::block_on((kernel.sweep)(&opened.device));
+            swept
+                .map(|_| ())
+                .map_err(|difference| format!("{}: {difference}", kernel.name))
         });
-        launch::use_subgroups(!opened.software);
-        swept.expect("kernels and reference agree");
+        shader::use_subgroups(!opened.software);
+        swept.expect("kernels and references agree");
     }
 }

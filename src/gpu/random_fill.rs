@@ -101,7 +101,13 @@ impl Kind {
 ///
 /// # Panics
 /// The device cannot bind a buffer of that size.
-pub fn words(count: usize, seed: u32, mask: u32, base: u32, device: &Device) -> Tensor<1, Int> {
+pub fn random_u32(
+    count: usize,
+    seed: u32,
+    mask: u32,
+    base: u32,
+    device: &Device,
+) -> Tensor<1, Int> {
     let kind = Kind::U32 { mask, base };
     match on_gpu(count, seed, kind, device, DType::I32) {
         Some(values) => Tensor::from_primitive::<Cube>(values),
@@ -113,7 +119,7 @@ pub fn words(count: usize, seed: u32, mask: u32, base: u32, device: &Device) -> 
 ///
 /// # Panics
 /// The device cannot bind a buffer of that size.
-pub fn floats(count: usize, seed: u32, mean: f32, range: f32, device: &Device) -> Tensor<1> {
+pub fn uniform(count: usize, seed: u32, mean: f32, range: f32, device: &Device) -> Tensor<1> {
     let kind = Kind::Uniform { mean, range };
     match on_gpu(count, seed, kind, device, DType::F32) {
         Some(values) => Tensor::from_primitive::<Cube>(values),
@@ -175,7 +181,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     for count in counts {
         let seed = count as u32 * 77;
         let (mask, base) = (0x00ff_00ff, 0x2400_2400);
-        let values = read_ids("random_fill", words(count, seed, mask, base, device)).await;
+        let values = read_ids("random_fill", random_u32(count, seed, mask, base, device)).await;
         let values = values.map_err(|fault| fault.to_string())?;
         let kind = Kind::U32 { mask, base };
         for (i, &value) in values.iter().enumerate() {
@@ -187,7 +193,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             }
         }
         let (mean, range) = (1.0, 0.25);
-        let values = read("random_fill", floats(count, seed, mean, range, device)).await;
+        let values = read("random_fill", uniform(count, seed, mean, range, device)).await;
         let values = values.map_err(|fault| fault.to_string())?;
         let kind = Kind::Uniform { mean, range };
         for (i, &value) in values.iter().enumerate() {

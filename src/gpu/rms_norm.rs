@@ -1,20 +1,21 @@
 //! RMS normalization: a GPU kernel; on the CPU one pass forward and one backward, where tensor
 //! operations take seven and about twenty.
 
-#[cfg(feature = "diagnostics")]
-use burn::tensor::Device;
 use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{for_each_chunk, vectorized};
-#[cfg(feature = "diagnostics")]
-use crate::gpu::buffer::with_nan_fill;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
-use crate::gpu::uniforms::{Uniforms as _, uniforms};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
 
 /// Threads per workgroup.
 const WORKGROUP_SIZE: u32 = 64;
@@ -170,6 +171,7 @@ vectorized! {
 }
 
 /// An RMS norm of `x` `[M, K]` in plain loops.
+#[cfg(feature = "diagnostics")]
 pub(super) fn rms_norm_reference(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
     x.chunks_exact(gain.len())
         .flat_map(|row| {
@@ -221,7 +223,6 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 mod tests {
     use super::*;
     use crate::cpu::varlen_attention::tests::assert_same_gradients;
-    use crate::gpu::device::adapter_for_test;
 
     #[test]
     fn equals_tensor_operations() {
@@ -233,14 +234,5 @@ mod tests {
                 x / mean.add_scalar(1e-6).sqrt() * weight
             },
         );
-    }
-
-    #[test]
-    fn kernel_equals_the_cpu() {
-        let Some(device) = adapter_for_test("kernel_equals_the_cpu") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and CPU agree");
-        assert_eq!(report.shapes, 7);
     }
 }

@@ -207,19 +207,3 @@ async fn compare(
     let name = format!("{name}, mean");
     report.compare(&name, pooled, &means, TOLERANCE).await
 }
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn roi_align_and_roi_pool_agree_with_the_reference() {
-        let Some(device) = adapter_for_test("roi_align_and_roi_pool_agree_with_the_reference")
-        else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{report:?}");
-    }
-}

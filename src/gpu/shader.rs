@@ -10,6 +10,8 @@
 //! and for writing, so `var<storage, read>` becomes `read_write` there. In a browser every tensor has
 //! its own buffer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::gpu::uniforms::Layout;
 
 /// A WGSL file, its uniforms and its constants.
@@ -109,12 +111,10 @@ impl Shader {
     pub fn resolve(&self, dialect: Dialect, subgroups: bool) -> String {
         let mut text = String::new();
         // naga enables subgroup operations by itself and does not know the directive.
-        if dialect == Dialect::Browser && self.has_subgroups(subgroups) {
+        if subgroups && dialect == Dialect::Browser && self.has_subgroup_form() {
             text += "enable subgroups;\n";
         }
-        if !self.uniforms.fields.is_empty() {
-            text += &self.uniforms.wgsl();
-        }
+        text += &self.uniforms.wgsl();
         for (name, value) in self.constants {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
@@ -130,39 +130,21 @@ impl Shader {
         if dialect == Dialect::Native {
             text = text.replace("var<storage, read>", "var<storage, read_write>");
         }
-        self.replace_names(text, dialect)
-    }
-
-    /// Replaces `$NAME` in shaders without typed uniforms.
-    fn replace_names(&self, text: String, dialect: Dialect) -> String {
-        let input = match dialect {
-            Dialect::Native => "read_write",
-            Dialect::Browser => "read",
-        };
-        // Longer names first: one may begin with another.
-        let mut constants = self.constants.to_vec();
-        constants.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        constants
-            .iter()
-            .fold(text.replace("$INPUT", input), |text, (name, value)| {
-                text.replace(&format!("${name}"), &value.to_string())
-            })
+        text
     }
 
     /// Whether its text differs where subgroups are used.
-    fn has_subgroups(&self, subgroups: bool) -> bool {
-        let imports = |line: &str| {
+    pub fn has_subgroup_form(&self) -> bool {
+        self.text.lines().any(|line| {
             let name = line.strip_prefix("// import ");
             name.is_some_and(|name| with_subgroups(name).is_some())
-        };
-        subgroups && self.text.lines().any(imports)
+        })
     }
 
     fn import(&self, name: &str, subgroups: bool) -> &'static str {
         if subgroups && let Some(text) = with_subgroups(name) {
             return text;
         }
-        let name = name.strip_prefix('$').unwrap_or(name);
         let file = if name.starts_with(|c: char| c.is_ascii_uppercase()) {
             let slot = self.imports.iter().find(|(slot, _)| *slot == name);
             slot.unwrap_or_else(|| panic!("{}: the import slot {name} is empty", self.name))
@@ -181,4 +163,15 @@ impl Shader {
 fn with_subgroups(name: &str) -> Option<&'static str> {
     let file = |(file, _): &&(&str, &str)| file.strip_suffix("_subgroups") == Some(name);
     SHARED.iter().find(file).map(|(_, text)| *text)
+}
+static SUBGROUPS: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether shaders use subgroups; they do not at first. Only for devices that have the feature.
+pub fn use_subgroups(subgroups: bool) {
+    SUBGROUPS.store(subgroups, Ordering::Relaxed);
+}
+
+/// Whether shaders use subgroups.
+pub fn uses_subgroups() -> bool {
+    SUBGROUPS.load(Ordering::Relaxed)
 }

@@ -1,20 +1,21 @@
 //! The elementwise part of a SwiGLU MLP, `silu(gate) * up`: a GPU kernel, and one pass forward and
 //! backward on the CPU.
 
-#[cfg(feature = "diagnostics")]
-use burn::tensor::Device;
 use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{exp, for_each_chunk, vectorized};
-#[cfg(feature = "diagnostics")]
-use crate::gpu::buffer::with_nan_fill;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
-use crate::gpu::uniforms::{Uniforms as _, uniforms};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
 
 /// Threads per workgroup.
 const WORKGROUP_SIZE: u32 = 64;
@@ -152,7 +153,6 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 mod tests {
     use super::*;
     use crate::cpu::varlen_attention::tests::assert_same_gradients;
-    use crate::gpu::device::adapter_for_test;
     use burn::tensor::activation::silu;
 
     #[test]
@@ -162,14 +162,5 @@ mod tests {
             |[gate, up, _]| swiglu(gate, up),
             |[gate, up, _]| silu(gate) * up,
         );
-    }
-
-    #[test]
-    fn kernel_equals_the_cpu() {
-        let Some(device) = adapter_for_test("kernel_equals_the_cpu") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and CPU agree");
-        assert_eq!(report.shapes, 7);
     }
 }

@@ -1,7 +1,7 @@
 //! Uniforms of a shader: one definition for Rust and WGSL.
 //!
 //! [`uniforms!`] emits the `#[repr(C)]` struct that a launcher fills and the fields from which
-//! [`Shader::resolve`](super::launch::Shader::resolve) writes `struct Uniforms { .. }` before the
+//! [`Shader::resolve`](super::shader::Shader::resolve) writes `struct Uniforms { .. }` before the
 //! shader's text. The shader binds it last, as `var<uniform> u: Uniforms`.
 
 use bytemuck::Pod;

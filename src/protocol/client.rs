@@ -21,8 +21,17 @@ impl Counter {
         Envelope::look(PictureId(self.pictures), pixels, granularity)
     }
 
+    /// The last picture with another prompt of the detector.
+    pub(crate) fn look_again(&self, granularity: Granularity) -> Envelope<Request> {
+        Envelope::from(Request::Look {
+            picture: PictureId(self.pictures),
+            size: None,
+            granularity,
+        })
+    }
+
     /// A question about the last picture.
-    fn ask(&mut self, question: Question) -> Envelope<Request> {
+    pub(crate) fn ask(&mut self, question: Question) -> Envelope<Request> {
         self.turns += 1;
         Envelope::from(Request::Ask {
             turn: TurnId(self.turns),
@@ -54,7 +63,7 @@ pub trait Client {
     ///
     /// # Errors
     /// The picture cannot be used, or the device fails.
-    fn look(
+    fn open_picture(
         &mut self,
         pixels: Pixels,
         granularity: Granularity,
@@ -74,7 +83,7 @@ pub trait Client {
     ///
     /// # Errors
     /// The question cannot be asked, or the device fails.
-    fn ask(&mut self, question: Question) -> Result<Answer, Fault> {
+    fn answer(&mut self, question: Question) -> Result<Answer, Fault> {
         let request = self.counter().ask(question);
         match self.exchange(request, |event| matches!(event, Event::Done { .. }))? {
             Event::Done { answer, .. } => Ok(answer),

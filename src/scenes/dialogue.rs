@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::draw::{Scene, Size, named};
 use super::stickers::{Category, Tint};
-use super::wording::wording;
+use super::wording::{DialogueTask, wording};
 use super::{Rng, Split};
 
 /// The answer of the original models if no object matches (`docs/reference/chatrex.md` section 9.1).
@@ -20,75 +20,6 @@ const REFUSAL: &str = "There is no such thing in this image";
 /// Least distance of two centres, as a fraction of the image's side, at which one object counts as
 /// left of or above the other.
 const MIN_OFFSET: f32 = 0.06;
-
-/// What a question asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DialogueTask {
-    /// All objects of a category, or of a category and colour.
-    DetectOne,
-    /// Several categories; an absent one among them is omitted from the answer.
-    DetectSeveral,
-    /// A category that is absent; the answer is the refusal sentence.
-    DetectAbsent,
-    /// The category of a box.
-    Name,
-    /// Colour and category of a box: `a red car`.
-    ShortPhrase,
-    /// Size, colour and category of a box: `a small red car`.
-    Brief,
-    /// The same with the position: `a small red car on the left`.
-    Sentence,
-    /// A number word and the group: `two <ground>dogs</ground><objects>…</objects>`.
-    Count,
-    /// All categories with their numbers, in one sentence.
-    Caption,
-    /// All categories with their numbers, one sentence each; single objects with their position.
-    CaptionDetailed,
-    /// The leftmost, rightmost, highest or lowest object.
-    ReferPosition,
-    /// The biggest or smallest object.
-    ReferSize,
-    /// The only object of its category and colour, among others of its category.
-    ReferColour,
-    /// The only object of its category on one side of another object.
-    ReferRelation,
-    /// The position of the only object of its category, grounded.
-    Where,
-    /// Whether there is one: `yes` or `no`.
-    Exists,
-    /// Whether one object is left of another: `yes` or `no`.
-    Relation,
-    /// The colour of a box.
-    Colour,
-    /// The number of objects, as a word.
-    Total,
-}
-
-impl DialogueTask {
-    /// Every task.
-    pub const ALL: [DialogueTask; 19] = [
-        DialogueTask::DetectOne,
-        DialogueTask::DetectSeveral,
-        DialogueTask::DetectAbsent,
-        DialogueTask::Name,
-        DialogueTask::ShortPhrase,
-        DialogueTask::Brief,
-        DialogueTask::Sentence,
-        DialogueTask::Count,
-        DialogueTask::Caption,
-        DialogueTask::CaptionDetailed,
-        DialogueTask::ReferPosition,
-        DialogueTask::ReferSize,
-        DialogueTask::ReferColour,
-        DialogueTask::ReferRelation,
-        DialogueTask::Where,
-        DialogueTask::Exists,
-        DialogueTask::Relation,
-        DialogueTask::Colour,
-        DialogueTask::Total,
-    ];
-}
 
 /// A part of a question or an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -12,11 +12,12 @@ mod stickers;
 mod wording;
 mod write;
 
-pub use dialogue::{Dialogue, DialogueTask, Segment, dialogue, dialogues, number_word};
+pub use dialogue::{Dialogue, Segment, dialogue, dialogues, number_word};
 pub(crate) use dialogue::{absent_category, detect_all};
 pub use draw::{Object, Scene, Size};
 pub use rng::Rng;
 pub use stickers::{Category, Tint};
+pub use wording::DialogueTask;
 pub use write::{WriteOptions, write};
 
 /// The data set split of a seed.

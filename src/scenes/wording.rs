@@ -4,9 +4,79 @@
 //!
 //! `[OBJ]` stands for categories, phrases or `<objK>` tags joined with `; `.
 
+use serde::Serialize;
+
 use super::Split;
-use super::dialogue::DialogueTask;
 use super::rng::Rng;
+
+/// What a question asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialogueTask {
+    /// All objects of a category, or of a category and colour.
+    DetectOne,
+    /// Several categories; an absent one among them is omitted from the answer.
+    DetectSeveral,
+    /// A category that is absent; the answer is the refusal sentence.
+    DetectAbsent,
+    /// The category of a box.
+    Name,
+    /// Colour and category of a box: `a red car`.
+    ShortPhrase,
+    /// Size, colour and category of a box: `a small red car`.
+    Brief,
+    /// The same with the position: `a small red car on the left`.
+    Sentence,
+    /// A number word and the group: `two <ground>dogs</ground><objects>…</objects>`.
+    Count,
+    /// All categories with their numbers, in one sentence.
+    Caption,
+    /// All categories with their numbers, one sentence each; single objects with their position.
+    CaptionDetailed,
+    /// The leftmost, rightmost, highest or lowest object.
+    ReferPosition,
+    /// The biggest or smallest object.
+    ReferSize,
+    /// The only object of its category and colour, among others of its category.
+    ReferColour,
+    /// The only object of its category on one side of another object.
+    ReferRelation,
+    /// The position of the only object of its category, grounded.
+    Where,
+    /// Whether there is one: `yes` or `no`.
+    Exists,
+    /// Whether one object is left of another: `yes` or `no`.
+    Relation,
+    /// The colour of a box.
+    Colour,
+    /// The number of objects, as a word.
+    Total,
+}
+
+impl DialogueTask {
+    /// Every task.
+    pub const ALL: [DialogueTask; 19] = [
+        DialogueTask::DetectOne,
+        DialogueTask::DetectSeveral,
+        DialogueTask::DetectAbsent,
+        DialogueTask::Name,
+        DialogueTask::ShortPhrase,
+        DialogueTask::Brief,
+        DialogueTask::Sentence,
+        DialogueTask::Count,
+        DialogueTask::Caption,
+        DialogueTask::CaptionDetailed,
+        DialogueTask::ReferPosition,
+        DialogueTask::ReferSize,
+        DialogueTask::ReferColour,
+        DialogueTask::ReferRelation,
+        DialogueTask::Where,
+        DialogueTask::Exists,
+        DialogueTask::Relation,
+        DialogueTask::Colour,
+        DialogueTask::Total,
+    ];
+}
 
 /// A random wording of `task` for `split`, with `[OBJ]`.
 pub(super) fn wording(task: DialogueTask, split: Split, rng: &mut Rng) -> &'static str {

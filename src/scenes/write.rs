@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{Category, Dialogue, Rng, Scene, dialogues};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// Options of [`write`].
 #[derive(Clone, Debug)]
@@ -38,9 +38,10 @@ pub fn write(options: &WriteOptions, mut progress: impl FnMut(u64)) -> Result<()
         return Err(Fault::new(
             FaultKind::File,
             out.display().to_string(),
-            "the folder is not empty",
+            "exists and is not an empty folder",
             "Name a new folder",
-        ));
+        )
+        .code(ErrorCode::InvalidInput));
     }
     if options.seed.checked_add(options.count).is_none() {
         return Err(Fault::new(
@@ -48,7 +49,8 @@ pub fn write(options: &WriteOptions, mut progress: impl FnMut(u64)) -> Result<()
             format!("--count {} --seed {}", options.count, options.seed),
             "the largest seed is 2^64 - 1",
             "Use a lower --seed",
-        ));
+        )
+        .code(ErrorCode::InvalidInput));
     }
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));

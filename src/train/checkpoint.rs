@@ -11,15 +11,12 @@ use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::Fault;
 use crate::files;
 use crate::nn::loader::on_device;
 use crate::nn::weight::parameter_id;
 use crate::nn::{Init, WeightSource};
-use crate::train::optimizer::{AdamW, Moments};
 
 /// An f32 tensor in CPU memory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -224,83 +221,10 @@ impl<F: Fn(&str) -> bool> ModuleMapper for GradientSelector<F> {
     }
 }
 
-/// Writes a checkpoint: weights, optimizer state and `progress` (step, seed, curriculum and so on).
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_state(
-    path: &Path,
-    weights: &Weights,
-    optimizer: &AdamW,
-    progress: &impl Serialize,
-) -> Result<(), Fault> {
-    let mut tensors = Vec::new();
-    for (name, tensor) in &weights.tensors {
-        let (dtype, bytes) = encode(&tensor.values, Precision::F32);
-        tensors.push((format!("weight/{name}"), tensor.shape.clone(), dtype, bytes));
-    }
-    for (name, moments) in &optimizer.moments {
-        for (field, values) in [("first", &moments.first), ("second", &moments.second)] {
-            let (dtype, bytes) = encode(values, Precision::F32);
-            tensors.push((format!("{field}/{name}"), vec![values.len()], dtype, bytes));
-        }
-        let steps = moments.steps.to_le_bytes().to_vec();
-        tensors.push((format!("steps/{name}"), vec![1], Dtype::U64, steps));
-    }
-    let progress = serde_json::to_string(progress).expect("plain data serializes");
-    write_safetensors(path, tensors, Some(progress))
-}
-
-/// Reads a checkpoint of [`write_state`]; sets the moments of `optimizer`.
-///
-/// # Errors
-/// The file is missing or damaged.
-pub fn read_state<P: DeserializeOwned>(
-    path: &Path,
-    optimizer: &mut AdamW,
-) -> Result<(Weights, P), Fault> {
-    let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
-    let location = path.display().to_string();
-    let damaged = |what: &str| Fault::model(&location, format!("damaged training state: {what}"));
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error.to_string()))?;
-    let progress = header
-        .metadata()
-        .as_ref()
-        .and_then(|entries| entries.get("progress"))
-        .ok_or_else(|| damaged("no progress entry"))?;
-    let progress = serde_json::from_str(progress).map_err(|error| damaged(&error.to_string()))?;
-    let mut weights = Weights::default();
-    let mut moments = BTreeMap::<String, Moments>::new();
-    for (key, view) in file.tensors() {
-        let (field, name) = key.split_once('/').ok_or_else(|| damaged(&key))?;
-        if field == "steps" {
-            let steps = view.data().try_into().map_err(|_| damaged(&key))?;
-            moments.entry(name.to_owned()).or_default().steps = u64::from_le_bytes(steps);
-            continue;
-        }
-        let values = decode(view.dtype(), view.data()).ok_or_else(|| damaged(&key))?;
-        match field {
-            "weight" => {
-                let shape = view.shape().to_vec();
-                weights
-                    .tensors
-                    .insert(name.to_owned(), CpuTensor { shape, values });
-            }
-            "first" => moments.entry(name.to_owned()).or_default().first = values,
-            "second" => moments.entry(name.to_owned()).or_default().second = values,
-            _ => return Err(damaged(&key)),
-        }
-    }
-    optimizer.moments = moments;
-    Ok((weights, progress))
-}
-
 /// Name, shape, dtype and bytes of a tensor.
-type TensorEntry = (String, Vec<usize>, Dtype, Vec<u8>);
+pub(super) type TensorEntry = (String, Vec<usize>, Dtype, Vec<u8>);
 
-fn write_safetensors(
+pub(super) fn write_safetensors(
     path: &Path,
     tensors: Vec<TensorEntry>,
     progress: Option<String>,
@@ -320,7 +244,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     files::replace(path, bytes).map_err(|error| Fault::file(path, error))
 }
 
-fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
+pub(super) fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
     match precision {
         Precision::F32 => (Dtype::F32, bytemuck::cast_slice(values).to_vec()),
         Precision::F16 => (
@@ -333,7 +257,7 @@ fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
     }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let pairs = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
     match dtype {
         Dtype::F32 => Some(
@@ -352,6 +276,8 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::nn::{Linear, Loader};
+    use crate::train::optimizer::{AdamW, Moments};
+    use crate::train::state::{read_state, write_state};
 
     #[test]
     fn random_values_depend_on_seed_and_name_only() {

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::geometry::{Proposal, filter};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
@@ -63,6 +63,7 @@ impl Detections {
                     error.to_string(),
                     advice,
                 )
+                .code(ErrorCode::Corrupt)
             }),
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Fault::file(&path, error)),
             Err(_) => {

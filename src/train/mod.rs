@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
 use crate::protocol::DevicePreference;
 use crate::text::tokenizer::Tokenizer;
@@ -25,6 +25,7 @@ pub mod packing;
 pub mod regions;
 pub mod schedule;
 pub mod stages;
+mod state;
 pub mod tokenizer;
 pub mod towers;
 pub mod upn;
@@ -137,6 +138,7 @@ pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
             error.to_string(),
             "Run from the root of the repository",
         )
+        .code(ErrorCode::of_io(error.kind()))
     })?;
     Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
 }
@@ -169,6 +171,7 @@ pub fn training_device(preference: DevicePreference) -> Result<Device, Fault> {
                         error.to_string(),
                         "Use --device cpu",
                     )
+                    .code(ErrorCode::NoAdapter)
                 })
         }
     }

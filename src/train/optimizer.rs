@@ -256,10 +256,10 @@ mod tests {
     fn state_round_trips_through_a_file() {
         let (weights, optimizer) = train_linear(2, AdamW::default(), Weights::default());
         let path = std::env::temp_dir().join(format!("chatrex-state-{}", std::process::id()));
-        crate::train::checkpoint::write_state(&path, &weights, &optimizer, &7_u64).unwrap();
+        crate::train::state::write_state(&path, &weights, &optimizer, &7_u64).unwrap();
         let mut read = AdamW::default();
         let (again, step): (Weights, u64) =
-            crate::train::checkpoint::read_state(&path, &mut read).unwrap();
+            crate::train::state::read_state(&path, &mut read).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((step, &again), (7, &weights));
         assert_eq!(read.moments, optimizer.moments);

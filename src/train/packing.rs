@@ -342,7 +342,10 @@ impl PackedBatch {
             rows.extend(ids.iter().map(|&id| id as i32));
             positions.extend((shared as u32..).take(ids.len()));
             spans.extend(std::iter::repeat_n(
-                AttentionSpan { shared, own },
+                AttentionSpan {
+                    prefix_len: shared,
+                    start: own,
+                },
                 ids.len(),
             ));
             first + own
@@ -372,7 +375,10 @@ impl PackedBatch {
         for own in positions.len()..self.length {
             self.rows.push(sizes.padding_row() as i32);
             positions.push(0);
-            spans.push(AttentionSpan { shared: 0, own });
+            spans.push(AttentionSpan {
+                prefix_len: 0,
+                start: own,
+            });
         }
         self.positions.push(positions);
         self.spans.push(spans);
@@ -537,7 +543,13 @@ mod tests {
                 let row = own + offset;
                 assert_eq!(packed.rows[row], id as i32);
                 assert_eq!(packed.positions[0][row] as usize, shared + offset);
-                assert_eq!(packed.spans[0][row], AttentionSpan { shared, own });
+                assert_eq!(
+                    packed.spans[0][row],
+                    AttentionSpan {
+                        prefix_len: shared,
+                        start: own
+                    }
+                );
             }
             own += ids.len();
         }

@@ -18,9 +18,7 @@ use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::Loader;
 use crate::scenes::{DialogueTask, Rng, Scene};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{
-    Initializer, Precision, Weights, read_state, set_trainable, write_state,
-};
+use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
 use crate::train::detections::Detections;
 use crate::train::metrics::MetricsLog;
@@ -28,6 +26,7 @@ use crate::train::optimizer::AdamW;
 use crate::train::packing::{PackedBatch, PackedExample, TaskMix};
 use crate::train::regions::{LabeledBox, ProposalNoise, sample_boxes};
 use crate::train::schedule::{Budget, LrSchedule};
+use crate::train::state::{read_state, write_state};
 use crate::train::towers::{
     ImageBatch, RegionHeads, RegionLabels, Trainee, WordAlignment, argmax, cross_entropy,
     metrics_entry, training_seed,

@@ -13,14 +13,13 @@ use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::{Linear, Loader};
 use crate::scenes::{Category, Rng, Scene, Size, Tint};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{
-    Initializer, Precision, Weights, read_state, set_trainable, write_state,
-};
+use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
 use crate::train::metrics::MetricsLog;
 use crate::train::optimizer::AdamW;
 use crate::train::regions::{LabeledBox, ProposalNoise, sample_boxes};
 use crate::train::schedule::{Budget, LrSchedule};
+use crate::train::state::{read_state, write_state};
 use crate::train::{TrainOptions, training_device};
 
 /// Scenes per step.

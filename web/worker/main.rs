@@ -38,7 +38,7 @@ pub fn main() {
 /// Tells whether the browser's device was created with subgroups (`subgroups.js`).
 #[wasm_bindgen]
 pub fn use_subgroups(subgroups: bool) {
-    launch::use_subgroups(subgroups);
+    shader::use_subgroups(subgroups);
 }
 
 /// Handles one message of the page.

@@ -45,7 +45,7 @@ pub async fn check(kernels: bool) -> Result<String, String> {
     };
     Ok(serde_json::json!({
         "matmul": sum,
-        "subgroups": launch::uses_subgroups(),
+        "subgroups": shader::uses_subgroups(),
         "kernels": kernels,
     })
     .to_string())

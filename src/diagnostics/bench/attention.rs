@@ -54,12 +54,12 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
         shape.kv_heads * shape.head_dim,
     );
     let cache = KvLayer::new(shape, shapes.cache, device);
-    let angles = random_fill::floats(shape.capacity * shape.head_dim, 1, 0.0, 1.0, device);
+    let angles = random_fill::uniform(shape.capacity * shape.head_dim, 1, 0.0, 1.0, device);
     let angles = angles.reshape([shape.capacity, shape.head_dim]);
     let rope = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
     let qkv_width = q_width + 2 * kv_width;
     let rows = |count: usize| -> Tensor<2> {
-        random_fill::floats(count * qkv_width, 2, 0.0, 1.0, device).reshape([count, qkv_width])
+        random_fill::uniform(count * qkv_width, 2, 0.0, 1.0, device).reshape([count, qkv_width])
     };
     let append = |qkv, position| {
         let qkv = Qkv::Packed(Box::new(qkv));
@@ -105,7 +105,7 @@ async fn clip<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<
     let tokens = shapes.chatrex.visual_tokens() + 1;
     let (width, heads) = (clip.hidden_size, clip.num_attention_heads);
     let random = |seed| -> Tensor<3> {
-        let values = random_fill::floats(tokens * width, seed, 0.0, 1.0, clock.device());
+        let values = random_fill::uniform(tokens * width, seed, 0.0, 1.0, clock.device());
         values.reshape([1, tokens, width])
     };
     let [q, k, v] = [1, 2, 3].map(random);
@@ -131,10 +131,11 @@ async fn upn_layers<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Resul
     let (side, heads, channels) = (swin.window_size, swin.num_heads[0], swin.embed_dim);
     let windows: usize = first.iter().map(|cells| cells.div_ceil(side)).product();
     let tokens = side * side;
-    let qkv = random_fill::floats(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
+    let qkv = random_fill::uniform(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
     let qkv: Tensor<3> = qkv.reshape([windows, tokens, 3 * channels]);
     let offsets = (2 * side - 1).pow(2);
-    let table = random_fill::floats(offsets * heads, 2, 0.0, 1.0, device).reshape([offsets, heads]);
+    let table =
+        random_fill::uniform(offsets * heads, 2, 0.0, 1.0, device).reshape([offsets, heads]);
     let regions = Regions::one(tokens, device);
     let window = Case {
         flops: Some(4.0 * (windows * tokens * tokens * channels) as f64),
@@ -150,7 +151,7 @@ async fn upn_layers<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Resul
         .await?;
 
     let width = upn.d_model;
-    let map = random_fill::floats(first[0] * first[1] * width, 3, 0.0, 1.0, device);
+    let map = random_fill::uniform(first[0] * first[1] * width, 3, 0.0, 1.0, device);
     let map: Tensor<3> = map.reshape([1, first[0] * first[1], width]);
     let ones = Tensor::<1>::ones([width], device);
     let norm = Case {
@@ -175,11 +176,11 @@ async fn upn_layers<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Resul
     let samples = heads * levels.len() * upn.n_points;
     // The encoder's largest chunk of queries.
     let queries = cells.min(1 << 14);
-    let value = random_fill::floats(cells * width, 4, 0.0, 1.0, device);
+    let value = random_fill::uniform(cells * width, 4, 0.0, 1.0, device);
     let value: Tensor<4> = value.reshape([1, cells, heads, width / heads]);
-    let locations = random_fill::floats(queries * samples * 2, 5, 0.5, 0.5, device);
+    let locations = random_fill::uniform(queries * samples * 2, 5, 0.5, 0.5, device);
     let locations: Tensor<3> = locations.reshape([1, queries, samples * 2]);
-    let weights = random_fill::floats(queries * samples, 6, 0.05, 0.05, device);
+    let weights = random_fill::uniform(queries * samples, 6, 0.05, 0.05, device);
     let weights: Tensor<3> = weights.reshape([1, queries, samples]);
     let deformable = Case {
         bytes: Some(4.0 * (cells * width + queries * (3 * samples + width)) as f64),

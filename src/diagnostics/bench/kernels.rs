@@ -11,7 +11,7 @@ use crate::diagnostics::random_weights::{GROUP, RandomWeights, quantized};
 use crate::engine::Host;
 use crate::error::Fault;
 use crate::gpu::buffer::is_gpu;
-use crate::gpu::copy::{copy, most};
+use crate::gpu::copy::{copy, max_elements};
 use crate::gpu::depthwise::depthwise_conv;
 use crate::gpu::matmul::{DeviceMatrix, Epilogue, linear};
 use crate::gpu::random_fill;
@@ -73,8 +73,8 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
 pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let device = clock.device();
     let size = usize::from(clock.is_software());
-    let count = COPY_ELEMENTS[size].min(most(device) / 4 * 4);
-    let x = random_fill::floats(count, 1, 0.0, 1.0, device);
+    let count = COPY_ELEMENTS[size].min(max_elements(device) / 4 * 4);
+    let x = random_fill::uniform(count, 1, 0.0, 1.0, device);
     let bytes = 8.0 * count as f64;
     let on_gpu = is_gpu(device);
     let name = if on_gpu { "copy" } else { "x + 1 in burn" };
@@ -94,7 +94,7 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
 
     let side = MATMUL_SIZE[size];
     let square =
-        |seed| random_fill::floats(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
+        |seed| random_fill::uniform(side * side, seed, 0.0, 1.0, device).reshape([side, side]);
     let (a, b): (Tensor<2>, Tensor<2>) = (square(1), square(2));
     let flops = 2.0 * (side as f64).powi(3);
     let matmul = Case {
@@ -162,7 +162,7 @@ async fn gemv<H: Host>(
     let matrices: Vec<_> = (0..copies)
         .map(|i| random_matrix(clock, shape, scheme, i))
         .collect();
-    let x = random_fill::floats(columns, 3, 0.0, 1.0, clock.device()).reshape([1, columns]);
+    let x = random_fill::uniform(columns, 3, 0.0, 1.0, clock.device()).reshape([1, columns]);
     let case = Case {
         bytes: Some((bytes + 4 * (rows + columns)) as f64),
         flops: Some(2.0 * (rows * columns) as f64),
@@ -184,7 +184,7 @@ async fn matmul<H: Host>(
 ) -> Result<(), Fault> {
     let [rows, columns] = shape;
     let matrix = random_matrix(clock, shape, scheme, 0);
-    let x = random_fill::floats(count * columns, 3, 0.0, 1.0, clock.device());
+    let x = random_fill::uniform(count * columns, 3, 0.0, 1.0, clock.device());
     let x = x.reshape([count, columns]);
     let case = Case {
         flops: Some(2.0 * (count * rows * columns) as f64),
@@ -206,7 +206,7 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
     let width = config.llm.hidden_size;
     let rms = RmsNorm::load(&at, width, config.llm.rms_norm_eps)?;
     for rows in [1, 768] {
-        let x = random_fill::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
+        let x = random_fill::uniform(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
         let case = Case {
             bytes: Some(8.0 * (rows * width) as f64),
             ..case("RMSNorm", format!("{rows} x {width}"))
@@ -216,7 +216,7 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
     let width = config.clip.hidden_size;
     let rows = config.visual_tokens() + 1;
     let norm = LayerNorm::load(&at, width, config.clip.layer_norm_eps)?;
-    let x = random_fill::floats(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
+    let x = random_fill::uniform(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
     let layer = Case {
         bytes: Some(8.0 * (rows * width) as f64),
         ..case("LayerNorm", format!("{rows} x {width}"))
@@ -235,9 +235,9 @@ async fn towers<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Re
     let (channels, kernel) = (convnext.dims[0], convnext.kernel);
     let cells = side * side;
     let sizes = format!("{side} x {side} x {channels}");
-    let x = random_fill::floats(cells * channels, 7, 0.0, 1.0, device);
+    let x = random_fill::uniform(cells * channels, 7, 0.0, 1.0, device);
     let x: Tensor<4> = x.reshape([1, side, side, channels]);
-    let weight = random_fill::floats(channels * kernel * kernel, 8, 0.0, 0.2, device);
+    let weight = random_fill::uniform(channels * kernel * kernel, 8, 0.0, 0.2, device);
     let weight: Tensor<4> = weight.reshape([channels, 1, kernel, kernel]);
     let bias = Tensor::<1>::zeros([channels], device);
     let bytes = 8.0 * (cells * channels) as f64;

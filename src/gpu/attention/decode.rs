@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
-use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, for_kv_types, variant};
-use crate::gpu::attention::rope::{Qkv, RopeTable};
+use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, RopeTable, for_kv_types, variant};
+use crate::gpu::attention::rope::Qkv;
 use crate::gpu::buffer::{alloc, from_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
@@ -16,11 +16,11 @@ use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use burn::tensor::Device;
 
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::prefill::{TOLERANCE, causal_attention_reference};
-#[cfg(feature = "diagnostics")]
 use crate::gpu::attention::rope::rope_kv_append;
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::testing::{DecoderCase, compare_values};
+use crate::gpu::attention::testing::{
+    DecoderCase, TOLERANCE, causal_attention_reference, compare_values,
+};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
@@ -200,19 +200,4 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         }
     }
     Ok(report)
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn attention_decode_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("attention_decode_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
 }

@@ -218,16 +218,6 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn attention_encoder_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("attention_encoder_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{report:?}");
-    }
 
     #[test]
     fn the_smallest_variant_that_holds_a_head_is_used() {

@@ -1,9 +1,10 @@
 //! The KV cache of one decoder layer in GPU memory.
 
-use burn::tensor::{Device, Tensor};
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::gpu::buffer::to_buffer;
+use crate::gpu::buffer::{int_to_buffer, to_buffer};
 use crate::memory::KvCacheDType;
 
 /// A shader for every type of the KV cache, in the order of [`variant`]: its name, its uniforms and
@@ -94,6 +95,33 @@ impl KvLayer {
             keys: empty(),
             values: empty(),
             dtype,
+        }
+    }
+}
+
+/// The RoPE table, and the position of the first row.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    pub(super) table: CubeTensor,
+    pub(super) position: CubeTensor,
+}
+
+impl RopeTable {
+    /// `table` `[capacity, head_dim]`: cosines, then sines, of every position. `position` `[1]` is
+    /// added to the position that a launch names; kernels may change it.
+    pub fn new(table: Tensor<2>, position: Tensor<1, Int>) -> Self {
+        Self {
+            table: to_buffer("RoPE table", table),
+            position: int_to_buffer("RoPE position", position),
+        }
+    }
+
+    /// The same table with another `position`.
+    #[must_use]
+    pub fn with_position(&self, position: Tensor<1, Int>) -> Self {
+        Self {
+            table: self.table.clone(),
+            position: int_to_buffer("RoPE position", position),
         }
     }
 }

@@ -16,7 +16,9 @@ use burn::tensor::Device;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::attention::rope::{Qkv, rope_kv_append};
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::testing::{DecoderCase, compare_values};
+use crate::gpu::attention::testing::{
+    DecoderCase, TOLERANCE, causal_attention_reference, compare_values,
+};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
@@ -129,47 +131,6 @@ pub fn attention_prefill(
     from_buffer(&q, out, [rows, width])
 }
 
-/// Causal attention of all rows of a sequence from position 0, in plain loops with f64 sums: RoPE,
-/// KV cache in its type, softmax. Returns `[total, heads * head_dim]`.
-#[cfg(feature = "diagnostics")]
-pub(super) fn causal_attention_reference(case: &DecoderCase) -> Vec<f32> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        ..
-    } = case.shape;
-    let queries = case.rotated_queries();
-    let [keys, values] = case.cached();
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        let terms = a.iter().zip(b);
-        terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
-    let mut out = Vec::with_capacity(queries.len());
-    for (index, query) in queries.chunks_exact(head_dim).enumerate() {
-        let (row, head) = (index / heads, index % heads);
-        let kv_head = head / (heads / kv_heads);
-        let start = |key: usize| (key * kv_heads + kv_head) * head_dim;
-        let scores: Vec<f64> = (0..=row)
-            .map(|key| dot(query, &keys[start(key)..][..head_dim]) / (head_dim as f64).sqrt())
-            .collect();
-        let m = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|score| (score - m).exp()).collect();
-        let l: f64 = weights.iter().sum();
-        out.extend((0..head_dim).map(|i| {
-            let terms = weights.iter().enumerate();
-            let value = |key| f64::from(values[start(key) + i]);
-            (terms.map(|(key, weight)| weight * value(key)).sum::<f64>() / l) as f32
-        }));
-    }
-    out
-}
-
-/// Scores and values are at most a few units; sums of up to a few hundred of them differ in their
-/// order. A device may round an f16 up or down, the reference rounds to nearest.
-#[cfg(feature = "diagnostics")]
-pub(super) const TOLERANCE: [f32; 2] = [2e-5, 1e-3];
-
 /// Compares `attention_prefill` on a GPU with [`causal_attention_reference`]: two prefills of a
 /// sequence, around the tiles, with and without KV splits; and poisoned inputs.
 ///
@@ -199,19 +160,4 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         }
     }
     Ok(report)
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn attention_prefill_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("attention_prefill_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
 }

@@ -1,10 +1,10 @@
 //! Rotary position embedding (RoPE) of queries and keys, and the append to the KV cache.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, for_kv_types, variant};
-use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
+use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, RopeTable, for_kv_types, variant};
+use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::uniforms;
@@ -13,7 +13,7 @@ use crate::gpu::uniforms::uniforms;
 use burn::tensor::Device;
 
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::testing::{DecoderCase, compare_values, read_cache};
+use crate::gpu::attention::testing::{DecoderCase, compare_values, read_cache, rope_reference};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
@@ -54,33 +54,6 @@ pub const ROPE_KV_APPEND: [Shader; 2] = for_kv_types!(
     RopeKvAppendUniforms,
     &[("WORKGROUP_SIZE", WORKGROUP_SIZE)]
 );
-
-/// The RoPE table, and the position of the first row.
-#[derive(Clone, Debug)]
-pub struct RopeTable {
-    pub(super) table: CubeTensor,
-    pub(super) position: CubeTensor,
-}
-
-impl RopeTable {
-    /// `table` `[capacity, head_dim]`: cosines, then sines, of every position. `position` `[1]` is
-    /// added to the position that a launch names; kernels may change it.
-    pub fn new(table: Tensor<2>, position: Tensor<1, Int>) -> Self {
-        Self {
-            table: to_buffer("RoPE table", table),
-            position: int_to_buffer("RoPE position", position),
-        }
-    }
-
-    /// The same table with another `position`.
-    #[must_use]
-    pub fn with_position(&self, position: Tensor<1, Int>) -> Self {
-        Self {
-            table: self.table.clone(),
-            position: int_to_buffer("RoPE position", position),
-        }
-    }
-}
 
 /// Queries, keys and values of M rows, before RoPE.
 pub enum Qkv {
@@ -180,16 +153,6 @@ pub fn rope_kv_append(
     from_buffer(q, out, [rows, q_width])
 }
 
-/// RoPE of one head `x` `[head_dim]` in plain loops; `angles` is the position's row of the table.
-#[cfg(feature = "diagnostics")]
-pub(super) fn rope_reference(x: &[f32], angles: &[f32]) -> Vec<f32> {
-    let half = x.len() / 2;
-    let (cosine, sine) = angles.split_at(half);
-    let first = (0..half).map(|i| x[i] * cosine[i] - x[i + half] * sine[i]);
-    let second = (0..half).map(|i| x[i + half] * cosine[i] + x[i] * sine[i]);
-    first.chain(second).collect()
-}
-
 /// Sums of two products of values in [-1, 1].
 #[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-6;
@@ -254,19 +217,4 @@ async fn compare(
         compare_values(report, &name, &got, &expected, tolerance)?;
     }
     Ok(())
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn rope_kv_append_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("rope_kv_append_agrees_with_its_reference") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{report:?}");
-    }
 }

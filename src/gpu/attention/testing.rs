@@ -5,8 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 use half::f16;
 
-use crate::gpu::attention::kv_cache::AttentionShape;
-use crate::gpu::attention::rope::{RopeTable, rope_reference};
+use crate::gpu::attention::kv_cache::{AttentionShape, RopeTable};
 use crate::gpu::testing::{SweepReport, TestRng, read};
 use crate::memory::KvCacheDType;
 
@@ -272,3 +271,51 @@ pub(super) async fn read_cache(
             .collect(),
     })
 }
+
+/// RoPE of one head `x` `[head_dim]` in plain loops; `angles` is the position's row of the table.
+pub(super) fn rope_reference(x: &[f32], angles: &[f32]) -> Vec<f32> {
+    let half = x.len() / 2;
+    let (cosine, sine) = angles.split_at(half);
+    let first = (0..half).map(|i| x[i] * cosine[i] - x[i + half] * sine[i]);
+    let second = (0..half).map(|i| x[i + half] * cosine[i] + x[i] * sine[i]);
+    first.chain(second).collect()
+}
+
+/// Causal attention of all rows of a sequence from position 0, in plain loops with f64 sums: RoPE,
+/// KV cache in its type, softmax. Returns `[total, heads * head_dim]`.
+pub(super) fn causal_attention_reference(case: &DecoderCase) -> Vec<f32> {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        ..
+    } = case.shape;
+    let queries = case.rotated_queries();
+    let [keys, values] = case.cached();
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let terms = a.iter().zip(b);
+        terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let mut out = Vec::with_capacity(queries.len());
+    for (index, query) in queries.chunks_exact(head_dim).enumerate() {
+        let (row, head) = (index / heads, index % heads);
+        let kv_head = head / (heads / kv_heads);
+        let start = |key: usize| (key * kv_heads + kv_head) * head_dim;
+        let scores: Vec<f64> = (0..=row)
+            .map(|key| dot(query, &keys[start(key)..][..head_dim]) / (head_dim as f64).sqrt())
+            .collect();
+        let m = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - m).exp()).collect();
+        let l: f64 = weights.iter().sum();
+        out.extend((0..head_dim).map(|i| {
+            let terms = weights.iter().enumerate();
+            let value = |key| f64::from(values[start(key) + i]);
+            (terms.map(|(key, weight)| weight * value(key)).sum::<f64>() / l) as f32
+        }));
+    }
+    out
+}
+
+/// Scores and values are at most a few units; sums of up to a few hundred of them differ in their
+/// order. A device may round an f16 up or down, the reference rounds to nearest.
+pub(super) const TOLERANCE: [f32; 2] = [2e-5, 1e-3];

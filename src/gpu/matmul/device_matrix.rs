@@ -1,21 +1,23 @@
 //! A matrix on the GPU in a weight format, and the shader variants that read it.
 
 use burn::module::Module;
-#[cfg(feature = "diagnostics")]
-use burn::tensor::{Device, TensorData};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
-#[cfg(feature = "diagnostics")]
-use half::f16;
 
 use crate::gpu::buffer::{int_to_buffer, to_buffer};
 use crate::gpu::shader::Shader;
+use crate::weights::{DType, QuantScheme, WeightFormat};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
+#[cfg(feature = "diagnostics")]
+use half::f16;
+
 #[cfg(feature = "diagnostics")]
 use crate::gpu::upload::Upload;
 #[cfg(feature = "diagnostics")]
 use crate::weights::quant::Rounding;
-use crate::weights::{DType, QuantScheme, WeightFormat};
 
 /// Variants of a shader that reads weights.
 pub(super) const VARIANTS: usize = 6;

@@ -2,30 +2,32 @@
 //! the RMS norm before it in one launch.
 
 use burn::backend::Cube;
-#[cfg(feature = "diagnostics")]
-use burn::tensor::Device;
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-#[cfg(feature = "diagnostics")]
-use crate::gpu::buffer::with_nan_fill;
 use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
-#[cfg(feature = "diagnostics")]
-use crate::gpu::matmul::device_matrix::FORMATS;
 use crate::gpu::matmul::device_matrix::{VARIANTS, for_weights, scale_shift};
-#[cfg(feature = "diagnostics")]
-use crate::gpu::matmul::linear_reference;
 use crate::gpu::matmul::{
     DeviceMatrix, GEMV_GROUP_OUTPUTS, GEMV_OUTPUTS, GEMV_WORKGROUP_SIZE, RmsNormPrologue,
 };
-#[cfg(feature = "diagnostics")]
-use crate::gpu::rms_norm::rms_norm_reference;
 use crate::gpu::shader::Shader;
-#[cfg(feature = "diagnostics")]
-use crate::gpu::testing::{SweepReport, TestRng, tensor};
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use crate::weights::{DType, WeightFormat};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::device_matrix::FORMATS;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::linear_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::rms_norm::rms_norm_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, tensor};
 
 uniforms! {
     /// Uniforms of `shaders/gemv_qkv.wgsl`.

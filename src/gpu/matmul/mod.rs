@@ -9,29 +9,31 @@ pub mod fused;
 mod gather;
 mod select;
 
-#[cfg(feature = "diagnostics")]
-use burn::tensor::Device;
 use burn::tensor::Tensor;
 use cubecl::server::Handle;
 
 pub use device_matrix::DeviceMatrix;
-#[cfg(feature = "diagnostics")]
-use device_matrix::FORMATS;
 use device_matrix::{VARIANTS, for_weights, scale_shift};
 pub use gather::{GATHER_ROWS, gather, gather_on_device};
 pub use select::GEMV_MAX_M;
 use select::MatmulKernel;
 
-#[cfg(feature = "diagnostics")]
-use crate::gpu::buffer::with_nan_fill;
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
 use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::device_matrix::FORMATS;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::rms_norm::rms_norm_reference;
-use crate::gpu::shader::Shader;
 #[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, tensor};
-use crate::gpu::uniforms::{Uniforms as _, uniforms};
 #[cfg(feature = "diagnostics")]
 use crate::weights::{DType, WeightFormat};
 

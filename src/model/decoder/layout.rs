@@ -57,7 +57,7 @@ impl Layout {
             let (cosine, sine) = rope_table(positions, config);
             return Self::Packed(Arc::new(PackedSequences {
                 length,
-                sights: spans.concat(),
+                spans: spans.concat(),
                 cosine,
                 sine,
             }));
@@ -66,8 +66,8 @@ impl Layout {
         for (index, scores) in mask.chunks_exact_mut(length).enumerate() {
             let (sequence, row) = (index / length, index % length);
             let span = spans[sequence][row];
-            scores[..span.shared].fill(0.0);
-            scores[span.own..=row].fill(0.0);
+            scores[..span.prefix_len].fill(0.0);
+            scores[span.start..=row].fill(0.0);
         }
         let mask = TensorData::new(mask, [spans.len(), 1, length, length]);
         Self::Masked(Box::new(Masked {

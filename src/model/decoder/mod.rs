@@ -359,9 +359,9 @@ mod tests {
         };
         let ids = [&prefix[..], &a, &b].concat();
         let positions = [vec![0, 1, 2, 3, 4, 3, 4, 5]];
-        let spans = [0, 0, 0, 3, 3, 5, 5, 5].map(|own| AttentionSpan {
-            shared: own.min(3),
-            own,
+        let spans = [0, 0, 0, 3, 3, 5, 5, 5].map(|start| AttentionSpan {
+            prefix_len: start.min(3),
+            start,
         });
         let layout = Layout::packed(&positions, &[spans.to_vec()], decoder.config(), &device);
         let packed = values(decoder.forward(decoder.embed(&ids).unsqueeze(), &layout));

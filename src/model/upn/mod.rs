@@ -214,23 +214,9 @@ impl Upn {
                 "Use a larger picture",
             ));
         }
-        let keep = masks.iter().any(PaddingMask::any).then(|| {
-            let mut values = Vec::with_capacity(batch * cells);
-            for image in 0..batch {
-                for level in &masks {
-                    let cells = level.height * level.width;
-                    let padded = &level.padded[image * cells..][..cells];
-                    values.extend(padded.iter().map(|&p| if p { 0.0f32 } else { 1.0 }));
-                }
-            }
-            Tensor::from_data(TensorData::new(values, [batch, cells, 1]), &device)
-        });
-        let valid_ratios = (0..batch)
-            .map(|image| {
-                let ratio = |level: &PaddingMask| level.valid_ratio(image);
-                masks.iter().map(ratio).collect::<Vec<_>>()
-            })
-            .collect::<Vec<_>>();
+        let keep = padding::keep_tokens(&masks)
+            .map(|keep| Tensor::from_data(TensorData::new(keep, [batch, cells, 1]), &device));
+        let valid_ratios = padding::valid_ratios(&masks);
         let references = encoder_references(&sizes, &valid_ratios);
         let references = Tensor::from_data(
             TensorData::new(references, [batch, cells, sizes.len(), 2]),
@@ -441,7 +427,7 @@ impl Upn {
     }
 }
 
-/// `log(x / (1 - x))`; numerator and denominator are at least [`INVERSE_SIGMOID_EPS`].
+/// `log(x / (1 - x))`; numerator and denominator are at least 1e-3.
 pub fn inverse_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let x = x.clamp(0.0, 1.0);
     let rest = x.clone().neg().add_scalar(1.0);

@@ -80,13 +80,44 @@ impl PaddingMask {
     }
 
     /// The unpadded share of the width and of the height.
-    pub(super) fn valid_ratio(&self, image: usize) -> [f32; 2] {
+    fn valid_ratio(&self, image: usize) -> [f32; 2] {
         let (columns, rows) = self.valid_extent(image);
         [
             columns as f32 / self.width as f32,
             rows as f32 / self.height as f32,
         ]
     }
+}
+
+/// 0.0 for padded tokens and 1.0 for all others, `[batch, S]` over the cells of all levels; `None`
+/// without padding.
+pub(super) fn keep_tokens(levels: &[PaddingMask]) -> Option<Vec<f32>> {
+    if !levels.iter().any(PaddingMask::any) {
+        return None;
+    }
+    let batch = levels.first().map_or(0, |level| level.batch);
+    let mut keep = Vec::new();
+    for image in 0..batch {
+        for level in levels {
+            let cells = level.height * level.width;
+            let padded = &level.padded[image * cells..][..cells];
+            keep.extend(padded.iter().map(|&padded| if padded { 0.0 } else { 1.0 }));
+        }
+    }
+    Some(keep)
+}
+
+/// The unpadded share of width and height, `[batch][level]`.
+pub(super) fn valid_ratios(levels: &[PaddingMask]) -> Vec<Vec<[f32; 2]>> {
+    let batch = levels.first().map_or(0, |level| level.batch);
+    (0..batch)
+        .map(|image| {
+            levels
+                .iter()
+                .map(|level| level.valid_ratio(image))
+                .collect()
+        })
+        .collect()
 }
 
 #[cfg(test)]

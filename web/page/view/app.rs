@@ -14,7 +14,7 @@ use super::conversation::Transcript;
 use super::models::{all_files, preview_files, show_manager};
 use super::objects::Objects;
 use super::state::{AppState, app_state};
-use super::status::{DeviceNote, ModelState, Problem, Status};
+use super::status::{DeviceNote, ModelState, ProblemMessage, Status};
 
 /// The whole page.
 #[component]
@@ -51,7 +51,7 @@ pub fn App() -> impl IntoView {
                 </details>
             </section>
             <section class="right" aria-label="Conversation">
-                <Problem />
+                <ProblemMessage />
                 <DeviceNote />
                 <Transcript />
                 <Ask />

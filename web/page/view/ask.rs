@@ -2,7 +2,7 @@
 
 use chatrex::chat::candidates::LOST_MARK;
 use chatrex::chat::conversation::Input;
-use chatrex::chat::question::{ChipAction, Task};
+use chatrex::chat::question::{ChipAction, QuestionKind};
 use chatrex::chat::strings;
 use leptos::html;
 use leptos::prelude::*;
@@ -22,7 +22,7 @@ pub fn Ask() -> impl IntoView {
     let app = app_state();
     let text_box = TextBox::new();
     let ready = Memo::new(move |_| {
-        app.can_ask.get() && app.draft.with(|draft| app.task.get().is_complete(draft))
+        app.can_ask.get() && app.draft.with(|draft| app.kind.get().is_complete(draft))
     });
     Effect::new(move |before: Option<u32>| {
         let requests = app.focus_draft.get();
@@ -43,7 +43,7 @@ pub fn Ask() -> impl IntoView {
             }
         >
             <div class="chips" role="group" aria-label="Kinds of question">
-                {Task::CHIPS.map(|task| view! { <Chip task text_box /> }).collect_view()}
+                {QuestionKind::CHIPS.map(|kind| view! { <Chip kind text_box /> }).collect_view()}
             </div>
             <div class="field">
                 <label class="hidden" for="question">
@@ -54,7 +54,7 @@ pub fn Ask() -> impl IntoView {
                     node_ref=text_box
                     rows="2"
                     data-testid="question"
-                    placeholder=move || app.task.get().placeholder()
+                    placeholder=move || app.kind.get().placeholder()
                     prop:value=move || app.draft.get()
                     on:input=move |event| app.draft.set(event_target_value(&event))
                     on:keydown=move |event| on_key(app, ready, &event)
@@ -69,7 +69,7 @@ pub fn Ask() -> impl IntoView {
     }
 }
 
-/// Keys in the text box: Enter sends, Escape stops or leaves the task, the up arrow repeats the last
+/// Keys in the text box: Enter sends, Escape stops or returns to free words, the up arrow repeats the last
 /// question.
 fn on_key(app: AppState, ready: Memo<bool>, event: &KeyboardEvent) {
     let composing = event.is_composing() || event.key_code() == COMPOSING;
@@ -80,7 +80,9 @@ fn on_key(app: AppState, ready: Memo<bool>, event: &KeyboardEvent) {
             }
         }
         "Escape" if app.busy.get_untracked() => app.act(Input::Stop),
-        "Escape" if app.task.get_untracked() != Task::Free => app.task.set(Task::Free),
+        "Escape" if app.kind.get_untracked() != QuestionKind::Free => {
+            app.kind.set(QuestionKind::Free)
+        }
         "ArrowUp" if app.draft.with_untracked(String::is_empty) => {
             let last = app
                 .turns
@@ -129,7 +131,7 @@ fn SmallPrint() -> impl IntoView {
     let exact = move || {
         let candidates = app.candidates.get();
         app.draft
-            .with(|draft| app.task.get().phrase(draft, &candidates).1)
+            .with(|draft| app.kind.get().phrase(draft, &candidates).1)
     };
     view! {
         <div class="small-print">
@@ -144,15 +146,20 @@ fn SmallPrint() -> impl IntoView {
 }
 
 #[component]
-fn Chip(task: Task, text_box: TextBox) -> impl IntoView {
+fn Chip(kind: QuestionKind, text_box: TextBox) -> impl IntoView {
     let app = app_state();
     let on_click = move |_| {
         let marks = app.selection_marks().join("; ");
-        match task.on_chip(&marks, app.can_ask.get_untracked()) {
-            ChipAction::Ask(words) => app.ask(task, &words),
+        match kind.on_chip(&marks, app.can_ask.get_untracked()) {
+            ChipAction::Ask(words) => app.ask(kind, &words),
             ChipAction::Toggle => {
-                app.task
-                    .update(|now| *now = if *now == task { Task::Free } else { task });
+                app.kind.update(|now| {
+                    *now = if *now == kind {
+                        QuestionKind::Free
+                    } else {
+                        kind
+                    }
+                });
                 focus(text_box);
             }
         }
@@ -161,11 +168,11 @@ fn Chip(task: Task, text_box: TextBox) -> impl IntoView {
         <button
             type="button"
             class="chip-button"
-            data-testid=format!("chip-{}", task.key())
-            aria-pressed=move || (app.task.get() == task).to_string()
+            data-testid=format!("chip-{}", kind.key())
+            aria-pressed=move || (app.kind.get() == kind).to_string()
             on:click=on_click
         >
-            {task.label()}
+            {kind.label()}
         </button>
     }
 }

@@ -5,7 +5,7 @@ use chatrex::chat::box_drawing::{Drawing, Point};
 use chatrex::chat::candidates::BoxId;
 use chatrex::chat::conversation::{Input, Picture};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Visibility, hit};
-use chatrex::chat::question::Task;
+use chatrex::chat::question::QuestionKind;
 use chatrex::chat::strings;
 use chatrex::geometry::BoxXyxy;
 use chatrex::protocol::ImageSize;
@@ -320,10 +320,10 @@ fn SelectionBar() -> impl IntoView {
         None => format!("{} boxes", app.overlay.with(|o| o.selection().len())),
     };
     let is_own = move || matches!(app.overlay.with(|o| o.selected()), Some(BoxId::Own(_)));
-    let ask = move |task: Task| {
+    let ask = move |kind: QuestionKind| {
         let marks = app.selection_marks();
         if !marks.is_empty() {
-            app.ask(task, &marks.join("; "));
+            app.ask(kind, &marks.join("; "));
         }
     };
     let erase = move |_| {
@@ -339,7 +339,7 @@ fn SelectionBar() -> impl IntoView {
                     type="button"
                     data-testid="name-it"
                     disabled=move || !app.can_ask.get()
-                    on:click=move |_| ask(Task::Name)
+                    on:click=move |_| ask(QuestionKind::Name)
                 >
                     "Name it"
                 </button>
@@ -347,7 +347,7 @@ fn SelectionBar() -> impl IntoView {
                     type="button"
                     data-testid="describe-it"
                     disabled=move || !app.can_ask.get()
-                    on:click=move |_| ask(Task::DescribeBox)
+                    on:click=move |_| ask(QuestionKind::DescribeBox)
                 >
                     "Describe it"
                 </button>

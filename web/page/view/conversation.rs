@@ -1,6 +1,6 @@
 //! The turns: questions, streamed answers, and phrases that highlight their boxes.
 
-use chatrex::chat::answer::{self, Phrase, Piece, is_list};
+use chatrex::chat::answer::{self, AnswerPiece, Phrase, is_list};
 use chatrex::chat::conversation::{Input, Model, Phase, Turn};
 use chatrex::chat::overlay::{Highlight, Mentions};
 use chatrex::chat::strings;
@@ -153,10 +153,10 @@ fn Waiting(turn: RwSignal<Turn>) -> impl IntoView {
 }
 
 #[component]
-fn PieceView(turn: RwSignal<Turn>, piece: Piece) -> impl IntoView {
+fn PieceView(turn: RwSignal<Turn>, piece: AnswerPiece) -> impl IntoView {
     match piece {
-        Piece::Text(text) => view! { <span>{text}</span> }.into_any(),
-        Piece::Phrase(phrase) => view! { <PhraseButton turn phrase /> }.into_any(),
+        AnswerPiece::Text(text) => view! { <span>{text}</span> }.into_any(),
+        AnswerPiece::Phrase(phrase) => view! { <PhraseButton turn phrase /> }.into_any(),
     }
 }
 
@@ -213,14 +213,14 @@ fn PhraseButton(turn: RwSignal<Turn>, phrase: Phrase) -> impl IntoView {
 
 /// An answer of phrases only, as a list.
 #[component]
-fn PhraseList(turn: RwSignal<Turn>, pieces: Memo<Vec<Piece>>) -> impl IntoView {
+fn PhraseList(turn: RwSignal<Turn>, pieces: Memo<Vec<AnswerPiece>>) -> impl IntoView {
     let rows = move || {
         pieces.with(|pieces| {
             pieces
                 .iter()
                 .filter_map(|piece| match piece {
-                    Piece::Phrase(phrase) => Some(phrase.clone()),
-                    Piece::Text(_) => None,
+                    AnswerPiece::Phrase(phrase) => Some(phrase.clone()),
+                    AnswerPiece::Text(_) => None,
                 })
                 .map(|phrase| {
                     let numbers = phrase.objects.iter().map(|o| format!("[{o}]"));
@@ -316,10 +316,10 @@ fn highlight(turn: RwSignal<Turn>, objects: &[u32]) -> Highlight {
 }
 
 /// A key of a piece for the list view: equal pieces have equal keys.
-fn key(piece: &Piece) -> String {
+fn key(piece: &AnswerPiece) -> String {
     match piece {
-        Piece::Text(text) => text.clone(),
-        Piece::Phrase(phrase) => {
+        AnswerPiece::Text(text) => text.clone(),
+        AnswerPiece::Phrase(phrase) => {
             format!("\u{0}{}{:?}{}", phrase.text, phrase.objects, phrase.missing)
         }
     }

@@ -1,7 +1,9 @@
 //! The dialog of the model manager: stored models, downloads and imports.
 
 use chatrex::chat::conversation::Model;
-use chatrex::chat::model_manager::{Choice, Entry, Input, PreviewState, Status};
+use chatrex::chat::model_manager::{
+    Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
+};
 use chatrex::chat::strings;
 use chatrex::error::Fault;
 use chatrex::memory::Verdict;
@@ -149,14 +151,6 @@ fn Action(
     }
 }
 
-/// The confirmation that a row shows before an action that cannot be undone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Confirmation {
-    None,
-    Cancel,
-    Delete,
-}
-
 /// A stored model.
 #[component]
 fn Row(model: ModelId) -> impl IntoView {
@@ -200,7 +194,7 @@ fn Row(model: ModelId) -> impl IntoView {
             <div role="alert">
                 {move || fault.get().map(|fault| view! { <Failure fault /> })}
             </div>
-            <Actions id=id.get_value() state entry />
+            <Actions id=id.get_value() status entry />
             <details class="licence">
                 <summary>{move || strings::licence(&fact(|e| e.stored.facts.licence.clone()))}</summary>
                 <p>{move || fact(|e| e.stored.facts.licence_text.clone())}</p>
@@ -238,15 +232,20 @@ fn Bar(
     }
 }
 
-/// The actions on a stored model in its state.
+/// The actions on a stored model, or the confirmation of one.
 #[component]
-fn Actions(id: ModelId, state: Memo<&'static str>, entry: Memo<Option<Entry>>) -> impl IntoView {
+fn Actions(id: ModelId, status: Memo<Option<Status>>, entry: Memo<Option<Entry>>) -> impl IntoView {
     let app = app_state();
     let id = StoredValue::new(id);
     let confirmation = RwSignal::new(Confirmation::None);
     let buttons = NodeRef::<html::Div>::new();
     let pressed = StoredValue::new(false);
-    Effect::new(move |before: Option<&'static str>| {
+    let state = Memo::new(move |_| status.with(|s| s.as_ref().map(Status::name)));
+    let actions = Memo::new(move |_| {
+        let confirmation = confirmation.get();
+        status.with(|s| s.as_ref().map(|s| confirmation.actions(s)))
+    });
+    Effect::new(move |before: Option<Option<&'static str>>| {
         let state = state.get();
         if before.is_some_and(|before| before != state) {
             confirmation.set(Confirmation::None);
@@ -260,81 +259,40 @@ fn Actions(id: ModelId, state: Memo<&'static str>, entry: Memo<Option<Entry>>) -
             request_animation_frame(move || keep_focus_in(buttons));
         }
     });
-    let press = move |_| {
+    let press = move |action: EntryAction| {
+        let (next, input) = action.press(id.get_value());
+        confirmation.set(next);
+        if let Some(input) = input {
+            app.manage(input);
+        }
         // Fails after a press that removed the row.
         pressed.try_set_value(true);
     };
-    let manage = move |input: fn(ModelId) -> Input| {
-        confirmation.set(Confirmation::None);
-        app.manage(input(id.get_value()));
-    };
-    let ask = move |what: Confirmation| move || confirmation.set(what);
     let text = move || {
         entry.with(|entry| {
             let entry = entry.as_ref()?;
-            let facts = &entry.stored.facts;
-            Some(match confirmation.get() {
-                Confirmation::None => String::new(),
-                Confirmation::Cancel => strings::cancel(entry.progress.done),
-                Confirmation::Delete => strings::delete(&facts.name, facts.bytes),
-            })
+            Some(strings::confirmation(entry, confirmation.get()))
         })
     };
-    let cancel = move |keep| {
-        move || {
-            confirmation.set(Confirmation::None);
-            let model = id.get_value();
-            app.manage(Input::Cancel { model, keep });
-        }
-    };
-    let delete = move || view! { <Action label=strings::DELETE key="delete" act=ask(Confirmation::Delete) /> };
-    let stop = move || view! { <Action label=strings::CANCEL key="cancel" act=ask(Confirmation::Cancel) /> };
-    let resume = move || view! { <Action label=strings::RESUME key="resume" primary=true act=move || manage(Input::Resume) /> };
-    let by_state = move || {
-        match state.get() {
-        "partial" => view! { {resume()} {delete()} }.into_any(),
-        "moving" => view! {
-            <Action label=strings::PAUSE key="pause" act=move || manage(Input::Pause) />
-            {stop()}
-        }
-        .into_any(),
-        "paused" => view! { {resume()} {stop()} }.into_any(),
-        "ready" => view! {
-            <Action label=strings::LOAD key="load" primary=true act=move || manage(|id| Input::Load(Choice::Stored(id))) />
-            {delete()}
-        }
-        .into_any(),
-        "loading" | "loaded" => view! {
-            <Action label=strings::UNLOAD key="unload" act=move || app.manage(Input::Load(Choice::Demo)) />
-        }
-        .into_any(),
-        "elsewhere" => view! {
-            <Action label=strings::AGAIN key="again" act=move || app.manage(Input::Started) />
-        }
-        .into_any(),
-        _ => ().into_any(),
-    }
-    };
-    let actions = move || match confirmation.get() {
-        Confirmation::None => by_state(),
-        Confirmation::Cancel => view! {
-            <Action label=strings::KEEP_PART key="cancel-keep" act=cancel(true) />
-            <Action label=strings::DELETE_PART key="cancel-delete" act=cancel(false) />
-            <Action label=strings::BACK key="back" act=ask(Confirmation::None) />
-        }
-        .into_any(),
-        Confirmation::Delete => view! {
-            <Action label=strings::DELETE key="delete-yes" act=move || manage(Input::Delete) />
-            <Action label=strings::BACK key="back" act=ask(Confirmation::None) />
-        }
-        .into_any(),
-    };
     view! {
-        <div class="model-actions" node_ref=buttons on:click=press>
+        <div class="model-actions" node_ref=buttons>
             <Show when=move || confirmation.get() != Confirmation::None>
                 <span class="doubt" role="status">{text}</span>
             </Show>
-            {actions}
+            <For
+                each=move || actions.get().unwrap_or_default().iter().copied()
+                key=|action| *action
+                children=move |action| {
+                    view! {
+                        <Action
+                            label=strings::action(action)
+                            key=action.key()
+                            primary=action.is_primary()
+                            act=move || press(action)
+                        />
+                    }
+                }
+            />
         </div>
     }
 }

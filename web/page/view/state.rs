@@ -8,7 +8,7 @@ use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
 use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay};
-use chatrex::chat::question::{Task, append_marks};
+use chatrex::chat::question::{QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
@@ -105,7 +105,7 @@ pub struct AppState {
     /// The question being written.
     pub draft: RwSignal<String>,
     /// The kind of question.
-    pub task: RwSignal<Task>,
+    pub kind: RwSignal<QuestionKind>,
     /// Incremented to move the focus into the text box.
     pub focus_draft: RwSignal<u32>,
     /// A failure outside a turn.
@@ -165,7 +165,7 @@ impl AppState {
             drawing: RwSignal::new(Drawing::default()),
             is_drawing: RwSignal::new(false),
             draft: RwSignal::new(String::new()),
-            task: RwSignal::new(Task::Free),
+            kind: RwSignal::new(QuestionKind::Free),
             focus_draft: RwSignal::new(0),
             notice: RwSignal::new(None),
             offline: RwSignal::new(false),
@@ -318,7 +318,7 @@ impl AppState {
             match decode::fetch(SAMPLE).await {
                 Ok(blob) => {
                     if self.open(blob, request).await {
-                        self.ask(Task::Describe, "");
+                        self.ask(QuestionKind::Describe, "");
                     }
                 }
                 Err(fault) => self.notice.set(Some(fault)),
@@ -393,23 +393,23 @@ impl AppState {
         self.overlay.update(Overlay::reset);
         self.drawing.set(Drawing::Idle);
         self.is_drawing.set(false);
-        self.task.set(Task::Free);
+        self.kind.set(QuestionKind::Free);
         self.draft.set(String::new());
     }
 
     /// Asks a question of a kind.
-    pub fn ask(self, task: Task, words: &str) {
+    pub fn ask(self, kind: QuestionKind, words: &str) {
         let candidates = (self.conversation).with_value(|c| Arc::clone(c.candidates()));
-        let (shown, question) = task.phrase(words, &candidates);
+        let (shown, question) = kind.phrase(words, &candidates);
         self.act(Input::Ask { shown, question });
     }
 
     /// Sends the draft.
     pub fn send_draft(self) {
-        let (task, words) = (self.task.get_untracked(), self.draft.get_untracked());
-        self.ask(task, &words);
+        let (kind, words) = (self.kind.get_untracked(), self.draft.get_untracked());
+        self.ask(kind, &words);
         self.draft.set(String::new());
-        self.task.set(Task::Free);
+        self.kind.set(QuestionKind::Free);
     }
 
     /// Gives the conversation an input, sends its requests and shows the outcome with the next frame.

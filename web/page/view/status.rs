@@ -1,8 +1,8 @@
 //! The state of model, picture and device in words, and failures.
 
-use chatrex::chat::conversation::{LookState, Model, Phase};
+use chatrex::chat::conversation::{Model, Phase};
 use chatrex::chat::model_manager::{self, Choice};
-use chatrex::chat::recovery::Recovery;
+use chatrex::chat::recovery::{Problem, Recovery};
 use chatrex::chat::strings;
 use js_sys::Reflect;
 use leptos::prelude::*;
@@ -118,39 +118,23 @@ fn has_webgpu() -> bool {
 
 /// The message about a failure: what, where, and what to do.
 #[component]
-pub fn Problem() -> impl IntoView {
+pub fn ProblemMessage() -> impl IntoView {
     let app = app_state();
-    let failed_turn = move || {
-        app.turns.with(|turns| {
-            let last = turns.last()?;
-            last.turn.with(|t| match &t.phase {
-                Phase::Failed(fault) => Some(fault.clone()),
-                _ => None,
-            })
-        })
-    };
-    let failed_model = move || {
-        app.model.with(|m| match m {
-            Model::Failed(fault) => Some(fault.clone()),
-            _ => None,
-        })
-    };
-    let failed_look = move || {
-        app.picture.with(|p| match p.as_ref().map(|p| &p.look) {
-            Some(LookState::Failed(fault)) => Some(fault.clone()),
-            _ => None,
-        })
-    };
-    let recovers = move || app.recovery.get() != Recovery::None;
-    let fault = Memo::new(move |_| {
-        app.notice.get().or_else(failed_model).or_else(|| {
-            let hidden = recovers();
-            failed_look().or_else(failed_turn).filter(|_| !hidden)
-        })
+    let problem = Memo::new(move |_| {
+        let last = app.turns.with(|turns| turns.last().cloned());
+        let last_phase = last.map(|last| last.turn.with(|t| t.phase.clone()));
+        let (notice, model, picture) = (app.notice.read(), app.model.read(), app.picture.read());
+        Problem::of(
+            notice.as_ref(),
+            &model,
+            picture.as_ref(),
+            last_phase.as_ref(),
+            app.recovery.get(),
+            app.models.read().choice(),
+        )
     });
-    let can_restart = move || failed_model().is_some() && app.notice.with(Option::is_none);
-    let can_shrink = move || can_restart() && app.models.with(|m| *m.choice() != Choice::Demo);
-    let can_dismiss = move || app.notice.with(Option::is_some);
+    let fault = Memo::new(move |_| problem.with(|p| p.as_ref().map(|p| p.fault.clone())));
+    let can = move |what: fn(&Problem) -> bool| problem.with(|p| p.as_ref().is_some_and(what));
     let use_demo = move |_| app.manage(model_manager::Input::Load(Choice::Demo));
     view! {
         <div role="alert">
@@ -163,17 +147,17 @@ pub fn Problem() -> impl IntoView {
                                 move || app.models.with(|models| strings::error(&fault, models))
                             }
                         </p>
-                        <Show when=can_restart>
+                        <Show when=move || can(|problem| problem.can_retry)>
                             <button type="button" class="button small" data-testid="restart" on:click=move |_| app.retry_model()>
                                 {strings::RESTART}
                             </button>
                         </Show>
-                        <Show when=can_shrink>
+                        <Show when=move || can(|problem| problem.can_use_demo)>
                             <button type="button" class="button small" data-testid="smaller" on:click=use_demo>
                                 {strings::USE_SMALLER}
                             </button>
                         </Show>
-                        <Show when=can_dismiss>
+                        <Show when=move || can(|problem| problem.can_dismiss)>
                             <button type="button" class="quiet" data-testid="dismiss" on:click=move |_| app.notice.set(None)>
                                 {strings::DISMISS}
                             </button>
