@@ -34,8 +34,7 @@ use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
 use crate::protocol::{
-    Answer, Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Question, Request,
-    TurnId,
+    Answer, Client, Envelope, Event, LoadOptions, ModelCard, Question, Request, TurnId,
 };
 use crate::text::answer_parser::Span;
 use crate::weights::ByteSource;
@@ -545,8 +544,7 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
         }
-        let place = folder.display().to_string();
-        let opened = Session::open(&place, device);
+        let opened = Session::open(Model::Folder(folder.clone()), device);
         std::fs::remove_dir_all(&folder).expect("the folder made above");
         opened
     }
