@@ -20,7 +20,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use self::answers::{AnswerScores, GroundTruth, MATCH_IOU};
-use self::proposals::{ProposalScores, fraction};
+use self::proposals::ProposalScores;
 use crate::error::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal, filter};
 use crate::image::Pixels;

@@ -8,8 +8,6 @@
 //! Answers have a fixed form: category names as in the table, in the order of the question, or of
 //! the table if the question has no order; indices ascending.
 
-use serde::Serialize;
-
 use super::draw::{Scene, Size, named};
 use super::stickers::{Category, Tint};
 use super::wording::{DialogueTask, wording};
