@@ -1,4 +1,4 @@
-// attention_combine: adds the KV splits of attention_decode or attention_prefill.
+// attention_combine: adds the KV splits of attention_decode or attention_prefill, as online softmax adds tiles.
 //
 //   partials  [R, S, D + 2]  per row and split: acc = sum of exp(score - m) * value, then the maximum m, then
 //                            l = sum of exp(score - m)

@@ -8,7 +8,8 @@
 //                                     regions lose 100 from their score (mask of the shifted windows)
 //   out         [W, T, H, D]          softmax(Q K^T / sqrt(D) + bias + mask) V per window and head
 //
-// A workgroup makes 32 tokens of one window and head and walks over the window's keys and values.
+// A workgroup makes 32 tokens of one window and head and walks over the keys and values of the window with
+// online softmax.
 // 4*W*H*T*T*D operations, 16*W*T*H*D bytes beyond the caches: a block of Swin-Large's first stage (476
 // windows of 144 tokens, 6 heads of 32) takes 7.6 G operations and 210 MB, where a matrix of scores alone
 // has 237 MB. Workgroup memory: see `flash`.

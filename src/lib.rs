@@ -1,7 +1,7 @@
 //! ChatRex: ask questions about an image; the answer points at boxes.
 //!
 //! A detector (UPN) proposes boxes, every box becomes a token, and the language model answers in text
-//! and box indices ([ChatRex](https://arxiv.org/abs/2411.18363)). This crate is the engine of the
+//! and box indices ([ChatRex](https://arxiv.org/abs/2411.18363)). This crate is the inference engine of the
 //! page, the worker and the native program `chatrex`: it loads a model folder, runs on a GPU through
 //! wgpu or on the CPU, and streams the answer.
 //!

@@ -1,4 +1,4 @@
-//! The engine: encodes a picture once and answers many questions about it.
+//! The inference engine: encodes a picture once and answers many questions about it.
 //!
 //! It consumes [`Request`]s and produces [`Event`]s, natively and in the browser's worker alike. It
 //! does no I/O of its own: a [`Host`] provides weight bytes, a clock and a way to yield.

@@ -3,7 +3,7 @@
 //! A network is a tree of structs whose constructors take a [`Loader`](crate::nn::Loader) narrowed
 //! to their place in the checkpoint, so field names and tensor names agree. Sizes come from a
 //! config struct with the field names of the checkpoint. Forward passes are written in tensor
-//! operations and run on every device; where a kernel of our own exists they call
+//! operations, serve training and inference, and run on every device; where a kernel of our own exists they call
 //! [`gpu`](crate::gpu), which picks the kernel or its reference.
 
 pub mod chatrex;

@@ -1,5 +1,5 @@
 //! Attention without a causal mask, for vision encoders: every token attends to all tokens of its
-//! image.
+//! image, by online softmax.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;

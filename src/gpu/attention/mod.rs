@@ -1,7 +1,7 @@
 //! Attention kernels: vision encoders, Swin windows, and prefill and decode of the language model.
 //!
-//! [`encoder`], [`window`] and [`prefill`] compute 32 query rows per workgroup by online
-//! softmax, without a matrix of scores (`shaders/shared/flash.wgsl`). [`decode`] computes one row,
+//! [`encoder`], [`window`] and [`prefill`] compute 32 query rows per workgroup by online softmax,
+//! without a matrix of scores (`shaders/shared/flash.wgsl`). [`decode`] computes one row,
 //! split over the KV cache (split-KV). [`rope`] applies rotary embedding and appends to the cache.
 
 pub mod decode;
