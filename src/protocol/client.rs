@@ -22,7 +22,7 @@ impl Counter {
     }
 
     /// The last picture with another prompt of the detector.
-    pub(crate) fn look_again(&self, granularity: Granularity) -> Envelope<Request> {
+    pub fn look_again(&self, granularity: Granularity) -> Envelope<Request> {
         Envelope::from(Request::Look {
             picture: PictureId(self.pictures),
             size: None,
@@ -31,7 +31,7 @@ impl Counter {
     }
 
     /// A question about the last picture.
-    pub(crate) fn ask(&mut self, question: Question) -> Envelope<Request> {
+    pub fn ask(&mut self, question: Question) -> Envelope<Request> {
         self.turns += 1;
         Envelope::from(Request::Ask {
             turn: TurnId(self.turns),
