@@ -1,4 +1,5 @@
-// attention_combine: adds the KV splits of attention_decode or attention_prefill, as online softmax adds tiles.
+// attention_combine: combines the KV splits of attention_decode or attention_prefill; the last step of their
+// online softmax.
 //
 //   partials  [R, S, D + 2]  per row and split: acc = sum of exp(score - m) * value, then the maximum m, then
 //                            l = sum of exp(score - m)

@@ -1,5 +1,4 @@
-// attention_encoder: attention of every token of an image to all tokens (flash attention
-// with online softmax, no mask).
+// attention_encoder: attention of every token of an image to all tokens by online softmax, without a mask.
 //
 //   q_in  [B, T, H, D]   D is a multiple of 4 and at most CHUNKS * DEPTH
 //   k_in  [B, T, H, D]

@@ -1,5 +1,4 @@
-// attention_prefill: causal attention of M rows over the KV cache up to themselves (flash
-// attention with online softmax).
+// attention_prefill: causal attention of M rows over the KV cache up to themselves by online softmax.
 //
 //   q_in    [M, H, D]      rotated queries of positions past .. past + M
 //   keys    [G, C, D]      KV cache, rotated keys; query head h reads key head h / (H / G) (GQA)

@@ -1,5 +1,5 @@
 // attention_window: attention within the square windows of a feature map, with a learned relative position
-// bias (Swin, arXiv 2103.14030).
+// bias (Swin, arXiv 2103.14030), by online softmax.
 //
 //   qkv         [W, T, 3, H, D]       T = side * side; D is a multiple of 4 and at most CHUNKS * DEPTH
 //   bias_table  [(2*side - 1)^2, H]   added to the score of a query at (ay, ax) and a key at (by, bx):
