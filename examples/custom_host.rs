@@ -76,7 +76,7 @@ impl Runtime for MyHost {
         Box::pin(std::future::ready(()))
     }
 
-    fn hold(&self) -> TransferControl {
+    fn control(&self) -> TransferControl {
         TransferControl::Run
     }
 }

@@ -107,6 +107,15 @@ pub struct Fit {
     pub needs: MemoryNeeds,
 }
 
+/// A number of bytes for users: in MB below 100 MB, else in GB.
+pub fn display_bytes(bytes: u64) -> String {
+    if bytes < 100_000_000 {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.2} GB", bytes as f64 / 1e9)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

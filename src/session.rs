@@ -34,8 +34,7 @@ use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
 use crate::protocol::{
-    Answer, Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Question, Request,
-    TurnId,
+    Answer, Client, Envelope, Event, LoadOptions, ModelCard, Question, Request, TurnId,
 };
 use crate::text::answer_parser::Span;
 use crate::weights::ByteSource;
@@ -198,8 +197,8 @@ impl Runtime for SessionHost {
         }))
     }
 
-    fn hold(&self) -> TransferControl {
-        BlockingRuntime.hold()
+    fn control(&self) -> TransferControl {
+        BlockingRuntime.control()
     }
 }
 
@@ -545,8 +544,7 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
         }
-        let place = folder.display().to_string();
-        let opened = Session::open(&place, device);
+        let opened = Session::open(Model::Folder(folder.clone()), device);
         std::fs::remove_dir_all(&folder).expect("the folder made above");
         opened
     }
@@ -559,7 +557,7 @@ mod tests {
         });
         let fault = opened.err().expect("one value is off").to_string();
         assert!(
-            fault.contains("processor: fails the self-test: value 3"),
+            fault.contains("CPU: fails the self-test: value 3"),
             "{fault}"
         );
     }

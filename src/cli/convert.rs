@@ -6,9 +6,10 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::names::QuantName;
-use crate::convert::size_plan::{SizePlan, published};
+use crate::convert::size_plan::{SizePlan, presets};
 use crate::convert::{ByteProgress, Conversion, Converted, convert};
 use crate::error::Fault;
+use crate::memory::{Residency, display_bytes};
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;
 
@@ -42,7 +43,7 @@ pub struct Options {
     /// The model's name; by default the folder's.
     #[arg(long)]
     name: Option<String>,
-    /// Print download size and GPU memory of the published models; convert nothing.
+    /// Print download size and GPU memory of the known models; convert nothing.
     #[arg(long, conflicts_with_all = ["model", "upn", "out"])]
     plan: bool,
     /// Print one JSON object.
@@ -145,43 +146,45 @@ fn print_table(converted: &Converted, out: &Path, seconds: f64) {
     );
 }
 
-/// Prints the sizes of the published models in every quantization: a table, or JSON with bytes.
+/// Prints the sizes of the presets in every quantization: a table, or JSON with bytes.
 fn print_plan(group: usize, json: bool) -> Result<(), Fault> {
-    let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
     let mut rows = Vec::new();
-    if !json {
-        println!(
-            "{:<12}{:<7}{:>10}{:>15}{:>20}",
-            "model", "quant", "download", "all resident", "one part at a time"
-        );
-    }
-    for (model, config) in published() {
+    for (preset, config) in presets() {
         for quant in QuantPreset::ALL {
             let plan = SizePlan::of(&config, quant, group)?;
-            let quant = format!("{quant:?}").to_lowercase();
-            if json {
-                rows.push(serde_json::json!({
-                    "model": model,
-                    "quant": quant,
-                    "download": plan.download,
-                    "all_resident": plan.all_resident(),
-                    "one_at_a_time": plan.one_at_a_time(),
-                    "needs": plan.needs,
-                }));
-            } else {
-                println!(
-                    "{model:<12}{quant:<7}{:>10}{:>15}{:>20}",
-                    gigabytes(plan.download),
-                    gigabytes(plan.all_resident()),
-                    gigabytes(plan.one_at_a_time()),
-                );
-            }
+            rows.push((preset.name(), format!("{quant:?}").to_lowercase(), plan));
         }
     }
+    let residencies = [Residency::All, Residency::Decoder, Residency::OneByOne];
     if json {
-        println!("{}", serde_json::json!({"group": group, "models": rows}));
-    } else {
-        println!("Download: weight files. GPU memory: weights, KV cache and activations at most.");
+        let row = |(model, quant, plan): &(&str, String, SizePlan)| {
+            let [all, decoder, one] = residencies.map(|residency| plan.needs.peak(residency));
+            serde_json::json!({
+                "model": model,
+                "quant": quant,
+                "download": plan.download,
+                "all_resident": all,
+                "decoder_resident": decoder,
+                "one_part_at_a_time": one,
+                "needs": plan.needs,
+            })
+        };
+        let models: Vec<_> = rows.iter().map(row).collect();
+        println!("{}", serde_json::json!({"group": group, "models": models}));
+        return Ok(());
     }
+    println!(
+        "{:<12}{:<6}{:>10}{:>15}{:>19}{:>21}",
+        "model", "quant", "download", "all resident", "decoder resident", "one part at a time"
+    );
+    for (model, quant, plan) in rows {
+        let [all, decoder, one] =
+            residencies.map(|residency| display_bytes(plan.needs.peak(residency)));
+        let download = display_bytes(plan.download);
+        println!("{model:<12}{quant:<6}{download:>10}{all:>15}{decoder:>19}{one:>21}");
+    }
+    println!(
+        "download: weight files; the other columns: peak GPU memory, by the parts that stay there"
+    );
     Ok(())
 }

@@ -6,16 +6,15 @@ use crate::convert::layout::lay_out;
 use crate::convert::required_tensors::required_tensors;
 use crate::engine::memory_plan::{PartTensor, default_kv_cache, needs_of};
 use crate::error::Fault;
-use crate::memory::{MemoryNeeds, Residency};
-use crate::model::chatrex::ChatRexConfig;
+use crate::memory::MemoryNeeds;
 use crate::model::config::ModelConfig;
-use crate::model::upn::UpnConfig;
+use crate::model::presets::Preset;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::WeightFormat;
 use crate::weights::storage::{QuantPreset, storage_for};
 
-/// Tokens of nano's vocabulary.
-const NANO_VOCABULARY: usize = 869;
+/// Vocabulary size of the trained nano.
+const NANO_VOCAB_SIZE: usize = 869;
 
 /// The sizes of a model in one quantization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,53 +50,33 @@ impl SizePlan {
             needs: needs_of(&tensors, config, default_kv_cache(&tensors)),
         })
     }
-
-    /// GPU memory in bytes with all parts resident.
-    pub fn all_resident(&self) -> u64 {
-        self.needs.peak(Residency::All)
-    }
-
-    /// Peak GPU memory in bytes with one part loaded at a time.
-    pub fn one_at_a_time(&self) -> u64 {
-        self.needs.peak(Residency::OneByOne)
-    }
 }
 
-/// Names and configurations of the published models, each with its proposal network.
-pub fn published() -> [(&'static str, ModelConfig); 3] {
-    [
-        (
-            "ChatRex-7B",
-            ChatRexConfig::chatrex_7b(),
-            UpnConfig::large(),
-        ),
-        (
-            "RexSeek-3B",
-            ChatRexConfig::rexseek_3b(),
-            UpnConfig::large(),
-        ),
-        (
-            "nano",
-            ChatRexConfig::nano(NANO_VOCABULARY),
-            UpnConfig::nano(),
-        ),
-    ]
-    .map(|(name, chatrex, upn)| {
+/// The presets with a decoder and the configuration of each, proposal network included.
+pub fn presets() -> Vec<(Preset, ModelConfig)> {
+    let presets = Preset::WITH_DECODER.into_iter();
+    let configs = presets.filter_map(|preset| {
+        let mut chatrex = preset.chatrex()?;
+        if preset == Preset::Nano {
+            chatrex.llm.vocab_size = NANO_VOCAB_SIZE;
+        }
         let config = ModelConfig {
             recipe: chatrex.recipe(),
             chatrex,
-            upn: Some(upn),
+            upn: Some(preset.upn()),
             template: ChatTemplate::qwen(),
             bos: None,
         };
-        (name, config)
-    })
+        Some((preset, config))
+    });
+    configs.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::memory_plan::{kv_cache_dtype, needs};
+    use crate::memory::Residency;
     use crate::weights::manifest::{MANIFEST, Manifest};
 
     /// The manifest of nano was written by the converter.
@@ -116,24 +95,32 @@ mod tests {
             SizePlan::of(&config, QuantPreset::F16, 32).expect("a network"),
             expected
         );
-        let [.., (name, preset)] = published();
+        let nano = presets()
+            .into_iter()
+            .find(|(preset, _)| *preset == Preset::Nano);
+        let (_, preset) = nano.expect("nano has a decoder");
         assert_eq!(
-            (name, &preset.chatrex, &preset.upn),
-            ("nano", &config.chatrex, &config.upn)
+            (&preset.chatrex, &preset.upn),
+            (&config.chatrex, &config.upn)
         );
     }
 
     #[test]
     fn fewer_bits_take_less_memory() {
-        for (name, config) in published() {
+        for (name, config) in presets() {
             let plans = QuantPreset::ALL.map(|quant| SizePlan::of(&config, quant, 32));
             let plans = plans.map(|plan| plan.expect("a network"));
             let download = plans.map(|plan| plan.download);
             assert!(download.is_sorted(), "{name}: {download:?}");
-            let resident = plans.map(|plan| plan.all_resident());
+            let resident = plans.map(|plan| plan.needs.peak(Residency::All));
             assert!(resident.is_sorted(), "{name}: {resident:?}");
             for plan in plans {
-                assert!(plan.one_at_a_time() < plan.all_resident(), "{name}");
+                let peaks = [Residency::OneByOne, Residency::Decoder, Residency::All]
+                    .map(|residency| plan.needs.peak(residency));
+                assert!(
+                    peaks.is_sorted() && peaks[0] < peaks[2],
+                    "{name}: {peaks:?}"
+                );
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::gpu::device::Opened;
 use crate::gpu::matmul::fused;
-use crate::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
+use crate::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict, display_bytes};
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::DecoderConfig;
@@ -144,7 +144,7 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
     let strides = config.convnext.strides();
     let cells = |stride: usize| (config.image_aux / stride).pow(2) as u64;
     let levels = config.convnext.dims.iter().zip(&strides);
-    let kept: u64 = levels
+    let features: u64 = levels
         .clone()
         .map(|(&channels, &stride)| channels as u64 * cells(stride))
         .sum();
@@ -152,7 +152,7 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
         .map(|(&channels, &stride)| 4 * channels as u64 * cells(stride))
         .max()
         .unwrap_or(0);
-    4 * (3 * hidden + 2 * kept)
+    4 * (3 * hidden + 2 * features)
 }
 
 /// Activations of the proposal network, per token of the largest image: two hidden rows of the FFN and
@@ -193,7 +193,10 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
     let Some(binding) = device.largest_binding() else {
         let bytes = needs.upn + needs.towers + needs.decoder;
         return if bytes > MAX_CPU_WEIGHTS {
-            let reason = format!("has {} of weights, too many for the CPU", gigabytes(bytes));
+            let reason = format!(
+                "has {} of weights, too many for the CPU",
+                display_bytes(bytes)
+            );
             fit(Verdict::WillNotRun, Residency::All, reason)
         } else {
             let reason = "runs on the CPU".to_string();
@@ -203,8 +206,8 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
     if needs.largest_buffer > binding {
         let reason = format!(
             "has a tensor of {}, and this device binds at most {}",
-            gigabytes(needs.largest_buffer),
-            gigabytes(binding)
+            display_bytes(needs.largest_buffer),
+            display_bytes(binding)
         );
         return fit(Verdict::WillNotRun, Residency::OneByOne, reason);
     }
@@ -217,7 +220,7 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
             continue;
         }
         let spare = peak <= SMALL || (limit.is_none() && device.has_room(peak + peak / 4).await);
-        let reason = format!("needs {} of GPU memory, tested here", gigabytes(peak));
+        let reason = format!("needs {} of GPU memory, tested here", display_bytes(peak));
         return match residency {
             Residency::All if spare => fit(Verdict::Fits, residency, reason),
             Residency::All => fit(Verdict::Tight, residency, reason),
@@ -231,20 +234,15 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
             }
         };
     }
-    let least = gigabytes(needs.peak(Residency::OneByOne));
+    let least = display_bytes(needs.peak(Residency::OneByOne));
     let reason = match limit {
-        Some(limit) => format!("needs at least {least}, {} are allowed", gigabytes(limit)),
+        Some(limit) => format!(
+            "needs at least {least}, {} are allowed",
+            display_bytes(limit)
+        ),
         None => format!("needs at least {least} of GPU memory, which the device refused"),
     };
     fit(Verdict::WillNotRun, Residency::OneByOne, reason)
-}
-
-fn gigabytes(bytes: u64) -> String {
-    if bytes < 100_000_000 {
-        format!("{:.1} MB", bytes as f64 / 1e6)
-    } else {
-        format!("{:.2} GB", bytes as f64 / 1e9)
-    }
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -603,6 +603,60 @@ mod tests {
         quantized_blocks_give_the_same_products_everywhere(DType::F32);
     }
 
+    /// Kernels read rows of 64 weights from blocks; rows of 6 they cannot read.
+    #[test]
+    fn row_blocks_of_f32_give_the_products_of_the_whole_matrix() {
+        let rows = 5;
+        for columns in [64, 6] {
+            let values: Vec<f32> = (0..rows * columns)
+                .map(|i| (i as f32 * 0.37).sin())
+                .collect();
+            let x: Vec<f32> = (0..2 * columns).map(|i| (i as f32 * 0.11).cos()).collect();
+            let expected: Vec<f32> = x
+                .chunks(columns)
+                .flat_map(|x| values.chunks(columns).map(move |row| (x, row)))
+                .map(|(x, row)| x.iter().zip(row).map(|(a, b)| a * b).sum())
+                .collect();
+            let (first, second) = values.split_at(2 * columns);
+            let sample = || {
+                Sample::new(&[
+                    (
+                        Part::Decoder,
+                        "fc.weight.rows.0",
+                        DType::F32,
+                        &[2, columns],
+                        floats(first),
+                    ),
+                    (
+                        Part::Decoder,
+                        "fc.weight.rows.1",
+                        DType::F32,
+                        &[3, columns],
+                        floats(second),
+                    ),
+                ])
+            };
+            let name = "row_blocks_of_f32_give_the_products_of_the_whole_matrix";
+            for device in [Some(Device::flex()), adapter_for_test(name)] {
+                let Some(device) = device else { continue };
+                let weights = load(sample(), &device).expect("two blocks");
+                let at = Loader::new(&weights, &device);
+                let linear = Linear::load(&at.child("fc"), columns, rows, false).expect("a matrix");
+                let readable = !is_cpu(&device) && columns == 64;
+                assert_eq!(linear.weight.device_blocks().is_some(), readable);
+                let x = Tensor::<2>::from_data(TensorData::new(x.clone(), [2, columns]), &device);
+                let products = read(linear.forward(x).reshape([2 * rows]));
+                for (product, expected) in products.iter().zip(&expected) {
+                    assert!((product - expected).abs() < 1e-4, "{product} {expected}");
+                }
+                let gathered = linear.weight.gather(&[4, 1, 2], &device);
+                let gathered = read(gathered.reshape([3 * columns]));
+                let row = |id: usize| &values[id * columns..][..columns];
+                assert_eq!(gathered, [row(4), row(1), row(2)].concat());
+            }
+        }
+    }
+
     #[test]
     fn quantized_matrices_must_fit_their_layer() {
         let scheme = QuantScheme::new(4, 32);

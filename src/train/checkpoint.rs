@@ -276,8 +276,6 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::nn::{Linear, Loader};
-    use crate::train::optimizer::{AdamW, Moments};
-    use crate::train::state::{read_state, write_state};
 
     #[test]
     fn random_values_depend_on_seed_and_name_only() {

@@ -82,7 +82,7 @@ impl<'a> Downloader<'a> {
     /// # Errors
     /// The source fails permanently, a piece stays corrupt, the store is full, or the user
     /// cancels. Pieces stored before that stay.
-    pub async fn keep(&self) -> Result<(), Fault> {
+    pub async fn download(&self) -> Result<(), Fault> {
         let pieces = pieces(self.manifest);
         let is_stored = |piece: &Piece| self.store.is_some_and(|store| store.has(piece));
         let length = |pieces: &[Piece]| pieces.iter().map(size).sum::<u64>();
@@ -98,7 +98,7 @@ impl<'a> Downloader<'a> {
     /// Passes the tensors of `parts` that `sink` wants to it, in load order.
     ///
     /// # Errors
-    /// As [`Downloader::keep`], and the errors of `sink`.
+    /// As [`Downloader::download`], and the errors of `sink`.
     pub async fn tensors(&self, parts: &[Part], sink: &mut dyn TensorSink) -> Result<(), Fault> {
         let manifest = self.manifest;
         let shards: Vec<&str> = manifest
@@ -222,11 +222,11 @@ impl<'a> Downloader<'a> {
             } else {
                 0
             };
-            if !partial.again || empty_reads >= MAX_EMPTY_READS {
+            if !partial.retryable || empty_reads >= MAX_EMPTY_READS {
                 return Err(partial.fault);
             }
             bytes.extend(partial.arrived);
-            if empty_reads > 0 && self.runtime.hold() == TransferControl::Run {
+            if empty_reads > 0 && self.runtime.control() == TransferControl::Run {
                 let backoff = (500_u32 << empty_reads).min(MAX_BACKOFF);
                 self.runtime.sleep(backoff).await;
             }
@@ -235,7 +235,7 @@ impl<'a> Downloader<'a> {
 
     async fn wait_while_paused(&self) -> Result<(), Fault> {
         loop {
-            match self.runtime.hold() {
+            match self.runtime.control() {
                 TransferControl::Run => return Ok(()),
                 TransferControl::Pause => self.runtime.sleep(200).await,
                 TransferControl::Cancel => return Err(cancelled(&self.manifest.name)),
@@ -370,7 +370,7 @@ mod tests {
                     return Err(PartialRead {
                         arrived: Vec::new(),
                         fault,
-                        again: true,
+                        retryable: true,
                     });
                 }
                 let room = self.break_every - self.sent.get() % self.break_every;
@@ -387,7 +387,7 @@ mod tests {
                     return Err(PartialRead {
                         arrived: bytes,
                         fault,
-                        again: true,
+                        retryable: true,
                     });
                 }
                 Ok(bytes)
@@ -462,7 +462,7 @@ mod tests {
             Box::pin(std::future::ready(()))
         }
 
-        fn hold(&self) -> TransferControl {
+        fn control(&self) -> TransferControl {
             match self.action {
                 (yields, control) if self.yields.get() >= yields => control,
                 _ => TransferControl::Run,
@@ -508,7 +508,7 @@ mod tests {
     ) -> (Result<(), Fault>, TransferStats) {
         let report = |_| ();
         let transfer = Downloader::new(&sample.manifest, server, Some(store), runtime, &report);
-        let outcome = pollster::block_on(transfer.keep());
+        let outcome = pollster::block_on(transfer.download());
         (outcome, transfer.stats())
     }
 
@@ -650,7 +650,7 @@ mod tests {
             fn yield_now(&self) -> LocalFuture<'_, ()> {
                 Box::pin(std::future::ready(()))
             }
-            fn hold(&self) -> TransferControl {
+            fn control(&self) -> TransferControl {
                 if self.0.get() < 5 {
                     TransferControl::Pause
                 } else {
@@ -661,7 +661,7 @@ mod tests {
         let pausing = Pausing(Cell::new(0));
         let store = Memory::default();
         let transfer = Downloader::new(&sample.manifest, &server, Some(&store), &pausing, &|_| ());
-        pollster::block_on(transfer.keep()).expect("it resumes after the pause");
+        pollster::block_on(transfer.download()).expect("it resumes after the pause");
         assert_eq!(pausing.0.get(), 5);
     }
 }

@@ -17,7 +17,7 @@ pub struct PartialRead {
     /// Why it ended.
     pub fault: Fault,
     /// Whether a retry may succeed.
-    pub again: bool,
+    pub retryable: bool,
 }
 
 impl PartialRead {
@@ -26,7 +26,7 @@ impl PartialRead {
         Self {
             arrived: Vec::new(),
             fault,
-            again: false,
+            retryable: false,
         }
     }
 }
@@ -119,7 +119,7 @@ pub trait Runtime {
     fn yield_now(&self) -> LocalFuture<'_, ()>;
 
     /// The current wish of the user.
-    fn hold(&self) -> TransferControl;
+    fn control(&self) -> TransferControl;
 }
 
 /// Sleeps on the thread, never yields, pauses or cancels.
@@ -137,7 +137,7 @@ impl Runtime for BlockingRuntime {
         Box::pin(std::future::ready(()))
     }
 
-    fn hold(&self) -> TransferControl {
+    fn control(&self) -> TransferControl {
         TransferControl::Run
     }
 }

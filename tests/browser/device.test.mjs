@@ -89,7 +89,7 @@ test("with the minimum limits of WebGPU nano answers as on the CPU", () =>
     const [ready] = await happened(page, "Ready");
     assert.equal(ready.device, "wgpu");
     const [{ question }] = await asked(page, "Ask");
-    const native = await chat(await readFile("web/samples/scene.png"), question);
+    const native = await chat(await readFile("web/static/samples/scene.png"), question);
     const [done] = await happened(page, "Done");
     assert.equal(done.answer.text, native.turns[0].text);
   }));

@@ -78,7 +78,7 @@ impl Runtime for Worker {
         self.yielder.yield_now()
     }
 
-    fn hold(&self) -> TransferControl {
+    fn control(&self) -> TransferControl {
         self.control.control()
     }
 }

@@ -63,7 +63,7 @@ struct FileStream {
 struct FailedRequest {
     fault: Fault,
     /// Whether a retry can succeed.
-    again: bool,
+    retryable: bool,
 }
 
 impl FailedRequest {
@@ -71,7 +71,7 @@ impl FailedRequest {
         PartialRead {
             arrived,
             fault: self.fault,
-            again: self.again,
+            retryable: self.retryable,
         }
     }
 }
@@ -161,7 +161,7 @@ impl HttpSource {
                      policy's connect-src",
                 )
                 .code(ErrorCode::Unsupported),
-                again: false,
+                retryable: false,
             };
         }
         lost(address, &describe(error))
@@ -319,7 +319,7 @@ impl HttpSource {
         if let Some(declared) = declared.filter(|&declared: &u64| declared > limit) {
             return Err(FailedRequest {
                 fault: too_long(&answer.body.address, declared, limit),
-                again: false,
+                retryable: false,
             });
         }
         let mut bytes = Vec::new();
@@ -328,7 +328,7 @@ impl HttpSource {
             if bytes.len() as u64 > limit {
                 return Err(FailedRequest {
                     fault: too_long(&answer.body.address, bytes.len() as u64, limit),
-                    again: false,
+                    retryable: false,
                 });
             }
         }
@@ -348,7 +348,7 @@ impl ByteSource for HttpSource {
                 attempt += 1;
                 match self.read_small(name, limit).await {
                     Ok(bytes) => return Ok(bytes),
-                    Err(failed) if !failed.again || attempt == ATTEMPTS => {
+                    Err(failed) if !failed.retryable || attempt == ATTEMPTS => {
                         return Err(failed.fault);
                     }
                     Err(_) => self.control.sleep(250 << attempt).await,
@@ -464,9 +464,9 @@ fn check_status(address: &str, response: &Response) -> Result<(), FailedRequest>
     }
     if !response.ok() {
         let what = format!("the server says {status}");
-        let again = status >= 500 || matches!(status, 408 | 425 | 429);
+        let retryable = status >= 500 || matches!(status, 408 | 425 | 429);
         let mut failed = FailedRequest {
-            again,
+            retryable,
             ..lost(address, &what)
         };
         if matches!(status, 404 | 410) {
@@ -512,7 +512,7 @@ fn final_fault(address: &str, what: &str) -> FailedRequest {
             "Check the address, or ask the owner of the folder to upload the model again",
         )
         .code(ErrorCode::Corrupt),
-        again: false,
+        retryable: false,
     }
 }
 
@@ -525,6 +525,6 @@ fn lost(address: &str, what: &str) -> FailedRequest {
             format!("could not be fetched: {what}"),
             "Check the connection and try again; what came is kept",
         ),
-        again: true,
+        retryable: true,
     }
 }

@@ -134,7 +134,7 @@ impl Job {
 impl Runtime for Job {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
         Box::pin(async move {
-            let is_retry = self.hold() == TransferControl::Run;
+            let is_retry = self.control() == TransferControl::Run;
             if is_retry && !self.waiting.replace(true) {
                 self.report();
             }
@@ -149,7 +149,7 @@ impl Runtime for Job {
         self.yielder.yield_now()
     }
 
-    fn hold(&self) -> TransferControl {
+    fn control(&self) -> TransferControl {
         self.control.control()
     }
 }
@@ -199,7 +199,7 @@ pub async fn list() {
 fn stored_model(listed: opfs::Listed) -> StoredModel {
     let model = ModelId(listed.id);
     let activity = match job(&model) {
-        Some(job) if job.hold() == TransferControl::Pause => Activity::Paused,
+        Some(job) if job.control() == TransferControl::Pause => Activity::Paused,
         Some(_) => Activity::Downloading,
         None if listed.in_other_tab => Activity::InOtherTab,
         None if opfs::opened(&model.0).is_some() => Activity::Loaded,
@@ -332,7 +332,7 @@ async fn download(model: ModelId) {
     JOBS.with_borrow_mut(|jobs| jobs.insert(model.0.clone(), Rc::clone(&job)));
     let outcome = run(&job).await;
     JOBS.with_borrow_mut(|jobs| jobs.remove(&model.0));
-    let is_cancelled = job.hold() == TransferControl::Cancel;
+    let is_cancelled = job.control() == TransferControl::Cancel;
     if job.discard.get()
         && let Err(fault) = opfs::delete(&model.0).await
     {
@@ -392,7 +392,7 @@ async fn run(job: &Rc<Job>) -> Result<(), Fault> {
     let source = origin.source(&job.control);
     let report = |stats| job.on_stats(stats);
     Downloader::new(&folder.manifest, &*source, Some(&store), &**job, &report)
-        .keep()
+        .download()
         .await
 }
 

@@ -164,7 +164,7 @@ pub(super) fn attention_combine(
     out
 }
 
-/// Compares `attention_decode` on a GPU with [`causal_attention_reference`]: two decode steps after
+/// Compares `attention_decode` on a GPU with plain loops on the CPU: two decode steps after
 /// a prefill, the first with packed QKV and its position in a buffer, around the KV splits; and
 /// poisoned inputs.
 ///

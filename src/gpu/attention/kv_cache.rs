@@ -1,6 +1,5 @@
-//! The KV cache of one decoder layer in GPU memory.
+//! The KV cache of one decoder layer and the RoPE table, in GPU memory.
 
-use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 

@@ -131,7 +131,7 @@ pub fn attention_prefill(
     from_buffer(&q, out, [rows, width])
 }
 
-/// Compares `attention_prefill` on a GPU with [`causal_attention_reference`]: two prefills of a
+/// Compares `attention_prefill` on a GPU with plain loops on the CPU: two prefills of a
 /// sequence, around the tiles, with and without KV splits; and poisoned inputs.
 ///
 /// # Errors

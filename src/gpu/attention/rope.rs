@@ -13,7 +13,7 @@ use crate::gpu::uniforms::uniforms;
 use burn::tensor::Device;
 
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::testing::{DecoderCase, compare_values, read_cache, rope_reference};
+use crate::gpu::attention::testing::{DecoderCase, compare_values, read_cache};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
@@ -161,7 +161,7 @@ const TOLERANCE: f32 = 1e-6;
 #[cfg(feature = "diagnostics")]
 const CACHE_TOLERANCE: [f32; 2] = [TOLERANCE, 2e-3];
 
-/// Compares the rotated queries and the KV cache with [`rope_reference`] on a GPU: two appends, one
+/// Compares the rotated queries and the KV cache with plain loops on the CPU: two appends, one
 /// split and one packed, the second with its position in a buffer and its last row past the cache's
 /// end; and poisoned inputs.
 ///
