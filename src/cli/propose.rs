@@ -69,7 +69,7 @@ pub enum Prompt {
 /// The device.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub enum DeviceName {
-    /// The GPU if there is one, else the CPU.
+    /// The GPU if there is one that is not a software adapter, else the CPU.
     #[default]
     Auto,
     /// A GPU adapter; may be a software adapter.

@@ -36,7 +36,7 @@ pub struct Options {
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Device to run on.
+    /// Device to train on; `auto` selects the CPU.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
     /// Resume from the checkpoint in `--out`.
