@@ -1,69 +1,76 @@
-// attention_combine: the stretches of attention_step, or the parts of attention_prefill, as one.
+// attention_combine: adds the KV splits of attention_decode or attention_prefill.
 //
-//   parts  [H, S, W + 2]   sum of exp(score - top) * value, then top, then sum of exp
-//   mixed  [H, W]          mean of the values, weighted by exp(score)
-//   sizes                  H, S, W, 0     H counts the heads of all rows
+//   partials  [R, S, D + 2]  per row and split: acc = sum of exp(score - m) * value, then the maximum m, then
+//                            l = sum of exp(score - m)
+//   out       [R, D]         sum over S of exp(m - max m) * acc, over the same sum of l
 //
-// A workgroup of $GROUP takes one head, $GROUP stretches at a time: first what each counts for, then two
-// neighbouring channels per invocation, of every fourth stretch. A stretch without keys has weight 0.
-// W is even and at most $GROUP / 2.
+// R counts the heads of all rows. A workgroup takes one of them, WORKGROUP_SIZE splits at a time; D is even
+// and at most WORKGROUP_SIZE / 2. A split without keys has m = LOWEST and so weight 0.
+//
+// Workgroup memory, 7168 bytes:
+//   m_partials    256 *  4 = 1024   [thread]
+//   split_weights 256 *  8 = 2048   [split] exp(m - max m), and l times it
+//   sums          256 * 16 = 4096   [quarter, channel pair] sums of two channels and of l
 
-@group(0) @binding(0) var<storage, $INPUT> parts: array<vec2<f32>>;
-@group(0) @binding(1) var<storage, read_write> mixed: array<vec2<f32>>;
-@group(0) @binding(2) var<uniform> sizes: array<vec4<u32>, 1>;
+@group(0) @binding(0) var<storage, read> partials: array<vec2<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec2<f32>>;
+@group(0) @binding(2) var<uniform> u: Uniforms;
 
-const LOWEST = -3.4e38;
+// import constants
 
-// Of each stretch: top; then weight and weighted sum of exp.
-var<workgroup> tops: array<f32, $GROUP>;
-var<workgroup> ends: array<vec2<f32>, $GROUP>;
-// Sums of two channels, and of the weighted sums of exp.
-var<workgroup> quarters: array<vec3<f32>, $GROUP>;
+var<workgroup> m_partials: array<f32, WORKGROUP_SIZE>;
+var<workgroup> split_weights: array<vec2<f32>, WORKGROUP_SIZE>;
+var<workgroup> sums: array<vec3<f32>, WORKGROUP_SIZE>;
 
-@compute @workgroup_size($GROUP)
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let stretches = sizes[0].y;
-    let pairs = sizes[0].z / 2u;
-    let row = pairs + 1u;
-    let head = group.y * groups.x + group.x;
-    if head >= sizes[0].x {
+    let splits = u.splits;
+    let pairs = u.head_dim / 2u;
+    let stride = pairs + 1u;
+    let row = workgroup_index(group, groups);
+    if row >= u.rows {
         return;
     }
-    let first = head * stretches * row;
-    var top = LOWEST;
-    for (var s = lane; s < stretches; s += $GROUPu) {
-        top = max(top, parts[first + s * row + pairs].x);
+    let first = row * splits * stride;
+    // 1. Maximum over all splits.
+    var m = LOWEST;
+    for (var split = thread; split < splits; split += WORKGROUP_SIZE) {
+        m = max(m, partials[first + split * stride + pairs].x);
     }
-    tops[lane] = top;
+    m_partials[thread] = m;
     workgroupBarrier();
-    for (var other = 0u; other < min(stretches, $GROUPu); other++) {
-        top = max(top, tops[other]);
+    for (var other = 0u; other < min(splits, WORKGROUP_SIZE); other++) {
+        m = max(m, m_partials[other]);
     }
-    let slots = $GROUPu / 4u;
-    let slot = lane / slots;
-    let pair = min(lane % slots, pairs - 1u);
+    // 2. Weighted sums: a thread takes one pair of channels of every fourth split.
+    let quarter_size = WORKGROUP_SIZE / 4u;
+    let quarter = thread / quarter_size;
+    let pair = min(thread % quarter_size, pairs - 1u);
     var sum = vec3<f32>();
-    for (var start = 0u; start < stretches; start += $GROUPu) {
-        if start + lane < stretches {
-            let end = parts[first + (start + lane) * row + pairs];
-            let weight = exp(end.x - top);
-            ends[lane] = vec2<f32>(weight, weight * end.y);
+    for (var begin = 0u; begin < splits; begin += WORKGROUP_SIZE) {
+        if begin + thread < splits {
+            let ml = partials[first + (begin + thread) * stride + pairs];
+            let weight = exp(ml.x - m);
+            split_weights[thread] = vec2<f32>(weight, weight * ml.y);
         }
         workgroupBarrier();
-        let count = min($GROUPu, stretches - start);
-        for (var s = slot; s < count; s += 4u) {
-            sum += vec3<f32>(ends[s].x * parts[first + (start + s) * row + pair], ends[s].y);
+        let count = min(WORKGROUP_SIZE, splits - begin);
+        for (var split = quarter; split < count; split += 4u) {
+            let weight = split_weights[split];
+            sum += vec3<f32>(weight.x * partials[first + (begin + split) * stride + pair], weight.y);
         }
         workgroupBarrier();
     }
-    quarters[lane] = sum;
+    sums[thread] = sum;
     workgroupBarrier();
-    if lane < pairs {
-        sum += quarters[lane + slots] + quarters[lane + 2u * slots] + quarters[lane + 3u * slots];
-        mixed[head * pairs + lane] = sum.xy / sum.z;
+    // 3. Add the quarters and normalize.
+    if thread < pairs {
+        sum += sums[thread + quarter_size] + sums[thread + 2u * quarter_size]
+            + sums[thread + 3u * quarter_size];
+        out[row * pairs + thread] = sum.xy / sum.z;
     }
 }

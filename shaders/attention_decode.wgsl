@@ -1,264 +1,288 @@
-// attention_decode: one row joins the cache and attends to it: one query per head over a stretch of keys.
+// attention_decode: attention of one row over the KV cache, split over the keys (split-KV); RoPE and the
+// append of the row's own key and value to the cache are fused into it.
 //
-//   q_in, k_in, v_in   the row begins at an OFFSET of its own, all multiples of 4
-//   angles    [C, W]       cosines, then sines, W/2 of each, of every position
-//   position  [1]          of the row, less P: keys 0 ..= P + position are seen
-//   stretch_sums  [H, S, W + 2]    sum of exp(score - top) * value, then top, then sum of exp
-//   keys      [G, C, W]    the cache, turned; query heads h/(H/G) share a key head
-//   values    [G, C, W]    the cache, not turned
-//   sizes                  H, G, W, C and S, bits of the scores' factor, P, 0 and offsets of q, k, v, 0
+//   q_in, k_in, v_in   the row, from an offset of its own each, all multiples of 4
+//   rope_table  [C, D]         see `rope`
+//   position    [1]            the row has position past + position[0] and sees keys 0 ..= that
+//   partials    [H, S, D + 2]  per head and split: acc = sum of exp(score - m) * value, then the maximum m,
+//                              then l = sum of exp(score - m); m is LOWEST in a split past the row
+//   keys        [G, C, D]      KV cache, rotated keys; query head h reads key head h / (H / G) (GQA)
+//   values      [G, C, D]      KV cache
 //
-// Half-split rotary embedding as in rope_write. The row's own key and value are computed wherever they are
-// needed, and one workgroup of each key head lays them into the cache, where none reads them yet.
+// A workgroup takes one head and one split of KV_SPLIT keys. It recomputes the row's own key and value where
+// it needs them; the first query head of each key head writes them to the cache, where no other workgroup
+// reads them. All loads are issued before the first barrier, since their latency is most of the cost. Reads
+// 2 * D values of the cache per key; attention_combine adds the splits. D is a multiple of 8, at most 128; a
+// row past the cache's end is dropped and sees all of the cache. WORKGROUP_SIZE is 4 * KV_SPLIT.
 //
-// A workgroup of $GROUP takes one head and $STRETCH keys, a quarter of $GROUP: eight invocations a key for
-// the scores, so that they read a row side by side, then each four channels of up to eight values. All
-// that it reads is on its way before anything waits: it is little, and waiting is what takes long. A
-// stretch beyond the query leaves top = -inf. Reads 2 * W numbers of the cache per key; attention_join
-// adds the stretches up. W is a multiple of 8 and at most 128.
+// Workgroup memory, 4352 bytes:
+//   q             32 * 16 = 512     rotated query, zero past its last vector
+//   dot_partials 288 *  4 = 1152    [key, KEY_THREADS], rows padded to 9 against bank conflicts
+//   scores        32 *  4 = 128     [key]
+//   acc_partials 128 * 16 = 2048    [key group, vector]
+//   l_partials   128 *  4 = 512     [key group, vector]
 
-// import $CACHE
+// import KV
 
-@group(0) @binding(0) var<storage, $INPUT> q_in: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, $INPUT> k_in: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, $INPUT> v_in: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, $INPUT> angles: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, $INPUT> position: array<u32>;
-@group(0) @binding(5) var<storage, read_write> stretch_sums: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> keys: array<Four>;
-@group(0) @binding(7) var<storage, read_write> values: array<Four>;
-@group(0) @binding(8) var<uniform> sizes: array<vec4<u32>, 3>;
+@group(0) @binding(0) var<storage, read> q_in: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> k_in: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> v_in: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> rope_table: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> position: array<u32>;
+@group(0) @binding(5) var<storage, read_write> partials: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> keys: array<KvQuad>;
+@group(0) @binding(7) var<storage, read_write> values: array<KvQuad>;
+@group(0) @binding(8) var<uniform> u: Uniforms;
 
-const LOWEST = -3.4e38;
-const SHARES = 8u;
+// import constants
+// import rope
 
-// The turned query; past its last vector 0.
-var<workgroup> query: array<vec4<f32>, 32>;
-// Of each key eight shares, and one place left free.
-var<workgroup> shares: array<f32, $STRETCH * 9>;
-var<workgroup> scores: array<f32, $STRETCH>;
-var<workgroup> mixtures: array<vec4<f32>, $GROUP>;
-var<workgroup> totals: array<f32, $GROUP>;
+// Threads that share the dot product of a key.
+const KEY_THREADS = 8u;
+const DOT_STRIDE = KEY_THREADS + 1u;
 
-// Vector `vector` of a head, which is `four` and has the partner `other`, turned for `place`.
-fn turned(four: vec4<f32>, other: vec4<f32>, vector: u32, place: u32) -> vec4<f32> {
-    let vectors = sizes[0].z / 4u;
+var<workgroup> q: array<vec4<f32>, 32>;
+var<workgroup> dot_partials: array<f32, KV_SPLIT * DOT_STRIDE>;
+var<workgroup> scores: array<f32, KV_SPLIT>;
+var<workgroup> acc_partials: array<vec4<f32>, WORKGROUP_SIZE>;
+var<workgroup> l_partials: array<f32, WORKGROUP_SIZE>;
+
+// Vector `vector` of a head, rotated; `partner` is the unrotated vector of the other half.
+fn rotated(x: vec4<f32>, partner: vec4<f32>, vector: u32, row_position: u32) -> vec4<f32> {
+    let vectors = u.head_dim / 4u;
     let half = vectors / 2u;
-    let cosine = angles[place * vectors + vector % half];
-    let sine = angles[place * vectors + half + vector % half];
-    return four * cosine + select(other, -other, vector < half) * sine;
+    let angles = rope_angles(row_position, vector % half, vectors);
+    return rope_rotate(x, select(partner, -partner, vector < half), angles);
 }
 
-// The vector that `vector` of a head is turned with.
-fn partner(vector: u32) -> u32 {
-    let half = sizes[0].z / 8u;
+// The vector of the other half of a head.
+fn partner_of(vector: u32) -> u32 {
+    let half = u.head_dim / 8u;
     return select(vector - half, vector + half, vector < half);
 }
 
-// Vector `vector` of a query.
-fn query_part(head: u32, vector: u32, place: u32) -> vec4<f32> {
-    let first = sizes[2].x / 4u + head * (sizes[0].z / 4u);
-    return turned(q_in[first + vector], q_in[first + partner(vector)], vector, place);
+// Vector `vector` of the rotated query of a head.
+fn query_vector(head: u32, vector: u32, row_position: u32) -> vec4<f32> {
+    let first = u.q_offset / 4u + head * (u.head_dim / 4u);
+    return rotated(q_in[first + vector], q_in[first + partner_of(vector)], vector, row_position);
 }
 
 // Vector `vector` of the row's own key, as the cache holds it.
-fn own_key(key_head: u32, vector: u32, place: u32) -> Four {
-    let first = sizes[2].y / 4u + key_head * (sizes[0].z / 4u);
-    return stored_four(turned(k_in[first + vector], k_in[first + partner(vector)], vector, place));
+fn new_key_vector(kv_head: u32, vector: u32, row_position: u32) -> KvQuad {
+    let first = u.k_offset / 4u + kv_head * (u.head_dim / 4u);
+    return pack_quad(
+        rotated(k_in[first + vector], k_in[first + partner_of(vector)], vector, row_position),
+    );
 }
 
-// A share of a key: every eighth vector, the last one in place of those past it.
-struct Share {
-    a: Four,
-    b: Four,
-    c: Four,
-    d: Four,
+// Every KEY_THREADS-th vector of a key; past the last vector the last one again.
+struct KeySlice {
+    a: KvQuad,
+    b: KvQuad,
+    c: KvQuad,
+    d: KvQuad,
 }
 
-// Of the key in row `row` of the cache, which is the row's own where `own` says so.
-fn key_share(row: u32, share: u32, own: bool, key_head: u32, place: u32) -> Share {
-    let vectors = sizes[0].z / 4u;
+// Slice `slice` of the key in row `cache_row` of the cache, or of the row's own key where `is_new`.
+fn load_key_slice(
+    cache_row: u32,
+    slice: u32,
+    is_new: bool,
+    kv_head: u32,
+    row_position: u32,
+) -> KeySlice {
+    let vectors = u.head_dim / 4u;
     let last = vectors - 1u;
-    let at = min(vec4<u32>(share) + vec4<u32>(0u, 8u, 16u, 24u), vec4<u32>(last));
-    if own {
-        return Share(
-            own_key(key_head, at.x, place),
-            own_key(key_head, at.y, place),
-            own_key(key_head, at.z, place),
-            own_key(key_head, at.w, place),
+    let at = min(vec4<u32>(slice) + vec4<u32>(0u, 8u, 16u, 24u), vec4<u32>(last));
+    if is_new {
+        return KeySlice(
+            new_key_vector(kv_head, at.x, row_position),
+            new_key_vector(kv_head, at.y, row_position),
+            new_key_vector(kv_head, at.z, row_position),
+            new_key_vector(kv_head, at.w, row_position),
         );
     }
-    let first = row * vectors;
-    return Share(keys[first + at.x], keys[first + at.y], keys[first + at.z], keys[first + at.w]);
+    let first = cache_row * vectors;
+    return KeySlice(
+        keys[first + at.x], keys[first + at.y], keys[first + at.z], keys[first + at.w],
+    );
 }
 
-// Lays a share of a key into row `row` of the cache.
-fn keep_share(key: Share, row: u32, share: u32) {
-    let vectors = sizes[0].z / 4u;
-    let first = row * vectors + share;
-    if share < vectors {
+// Writes a slice of a key to row `cache_row` of the cache.
+fn store_key_slice(key: KeySlice, cache_row: u32, slice: u32) {
+    let vectors = u.head_dim / 4u;
+    let first = cache_row * vectors + slice;
+    if slice < vectors {
         keys[first] = key.a;
     }
-    if share + 8u < vectors {
+    if slice + 8u < vectors {
         keys[first + 8u] = key.b;
     }
-    if share + 16u < vectors {
+    if slice + 16u < vectors {
         keys[first + 16u] = key.c;
     }
-    if share + 24u < vectors {
+    if slice + 24u < vectors {
         keys[first + 24u] = key.d;
     }
 }
 
-// Vector `vector` of value `at` of a stretch whose cache begins at row `row`; `own` is the row's own place
-// in the stretch.
-fn value_at(at: u32, row: u32, vector: u32, own: u32, key_head: u32) -> Four {
-    let vectors = sizes[0].z / 4u;
-    if at == own {
-        return stored_four(v_in[sizes[2].z / 4u + key_head * vectors + vector]);
+// Vector `vector` of value `key` of a split that begins at row `first_row` of the cache; value `new_key` is
+// the row's own.
+fn load_value(key: u32, first_row: u32, vector: u32, new_key: u32, kv_head: u32) -> KvQuad {
+    let vectors = u.head_dim / 4u;
+    if key == new_key {
+        return pack_quad(v_in[u.v_offset / 4u + kv_head * vectors + vector]);
     }
-    return values[(row + at) * vectors + vector];
+    return values[(first_row + key) * vectors + vector];
 }
 
-// Times the same share of the query.
-fn product(key: Share, share: u32) -> f32 {
-    return dot(query[share], loaded(key.a)) + dot(query[share + 8u], loaded(key.b))
-        + dot(query[share + 16u], loaded(key.c)) + dot(query[share + 24u], loaded(key.d));
+// The dot product of a slice with the same slice of the query.
+fn dot_slice(key: KeySlice, slice: u32) -> f32 {
+    return dot(q[slice], unpack_quad(key.a)) + dot(q[slice + 8u], unpack_quad(key.b))
+        + dot(q[slice + 16u], unpack_quad(key.c)) + dot(q[slice + 24u], unpack_quad(key.d));
 }
 
-fn highest(first: u32) -> f32 {
+fn max_of_four_scores(first: u32) -> f32 {
     return max(max(scores[first], scores[first + 1u]), max(scores[first + 2u], scores[first + 3u]));
 }
 
-// What key `at` of `count` counts for.
-fn weight(at: u32, count: u32, top: f32) -> f32 {
-    return select(0.0, exp(scores[min(at, $STRETCHu - 1u)] - top), at < count);
+// exp(score - m); 0 for keys from `count` on.
+fn softmax_weight(key: u32, count: u32, m: f32) -> f32 {
+    return select(0.0, exp(scores[min(key, KV_SPLIT - 1u)] - m), key < count);
 }
 
-@compute @workgroup_size($GROUP)
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let heads = sizes[0].x;
-    let width = sizes[0].z;
-    let capacity = sizes[0].w;
-    let stretches = sizes[1].x;
-    let flat_group = group.y * groups.x + group.x;
-    let head = flat_group / stretches;
-    if head >= heads {
+    let splits = u.splits;
+    let head_split = workgroup_index(group, groups);
+    let head = head_split / splits;
+    if head >= u.heads {
         return;
     }
-    let stretch = flat_group % stretches;
-    let group_heads = heads / sizes[0].y;
-    let key_head = head / group_heads;
-    let first = stretch * $STRETCHu;
-    // Past the cache's end a row is dropped, and attends to all.
-    let place = sizes[1].z + position[0];
-    let angle = min(place, capacity - 1u);
-    let seen = min(place + 1u, capacity);
-    let count = clamp(seen, first, first + $STRETCHu) - first;
-    let vectors = width / 4u;
+    let split = head_split % splits;
+    let heads_per_kv = u.heads / u.kv_heads;
+    let kv_head = head / heads_per_kv;
+    let first_key = split * KV_SPLIT;
+    let row_position = u.past + position[0];
+    let table_row = min(row_position, u.capacity - 1u);
+    let visible = min(row_position + 1u, u.capacity);
+    let count = clamp(visible, first_key, first_key + KV_SPLIT) - first_key;
+    let vectors = u.head_dim / 4u;
 
-    let share = lane % SHARES;
-    let near = lane / SHARES;
-    let far = near + $GROUPu / SHARES;
-    let vector = lane % vectors;
-    let slots = $GROUPu / vectors;
-    let slot = lane / vectors;
-    var key0: Share;
-    var key1: Share;
-    var value0: Four;
-    var value1: Four;
-    var value2: Four;
-    var value3: Four;
-    var value4: Four;
-    var value5: Four;
-    var value6: Four;
-    var value7: Four;
+    // For the scores a thread takes slice `slice` of keys `key_a` and `key_b`; for the values it takes vector
+    // `vector` of every `key_groups`-th key from `key_group` on.
+    let slice = thread % KEY_THREADS;
+    let key_a = thread / KEY_THREADS;
+    let key_b = key_a + WORKGROUP_SIZE / KEY_THREADS;
+    let vector = thread % vectors;
+    let key_groups = WORKGROUP_SIZE / vectors;
+    let key_group = thread / vectors;
+    var k_a: KeySlice;
+    var k_b: KeySlice;
+    var v0: KvQuad;
+    var v1: KvQuad;
+    var v2: KvQuad;
+    var v3: KvQuad;
+    var v4: KvQuad;
+    var v5: KvQuad;
+    var v6: KvQuad;
+    var v7: KvQuad;
     if count > 0u {
-        // The last key in place of those past it, which count for nothing.
-        let row = key_head * capacity + first;
+        // 1. Load keys and values. Past the last key the last one is loaded again; its weight is 0.
+        let first_row = kv_head * u.capacity + first_key;
         let last = count - 1u;
-        // Wraps where the row is in another stretch.
-        let own = place - first;
-        let near_key = min(near, last);
-        let far_key = min(far, last);
-        key0 = key_share(row + near_key, share, near_key == own, key_head, angle);
-        key1 = key_share(row + far_key, share, far_key == own, key_head, angle);
-        value0 = value_at(min(slot, last), row, vector, own, key_head);
-        value1 = value_at(min(slot + slots, last), row, vector, own, key_head);
-        if 2u * slots < $STRETCHu {
-            value2 = value_at(min(slot + 2u * slots, last), row, vector, own, key_head);
-            value3 = value_at(min(slot + 3u * slots, last), row, vector, own, key_head);
+        // The row's own key in this split; wraps to at least `count` where it is in another split.
+        let new_key = row_position - first_key;
+        let load_a = min(key_a, last);
+        let load_b = min(key_b, last);
+        k_a = load_key_slice(first_row + load_a, slice, load_a == new_key, kv_head, table_row);
+        k_b = load_key_slice(first_row + load_b, slice, load_b == new_key, kv_head, table_row);
+        v0 = load_value(min(key_group, last), first_row, vector, new_key, kv_head);
+        v1 = load_value(min(key_group + key_groups, last), first_row, vector, new_key, kv_head);
+        if 2u * key_groups < KV_SPLIT {
+            v2 = load_value(min(key_group + 2u * key_groups, last), first_row, vector, new_key, kv_head);
+            v3 = load_value(min(key_group + 3u * key_groups, last), first_row, vector, new_key, kv_head);
         }
-        if 4u * slots < $STRETCHu {
-            value4 = value_at(min(slot + 4u * slots, last), row, vector, own, key_head);
-            value5 = value_at(min(slot + 5u * slots, last), row, vector, own, key_head);
-            value6 = value_at(min(slot + 6u * slots, last), row, vector, own, key_head);
-            value7 = value_at(min(slot + 7u * slots, last), row, vector, own, key_head);
+        if 4u * key_groups < KV_SPLIT {
+            v4 = load_value(min(key_group + 4u * key_groups, last), first_row, vector, new_key, kv_head);
+            v5 = load_value(min(key_group + 5u * key_groups, last), first_row, vector, new_key, kv_head);
+            v6 = load_value(min(key_group + 6u * key_groups, last), first_row, vector, new_key, kv_head);
+            v7 = load_value(min(key_group + 7u * key_groups, last), first_row, vector, new_key, kv_head);
         }
-        if head % group_heads == 0u && own < count {
-            if near == own {
-                keep_share(key0, row + own, share);
+        // 2. Append the row's own key and value to the cache.
+        if head % heads_per_kv == 0u && new_key < count {
+            if key_a == new_key {
+                store_key_slice(k_a, first_row + new_key, slice);
             }
-            if far == own {
-                keep_share(key1, row + own, share);
+            if key_b == new_key {
+                store_key_slice(k_b, first_row + new_key, slice);
             }
-            if slot == 0u {
-                values[(row + own) * vectors + vector] = value_at(own, row, vector, own, key_head);
+            if key_group == 0u {
+                values[(first_row + new_key) * vectors + vector] =
+                    load_value(new_key, first_row, vector, new_key, kv_head);
             }
         }
     }
-    if lane < vectors {
-        query[lane] = query_part(head, lane, angle);
-    } else if lane < 32u {
-        query[lane] = vec4<f32>();
+    // 3. Stage the rotated query.
+    if thread < vectors {
+        q[thread] = query_vector(head, thread, table_row);
+    } else if thread < 32u {
+        q[thread] = vec4<f32>();
     }
     workgroupBarrier();
-    shares[near * 9u + share] = product(key0, share);
-    shares[far * 9u + share] = product(key1, share);
+    // 4. Scores: eight partial dot products per key, then their sum.
+    dot_partials[key_a * DOT_STRIDE + slice] = dot_slice(k_a, slice);
+    dot_partials[key_b * DOT_STRIDE + slice] = dot_slice(k_b, slice);
     workgroupBarrier();
-    if lane < $STRETCHu {
-        let at = lane * 9u;
-        let score = (shares[at] + shares[at + 1u]) + (shares[at + 2u] + shares[at + 3u])
-            + (shares[at + 4u] + shares[at + 5u]) + (shares[at + 6u] + shares[at + 7u]);
-        scores[lane] = select(LOWEST, score * bitcast<f32>(sizes[1].y), lane < count);
+    if thread < KV_SPLIT {
+        let at = thread * DOT_STRIDE;
+        let product = (dot_partials[at] + dot_partials[at + 1u])
+            + (dot_partials[at + 2u] + dot_partials[at + 3u])
+            + (dot_partials[at + 4u] + dot_partials[at + 5u])
+            + (dot_partials[at + 6u] + dot_partials[at + 7u]);
+        scores[thread] = select(LOWEST, product * u.scale, thread < count);
     }
     workgroupBarrier();
-    var top = LOWEST;
-    for (var at = 0u; at < $STRETCHu; at += 8u) {
-        top = max(top, max(highest(at), highest(at + 4u)));
+    // 5. Maximum and weights; every thread weighs its up to eight values.
+    var m = LOWEST;
+    for (var at = 0u; at < KV_SPLIT; at += 8u) {
+        m = max(m, max(max_of_four_scores(at), max_of_four_scores(at + 4u)));
     }
-    var mixture = vec4<f32>();
-    var total = 0.0;
-    if slot < slots {
-        let w0 = weight(slot, count, top);
-        let w1 = weight(slot + slots, count, top);
-        let w2 = weight(slot + 2u * slots, count, top);
-        let w3 = weight(slot + 3u * slots, count, top);
-        let w4 = weight(slot + 4u * slots, count, top);
-        let w5 = weight(slot + 5u * slots, count, top);
-        let w6 = weight(slot + 6u * slots, count, top);
-        let w7 = weight(slot + 7u * slots, count, top);
-        total = w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7;
-        mixture = w0 * loaded(value0) + w1 * loaded(value1) + w2 * loaded(value2) + w3 * loaded(value3)
-            + w4 * loaded(value4) + w5 * loaded(value5) + w6 * loaded(value6) + w7 * loaded(value7);
+    var acc = vec4<f32>();
+    var l = 0.0;
+    if key_group < key_groups {
+        let w0 = softmax_weight(key_group, count, m);
+        let w1 = softmax_weight(key_group + key_groups, count, m);
+        let w2 = softmax_weight(key_group + 2u * key_groups, count, m);
+        let w3 = softmax_weight(key_group + 3u * key_groups, count, m);
+        let w4 = softmax_weight(key_group + 4u * key_groups, count, m);
+        let w5 = softmax_weight(key_group + 5u * key_groups, count, m);
+        let w6 = softmax_weight(key_group + 6u * key_groups, count, m);
+        let w7 = softmax_weight(key_group + 7u * key_groups, count, m);
+        l = w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7;
+        acc = w0 * unpack_quad(v0) + w1 * unpack_quad(v1)
+            + w2 * unpack_quad(v2) + w3 * unpack_quad(v3)
+            + w4 * unpack_quad(v4) + w5 * unpack_quad(v5)
+            + w6 * unpack_quad(v6) + w7 * unpack_quad(v7);
     }
-    mixtures[lane] = mixture;
-    totals[lane] = total;
+    acc_partials[thread] = acc;
+    l_partials[thread] = l;
     workgroupBarrier();
-    let part = flat_group * (width / 2u + 1u);
-    if lane < vectors {
-        for (var other = lane + vectors; other < slots * vectors; other += vectors) {
-            mixture += mixtures[other];
-            total += totals[other];
+    // 6. Add the key groups and store the partials of this split.
+    let start = head_split * (u.head_dim / 2u + 1u);
+    if thread < vectors {
+        for (var other = thread + vectors; other < key_groups * vectors; other += vectors) {
+            acc += acc_partials[other];
+            l += l_partials[other];
         }
-        stretch_sums[part + 2u * lane] = mixture.xy;
-        stretch_sums[part + 2u * lane + 1u] = mixture.zw;
+        partials[start + 2u * thread] = acc.xy;
+        partials[start + 2u * thread + 1u] = acc.zw;
     }
-    if lane == 0u {
-        stretch_sums[part + width / 2u] = vec2<f32>(top, total);
+    if thread == 0u {
+        partials[start + u.head_dim / 2u] = vec2<f32>(m, l);
     }
 }

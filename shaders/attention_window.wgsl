@@ -1,83 +1,88 @@
-// attention_window: attention within square windows of a map, with a learned number for every way
-// from one cell to another.
+// attention_window: attention within the square windows of a feature map, with a learned relative position
+// bias (Swin, arXiv 2103.14030).
 //
-//   qkv      [W, T, 3, H, D]        queries, keys, values; T = side * side, D at most $CHUNKS * $DEPTH,
-//                                   in steps of four channels
-//   table    [(2*side - 1)^2, H]    what the way from cell b to cell a adds to their score: row
-//                                   (ay - by + side-1) * (2*side - 1) + ax - bx + side-1
-//   regions  [N, T]                 of window w in row (A + w) % N; two regions take 100 off a score
-//   y        [W, T, H, D]           softmax over b of scores[a, b], times values[b], where a score is
-//                                   queries[a] . keys[b] / sqrt(D) with the above
-//   sizes                           W, T, H, D/4 and side, N, A, 0
+//   qkv         [W, T, 3, H, D]       T = side * side; D is a multiple of 4 and at most CHUNKS * DEPTH
+//   bias_table  [(2*side - 1)^2, H]   added to the score of a query at (ay, ax) and a key at (by, bx):
+//                                     row (ay - by + side-1) * (2*side - 1) + ax - bx + side-1
+//   regions     [N, T]                window w uses row (first_window + w) % N; a query and a key of two
+//                                     regions lose 100 from their score (mask of the shifted windows)
+//   out         [W, T, H, D]          softmax(Q K^T / sqrt(D) + bias + mask) V per window and head
 //
 // A workgroup makes 32 tokens of one window and head and walks over the window's keys and values.
 // 4*W*H*T*T*D operations, 16*W*T*H*D bytes beyond the caches: a block of Swin-Large's first stage (476
-// windows of 144, 6 heads of 32) takes 7.6 G and 210 MB, where a matrix of scores alone has 237 MB.
+// windows of 144 tokens, 6 heads of 32) takes 7.6 G operations and 210 MB, where a matrix of scores alone
+// has 237 MB. Workgroup memory: see `flash`.
 
-@group(0) @binding(0) var<storage, $INPUT> qkv: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, $INPUT> table: array<f32>;
-@group(0) @binding(2) var<storage, $INPUT> regions: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
+@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> bias_table: array<f32>;
+@group(0) @binding(2) var<storage, read> regions: array<u32>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<uniform> u: Uniforms;
 
+// import constants
 // import flash
 // import flash_whole
 
-fn part(head: Head, token: u32, third: u32, step: u32) -> vec4<f32> {
-    let row = (head.whole * head.rows + token) * 3u + third;
-    return qkv[(row * sizes[0].z + head.index) * head.steps + step];
+// Subtracted from the score of two regions.
+const REGION_MASK = 100.0;
+
+// `part`: 0 queries, 1 keys, 2 values.
+fn load_part(head: Head, token: u32, part: u32, vector: u32) -> vec4<f32> {
+    let row = (head.item * head.rows + token) * 3u + part;
+    return qkv[(row * u.heads + head.index) * head.vectors + vector];
 }
 
-fn query(head: Head, token: u32, step: u32) -> vec4<f32> {
-    return part(head, token, 0u, step);
+fn load_q(head: Head, token: u32, vector: u32) -> vec4<f32> {
+    return load_part(head, token, 0u, vector);
 }
 
-fn key(head: Head, token: u32, step: u32) -> vec4<f32> {
-    return part(head, token, 1u, step);
+fn load_k(head: Head, token: u32, vector: u32) -> vec4<f32> {
+    return load_part(head, token, 1u, vector);
 }
 
-fn value(head: Head, token: u32, step: u32) -> vec4<f32> {
-    return part(head, token, 2u, step);
+fn load_v(head: Head, token: u32, vector: u32) -> vec4<f32> {
+    return load_part(head, token, 2u, vector);
 }
 
-fn put(head: Head, token: u32, step: u32, result: vec4<f32>) {
-    let row = (head.whole * head.rows + token) * sizes[0].z + head.index;
-    y[row * head.steps + step] = result;
+fn store(head: Head, token: u32, vector: u32, result: vec4<f32>) {
+    let row = (head.item * head.rows + token) * u.heads + head.index;
+    out[row * head.vectors + vector] = result;
 }
 
-// The place of a token as far as differences of two need it, and above it the region; whatever past the
-// last token.
-fn mark(head: Head, token: u32) -> u32 {
-    let side = sizes[1].x;
+// Low 16 bits: y * (2*side - 1) + x, of which differences select a row of the bias table. High 16 bits: the
+// region. A token past the end gets those of the last one.
+fn token_position(head: Head, token: u32) -> u32 {
     let existing = min(token, head.rows - 1u);
-    let place = existing / side * (2u * side - 1u) + existing % side;
-    let window = (sizes[1].z + head.whole) % sizes[1].y;
-    return (regions[window * head.rows + existing] << 16u) | place;
+    let position = existing / u.side * (2u * u.side - 1u) + existing % u.side;
+    let window = (u.first_window + head.item) % u.region_windows;
+    return (regions[window * head.rows + existing] << 16u) | position;
 }
 
-fn marks(head: Head, row: u32) -> vec4<u32> {
+fn limits(head: Head, row: u32) -> vec4<u32> {
     return vec4<u32>(
-        mark(head, row), mark(head, row + 1u), mark(head, row + 2u), mark(head, row + 3u),
+        token_position(head, row),
+        token_position(head, row + 1u),
+        token_position(head, row + 2u),
+        token_position(head, row + 3u),
     );
 }
 
-fn relation(head: Head, own: u32, other: u32) -> f32 {
-    let side = sizes[1].x;
-    let middle = (side - 1u) * 2u * side;
-    let way = (own & 0xffffu) + middle - (other & 0xffffu);
-    let apart = (own >> 16u) != (other >> 16u);
-    return table[way * sizes[0].z + head.index] - select(0.0, 100.0, apart);
+fn bias_and_mask(head: Head, query: u32, key: u32) -> f32 {
+    let middle = (u.side - 1u) * 2u * u.side;
+    let relative = (query & 0xffffu) + middle - (key & 0xffffu);
+    let masked = (query >> 16u) != (key >> 16u);
+    return bias_table[relative * u.heads + head.index] - select(0.0, REGION_MASK, masked);
 }
 
-fn scored(head: Head, own: vec4<u32>, at: u32, products: vec4<f32>) -> vec4<f32> {
-    if at >= head.keys {
-        return vec4<f32>(NEVER);
+fn mask_scores(head: Head, queries: vec4<u32>, key: u32, products: vec4<f32>) -> vec4<f32> {
+    if key >= head.keys {
+        return vec4<f32>(LOWEST);
     }
-    let other = mark(head, at);
-    return products * inverseSqrt(f32(4u * head.steps)) + vec4<f32>(
-        relation(head, own.x, other),
-        relation(head, own.y, other),
-        relation(head, own.z, other),
-        relation(head, own.w, other),
+    let key_position = token_position(head, key);
+    return products * inverseSqrt(f32(4u * head.vectors)) + vec4<f32>(
+        bias_and_mask(head, queries.x, key_position),
+        bias_and_mask(head, queries.y, key_position),
+        bias_and_mask(head, queries.z, key_position),
+        bias_and_mask(head, queries.w, key_position),
     );
 }

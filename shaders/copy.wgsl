@@ -1,23 +1,24 @@
-// copy: one buffer into another, as fast as a kernel can.
+// copy: copies a buffer; the memory bandwidth that other kernels are measured against.
 //
-//   x        [N]               N a multiple of 4
-//   out      [N]
-//   sizes                      N / 4, 0, 0, 0
+//   x        [N]    N a multiple of 4
+//   y        [N]
 //
-// One invocation copies four numbers.
+// One thread: one vector of four values.
 
-@group(0) @binding(0) var<storage, $INPUT> x: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4<u32>>;
-@group(0) @binding(2) var<uniform> sizes: vec4<u32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<u32>>;
+@group(0) @binding(2) var<uniform> u: Uniforms;
 
-@compute @workgroup_size($GROUP)
+// import elementwise
+
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let index = (group.y * groups.x + group.x) * $GROUPu + lane;
-    if index < sizes.x {
-        out[index] = x[index];
+    let i = element_index(group, groups, thread);
+    if i < u.vectors {
+        y[i] = x[i];
     }
 }

@@ -1,49 +1,50 @@
-// gather_rows: rows of a matrix, looked up by number.
+// gather_rows: gathers rows of a matrix by index, dequantized; the embedding lookup.
 //
-//   ids      [R]          numbers of rows in the whole matrix
-//   words    [N, units]   rows A .. A+N of the matrix in units of weights (the import tells which)
-//   scales   [N, K/2^S]     as they are stored; ignored by weights without scales
-//   rows     [R, K]       written where the id lies in A .. A+N
-//   sizes                 R, N, K, S and A, 0, 0, 0
+//   ids      [R]          row indices in the whole matrix
+//   w        [N, K/V]     rows A .. A+N of the matrix, in vectors of V = VEC_SIZE weights
+//                         (shared/dequant_*); A is u.row_offset
+//   scales   [N, K/2^S]   of quantized weights; unused otherwise. S is u.group_shift
+//   y        [R, K]       written where the index is in A .. A+N
 //
-// One invocation writes what one unit holds: 4 or 8 values.
+// One thread: VEC_SIZE values.
 
-// import $SLICE
-// import $WEIGHTS
-// import $SCALES
+// import elementwise
+// import VEC
+// import DEQUANT
+// import SCALE
 
-@group(0) @binding(0) var<storage, $INPUT> ids: array<u32>;
-@group(0) @binding(1) var<storage, $INPUT> words: array<Unit>;
-@group(0) @binding(2) var<storage, $INPUT> scales: array<u32>;
-@group(0) @binding(3) var<storage, read_write> rows: array<vec4<f32>>;
-@group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
+@group(0) @binding(0) var<storage, read> ids: array<u32>;
+@group(0) @binding(1) var<storage, read> w: array<WeightVec>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<uniform> u: Uniforms;
 
-@compute @workgroup_size($GROUP)
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
     _ = scales[0];
-    let width = sizes[0].z;
-    let units = width / PER_UNIT;
-    let at = (group.y * groups.x + group.x) * $GROUPu + lane;
-    let row = at / units;
-    if row >= sizes[0].x {
+    let k = u.k;
+    let vectors = k / VEC_SIZE;
+    let i = element_index(group, groups, thread);
+    let row = i / vectors;
+    if row >= u.count {
         return;
     }
     let id = ids[row];
-    if id < sizes[1].x || id - sizes[1].x >= sizes[0].y {
+    if id < u.row_offset || id - u.row_offset >= u.n {
         return;
     }
-    let n = id - sizes[1].x;
-    let unit = at % units;
-    let first = n * width + unit * PER_UNIT;
-    let scale = scale_in(scale_word(first, sizes[0].w), first, sizes[0].w);
-    let weights = weights_of(words[n * units + unit]);
-    let place = (row * width + unit * PER_UNIT) / 4u;
-    rows[place] = first_four(weights) * scale;
-    if SLICE_VECTORS == 2u {
-        rows[place + 1u] = last_four(weights) * scale;
+    let n = id - u.row_offset;
+    let vector = i % vectors;
+    let first = n * k + vector * VEC_SIZE;
+    let scale = decode_scale(load_scale(first, u.group_shift), first, u.group_shift);
+    let weights = dequant(w[n * vectors + vector]);
+    let index = (row * k + vector * VEC_SIZE) / 4u;
+    y[index] = low_of(weights) * scale;
+    if VEC_PARTS == 2u {
+        y[index + 1u] = high_of(weights) * scale;
     }
 }

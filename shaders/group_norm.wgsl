@@ -1,57 +1,56 @@
-// group_norm: every group of neighbouring channels of a map to mean 0 and variance 1, then scaled
-// and shifted per channel.
+// group_norm: normalizes each group of neighboring channels to mean 0 and variance 1, then scales and
+// shifts each channel (arXiv 1803.08494).
 //
 //   x       [B, S, C]   channels last
 //   weight  [C]
 //   bias    [C]
 //   y       [B, S, C]   (x - mean) / sqrt(variance + eps) * weight + bias, over S and C/G channels
-//   sizes               B, S, C, G and eps as the bits of an f32, 0, 0, 0
 //
-// A workgroup of $GROUP makes one group of one picture: mean, variance of what is left and result in
-// three passes, neighbouring invocations on neighbouring channels. 16*B*S*C bytes: the 66,800 cells
-// of UPN's finest level move 274 MB.
+// One workgroup: one group of one image, in three passes: mean, variance around it, result.
+// Neighboring threads read neighboring channels. 16*B*S*C bytes: the 66,800 positions of UPN's finest
+// level move 274 MB.
 
-@group(0) @binding(0) var<storage, $INPUT> x: array<f32>;
-@group(0) @binding(1) var<storage, $INPUT> weight: array<f32>;
-@group(0) @binding(2) var<storage, $INPUT> bias: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<uniform> sizes: array<vec4<u32>, 2>;
+@group(0) @binding(4) var<uniform> u: Uniforms;
 
 // import reduce
 
-@compute @workgroup_size($GROUP)
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let cells = sizes[0].y;
-    let channels = sizes[0].z;
-    let count = sizes[0].w;
-    let flat_group = group.y * groups.x + group.x;
-    let picture = flat_group / count;
-    if picture >= sizes[0].x {
+    let positions = u.positions;
+    let channels = u.channels;
+    let norm_groups = u.norm_groups;
+    let flat_group = workgroup_index(group, groups);
+    let image = flat_group / norm_groups;
+    if image >= u.batch {
         return;
     }
-    let width = channels / count;
-    let first = flat_group % count * width;
-    let start = picture * cells * channels + first;
-    let values = cells * width;
+    let width = channels / norm_groups;
+    let first = flat_group % norm_groups * width;
+    let start = image * positions * channels + first;
+    let count = positions * width;
     var sum = 0.0;
-    for (var i = lane; i < values; i += $GROUPu) {
+    for (var i = thread; i < count; i += WORKGROUP_SIZE) {
         sum += x[start + i / width * channels + i % width];
     }
-    let mean = group_sum(lane, sum) / f32(values);
+    let mean = workgroup_sum(thread, sum) / f32(count);
     var squares = 0.0;
-    for (var i = lane; i < values; i += $GROUPu) {
-        let centred = x[start + i / width * channels + i % width] - mean;
-        squares += centred * centred;
+    for (var i = thread; i < count; i += WORKGROUP_SIZE) {
+        let centered = x[start + i / width * channels + i % width] - mean;
+        squares += centered * centered;
     }
-    let variance = group_sum(lane, squares) / f32(values);
-    let scale = 1.0 / sqrt(variance + bitcast<f32>(sizes[1].x));
-    for (var i = lane; i < values; i += $GROUPu) {
+    let variance = workgroup_sum(thread, squares) / f32(count);
+    let scale = 1.0 / sqrt(variance + u.eps);
+    for (var i = thread; i < count; i += WORKGROUP_SIZE) {
         let c = i % width;
-        let at = start + i / width * channels + c;
-        y[at] = (x[at] - mean) * scale * weight[first + c] + bias[first + c];
+        let index = start + i / width * channels + c;
+        y[index] = (x[index] - mean) * scale * weight[first + c] + bias[first + c];
     }
 }

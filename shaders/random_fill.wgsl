@@ -1,32 +1,30 @@
-// random_fill: made-up numbers in the place of weights.
+// random_fill: fills a buffer with deterministic random values, as weights of a benchmark.
 //
-//   out      [N]               words, or f32s by their bits
-//   sizes                      N, seed, mask, base and 0, 0, 0, 0 for words;
-//                              N, seed, 0, 0 and 1, middle, reach, 0 for f32s, the last two by their bits
+//   y      [N]    KIND_U32: base | (hash & mask); KIND_UNIFORM: f32 bits, uniform in mean +- range
 //
-// One invocation makes one number: a word is base | (hash & mask), an f32 lies within reach of the
-// middle. The hash is the PCG of Jarzynski and Olano (2020).
+// One thread: one value, the PCG hash of its index plus the seed.
 
-@group(0) @binding(0) var<storage, read_write> out: array<u32>;
-@group(0) @binding(1) var<uniform> sizes: array<vec4<u32>, 2>;
+@group(0) @binding(0) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<uniform> u: Uniforms;
 
-@compute @workgroup_size($GROUP)
+// import elementwise
+// import pcg
+
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let index = (group.y * groups.x + group.x) * $GROUPu + lane;
-    if index >= sizes[0].x {
+    let i = element_index(group, groups, thread);
+    if i >= u.count {
         return;
     }
-    let state = (index + sizes[0].y) * 747796405u + 2891336453u;
-    let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
-    let hash = (word >> 22u) ^ word;
-    if sizes[1].x == 0u {
-        out[index] = sizes[0].w | (hash & sizes[0].z);
+    let hash = pcg(i + u.seed);
+    if u.kind == KIND_U32 {
+        y[i] = u.base | (hash & u.mask);
     } else {
         let unit = f32(hash >> 8u) / 8388608.0 - 1.0;
-        out[index] = bitcast<u32>(bitcast<f32>(sizes[1].y) + bitcast<f32>(sizes[1].z) * unit);
+        y[i] = bitcast<u32>(u.mean + u.range * unit);
     }
 }

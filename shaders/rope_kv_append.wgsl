@@ -1,73 +1,71 @@
-// rope_kv_append: turns queries and keys by their positions and lays keys and values into the cache.
+// rope_kv_append: applies RoPE to the queries and keys of M rows and appends keys and values to the KV cache.
 //
-//   q_in, k_in, v_in   row m of them starts at OFFSET + m * STRIDE of its own, all even
-//   angles     [C, W]      cosines, then sines, W/2 of each, of every position
-//   position   [1]         of the first row, less P
-//   q          [M, H, W]   turned queries
-//   keys       [G, C, W]   the cache: positions P + position[0] .. are written, turned
-//   values     [G, C, W]   the cache, not turned
-//   sizes                  M, H, G, W and strides of q, k, v, P and offsets of q, k, v, C
+//   q_in, k_in, v_in   row m begins at offset + m * stride, each of its own; all multiples of 4
+//   rope_table  [C, D]      see `rope`
+//   position    [1]         row m has position past + position[0] + m
+//   q_out       [M, H, D]   rotated queries
+//   keys        [G, C, D]   KV cache: the keys of these positions are written, rotated
+//   values      [G, C, D]   KV cache: the values of these positions are written
 //
-// Half-split rotary embedding (arXiv 2104.09864, rotate_half of transformers): channel i pairs with
-// channel i + W/2. One invocation takes two neighbouring pairs of one head of one row; W is a
-// multiple of 4. In half precision a key or value beyond 65504 becomes the largest that there is.
+// Rows past the cache's end are dropped. One thread takes a vector of the first half of a head and its
+// partner in the second half; D is a multiple of 8. 4*M*D*(2*H + 2*G) bytes of rows and M*D*2*G values of
+// the cache.
 
-// import $CACHE
+// import KV
 
-@group(0) @binding(0) var<storage, $INPUT> q_in: array<vec2<f32>>;
-@group(0) @binding(1) var<storage, $INPUT> k_in: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, $INPUT> v_in: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, $INPUT> angles: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, $INPUT> position: array<u32>;
-@group(0) @binding(5) var<storage, read_write> q: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> keys: array<Two>;
-@group(0) @binding(7) var<storage, read_write> values: array<Two>;
-@group(0) @binding(8) var<uniform> sizes: array<vec4<u32>, 3>;
+@group(0) @binding(0) var<storage, read> q_in: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> k_in: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> v_in: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> rope_table: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> position: array<u32>;
+@group(0) @binding(5) var<storage, read_write> q_out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> keys: array<KvQuad>;
+@group(0) @binding(7) var<storage, read_write> values: array<KvQuad>;
+@group(0) @binding(8) var<uniform> u: Uniforms;
 
-@compute @workgroup_size($GROUP)
+// import rope
+
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    let heads = sizes[0].y;
-    let key_heads = sizes[0].z;
-    let width = sizes[0].w / 2u;
-    let half = width / 2u;
-    let all = heads + 2u * key_heads;
-    let at = (group.y * groups.x + group.x) * $GROUPu + lane;
-    let i = at % half;
-    let head = at / half % all;
-    let m = at / half / all;
-    if m >= sizes[0].x {
+    let vectors = u.head_dim / 4u;
+    let half = vectors / 2u;
+    let qkv_heads = u.heads + 2u * u.kv_heads;
+    let index = workgroup_index(group, groups) * WORKGROUP_SIZE + thread;
+    let vector = index % half;
+    let head = index / half % qkv_heads;
+    let row = index / half / qkv_heads;
+    if row >= u.rows {
         return;
     }
-    let place = sizes[1].w + position[0] + m;
-    if place >= sizes[2].w {
+    let row_position = u.past + position[0] + row;
+    if row_position >= u.capacity {
         return;
     }
-    let cosine = angles[place * width + i];
-    let sine = angles[place * width + half + i];
-    if head < heads {
-        let source = (sizes[2].x + m * sizes[1].x) / 2u + head * width + i;
+    let angles = rope_angles(row_position, vector, vectors);
+    if head < u.heads {
+        let source = (u.q_offset + row * u.q_stride) / 4u + head * vectors + vector;
         let first = q_in[source];
         let second = q_in[source + half];
-        let to = (m * heads + head) * width + i;
-        q[to] = first * cosine - second * sine;
-        q[to + half] = second * cosine + first * sine;
-    } else if head < heads + key_heads {
-        let key_head = head - heads;
-        let source = (sizes[2].y + m * sizes[1].y) / 2u + key_head * width + i;
+        let dest = (row * u.heads + head) * vectors + vector;
+        q_out[dest] = rope_rotate(first, -second, angles);
+        q_out[dest + half] = rope_rotate(second, first, angles);
+    } else if head < u.heads + u.kv_heads {
+        let kv_head = head - u.heads;
+        let source = (u.k_offset + row * u.k_stride) / 4u + kv_head * vectors + vector;
         let first = k_in[source];
         let second = k_in[source + half];
-        let to = (key_head * sizes[2].w + place) * width + i;
-        keys[to] = stored(first * cosine - second * sine);
-        keys[to + half] = stored(second * cosine + first * sine);
+        let dest = (kv_head * u.capacity + row_position) * vectors + vector;
+        keys[dest] = pack_quad(rope_rotate(first, -second, angles));
+        keys[dest + half] = pack_quad(rope_rotate(second, first, angles));
     } else {
-        let key_head = head - heads - key_heads;
-        let source = (sizes[2].z + m * sizes[1].z) / 2u + key_head * width + i;
-        let to = (key_head * sizes[2].w + place) * width + i;
-        values[to] = stored(v_in[source]);
-        values[to + half] = stored(v_in[source + half]);
+        let kv_head = head - u.heads - u.kv_heads;
+        let source = (u.v_offset + row * u.v_stride) / 4u + kv_head * vectors + vector;
+        let dest = (kv_head * u.capacity + row_position) * vectors + vector;
+        values[dest] = pack_quad(v_in[source]);
+        values[dest + half] = pack_quad(v_in[source + half]);
     }
 }

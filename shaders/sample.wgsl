@@ -1,108 +1,108 @@
-// sample: the next token of an answer.
+// sample: the next token, from the candidates of top_k.
 //
-//   best      [C, 2]   of candidates: logit as bits, and id
-//   token     [1]      the choice
-//   position  [1]      one more than it was
-//   marks     [V]      odd at the choice
-//   said      [N]      the choice, at the place that progress tells; V after a NaN
-//   progress  [2]      tokens chosen, one more than it was; where the answer stands in the grammar
-//   sizes              C, N, V, B and bits of the temperature, bits of P, seed, 0
+//   candidates   [C, 2]   logit bits and id
+//   token        [1]      the sampled token
+//   position     [1]      incremented
+//   token_flags  [V]      the lowest bit of the sampled token is set
+//   output_ids   [N]      the sampled token at index state[0]; V after a NaN
+//   state        [2]      number of tokens sampled, incremented; state of the grammar, advanced
 //
-// One workgroup of $GROUP finds the best B of the candidates, B passes over them, at most $MOST. One
-// invocation takes the first of them, or by chance one of the first that make up the share P of
-// exp(logit / temperature). The choice is 0 after a NaN, so that whatever follows stays in bounds.
+// One workgroup finds the k best candidates in k passes, k at most MAX_TOP_K. One thread then takes the
+// best (k = 1, greedy) or samples: softmax with a temperature over the candidates, cut to the nucleus of
+// probability top_p. After a NaN the token is 0, so that what follows stays in bounds.
 
-@group(0) @binding(0) var<storage, $INPUT> best: array<vec2<u32>>;
+@group(0) @binding(0) var<storage, read> candidates: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read_write> token: array<u32>;
 @group(0) @binding(2) var<storage, read_write> position: array<u32>;
-@group(0) @binding(3) var<storage, read_write> marks: array<u32>;
-@group(0) @binding(4) var<storage, read_write> said: array<u32>;
-@group(0) @binding(5) var<storage, read_write> progress: array<u32>;
-@group(0) @binding(6) var<uniform> sizes: array<vec4<u32>, 2>;
+@group(0) @binding(3) var<storage, read_write> token_flags: array<u32>;
+@group(0) @binding(4) var<storage, read_write> output_ids: array<u32>;
+@group(0) @binding(5) var<storage, read_write> state: array<u32>;
+@group(0) @binding(6) var<uniform> u: Uniforms;
 
+// import constants
 // import argmax
 // import grammar
+// import pcg
 
-var<workgroup> ranked: array<Best, $MOST>;
-var<workgroup> weights: array<f32, $MOST>;
+var<workgroup> ranked: array<Candidate, MAX_TOP_K>;
+var<workgroup> weights: array<f32, MAX_TOP_K>;
 
-// As `chance` of src/generate/sampler.rs.
-fn chance(seed: u32, step: u32) -> f32 {
-    let state = (seed ^ (step * 0x9e3779b9u)) * 747796405u + 2891336453u;
-    let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
-    return f32(((word >> 22u) ^ word) >> 8u) / 16777216.0;
+// A uniform random number of [0, 1); `uniform` of src/generate/sampling.rs.
+fn uniform_random(seed: u32, step: u32) -> f32 {
+    return f32(pcg(seed ^ (step * 0x9e3779b9u)) >> 8u) / 16777216.0;
 }
 
-// The id that chance chooses among the first `count` of `ranked`.
-fn by_chance(count: u32) -> u32 {
-    let temperature = bitcast<f32>(sizes[1].x);
+// The id sampled from the first `count` of `ranked`.
+fn sample_top(count: u32) -> u32 {
+    let temperature = u.temperature;
     var sum = 0.0;
     for (var i = 0u; i < count; i++) {
         let weight = exp((ranked[i].value - ranked[0].value) / temperature);
         weights[i] = weight;
         sum += weight;
     }
-    let wanted = bitcast<f32>(sizes[1].y) * sum;
-    var kept = 0.0;
-    var last = 0u;
-    while last < count && (last == 0u || kept < wanted) {
-        kept += weights[last];
-        last++;
+    // The nucleus: the fewest candidates, best first, whose weights reach top_p of the sum.
+    let nucleus_sum = u.top_p * sum;
+    var kept_sum = 0.0;
+    var kept = 0u;
+    while kept < count && (kept == 0u || kept_sum < nucleus_sum) {
+        kept_sum += weights[kept];
+        kept++;
     }
-    var rest = chance(sizes[1].z, progress[0]) * kept;
-    var chosen = 0u;
-    while chosen + 1u < last && rest >= weights[chosen] {
-        rest -= weights[chosen];
-        chosen++;
+    var rest = uniform_random(u.seed, state[0]) * kept_sum;
+    var sampled = 0u;
+    while sampled + 1u < kept && rest >= weights[sampled] {
+        rest -= weights[sampled];
+        sampled++;
     }
-    return ranked[chosen].id;
+    return ranked[sampled].id;
 }
 
-@compute @workgroup_size($GROUP)
+@compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
-    if group.y * groups.x + group.x > 0u {
+    if workgroup_index(group, groups) > 0u {
         return;
     }
-    var before = Best(0.0, NONE);
-    for (var rank = 0u; rank < min(sizes[0].w, $MOSTu); rank++) {
-        var own = Best(LOWEST, NONE);
-        for (var at = lane; at < sizes[0].x; at += $GROUPu) {
-            let one = Best(bitcast<f32>(best[at].x), best[at].y);
-            if (rank == 0u || better(before, one)) && better(one, own) {
-                own = one;
+    var previous = Candidate(0.0, NONE);
+    for (var rank = 0u; rank < min(u.k, MAX_TOP_K); rank++) {
+        var best = Candidate(LOWEST, NONE);
+        for (var i = thread; i < u.count; i += WORKGROUP_SIZE) {
+            let candidate = Candidate(bitcast<f32>(candidates[i].x), candidates[i].y);
+            if (rank == 0u || better(previous, candidate)) && better(candidate, best) {
+                best = candidate;
             }
         }
-        before = group_best(lane, own);
-        if lane == 0u {
-            ranked[rank] = before;
+        previous = workgroup_argmax(thread, best);
+        if thread == 0u {
+            ranked[rank] = previous;
         }
     }
-    if lane == 0u {
+    if thread == 0u {
         var count = 0u;
-        while count < sizes[0].w && ranked[count].id != NONE {
+        while count < u.k && ranked[count].id != NONE {
             count++;
         }
-        // Nothing is allowed only where a grammar knows no box; a NaN is first.
+        // No candidate is allowed only if the grammar knows no box. A NaN is ranked first.
         var id = 0u;
         if count > 0u {
             id = ranked[0].id;
         }
-        if count > 1u && id < sizes[0].z {
-            id = by_chance(count);
+        if count > 1u && id < u.vocab_size {
+            id = sample_top(count);
         }
-        let choice = select(0u, id, id < sizes[0].z);
-        let mark = marks[choice];
-        token[0] = choice;
-        marks[choice] = mark | 1u;
-        if progress[0] < sizes[0].y {
-            said[progress[0]] = min(id, sizes[0].z);
+        let sampled = select(0u, id, id < u.vocab_size);
+        let flags = token_flags[sampled];
+        token[0] = sampled;
+        token_flags[sampled] = flags | 1u;
+        if state[0] < u.max_tokens {
+            output_ids[state[0]] = min(id, u.vocab_size);
         }
-        progress[0] += 1u;
-        progress[1] = place_after(progress[1], mark / 2u);
+        state[0] += 1u;
+        state[1] = state_after(state[1], flags / 2u);
         position[0] += 1u;
     }
 }

@@ -1,9 +1,9 @@
-//! Boxes: corner and centre forms, area, overlap, non-maximum suppression.
+//! Boxes: corner and center forms, area, IoU, non-maximum suppression.
 
 use serde::{Deserialize, Serialize};
 
-/// A box by its corners, `x1, y1, x2, y2`; the unit is the caller's (usually pixels of the
-/// original picture). No order of corners is promised: networks may return inverted boxes.
+/// A box by its corners, `x1, y1, x2, y2`, in units of the caller (usually pixels of the original
+/// picture). Corners may be in any order: networks can return inverted boxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f32; 4]", into = "[f32; 4]")]
 pub struct BoxXyxy {
@@ -44,26 +44,39 @@ impl BoxXyxy {
     }
 }
 
-/// A box of UPN and its score.
+/// The granularity of the boxes that UPN proposes (`docs/reference/upn.md`, introduction).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// Objects and their parts.
+    Fine,
+    /// Whole objects.
+    #[default]
+    Coarse,
+}
+
+/// A box proposed by UPN and its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// Original picture pixels; may hang over the edge.
+    /// In pixels of the original picture; may extend beyond its edges.
     #[serde(rename = "box")]
     pub bbox: BoxXyxy,
     /// Sigmoid of the logit, 0 to 1.
     pub score: f32,
 }
 
-/// Greedy non-maximum suppression without classes (`torchvision.ops.nms`). `boxes` are best first;
-/// returns the indices kept, ascending. A box goes when its overlap with a kept earlier one is
-/// above `threshold`: the overlap is f32 and the threshold f64, so f32 0.3 is above 0.3. An overlap
-/// of 0/0 is not above anything.
+/// Greedy class-agnostic non-maximum suppression (`torchvision.ops.nms`). `boxes` are sorted best
+/// first; returns the indices kept, ascending. A box is suppressed if its IoU with an earlier kept
+/// box exceeds `threshold`. The IoU is f32 and the threshold f64, so an f32 IoU of 0.3 exceeds 0.3.
+/// A NaN IoU (0/0) exceeds nothing.
 pub fn nms(boxes: &[BoxXyxy], threshold: f64) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
     for (index, candidate) in boxes.iter().enumerate() {
         if kept
             .iter()
-            .all(|&earlier| !above(boxes[earlier].iou(candidate), threshold))
+            .all(|&earlier| !exceeds(boxes[earlier].iou(candidate), threshold))
         {
             kept.push(index);
         }
@@ -71,21 +84,22 @@ pub fn nms(boxes: &[BoxXyxy], threshold: f64) -> Vec<usize> {
     kept
 }
 
-fn above(overlap: f32, threshold: f64) -> bool {
-    f64::from(overlap) > threshold
+fn exceeds(iou: f32, threshold: f64) -> bool {
+    f64::from(iou) > threshold
 }
 
-/// What [`filter`] lets through.
+/// The result of [`filter`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filtered {
     /// Indices into the proposals, best first.
     pub kept: Vec<usize>,
-    /// How many more passed both thresholds but not the cap.
+    /// Proposals that passed both thresholds but exceed the cap.
     pub left_out: usize,
 }
 
-/// The proposals with at least `min_score` that survive [`nms`] (no suppression where `threshold`
-/// is 0 or less), at most `cap` of them, best first; equal scores keep their order (`upn.md` 9).
+/// The proposals with a score of at least `min_score` that survive [`nms`] (skipped if `threshold`
+/// is 0 or less), at most `cap` of them, best first; equal scores keep their order
+/// (`docs/reference/upn.md`, section 9).
 pub fn filter(proposals: &[Proposal], min_score: f32, threshold: f64, cap: usize) -> Filtered {
     let mut order: Vec<usize> = (0..proposals.len())
         .filter(|&index| proposals[index].score >= min_score)
@@ -106,9 +120,9 @@ pub fn filter(proposals: &[Proposal], min_score: f32, threshold: f64, cap: usize
     }
 }
 
-/// The output of UPN as proposals on a picture of `width` x `height` pixels, best first; equal
-/// scores keep their order (`upn.md` 9, steps 1 to 3). `boxes` are centre x, centre y, width and
-/// height as shares of the picture; `logits` are before the sigmoid. Nothing is clipped.
+/// Converts the output of UPN to proposals on a picture of `width` x `height` pixels, best first;
+/// equal scores keep their order (`docs/reference/upn.md`, section 9, steps 1 to 3). `boxes` are
+/// `[cx, cy, w, h]` relative to the picture; `logits` are before the sigmoid. Boxes are not clipped.
 pub fn proposals(boxes: &[[f32; 4]], logits: &[f32], width: u32, height: u32) -> Vec<Proposal> {
     assert_eq!(boxes.len(), logits.len(), "proposals: one logit per box");
     let (width, height) = (width as f32, height as f32);
@@ -160,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_without_area_never_suppress() {
+    fn boxes_without_area_suppress_nothing() {
         let point = BoxXyxy::from([5.0, 5.0, 5.0, 5.0]);
         assert_eq!(nms(&[point, point], 0.1), [0, 1]);
     }

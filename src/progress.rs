@@ -1,31 +1,31 @@
-//! Progress of something long, as data; whoever shows it chooses the words.
+//! Progress of long operations as data; the views choose the words.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a stage has come.
+/// How much of a stage is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is being done.
+    /// The stage.
     pub stage: Stage,
     /// Units done so far.
     pub done: u64,
-    /// Units in all; 0 where unknown.
+    /// All units; 0 where unknown.
     pub total: u64,
 }
 
-/// The long things the engine does.
+/// The long operations of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// Reading weight files; units are bytes.
     Fetch,
-    /// Putting weights on the device; units are tensors.
+    /// Uploading stored weights to the device; units are bytes.
     Upload,
-    /// First run of every pipeline; units are steps.
+    /// Compiling pipelines by running each once; units are steps.
     Compile,
-    /// Finding boxes in a picture; units are steps.
+    /// Finding boxes in an image; units are steps.
     Propose,
-    /// Encoding a picture; units are steps.
+    /// Encoding an image; units are steps.
     Look,
-    /// Reading picture, boxes and question into the decoder; units are tokens.
+    /// Prefill of image, boxes and question; units are tokens.
     Read,
 }

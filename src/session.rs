@@ -1,22 +1,43 @@
-//! The engine as the terminal uses it: requests in, collected events out.
+//! The Rust facade: opens a model, looks at a picture, asks questions about it.
+//!
+//! ```no_run
+//! use chatrex::{Model, Session, SessionOptions};
+//!
+//! # fn main() -> Result<(), chatrex::Fault> {
+//! let options = SessionOptions::default().on_progress(|progress| eprintln!("{progress:?}"));
+//! let mut session = Session::open(Model::Folder("chatrex-7b-q4".into()), options)?;
+//! let pixels = chatrex::image::decode::open("photo.jpg".as_ref())?;
+//! let boxes: Vec<_> = session.look(pixels)?.iter().map(|proposal| proposal.bbox).collect();
+//! let mut length = 0;
+//! let answer = session.ask("What is <obj0>?", &boxes[..1], |spans| {
+//!     length = spans.iter().map(|span| span.text.len()).sum();
+//! })?;
+//! assert_eq!(length, answer.spans.iter().map(|span| span.text.len()).sum::<usize>());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A host with files, a clock or a message loop of its own uses [`Engine`] and [`Host`] instead.
 
-use std::cell::RefCell;
-use std::path::Path;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
-use crate::diagnostics::bench::report::{Report, Row};
-use crate::diagnostics::bench::{Around, Plan};
-use crate::diagnostics::compare::ActivationDump;
 use crate::engine::{Engine, Host};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
-use crate::geometry::{BoxXyxy, Proposal};
+use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::image::Pixels;
-use crate::memory::KvCacheDType;
 use crate::progress::{Progress, Stage};
+use crate::protocol::client::Counter;
 use crate::protocol::{
-    Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Request, TurnId,
+    Answer, Client, DevicePreference, Envelope, Event, LoadOptions, ModelCard, Question, Request,
+    TurnId,
 };
+use crate::text::answer_parser::Span;
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
@@ -51,74 +72,83 @@ const NANO_FILES: Embedded = Embedded {
     ],
 };
 
-/// One engine, one model, pictures one after another.
+/// A model that a [`Session`] opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Model {
+    /// The model compiled into the program.
+    #[default]
+    Nano,
+    /// A model folder, as `chatrex convert` writes it.
+    Folder(PathBuf),
+}
+
+impl Model {
+    /// The name under which the host finds the files.
+    fn name(&self) -> String {
+        match self {
+            Self::Nano => NANO.into(),
+            Self::Folder(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// [`NANO`] or the path of a folder, as `--model` takes them.
+impl From<&str> for Model {
+    fn from(name: &str) -> Self {
+        match name {
+            NANO => Self::Nano,
+            path => Self::Folder(path.into()),
+        }
+    }
+}
+
+/// How a model is opened.
+#[derive(Default)]
+pub struct SessionOptions {
+    /// Device, GPU memory limit and KV cache type.
+    pub load: LoadOptions,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+}
+
+impl SessionOptions {
+    /// Calls `callback` with the progress of loading, looking and reading.
+    #[must_use]
+    pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+}
+
+impl<T: Into<LoadOptions>> From<T> for SessionOptions {
+    fn from(load: T) -> Self {
+        Self {
+            load: load.into(),
+            progress: None,
+        }
+    }
+}
+
+/// One loaded model and the current picture.
 pub struct Session {
-    engine: Engine<Terminal>,
+    engine: Engine<SessionHost>,
+    events: Events,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
     card: Option<ModelCard>,
-    requests: Requests,
+    counter: Counter,
 }
 
-/// Requests about one picture after another, numbered.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    pictures: u32,
-    turns: u32,
-}
+/// Events that the engine emitted and nobody has taken yet.
+type Events = Arc<Mutex<Vec<Event>>>;
 
-impl Requests {
-    /// Another picture.
-    pub(super) fn look(&mut self, pixels: Pixels, granularity: Granularity) -> Request {
-        self.pictures += 1;
-        Request::Look {
-            picture: PictureId(self.pictures),
-            pixels: Some(pixels),
-            granularity,
-        }
-    }
-
-    /// A question about the last one.
-    pub(super) fn ask(
-        &mut self,
-        boxes: &[BoxXyxy],
-        question: &str,
-        max_tokens: u32,
-        sampling: Sampling,
-    ) -> Request {
-        self.turns += 1;
-        Request::Ask {
-            turn: TurnId(self.turns),
-            picture: PictureId(self.pictures),
-            boxes: boxes.to_vec(),
-            question: question.into(),
-            max_tokens,
-            sampling,
-        }
-    }
-}
-
-struct Terminal {
-    events: RefCell<Vec<Event>>,
+/// The engine's host in a session: files on disk, the system clock.
+pub(crate) struct SessionHost {
+    events: Events,
     start: Instant,
-    said: Option<fn(&Event)>,
 }
 
-impl Terminal {
-    fn engine(said: Option<fn(&Event)>) -> Engine<Self> {
-        Engine::new(Self {
-            events: RefCell::default(),
-            start: Instant::now(),
-            said,
-        })
-    }
-}
-
-impl Host for Terminal {
+impl Host for SessionHost {
     fn emit(&self, event: Event) {
-        match (&event, self.said) {
-            (Event::Progress(_) | Event::Said { .. }, Some(said)) => said(&event),
-            (Event::Progress(_) | Event::Said { .. }, None) => {}
-            _ => self.events.borrow_mut().push(event),
-        }
+        lock(&self.events).push(event);
     }
 
     fn milliseconds(&self) -> f64 {
@@ -140,7 +170,8 @@ impl Host for Terminal {
                 model,
                 "is no folder",
                 "Name a folder with model.json, or leave --model out for nano",
-            ))
+            )
+            .code(ErrorCode::NotFound))
         };
         let files = source.map(|source| ModelFiles {
             source,
@@ -150,13 +181,21 @@ impl Host for Terminal {
     }
 }
 
-impl Runtime for Terminal {
+impl Runtime for SessionHost {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
         BlockingRuntime.sleep(milliseconds)
     }
 
+    /// Pending once, so that the session delivers the events so far.
     fn yield_now(&self) -> LocalFuture<'_, ()> {
-        BlockingRuntime.yield_now()
+        let mut yielded = false;
+        Box::pin(poll_fn(move |context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
     }
 
     fn hold(&self) -> TransferControl {
@@ -164,65 +203,55 @@ impl Runtime for Terminal {
     }
 }
 
-/// Where a model computes, and with how much memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Placement {
-    /// The device.
-    pub device: DevicePreference,
-    /// Bytes of graphics memory that must not be exceeded; all there is without.
-    pub memory: Option<u64>,
-    /// How a graphics device holds keys and values; as the model asks without.
-    pub cache: Option<KvCacheDType>,
-}
-
-impl From<DevicePreference> for Placement {
-    fn from(device: DevicePreference) -> Self {
-        Self {
-            device,
-            ..Self::default()
-        }
-    }
+fn lock(events: &Events) -> std::sync::MutexGuard<'_, Vec<Event>> {
+    events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Session {
-    /// Loads `model` (a folder, or [`NANO`]). Progress and words as they come go to `said`.
+    /// Loads `model`.
     ///
     /// # Errors
     /// The model cannot be loaded or the device not be opened.
     pub fn open(
-        model: &str,
-        placement: impl Into<Placement>,
-        said: Option<fn(&Event)>,
+        model: impl Into<Model>,
+        options: impl Into<SessionOptions>,
     ) -> Result<Self, Fault> {
-        let Placement {
-            device,
-            memory,
-            cache,
-        } = placement.into();
-        let mut engine = Terminal::engine(said);
-        let request = Request::Load {
-            model: model.into(),
-            device,
-            memory,
-            cache,
-        };
-        let card = exchange(&mut engine, request, |event| match event {
-            Event::Ready(card) => Some(card),
-            _ => None,
-        })?;
-        Ok(Self {
-            engine,
-            card: Some(card),
-            requests: Requests::default(),
-        })
+        pollster::block_on(Self::open_async(model.into(), options.into()))
     }
 
-    /// A session without a model, for [`Session::bench`] on a made-up one.
-    pub(super) fn empty() -> Self {
+    /// As [`Session::open`], for a caller with an executor of its own.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_async(model: Model, options: SessionOptions) -> Result<Self, Fault> {
+        let SessionOptions { load, progress } = options;
+        let mut session = Self::empty();
+        session.progress = progress;
+        let load = Request::Load {
+            model: model.name(),
+            options: load,
+        };
+        let wanted = |event: &Event| matches!(event, Event::Ready(_));
+        match session.run(load.into(), wanted, |_| ()).await? {
+            Event::Ready(card) => session.card = Some(card),
+            other => unreachable!("only the model was wanted: {other:?}"),
+        }
+        Ok(session)
+    }
+
+    /// A session without a model, for benchmarks of random weights.
+    pub(crate) fn empty() -> Self {
+        let events = Events::default();
+        let host = SessionHost {
+            events: Arc::clone(&events),
+            start: Instant::now(),
+        };
         Self {
-            engine: Terminal::engine(None),
+            engine: Engine::new(host),
+            events,
+            progress: None,
             card: None,
-            requests: Requests::default(),
+            counter: Counter::default(),
         }
     }
 
@@ -234,94 +263,130 @@ impl Session {
         self.card.as_ref().expect("a session opens with a model")
     }
 
-    /// Measures the loaded model or a made-up one; rows go to `tell` as they come.
-    ///
-    /// # Errors
-    /// The plan asks for what there is not, or the device fails.
-    pub(super) fn bench(
-        &mut self,
-        plan: &Plan,
-        device: DevicePreference,
-        tell: &dyn Fn(&Row),
-    ) -> Result<Report, Fault> {
-        let around = Around::default();
-        pollster::block_on(self.engine.bench(plan, device, around, tell))
+    /// The engine, for diagnostics.
+    pub(crate) fn engine(&mut self) -> &mut Engine<SessionHost> {
+        &mut self.engine
     }
 
-    /// Opens a picture and finds its boxes: all of them, best first.
+    /// Makes `pixels` the current picture and finds whole objects in it: every proposal, best first.
     ///
     /// # Errors
-    /// The picture or the device fails.
-    pub fn look(
-        &mut self,
-        pixels: Pixels,
-        granularity: Granularity,
-    ) -> Result<(Vec<Proposal>, LookTime), Fault> {
-        let request = self.requests.look(pixels, granularity);
-        exchange(&mut self.engine, request, |event| match event {
-            Event::Proposed {
-                boxes,
-                milliseconds,
-                ..
-            } => Some((boxes, milliseconds)),
-            _ => None,
-        })
+    /// The picture cannot be used, or the device fails.
+    pub fn look(&mut self, pixels: Pixels) -> Result<Vec<Proposal>, Fault> {
+        Ok(self.open_picture(pixels, Granularity::Coarse)?.0)
     }
 
-    /// Carries a made-up picture through every stage.
+    /// The proposals of the current picture for another prompt of the detector, best first.
     ///
     /// # Errors
-    /// The device fails.
-    pub fn examine(
-        &mut self,
-        pixels: &Pixels,
-        selection: Option<Vec<usize>>,
-    ) -> Result<ActivationDump, Fault> {
-        pollster::block_on(self.engine.examine(pixels, selection))
+    /// There is no current picture, or the device fails.
+    pub fn propose(&mut self, granularity: Granularity) -> Result<Vec<Proposal>, Fault> {
+        let request = self.counter.look_again(granularity);
+        let wanted = |event: &Event| matches!(event, Event::Proposed { .. });
+        match pollster::block_on(self.run(request, wanted, |_| ()))? {
+            Event::Proposed { boxes, .. } => Ok(boxes),
+            other => unreachable!("only proposals were wanted: {other:?}"),
+        }
     }
 
-    /// Asks about the picture opened last.
+    /// Asks about the current picture. The answer may name `boxes` (at most 100, in pixels of the
+    /// picture) by their indices; `on_spans` is called with the whole answer so far whenever it grew.
+    /// Decoding is greedy and ends after the model's default number of tokens.
     ///
     /// # Errors
-    /// The question cannot be asked, or the device fails.
+    /// The question cannot be asked, there is no current picture, or the device fails.
     pub fn ask(
         &mut self,
-        boxes: &[BoxXyxy],
         question: &str,
-        max_tokens: u32,
-        sampling: Sampling,
+        boxes: &[BoxXyxy],
+        on_spans: impl FnMut(&[Span]),
     ) -> Result<Answer, Fault> {
-        let request = self.requests.ask(boxes, question, max_tokens, sampling);
-        exchange(&mut self.engine, request, |event| match event {
-            Event::Done { answer, .. } => Some(answer),
-            _ => None,
-        })
+        let question = Question {
+            boxes: boxes.into(),
+            text: question.into(),
+            max_tokens: self.card().default_max_tokens,
+            sampling: Sampling::default(),
+        };
+        pollster::block_on(self.ask_async(question, on_spans))
     }
-}
 
-fn exchange<T>(
-    engine: &mut Engine<Terminal>,
-    request: Request,
-    wanted: impl Fn(Event) -> Option<T>,
-) -> Result<T, Fault> {
-    pollster::block_on(engine.handle(request));
-    let events = engine.host().events.take();
-    let mut found = None;
-    for event in events {
-        if let Event::Failed { fault, .. } = event {
-            return Err(fault);
+    /// As [`Session::ask`], with all options, for a caller with an executor of its own.
+    ///
+    /// # Errors
+    /// As [`Session::ask`].
+    pub async fn ask_async(
+        &mut self,
+        question: Question,
+        mut on_spans: impl FnMut(&[Span]),
+    ) -> Result<Answer, Fault> {
+        let request = self.counter.ask(question);
+        let wanted = |event: &Event| matches!(event, Event::Done { .. });
+        let deliver = |event: &Event| {
+            if let Event::Said { spans, .. } = event {
+                on_spans(spans);
+            }
+        };
+        match self.run(request, wanted, deliver).await? {
+            Event::Done { answer, .. } => Ok(answer),
+            other => unreachable!("only an answer was wanted: {other:?}"),
         }
-        found = found.or_else(|| wanted(event));
     }
-    Ok(found.expect("the engine answers every request with its event or a fault"))
+
+    /// Handles `request`; the first event that is `wanted`. Events go to `deliver` as they come.
+    async fn run(
+        &mut self,
+        request: Envelope<Request>,
+        wanted: impl Fn(&Event) -> bool,
+        mut deliver: impl FnMut(&Event),
+    ) -> Result<Event, Fault> {
+        let mut outcome = None;
+        let mut take = |event: Event| {
+            deliver(&event);
+            match event {
+                Event::Progress(progress) => {
+                    if let Some(callback) = &mut self.progress {
+                        callback(progress);
+                    }
+                }
+                Event::Failed { fault, .. } => outcome = Some(Err(fault)),
+                event if outcome.is_none() && wanted(&event) => outcome = Some(Ok(event)),
+                _ => {}
+            }
+        };
+        let mut work = pin!(self.engine.handle(request));
+        poll_fn(|context| {
+            let poll = work.as_mut().poll(context);
+            let events = std::mem::take(&mut *lock(&self.events));
+            events.into_iter().for_each(&mut take);
+            poll
+        })
+        .await;
+        outcome.expect("the engine answers every request with its event or a fault")
+    }
 }
 
-/// Prints progress to standard error.
-pub(super) fn report(event: &Event) {
-    if let Event::Progress(Progress { stage, done, total }) = event
-        && done == total
-    {
-        let words = match stage {
+impl Client for Session {
+    fn card(&self) -> &ModelCard {
+        Session::card(self)
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+
+    fn exchange(
+        &mut self,
+        request: Envelope<Request>,
+        wanted: fn(&Event) -> bool,
+    ) -> Result<Event, Fault> {
+        pollster::block_on(self.run(request, wanted, |_| ()))
+    }
+}
+
+/// Prints the end of every stage to standard error.
+pub(crate) fn report(Progress { stage, done, total }: Progress) {
+    if done == total {
+        let text = match stage {
             Stage::Fetch => "weights read",
             Stage::Upload => "weights on the device",
             Stage::Compile => "pipelines compiled",
@@ -329,7 +394,7 @@ pub(super) fn report(event: &Event) {
             Stage::Look => "picture encoded",
             Stage::Read => "question read",
         };
-        eprintln!("{words}");
+        eprintln!("{text}");
     }
 }
 
@@ -339,28 +404,40 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::generate::sampling::Sampling;
+    use crate::geometry::BoxXyxy;
     use crate::image::decode;
-    use crate::memory::Residency;
+    use crate::memory::{KvCacheDType, Residency};
+    use crate::protocol::{DevicePreference, Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
+
+    fn question(boxes: &[BoxXyxy], text: &str, max_tokens: u32) -> Question {
+        Question {
+            boxes: boxes.to_vec(),
+            text: text.into(),
+            max_tokens,
+            sampling: Sampling::default(),
+        }
+    }
 
     /// Opens the sample picture, asks, and gives the answer's text with what stayed on the device.
     fn answered(
         device: DevicePreference,
         memory: Option<u64>,
     ) -> Result<(String, ModelCard), Fault> {
-        let placement = Placement {
+        let options = LoadOptions {
             device,
             memory,
             cache: None,
         };
-        let mut session = Session::open(NANO, placement, None)?;
+        let mut session = Session::open(NANO, options)?;
         let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
-        let (found, _) = session.look(pixels, Granularity::Coarse)?;
+        let (found, _) = session.open_picture(pixels, Granularity::Coarse)?;
         let boxes: Vec<BoxXyxy> = found.iter().take(8).map(|found| found.bbox).collect();
         let mut texts = String::new();
-        for question in ["What is <obj0>?", "How many cats are there?"] {
-            texts.push_str(&session.ask(&boxes, question, 24, Sampling::default())?.text);
+        for text in ["What is <obj0>?", "How many cats are there?"] {
+            texts.push_str(&session.answer(question(&boxes, text, 24))?.text);
         }
         Ok((texts, session.card().clone()))
     }
@@ -395,24 +472,24 @@ mod tests {
             "?",
         ];
         let run = |device, cache| {
-            let placement = Placement {
+            let options = LoadOptions {
                 device,
                 memory: None,
                 cache: Some(cache),
             };
-            let mut session = Session::open(NANO, placement, None)?;
+            let mut session = Session::open(NANO, options)?;
             let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
-            let (found, _) = session.look(pixels, Granularity::Coarse)?;
+            let (found, _) = session.open_picture(pixels, Granularity::Coarse)?;
             let boxes: Vec<BoxXyxy> = found.iter().map(|found| found.bbox).collect();
             let empty = session
-                .ask(&boxes, "", 48, Sampling::default())
+                .answer(question(&boxes, "", 48))
                 .expect_err("nothing is asked");
             assert!(empty.what.contains("nothing is asked"), "{empty}");
             let mut answers = Vec::new();
-            for question in QUESTIONS {
-                answers.push(session.ask(&boxes, question, 48, Sampling::default())?);
+            for text in QUESTIONS {
+                answers.push(session.answer(question(&boxes, text, 48))?);
             }
-            let without_boxes = session.ask(&[], QUESTIONS[0], 48, Sampling::default())?;
+            let without_boxes = session.answer(question(&[], QUESTIONS[0], 48))?;
             Ok((answers, without_boxes.text))
         };
         let (expected, expected_without) =
@@ -471,7 +548,7 @@ mod tests {
             std::fs::write(folder.join(name), bytes).expect("a writable temporary folder");
         }
         let place = folder.display().to_string();
-        let opened = Session::open(&place, device, None);
+        let opened = Session::open(&place, device);
         std::fs::remove_dir_all(&folder).expect("the folder made above");
         opened
     }
@@ -484,7 +561,7 @@ mod tests {
         });
         let fault = opened.err().expect("one value is off").to_string();
         assert!(
-            fault.contains("processor: computes wrong: value 3"),
+            fault.contains("processor: fails the self-test: value 3"),
             "{fault}"
         );
     }
@@ -493,7 +570,7 @@ mod tests {
     #[test]
     fn weights_that_are_no_numbers_are_noticed() {
         for device in [DevicePreference::Cpu, DevicePreference::Wgpu] {
-            if Session::open(NANO, device, None).is_err() {
+            if Session::open(NANO, device).is_err() {
                 println!("weights_that_are_no_numbers_are_noticed: no {device:?}");
                 continue;
             }
@@ -525,13 +602,12 @@ mod tests {
     /// More words than there is room for, and none.
     #[test]
     fn questions_of_any_length_get_words() {
-        let mut session = Session::open(NANO, DevicePreference::Cpu, None).expect("a processor");
+        let mut session = Session::open(NANO, DevicePreference::Cpu).expect("a processor");
         let pixels = decode::open(Path::new("web/static/samples/scene.png")).expect("the sample");
         session
-            .look(pixels, Granularity::Coarse)
+            .open_picture(pixels, Granularity::Coarse)
             .expect("a processor");
-        let mut ask =
-            |question: &str, limit| session.ask(&[], question, limit, Sampling::default());
+        let mut ask = |text: &str, limit| session.answer(question(&[], text, limit));
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
             (&*long, 8, "there is room for 1024"),

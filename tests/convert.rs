@@ -1,4 +1,4 @@
-//! Checkpoints through the converter: whole ones, renamed ones, damaged ones, runs that are cut.
+//! The converter on complete, renamed and damaged checkpoints, and interrupted runs.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use chatrex::convert::checkpoint::Checkpoint;
-use chatrex::convert::required_tensors::{RequiredTensor, needed};
+use chatrex::convert::required_tensors::{RequiredTensor, required_tensors};
 use chatrex::convert::size_plan::SizePlan;
-use chatrex::convert::{Conversion, Converted, Watch, convert};
-use chatrex::engine::ModelConfig;
+use chatrex::convert::{Conversion, Converted, convert};
 use chatrex::engine::memory_plan::{kv_cache_dtype, needs};
 use chatrex::error::Fault;
+use chatrex::model::config::ModelConfig;
 use chatrex::nn::{Init, Weight, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::session::Session;
@@ -19,34 +19,36 @@ use chatrex::weights::Manifest;
 use chatrex::weights::download::Downloader;
 use chatrex::weights::manifest::{MANIFEST, Part};
 use chatrex::weights::quant::{QuantScheme, Rounding};
-use chatrex::weights::source::{Folder, LocalFuture, Runtime, TransferControl};
+use chatrex::weights::source::{BlockingRuntime, Folder};
 use chatrex::weights::storage::QuantPreset;
 use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const GOLDEN: &str = "tests/data/golden/checkpoint";
 
 const TOWER: &str = "vision_tower.vision_tower.vision_model.";
 
-/// A folder that is gone when its owner is.
-struct Scratch(PathBuf);
+/// A temporary folder with the checkpoint `model` and the output `out`.
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let folder = format!("chatrex-convert-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(folder);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    /// The options that turn the checkpoint `model` into the folder `out`, both in this folder.
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Options that convert the checkpoint `model` to the folder `out`, both in this folder.
     fn conversion(&self, model: &str, out: &str) -> Conversion {
         Conversion {
-            model: self.0.join(model),
+            model: self.path(model),
             upn: None,
-            out: self.0.join(out),
+            out: self.path(out),
             quant: QuantPreset::F32,
             group: 32,
             rounding: Rounding::Search,
@@ -57,38 +59,11 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn total(&self, _bytes: u64) {}
-    fn more(&self, _bytes: u64) {}
-}
-
-impl Runtime for Unwatched {
-    fn sleep(&self, _: u32) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn yield_now(&self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn hold(&self) -> TransferControl {
-        TransferControl::Run
-    }
-}
-
-/// The tiny checkpoint, to be changed before it is written.
+/// The tiny checkpoint, which a test changes before writing it.
 struct Tiny {
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
     config: Value,
-    /// Files beside config and weights.
+    /// Files besides config and weights.
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -116,7 +91,7 @@ impl Tiny {
         }
     }
 
-    /// With `layers` blocks of the language model, the recorded two over and over.
+    /// With `layers` decoder layers: the recorded two, repeated.
     fn with_layers(mut self, layers: usize) -> Self {
         let blocks: Vec<_> = (0..layers)
             .flat_map(|layer| {
@@ -132,8 +107,7 @@ impl Tiny {
         self.set("num_hidden_layers", json!(layers))
     }
 
-    /// As LLaMA's family publishes: no biases beside queries, keys and values, a SentencePiece
-    /// vocabulary.
+    /// As LLaMA models are published: no biases of q, k and v, a SentencePiece vocabulary.
     fn into_llama(mut self) -> Self {
         self.tensors
             .retain(|name, _| !name.ends_with("_proj.bias") || !name.starts_with("model."));
@@ -166,7 +140,7 @@ impl Tiny {
         self
     }
 
-    /// `name` with `value` as its element `at`, in f32.
+    /// With `value` as element `at` of tensor `name`, in f32.
     fn with_element(self, name: &str, at: usize, value: f32) -> Self {
         let shape = self.tensors[name].1.clone();
         let mut values = vec![0.01; shape.iter().product()];
@@ -208,7 +182,7 @@ impl Tiny {
         }
     }
 
-    /// Converts it, written as `model`, with options that `change` may change.
+    /// Writes it to `model` and converts it with options that `change` changes.
     fn convert(
         &self,
         scratch: &Scratch,
@@ -217,7 +191,7 @@ impl Tiny {
         let mut conversion = scratch.conversion("model", "out");
         self.write(&conversion.model);
         change(&mut conversion);
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     }
 }
 
@@ -230,30 +204,30 @@ fn config(folder: &Path) -> ModelConfig {
     ModelConfig::of(&manifest(folder), MANIFEST).expect("a known family")
 }
 
-/// The values of every tensor the networks ask for, as the loader hands them over.
+/// Every required tensor with its loaded values.
 fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
     let device = Device::flex();
     let manifest = manifest(folder);
     let mut weights = WeightMap::new(&device, |_| true);
     let source = Folder(folder.to_path_buf());
-    let transfer = Downloader::new(&manifest, &source, None, &Unwatched, &|_| ());
-    pollster::block_on(transfer.tensors(&Part::ALL, &mut weights)).expect("whole shards");
-    let wanted = needed(&config(folder)).expect("a configuration that fits");
+    let downloader = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
+    pollster::block_on(downloader.tensors(&Part::ALL, &mut weights)).expect("whole shards");
+    let required = required_tensors(&config(folder)).expect("a valid configuration");
     let read = |tensor: Tensor<1>| tensor.into_data().try_to_vec().expect("f32");
-    let values = wanted.into_iter().map(|wanted| {
-        let tensor = match wanted.name.strip_suffix(".weight") {
-            Some(stem) if wanted.matrix => {
-                let shape = [wanted.shape[0], wanted.shape[1]];
+    let values = required.into_iter().map(|required| {
+        let tensor = match required.name.strip_suffix(".weight") {
+            Some(stem) if required.matrix => {
+                let shape = [required.shape[0], required.shape[1]];
                 match weights.weight(stem, shape, &Init::Zeros, &device) {
                     Ok(Weight::Dense(whole)) => whole.val().reshape([shape[0] * shape[1]]),
-                    other => panic!("{}: {other:?}", wanted.name),
+                    other => panic!("{}: {other:?}", required.name),
                 }
             }
             _ => weights
-                .tensor(&wanted.name, &wanted.shape, &Init::Zeros, &device)
+                .tensor(&required.name, &required.shape, &Init::Zeros, &device)
                 .unwrap_or_else(|fault| panic!("{fault}")),
         };
-        (wanted, read(tensor))
+        (required, read(tensor))
     });
     let values = values.collect();
     weights.finish().expect("no surplus tensors");
@@ -265,7 +239,7 @@ fn squares(a: &[f32], b: &[f32]) -> f64 {
     squares.sum()
 }
 
-/// No weight is further off than half a step, and searching does no worse than rounding.
+/// Asserts that errors are within half a step, and that searching for scales is not worse than rounding.
 fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32]) {
     let group = scheme.group;
     let mut words = vec![0; scheme.words(original.len())];
@@ -275,14 +249,14 @@ fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32
     scheme.dequantize(&words, &scales, &mut nearest);
     let groups = original.chunks(group).zip(found.chunks(group));
     for ((original, found), nearest) in groups.zip(nearest.chunks(group)) {
-        let reach = original.iter().fold(0.0_f32, |reach, v| reach.max(v.abs()));
-        let step = reach / scheme.offset() as f32;
+        let largest = original.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+        let step = largest / scheme.offset() as f32;
         assert!(
             squares(original, found) <= 1.01 * squares(original, nearest) + 1e-12,
             "{name}: worse than rounding"
         );
         for (a, b) in original.iter().zip(found) {
-            // The far side has one code less, and a clipped extreme gives up more.
+            // One sign has one code less, and a clipped extreme has a larger error.
             let allowed = if scheme.bits == 4 { 4.0 } else { 1.1 };
             assert!((a - b).abs() <= allowed * step, "{name}: {a} became {b}");
         }
@@ -290,7 +264,7 @@ fn within_scheme(name: &str, scheme: QuantScheme, original: &[f32], found: &[f32
 }
 
 #[test]
-fn packed_folders_load_within_the_error_of_their_scheme() {
+fn quantized_folders_load_within_the_error_of_their_scheme() {
     for (quant, group, rounding) in [
         (QuantPreset::Q8, 32, Rounding::Search),
         (QuantPreset::Q8, 64, Rounding::Nearest),
@@ -298,7 +272,7 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
         (QuantPreset::Q4, 64, Rounding::Search),
         (QuantPreset::F16, 32, Rounding::Nearest),
     ] {
-        let scratch = Scratch::new(&format!("{quant:?}-{group}"));
+        let scratch = Scratch::new();
         let upn = Path::new(GOLDEN).join("upn_tiny.pth");
         let converted = Tiny::read()
             .with_layers(4)
@@ -308,36 +282,36 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
                 conversion.rounding = rounding;
             })
             .unwrap_or_else(|fault| panic!("{fault}"));
-        let out = scratch.0.join("out");
+        let out = scratch.path("out");
         let manifest = manifest(&out);
         let published = [
-            Checkpoint::hub(&scratch.0.join("model")).expect("the checkpoint"),
+            Checkpoint::hub(&scratch.path("model")).expect("the checkpoint"),
             Checkpoint::open_upn(&upn).expect("the proposal network"),
         ];
-        let mut packed = BTreeMap::new();
-        for (wanted, found) in loaded(&out) {
-            let name = &wanted.name;
-            let from = &published[usize::from(wanted.part == Part::Upn)];
+        let mut quantized = BTreeMap::new();
+        for (required, found) in loaded(&out) {
+            let name = &required.name;
+            let from = &published[usize::from(required.part == Part::Upn)];
             let original = from.values(name).expect("published");
             let stem = name.strip_suffix("weight").unwrap_or(name);
-            let words = manifest.tensors.get(&format!("{stem}qweight"));
-            if let Some(words) = words {
+            let codes = manifest.tensors.get(&format!("{stem}qweight"));
+            if let Some(codes) = codes {
                 let scales = &manifest.tensors[&format!("{stem}scales")];
                 let scheme = QuantScheme::infer(
-                    wanted.shape[1],
-                    words.shape[1],
+                    required.shape[1],
+                    codes.shape[1],
                     scales.shape[1],
                     scales.dtype,
                 );
                 let scheme = scheme.expect("a known scheme");
                 assert_eq!(scheme.group, group, "{name}");
                 within_scheme(name, scheme, &original, &found);
-                *packed.entry(scheme.bits).or_insert(0) += 1;
+                *quantized.entry(scheme.bits).or_insert(0) += 1;
             } else if manifest.tensors[name].dtype == chatrex::weights::dtype::DType::F16 {
                 let halves = original.iter().map(|v| f16::from_f32(*v).to_f32());
                 assert_eq!(found, halves.collect::<Vec<_>>(), "{name}");
             } else {
-                assert!(quant != QuantPreset::F16, "{name} is not in half precision");
+                assert!(quant != QuantPreset::F16, "{name} is not in f16");
                 assert_eq!(found, original, "{name}");
             }
             let report = converted.tensors.iter().find(|report| report.name == *name);
@@ -352,28 +326,28 @@ fn packed_folders_load_within_the_error_of_their_scheme() {
                 report.rms
             );
         }
-        let bits: Vec<u32> = packed.keys().copied().collect();
+        let bits: Vec<u32> = quantized.keys().copied().collect();
         match quant {
             QuantPreset::Q4 => assert_eq!(bits, [4, 8]),
             QuantPreset::Q8 => assert_eq!(bits, [8]),
             _ => assert!(bits.is_empty()),
         }
         let folder = out.to_str().expect("a plain path");
-        let session = Session::open(folder, DevicePreference::Cpu, None);
+        let session = Session::open(folder, DevicePreference::Cpu);
         let session = session.unwrap_or_else(|fault| panic!("{quant:?}: {fault}"));
         assert_eq!(session.card().name, "model");
     }
 }
 
-/// The same model under other names becomes the same shards.
+/// The same model with other tensor names is converted to the same shards.
 #[test]
-fn names_of_other_checkpoints_are_understood() {
+fn names_of_other_checkpoints_are_normalized() {
     let shards = |tiny: &Tiny, name: &str, prefixes: &[(&str, &str)]| {
-        let scratch = Scratch::new(name);
-        let own = prefixes.iter().map(|(a, b)| (a.to_string(), b.to_string()));
-        tiny.convert(&scratch, |conversion| conversion.prefixes = own.collect())
+        let scratch = Scratch::new();
+        let given = prefixes.iter().map(|(a, b)| (a.to_string(), b.to_string()));
+        tiny.convert(&scratch, |conversion| conversion.prefixes = given.collect())
             .unwrap_or_else(|fault| panic!("{name}: {fault}"));
-        manifest(&scratch.0.join("out")).shards
+        manifest(&scratch.path("out")).shards
     };
     let plain = shards(&Tiny::read(), "plain", &[]);
     let swap = |name: &str, from: &str, to: &str| {
@@ -412,29 +386,29 @@ fn names_of_other_checkpoints_are_understood() {
 }
 
 #[test]
-fn a_folder_is_described_by_its_files() {
-    let scratch = Scratch::new("described");
+fn settings_come_from_the_checkpoint() {
+    let scratch = Scratch::new();
     Tiny::read()
         .convert(&scratch, |_| ())
         .expect("a good checkpoint");
-    let found = manifest(&scratch.0.join("out"));
+    let found = manifest(&scratch.path("out"));
     assert_eq!(found.defaults.repetition_penalty, 1.05);
     assert_eq!(
         found.licence.name,
         "IDEA License 1.0 (non-commercial research)"
     );
     assert!(!found.licence.text.contains("Llama"));
-    assert!(config(&scratch.0.join("out")).recipe.half_boxes);
+    assert!(config(&scratch.path("out")).recipe.half_boxes);
     assert!(!found.tensors.contains_key("lm_head.weight"));
 
-    let scratch = Scratch::new("described-llama");
+    let scratch = Scratch::new();
     Tiny::read()
         .into_llama()
         .set("rms_norm_eps", Value::Null)
         .set("rope_theta", Value::Null)
         .convert(&scratch, |_| ())
         .unwrap_or_else(|fault| panic!("{fault}"));
-    let out = scratch.0.join("out");
+    let out = scratch.path("out");
     let found = config(&out);
     assert!(!found.recipe.half_boxes && !found.chatrex.llm.qkv_bias);
     assert_eq!(
@@ -446,24 +420,24 @@ fn a_folder_is_described_by_its_files() {
     let licence = manifest(&out).licence;
     assert!(licence.name.contains("LLAMA 2") && licence.text.contains("Meta Platforms"));
     let folder = out.to_str().expect("a plain path");
-    let session = Session::open(folder, DevicePreference::Cpu, None);
+    let session = Session::open(folder, DevicePreference::Cpu);
     session.unwrap_or_else(|fault| panic!("{fault}"));
 
-    let scratch = Scratch::new("described-own");
+    let scratch = Scratch::new();
     Tiny::read()
         .set("license", json!("CC0-1.0"))
         .set("license_text", json!("Do what you like."))
         .set("tie_word_embeddings", json!(false))
         .convert(&scratch, |conversion| conversion.name = Some("mine".into()))
         .expect("a good checkpoint");
-    let found = manifest(&scratch.0.join("out"));
+    let found = manifest(&scratch.path("out"));
     assert_eq!((&*found.name, &*found.licence.name), ("mine", "CC0-1.0"));
     assert_eq!(found.licence.text, "Do what you like.");
     assert!(found.tensors.contains_key("lm_head.weight"));
 }
 
 #[test]
-fn what_does_not_belong_together_is_refused_by_name() {
+fn inconsistent_checkpoints_are_rejected() {
     let tiny = Tiny::read;
     let extra = |name: &str| tiny().floats(name, &[2], &[1.0, 2.0]);
     let doubled = {
@@ -492,7 +466,7 @@ fn what_does_not_belong_together_is_refused_by_name() {
     let cases = [
         (
             extra("model.extra.weight"),
-            "holds 1 tensors that no part of the model reads: model.extra.weight",
+            "holds 1 tensors that no part of the model uses: model.extra.weight",
         ),
         (
             extra("visual.head.weight"),
@@ -508,54 +482,54 @@ fn what_does_not_belong_together_is_refused_by_name() {
         ),
         (
             tiny().floats("model.embed_tokens.weight", &[4], &[0.0; 4]),
-            "tensor model.embed_tokens.weight: has shape [4] where 2 axes belong",
+            "tensor model.embed_tokens.weight: has shape [4] instead of 2 axes",
         ),
         (doubled, "are both read as mm_projector.0.bias"),
         (
             tiny().renamed(|name| format!("module.{name}")),
-            "Name what comes before with --prefix module.=",
+            "Remove the prefix with --prefix module.=",
         ),
         (
             tiny().set("vocab_size", json!(32_104)),
-            "config.json: says vocab_size 32104, the tensors have 527",
+            "config.json: has vocab_size 32104, the tensors have 527",
         ),
         (
             tiny().set("num_hidden_layers", json!(3)),
-            "says num_hidden_layers 3, the tensors have 2",
+            "has num_hidden_layers 3, the tensors have 2",
         ),
         (
             tiny().set("num_attention_heads", json!(3)),
-            "says 3 and 2 heads of 21, the tensors have 64 and 32 rows",
+            "has 3 and 2 heads of 21, the tensors have 64 and 32 rows",
         ),
         (
             tiny().set("num_key_value_heads", json!(4)),
-            "says 4 and 4 heads of 16, the tensors have 64 and 32 rows",
+            "has 4 and 4 heads of 16, the tensors have 64 and 32 rows",
         ),
         (
             tiny().set("num_attention_heads", Value::Null),
-            "does not say num_attention_heads",
+            "lacks num_attention_heads",
         ),
         (
             tiny().set("rope_scaling", json!({"type": "linear", "factor": 4})),
-            "asks for rope_scaling {\"factor\":4,\"type\":\"linear\"}, which is not supported",
+            "has rope_scaling {\"factor\":4,\"type\":\"linear\"}, which is not supported",
         ),
         (
             tiny().set("use_sliding_window", json!(true)),
-            "asks for a sliding window",
+            "has a sliding window",
         ),
         (
             tiny().set("hidden_act", json!("gelu")),
-            "asks for hidden_act gelu; known is silu",
+            "has hidden_act gelu; supported is silu",
         ),
         (
             tiny()
                 .set("architectures", json!(["MistralForCausalLM"]))
                 .set("model_type", json!("mistral")),
-            "describes an unknown architecture ([\"MistralForCausalLM\"])",
+            "has an unknown architecture ([\"MistralForCausalLM\"])",
         ),
         (short, "has 527 tokens, the embedding 300 rows"),
-        (penalty, "asks for a repetition penalty of 0"),
-        (cut_tower, "must say clip.num_hidden_layers"),
+        (penalty, "has a repetition penalty of 0"),
+        (cut_tower, "must have clip.num_hidden_layers"),
         (
             tiny().with_element("model.norm.weight", 5, f32::NAN),
             "model.safetensors, tensor model.norm.weight: holds NaN at element 5",
@@ -569,17 +543,18 @@ fn what_does_not_belong_together_is_refused_by_name() {
             "tensor model.layers.1.mlp.down_proj.weight: holds -inf at element 1000",
         ),
     ];
-    for (number, (tiny, says)) in cases.into_iter().enumerate() {
-        let scratch = Scratch::new(&format!("refused-{number}"));
-        let fault = tiny.convert(&scratch, |_| ()).expect_err(says).to_string();
-        assert!(fault.contains(says), "{says}: {fault}");
-        assert!(!scratch.0.join("out").join(MANIFEST).exists(), "{says}");
+    for (tiny, message) in cases {
+        let scratch = Scratch::new();
+        let fault = tiny.convert(&scratch, |_| ());
+        let fault = fault.expect_err(message).to_string();
+        assert!(fault.contains(message), "{message}: {fault}");
+        assert!(!scratch.path("out").join(MANIFEST).exists(), "{message}");
     }
 }
 
-/// A scale that overflows makes its whole group no numbers; that is no small error.
+/// A scale that overflows makes its whole group infinite or NaN.
 #[test]
-fn values_beyond_half_precision_are_refused_with_advice() {
+fn values_beyond_f16_are_rejected_with_advice() {
     for (quant, value) in [
         (QuantPreset::F16, 70_000.0),
         (QuantPreset::Q8, 1e7),
@@ -587,12 +562,12 @@ fn values_beyond_half_precision_are_refused_with_advice() {
     ] {
         let name = "model.layers.0.mlp.up_proj.weight";
         let tiny = Tiny::read().with_element(name, 77, value);
-        let scratch = Scratch::new(&format!("beyond-{quant:?}"));
+        let scratch = Scratch::new();
         let fault = tiny.convert(&scratch, |conversion| conversion.quant = quant);
-        let fault = fault.expect_err("beyond half precision").to_string();
-        let says = format!("tensor {name}: holds values beyond half precision. Convert with");
-        assert!(fault.contains(&says), "{fault}");
-        assert!(!scratch.0.join("out").join("decoder.safetensors").exists());
+        let fault = fault.expect_err("beyond f16").to_string();
+        let message = format!("tensor {name}: holds values beyond the range of f16. Convert with");
+        assert!(fault.contains(&message), "{fault}");
+        assert!(!scratch.path("out").join("decoder.safetensors").exists());
         let exact = tiny.convert(&scratch, |_| ());
         exact.unwrap_or_else(|fault| panic!("{fault}"));
     }
@@ -620,17 +595,17 @@ fn bytes(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_run_that_was_cut_goes_on_where_it_ended() {
-    let scratch = Scratch::new("cut");
-    Tiny::read().write(&scratch.0.join("model"));
+fn an_interrupted_run_resumes() {
+    let scratch = Scratch::new();
+    Tiny::read().write(&scratch.path("model"));
     let run = |out: &str, quant| {
         let mut conversion = scratch.conversion("model", out);
         conversion.upn = Some(Path::new(GOLDEN).join("upn_tiny.pth"));
         conversion.quant = quant;
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     };
     run("whole", QuantPreset::Q8).expect("a good checkpoint");
-    let whole = bytes(&scratch.0.join("whole"));
+    let whole = bytes(&scratch.path("whole"));
     assert_eq!(
         whole.keys().collect::<Vec<_>>(),
         [
@@ -642,7 +617,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
         ]
     );
 
-    let out = scratch.0.join("out");
+    let out = scratch.path("out");
     let obstacle = out.join("decoder.safetensors.unfinished");
     std::fs::create_dir_all(&out).expect("a folder");
     std::os::unix::fs::symlink("/dev/full", &obstacle).expect("a link");
@@ -671,7 +646,7 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
     }
     assert!(
         bytes(&out) == whole,
-        "the outcome differs from a run in one go"
+        "the result differs from an uninterrupted run"
     );
     let again = run("out", QuantPreset::Q8)
         .expect_err("a model is there")
@@ -681,15 +656,15 @@ fn a_run_that_was_cut_goes_on_where_it_ended() {
 }
 
 #[test]
-fn other_options_begin_anew() {
-    let scratch = Scratch::new("anew");
-    Tiny::read().write(&scratch.0.join("model"));
+fn other_options_start_over() {
+    let scratch = Scratch::new();
+    Tiny::read().write(&scratch.path("model"));
     let run = |out: &str, quant| {
         let mut conversion = scratch.conversion("model", out);
         conversion.quant = quant;
-        convert(&conversion, &Unwatched)
+        convert(&conversion, &())
     };
-    let out = scratch.0.join("out");
+    let out = scratch.path("out");
     let obstacle = out.join("decoder.safetensors.unfinished");
     std::fs::create_dir_all(&obstacle).expect("a folder");
     let fault = run("out", QuantPreset::Q8)
@@ -697,9 +672,9 @@ fn other_options_begin_anew() {
         .to_string();
     assert!(fault.contains("decoder.safetensors.unfinished"), "{fault}");
     let first = files(&out);
-    // A state that names files elsewhere must not lead to their deletion.
+    // Files outside the folder that the state names must not be deleted.
     let state = String::from_utf8(first["unfinished.json"].0.clone()).expect("JSON");
-    let precious = scratch.0.join("precious.safetensors");
+    let precious = scratch.path("precious.safetensors");
     std::fs::write(&precious, "mine").expect("a file");
     let mut state: Value = serde_json::from_str(&state).expect("JSON");
     let mut elsewhere = state["shards"][0].clone();
@@ -718,19 +693,19 @@ fn other_options_begin_anew() {
     assert!(second["towers.safetensors"].0 != first["towers.safetensors"].0);
     assert!(precious.exists());
     std::fs::remove_dir(&obstacle).expect("an empty folder");
-    // A shard that was cut short afterwards is written again.
+    // A truncated shard is written again.
     let shard = std::fs::File::options()
         .write(true)
         .open(out.join("towers.safetensors"));
     shard.and_then(|shard| shard.set_len(100)).expect("a shard");
     run("out", QuantPreset::F16).expect("nothing is in the way");
     run("whole", QuantPreset::F16).expect("nothing is in the way");
-    assert!(bytes(&out) == bytes(&scratch.0.join("whole")));
+    assert!(bytes(&out) == bytes(&scratch.path("whole")));
 }
 
 #[test]
-fn the_checkpoint_itself_stays_as_it_is() {
-    let scratch = Scratch::new("itself");
+fn the_checkpoint_is_never_overwritten() {
+    let scratch = Scratch::new();
     let fault = Tiny::read()
         .convert(&scratch, |conversion| {
             conversion.out = conversion.model.clone()
@@ -740,7 +715,7 @@ fn the_checkpoint_itself_stays_as_it_is() {
     assert!(fault.contains("is the checkpoint's own folder"), "{fault}");
     let tiny = Tiny::read();
     assert_eq!(
-        bytes(&scratch.0.join("model"))["tokenizer.json"],
+        bytes(&scratch.path("model"))["tokenizer.json"],
         tiny.files["tokenizer.json"]
     );
     tiny.convert(&scratch, |conversion| {
@@ -752,7 +727,7 @@ fn the_checkpoint_itself_stays_as_it_is() {
 #[test]
 fn the_size_plan_agrees_with_the_written_manifest() {
     for quant in QuantPreset::ALL {
-        let scratch = Scratch::new(&format!("plan-{quant:?}"));
+        let scratch = Scratch::new();
         Tiny::read()
             .with_layers(4)
             .convert(&scratch, |conversion| {
@@ -760,7 +735,7 @@ fn the_size_plan_agrees_with_the_written_manifest() {
                 conversion.quant = quant;
             })
             .unwrap_or_else(|fault| panic!("{fault}"));
-        let out = scratch.0.join("out");
+        let out = scratch.path("out");
         let (manifest, config) = (manifest(&out), config(&out));
         let expected = SizePlan {
             download: manifest.shards.iter().map(|shard| shard.bytes).sum(),

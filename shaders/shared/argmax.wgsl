@@ -1,33 +1,34 @@
-// The best of a workgroup of $GROUP among pairs of a value and an id: the highest value, of equal
-// ones the lowest id; id NONE where nobody has any.
+// Argmax over a workgroup of WORKGROUP_SIZE threads, a power of two, among pairs of a value and an id:
+// the highest value, of equal values the lowest id. The id NONE marks an absent pair.
+//
+// The importing file imports `constants`.
 const NONE = 0xffffffffu;
-const LOWEST = -3.4028234e38;
 
-struct Best {
+struct Candidate {
     value: f32,
     id: u32,
 }
 
-var<workgroup> lane_bests: array<Best, $GROUP>;
+var<workgroup> thread_best: array<Candidate, WORKGROUP_SIZE>;
 
-fn better(a: Best, b: Best) -> bool {
+fn better(a: Candidate, b: Candidate) -> bool {
     return a.id != NONE && (b.id == NONE || a.value > b.value || (a.value == b.value && a.id < b.id));
 }
 
-// All lanes must call, and all get it.
-fn group_best(lane: u32, own: Best) -> Best {
-    lane_bests[lane] = own;
+// The best candidate of the workgroup. All threads must call it; all get it.
+fn workgroup_argmax(thread: u32, candidate: Candidate) -> Candidate {
+    thread_best[thread] = candidate;
     workgroupBarrier();
-    for (var reach = $GROUPu / 2u; reach > 0u; reach /= 2u) {
-        if lane < reach {
-            let other = lane_bests[lane + reach];
-            if better(other, lane_bests[lane]) {
-                lane_bests[lane] = other;
+    for (var stride = WORKGROUP_SIZE / 2u; stride > 0u; stride /= 2u) {
+        if thread < stride {
+            let other = thread_best[thread + stride];
+            if better(other, thread_best[thread]) {
+                thread_best[thread] = other;
             }
         }
         workgroupBarrier();
     }
-    let best = lane_bests[0];
+    let best = thread_best[0];
     workgroupBarrier();
     return best;
 }

@@ -1,6 +1,6 @@
-// A unit of weights: four in half precision, two in a word.
-alias Unit = vec2<u32>;
+// A vector of f16 weights, two per word.
+alias WeightVec = vec2<u32>;
 
-fn weights_of(unit: Unit) -> Slice {
-    return vec4<f32>(unpack2x16float(unit.x), unpack2x16float(unit.y));
+fn dequant(w: WeightVec) -> VecN {
+    return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
 }

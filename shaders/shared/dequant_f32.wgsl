@@ -1,6 +1,6 @@
-// A unit of weights: four in single precision.
-alias Unit = vec4<f32>;
+// A vector of f32 weights.
+alias WeightVec = vec4<f32>;
 
-fn weights_of(unit: Unit) -> Slice {
-    return unit;
+fn dequant(w: WeightVec) -> VecN {
+    return w;
 }

@@ -1,16 +1,17 @@
-// A unit of weights: eight codes of eight bits, each + 128, the first in the lowest bits.
+// A vector of q8 weights: eight 8-bit codes, each stored as code + 128, the first in the lowest bits.
 //
-// Laid into the fraction of 1.0 a code c is the number 1 + c / 256, without a conversion; less 1.5 and
-// times 256 it is the code that was meant.
-alias Unit = vec2<u32>;
-const CODES = 256.0;
+// A stored code c is placed in the fraction of 1.0, which gives 1 + c / 256 without an integer
+// conversion. Minus 1.5 and times 256, that is the signed code.
+alias WeightVec = vec2<u32>;
+const CODE_SCALE = 256.0;
 
-fn four_numbers(word: u32) -> vec4<f32> {
-    let a = vec4<u32>(word << 15u, word << 7u, word >> 1u, word >> 9u);
-    return bitcast<vec4<f32>>((a & vec4<u32>(0x7f8000u)) | vec4<u32>(0x3f800000u));
+// 1 + c / 256 of each of the four stored codes c of a word.
+fn word_fractions(word: u32) -> vec4<f32> {
+    let codes = vec4<u32>(word << 15u, word << 7u, word >> 1u, word >> 9u);
+    return bitcast<vec4<f32>>((codes & vec4<u32>(0x7f8000u)) | vec4<u32>(0x3f800000u));
 }
 
-// The weights of a unit, to be multiplied by `scale_in`.
-fn weights_of(unit: Unit) -> Slice {
-    return Slice(four_numbers(unit.x) - 1.5, four_numbers(unit.y) - 1.5);
+// The weights, still to be multiplied by `decode_scale`.
+fn dequant(w: WeightVec) -> VecN {
+    return VecN(word_fractions(w.x) - 1.5, word_fractions(w.y) - 1.5);
 }

@@ -1,6 +1,6 @@
-// What is read at once where every weight is read once: a unit.
-alias Load = Unit;
+// GEMV: one load of weights is one vector.
+alias WeightLoad = WeightVec;
 
-fn product_of(load: Load, inputs: Inputs) -> f32 {
-    return inner(weights_of(load), inputs.a);
+fn dot_load(w: WeightLoad, x: XLoad) -> f32 {
+    return dot_n(dequant(w), x.a);
 }

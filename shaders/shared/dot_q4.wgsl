@@ -1,9 +1,10 @@
-// What is read at once where every weight is read once: four units, which share a scale.
-alias Load = vec4<u32>;
+// GEMV: one load of weights is four vectors, 32 weights, which have one scale.
+alias WeightLoad = vec4<u32>;
 
-// The sum of weights times inputs; to be multiplied by `scale_in`.
-fn product_of(load: Load, inputs: Inputs) -> f32 {
-    return inner(numbers_of(load.x), inputs.a) + inner(numbers_of(load.y), inputs.b)
-        + inner(numbers_of(load.z), inputs.c) + inner(numbers_of(load.w), inputs.d)
-        - 1.5 * inputs.total;
+// The dot product, still to be multiplied by `decode_scale`. The -1.5 of each weight is taken from the
+// sum of x.
+fn dot_load(w: WeightLoad, x: XLoad) -> f32 {
+    return dot_n(code_fractions(w.x), x.a) + dot_n(code_fractions(w.y), x.b)
+        + dot_n(code_fractions(w.z), x.c) + dot_n(code_fractions(w.w), x.d)
+        - 1.5 * x.sum;
 }

@@ -1,16 +1,17 @@
-// What is read at once where every weight is read once: four units, which share a scale.
-struct Load {
+// GEMV: one load of weights is four vectors, 32 weights, which have one scale.
+struct WeightLoad {
     low: vec4<u32>,
     high: vec4<u32>,
 }
 
-fn eight_numbers(words: vec2<u32>) -> Slice {
-    return Slice(four_numbers(words.x), four_numbers(words.y));
+fn code_fractions(words: vec2<u32>) -> VecN {
+    return VecN(word_fractions(words.x), word_fractions(words.y));
 }
 
-// The sum of weights times inputs; to be multiplied by `scale_in`.
-fn product_of(load: Load, inputs: Inputs) -> f32 {
-    return inner(eight_numbers(load.low.xy), inputs.a) + inner(eight_numbers(load.low.zw), inputs.b)
-        + inner(eight_numbers(load.high.xy), inputs.c) + inner(eight_numbers(load.high.zw), inputs.d)
-        - 1.5 * inputs.total;
+// The dot product, still to be multiplied by `decode_scale`. The -1.5 of each weight is taken from the
+// sum of x.
+fn dot_load(w: WeightLoad, x: XLoad) -> f32 {
+    return dot_n(code_fractions(w.low.xy), x.a) + dot_n(code_fractions(w.low.zw), x.b)
+        + dot_n(code_fractions(w.high.xy), x.c) + dot_n(code_fractions(w.high.zw), x.d)
+        - 1.5 * x.sum;
 }

@@ -1,207 +1,230 @@
-// Attention of 32 rows of one head: a workgroup of 8 x 8 walks over keys and values 32 at a time, with a
-// chunk of their channels in its memory. What is mixed is kept relative to the highest score so far, so
-// that no score is stored (Milakov and Gimelshein 2018, arXiv 1805.02867). An invocation holds 4 x 4
-// scores, and of the result 4 rows by 4 channels in each of $CHUNKS chunks of $DEPTH channels, at most 32;
-// chunks are written out, since what is indexed by a loop's variable may not stay in registers. Per tile
-// 4 * 32 * 32 operations a channel, 8 per number of workgroup memory read. A step is four channels.
+// flash: attention of 32 query rows of one head by online softmax, so that no matrix of scores is stored
+// (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
 //
-// The file that imports this has a `Head` with the number of `rows`, of `keys` and of `steps` that exist,
-// and says where things lie and what they count for: `query`, `key` and `value` at a step; `marks` of four
-// rows and `scored`, which makes scores of their products with a key, NEVER where a row does not see it;
-// `factors` of four rows' results by the sums of their weights; `put`, which stores a step, and `put_end`.
-const ROWS = 32u;
-// Below every score.
-const NEVER = -3.4e38;
+// A workgroup of 8 x 8 threads walks over the keys in tiles of 32. A thread holds 4 x 4 scores of a tile,
+// and of the result 4 rows x 4 channels of each of CHUNKS chunks of DEPTH (at most 32) channels. acc0..acc3
+// are written out because an array indexed by a loop variable may leave the registers. Per tile and channel
+// 4 * 32 * 32 operations, 8 operations per f32 read from workgroup memory. A vector is four channels.
+//
+// Workgroup memory, 8192 bytes:
+//   qp_tile  256 * 16 = 4096   Q^T of a chunk [channel, row]; then the weights P^T [key, row]
+//   kv_tile  256 * 16 = 4096   K^T of a chunk [channel, key]; then row maxima [key quad, row]; then V of a
+//                              chunk [key, channel]; at the end row sums [key quad, row]
+// A vec4 of the first three holds four rows or four keys, one of V four channels.
+//
+// The file that imports this one imports `constants` before and defines
+//   Head                     a struct with at least the numbers of `rows`, `keys` and `vectors` that exist
+//   load_q, load_k, load_v   a vector of a row or of a key
+//   limits                   what `mask_scores` needs of four rows
+//   mask_scores              scores of four rows from their dot products with a key; LOWEST where masked
+//   normalizer               factors of four rows of the result, from their row sums
+//   store, store_partial     writes a vector of the result; row maxima and row sums of four rows
 
-// Queries, [channel, row]; then weights, [key, row]; four rows in a vector.
-var<workgroup> left: array<vec4<f32>, 256>;
-// Keys, [channel, key]; then the highest scores of four keys, [keys, row]; then values, [key, channel].
-var<workgroup> right: array<vec4<f32>, 256>;
+var<workgroup> qp_tile: array<vec4<f32>, 256>;
+var<workgroup> kv_tile: array<vec4<f32>, 256>;
 
-fn query_or_none(head: Head, row: u32, step: u32) -> vec4<f32> {
-    if row >= head.rows || step >= head.steps {
+fn load_q_or_zero(head: Head, row: u32, vector: u32) -> vec4<f32> {
+    if row >= head.rows || vector >= head.vectors {
         return vec4<f32>();
     }
-    return query(head, row, step);
+    return load_q(head, row, vector);
 }
 
-fn key_or_none(head: Head, at: u32, step: u32) -> vec4<f32> {
-    if at >= head.keys || step >= head.steps {
+fn load_k_or_zero(head: Head, key: u32, vector: u32) -> vec4<f32> {
+    if key >= head.keys || vector >= head.vectors {
         return vec4<f32>();
     }
-    return key(head, at, step);
+    return load_k(head, key, vector);
 }
 
-// Lays queries and keys of a chunk out, four by four channels in each invocation, turned over on their way.
-fn lay_chunk(head: Head, chunk: u32, first_row: u32, first_key: u32, lane: u32) {
-    let quad = lane / 8u;
-    let step = chunk * 8u + quad;
-    let row = first_row + lane % 8u * 4u;
-    let at = first_key + lane % 8u * 4u;
-    let rows_turned = transpose(mat4x4<f32>(
-        query_or_none(head, row, step), query_or_none(head, row + 1u, step),
-        query_or_none(head, row + 2u, step), query_or_none(head, row + 3u, step),
+// Stages a chunk of Q and K, transposed: 4 x 4 values of each per thread.
+fn stage_qk(head: Head, chunk: u32, first_row: u32, first_key: u32, thread: u32) {
+    let quad = thread / 8u;
+    let vector = chunk * 8u + quad;
+    let row = first_row + thread % 8u * 4u;
+    let key = first_key + thread % 8u * 4u;
+    let q = transpose(mat4x4<f32>(
+        load_q_or_zero(head, row, vector), load_q_or_zero(head, row + 1u, vector),
+        load_q_or_zero(head, row + 2u, vector), load_q_or_zero(head, row + 3u, vector),
     ));
-    let keys_turned = transpose(mat4x4<f32>(
-        key_or_none(head, at, step), key_or_none(head, at + 1u, step),
-        key_or_none(head, at + 2u, step), key_or_none(head, at + 3u, step),
+    let k = transpose(mat4x4<f32>(
+        load_k_or_zero(head, key, vector), load_k_or_zero(head, key + 1u, vector),
+        load_k_or_zero(head, key + 2u, vector), load_k_or_zero(head, key + 3u, vector),
     ));
-    let place = quad * 32u + lane % 8u;
-    left[place] = rows_turned[0];
-    left[place + 8u] = rows_turned[1];
-    left[place + 16u] = rows_turned[2];
-    left[place + 24u] = rows_turned[3];
-    right[place] = keys_turned[0];
-    right[place + 8u] = keys_turned[1];
-    right[place + 16u] = keys_turned[2];
-    right[place + 24u] = keys_turned[3];
+    let first = quad * 32u + thread % 8u;
+    qp_tile[first] = q[0];
+    qp_tile[first + 8u] = q[1];
+    qp_tile[first + 16u] = q[2];
+    qp_tile[first + 24u] = q[3];
+    kv_tile[first] = k[0];
+    kv_tile[first + 8u] = k[1];
+    kv_tile[first + 16u] = k[2];
+    kv_tile[first + 24u] = k[3];
 }
 
-// Adds 32 weighted values from `first_key` on to a chunk of four rows; all must call.
-fn add_values(
-    sums: ptr<function, array<vec4<f32>, 4>>,
+// acc = acc * rescale + P V for one chunk of a tile of keys; called by all threads.
+fn accumulate_values(
+    acc: ptr<function, array<vec4<f32>, 4>>,
     head: Head,
     chunk: u32,
-    shrink: vec4<f32>,
+    rescale: vec4<f32>,
     first_key: u32,
     local: vec3<u32>,
 ) {
-    let step = chunk * 8u + local.x;
-    for (var at = local.y; at < 32u; at += 8u) {
-        var four = vec4<f32>();
-        if first_key + at < head.keys && step < head.steps {
-            four = value(head, first_key + at, step);
+    let vector = chunk * 8u + local.x;
+    for (var key = local.y; key < TILE_KEYS; key += 8u) {
+        var v = vec4<f32>();
+        if first_key + key < head.keys && vector < head.vectors {
+            v = load_v(head, first_key + key, vector);
         }
-        right[at * 8u + local.x] = four;
+        kv_tile[key * 8u + local.x] = v;
     }
     workgroupBarrier();
-    (*sums)[0] *= shrink.x;
-    (*sums)[1] *= shrink.y;
-    (*sums)[2] *= shrink.z;
-    (*sums)[3] *= shrink.w;
-    for (var at = 0u; at < 32u; at++) {
-        let weights = left[at * 8u + local.y];
-        let columns = right[at * 8u + local.x];
-        (*sums)[0] += weights.x * columns;
-        (*sums)[1] += weights.y * columns;
-        (*sums)[2] += weights.z * columns;
-        (*sums)[3] += weights.w * columns;
+    (*acc)[0] *= rescale.x;
+    (*acc)[1] *= rescale.y;
+    (*acc)[2] *= rescale.z;
+    (*acc)[3] *= rescale.w;
+    for (var key = 0u; key < TILE_KEYS; key++) {
+        let p = qp_tile[key * 8u + local.y];
+        let v = kv_tile[key * 8u + local.x];
+        (*acc)[0] += p.x * v;
+        (*acc)[1] += p.y * v;
+        (*acc)[2] += p.z * v;
+        (*acc)[3] += p.w * v;
     }
     workgroupBarrier();
 }
 
-// Stores four rows of a chunk, as far as they exist.
-fn put_chunk(sums: array<vec4<f32>, 4>, head: Head, chunk: u32, row: u32, x: u32, factors: vec4<f32>) {
-    let step = chunk * 8u + x;
-    if step >= head.steps {
+// Stores those of four rows of a chunk that exist.
+fn store_chunk(
+    acc: array<vec4<f32>, 4>,
+    head: Head,
+    chunk: u32,
+    row: u32,
+    x: u32,
+    factors: vec4<f32>,
+) {
+    let vector = chunk * 8u + x;
+    if vector >= head.vectors {
         return;
     }
     if row < head.rows {
-        put(head, row, step, sums[0] * factors.x);
+        store(head, row, vector, acc[0] * factors.x);
     }
     if row + 1u < head.rows {
-        put(head, row + 1u, step, sums[1] * factors.y);
+        store(head, row + 1u, vector, acc[1] * factors.y);
     }
     if row + 2u < head.rows {
-        put(head, row + 2u, step, sums[2] * factors.z);
+        store(head, row + 2u, vector, acc[2] * factors.z);
     }
     if row + 3u < head.rows {
-        put(head, row + 3u, step, sums[3] * factors.w);
+        store(head, row + 3u, vector, acc[3] * factors.w);
     }
 }
 
-// The weights of four rows for one key.
-fn weighed(scores: vec4<f32>, top: vec4<f32>) -> vec4<f32> {
-    return select(exp(scores - top), vec4<f32>(), scores == vec4<f32>(NEVER));
+// exp(score - m) of four rows for one key; 0 where the key is masked.
+fn softmax_weights(scores: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
+    return select(exp(scores - m), vec4<f32>(), scores == vec4<f32>(LOWEST));
 }
 
-// Rows from `first_row` on over keys `first` .. `end`; called by all of a workgroup.
-fn attend(head: Head, first_row: u32, first: u32, end: u32, local: vec3<u32>, lane: u32) {
+// Rows `first_row ..` over keys `begin .. end`; called by all threads of a workgroup.
+fn flash_attention(
+    head: Head,
+    first_row: u32,
+    begin: u32,
+    end: u32,
+    local: vec3<u32>,
+    thread: u32,
+) {
     let row = first_row + local.y * 4u;
-    let own = marks(head, row);
-    var sums0: array<vec4<f32>, 4>;
-    var sums1: array<vec4<f32>, 4>;
-    var sums2: array<vec4<f32>, 4>;
-    var sums3: array<vec4<f32>, 4>;
-    var top = vec4<f32>(NEVER);
-    // Of the weights of every eighth group of four keys.
-    var total = vec4<f32>();
+    let row_limits = limits(head, row);
+    var acc0: array<vec4<f32>, 4>;
+    var acc1: array<vec4<f32>, 4>;
+    var acc2: array<vec4<f32>, 4>;
+    var acc3: array<vec4<f32>, 4>;
+    var m = vec4<f32>(LOWEST); // row maxima
+    var l = vec4<f32>(); // row sums over every eighth group of four keys
 
-    for (var first_key = first; first_key < end; first_key += 32u) {
-        // By key, of four rows. Written out: SwiftShader clears a variable without a value once, not
-        // every time round.
-        var a = vec4<f32>();
-        var b = vec4<f32>();
-        var c = vec4<f32>();
-        var d = vec4<f32>();
-        for (var chunk = 0u; chunk < $CHUNKSu; chunk++) {
-            if lane < $DEPTHu * 2u {
-                lay_chunk(head, chunk, first_row, first_key, lane);
+    for (var first_key = begin; first_key < end; first_key += TILE_KEYS) {
+        // 1. S = Q K^T, chunk by chunk: s0..s3 are four keys, each of four rows. They are set to zero
+        //    explicitly: SwiftShader initializes a variable without a value once, not per iteration.
+        var s0 = vec4<f32>();
+        var s1 = vec4<f32>();
+        var s2 = vec4<f32>();
+        var s3 = vec4<f32>();
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            if thread < DEPTH * 2u {
+                stage_qk(head, chunk, first_row, first_key, thread);
             }
             workgroupBarrier();
-            for (var channel = 0u; channel < $DEPTHu; channel++) {
-                let rows = left[channel * 8u + local.y];
-                let columns = right[channel * 8u + local.x];
-                a += columns.x * rows;
-                b += columns.y * rows;
-                c += columns.z * rows;
-                d += columns.w * rows;
+            for (var channel = 0u; channel < DEPTH; channel++) {
+                let q = qp_tile[channel * 8u + local.y];
+                let k = kv_tile[channel * 8u + local.x];
+                s0 += k.x * q;
+                s1 += k.y * q;
+                s2 += k.z * q;
+                s3 += k.w * q;
             }
             workgroupBarrier();
         }
-        let at = first_key + local.x * 4u;
-        a = scored(head, own, at, a);
-        b = scored(head, own, at + 1u, b);
-        c = scored(head, own, at + 2u, c);
-        d = scored(head, own, at + 3u, d);
-        right[local.x * 8u + local.y] = max(max(a, b), max(c, d));
+        // 2. Scale, bias and mask.
+        let key = first_key + local.x * 4u;
+        s0 = mask_scores(head, row_limits, key, s0);
+        s1 = mask_scores(head, row_limits, key + 1u, s1);
+        s2 = mask_scores(head, row_limits, key + 2u, s2);
+        s3 = mask_scores(head, row_limits, key + 3u, s3);
+        // 3. New row maxima over the tile, and the factor that makes the old sums relative to them.
+        kv_tile[local.x * 8u + local.y] = max(max(s0, s1), max(s2, s3));
         workgroupBarrier();
-        var next = top;
+        var new_m = m;
         for (var x = 0u; x < 8u; x++) {
-            next = max(next, right[x * 8u + local.y]);
+            new_m = max(new_m, kv_tile[x * 8u + local.y]);
         }
-        let shrink = exp(top - next);
-        top = next;
-        a = weighed(a, top);
-        b = weighed(b, top);
-        c = weighed(c, top);
-        d = weighed(d, top);
-        total = total * shrink + (a + b + c + d);
-        let place = local.x * 32u + local.y;
-        left[place] = a;
-        left[place + 8u] = b;
-        left[place + 16u] = c;
-        left[place + 24u] = d;
+        let rescale = exp(m - new_m);
+        m = new_m;
+        // 4. P = exp(S - m), staged in place of Q.
+        s0 = softmax_weights(s0, m);
+        s1 = softmax_weights(s1, m);
+        s2 = softmax_weights(s2, m);
+        s3 = softmax_weights(s3, m);
+        l = l * rescale + (s0 + s1 + s2 + s3);
+        let first = local.x * 32u + local.y;
+        qp_tile[first] = s0;
+        qp_tile[first + 8u] = s1;
+        qp_tile[first + 16u] = s2;
+        qp_tile[first + 24u] = s3;
         workgroupBarrier();
-        add_values(&sums0, head, 0u, shrink, first_key, local);
-        if $CHUNKSu > 1u {
-            add_values(&sums1, head, 1u, shrink, first_key, local);
+        // 5. acc = acc * rescale + P V.
+        accumulate_values(&acc0, head, 0u, rescale, first_key, local);
+        if CHUNKS > 1u {
+            accumulate_values(&acc1, head, 1u, rescale, first_key, local);
         }
-        if $CHUNKSu > 2u {
-            add_values(&sums2, head, 2u, shrink, first_key, local);
+        if CHUNKS > 2u {
+            accumulate_values(&acc2, head, 2u, rescale, first_key, local);
         }
-        if $CHUNKSu > 3u {
-            add_values(&sums3, head, 3u, shrink, first_key, local);
+        if CHUNKS > 3u {
+            accumulate_values(&acc3, head, 3u, rescale, first_key, local);
         }
     }
-    right[local.x * 8u + local.y] = total;
+    // 6. Row sums over all threads of a row, then the result.
+    kv_tile[local.x * 8u + local.y] = l;
     workgroupBarrier();
-    total = vec4<f32>();
+    l = vec4<f32>();
     for (var x = 0u; x < 8u; x++) {
-        total += right[x * 8u + local.y];
+        l += kv_tile[x * 8u + local.y];
     }
-    let by = factors(total);
-    put_chunk(sums0, head, 0u, row, local.x, by);
-    if $CHUNKSu > 1u {
-        put_chunk(sums1, head, 1u, row, local.x, by);
+    let factors = normalizer(l);
+    store_chunk(acc0, head, 0u, row, local.x, factors);
+    if CHUNKS > 1u {
+        store_chunk(acc1, head, 1u, row, local.x, factors);
     }
-    if $CHUNKSu > 2u {
-        put_chunk(sums2, head, 2u, row, local.x, by);
+    if CHUNKS > 2u {
+        store_chunk(acc2, head, 2u, row, local.x, factors);
     }
-    if $CHUNKSu > 3u {
-        put_chunk(sums3, head, 3u, row, local.x, by);
+    if CHUNKS > 3u {
+        store_chunk(acc3, head, 3u, row, local.x, factors);
     }
     if local.x == 0u {
-        put_end(head, row, top, total);
+        store_partial(head, row, m, l);
     }
 }

@@ -1,1 +1,2 @@
+// Channels per thread: four.
 alias Channels = vec4<f32>;

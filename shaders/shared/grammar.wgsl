@@ -1,21 +1,21 @@
-// Lists of boxes in an answer: what a token may be where the answer stands, and where it stands
-// afterwards.
-fn allows(place: u32, kind: u32) -> bool {
-    if place == $FIRSTu {
-        return kind == $INDEXu;
+// Constrained decoding of box lists: which kinds of token a state allows, and the state after a token.
+// States and kinds are those of src/generate/constraint.rs.
+fn allows(state: u32, kind: u32) -> bool {
+    if state == STATE_FIRST {
+        return kind == KIND_INDEX;
     }
-    if place == $MOREu {
-        return kind == $INDEXu || kind == $CLOSEu;
+    if state == STATE_MORE {
+        return kind == KIND_INDEX || kind == KIND_CLOSE;
     }
-    return kind == $WORDu || kind == $INDEXu || kind == $OPENu;
+    return kind == KIND_TEXT || kind == KIND_INDEX || kind == KIND_OPEN;
 }
 
-fn place_after(place: u32, kind: u32) -> u32 {
-    if kind == $OPENu {
-        return $FIRSTu;
+fn state_after(state: u32, kind: u32) -> u32 {
+    if kind == KIND_OPEN {
+        return STATE_FIRST;
     }
-    if place == $WORDSu || kind == $CLOSEu {
-        return $WORDSu;
+    if state == STATE_TEXT || kind == KIND_CLOSE {
+        return STATE_TEXT;
     }
-    return $MOREu;
+    return STATE_MORE;
 }

@@ -1,3 +1,4 @@
+// Identity.
 fn activate(x: f32) -> f32 {
     return x;
 }

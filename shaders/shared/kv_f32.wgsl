@@ -1,16 +1,10 @@
-// Neighbouring channels in a cache of single precision, two as they are written and four as they
-// are read.
-alias Two = vec2<f32>;
-alias Four = vec4<f32>;
+// kv_f32: four neighboring channels of an f32 KV cache.
+alias KvQuad = vec4<f32>;
 
-fn stored(values: vec2<f32>) -> Two {
+fn pack_quad(values: vec4<f32>) -> KvQuad {
     return values;
 }
 
-fn stored_four(values: vec4<f32>) -> Four {
-    return values;
-}
-
-fn loaded(four: Four) -> vec4<f32> {
-    return four;
+fn unpack_quad(quad: KvQuad) -> vec4<f32> {
+    return quad;
 }

@@ -1,1 +1,2 @@
+// Channels per thread: one.
 alias Channels = f32;

@@ -1,6 +1,6 @@
-// x times the logistic function of 1.702 x. Beyond 46 nothing changes and the power would pass what
-// f32 holds.
+// QuickGELU: x * sigmoid(1.702 x). Clamped at 46: the result no longer changes there, and the power
+// could overflow f32.
 fn activate(x: f32) -> f32 {
-    let low = max(x, -46.0);
-    return low / (1.0 + exp(-1.702 * min(low, 46.0)));
+    let clamped = max(x, -46.0);
+    return clamped / (1.0 + exp(-1.702 * min(clamped, 46.0)));
 }

@@ -1,17 +1,18 @@
-var<workgroup> parts: array<f32, $GROUP>;
+// Sum over a workgroup of WORKGROUP_SIZE threads: first within each subgroup, then each subgroup adds
+// the sums of all subgroups. Works for any size and order of subgroups.
+var<workgroup> partial_sums: array<f32, WORKGROUP_SIZE>;
 
-// The sum of `value` over a workgroup of $GROUP; every invocation calls it and gets it. Each subgroup
-// adds up its own and then what all subgroups left, whatever their size and order.
-fn group_sum(lane: u32, value: f32) -> f32 {
+// The sum of `value` over the workgroup. All threads must call it; all get the sum.
+fn workgroup_sum(thread: u32, value: f32) -> f32 {
     let size = subgroupAdd(1u);
     let rank = subgroupExclusiveAdd(1u);
-    let part = subgroupAdd(value);
-    parts[lane] = select(0.0, part, rank == 0u);
+    let subgroup_sum = subgroupAdd(value);
+    partial_sums[thread] = select(0.0, subgroup_sum, rank == 0u);
     workgroupBarrier();
-    var rest = 0.0;
-    for (var at = rank; at < $GROUPu; at += size) {
-        rest += parts[at];
+    var sum = 0.0;
+    for (var i = rank; i < WORKGROUP_SIZE; i += size) {
+        sum += partial_sums[i];
     }
     workgroupBarrier();
-    return subgroupAdd(rest);
+    return subgroupAdd(sum);
 }

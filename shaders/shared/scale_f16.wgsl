@@ -1,10 +1,13 @@
-// Scales of the binding `scales`, f16, two in a word, in two steps: what is read for a weight, and the
-// factor of its number.
-fn scale_word(weight: u32, shift: u32) -> u32 {
-    return scales[(weight >> shift) / 2u];
+// Scales in the binding `scales`: f16, two per word. Loading and decoding are separate, so that a kernel
+// can load early and decode late.
+
+// The word that holds the scale of weight `i`; 2^shift weights have one scale.
+fn load_scale(i: u32, shift: u32) -> u32 {
+    return scales[(i >> shift) / 2u];
 }
 
-fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
+// The factor of a weight that `dequant` or `dot_load` returns.
+fn decode_scale(word: u32, i: u32, shift: u32) -> f32 {
     let both = unpack2x16float(word);
-    return CODES * select(both.x, both.y, (weight >> shift) % 2u == 1u);
+    return CODE_SCALE * select(both.x, both.y, (i >> shift) % 2u == 1u);
 }

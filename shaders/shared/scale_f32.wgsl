@@ -1,9 +1,12 @@
-// Scales of the binding `scales`, f32, in two steps: what is read for a weight, and the factor of its
-// number.
-fn scale_word(weight: u32, shift: u32) -> u32 {
-    return scales[weight >> shift];
+// Scales in the binding `scales`: f32 bits. Loading and decoding are separate, so that a kernel can load
+// early and decode late.
+
+// The bits of the scale of weight `i`; 2^shift weights have one scale.
+fn load_scale(i: u32, shift: u32) -> u32 {
+    return scales[i >> shift];
 }
 
-fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
-    return CODES * bitcast<f32>(word);
+// The factor of a weight that `dequant` or `dot_load` returns.
+fn decode_scale(word: u32, i: u32, shift: u32) -> f32 {
+    return CODE_SCALE * bitcast<f32>(word);
 }

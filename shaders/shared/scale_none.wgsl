@@ -1,8 +1,8 @@
-// Weights that are numbers as they are.
-fn scale_word(weight: u32, shift: u32) -> u32 {
+// Weights without scales.
+fn load_scale(i: u32, shift: u32) -> u32 {
     return 0u;
 }
 
-fn scale_in(word: u32, weight: u32, shift: u32) -> f32 {
+fn decode_scale(word: u32, i: u32, shift: u32) -> f32 {
     return 1.0;
 }

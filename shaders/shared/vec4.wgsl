@@ -1,28 +1,25 @@
-// The inputs that a unit of weights meets: four.
-alias Slice = vec4<f32>;
-const SLICE_VECTORS = 1u;
-const PER_UNIT = 4u;
+// The vector in which weights are loaded and dequantized: four values.
+alias VecN = vec4<f32>;
+const VEC_SIZE = 4u;
+// Number of vec4<f32> in a VecN.
+const VEC_PARTS = 1u;
 
-fn slice_of(a: vec4<f32>, b: vec4<f32>) -> Slice {
-    return a;
+fn vec_n(low: vec4<f32>, high: vec4<f32>) -> VecN {
+    return low;
 }
 
-fn times(a: Slice, b: Slice) -> Slice {
+fn mul_n(a: VecN, b: VecN) -> VecN {
     return a * b;
 }
 
-fn inner(a: Slice, b: Slice) -> f32 {
+fn dot_n(a: VecN, b: VecN) -> f32 {
     return dot(a, b);
 }
 
-fn total_of(a: Slice) -> f32 {
-    return dot(a, vec4<f32>(1.0));
-}
-
-fn first_four(a: Slice) -> vec4<f32> {
+fn low_of(a: VecN) -> vec4<f32> {
     return a;
 }
 
-fn last_four(a: Slice) -> vec4<f32> {
+fn high_of(a: VecN) -> vec4<f32> {
     return a;
 }

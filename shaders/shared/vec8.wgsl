@@ -1,31 +1,28 @@
-// The inputs that a unit of weights meets: eight.
-struct Slice {
-    a: vec4<f32>,
-    b: vec4<f32>,
+// The vector in which weights are loaded and dequantized: eight values.
+struct VecN {
+    low: vec4<f32>,
+    high: vec4<f32>,
 }
-const SLICE_VECTORS = 2u;
-const PER_UNIT = 8u;
+const VEC_SIZE = 8u;
+// Number of vec4<f32> in a VecN.
+const VEC_PARTS = 2u;
 
-fn slice_of(a: vec4<f32>, b: vec4<f32>) -> Slice {
-    return Slice(a, b);
-}
-
-fn times(a: Slice, b: Slice) -> Slice {
-    return Slice(a.a * b.a, a.b * b.b);
+fn vec_n(low: vec4<f32>, high: vec4<f32>) -> VecN {
+    return VecN(low, high);
 }
 
-fn inner(a: Slice, b: Slice) -> f32 {
-    return dot(a.a, b.a) + dot(a.b, b.b);
+fn mul_n(a: VecN, b: VecN) -> VecN {
+    return VecN(a.low * b.low, a.high * b.high);
 }
 
-fn total_of(a: Slice) -> f32 {
-    return dot(a.a + a.b, vec4<f32>(1.0));
+fn dot_n(a: VecN, b: VecN) -> f32 {
+    return dot(a.low, b.low) + dot(a.high, b.high);
 }
 
-fn first_four(a: Slice) -> vec4<f32> {
-    return a.a;
+fn low_of(a: VecN) -> vec4<f32> {
+    return a.low;
 }
 
-fn last_four(a: Slice) -> vec4<f32> {
-    return a.b;
+fn high_of(a: VecN) -> vec4<f32> {
+    return a.high;
 }

@@ -1,9 +1,10 @@
-// The inputs that a load meets: four.
-struct Inputs {
-    a: Slice,
+// GEMV: the part of x that one load of weights is multiplied with: four values.
+struct XLoad {
+    a: VecN,
 }
+// Number of vec4<f32> in an XLoad.
 const LOAD_VECTORS = 1u;
 
-fn inputs_at(place: u32) -> Inputs {
-    return Inputs(laid[place]);
+fn load_x_tile(index: u32) -> XLoad {
+    return XLoad(x_tile[index]);
 }

@@ -1,17 +1,20 @@
-// The inputs that a load meets, 32 of them: their vectors lie one plane behind another.
-struct Inputs {
-    a: Slice,
-    b: Slice,
-    c: Slice,
-    d: Slice,
-    total: f32,
+// GEMV: the part of x that one load of weights is multiplied with: 32 values, and their sum. Vector i of
+// each load lies in plane i of the tile.
+struct XLoad {
+    a: VecN,
+    b: VecN,
+    c: VecN,
+    d: VecN,
+    sum: f32,
 }
+// Number of vec4<f32> in an XLoad.
 const LOAD_VECTORS = 8u;
 
-fn inputs_at(place: u32) -> Inputs {
-    let a = Slice(laid[place], laid[place + PLANE]);
-    let b = Slice(laid[place + 2u * PLANE], laid[place + 3u * PLANE]);
-    let c = Slice(laid[place + 4u * PLANE], laid[place + 5u * PLANE]);
-    let d = Slice(laid[place + 6u * PLANE], laid[place + 7u * PLANE]);
-    return Inputs(a, b, c, d, dot(a.a + a.b + b.a + b.b + c.a + c.b + d.a + d.b, vec4<f32>(1.0)));
+fn load_x_tile(index: u32) -> XLoad {
+    let a = VecN(x_tile[index], x_tile[index + PLANE]);
+    let b = VecN(x_tile[index + 2u * PLANE], x_tile[index + 3u * PLANE]);
+    let c = VecN(x_tile[index + 4u * PLANE], x_tile[index + 5u * PLANE]);
+    let d = VecN(x_tile[index + 6u * PLANE], x_tile[index + 7u * PLANE]);
+    let sum = dot(a.low + a.high + b.low + b.high + c.low + c.high + d.low + d.high, vec4<f32>(1.0));
+    return XLoad(a, b, c, d, sum);
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use chatrex::cli::{self, Command};
 use clap::Parser;
 
-/// Chat about pictures with a model that points at boxes, on this machine.
+/// Local inference with ChatRex models: propose object boxes and ask grounded questions about images
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -1,35 +1,35 @@
-//! What an answer's spans mean on the page: phrases with their boxes and colours, and whether
-//! the answer is a list of detections.
+//! An answer as the page shows it: phrases with their boxes and colors, and whether the answer is a
+//! list of detections.
 
 use crate::text::answer_parser::Span;
 
 /// Number of hues in the palette (Okabe-Ito without black).
 pub const HUES: usize = 7;
 
-/// A piece of an answer as it is shown.
+/// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Plain words.
-    Words(String),
-    /// Words that name boxes.
+pub enum AnswerPiece {
+    /// Plain text.
+    Text(String),
+    /// Text that names boxes.
     Phrase(Phrase),
 }
 
-/// Words that name boxes.
+/// Text that names boxes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phrase {
-    /// The words; `[K]` where the model named a box without words.
+    /// The text; `[K]` where the model named a box without text.
     pub text: String,
-    /// Numbers of the boxes named, without repeats, in the model's order.
+    /// Numbers of the boxes, without repeats, in the model's order.
     pub objects: Vec<u32>,
-    /// How many indices lay beyond the boxes given.
+    /// How many indices exceed the boxes of the question.
     pub missing: usize,
-    /// Rank of the words among the answer's distinct phrases; decides colour and dash.
+    /// Rank of the text among the answer's distinct phrases; decides color and dash.
     pub rank: usize,
 }
 
 impl Phrase {
-    /// Place in the palette.
+    /// Index in the palette.
     pub fn hue(&self) -> usize {
         self.rank % HUES
     }
@@ -41,13 +41,13 @@ impl Phrase {
 }
 
 /// The pieces of an answer over `boxes` boxes.
-pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
+pub fn pieces(spans: &[Span], boxes: usize) -> Vec<AnswerPiece> {
     let mut known: Vec<String> = Vec::new();
     spans
         .iter()
         .map(|span| {
             if span.objects.is_empty() {
-                return Piece::Words(span.text.clone());
+                return AnswerPiece::Text(span.text.clone());
             }
             let mut objects: Vec<u32> = Vec::new();
             for &object in &span.objects {
@@ -69,7 +69,7 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
                 known.push(key);
                 known.len() - 1
             });
-            Piece::Phrase(Phrase {
+            AnswerPiece::Phrase(Phrase {
                 text,
                 objects,
                 missing,
@@ -79,15 +79,15 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<Piece> {
         .collect()
 }
 
-/// True when the answer is nothing but phrases with boxes (`chatrex.md` 9.1, detection), which
-/// reads better as a list than as a sentence.
-pub fn is_list(pieces: &[Piece]) -> bool {
+/// True when the answer has only phrases with boxes (detection: `docs/reference/chatrex.md`,
+/// section 9.1); the page shows it as a list.
+pub fn is_list(pieces: &[AnswerPiece]) -> bool {
     let mut phrases = 0;
     let only = pieces.iter().all(|piece| match piece {
-        Piece::Words(words) => words
+        AnswerPiece::Text(text) => text
             .chars()
             .all(|c| c.is_whitespace() || c == ';' || c == ','),
-        Piece::Phrase(_) => {
+        AnswerPiece::Phrase(_) => {
             phrases += 1;
             true
         }
@@ -95,13 +95,13 @@ pub fn is_list(pieces: &[Piece]) -> bool {
     only && phrases > 0
 }
 
-/// The answer as plain text with `[K]` marks behind each phrase.
-pub fn plain(pieces: &[Piece]) -> String {
+/// The answer as plain text with `[K]` marks after each phrase.
+pub fn plain(pieces: &[AnswerPiece]) -> String {
     let mut out = String::new();
     for piece in pieces {
         match piece {
-            Piece::Words(words) => out.push_str(words),
-            Piece::Phrase(phrase) => {
+            AnswerPiece::Text(text) => out.push_str(text),
+            AnswerPiece::Phrase(phrase) => {
                 out.push_str(&phrase.text);
                 if !phrase.text.starts_with('[') {
                     for object in &phrase.objects {
@@ -138,8 +138,8 @@ mod tests {
         let found: Vec<_> = pieces(&spans, 10)
             .into_iter()
             .filter_map(|piece| match piece {
-                Piece::Phrase(p) => Some((p.text, p.objects, p.missing, p.rank)),
-                Piece::Words(_) => None,
+                AnswerPiece::Phrase(p) => Some((p.text, p.objects, p.missing, p.rank)),
+                AnswerPiece::Text(_) => None,
             })
             .collect();
         let expected = [
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_told_from_sentences() {
+    fn lists_are_distinguished_from_sentences() {
         let cases: [(&[Span], bool); 4] = [
             (
                 &[span("cat", &[1]), span("\n", &[]), span("dog", &[2])],

@@ -1,33 +1,33 @@
-//! Drawing an own box: by a drag, or by one click on each of two corners.
+//! Drawing a box: by a drag, or by one click on each of two corners.
 
 use crate::geometry::BoxXyxy;
 
-/// Boxes narrower or flatter than this on the screen are slips of the hand.
-pub const SMALLEST: f32 = 4.0;
+/// Minimum width and height of a box in screen pixels; smaller drags are accidents.
+pub const MIN_SIZE: f32 = 4.0;
 
 /// A point in original picture pixels.
 pub type Point = (f32, f32);
 
-/// Where a box being drawn stands.
+/// The state of drawing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Drawing {
-    /// Nothing begun.
+    /// No box is being drawn.
     #[default]
     Idle,
     /// The pointer is down.
     Dragging {
-        /// The corner where it went down.
+        /// The first corner.
         from: Point,
-        /// Where it is.
+        /// The pointer.
         to: Point,
         /// Whether `from` was set by an earlier click.
         second: bool,
     },
-    /// One corner was clicked; the other is awaited.
+    /// The first corner was clicked; the second is next.
     Anchored {
-        /// The corner clicked.
+        /// The first corner.
         from: Point,
-        /// Where the pointer is.
+        /// The pointer.
         to: Point,
     },
 }
@@ -57,13 +57,13 @@ impl Drawing {
         }
     }
 
-    /// The pointer goes up; `scale` is screen pixels per picture pixel. Gives the finished box.
+    /// The pointer goes up; `scale` is screen pixels per picture pixel. Returns the finished box.
     pub fn release(&mut self, at: Point, scale: f32) -> Option<BoxXyxy> {
         let Self::Dragging { from, second, .. } = *self else {
             return None;
         };
         let bbox = between(from, at);
-        let large = |length: f32| length * scale >= SMALLEST;
+        let large = |length: f32| length * scale >= MIN_SIZE;
         if large(bbox.x2 - bbox.x1) && large(bbox.y2 - bbox.y1) {
             *self = Self::Idle;
             return Some(bbox);
@@ -77,12 +77,12 @@ impl Drawing {
         None
     }
 
-    /// Gives up; true if there was something to give up.
+    /// Cancels; true if a box was being drawn.
     pub fn cancel(&mut self) -> bool {
         std::mem::take(self) != Self::Idle
     }
 
-    /// The box as it would be now.
+    /// The box between the first corner and the pointer.
     pub fn preview(&self) -> Option<BoxXyxy> {
         match *self {
             Self::Idle => None,
@@ -93,7 +93,8 @@ impl Drawing {
     }
 }
 
-fn between(a: Point, b: Point) -> BoxXyxy {
+/// The box between two opposite corners.
+pub fn between(a: Point, b: Point) -> BoxXyxy {
     [a.0.min(b.0), a.1.min(b.1), a.0.max(b.0), a.1.max(b.1)].into()
 }
 
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_ignored_at_the_scale_of_the_screen() {
+    fn tiny_drags_are_ignored_at_the_scale_of_the_screen() {
         let cases = [(1.0, 3.0, false), (2.0, 3.0, true), (0.1, 30.0, false)];
         for (scale, length, made) in cases {
             let mut drawing = Drawing::default();
@@ -129,11 +130,15 @@ mod tests {
         }
         let mut flat = Drawing::default();
         assert_eq!(drag(&mut flat, (0., 0.), (100., 1.), 1.0), None);
-        assert_eq!(flat, Drawing::Idle, "a flat drag is no first corner");
+        assert_eq!(
+            flat,
+            Drawing::Idle,
+            "a flat drag does not set a first corner"
+        );
     }
 
     #[test]
-    fn a_second_click_on_the_first_corner_and_cancel_give_up() {
+    fn a_second_click_on_the_first_corner_cancels() {
         let mut drawing = Drawing::default();
         drag(&mut drawing, (5., 5.), (5., 5.), 1.0);
         assert_eq!(drag(&mut drawing, (5., 5.), (5., 5.), 1.0), None);

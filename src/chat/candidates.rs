@@ -1,4 +1,4 @@
-//! The boxes a question may point at: proposals after the two filters, then the person's own.
+//! The boxes a question may point at: proposals after the two filters, then the boxes of the user.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use crate::geometry::{BoxXyxy, Filtered, filter};
 use crate::protocol::{Granularity, Proposal};
 use crate::text::prompt::{MAX_BOXES, index_tag};
 
-/// Names a box of one picture for good, whatever the filters do.
+/// Identity of a box of one picture; the filters do not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BoxId {
     /// A proposal: its rank among all proposals of that granularity.
     Found(Granularity, u32),
-    /// The person's own box, in order of drawing.
+    /// A box of the user, in order of drawing.
     Own(u32),
 }
 
-/// The two live filters of the page.
+/// The two filters of the page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Filter {
-    /// Proposals below this score are left out, 0 to 1.
+    /// Score threshold, 0 to 1.
     pub score: f32,
-    /// Of two proposals that overlap by more than this IoU the weaker is left out; 1 keeps all.
+    /// IoU threshold of non-maximum suppression; 1 keeps all boxes.
     pub nms: f64,
 }
 
@@ -36,20 +36,20 @@ impl Default for Filter {
 /// One box a question may point at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// Its permanent name.
+    /// Its identity.
     pub id: BoxId,
     /// Original picture pixels.
     pub bbox: BoxXyxy,
-    /// The proposal's score; none for the person's own boxes.
+    /// The proposal's score; `None` for a box of the user.
     pub score: Option<f32>,
 }
 
 /// The boxes of one question in the order the model numbers them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidates {
-    /// At most [`MAX_BOXES`]; the place in this list is the number in `<objK>`.
+    /// At most [`MAX_BOXES`]; the index in this list is the number in `<objK>`.
     pub boxes: Vec<Candidate>,
-    /// Proposals that passed the filters but found no place.
+    /// Number of proposals that passed the filters and exceed [`MAX_BOXES`].
     pub left_out: usize,
 }
 
@@ -90,23 +90,52 @@ impl Candidates {
     pub fn get(&self, number: u32) -> Option<&Candidate> {
         self.boxes.get(number as usize)
     }
+
+    /// How many of the boxes are proposals, and how many are boxes of the user.
+    pub fn counts(&self) -> (usize, usize) {
+        let found = self.boxes.iter().filter(|b| b.score.is_some()).count();
+        (found, self.boxes.len() - found)
+    }
+
+    /// The marks `[K]` of boxes.
+    pub fn marks<'a>(&self, boxes: impl IntoIterator<Item = &'a BoxId>) -> Vec<String> {
+        let numbers = boxes.into_iter().filter_map(|&id| self.number(id));
+        numbers.map(|number| format!("[{number}]")).collect()
+    }
+
+    /// The box `step` places after `id` in the order of numbers, around the end; without `id` the
+    /// first or the last.
+    pub fn neighbor(&self, id: Option<BoxId>, step: isize) -> Option<BoxId> {
+        let count = self.boxes.len() as isize;
+        let number = id.and_then(|id| self.number(id));
+        let next = match number {
+            Some(number) => (number as isize + step).checked_rem_euclid(count)?,
+            None if step > 0 => 0,
+            None => count - 1,
+        };
+        let next = self.boxes.get(usize::try_from(next).ok()?)?;
+        Some(next.id)
+    }
 }
 
-/// Rewrites the `[K]` marks of a question being written, so that each still means the same box
-/// when the set changes. A mark whose box is gone becomes `[?]`.
+/// A mark in a draft whose box is gone.
+pub const LOST_MARK: &str = "[?]";
+
+/// Rewrites the `[K]` marks of a draft, so that each still means the same box when the candidates
+/// change. A mark whose box is gone becomes [`LOST_MARK`].
 pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> String {
     replace_marks(question, |number| {
         let now = before.get(number).and_then(|b| after.number(b.id));
         match (now, before.get(number)) {
             (Some(now), _) => format!("[{now}]"),
-            (None, Some(_)) => "[?]".to_owned(),
+            (None, Some(_)) => LOST_MARK.to_owned(),
             (None, None) => format!("[{number}]"),
         }
     })
 }
 
-/// Turns the `[K]` marks of a question into the `<objK>` the model reads; marks beyond the
-/// boxes stay words.
+/// Replaces the `[K]` marks of a question by the tags `<objK>` that the model reads; marks beyond
+/// the boxes stay as they are.
 pub fn cite(question: &str, candidates: &Candidates) -> String {
     replace_marks(question, |number| match candidates.get(number) {
         Some(_) => index_tag(number),
@@ -164,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_by_score_and_overlap_and_appends_own() {
+    fn filters_by_score_and_overlap_and_appends_boxes_of_the_user() {
         let own = BTreeMap::from([(4, [1., 1., 2., 2.].into())]);
         let cases = [
             (0.3, 0.8, vec![A, C, BoxId::Own(4)]),
@@ -182,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_best_hundred_and_always_the_own_boxes() {
+    fn keeps_the_best_hundred_and_all_boxes_of_the_user() {
         let many: Vec<_> = (0..130)
             .map(|i| {
                 let x = i as f32 * 10.0;
@@ -218,5 +247,27 @@ mod tests {
             cite("is [1] left of [9]? [a", &after),
             "is <obj1> left of [9]? [a"
         );
+    }
+
+    #[test]
+    fn neighbors_go_around_and_marks_skip_unknown_boxes() {
+        let own = BTreeMap::from([(4, [1., 1., 2., 2.].into())]);
+        let set = Candidates::choose(&three(), Granularity::Coarse, &own, Filter::default());
+        let last = BoxId::Own(4);
+        let cases = [
+            (None, 1, Some(A)),
+            (None, -1, Some(last)),
+            (Some(A), 1, Some(C)),
+            (Some(A), -1, Some(last)),
+            (Some(last), 1, Some(A)),
+            (Some(B), 1, Some(A)),
+        ];
+        for (id, step, expected) in cases {
+            assert_eq!(set.neighbor(id, step), expected, "{id:?} {step}");
+        }
+        assert_eq!(Candidates::default().neighbor(None, 1), None);
+        assert_eq!(Candidates::default().neighbor(None, -1), None);
+        assert_eq!(set.marks(&[A, B, last]), ["[0]", "[2]"]);
+        assert_eq!(set.counts(), (2, 1));
     }
 }

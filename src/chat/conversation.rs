@@ -1,128 +1,126 @@
-//! The conversation about a picture: what the person does and what the engine says go in, the
-//! state changes, requests come out.
+//! State machine of the conversation about a picture: actions of the user and events of the engine go
+//! in, requests for the engine come out.
 //!
 //! Rules. The engine gets a picture only once its model is ready. One question may wait while
-//! the model loads or boxes are being found. An answer freezes the boxes it was given. A new
-//! picture begins a new conversation; the one before it can be brought back once. Replies that
-//! belong to nothing current change nothing. When the engine is lost, picture and turns stay and a
-//! waiting question goes on waiting.
+//! the model loads or boxes are being found. A turn keeps the boxes that its question was sent with.
+//! A new picture begins a new conversation; the previous one can be restored once. Replies that do
+//! not belong to the current picture or turn are ignored. When the engine is lost, picture and turns
+//! stay and a queued question stays queued.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::candidates::{Candidates, Filter};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
-use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{
-    Answer, DevicePreference, Event, Granularity, LookTime, ModelCard, PictureId, Proposal,
-    Request, StopReason, TurnId,
+    Answer, DevicePreference, Event, Granularity, ImageSize, LookTime, ModelCard, PictureId,
+    Proposal, Question, Request, StopReason, TurnId,
 };
 use crate::text::answer_parser::Span;
 
-/// What the person does, and what the engine or its worker reports.
+/// An action of the user, or an event of the engine or its worker.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Load a model; also begins again after the engine was lost.
+    /// Load a model; also restarts after the engine was lost.
     Load {
         /// Folder or base address that holds `model.json`.
         model: String,
         /// Where to compute.
         device: DevicePreference,
     },
-    /// A picture was opened; its pixels wait under `picture` wherever the front keeps them.
+    /// A picture was opened; the page keeps its pixels under `picture`.
     Open {
-        /// The number the front gave it.
+        /// Its number.
         picture: PictureId,
-        /// Columns of the original.
-        width: u32,
-        /// Rows of the original.
-        height: u32,
+        /// Size of the original.
+        size: ImageSize,
     },
-    /// Back to the picture and turns before the last [`Input::Open`].
+    /// Restore the picture and turns before the last [`Input::Open`].
     Reopen,
-    /// Forget the turns, keep the picture.
+    /// Remove the turns, keep the picture.
     Clear,
-    /// Whole objects or parts too.
+    /// Which prompt of UPN to use.
     Prefer(Granularity),
-    /// A slider moved.
+    /// New thresholds.
     Filter(Filter),
-    /// How tokens are chosen from now on; the seed is the turn's.
+    /// How tokens are sampled from now on; the seed is the number of the turn.
     Sampling(Sampling),
-    /// An own box was drawn.
+    /// The user drew a box.
     Draw(BoxXyxy),
-    /// An own box was moved or resized.
+    /// The user moved or resized a box.
     Reshape(u32, BoxXyxy),
-    /// An own box was deleted.
+    /// The user deleted a box.
     Erase(u32),
     /// A question.
     Ask {
-        /// The words as the person sees them.
+        /// The question as the user sees it.
         shown: String,
-        /// The words as the model reads them.
+        /// The question as the model reads it.
         question: String,
     },
-    /// Stop the running answer or drop the waiting question.
+    /// Stop the running answer or remove the queued question.
     Stop,
-    /// Put an ended turn's question again, with the same boxes.
+    /// Ask the question of an ended turn again, with the same boxes.
     Retry(TurnId),
-    /// The engine said something.
+    /// The engine sent an event.
     Event(Event),
-    /// The worker is gone: it crashed, ran out of memory or could not start.
+    /// The worker is lost: it crashed, ran out of memory or could not start.
     Lost(Fault),
 }
 
-/// Where the model stands.
+/// The state of the model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Model {
-    /// Nothing asked for yet.
+    /// None was requested yet.
     #[default]
     Absent,
-    /// On its way.
+    /// Being loaded.
     Loading(Option<Progress>),
-    /// Answers.
+    /// Loaded.
     Ready(ModelCard),
-    /// Cannot answer until it is loaded again.
+    /// Failed to load, or lost.
     Failed(Fault),
 }
 
-/// Where the picture stands.
+/// The state of proposing boxes for a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookState {
     /// Waits for the model.
     Waiting,
     /// Boxes are being found.
     Looking(Option<Progress>),
-    /// Boxes are there.
-    Seen,
-    /// Boxes could not be found.
+    /// The boxes are known.
+    Done,
+    /// The engine failed.
     Failed(Fault),
 }
 
-/// Where a turn stands.
+/// The state of a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
     /// Waits for the model or for boxes.
     Queued,
     /// The engine encodes the picture.
     Looking,
-    /// The decoder reads the prompt.
+    /// The decoder prefills the prompt.
     Reading(Option<Progress>),
-    /// Words arrive.
+    /// Tokens arrive.
     Streaming,
-    /// Complete, or cut at the length limit.
+    /// Complete, or ended by the length limit.
     Done,
-    /// Stopped by the person.
+    /// Stopped by the user.
     Stopped,
     /// Failed.
     Failed(Fault),
 }
 
 impl Phase {
-    /// The word for it, for tests and style.
-    pub fn word(&self) -> &'static str {
+    /// Its name in the page's `data-state` attribute.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Looking => "looking",
@@ -134,7 +132,7 @@ impl Phase {
         }
     }
 
-    /// True once nothing more will come.
+    /// True for the final states.
     pub fn ended(&self) -> bool {
         matches!(self, Self::Done | Self::Stopped | Self::Failed(_))
     }
@@ -145,49 +143,55 @@ impl Phase {
 pub struct Turn {
     /// Its number.
     pub id: TurnId,
-    /// The words as the person sees them.
+    /// The question as the user sees it.
     pub shown: String,
-    /// The words as the model reads them.
+    /// The question as the model reads it.
     pub question: String,
-    /// The boxes given to the model, frozen when the question was sent; none before that.
+    /// The boxes that the question was sent with; `None` before that.
     pub boxes: Option<Arc<Candidates>>,
-    /// Where it stands.
+    /// Its state.
     pub phase: Phase,
-    /// True from the wish to stop until the engine confirms.
+    /// True from the request to stop until the engine confirms.
     pub stopping: bool,
-    /// The words so far.
+    /// The answer so far.
     pub spans: Vec<Span>,
-    /// The complete answer with its figures.
+    /// The complete answer with its timing.
     pub answer: Option<Answer>,
 }
 
-/// The picture talked about.
+impl Turn {
+    /// The answer so far in pieces.
+    pub fn pieces(&self) -> Vec<AnswerPiece> {
+        let boxes = self.boxes.as_ref().map_or(0, |b| b.boxes.len());
+        answer::pieces(&self.spans, boxes)
+    }
+}
+
+/// The picture of a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     /// Its number.
     pub id: PictureId,
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// Where it stands.
-    pub sight: LookState,
-    /// Time of the last look.
+    /// Its size.
+    pub size: ImageSize,
+    /// The state of proposing its boxes.
+    pub look: LookState,
+    /// Duration of the last look.
     pub milliseconds: Option<LookTime>,
     /// All proposals, per granularity.
     proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
-    /// The person's own boxes by number.
+    /// The boxes of the user by number.
     own: BTreeMap<u32, BoxXyxy>,
     next_own: u32,
 }
 
 impl Picture {
-    /// The person's own box of that number.
+    /// A box of the user by its number.
     pub fn own(&self, number: u32) -> Option<BoxXyxy> {
         self.own.get(&number).copied()
     }
 
-    /// The number the next own box will get.
+    /// The number of the next box of the user.
     pub fn next_own(&self) -> u32 {
         self.next_own
     }
@@ -198,42 +202,42 @@ impl Picture {
     }
 }
 
-/// A picture and what was said about it.
+/// A picture and its turns.
 #[derive(Clone, Debug, Default)]
-struct Session {
+struct PictureSession {
     picture: Option<Picture>,
     turns: Vec<Turn>,
 }
 
-/// The whole state.
+/// The state of the conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
     model: Model,
-    /// The model last asked for.
+    /// The model last requested.
     asked_for: String,
-    session: Session,
-    previous: Option<Session>,
+    session: PictureSession,
+    previous: Option<PictureSession>,
     /// The picture the engine holds.
     engine_holds: Option<PictureId>,
-    /// Looks at that picture the engine has not answered yet.
+    /// Requests to look at that picture that the engine has not answered yet.
     looks: BTreeSet<Granularity>,
     granularity: Granularity,
     filter: Filter,
     filter_touched: bool,
     sampling: Sampling,
     candidates: Arc<Candidates>,
-    /// The model's own limit of an answer.
+    /// The model's limit of an answer in tokens.
     max_tokens: u32,
     next_turn: u32,
 }
 
 impl Conversation {
-    /// Where the model stands.
+    /// The state of the model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The picture talked about.
+    /// The current picture.
     pub fn picture(&self) -> Option<&Picture> {
         self.session.picture.as_ref()
     }
@@ -243,42 +247,42 @@ impl Conversation {
         &self.session.turns
     }
 
-    /// The boxes a question asked now would carry.
+    /// The boxes for the next question.
     pub fn candidates(&self) -> &Arc<Candidates> {
         &self.candidates
     }
 
-    /// The filters in force.
+    /// The current filters.
     pub fn filter(&self) -> Filter {
         self.filter
     }
 
-    /// Whole objects or parts too.
+    /// The current granularity.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// How tokens are chosen.
+    /// How tokens are sampled.
     pub fn sampling(&self) -> Sampling {
         self.sampling
     }
 
-    /// True when [`Input::Reopen`] has something to bring back.
+    /// True when [`Input::Reopen`] has something to restore.
     pub fn can_reopen(&self) -> bool {
         self.previous.is_some()
     }
 
-    /// The turn that waits or runs.
+    /// The queued or running turn.
     pub fn active(&self) -> Option<&Turn> {
         self.session.turns.last().filter(|t| !t.phase.ended())
     }
 
-    /// True when a question would be taken: there is a picture and no turn waits or runs.
+    /// True when a question can be asked: there is a picture and no active turn.
     pub fn can_ask(&self) -> bool {
         self.session.picture.is_some() && self.active().is_none()
     }
 
-    /// Takes one input; gives what the engine should be told, in order.
+    /// Applies one input; returns the requests for the engine, in order.
     pub fn step(&mut self, input: Input) -> Vec<Request> {
         let mut out = Vec::new();
         let boxes_may_change = !matches!(
@@ -299,23 +303,16 @@ impl Conversation {
                 self.model = Model::Loading(None);
                 out.push(Request::Load {
                     model,
-                    device,
-                    memory: None,
-                    cache: None,
+                    options: device.into(),
                 });
             }
-            Input::Open {
-                picture,
-                width,
-                height,
-            } => {
+            Input::Open { picture, size } => {
                 self.stop(&mut out);
-                let session = Session {
+                let session = PictureSession {
                     picture: Some(Picture {
                         id: picture,
-                        width,
-                        height,
-                        sight: LookState::Waiting,
+                        size,
+                        look: LookState::Waiting,
                         milliseconds: None,
                         proposals: BTreeMap::new(),
                         own: BTreeMap::new(),
@@ -325,14 +322,14 @@ impl Conversation {
                 };
                 self.previous = Some(std::mem::replace(&mut self.session, session))
                     .filter(|s| s.picture.is_some());
-                self.settle_previous();
-                self.look(&mut out);
+                self.end_previous();
+                self.request_look(&mut out);
             }
             Input::Reopen => {
                 if let Some(previous) = self.previous.take() {
                     self.stop(&mut out);
                     self.session = previous;
-                    self.look(&mut out);
+                    self.request_look(&mut out);
                 }
             }
             Input::Clear => {
@@ -341,7 +338,7 @@ impl Conversation {
             }
             Input::Prefer(granularity) => {
                 self.granularity = granularity;
-                self.look(&mut out);
+                self.request_look(&mut out);
                 self.refresh_candidates();
                 self.send_queued(&mut out);
             }
@@ -370,18 +367,18 @@ impl Conversation {
             Input::Ask { shown, question } => {
                 if self.can_ask() && !question.trim().is_empty() {
                     self.push_turn(shown, question, None);
-                    self.look(&mut out);
+                    self.request_look(&mut out);
                     self.send_queued(&mut out);
                 }
             }
             Input::Stop => self.stop(&mut out),
             Input::Retry(turn) => {
                 let ended = self.active().is_none();
-                let place = self.session.turns.iter().position(|t| t.id == turn);
-                if let (true, Some(place)) = (ended, place) {
-                    let old = self.session.turns.remove(place);
+                let index = self.session.turns.iter().position(|t| t.id == turn);
+                if let (true, Some(index)) = (ended, index) {
+                    let old = self.session.turns.remove(index);
                     self.push_turn(old.shown, old.question, old.boxes);
-                    self.look(&mut out);
+                    self.request_look(&mut out);
                     self.send_queued(&mut out);
                 }
             }
@@ -401,7 +398,7 @@ impl Conversation {
     fn on_event(&mut self, event: Event, out: &mut Vec<Request>) {
         match event {
             Event::Progress(progress) => self.progress(progress),
-            // The one asked for before it; the one asked for last is still to come.
+            // An earlier request; the answer to the last one is still to come.
             Event::Ready(card) if card.asked_for != self.asked_for => {}
             Event::Ready(card) => {
                 if !self.filter_touched {
@@ -413,7 +410,7 @@ impl Conversation {
                 self.max_tokens = card.default_max_tokens;
                 self.model = Model::Ready(card);
                 self.refresh_candidates();
-                self.look(out);
+                self.request_look(out);
                 self.send_queued(out);
             }
             Event::Proposed {
@@ -429,7 +426,7 @@ impl Conversation {
                 if let Some(current) = self.picture_mut(picture) {
                     current.proposals.insert(granularity, Arc::new(boxes));
                     if wanted {
-                        current.sight = LookState::Seen;
+                        current.look = LookState::Done;
                         current.milliseconds = Some(milliseconds);
                         self.refresh_candidates();
                         self.send_queued(out);
@@ -473,7 +470,7 @@ impl Conversation {
                     self.looks.clear();
                 }
                 if let Some(current) = self.picture_mut(picture) {
-                    current.sight = LookState::Failed(fault.clone());
+                    current.look = LookState::Failed(fault.clone());
                     self.fail_active(&fault);
                 }
             }
@@ -498,7 +495,7 @@ impl Conversation {
             }
             Stage::Propose => {
                 if let Some(Picture {
-                    sight: LookState::Looking(shown),
+                    look: LookState::Looking(shown),
                     ..
                 }) = &mut self.session.picture
                 {
@@ -519,9 +516,9 @@ impl Conversation {
         }
     }
 
-    /// Asks for the boxes of the current picture where they are missing, or only hands the
-    /// picture over again where the engine no longer holds it.
-    fn look(&mut self, out: &mut Vec<Request>) {
+    /// Requests the boxes of the current picture if they are missing, or sends only the picture again
+    /// if the engine no longer holds it.
+    fn request_look(&mut self, out: &mut Vec<Request>) {
         let granularity = self.granularity;
         let ready = matches!(self.model, Model::Ready(_));
         let Some(picture) = &mut self.session.picture else {
@@ -530,14 +527,14 @@ impl Conversation {
         let held = self.engine_holds == Some(picture.id);
         let known = picture.proposals.contains_key(&granularity);
         if held && known {
-            picture.sight = LookState::Seen;
+            picture.look = LookState::Done;
             return;
         }
         if !ready {
-            picture.sight = LookState::Waiting;
+            picture.look = LookState::Waiting;
             return;
         }
-        picture.sight = LookState::Looking(None);
+        picture.look = LookState::Looking(None);
         if !held {
             self.engine_holds = Some(picture.id);
             self.looks.clear();
@@ -547,11 +544,7 @@ impl Conversation {
         }
         out.push(Request::Look {
             picture: picture.id,
-            pixels: (!held).then_some(Pixels {
-                width: picture.width,
-                height: picture.height,
-                rgb: Vec::new(),
-            }),
+            size: (!held).then_some(picture.size),
             granularity,
         });
     }
@@ -571,7 +564,7 @@ impl Conversation {
         });
     }
 
-    /// Sends the waiting question if model and boxes are there.
+    /// Sends the queued question if the model is loaded and the boxes are known.
     fn send_queued(&mut self, out: &mut Vec<Request>) {
         let ready = matches!(self.model, Model::Ready(_));
         let Some(picture) = &self.session.picture else {
@@ -580,8 +573,8 @@ impl Conversation {
         let Some(turn) = self.session.turns.last_mut() else {
             return;
         };
-        let seen = picture.sight == LookState::Seen && self.engine_holds == Some(picture.id);
-        if turn.phase != Phase::Queued || !ready || !seen {
+        let is_looked = picture.look == LookState::Done && self.engine_holds == Some(picture.id);
+        if turn.phase != Phase::Queued || !ready || !is_looked {
             return;
         }
         let boxes = turn
@@ -592,17 +585,20 @@ impl Conversation {
         out.push(Request::Ask {
             turn: turn.id,
             picture: picture.id,
-            boxes,
-            question: turn.question.clone(),
-            max_tokens: self.max_tokens,
-            sampling: Sampling {
-                seed: turn.id.0,
-                ..self.sampling
+            question: Question {
+                boxes,
+                text: turn.question.clone(),
+                max_tokens: self.max_tokens,
+                sampling: Sampling {
+                    seed: turn.id.0,
+                    ..self.sampling
+                },
             },
         });
     }
 
-    /// The running question waits again, under a new number: the engine may still speak of the old.
+    /// Queues the running question again, under a new number: the engine may still send events of the
+    /// old one.
     fn requeue(&mut self, out: &mut Vec<Request>) {
         let Some(turn) = self.session.turns.last_mut() else {
             return;
@@ -621,7 +617,7 @@ impl Conversation {
         turn.boxes = None;
     }
 
-    /// Another model finds other boxes. Those in view stay until they are replaced.
+    /// Another model proposes other boxes. The shown ones stay until they are replaced.
     fn drop_hidden_boxes(&mut self) {
         let sessions = [Some(&mut self.session), self.previous.as_mut()];
         for picture in sessions.into_iter().flatten().flat_map(|s| &mut s.picture) {
@@ -641,8 +637,8 @@ impl Conversation {
         }
     }
 
-    /// A turn left behind with its picture gets no more replies: it ends where it stands.
-    fn settle_previous(&mut self) {
+    /// The turn of the previous picture gets no more replies, so it ends.
+    fn end_previous(&mut self) {
         let turn = self.previous.as_mut().and_then(|s| s.turns.last_mut());
         if let Some(turn) = turn.filter(|turn| !turn.phase.ended()) {
             turn.phase = Phase::Stopped;
@@ -654,11 +650,11 @@ impl Conversation {
         self.engine_holds = None;
         self.looks.clear();
         if let Some(picture) = &mut self.session.picture {
-            picture.sight = LookState::Waiting;
+            picture.look = LookState::Waiting;
         }
     }
 
-    /// The running answer fails with the engine; a waiting question goes on waiting.
+    /// The running answer fails with the engine; a queued question stays queued.
     fn fail_running(&mut self, fault: &Fault) {
         if self
             .active()
@@ -685,7 +681,7 @@ impl Conversation {
         (turn.id == id && !turn.phase.ended() && turn.phase != Phase::Queued).then_some(turn)
     }
 
-    /// Brings the candidates up to date with proposals, own boxes and filters.
+    /// Recomputes the candidates from proposals, boxes of the user and filters.
     fn refresh_candidates(&mut self) {
         let next = match &self.session.picture {
             None => Candidates::default(),
@@ -707,74 +703,18 @@ impl Conversation {
 mod tests {
     use super::*;
     use crate::chat::candidates::BoxId;
+    use crate::chat::test_data::{card, load, open, proposed, ready};
     use crate::error::FaultKind;
-    use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
     use crate::protocol::AskTime;
 
     const A: PictureId = PictureId(1);
     const B: PictureId = PictureId(2);
-
-    const NANO: &str = "models/nano";
-
-    fn card() -> ModelCard {
-        ModelCard {
-            asked_for: NANO.into(),
-            name: "nano".into(),
-            licence: String::new(),
-            trained_on: String::new(),
-            device: "wgpu".into(),
-            adapter: String::new(),
-            software: false,
-            default_score: 0.5,
-            default_nms: 0.8,
-            default_max_tokens: 512,
-            weight_bytes: 0,
-            fit: Fit {
-                verdict: Verdict::Fits,
-                residency: Residency::All,
-                reason: String::new(),
-                needs: MemoryNeeds::default(),
-            },
-        }
-    }
-
-    fn load() -> Input {
-        Input::Load {
-            model: NANO.into(),
-            device: DevicePreference::Auto,
-        }
-    }
-
-    fn open(picture: PictureId) -> Input {
-        Input::Open {
-            picture,
-            width: 100,
-            height: 80,
-        }
-    }
 
     fn ask(words: &str) -> Input {
         Input::Ask {
             shown: words.into(),
             question: words.into(),
         }
-    }
-
-    fn ready() -> Input {
-        Input::Event(Event::Ready(card()))
-    }
-
-    fn proposed(picture: PictureId, granularity: Granularity) -> Input {
-        let proposal = |x: f32, score| Proposal {
-            bbox: [x, 0., x + 10., 10.].into(),
-            score,
-        };
-        Input::Event(Event::Proposed {
-            picture,
-            granularity,
-            boxes: vec![proposal(0., 0.9), proposal(20., 0.6), proposal(40., 0.1)],
-            milliseconds: LookTime::default(),
-        })
     }
 
     fn said(turn: u32, text: &str) -> Input {
@@ -817,24 +757,26 @@ mod tests {
         })
     }
 
-    /// One word per request, so that tables stay readable.
-    fn words(requests: &[Request]) -> String {
+    /// The requests in short, so that tables stay readable.
+    fn summary(requests: &[Request]) -> String {
         let word = |request: &Request| match request {
             Request::Load { .. } => "load".to_owned(),
             Request::Look {
                 picture,
-                pixels,
+                size,
                 granularity,
             } => {
-                let pixels = if pixels.is_some() { "" } else { "again " };
-                format!("look {pixels}{} {granularity:?}", picture.0).to_lowercase()
+                let again = if size.is_some() { "" } else { "again " };
+                format!("look {again}{} {granularity:?}", picture.0).to_lowercase()
             }
             Request::Ask {
                 turn,
                 picture,
-                boxes,
-                ..
-            } => format!("ask {} about {} with {}", turn.0, picture.0, boxes.len()),
+                question,
+            } => {
+                let boxes = question.boxes.len();
+                format!("ask {} about {} with {boxes}", turn.0, picture.0)
+            }
             Request::Stop { turn } => format!("stop {}", turn.0),
         };
         requests.iter().map(word).collect::<Vec<_>>().join(", ")
@@ -842,7 +784,7 @@ mod tests {
 
     fn phases(conversation: &Conversation) -> String {
         let turns = conversation.turns().iter();
-        let words: Vec<_> = turns.map(|turn| turn.phase.word()).collect();
+        let words: Vec<_> = turns.map(|turn| turn.phase.name()).collect();
         words.join(" ")
     }
 
@@ -851,7 +793,7 @@ mod tests {
         let mut conversation = Conversation::default();
         for (row, (input, requests, after)) in table.into_iter().enumerate() {
             let shown = format!("row {row}: {input:?}");
-            assert_eq!(words(&conversation.step(input)), requests, "{shown}");
+            assert_eq!(summary(&conversation.step(input)), requests, "{shown}");
             assert_eq!(phases(&conversation), after, "{shown}");
         }
         conversation
@@ -877,7 +819,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_asked_for_before_another_is_not_taken_for_it() {
+    fn the_reply_to_an_earlier_load_is_ignored() {
         let other = |model: &str| Input::Load {
             model: model.into(),
             device: DevicePreference::Auto,
@@ -925,7 +867,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_question_can_be_taken_back() {
+    fn a_queued_question_can_be_removed() {
         run(vec![
             (open(A), "", ""),
             (ask("what?"), "", "queued"),
@@ -962,7 +904,7 @@ mod tests {
     }
 
     #[test]
-    fn stop_is_over_only_when_the_engine_says_so() {
+    fn a_turn_stops_only_when_the_engine_confirms() {
         let mut table = answered();
         table.extend([
             (Input::Stop, "stop 0", "streaming"),
@@ -972,7 +914,11 @@ mod tests {
             (ask("more"), "ask 1 about 1 with 2", "stopped looking"),
         ]);
         let after = run(table);
-        assert_eq!(after.turns()[0].spans[0].text, "a b", "the part is kept");
+        assert_eq!(
+            after.turns()[0].spans[0].text,
+            "a b",
+            "the partial answer stays"
+        );
     }
 
     #[test]
@@ -995,7 +941,7 @@ mod tests {
     }
 
     #[test]
-    fn no_boxes_is_no_reason_not_to_ask() {
+    fn a_question_needs_no_boxes() {
         let none = Filter {
             score: 1.0,
             nms: 0.8,
@@ -1017,7 +963,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_keeps_picture_and_turns_and_loading_again_goes_on() {
+    fn after_a_failure_picture_and_turns_stay_and_loading_again_continues() {
         let mut table = answered();
         table.extend([
             (Input::Lost(fault()), "", "failed"),
@@ -1039,7 +985,7 @@ mod tests {
     }
 
     #[test]
-    fn another_model_keeps_the_conversation_and_takes_over_the_question() {
+    fn another_model_keeps_the_conversation_and_the_running_question() {
         let mut table = answered();
         table.extend([
             (done(0, "a cat", StopReason::End), "", "done"),
@@ -1062,7 +1008,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_question_outlives_a_model_that_does_not_load() {
+    fn a_queued_question_survives_a_model_that_fails_to_load() {
         run(vec![
             (open(A), "", ""),
             (load(), "load", ""),
@@ -1079,7 +1025,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_could_not_be_seen_is_tried_again() {
+    fn a_failed_look_is_retried_with_the_next_question() {
         run(vec![
             (load(), "load", ""),
             (ready(), "", ""),
@@ -1091,7 +1037,7 @@ mod tests {
     }
 
     #[test]
-    fn each_granularity_is_found_once() {
+    fn each_granularity_is_requested_once() {
         let mut table = answered();
         let (fine, coarse) = (Granularity::Fine, Granularity::Coarse);
         table.extend([
@@ -1112,7 +1058,7 @@ mod tests {
     }
 
     #[test]
-    fn own_boxes_come_last_and_keep_their_names() {
+    fn boxes_of_the_user_come_last_and_keep_their_identity() {
         let mut table = answered();
         let bbox = BoxXyxy::from([5., 5., 9., 9.]);
         table.extend([
@@ -1129,7 +1075,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_tokens_are_chosen_goes_with_the_question() {
+    fn the_sampling_is_sent_with_the_question() {
         let warm = Sampling {
             temperature: 0.7,
             grammar: false,
@@ -1146,10 +1092,10 @@ mod tests {
             conversation.step(input);
         }
         let requests = conversation.step(ask("what?"));
-        let [Request::Ask { turn, sampling, .. }] = &requests[..] else {
+        let [Request::Ask { turn, question, .. }] = &requests[..] else {
             panic!("{requests:?}");
         };
         let seed = turn.0;
-        assert_eq!(*sampling, Sampling { seed, ..warm });
+        assert_eq!(question.sampling, Sampling { seed, ..warm });
     }
 }

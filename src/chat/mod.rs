@@ -1,5 +1,5 @@
-//! The conversation as plain state machines: an input goes in, the state changes, requests for
-//! the engine come out. Knows no browser, no worker and no clock.
+//! The page's logic as plain state machines and functions: an input goes in, the state changes,
+//! requests for the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
 pub mod box_drawing;
@@ -8,4 +8,7 @@ pub mod conversation;
 pub mod model_manager;
 pub mod overlay;
 pub mod question;
+pub mod recovery;
 pub mod strings;
+#[cfg(test)]
+mod test_data;

@@ -1,161 +1,269 @@
-//! The model manager: what the person does and what the library says go in, the state changes,
-//! requests come out.
+//! State machine of the model manager: inputs of the user and events of the model store go in,
+//! effects come out.
 //!
-//! Rules. Nothing but the demo model is fetched before its licence was accepted. What the library
-//! lists is the truth; the person's presses show at once and are corrected by the next list. When
-//! the worker is lost, what was moving goes on in the next one.
+//! Rules. Only the demo model is fetched without an accepted licence. The store's list is
+//! authoritative; an action of the user shows at once and the next list corrects it. When the worker
+//! is lost, interrupted downloads resume in the next one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chat::conversation::Model;
 use crate::error::Fault;
 use crate::protocol::store::{
-    Activity, ModelId, Moved, StoreEvent, StoreRequest, StoredModel, Survey,
+    Activity, DownloadProgress, ModelId, Preview, StoreEvent, StoreRequest, StoredModel,
 };
 
-/// The rate is that of this many milliseconds.
-const WINDOW: f64 = 5_000.0;
+/// The download rate is averaged over this many milliseconds.
+const RATE_WINDOW: f64 = 5_000.0;
 
-/// A model the engine can be given.
+/// A model the engine can load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The small one beside the page.
+    /// The demo model that is served with the page.
     #[default]
     Demo,
-    /// A kept one.
-    Kept(ModelId),
+    /// A stored one.
+    Stored(ModelId),
 }
 
-/// What the person does, and what the library says.
+/// An action of the user or an event of the worker.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A new worker runs.
+    /// A new worker started.
     Started,
-    /// The worker is gone.
+    /// The worker stopped.
     Lost,
-    /// The library said something.
-    Heard(Box<StoreEvent>),
-    /// Look at an address or a hub's name.
-    Survey(String),
-    /// Look at files, which travel beside the request.
-    SurveyFiles,
-    /// The licence of the surveyed model is accepted, or not any more.
+    /// The model store sent an event.
+    Event(Box<StoreEvent>),
+    /// Preview the model at an address or of a hub's name.
+    Preview(String),
+    /// Preview the model in files, which are attached to the request.
+    PreviewFiles,
+    /// The licence of the previewed model is accepted, or no longer.
     Accept(bool),
-    /// Bring the surveyed model here.
-    Begin,
-    /// Put the survey away.
-    Forget,
-    /// Go on with a model that is here in part.
+    /// Download or import the previewed model.
+    Download,
+    /// Dismiss the preview.
+    Dismiss,
+    /// Continue the download of a partly stored model.
     Resume(ModelId),
-    /// Pause.
+    /// Pause a download.
     Pause(ModelId),
-    /// Give up, and keep or delete what came.
+    /// Cancel a download.
     Cancel {
         /// The model.
         model: ModelId,
-        /// Whether what came stays.
+        /// Whether the pieces so far stay stored.
         keep: bool,
     },
-    /// Delete a kept model.
+    /// Delete a stored model.
     Delete(ModelId),
-    /// Give the engine another model.
+    /// Load another model into the engine.
     Load(Choice),
 }
 
-/// What is to be done.
+/// What the page has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Ask the library.
+    /// Send a request to the model store.
     Send(StoreRequest),
-    /// Ask the browser to keep what is stored.
+    /// Ask the browser for persistent storage.
     Persist,
     /// Load a model into the engine.
     Load(Choice),
 }
 
-/// What is known of a model that could be brought here.
+/// The preview of a model that is not stored yet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Search {
-    /// Nothing was asked for.
+pub enum PreviewState {
+    /// No preview was requested.
     #[default]
-    Idle,
-    /// Its manifest is being read.
-    Looking,
-    /// It can be had.
-    Found {
-        /// What it is.
-        survey: Survey,
+    None,
+    /// The manifest is being read.
+    Loading,
+    /// The model can be downloaded or imported.
+    Ready {
+        /// The model.
+        preview: Preview,
         /// Whether its licence was accepted.
         accepted: bool,
     },
-    /// It cannot.
+    /// The manifest cannot be used.
     Failed(Fault),
 }
 
-/// A kept model.
+/// A stored model in the manager's list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// As the library listed it.
-    pub shelved: StoredModel,
-    /// How far it is.
-    pub moved: Moved,
-    /// Why it stopped.
+pub struct Entry {
+    /// As the store listed it.
+    pub stored: StoredModel,
+    /// Progress of its download.
+    pub progress: DownloadProgress,
+    /// Why the download stopped.
     pub fault: Option<Fault>,
-    /// When how many bytes had come.
+    /// Times in milliseconds and the bytes received until then.
     samples: VecDeque<(f64, u64)>,
 }
 
-/// Where a kept model stands.
+/// The status of a stored model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
-    /// Some of it is here.
+    /// Stored in part.
     Partial,
-    /// It comes.
-    Moving {
+    /// A download or import is under way.
+    Downloading {
         /// Bytes per second over the last seconds, once known.
         rate: Option<f64>,
         /// Seconds left at that rate.
         left: Option<f64>,
-        /// Whether the network is waited for.
+        /// Whether the download waits for the network.
         waiting: bool,
     },
-    /// It waits for the person.
+    /// The user paused the download.
     Paused,
-    /// All of it is here.
+    /// Stored completely.
     Ready,
-    /// The engine takes it.
+    /// The engine is loading it.
     Loading,
-    /// The engine has it.
+    /// The engine has loaded it.
     Loaded,
-    /// Another tab has it.
-    Elsewhere,
+    /// Another tab has locked it.
+    InOtherTab,
 }
 
 impl Status {
-    /// The word for it, for tests and style.
-    pub fn word(&self) -> &'static str {
+    /// Its name in the page's `data-state` attribute.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Partial => "partial",
-            Self::Moving { .. } => "moving",
+            Self::Downloading { .. } => "moving",
             Self::Paused => "paused",
             Self::Ready => "ready",
             Self::Loading => "loading",
             Self::Loaded => "loaded",
-            Self::Elsewhere => "elsewhere",
+            Self::InOtherTab => "elsewhere",
         }
     }
 }
 
-impl Item {
-    fn new(shelved: StoredModel) -> Self {
-        let moved = Moved {
-            done: shelved.done,
-            total: shelved.facts.bytes,
-            ..Moved::default()
+impl Status {
+    /// What the user can do in this status.
+    pub fn actions(&self) -> &'static [EntryAction] {
+        use EntryAction as A;
+        match self {
+            Self::Partial => &[A::Resume, A::AskDelete],
+            Self::Downloading { .. } => &[A::Pause, A::AskCancel],
+            Self::Paused => &[A::Resume, A::AskCancel],
+            Self::Ready => &[A::Load, A::AskDelete],
+            Self::Loading | Self::Loaded => &[A::Unload],
+            Self::InOtherTab => &[A::CheckAgain],
+        }
+    }
+}
+
+/// A confirmation before an action that cannot be undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confirmation {
+    /// None is shown.
+    #[default]
+    None,
+    /// Before a download is cancelled.
+    Cancel,
+    /// Before a model is deleted.
+    Delete,
+}
+
+impl Confirmation {
+    /// What the user can do; in `status` while no confirmation is shown.
+    pub fn actions(self, status: &Status) -> &'static [EntryAction] {
+        use EntryAction as A;
+        match self {
+            Self::None => status.actions(),
+            Self::Cancel => &[A::KeepPart, A::DeletePart, A::Back],
+            Self::Delete => &[A::Delete, A::Back],
+        }
+    }
+}
+
+/// An action on a stored model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryAction {
+    /// Continue the download.
+    Resume,
+    /// Pause the download.
+    Pause,
+    /// Cancel the download, after a confirmation.
+    AskCancel,
+    /// Load it into the engine.
+    Load,
+    /// Load the demo model in its place.
+    Unload,
+    /// Delete it, after a confirmation.
+    AskDelete,
+    /// Check again whether another tab has locked it.
+    CheckAgain,
+    /// Confirmed: cancel and keep the pieces.
+    KeepPart,
+    /// Confirmed: cancel and delete the pieces.
+    DeletePart,
+    /// Confirmed: delete it.
+    Delete,
+    /// Leave the confirmation.
+    Back,
+}
+
+impl EntryAction {
+    /// The `data-testid` of its button.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Pause => "pause",
+            Self::AskCancel => "cancel",
+            Self::Load => "load",
+            Self::Unload => "unload",
+            Self::AskDelete => "delete",
+            Self::CheckAgain => "again",
+            Self::KeepPart => "cancel-keep",
+            Self::DeletePart => "cancel-delete",
+            Self::Delete => "delete-yes",
+            Self::Back => "back",
+        }
+    }
+
+    /// Whether its button is emphasized.
+    pub fn is_primary(self) -> bool {
+        matches!(self, Self::Resume | Self::Load)
+    }
+
+    /// The confirmation that is shown after the action, and the input for the manager.
+    pub fn press(self, model: ModelId) -> (Confirmation, Option<Input>) {
+        let input = match self {
+            Self::AskCancel => return (Confirmation::Cancel, None),
+            Self::AskDelete => return (Confirmation::Delete, None),
+            Self::Back => return (Confirmation::None, None),
+            Self::Resume => Input::Resume(model),
+            Self::Pause => Input::Pause(model),
+            Self::Load => Input::Load(Choice::Stored(model)),
+            Self::Unload => Input::Load(Choice::Demo),
+            Self::CheckAgain => Input::Started,
+            Self::KeepPart => Input::Cancel { model, keep: true },
+            Self::DeletePart => Input::Cancel { model, keep: false },
+            Self::Delete => Input::Delete(model),
+        };
+        (Confirmation::None, Some(input))
+    }
+}
+
+impl Entry {
+    fn new(stored: StoredModel) -> Self {
+        let progress = DownloadProgress {
+            done: stored.done,
+            total: stored.facts.bytes,
+            ..DownloadProgress::default()
         };
         Self {
-            shelved,
-            moved,
+            stored,
+            progress,
             fault: None,
             samples: VecDeque::new(),
         }
@@ -169,160 +277,173 @@ impl Item {
 
     /// Seconds left at that rate.
     pub fn left(&self) -> Option<f64> {
-        let missing = self.moved.total.saturating_sub(self.moved.done) as f64;
+        let missing = self.progress.total.saturating_sub(self.progress.done) as f64;
         self.rate().filter(|&r| r > 0.0).map(|rate| missing / rate)
     }
 
     fn sample(&mut self, now: f64) {
-        self.samples.push_back((now, self.moved.fetched));
-        while self.samples.get(1).is_some_and(|s| now - s.0 >= WINDOW) {
+        self.samples.push_back((now, self.progress.fetched));
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|s| now - s.0 >= RATE_WINDOW)
+        {
             self.samples.pop_front();
         }
     }
 
-    /// True when all of it is here.
-    pub fn is_whole(&self) -> bool {
-        self.shelved.done >= self.shelved.facts.bytes
+    /// True when it is stored completely.
+    pub fn is_complete(&self) -> bool {
+        self.stored.done >= self.stored.facts.bytes
     }
 }
 
-/// The whole state.
+/// The state of the model manager.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelManager {
-    items: Vec<Item>,
-    search: Search,
-    /// The model the engine was last given.
+    entries: Vec<Entry>,
+    preview: PreviewState,
+    /// The model last loaded into the engine.
     choice: Choice,
-    /// What goes on as soon as the next worker runs.
+    /// Downloads that resume once the next worker runs.
     interrupted: BTreeSet<ModelId>,
-    /// What went wrong with a model that is not on the list.
+    /// The failure of a model that is not on the list.
     fault: Option<Fault>,
 }
 
 impl ModelManager {
-    /// The kept models, in the library's order.
-    pub fn items(&self) -> &[Item] {
-        &self.items
+    /// The stored models, in the store's order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// One of them.
-    pub fn item(&self, model: &ModelId) -> Option<&Item> {
-        self.items.iter().find(|item| item.shelved.model == *model)
+    /// A stored model.
+    pub fn entry(&self, model: &ModelId) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.stored.model == *model)
     }
 
-    /// What is known of a model that could be brought here.
-    pub fn search(&self) -> &Search {
-        &self.search
+    /// The preview of a model that is not stored yet.
+    pub fn preview(&self) -> &PreviewState {
+        &self.preview
     }
 
-    /// The model the engine was last given.
+    /// Short name of the stored model that was last loaded into the engine; `None` for the demo model
+    /// and for a model that is no longer stored.
+    pub fn chosen_name(&self) -> Option<&str> {
+        match &self.choice {
+            Choice::Demo => None,
+            Choice::Stored(model) => self
+                .entry(model)
+                .map(|entry| entry.stored.facts.name.as_str()),
+        }
+    }
+
+    /// The model last loaded into the engine.
     pub fn choice(&self) -> &Choice {
         &self.choice
     }
 
-    /// What went wrong with a model that is not on the list.
+    /// The failure of a model that is not on the list.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
     }
 
-    /// Bytes of all kept models; whole files are reserved before they come.
+    /// Bytes of storage in use; the full size of a model is reserved before its download.
     pub fn used(&self) -> u64 {
-        self.items.iter().map(|i| i.shelved.facts.bytes).sum()
+        self.entries.iter().map(|e| e.stored.facts.bytes).sum()
     }
 
-    /// The model on its way, the first if there are several.
-    pub fn moving(&self) -> Option<&Item> {
-        let mut items = self.items.iter();
-        items.find(|item| item.shelved.activity == Activity::Moving)
+    /// The first model that is being downloaded.
+    pub fn downloading(&self) -> Option<&Entry> {
+        let mut entries = self.entries.iter();
+        entries.find(|entry| entry.stored.activity == Activity::Downloading)
     }
 
-    /// Where a kept model stands while the engine's model stands at `engine`.
-    pub fn stand(&self, item: &Item, engine: &Model) -> Status {
-        let chosen = self.choice == Choice::Kept(item.shelved.model.clone());
-        match item.shelved.activity {
-            Activity::Moving => Status::Moving {
-                rate: item.rate(),
-                left: item.left(),
-                waiting: item.moved.waiting,
+    /// The status of a stored model, given the model of the engine.
+    pub fn status(&self, entry: &Entry, engine: &Model) -> Status {
+        let chosen = self.choice == Choice::Stored(entry.stored.model.clone());
+        match entry.stored.activity {
+            Activity::Downloading => Status::Downloading {
+                rate: entry.rate(),
+                left: entry.left(),
+                waiting: entry.progress.waiting,
             },
             Activity::Paused => Status::Paused,
-            Activity::Elsewhere => Status::Elsewhere,
+            Activity::InOtherTab => Status::InOtherTab,
             Activity::Idle | Activity::Loaded if chosen => match engine {
                 Model::Loading(_) => Status::Loading,
                 Model::Ready(_) => Status::Loaded,
-                Model::Absent | Model::Failed(_) => Self::at_rest(item),
+                Model::Absent | Model::Failed(_) => Self::idle_status(entry),
             },
-            Activity::Idle | Activity::Loaded => Self::at_rest(item),
+            Activity::Idle | Activity::Loaded => Self::idle_status(entry),
         }
     }
 
-    fn at_rest(item: &Item) -> Status {
-        match item.is_whole() {
+    fn idle_status(entry: &Entry) -> Status {
+        match entry.is_complete() {
             true => Status::Ready,
             false => Status::Partial,
         }
     }
 
-    /// Takes one input at `now`, in milliseconds since whenever; gives what is to be done.
+    /// Applies one input at time `now`, in milliseconds since any fixed time; returns the effects in
+    /// order.
     pub fn step(&mut self, input: Input, now: f64) -> Vec<Effect> {
         match input {
             Input::Started => vec![Effect::Send(StoreRequest::List)],
             Input::Lost => {
-                let moving = self.items.iter_mut();
-                for item in moving.filter(|i| i.shelved.activity == Activity::Moving) {
-                    self.interrupted.insert(item.shelved.model.clone());
-                    item.moved.waiting = true;
-                    item.samples.clear();
+                let entries = self.entries.iter_mut();
+                for entry in entries.filter(|e| e.stored.activity == Activity::Downloading) {
+                    self.interrupted.insert(entry.stored.model.clone());
+                    entry.progress.waiting = true;
+                    entry.samples.clear();
                 }
-                if self.search == Search::Looking {
-                    self.search = Search::Idle;
+                if self.preview == PreviewState::Loading {
+                    self.preview = PreviewState::None;
                 }
                 Vec::new()
             }
-            Input::Heard(event) => self.hear(*event, now),
-            Input::Survey(address) => {
+            Input::Event(event) => self.on_event(*event, now),
+            Input::Preview(address) => {
                 if address.trim().is_empty() {
                     return Vec::new();
                 }
-                self.search = Search::Looking;
-                vec![Effect::Send(StoreRequest::Survey { address })]
+                self.preview = PreviewState::Loading;
+                vec![Effect::Send(StoreRequest::Preview { address })]
             }
-            Input::SurveyFiles => {
-                self.search = Search::Looking;
-                vec![Effect::Send(StoreRequest::SurveyFiles)]
+            Input::PreviewFiles => {
+                self.preview = PreviewState::Loading;
+                vec![Effect::Send(StoreRequest::PreviewFiles)]
             }
             Input::Accept(yes) => {
-                if let Search::Found { accepted, .. } = &mut self.search {
+                if let PreviewState::Ready { accepted, .. } = &mut self.preview {
                     *accepted = yes;
                 }
                 Vec::new()
             }
-            Input::Begin => match std::mem::take(&mut self.search) {
-                Search::Found {
-                    survey,
+            Input::Download => match std::mem::take(&mut self.preview) {
+                PreviewState::Ready {
+                    preview,
                     accepted: true,
                 } => {
                     self.fault = None;
-                    let model = survey.model;
-                    self.change(&model, Activity::Moving);
-                    vec![Effect::Persist, Effect::Send(StoreRequest::Keep { model })]
+                    self.download(preview.model)
                 }
                 other => {
-                    self.search = other;
+                    self.preview = other;
                     Vec::new()
                 }
             },
-            Input::Forget => {
-                self.search = Search::Idle;
+            Input::Dismiss => {
+                self.preview = PreviewState::None;
                 self.fault = None;
                 Vec::new()
             }
-            Input::Resume(model) => {
-                self.change(&model, Activity::Moving);
-                vec![Effect::Persist, Effect::Send(StoreRequest::Keep { model })]
-            }
+            Input::Resume(model) => self.download(model),
             Input::Pause(model) => {
-                self.change(&model, Activity::Paused);
+                self.set_activity(&model, Activity::Paused);
                 vec![Effect::Send(StoreRequest::Pause { model })]
             }
             Input::Cancel { model, keep } => {
@@ -332,92 +453,99 @@ impl ModelManager {
             Input::Delete(model) => vec![Effect::Send(StoreRequest::Delete { model })],
             Input::Load(choice) => {
                 self.choice = choice.clone();
-                if let Choice::Kept(model) = &choice
-                    && let Some(item) = self.item_mut(model)
+                if let Choice::Stored(model) = &choice
+                    && let Some(entry) = self.entry_mut(model)
                 {
-                    item.fault = None;
+                    entry.fault = None;
                 }
                 vec![Effect::Load(choice)]
             }
         }
     }
 
-    fn hear(&mut self, event: StoreEvent, now: f64) -> Vec<Effect> {
+    fn on_event(&mut self, event: StoreEvent, now: f64) -> Vec<Effect> {
         match event {
-            StoreEvent::Listed { models } => return self.listed(models),
-            StoreEvent::Surveyed(survey) => {
+            StoreEvent::Listed { models } => return self.on_list(models),
+            StoreEvent::Previewed(preview) => {
                 let accepted = false;
-                self.search = Search::Found { survey, accepted };
+                self.preview = PreviewState::Ready { preview, accepted };
             }
-            StoreEvent::NotSurveyed { fault } => self.search = Search::Failed(fault),
-            StoreEvent::Moved { model, moved } => {
-                if let Some(item) = self.item_mut(&model) {
-                    item.moved = Moved {
-                        // The library's tally is of shards; the tokenizer comes before it.
-                        done: moved.done
-                            + (item.shelved.facts.bytes
-                                - moved.total.min(item.shelved.facts.bytes)),
-                        total: item.shelved.facts.bytes,
-                        ..moved
+            StoreEvent::PreviewFailed { fault } => self.preview = PreviewState::Failed(fault),
+            StoreEvent::Progress { model, progress } => {
+                if let Some(entry) = self.entry_mut(&model) {
+                    let bytes = entry.stored.facts.bytes;
+                    entry.progress = DownloadProgress {
+                        // The store counts shards only; the tokenizer was stored before them.
+                        done: progress.done + (bytes - progress.total.min(bytes)),
+                        total: bytes,
+                        ..progress
                     };
-                    item.sample(now);
+                    entry.sample(now);
                 }
             }
             StoreEvent::Complete { model } => {
-                if let Some(item) = self.item_mut(&model) {
-                    item.shelved.done = item.shelved.facts.bytes;
-                    item.shelved.activity = Activity::Idle;
-                    item.fault = None;
+                if let Some(entry) = self.entry_mut(&model) {
+                    entry.stored.done = entry.stored.facts.bytes;
+                    entry.stored.activity = Activity::Idle;
+                    entry.fault = None;
                 }
             }
-            StoreEvent::Failed { model, fault } => match self.item_mut(&model) {
-                Some(item) => item.fault = Some(fault),
+            StoreEvent::Failed { model, fault } => match self.entry_mut(&model) {
+                Some(entry) => entry.fault = Some(fault),
                 None => self.fault = Some(fault),
             },
         }
         Vec::new()
     }
 
-    fn listed(&mut self, models: Vec<StoredModel>) -> Vec<Effect> {
-        let mut known: BTreeMap<ModelId, Item> = std::mem::take(&mut self.items)
+    fn on_list(&mut self, models: Vec<StoredModel>) -> Vec<Effect> {
+        let mut known: BTreeMap<ModelId, Entry> = std::mem::take(&mut self.entries)
             .into_iter()
-            .map(|item| (item.shelved.model.clone(), item))
+            .map(|entry| (entry.stored.model.clone(), entry))
             .collect();
-        for shelved in models {
-            let item = match known.remove(&shelved.model) {
-                Some(mut item) => {
-                    if shelved.activity != Activity::Moving {
-                        item.samples.clear();
-                        item.moved = Item::new(shelved.clone()).moved;
+        for stored in models {
+            let entry = match known.remove(&stored.model) {
+                Some(mut entry) => {
+                    if stored.activity != Activity::Downloading {
+                        entry.samples.clear();
+                        entry.progress = Entry::new(stored.clone()).progress;
                     }
-                    item.shelved = shelved;
-                    item
+                    entry.stored = stored;
+                    entry
                 }
-                None => Item::new(shelved),
+                None => Entry::new(stored),
             };
-            self.items.push(item);
+            self.entries.push(entry);
         }
         let interrupted = std::mem::take(&mut self.interrupted);
-        let mut orders = Vec::new();
+        let mut effects = Vec::new();
         for model in interrupted {
-            if self.item(&model).is_some_and(|item| !item.is_whole()) {
-                self.change(&model, Activity::Moving);
-                orders.push(Effect::Send(StoreRequest::Keep { model }));
+            if self.entry(&model).is_some_and(|entry| !entry.is_complete()) {
+                self.set_activity(&model, Activity::Downloading);
+                effects.push(Effect::Send(StoreRequest::Download { model }));
             }
         }
-        orders
+        effects
     }
 
-    fn item_mut(&mut self, model: &ModelId) -> Option<&mut Item> {
-        let mut items = self.items.iter_mut();
-        items.find(|item| item.shelved.model == *model)
+    fn download(&mut self, model: ModelId) -> Vec<Effect> {
+        self.set_activity(&model, Activity::Downloading);
+        vec![
+            Effect::Persist,
+            Effect::Send(StoreRequest::Download { model }),
+        ]
     }
 
-    fn change(&mut self, model: &ModelId, activity: Activity) {
-        if let Some(item) = self.item_mut(model) {
-            item.shelved.activity = activity;
-            item.samples.clear();
-            item.fault = None;
+    fn entry_mut(&mut self, model: &ModelId) -> Option<&mut Entry> {
+        let mut entries = self.entries.iter_mut();
+        entries.find(|entry| entry.stored.model == *model)
+    }
+
+    fn set_activity(&mut self, model: &ModelId, activity: Activity) {
+        if let Some(entry) = self.entry_mut(model) {
+            entry.stored.activity = activity;
+            entry.samples.clear();
+            entry.fault = None;
         }
     }
 }
@@ -428,8 +556,8 @@ mod tests {
     use crate::error::FaultKind;
     use crate::protocol::store::Facts;
 
-    fn heard(event: StoreEvent) -> Input {
-        Input::Heard(Box::new(event))
+    fn event(event: StoreEvent) -> Input {
+        Input::Event(Box::new(event))
     }
 
     fn id() -> ModelId {
@@ -447,8 +575,8 @@ mod tests {
         }
     }
 
-    fn shelved(done: u64, activity: Activity) -> Input {
-        heard(StoreEvent::Listed {
+    fn listed(done: u64, activity: Activity) -> Input {
+        event(StoreEvent::Listed {
             models: vec![StoredModel {
                 model: id(),
                 facts: facts(),
@@ -460,8 +588,8 @@ mod tests {
         })
     }
 
-    fn surveyed() -> Input {
-        heard(StoreEvent::Surveyed(Survey {
+    fn previewed() -> Input {
+        event(StoreEvent::Previewed(Preview {
             model: id(),
             facts: facts(),
             address: None,
@@ -469,137 +597,210 @@ mod tests {
         }))
     }
 
-    fn moved(done: u64, fetched: u64) -> Input {
-        let moved = Moved {
+    fn progress(done: u64, fetched: u64) -> Input {
+        let progress = DownloadProgress {
             done,
             total: 1_000,
             fetched,
-            ..Moved::default()
+            ..DownloadProgress::default()
         };
-        heard(StoreEvent::Moved { model: id(), moved })
+        event(StoreEvent::Progress {
+            model: id(),
+            progress,
+        })
     }
 
     fn fault() -> Fault {
         Fault::new(FaultKind::Network, "a.safetensors", "is short", "")
     }
 
-    fn keep() -> Effect {
-        Effect::Send(StoreRequest::Keep { model: id() })
+    fn download() -> Effect {
+        Effect::Send(StoreRequest::Download { model: id() })
     }
 
-    fn stand(library: &ModelManager) -> &'static str {
-        let item = library.item(&id()).expect("it is listed");
-        library.stand(item, &Model::Loading(None)).word()
+    fn status(manager: &ModelManager) -> &'static str {
+        let entry = manager.entry(&id()).expect("it is listed");
+        manager.status(entry, &Model::Loading(None)).name()
     }
 
     #[test]
-    fn nothing_comes_before_the_licence_is_accepted() {
-        let mut library = ModelManager::default();
-        let asked = library.step(Input::Survey("a/b".into()), 0.);
+    fn nothing_is_downloaded_before_the_licence_is_accepted() {
+        let mut manager = ModelManager::default();
+        let asked = manager.step(Input::Preview("a/b".into()), 0.);
         assert_eq!(asked.len(), 1);
-        assert_eq!(library.step(Input::Begin, 0.), []);
-        library.step(surveyed(), 0.);
-        assert_eq!(library.step(Input::Begin, 0.), []);
-        library.step(Input::Accept(true), 0.);
-        assert_eq!(library.step(Input::Begin, 0.), [Effect::Persist, keep()]);
-        assert_eq!(library.search(), &Search::Idle);
+        assert_eq!(manager.step(Input::Download, 0.), []);
+        manager.step(previewed(), 0.);
+        assert_eq!(manager.step(Input::Download, 0.), []);
+        manager.step(Input::Accept(true), 0.);
+        assert_eq!(
+            manager.step(Input::Download, 0.),
+            [Effect::Persist, download()]
+        );
+        assert_eq!(manager.preview(), &PreviewState::None);
     }
 
     #[test]
-    fn a_new_survey_must_be_accepted_again() {
-        let mut library = ModelManager::default();
-        library.step(surveyed(), 0.);
-        library.step(Input::Accept(true), 0.);
-        library.step(surveyed(), 0.);
-        assert_eq!(library.step(Input::Begin, 0.), []);
+    fn a_new_preview_must_be_accepted_again() {
+        let mut manager = ModelManager::default();
+        manager.step(previewed(), 0.);
+        manager.step(Input::Accept(true), 0.);
+        manager.step(previewed(), 0.);
+        assert_eq!(manager.step(Input::Download, 0.), []);
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
-        let mut library = ModelManager::default();
-        library.step(shelved(10, Activity::Moving), 0.);
-        library.step(moved(0, 0), 0.);
-        let item = |library: &ModelManager| library.item(&id()).expect("listed").clone();
-        assert_eq!(item(&library).rate(), None, "one sample says nothing");
+    fn the_rate_is_averaged_over_the_last_seconds() {
+        let mut manager = ModelManager::default();
+        manager.step(listed(10, Activity::Downloading), 0.);
+        manager.step(progress(0, 0), 0.);
+        let entry = |manager: &ModelManager| manager.entry(&id()).expect("listed").clone();
+        assert_eq!(entry(&manager).rate(), None, "one sample is not enough");
         for second in 1..=4_u64 {
-            library.step(moved(second * 10, second * 10), second as f64 * 1000.);
+            manager.step(progress(second * 10, second * 10), second as f64 * 1000.);
         }
-        assert_eq!(item(&library).rate(), Some(10.));
+        assert_eq!(entry(&manager).rate(), Some(10.));
         for second in 5..=10_u64 {
             let bytes = 40 + (second - 4) * 50;
-            library.step(moved(bytes, bytes), second as f64 * 1000.);
+            manager.step(progress(bytes, bytes), second as f64 * 1000.);
         }
-        assert_eq!(item(&library).rate(), Some(50.));
-        assert_eq!(item(&library).left(), Some((1_000 - 340) as f64 / 50.));
-        assert_eq!(item(&library).moved.done, 350, "the tokenizer is counted");
-        library.step(Input::Pause(id()), 10_000.);
-        assert_eq!(item(&library).rate(), None);
-        assert_eq!(stand(&library), "paused");
+        assert_eq!(entry(&manager).rate(), Some(50.));
+        assert_eq!(entry(&manager).left(), Some((1_000 - 340) as f64 / 50.));
+        assert_eq!(
+            entry(&manager).progress.done,
+            350,
+            "the tokenizer is counted"
+        );
+        manager.step(Input::Pause(id()), 10_000.);
+        assert_eq!(entry(&manager).rate(), None);
+        assert_eq!(status(&manager), "paused");
     }
 
     #[test]
-    fn a_model_goes_its_way() {
-        let mut library = ModelManager::default();
-        library.step(shelved(510, Activity::Idle), 0.);
-        assert_eq!(stand(&library), "partial");
+    fn a_model_passes_through_every_status() {
+        let mut manager = ModelManager::default();
+        manager.step(listed(510, Activity::Idle), 0.);
+        assert_eq!(status(&manager), "partial");
         assert_eq!(
-            library.step(Input::Resume(id()), 0.),
-            [Effect::Persist, keep()]
+            manager.step(Input::Resume(id()), 0.),
+            [Effect::Persist, download()]
         );
-        assert_eq!(stand(&library), "moving");
-        library.step(
-            heard(StoreEvent::Failed {
+        assert_eq!(status(&manager), "moving");
+        manager.step(
+            event(StoreEvent::Failed {
                 model: id(),
                 fault: fault(),
             }),
             0.,
         );
-        library.step(shelved(610, Activity::Idle), 0.);
-        assert_eq!(stand(&library), "partial");
-        assert_eq!(library.items()[0].fault, Some(fault()));
-        library.step(Input::Resume(id()), 0.);
-        assert_eq!(library.items()[0].fault, None);
-        library.step(heard(StoreEvent::Complete { model: id() }), 0.);
-        assert_eq!(stand(&library), "ready");
-        let choice = Choice::Kept(id());
-        let orders = library.step(Input::Load(choice.clone()), 0.);
-        assert_eq!(orders, [Effect::Load(choice)]);
-        assert_eq!(stand(&library), "loading");
-        library.step(Input::Load(Choice::Demo), 0.);
-        assert_eq!(stand(&library), "ready");
-        library.step(heard(StoreEvent::Listed { models: vec![] }), 0.);
-        assert!(library.items().is_empty());
+        manager.step(listed(610, Activity::Idle), 0.);
+        assert_eq!(status(&manager), "partial");
+        assert_eq!(manager.entries()[0].fault, Some(fault()));
+        manager.step(Input::Resume(id()), 0.);
+        assert_eq!(manager.entries()[0].fault, None);
+        manager.step(event(StoreEvent::Complete { model: id() }), 0.);
+        assert_eq!(status(&manager), "ready");
+        let choice = Choice::Stored(id());
+        let effects = manager.step(Input::Load(choice.clone()), 0.);
+        assert_eq!(effects, [Effect::Load(choice)]);
+        assert_eq!(status(&manager), "loading");
+        manager.step(Input::Load(Choice::Demo), 0.);
+        assert_eq!(status(&manager), "ready");
+        manager.step(event(StoreEvent::Listed { models: vec![] }), 0.);
+        assert!(manager.entries().is_empty());
     }
 
     #[test]
-    fn what_was_moving_goes_on_in_the_next_worker() {
-        let mut library = ModelManager::default();
-        library.step(shelved(510, Activity::Moving), 0.);
-        library.step(Input::Lost, 0.);
+    fn interrupted_downloads_resume_in_the_next_worker() {
+        let mut manager = ModelManager::default();
+        manager.step(listed(510, Activity::Downloading), 0.);
+        manager.step(Input::Lost, 0.);
         assert_eq!(
-            library.step(Input::Started, 0.),
+            manager.step(Input::Started, 0.),
             [Effect::Send(StoreRequest::List)]
         );
-        assert_eq!(library.step(shelved(510, Activity::Idle), 0.), [keep()]);
-        assert_eq!(stand(&library), "moving");
-        assert_eq!(library.step(shelved(510, Activity::Moving), 0.), []);
-        library.step(shelved(510, Activity::Paused), 0.);
-        library.step(Input::Lost, 0.);
-        assert_eq!(library.step(shelved(510, Activity::Idle), 0.), []);
+        assert_eq!(manager.step(listed(510, Activity::Idle), 0.), [download()]);
+        assert_eq!(status(&manager), "moving");
+        assert_eq!(manager.step(listed(510, Activity::Downloading), 0.), []);
+        manager.step(listed(510, Activity::Paused), 0.);
+        manager.step(Input::Lost, 0.);
+        assert_eq!(manager.step(listed(510, Activity::Idle), 0.), []);
     }
 
     #[test]
-    fn what_fails_before_it_is_listed_is_told_too() {
-        let mut library = ModelManager::default();
-        library.step(
-            heard(StoreEvent::Failed {
+    fn a_failure_of_an_unlisted_model_is_shown() {
+        let mut manager = ModelManager::default();
+        manager.step(
+            event(StoreEvent::Failed {
                 model: id(),
                 fault: fault(),
             }),
             0.,
         );
-        assert_eq!(library.fault(), Some(&fault()));
-        library.step(Input::Forget, 0.);
-        assert_eq!(library.fault(), None);
+        assert_eq!(manager.fault(), Some(&fault()));
+        manager.step(Input::Dismiss, 0.);
+        assert_eq!(manager.fault(), None);
+    }
+
+    #[test]
+    fn every_status_has_its_actions() {
+        let downloading = Status::Downloading {
+            rate: None,
+            left: None,
+            waiting: false,
+        };
+        let cases = [
+            (Status::Partial, Confirmation::None, "resume delete"),
+            (downloading, Confirmation::None, "pause cancel"),
+            (Status::Paused, Confirmation::None, "resume cancel"),
+            (Status::Ready, Confirmation::None, "load delete"),
+            (Status::Loading, Confirmation::None, "unload"),
+            (Status::Loaded, Confirmation::None, "unload"),
+            (Status::InOtherTab, Confirmation::None, "again"),
+            (Status::Ready, Confirmation::Delete, "delete-yes back"),
+            (
+                Status::Paused,
+                Confirmation::Cancel,
+                "cancel-keep cancel-delete back",
+            ),
+        ];
+        for (status, confirmation, expected) in cases {
+            let actions = confirmation.actions(&status).iter();
+            let keys: Vec<_> = actions.map(|action| action.key()).collect();
+            assert_eq!(keys.join(" "), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn deleting_and_cancelling_need_a_confirmation() {
+        use EntryAction as A;
+        let press = |action: A| {
+            let (confirmation, input) = action.press(id());
+            let mut manager = ModelManager::default();
+            let effects = input.map(|input| manager.step(input, 0.));
+            (confirmation, effects.unwrap_or_default())
+        };
+        let send = |request| vec![Effect::Send(request)];
+        let cancel = |keep| send(StoreRequest::Cancel { model: id(), keep });
+        let cases = [
+            (A::AskDelete, Confirmation::Delete, vec![]),
+            (A::AskCancel, Confirmation::Cancel, vec![]),
+            (A::Back, Confirmation::None, vec![]),
+            (A::KeepPart, Confirmation::None, cancel(true)),
+            (A::DeletePart, Confirmation::None, cancel(false)),
+            (
+                A::Delete,
+                Confirmation::None,
+                send(StoreRequest::Delete { model: id() }),
+            ),
+            (
+                A::Unload,
+                Confirmation::None,
+                vec![Effect::Load(Choice::Demo)],
+            ),
+            (A::CheckAgain, Confirmation::None, send(StoreRequest::List)),
+        ];
+        for (action, confirmation, effects) in cases {
+            assert_eq!(press(action), (confirmation, effects), "{action:?}");
+        }
     }
 }

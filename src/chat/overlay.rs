@@ -1,39 +1,41 @@
-//! What is drawn over the picture: which boxes, how they are named, which are lit; and which box
-//! lies under the pointer.
+//! The boxes over the picture: which are drawn, their labels, which are highlighted, and which one is
+//! under the pointer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::chat::answer::Phrase;
+use crate::chat::answer::{AnswerPiece, Phrase};
+use crate::chat::box_drawing::{Point, between};
 use crate::chat::candidates::{BoxId, Candidate, Candidates};
+use crate::chat::conversation::Turn;
 use crate::geometry::BoxXyxy;
 use crate::protocol::TurnId;
 
-/// Which boxes are drawn when nothing is pointed at.
+/// Which boxes are drawn while none is highlighted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visibility {
     /// Every candidate.
     #[default]
     All,
-    /// Those the answer in view mentions.
+    /// Those that the shown answer names.
     Mentioned,
-    /// Those selected.
+    /// The selected ones.
     Selected,
     /// None.
     Nothing,
 }
 
-/// Boxes pointed at together: by a phrase of an answer, or by a row or box alone.
+/// Boxes that are highlighted together: those of a phrase of an answer, or a single box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Highlight {
-    /// The turn whose phrase it is.
+    /// The turn of the phrase.
     pub turn: Option<TurnId>,
     /// The boxes.
     pub boxes: BTreeSet<BoxId>,
 }
 
 impl Highlight {
-    /// One box, pointed at directly.
+    /// A single box.
     pub fn one(id: BoxId) -> Self {
         Self {
             turn: None,
@@ -42,20 +44,36 @@ impl Highlight {
     }
 }
 
-/// The phrases of one answer and the boxes it was given.
+/// The phrases of one answer and the boxes of its question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mentions {
     /// The turn.
     pub turn: TurnId,
-    /// Its frozen boxes.
+    /// The boxes of its question.
     pub boxes: Arc<Candidates>,
     /// Its phrases, in order.
     pub phrases: Vec<Phrase>,
 }
 
 impl Mentions {
-    /// The boxes a phrase names.
-    pub fn cite(&self, objects: &[u32]) -> Highlight {
+    /// The phrases of a turn that name boxes; `None` if there are none.
+    pub fn of(turn: &Turn) -> Option<Self> {
+        let boxes = turn.boxes.as_ref()?;
+        let phrases: Vec<_> = (turn.pieces().into_iter())
+            .filter_map(|piece| match piece {
+                AnswerPiece::Phrase(phrase) if !phrase.objects.is_empty() => Some(phrase),
+                _ => None,
+            })
+            .collect();
+        (!phrases.is_empty()).then(|| Self {
+            turn: turn.id,
+            boxes: Arc::clone(boxes),
+            phrases,
+        })
+    }
+
+    /// The boxes that a phrase names.
+    pub fn highlight(&self, objects: &[u32]) -> Highlight {
         let ids = objects.iter().filter_map(|&o| self.boxes.get(o));
         Highlight {
             turn: Some(self.turn),
@@ -63,8 +81,9 @@ impl Mentions {
         }
     }
 
-    /// The first phrase that names a box of this number.
-    fn first_phrase(&self, number: u32) -> Option<&Phrase> {
+    /// The first phrase that names a box.
+    pub fn phrase_of(&self, id: BoxId) -> Option<&Phrase> {
+        let number = self.boxes.number(id)?;
         self.phrases.iter().find(|p| p.objects.contains(&number))
     }
 }
@@ -72,32 +91,64 @@ impl Mentions {
 /// A box as it is drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrawnBox {
-    /// The box.
+    /// Its identity.
     pub id: BoxId,
-    /// The number written on it.
+    /// The number on its label.
     pub number: u32,
-    /// Corners in order, in pixels of the picture; may hang over its edge.
+    /// Corners in order, in pixels of the picture; may exceed the picture.
     pub bbox: BoxXyxy,
     /// The proposal's score.
     pub score: Option<f32>,
-    /// Words of the answer that name it.
+    /// The phrase of the shown answer that names it.
     pub label: Option<String>,
-    /// Place in the palette; none for a box no answer in view names.
+    /// Index in the palette; `None` for a box that the shown answer does not name.
     pub hue: Option<usize>,
     /// Dash style.
     pub dash: usize,
-    /// Pointed at.
-    pub lit: bool,
-    /// Others are pointed at.
+    /// Whether it is highlighted.
+    pub highlighted: bool,
+    /// Whether only others are highlighted.
     pub dim: bool,
-    /// Selected.
+    /// Whether it is selected.
     pub selected: bool,
 }
 
-/// What is pointed at and what is shown.
+/// Labels longer than this many characters are cut.
+const LABEL_CHARS: usize = 26;
+
+/// Boxes narrower than this many screen pixels show their number only.
+const MIN_LABEL_WIDTH: f32 = 40.0;
+
+impl DrawnBox {
+    /// The text on its label; `scale` is screen pixels per picture pixel.
+    pub fn caption(&self, scale: f32) -> String {
+        let is_wide = (self.bbox.x2 - self.bbox.x1) * scale >= MIN_LABEL_WIDTH;
+        match &self.label {
+            Some(label) if is_wide || self.highlighted => {
+                let cut: String = label.chars().take(LABEL_CHARS).collect();
+                let more = if cut.len() < label.len() { "…" } else { "" };
+                format!("{} {cut}{more}", self.number)
+            }
+            _ => self.number.to_string(),
+        }
+    }
+
+    /// Number, label and score in a line.
+    pub fn description(&self) -> String {
+        let number = self.number;
+        let label = self.label.iter().map(|label| format!(" · {label}"));
+        let score = match self.score {
+            Some(score) => format!(" · {score:.2}"),
+            None => " · yours".to_owned(),
+        };
+        format!("Box {number}{}{score}", label.collect::<String>())
+    }
+}
+
+/// What is highlighted, selected and shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overlay {
-    /// Which boxes are drawn when nothing is pointed at.
+    /// Which boxes are drawn while none is highlighted.
     pub show: Visibility,
     hover: Option<Highlight>,
     pinned: Option<Highlight>,
@@ -105,24 +156,25 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The pointer or the keyboard focus is on something, or on nothing; true if that is news.
-    pub fn hover(&mut self, cite: Option<Highlight>) -> bool {
-        let news = self.hover != cite;
-        self.hover = cite;
-        news
+    /// The pointer or the keyboard focus is on `highlight`, or on nothing; true if that changed.
+    pub fn hover(&mut self, highlight: Option<Highlight>) -> bool {
+        let changed = self.hover != highlight;
+        self.hover = highlight;
+        changed
     }
 
-    /// Keeps `cite` lit; a second time lets it go.
-    pub fn pin(&mut self, cite: Highlight) {
-        self.pinned = (self.pinned.as_ref() != Some(&cite)).then_some(cite);
+    /// Toggles whether `highlight` stays highlighted without the pointer.
+    pub fn pin(&mut self, highlight: Highlight) {
+        self.pinned = (self.pinned.as_ref() != Some(&highlight)).then_some(highlight);
     }
 
-    /// Whether `cite` is kept lit.
-    pub fn is_pinned(&self, cite: &Highlight) -> bool {
-        self.pinned.as_ref() == Some(cite)
+    /// Whether `highlight` is pinned.
+    pub fn is_pinned(&self, highlight: &Highlight) -> bool {
+        self.pinned.as_ref() == Some(highlight)
     }
 
-    /// Selects a box alone, or with `extend` adds or removes it. Alone a second time lets it go.
+    /// Selects a box alone, or with `extend` adds or removes it. The only selected box is deselected
+    /// by a second time.
     pub fn select(&mut self, id: BoxId, extend: bool) {
         let alone = self.selection.len() == 1 && self.selection.contains(&id);
         if extend {
@@ -150,7 +202,7 @@ impl Overlay {
             .filter(|_| self.selection.len() == 1)
     }
 
-    /// Lets go of the selection, else of the pin, else of the hover; false if there was none.
+    /// Clears the selection, else the pin, else the hover; false if there was none.
     pub fn escape(&mut self) -> bool {
         if !self.selection.is_empty() {
             self.selection.clear();
@@ -160,41 +212,54 @@ impl Overlay {
         }
     }
 
-    /// A box is no more.
-    pub fn forget(&mut self, id: BoxId) {
+    /// A box of the user was drawn: only it is selected.
+    pub fn on_drawn(&mut self, id: BoxId) {
+        while self.escape() {}
+        self.select(id, false);
+    }
+
+    /// A box was deleted.
+    pub fn remove(&mut self, id: BoxId) {
         self.selection.remove(&id);
-        for cite in [&mut self.hover, &mut self.pinned] {
-            if cite.as_ref().is_some_and(|c| c.boxes.contains(&id)) {
-                *cite = None;
+        for highlight in [&mut self.hover, &mut self.pinned] {
+            if highlight.as_ref().is_some_and(|h| h.boxes.contains(&id)) {
+                *highlight = None;
             }
         }
     }
 
-    /// Another picture: nothing is pointed at, all boxes are shown.
+    /// An answer is complete: if it names boxes and all boxes are shown, only the named ones stay.
+    pub fn on_answer(&mut self, names_boxes: bool) {
+        if names_boxes && self.show == Visibility::All {
+            self.show = Visibility::Mentioned;
+        }
+    }
+
+    /// Another picture is shown: nothing is highlighted, all boxes are drawn.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// What is lit: the selection before the pin before the hover.
+    /// The highlighted boxes: those of the selection, else of the pin, else of the hover.
     pub fn highlighted(&self) -> BTreeSet<BoxId> {
-        let cite = self.pinned.as_ref().or(self.hover.as_ref());
-        match cite {
+        let highlight = self.pinned.as_ref().or(self.hover.as_ref());
+        match highlight {
             _ if !self.selection.is_empty() => self.selection.clone(),
-            Some(cite) => cite.boxes.clone(),
+            Some(highlight) => highlight.boxes.clone(),
             None => BTreeSet::new(),
         }
     }
 
-    /// The turn whose phrase is pointed at.
+    /// The turn whose phrase is highlighted.
     pub fn turn(&self) -> Option<TurnId> {
-        let cite = self.hover.as_ref().or(self.pinned.as_ref())?;
-        cite.turn
+        let highlight = self.hover.as_ref().or(self.pinned.as_ref())?;
+        highlight.turn
     }
 
-    /// The boxes to draw: the shown ones of `live`, those
-    /// `mentions` names, and whatever is pointed at.
-    pub fn marks(&self, live: &Candidates, mentions: Option<&Mentions>) -> Vec<DrawnBox> {
-        let lit = self.highlighted();
+    /// The boxes to draw: the visible ones of the candidates `live`, those that the answer
+    /// `mentions`, and the highlighted ones.
+    pub fn drawn_boxes(&self, live: &Candidates, mentions: Option<&Mentions>) -> Vec<DrawnBox> {
+        let highlighted = self.highlighted();
         let hovered = self.hover.as_ref();
         let frozen = mentions.map(|m| m.boxes.as_ref());
         let only_frozen = |b: &&Candidate| live.number(b.id).is_none();
@@ -207,8 +272,9 @@ impl Overlay {
                 let id = candidate.id;
                 let now = live.number(id);
                 let then = frozen.and_then(|f| f.number(id));
-                let phrase = mentions.and_then(|m| m.first_phrase(then?));
-                let pointed = lit.contains(&id) || hovered.is_some_and(|c| c.boxes.contains(&id));
+                let phrase = mentions.and_then(|m| m.phrase_of(id));
+                let pointed =
+                    highlighted.contains(&id) || hovered.is_some_and(|h| h.boxes.contains(&id));
                 let shown = match self.show {
                     Visibility::All => now.is_some(),
                     Visibility::Mentioned => {
@@ -228,13 +294,16 @@ impl Overlay {
                 Some(DrawnBox {
                     id,
                     number: number?,
-                    bbox: upright(candidate.bbox),
+                    bbox: {
+                        let b = candidate.bbox;
+                        between((b.x1, b.y1), (b.x2, b.y2))
+                    },
                     score: candidate.score,
                     label: phrase.map(|p| p.text.trim().to_owned()),
                     hue: phrase.map(Phrase::hue),
                     dash: phrase.map_or(0, Phrase::dash),
-                    lit: lit.contains(&id),
-                    dim: !lit.is_empty() && !pointed,
+                    highlighted: highlighted.contains(&id),
+                    dim: !highlighted.is_empty() && !pointed,
                     selected: self.selection.contains(&id),
                 })
             })
@@ -242,24 +311,16 @@ impl Overlay {
     }
 }
 
-/// The smallest mark under a point; `slack` picture pixels are added around each box, so that
-/// tiny ones can be hit.
-pub fn hit(marks: &[DrawnBox], (x, y): (f32, f32), slack: f32) -> Option<BoxId> {
-    let holds = |mark: &&DrawnBox| {
-        let b = &mark.bbox;
+/// The smallest box under a point; `slack` picture pixels are added around each box, so that tiny
+/// ones can be hit.
+pub fn hit(boxes: &[DrawnBox], (x, y): Point, slack: f32) -> Option<BoxId> {
+    let contains = |drawn: &&DrawnBox| {
+        let b = &drawn.bbox;
         x >= b.x1 - slack && x <= b.x2 + slack && y >= b.y1 - slack && y <= b.y2 + slack
     };
     let smallest = |a: &&DrawnBox, b: &&DrawnBox| a.bbox.area().total_cmp(&b.bbox.area());
-    marks.iter().filter(holds).min_by(smallest).map(|m| m.id)
-}
-
-fn upright(b: BoxXyxy) -> BoxXyxy {
-    BoxXyxy {
-        x1: b.x1.min(b.x2),
-        y1: b.y1.min(b.y2),
-        x2: b.x1.max(b.x2),
-        y2: b.y1.max(b.y2),
-    }
+    let under = boxes.iter().filter(contains);
+    under.min_by(smallest).map(|drawn| drawn.id)
 }
 
 #[cfg(test)]
@@ -307,19 +368,19 @@ mod tests {
         live: &Candidates,
         mentions: Option<&Mentions>,
     ) -> Vec<(u32, bool)> {
-        let marks = overlay.marks(live, mentions);
-        marks.iter().map(|m| (m.number, m.lit)).collect()
+        let boxes = overlay.drawn_boxes(live, mentions);
+        boxes.iter().map(|b| (b.number, b.highlighted)).collect()
     }
 
     #[test]
-    fn each_way_of_showing_draws_its_boxes() {
+    fn each_visibility_draws_its_boxes() {
         let live = set(&[0, 1, 2, 3]);
-        let said = mentions();
+        let answer = mentions();
         let cases = [
-            (Visibility::All, Some(&said), vec![0, 1, 2, 3]),
-            (Visibility::Mentioned, Some(&said), vec![1, 2]),
+            (Visibility::All, Some(&answer), vec![0, 1, 2, 3]),
+            (Visibility::Mentioned, Some(&answer), vec![1, 2]),
             (Visibility::Mentioned, None, vec![0, 1, 2, 3]),
-            (Visibility::Selected, Some(&said), vec![0]),
+            (Visibility::Selected, Some(&answer), vec![0]),
             (Visibility::Nothing, None, vec![0]),
         ];
         for (show, mentions, expected) in cases {
@@ -337,48 +398,48 @@ mod tests {
     }
 
     #[test]
-    fn a_phrase_lights_its_own_boxes_even_after_the_filters_dropped_them() {
-        let said = mentions();
+    fn a_phrase_highlights_its_boxes_even_after_the_filters_dropped_them() {
+        let answer = mentions();
         let live = set(&[0, 1]);
         let mut overlay = Overlay::default();
-        overlay.hover(Some(said.cite(&[2])));
-        let marks = overlay.marks(&live, Some(&said));
-        let lit: Vec<_> = marks.iter().filter(|m| m.lit).collect();
+        overlay.hover(Some(answer.highlight(&[2])));
+        let boxes = overlay.drawn_boxes(&live, Some(&answer));
+        let lit: Vec<_> = boxes.iter().filter(|b| b.highlighted).collect();
         assert_eq!(lit.len(), 1);
         assert_eq!((lit[0].id, lit[0].number), (id(3), 2));
         assert_eq!((lit[0].hue, lit[0].dash), (Some(2), 1));
-        assert!(marks.iter().all(|m| m.lit != m.dim));
+        assert!(boxes.iter().all(|b| b.highlighted != b.dim));
         assert_eq!(overlay.turn(), Some(TurnId(7)));
-        assert!(said.cite(&[55]).boxes.is_empty());
+        assert!(answer.highlight(&[55]).boxes.is_empty());
     }
 
     #[test]
-    fn selection_goes_before_pin_before_hover_and_escape_undoes_in_that_order() {
-        let said = mentions();
+    fn selection_precedes_pin_and_hover_and_escape_clears_them_in_that_order() {
+        let answer = mentions();
         let mut overlay = Overlay::default();
         overlay.hover(Some(Highlight::one(id(0))));
-        overlay.pin(said.cite(&[1]));
+        overlay.pin(answer.highlight(&[1]));
         overlay.select(id(3), false);
         overlay.select(id(1), true);
         assert_eq!(overlay.highlighted(), BTreeSet::from([id(1), id(3)]));
         assert_eq!(overlay.selected(), None);
         assert!(overlay.escape());
         assert_eq!(overlay.highlighted(), BTreeSet::from([id(2)]));
-        assert!(overlay.is_pinned(&said.cite(&[1])));
+        assert!(overlay.is_pinned(&answer.highlight(&[1])));
         assert!(overlay.escape());
         assert_eq!(overlay.highlighted(), BTreeSet::from([id(0)]));
-        overlay.forget(id(0));
+        overlay.remove(id(0));
         assert!(!overlay.escape());
     }
 
     #[test]
-    fn pin_and_select_are_switches() {
-        let said = mentions();
+    fn pin_and_select_toggle() {
+        let answer = mentions();
         let mut overlay = Overlay::default();
-        overlay.pin(said.cite(&[1]));
-        overlay.pin(said.cite(&[2]));
+        overlay.pin(answer.highlight(&[1]));
+        overlay.pin(answer.highlight(&[2]));
         assert_eq!(overlay.highlighted(), BTreeSet::from([id(3)]));
-        overlay.pin(said.cite(&[2]));
+        overlay.pin(answer.highlight(&[2]));
         assert!(overlay.highlighted().is_empty());
         overlay.select(id(2), false);
         overlay.select(id(1), false);
@@ -392,8 +453,8 @@ mod tests {
         let overlay = Overlay::default();
         let mut live = set(&[2, 0, 1]);
         live.boxes[0].bbox = [-20., 30., 130., -5.].into();
-        let marks = overlay.marks(&live, None);
-        assert_eq!(marks[0].bbox, [-20., -5., 130., 30.].into());
+        let boxes = overlay.drawn_boxes(&live, None);
+        assert_eq!(boxes[0].bbox, [-20., -5., 130., 30.].into());
         let cases = [
             ((5., 5.), 0.0, Some(id(0))),
             ((15., 5.), 0.0, Some(id(1))),
@@ -402,7 +463,82 @@ mod tests {
             ((90., 90.), 0.0, None),
         ];
         for (point, slack, expected) in cases {
-            assert_eq!(hit(&marks, point, slack), expected, "{point:?} {slack}");
+            assert_eq!(hit(&boxes, point, slack), expected, "{point:?} {slack}");
         }
+    }
+
+    #[test]
+    fn labels_are_cut_to_the_box_and_described_in_a_line() {
+        let drawn = |label: Option<&str>, width, highlighted, score| DrawnBox {
+            id: id(3),
+            number: 3,
+            bbox: [0., 0., width, 9.].into(),
+            score,
+            label: label.map(str::to_owned),
+            hue: None,
+            dash: 0,
+            highlighted,
+            dim: false,
+            selected: false,
+        };
+        let long = "a very long phrase about a cat";
+        let cases = [
+            (drawn(None, 90., false, Some(0.5)), "3", "Box 3 · 0.50"),
+            (
+                drawn(Some("cat"), 90., false, None),
+                "3 cat",
+                "Box 3 · cat · yours",
+            ),
+            (
+                drawn(Some("cat"), 10., false, Some(0.25)),
+                "3",
+                "Box 3 · cat · 0.25",
+            ),
+            (
+                drawn(Some("cat"), 10., true, None),
+                "3 cat",
+                "Box 3 · cat · yours",
+            ),
+            (
+                drawn(Some(long), 90., false, None),
+                "3 a very long phrase about a…",
+                "Box 3 · a very long phrase about a cat · yours",
+            ),
+            (drawn(None, 90., true, None), "3", "Box 3 · yours"),
+        ];
+        for (drawn, caption, description) in cases {
+            assert_eq!(drawn.caption(1.0), caption);
+            assert_eq!(drawn.description(), description);
+        }
+        assert_eq!(drawn(Some("cat"), 10., false, None).caption(4.0), "3 cat");
+    }
+
+    #[test]
+    fn an_answer_that_names_boxes_hides_the_others_once() {
+        let cases = [
+            (Visibility::All, true, Visibility::Mentioned),
+            (Visibility::All, false, Visibility::All),
+            (Visibility::Selected, true, Visibility::Selected),
+            (Visibility::Nothing, true, Visibility::Nothing),
+        ];
+        for (show, names_boxes, expected) in cases {
+            let mut overlay = Overlay {
+                show,
+                ..Overlay::default()
+            };
+            overlay.on_answer(names_boxes);
+            assert_eq!(overlay.show, expected, "{show:?} {names_boxes}");
+        }
+    }
+
+    #[test]
+    fn a_drawn_box_is_the_only_selected_one() {
+        let mut overlay = Overlay::default();
+        overlay.pin(mentions().highlight(&[1]));
+        overlay.select(id(0), false);
+        overlay.select(id(1), true);
+        overlay.on_drawn(BoxId::Own(0));
+        assert_eq!(overlay.selected(), Some(BoxId::Own(0)));
+        assert_eq!(overlay.highlighted(), BTreeSet::from([BoxId::Own(0)]));
     }
 }

@@ -1,15 +1,15 @@
-//! `chatrex chat`: questions about a picture.
+//! `chatrex chat`: questions about an image.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::propose::{Looked, Picture};
-use crate::error::{Fault, FaultKind};
+use super::propose::{DetectedImage, ImageArgs};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::annotate;
-use crate::protocol::{AskTime, StopReason};
+use crate::protocol::{AskTime, Client as _, Question, StopReason};
 use crate::text::answer_parser::Span;
 use crate::text::prompt::MAX_BOXES;
 
@@ -17,29 +17,30 @@ use crate::text::prompt::MAX_BOXES;
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    picture: Picture,
-    /// A question; repeat it for further turns.
+    image: ImageArgs,
+    /// A question; repeat the option to ask several.
     #[arg(long, required = true)]
     ask: Vec<String>,
-    /// Boxes to use instead of proposals: a JSON file `[[x1,y1,x2,y2],…]` in picture pixels.
+    /// JSON file with boxes to use instead of the proposals: `[[x1,y1,x2,y2],…]` in pixels of the image.
     #[arg(long)]
     boxes: Option<PathBuf>,
-    /// Cut answers after this many tokens.
+    /// Maximum number of tokens per answer.
     #[arg(long, default_value_t = 512)]
     max_tokens: u32,
-    /// Choose words by chance: what logits are divided by before; 0 takes the likeliest.
+    /// Softmax temperature; 0 selects greedy decoding.
     #[arg(long, default_value_t = Sampling::default().temperature)]
     temperature: f32,
-    /// By chance among so many of the likeliest, at most 64.
+    /// Sample from the k most likely tokens (1 to 64).
     #[arg(long, default_value_t = Sampling::default().top_k)]
     top_k: u32,
-    /// By chance among those of them that make up this share of probability.
+    /// Nucleus sampling threshold.
     #[arg(long, default_value_t = Sampling::default().top_p)]
     top_p: f32,
-    /// The same seed, the same answers.
+    /// Seed of the sampler.
     #[arg(long, default_value_t = Sampling::default().seed)]
     seed: u32,
-    /// Let answers name boxes that there are not, as the original does.
+    /// Disable constrained decoding, as in the original: answers may then refer to boxes that do not
+    /// exist.
     #[arg(long)]
     no_grammar: bool,
 }
@@ -47,11 +48,11 @@ pub struct Options {
 #[derive(Serialize)]
 struct Report {
     boxes: Vec<BoxXyxy>,
-    turns: Vec<Turn>,
+    turns: Vec<TurnReport>,
 }
 
 #[derive(Serialize)]
-struct Turn {
+struct TurnReport {
     question: String,
     prompt: String,
     text: String,
@@ -62,17 +63,17 @@ struct Turn {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let own_boxes = options.boxes.as_deref().map(read_boxes).transpose()?;
-    let Looked {
+    let given_boxes = options.boxes.as_deref().map(read_boxes).transpose()?;
+    let DetectedImage {
         mut session,
         pixels,
         boxes,
         ..
-    } = options.picture.look()?;
-    let mut boxes = own_boxes.unwrap_or_else(|| boxes.iter().map(|p| p.bbox).collect());
+    } = options.image.look()?;
+    let mut boxes = given_boxes.unwrap_or_else(|| boxes.iter().map(|p| p.bbox).collect());
     if boxes.len() > MAX_BOXES {
         eprintln!(
-            "{} boxes; the best {MAX_BOXES} are used, {} are left out",
+            "{} boxes; the best {MAX_BOXES} are used, {} are dropped",
             boxes.len(),
             boxes.len() - MAX_BOXES
         );
@@ -87,12 +88,17 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.ask(&boxes, question, options.max_tokens, sampling)?;
-        if !options.picture.json {
-            let words: String = answer.spans.iter().map(describe).collect();
-            println!("{words}");
+        let answer = session.answer(Question {
+            boxes: boxes.clone(),
+            text: question.clone(),
+            max_tokens: options.max_tokens,
+            sampling,
+        })?;
+        if !options.image.json {
+            let text: String = answer.spans.iter().map(describe).collect();
+            println!("{text}");
         }
-        turns.push(Turn {
+        turns.push(TurnReport {
             question: question.clone(),
             prompt: answer.prompt,
             text: answer.text,
@@ -102,10 +108,10 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             milliseconds: answer.milliseconds,
         });
     }
-    if let Some(path) = &options.picture.annotate {
+    if let Some(path) = &options.image.annotate {
         annotate::write(&pixels, &boxes, path)?;
     }
-    if options.picture.json {
+    if options.image.json {
         println!("{}", super::json(&Report { boxes, turns }));
     }
     Ok(true)
@@ -125,8 +131,9 @@ fn read_boxes(path: &Path) -> Result<Vec<BoxXyxy>, Fault> {
         Fault::new(
             FaultKind::File,
             path.display().to_string(),
-            format!("holds no list of boxes ({error})"),
-            "Write [[x1,y1,x2,y2],…] in pixels of the picture",
+            format!("is not a list of boxes ({error})"),
+            "Write [[x1,y1,x2,y2],…] in pixels of the image",
         )
+        .code(ErrorCode::InvalidInput)
     })
 }

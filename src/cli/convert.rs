@@ -1,13 +1,13 @@
-//! `chatrex convert`: a model folder of a published checkpoint.
+//! `chatrex convert`: converts a published checkpoint to a model folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::names::QuantName;
 use crate::convert::size_plan::{SizePlan, published};
-use crate::convert::{Conversion, Watch, convert};
+use crate::convert::{ByteProgress, Conversion, Converted, convert};
 use crate::error::Fault;
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;
@@ -15,7 +15,7 @@ use crate::weights::storage::QuantPreset;
 /// Arguments of `chatrex convert`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The checkpoint: a folder as the hub serves it.
+    /// The checkpoint: a folder in the layout of the Hugging Face hub.
     #[arg(long, required_unless_present = "plan")]
     model: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
@@ -24,40 +24,40 @@ pub struct Options {
     /// The model folder to write.
     #[arg(long, required_unless_present = "plan")]
     out: Option<PathBuf>,
-    /// Precision of the weights.
+    /// Quantization of the weights.
     #[arg(long, value_enum, default_value_t)]
     quant: QuantName,
-    /// Weights that share a scale.
+    /// Weights per scale.
     #[arg(long, default_value = "32", value_parser = ["32", "64"])]
     group: String,
-    /// Round every weight to the nearest code instead of searching for the best scale.
+    /// Round to the nearest code instead of searching for the best scale.
     #[arg(long)]
     nearest: bool,
-    /// The words around a question, as JSON.
+    /// A JSON file with the chat template.
     #[arg(long)]
     template: Option<PathBuf>,
-    /// A beginning of tensor names in this checkpoint and what stands for it here; repeat it.
-    #[arg(long, value_parser = prefix, value_name = "THEIRS=OURS")]
+    /// Replace a prefix of the checkpoint's tensor names; repeatable.
+    #[arg(long, value_parser = parse_prefix, value_name = "THEIRS=OURS")]
     prefix: Vec<(String, String)>,
-    /// The model's name; the folder's without.
+    /// The model's name; by default the folder's.
     #[arg(long)]
     name: Option<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
     /// Print download size and GPU memory of the published models; convert nothing.
     #[arg(long, conflicts_with_all = ["model", "upn", "out"])]
     plan: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
-fn prefix(text: &str) -> Result<(String, String), String> {
+fn parse_prefix(text: &str) -> Result<(String, String), String> {
     let (theirs, ours) = text
         .split_once('=')
         .ok_or("write it as THEIRS=OURS, e.g. module.=")?;
     Ok((theirs.to_string(), ours.to_string()))
 }
 
-/// Bytes on a progress bar.
+/// A progress bar of bytes.
 pub(super) struct Bar(pub(super) ProgressBar);
 
 impl Bar {
@@ -68,53 +68,65 @@ impl Bar {
     }
 }
 
-impl Watch for Bar {
-    fn total(&self, bytes: u64) {
+impl ByteProgress for Bar {
+    fn set_total(&self, bytes: u64) {
         self.0.set_length(bytes);
     }
 
-    fn more(&self, bytes: u64) {
+    fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let group = options.group.parse().expect("checked by the parser");
-    let (Some(model), Some(out)) = (&options.model, &options.out) else {
-        print_plan(group, options.json)?;
+    let Some(conversion) = options.conversion() else {
+        print_plan(options.group(), options.json)?;
         return Ok(true);
     };
     let start = Instant::now();
     let bar = Bar::new();
-    let converted = convert(
-        &Conversion {
-            model: model.clone(),
-            upn: options.upn.clone(),
-            out: out.clone(),
-            quant: options.quant.into(),
-            group,
-            rounding: if options.nearest {
-                Rounding::Nearest
-            } else {
-                Rounding::Search
-            },
-            template: options.template.clone(),
-            prefixes: options.prefix.clone(),
-            name: options.name.clone(),
-        },
-        &bar,
-    )?;
+    let converted = convert(&conversion, &bar)?;
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
     for name in &converted.left_over {
-        eprintln!("warning: nothing reads tensor {name} of the proposal network's file");
+        eprintln!("warning: tensor {name} of the proposal network's file is not used");
     }
     if options.json {
         let mut value = serde_json::to_value(&converted).expect("plain data");
         value["seconds"] = seconds.into();
         println!("{value}");
-        return Ok(true);
+    } else {
+        print_table(&converted, &conversion.out, seconds);
     }
+    Ok(true)
+}
+
+impl Options {
+    /// The conversion; `None` with `--plan`.
+    fn conversion(&self) -> Option<Conversion> {
+        Some(Conversion {
+            model: self.model.clone()?,
+            upn: self.upn.clone(),
+            out: self.out.clone()?,
+            quant: self.quant.into(),
+            group: self.group(),
+            rounding: if self.nearest {
+                Rounding::Nearest
+            } else {
+                Rounding::Search
+            },
+            template: self.template.clone(),
+            prefixes: self.prefix.clone(),
+            name: self.name.clone(),
+        })
+    }
+
+    fn group(&self) -> usize {
+        self.group.parse().expect("checked by the parser")
+    }
+}
+
+fn print_table(converted: &Converted, out: &Path, seconds: f64) {
     println!("{:<72} form      worst        rms   relative", "tensor");
     for tensor in &converted.tensors {
         println!(
@@ -123,7 +135,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         );
     }
     println!(
-        "{} tensors, {} not needed. {:.1} MB read, {:.1} MB written to {} in {seconds:.1} s ({:.0} MB/s read)",
+        "{} tensors, {} unused. {:.1} MB read, {:.1} MB written to {} in {seconds:.1} s ({:.0} MB/s read)",
         converted.tensors.len(),
         converted.skipped.len() + converted.left_over.len(),
         converted.read_bytes as f64 / 1e6,
@@ -131,10 +143,9 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         out.display(),
         converted.read_bytes as f64 / 1e6 / seconds,
     );
-    Ok(true)
 }
 
-/// A table of the published models in every precision; memory in bytes as JSON.
+/// Prints the sizes of the published models in every quantization: a table, or JSON with bytes.
 fn print_plan(group: usize, json: bool) -> Result<(), Fault> {
     let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
     let mut rows = Vec::new();

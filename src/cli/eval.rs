@@ -1,138 +1,131 @@
-//! `chatrex eval`: what a model gets right on scenes it has never seen.
+//! `chatrex eval`: evaluation of a model on test scenes.
 
 use indicatif::ProgressBar;
 
 use super::names::KvCacheName;
 use super::propose::DeviceName;
-use super::stdio_client::Elsewhere;
+use super::stdio_client::StdioClient;
 use crate::error::Fault;
 use crate::eval::pairs::compare;
-use crate::eval::{AskWith, EvalOptions, Subject, evaluate};
+use crate::eval::{AskWith, EvalModel, EvalOptions, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::protocol::{Answer, Granularity, ModelCard};
-use crate::session::{NANO, Placement, Session};
+use crate::protocol::{Answer, Client, Granularity, LoadOptions, Question};
+use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex eval`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// How many scenes.
+    /// Number of scenes.
     #[arg(long)]
     count: u64,
-    /// Seed of the first, from 900000 on.
+    /// Seed of the first scene, at least 900000.
     #[arg(long)]
     seed: u64,
-    /// A model folder; without it the nano model inside the program.
+    /// Model folder; `nano` is the built-in model.
     #[arg(long, default_value = NANO)]
     model: String,
-    /// Where to compute.
+    /// Device to run on.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-    /// How a graphics device holds keys and values; without it in half precision where weights are
-    /// packed.
+    /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
     cache: Option<KvCacheName>,
-    /// Let answers name boxes that there are not, as the original does.
+    /// Disable constrained decoding, as in the original: answers may then refer to boxes that do not
+    /// exist.
     #[arg(long)]
     no_grammar: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Which boxes questions offer.
+    /// Source of the boxes of the questions.
     #[arg(long, value_enum, default_value_t)]
     ask_with: Boxes,
-    /// Compare with this other model folder, scene by scene, instead of with blind models; `-` is a
-    /// model in another program, which reads requests from standard output and answers on standard
-    /// input.
+    /// Compare with the model in this folder, scene by scene, instead of with blind baselines; `-` is a
+    /// model in another program, which reads requests from our standard output and answers on our
+    /// standard input.
     #[arg(long)]
     against: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 enum Boxes {
-    /// The model's own, after its default threshold and suppression.
+    /// The model's proposals after its default score threshold and NMS.
     #[default]
     Proposals,
-    /// The true ones.
+    /// The ground-truth boxes.
     Truth,
 }
 
-/// What `--against` calls a model in another program.
-const ELSEWHERE: &str = "-";
+/// Value of `--against` for a model in another program.
+const STDIO: &str = "-";
 
-/// Where an engine is.
-enum Place {
-    Here(Box<Session>),
-    Elsewhere(Box<Elsewhere>),
-}
-
-impl Place {
-    fn card(&self) -> &ModelCard {
-        match self {
-            Self::Here(session) => session.card(),
-            Self::Elsewhere(other) => other.card(),
-        }
-    }
-}
-
-/// The engine under test, and the picture it has open.
-struct ActivationDump {
-    engine: Place,
+/// The model under test with its current image.
+struct SessionModel {
+    engine: Box<dyn Client>,
     sampling: Sampling,
-    open: Option<(Pixels, Vec<Proposal>)>,
+    current: Option<(Pixels, Vec<Proposal>)>,
 }
 
-impl ActivationDump {
-    /// Opens `pixels` unless they are open already.
+impl SessionModel {
+    /// Runs the proposal network on `pixels` unless it is the current image.
     fn look(&mut self, pixels: &Pixels) -> Result<&[Proposal], Fault> {
-        if self.open.as_ref().is_none_or(|(open, _)| open != pixels) {
-            let boxes = match &mut self.engine {
-                Place::Here(session) => session.look(pixels.clone(), Granularity::Coarse)?.0,
-                Place::Elsewhere(other) => other.look(pixels)?,
-            };
-            self.open = Some((pixels.clone(), boxes));
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|(current, _)| current != pixels)
+        {
+            let (boxes, _) = self
+                .engine
+                .open_picture(pixels.clone(), Granularity::Coarse)?;
+            self.current = Some((pixels.clone(), boxes));
         }
-        let (_, boxes) = self.open.as_ref().expect("opened just above");
+        let (_, boxes) = self
+            .current
+            .as_ref()
+            .expect("the current image is set above");
         Ok(boxes)
     }
 }
 
-impl Subject for ActivationDump {
+impl EvalModel for SessionModel {
     fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
         self.look(pixels).map(<[Proposal]>::to_vec)
     }
 
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         self.look(pixels)?;
-        let limit = self.engine.card().default_max_tokens;
-        match &mut self.engine {
-            Place::Here(session) => session.ask(boxes, question, limit, self.sampling),
-            Place::Elsewhere(other) => other.ask(boxes, question, limit, self.sampling),
-        }
+        let max_tokens = self.engine.card().default_max_tokens;
+        self.engine.answer(Question {
+            boxes: boxes.to_vec(),
+            text: question.into(),
+            max_tokens,
+            sampling: self.sampling,
+        })
     }
 }
 
-fn open(options: &Options, model: &str) -> Result<(ActivationDump, EvalOptions), Fault> {
-    let engine = if model == ELSEWHERE {
-        Place::Elsewhere(Box::new(Elsewhere::open()?))
+fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), Fault> {
+    let engine: Box<dyn Client> = if model == STDIO {
+        Box::new(StdioClient::open()?)
     } else {
-        let placement = Placement {
+        let load_options = LoadOptions {
             device: options.device.into(),
             memory: None,
             cache: options.cache.map(Into::into),
         };
-        Place::Here(Box::new(Session::open(model, placement, None)?))
+        Box::new(Session::open(model, load_options)?)
     };
     let card = engine.card().clone();
     super::propose::announce(&card);
-    let examined = ActivationDump {
+    let model_under_test = SessionModel {
         engine,
         sampling: Sampling {
             grammar: !options.no_grammar,
             ..Sampling::default()
         },
-        open: None,
+        current: None,
     };
     let options = EvalOptions {
         count: options.count,
@@ -146,7 +139,7 @@ fn open(options: &Options, model: &str) -> Result<(ActivationDump, EvalOptions),
         model: model.into(),
         device: card.device,
     };
-    Ok((examined, options))
+    Ok((model_under_test, options))
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {

@@ -1,35 +1,38 @@
-//! `chatrex examine`: what a device computes on a made-up picture, and how far that is from what
-//! another one computed.
+//! `chatrex examine`: activations of a model on one picture, and their difference from another
+//! device's.
 
 use std::path::PathBuf;
 
 use super::propose::DeviceName;
-use crate::diagnostics::compare::{ActivationDump, picture};
+use crate::diagnostics::compare::{ActivationDump, StageValues, dump_activations};
 use crate::error::Fault;
+use crate::files::read_json;
+use crate::image::Pixels;
 use crate::protocol::DevicePreference;
 use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex examine`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A model folder; without it the nano model inside the program.
+    /// Model folder; by default the built-in nano model.
     #[arg(long, default_value = NANO)]
     model: String,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-    /// Width of the made-up picture in pixels.
+    /// Width of the test picture in pixels.
     #[arg(long, default_value_t = 1066)]
     width: u32,
-    /// Its height.
+    /// Height of the test picture in pixels.
     #[arg(long, default_value_t = 800)]
     height: u32,
-    /// What another device computed, as this command prints it; the same queries are then used.
+    /// Compare with another device's activations, printed by this command; its query selection is
+    /// used too.
     #[arg(long)]
     against: Option<PathBuf>,
 }
 
-/// Tolerances of the stages (`golden/tolerances.json`, fixtures `upn` and `rexseek`).
+/// Largest absolute error per stage, as of the fixtures `upn` and `rexseek` in tolerances.json.
 const TOLERANCES: [(&str, f32); 8] = [
     ("upn.candidates", 5e-4),
     ("upn.encoder_logits", 2e-3),
@@ -42,47 +45,63 @@ const TOLERANCES: [(&str, f32); 8] = [
 ];
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let other: Option<ActivationDump> = match &options.against {
-        Some(path) => Some(
-            crate::convert::family::json(path)?.ok_or_else(|| Fault::file(path, "is missing"))?,
-        ),
+    let reference: Option<ActivationDump> = match &options.against {
+        Some(path) => Some(read_json(path)?.ok_or_else(|| Fault::file(path, "is missing"))?),
         None => None,
     };
-    let mut session = Session::open(&options.model, DevicePreference::from(options.device), None)?;
+    let mut session = Session::open(
+        options.model.as_str(),
+        DevicePreference::from(options.device),
+    )?;
     super::propose::announce(session.card());
-    let pixels = picture(options.width, options.height);
-    let selection = other.as_ref().map(|other| other.selection.clone());
-    let examined = session.examine(&pixels, selection)?;
-    let Some(other) = other else {
-        println!("{}", super::json(&examined));
-        return Ok(true);
-    };
+    let pixels = Pixels::test_pattern(options.width, options.height);
+    let selection = reference.as_ref().map(|other| other.selection.clone());
+    let dump = pollster::block_on(dump_activations(session.engine(), &pixels, selection))?;
+    match reference {
+        Some(reference) => Ok(print_differences(&dump, &reference)),
+        None => {
+            println!("{}", super::json(&dump));
+            Ok(true)
+        }
+    }
+}
+
+/// Prints the stages' differences as a table; whether all are within tolerance and the tokens equal.
+fn print_differences(dump: &ActivationDump, reference: &ActivationDump) -> bool {
     println!(
         "{:<20} {:>10} {:>10} {:>10} {:>12}",
         "stage", "largest", "difference", "tolerance", "milliseconds"
     );
-    let mut good = examined.token == other.token;
-    for (stage, theirs) in examined.stages.iter().zip(&other.stages) {
+    let mut good = dump.token == reference.token;
+    for (stage, expected) in dump.stages.iter().zip(&reference.stages) {
         let largest = stage.values.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-        let pairs = stage.values.iter().zip(&theirs.values);
-        // A value that is no number is as far away as can be.
-        let far = |(a, b): (&f32, &f32)| Some((a - b).abs()).filter(|d| !d.is_nan());
-        let worst = pairs.fold(0.0_f32, |worst, pair| {
-            worst.max(far(pair).unwrap_or(f32::INFINITY))
-        });
+        let difference = difference(stage, expected);
         let tolerance = TOLERANCES
             .iter()
             .find(|(name, _)| *name == stage.name)
             .map_or(0.0, |(_, tolerance)| *tolerance);
-        let agrees = worst <= tolerance && stage.values.len() == theirs.values.len();
+        let agrees = difference <= tolerance && stage.values.len() == expected.values.len();
         good &= agrees;
         println!(
-            "{:<20} {largest:>10.3e} {worst:>10.3e} {tolerance:>10.0e} {:>12.0}{}",
+            "{:<20} {largest:>10.3e} {difference:>10.3e} {tolerance:>10.0e} {:>12.0}{}",
             stage.name,
             stage.milliseconds,
             if agrees { "" } else { "  FAILED" }
         );
     }
-    println!("first token {} here, {} there", examined.token, other.token);
-    Ok(good)
+    println!("first token {}, reference {}", dump.token, reference.token);
+    good
+}
+
+/// The largest absolute difference of the values; infinite where one is NaN.
+fn difference(stage: &StageValues, expected: &StageValues) -> f32 {
+    let pairs = stage.values.iter().zip(&expected.values);
+    pairs.fold(0.0_f32, |largest, (a, b)| {
+        let difference = (a - b).abs();
+        if difference.is_nan() {
+            f32::INFINITY
+        } else {
+            largest.max(difference)
+        }
+    })
 }

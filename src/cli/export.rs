@@ -1,4 +1,4 @@
-//! `chatrex export`: trained weights as a checkpoint folder, for `chatrex convert`.
+//! `chatrex export`: writes trained weights as a checkpoint folder for `chatrex convert`.
 
 use std::path::PathBuf;
 
@@ -8,25 +8,25 @@ use crate::train::export::{ExportOptions, export};
 /// Arguments of `chatrex export`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Weights of the proposal network; random without.
+    /// Weights of the proposal network; by default random.
     #[arg(long)]
     upn: Option<PathBuf>,
-    /// Weights of towers, projectors and decoder; random without.
+    /// Weights of towers, projectors and decoder; by default random.
     #[arg(long)]
     chatrex: Option<PathBuf>,
-    /// The tokenizer.
+    /// The tokenizer.json file.
     #[arg(long)]
     tokenizer: PathBuf,
-    /// The checkpoint folder.
+    /// The checkpoint folder to write.
     #[arg(long)]
     out: PathBuf,
     /// Default score threshold of boxes.
     #[arg(long, default_value_t = 0.3)]
     score: f32,
-    /// Default overlap above which a box gives way to a better one.
+    /// Default NMS threshold (IoU).
     #[arg(long, default_value_t = 0.8)]
     nms: f64,
-    /// The commands that made the weights, in order; repeat it.
+    /// A command that produced the weights; repeat it in order.
     #[arg(long)]
     made_by: Vec<String>,
 }

@@ -1,22 +1,23 @@
-//! `chatrex fake-checkpoint`: random numbers in the shape of a published checkpoint.
+//! `chatrex fake-checkpoint`: writes random weights in the shapes of a published checkpoint.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::convert::Bar;
-use crate::convert::synthetic::{Like, write};
+use crate::convert::synthetic::write;
 use crate::error::Fault;
+use crate::model::presets::Preset;
 
 /// Arguments of `chatrex fake-checkpoint`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint to imitate.
-    #[arg(long, value_enum)]
-    like: Like,
-    /// Blocks of the language model; all without.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Preset::PUBLISHED.map(Preset::name)))]
+    like: String,
+    /// Decoder layers; by default all.
     #[arg(long)]
     layers: Option<usize>,
-    /// Blocks in every stage of the towers and of UPN; all without.
+    /// Blocks per stage of the towers and of UPN; by default all.
     #[arg(long)]
     depth: Option<usize>,
     /// The folder to write.
@@ -25,15 +26,10 @@ pub struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    let preset = options.like.parse().expect("clap accepts only these names");
     let start = Instant::now();
     let bar = Bar::new();
-    write(
-        options.like,
-        options.layers,
-        options.depth,
-        &options.out,
-        &bar,
-    )?;
+    write(preset, options.layers, options.depth, &options.out, &bar)?;
     let bytes = bar.0.position();
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();

@@ -1,4 +1,4 @@
-//! The subcommands of the `chatrex` program: arguments in, JSON or words out.
+//! The subcommands of the `chatrex` program.
 
 mod bench;
 mod chat;
@@ -16,37 +16,37 @@ mod train;
 
 use crate::error::Fault;
 
-/// What the program can do.
+/// The subcommands.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Find boxes in a picture
+    /// Propose object boxes in an image
     Propose(propose::Options),
-    /// Ask about a picture
+    /// Ask questions about an image
     Chat(chat::Options),
-    /// Compare the networks with tensors recorded from the original
+    /// Compare the networks with reference tensors of the original implementation
     Parity(parity::Options),
-    /// Draw scenes with annotations and dialogues
+    /// Generate synthetic scenes with annotations and dialogues
     Scenes(scenes::Options),
-    /// Train one stage of the nano model
+    /// Run one training stage of the nano model
     Train(train::Options),
-    /// Measure a model on scenes it has never seen
+    /// Evaluate a model on test scenes
     Eval(eval::Options),
-    /// Put trained weights into a checkpoint folder
+    /// Export trained weights as a checkpoint folder
     Export(export::Options),
-    /// Make a model folder of a checkpoint
+    /// Convert a checkpoint to a model folder, optionally quantized
     Convert(convert::Options),
-    /// Compare what two devices compute, stage by stage
+    /// Compare the intermediate activations of two devices
     Examine(examine::Options),
-    /// Measure how fast a device is at what a model does
+    /// Benchmark the stages of a model on a device
     Bench(bench::Options),
-    /// Write a checkpoint of random numbers with real names and shapes
+    /// Write a checkpoint of random weights with the tensor names and shapes of a published model
     FakeCheckpoint(fake_checkpoint::Options),
 }
 
-/// Carries out a command: `Ok(true)` is good, `Ok(false)` ran and fell short.
+/// Runs a subcommand. `Ok(false)` means that it ran and a check failed.
 ///
 /// # Errors
-/// It could not run.
+/// The subcommand could not run.
 pub fn run(command: &Command) -> Result<bool, Fault> {
     match command {
         Command::Propose(options) => propose::run(options),
@@ -64,5 +64,5 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain data becomes JSON")
+    serde_json::to_string(value).expect("plain data serializes")
 }

@@ -1,4 +1,4 @@
-//! `chatrex propose`: boxes of a picture.
+//! `chatrex propose`: object boxes of an image.
 
 use std::path::PathBuf;
 
@@ -8,42 +8,43 @@ use super::names::KvCacheName;
 use crate::error::Fault;
 use crate::geometry::{self, Proposal};
 use crate::image::{Pixels, annotate, decode};
-use crate::protocol::{DevicePreference, Granularity, LookTime, ModelCard};
-use crate::session::{self, Placement, Session};
+use crate::protocol::{
+    Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
+};
+use crate::session::{self, Session, SessionOptions};
 
-/// What `propose` and `chat` share.
+/// Arguments shared by `propose` and `chat`.
 #[derive(clap::Args)]
-pub struct Picture {
-    /// The picture: JPEG, PNG or WebP.
+pub struct ImageArgs {
+    /// Image file: JPEG, PNG or WebP.
     #[arg(long)]
     pub image: PathBuf,
-    /// A model folder; without it the nano model inside the program.
+    /// Model folder; `nano` is the built-in model.
     #[arg(long, default_value = session::NANO)]
     pub model: String,
-    /// Which boxes to look for.
+    /// Prompt of the proposal network.
     #[arg(long, value_enum, default_value_t)]
     pub prompt: Prompt,
-    /// Leave out boxes below this score; without it the model's own default.
+    /// Score threshold [default: that of the model].
     #[arg(long)]
     pub score: Option<f32>,
-    /// Leave out boxes that overlap a better one by more than this; 0 keeps all; without it the
-    /// model's own default.
+    /// IoU threshold of non-maximum suppression; 0 disables it [default: that of the model].
     #[arg(long)]
     pub nms: Option<f64>,
-    /// Where to compute.
+    /// Device to run on.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
-    /// Graphics memory in megabytes that the model must not exceed; all there is without.
+    /// Limit of the GPU memory in megabytes; model parts are loaded and evicted on demand [default: no
+    /// limit].
     #[arg(long, value_name = "MB")]
     pub memory: Option<u64>,
-    /// How a graphics device holds keys and values; without it in half precision where weights are
-    /// packed.
+    /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
     pub cache: Option<KvCacheName>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Write a copy of the picture with its boxes.
+    /// Write a copy of the image with the boxes drawn.
     #[arg(long)]
     pub annotate: Option<PathBuf>,
 }
@@ -52,28 +53,28 @@ pub struct Picture {
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    picture: Picture,
+    image: ImageArgs,
 }
 
-/// The prompt of UPN by name.
+/// The prompt of UPN.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub enum Prompt {
-    /// Parts too.
+    /// Objects and their parts.
     Fine,
     /// Whole objects.
     #[default]
     Coarse,
 }
 
-/// The device by name.
+/// The device.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub enum DeviceName {
-    /// A graphics card where there is one, else the processor.
+    /// The GPU if there is one, else the CPU.
     #[default]
     Auto,
-    /// A graphics adapter, software ones included.
+    /// A GPU adapter; may be a software adapter.
     Wgpu,
-    /// The processor.
+    /// The CPU.
     Cpu,
 }
 
@@ -87,32 +88,29 @@ impl From<DeviceName> for DevicePreference {
     }
 }
 
-/// A picture that was opened and looked at.
-pub(super) struct Looked {
+/// An image with its proposals, in an open session.
+pub(super) struct DetectedImage {
     pub session: Session,
     pub pixels: Pixels,
     pub boxes: Vec<Proposal>,
     pub time: LookTime,
 }
 
-impl Picture {
-    pub(super) fn look(&self) -> Result<Looked, Fault> {
+impl ImageArgs {
+    pub(super) fn look(&self) -> Result<DetectedImage, Fault> {
         let pixels = decode::open(&self.image)?;
-        let mut session = Session::open(
-            &self.model,
-            Placement {
-                device: self.device.into(),
-                memory: self.memory.map(|mb| mb * 1_000_000),
-                cache: self.cache.map(Into::into),
-            },
-            Some(session::report),
-        )?;
+        let options = SessionOptions::from(LoadOptions {
+            device: self.device.into(),
+            memory: self.memory.map(|mb| mb * 1_000_000),
+            cache: self.cache.map(Into::into),
+        });
+        let mut session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         announce(session.card());
         let granularity = match self.prompt {
             Prompt::Fine => Granularity::Fine,
             Prompt::Coarse => Granularity::Coarse,
         };
-        let (boxes, time) = session.look(pixels.clone(), granularity)?;
+        let (boxes, time) = session.open_picture(pixels.clone(), granularity)?;
         let card = session.card();
         let kept = geometry::filter(
             &boxes,
@@ -121,7 +119,7 @@ impl Picture {
             usize::MAX,
         );
         let boxes = kept.kept.into_iter().map(|index| boxes[index]).collect();
-        Ok(Looked {
+        Ok(DetectedImage {
             session,
             pixels,
             boxes,
@@ -137,53 +135,53 @@ pub(super) fn announce(card: &ModelCard) {
 
 #[derive(Serialize)]
 struct Report {
-    image: Size,
+    image: ImageSize,
     prompt: &'static str,
-    boxes: Vec<Row>,
+    boxes: Vec<ProposalRow>,
     milliseconds: LookTime,
 }
 
 #[derive(Serialize)]
-struct Size {
+struct ImageSize {
     width: u32,
     height: u32,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct ProposalRow {
     index: usize,
     #[serde(flatten)]
     proposal: Proposal,
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let picture = &options.picture;
-    let looked = picture.look()?;
-    if let Some(path) = &picture.annotate {
-        let boxes: Vec<_> = looked.boxes.iter().map(|p| p.bbox).collect();
-        annotate::write(&looked.pixels, &boxes, path)?;
+    let args = &options.image;
+    let detected = args.look()?;
+    if let Some(path) = &args.annotate {
+        let boxes: Vec<_> = detected.boxes.iter().map(|p| p.bbox).collect();
+        annotate::write(&detected.pixels, &boxes, path)?;
     }
-    if picture.json {
+    if args.json {
         let report = Report {
-            image: Size {
-                width: looked.pixels.width,
-                height: looked.pixels.height,
+            image: ImageSize {
+                width: detected.pixels.width,
+                height: detected.pixels.height,
             },
-            prompt: match picture.prompt {
+            prompt: match args.prompt {
                 Prompt::Fine => "fine",
                 Prompt::Coarse => "coarse",
             },
-            boxes: looked
+            boxes: detected
                 .boxes
                 .iter()
                 .enumerate()
-                .map(|(index, &proposal)| Row { index, proposal })
+                .map(|(index, &proposal)| ProposalRow { index, proposal })
                 .collect(),
-            milliseconds: looked.time,
+            milliseconds: detected.time,
         };
         println!("{}", super::json(&report));
     } else {
-        for (index, proposal) in looked.boxes.iter().enumerate() {
+        for (index, proposal) in detected.boxes.iter().enumerate() {
             let [x1, y1, x2, y2] = proposal.bbox.into();
             println!(
                 "{index:3}  {:.2}  {x1:7.1} {y1:7.1} {x2:7.1} {y2:7.1}",

@@ -1,4 +1,4 @@
-//! `chatrex scenes`: pictures with annotations and dialogues.
+//! `chatrex scenes`: synthetic images with annotations and dialogues.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::scenes::{WriteOptions, write};
 /// Arguments of `chatrex scenes`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// How many scenes.
+    /// Number of scenes.
     #[arg(long)]
     count: u64,
-    /// Seed of the first scene; training below 800000, validation below 900000, test from there.
+    /// Seed of the first scene; below 800000 training, below 900000 validation, else test.
     #[arg(long)]
     seed: u64,
-    /// A new folder.
+    /// Output folder; must be new or empty.
     #[arg(long)]
     out: PathBuf,
 }

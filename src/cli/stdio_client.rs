@@ -1,96 +1,77 @@
-//! An engine in another program, asked over standard output and answering on standard input.
+//! A client of an engine in another program: requests go to standard output, events come from
+//! standard input.
 //!
-//! A line of standard output is the JSON array `[request, beside]`: a [`Request`](crate::protocol::Request) and, with a picture,
-//! its bytes in hexadecimal, else an empty string. A line of standard input is an [`Event`]. The other
-//! side has loaded a model and says so first ([`Event::Ready`]).
+//! A line of standard output is the JSON array `[request, hex]`: a [`Request`] and, with a picture,
+//! its bytes in hexadecimal, else an empty string. A line of standard input is an [`Event`]. The
+//! other program loads a model on its own and begins with [`Event::Ready`].
 
 use std::io::{BufRead, StdinLock};
 
-use crate::error::{Fault, FaultKind};
-use crate::generate::sampling::Sampling;
-use crate::geometry::{BoxXyxy, Proposal};
-use crate::image::Pixels;
-use crate::protocol::{Answer, Event, Granularity, ModelCard};
-use crate::session::Requests;
+use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::protocol::client::Counter;
+use crate::protocol::{Client, Envelope, Event, ModelCard, Request};
+use crate::weights::manifest::hex;
 
-/// The other program's engine.
-pub(super) struct Elsewhere {
-    answers: StdinLock<'static>,
+/// The client.
+pub(super) struct StdioClient {
+    input: StdinLock<'static>,
     card: ModelCard,
-    requests: Requests,
+    counter: Counter,
 }
 
-impl Elsewhere {
-    /// Waits for the other side's model.
+impl StdioClient {
+    /// Waits until the other program has loaded a model.
     ///
     /// # Errors
-    /// There is no other side, or it cannot load one.
+    /// There is no other program, or it cannot load a model.
     pub(super) fn open() -> Result<Self, Fault> {
-        let mut answers = std::io::stdin().lock();
-        let card = next(&mut answers, |event| match event {
+        let mut input = std::io::stdin().lock();
+        let card = next(&mut input, |event| match event {
             Event::Ready(card) => Some(card),
             _ => None,
         })?;
         Ok(Self {
-            answers,
+            input,
             card,
-            requests: Requests::default(),
-        })
-    }
-
-    /// The other side's model.
-    pub(super) fn card(&self) -> &ModelCard {
-        &self.card
-    }
-
-    /// Opens a picture and finds its boxes: all of them, best first.
-    ///
-    /// # Errors
-    /// The other side's, or it is gone.
-    pub(super) fn look(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
-        let beside = pixels.rgb.iter().map(|byte| format!("{byte:02x}"));
-        let beside = beside.collect::<String>();
-        let pixels = Pixels {
-            rgb: Vec::new(),
-            ..*pixels
-        };
-        let request = self.requests.look(pixels, Granularity::Coarse);
-        println!("{}", super::json(&(request, beside)));
-        next(&mut self.answers, |event| match event {
-            Event::Proposed { boxes, .. } => Some(boxes),
-            _ => None,
-        })
-    }
-
-    /// Asks about the picture opened last.
-    ///
-    /// # Errors
-    /// The other side's, or it is gone.
-    pub(super) fn ask(
-        &mut self,
-        boxes: &[BoxXyxy],
-        question: &str,
-        max_tokens: u32,
-        sampling: Sampling,
-    ) -> Result<Answer, Fault> {
-        let request = self.requests.ask(boxes, question, max_tokens, sampling);
-        println!("{}", super::json(&(request, "")));
-        next(&mut self.answers, |event| match event {
-            Event::Done { answer, .. } => Some(answer),
-            _ => None,
+            counter: Counter::default(),
         })
     }
 }
 
-/// The next event that is `wanted`; others are passed over.
-fn next<T>(answers: &mut impl BufRead, wanted: impl Fn(Event) -> Option<T>) -> Result<T, Fault> {
+impl Client for StdioClient {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+
+    fn exchange(
+        &mut self,
+        request: Envelope<Request>,
+        wanted: fn(&Event) -> bool,
+    ) -> Result<Event, Fault> {
+        println!("{}", line(&request));
+        next(&mut self.input, |event| wanted(&event).then_some(event))
+    }
+}
+
+/// A request as a line of standard output.
+fn line(request: &Envelope<Request>) -> String {
+    let attachment = request.attachment.as_deref().unwrap_or_default();
+    super::json(&(&request.body, hex(attachment)))
+}
+
+/// The first `wanted` event; others are skipped.
+fn next<T>(input: &mut impl BufRead, wanted: impl Fn(Event) -> Option<T>) -> Result<T, Fault> {
     let wrong = |what: String| {
         let advice = "Start it from a program that answers with an engine's events";
-        Fault::new(FaultKind::Device, "standard input", what, advice)
+        Fault::new(FaultKind::Device, "standard input", what, advice).code(ErrorCode::Protocol)
     };
     loop {
         let mut line = String::new();
-        let read = answers.read_line(&mut line);
+        let read = input.read_line(&mut line);
         if read.map_err(|error| wrong(error.to_string()))? == 0 {
             return Err(wrong("ended before the answer".into()));
         }
@@ -109,6 +90,20 @@ fn next<T>(answers: &mut impl BufRead, wanted: impl Fn(Event) -> Option<T>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Pixels;
+    use crate::protocol::{Granularity, PictureId, TurnId};
+
+    #[test]
+    fn a_line_carries_the_request_and_the_pixels_in_hex() {
+        let pixels = Pixels::new(2, 1, vec![0, 1, 255, 16, 9, 160]).expect("two pixels");
+        let look = Envelope::look(PictureId(1), pixels, Granularity::Coarse);
+        assert_eq!(
+            line(&look),
+            r#"[{"Look":{"picture":1,"pixels":{"width":2,"height":1},"granularity":"coarse"}},"0001ff1009a0"]"#
+        );
+        let stop = Envelope::from(Request::Stop { turn: TurnId(4) });
+        assert_eq!(line(&stop), r#"[{"Stop":{"turn":4}},""]"#);
+    }
 
     #[test]
     fn answers_are_found_among_events() {

@@ -1,4 +1,4 @@
-//! `chatrex train`: one stage of nano's training.
+//! `chatrex train`: one training stage of nano.
 
 use std::path::PathBuf;
 
@@ -9,37 +9,37 @@ use crate::train;
 /// Arguments of `chatrex train`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The sizes to train.
+    /// Model size.
     #[arg(long, value_enum, default_value_t)]
     preset: Preset,
-    /// The stage.
+    /// Training stage.
     #[arg(long, value_enum)]
-    stage: train::Stage,
-    /// Weights to start from: a stage's folder or an exported checkpoint.
+    stage: train::TrainStage,
+    /// Folder of initial weights: the output of a stage or an exported checkpoint.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// A folder of the towers stage whose towers replace those of `--from`.
+    /// Output folder of the `towers` stage; its towers replace those of `--from`.
     #[arg(long)]
     towers: Option<PathBuf>,
-    /// A folder of the UPN stage: the decoder then learns on boxes that this network finds.
+    /// Output folder of the `upn` stage; the decoder stages then train on the proposals of this network.
     #[arg(long)]
     upn: Option<PathBuf>,
-    /// Where weights, state and metrics go.
+    /// Output folder for weights, checkpoint and metrics.
     #[arg(long)]
     out: PathBuf,
-    /// How long to train.
+    /// Training time in minutes.
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
-    /// Train this many steps instead; the run is then reproducible to the bit.
+    /// Number of steps, instead of a time; the run is then bit-reproducible.
     #[arg(long)]
     steps: Option<u64>,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to compute.
+    /// Device to run on.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-    /// Continue from the state in `--out`.
+    /// Resume from the checkpoint in `--out`.
     #[arg(long)]
     resume: bool,
 }
@@ -52,7 +52,7 @@ enum Preset {
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let Preset::Nano = options.preset;
-    train::run(&train::Options {
+    train::run(&train::TrainOptions {
         stage: options.stage,
         from: options.from.clone(),
         towers: options.towers.clone(),

@@ -1,8 +1,7 @@
-//! Tensors of checkpoint files: where they lie, and their values when asked for.
+//! Tensors of checkpoint files: their places, and their values on demand.
 //!
-//! Files are mapped into memory and only their descriptions are read up front, so a checkpoint of
-//! many gigabytes opens at once and its tensors are read piece by piece, from several threads. A
-//! file must not be changed while it is open.
+//! Files are memory-mapped and only headers are parsed when opening, so a checkpoint of many gigabytes
+//! opens at once. Several threads may read tensors in chunks. A file must not change while it is open.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,97 +15,19 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::pth;
+use super::tensor_view::TensorView;
 use crate::error::Fault;
 
-/// The list of a hub folder's shards.
+/// The index of a hub folder's shards.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The one file of a hub folder without shards.
+/// The file of a hub folder without shards.
 const SINGLE: &str = "model.safetensors";
 
-/// Bytes of a safetensors header or an index; the format's own limit.
+/// Maximum bytes of a safetensors header, by the format, and of an index.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Where a tensor lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorView {
-    /// Its element type.
-    pub dtype: Dtype,
-    /// Elements along each axis.
-    pub shape: Vec<usize>,
-    /// Its file, counted within the checkpoint.
-    pub file: usize,
-    /// The byte in the file at which its first element begins.
-    pub offset: u64,
-    /// Elements from one to the next along each axis.
-    pub strides: Vec<usize>,
-}
-
-impl TensorView {
-    /// A row-major tensor without gaps in file 0, from byte `offset`.
-    pub fn packed(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
-        Self {
-            dtype,
-            strides: row_major(&shape),
-            shape,
-            file: 0,
-            offset,
-        }
-    }
-
-    /// The number of its elements.
-    ///
-    /// # Panics
-    /// There are more than a machine word counts; no tensor of a [`Checkpoint`] has so many.
-    pub fn elements(&self) -> usize {
-        count(&self.shape).expect("a checked tensor has a countable number of elements")
-    }
-
-    /// Whether its elements lie in row-major order without gaps.
-    pub fn is_packed(&self) -> bool {
-        let expected = row_major(&self.shape);
-        let mut axes = self.shape.iter().zip(self.strides.iter().zip(&expected));
-        self.shape.contains(&0) || axes.all(|(&size, (have, want))| size == 1 || have == want)
-    }
-
-    /// Bytes from its first element to the end of its last; `None` if no file is so large or the
-    /// elements do not fill whole bytes.
-    pub fn extent(&self) -> Option<u64> {
-        let elements = count(&self.shape)?;
-        if elements == 0 {
-            return Some(0);
-        }
-        let mut last = 0usize;
-        for (size, stride) in self.shape.iter().zip(&self.strides) {
-            last = last.checked_add((size - 1).checked_mul(*stride)?)?;
-        }
-        let bits = (last as u64)
-            .checked_add(1)?
-            .checked_mul(self.dtype.bitsize() as u64)?;
-        bits.is_multiple_of(8).then_some(bits / 8)
-    }
-}
-
-/// The product of `shape`; `None` beyond a machine word.
-fn count(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape
-        .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-}
-
-/// Strides of a row-major tensor without gaps.
-fn row_major(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1usize; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
-    }
-    strides
-}
-
-/// Little-endian elements as f32; `None` for element types that are no weights.
+/// Little-endian elements as f32; `None` for other dtypes.
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let words = || bytes.as_chunks::<4>().0.iter();
     let halves = || bytes.as_chunks::<2>().0.iter();
@@ -126,7 +47,7 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
-/// The first value that is infinite or no number.
+/// The index of the first infinite value or NaN.
 pub fn first_not_finite(values: &[f32]) -> Option<usize> {
     values.iter().position(|value| !value.is_finite())
 }
@@ -138,16 +59,16 @@ struct Mapped {
 
 impl Mapped {
     fn open(path: &Path) -> Result<Self, Fault> {
-        let refuse = |error: std::io::Error| {
+        let fault = |error: std::io::Error| {
             Fault::model(
                 path.display().to_string(),
                 format!("cannot be read ({error})"),
             )
         };
-        let file = File::open(path).map_err(refuse)?;
-        // SAFETY: the map is only read, and as plain bytes; that nobody changes the file meanwhile
-        // is the contract of this module.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(refuse)?;
+        let file = File::open(path).map_err(fault)?;
+        // SAFETY: the mapping is only read, as bytes; that the file does not change meanwhile is the
+        // contract of this module.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(fault)?;
         Ok(Self {
             path: path.to_path_buf(),
             bytes,
@@ -170,8 +91,8 @@ impl Checkpoint {
     /// lists, else `model.safetensors`, else every `*.safetensors`.
     ///
     /// # Errors
-    /// No such files, a damaged one, a shard or tensor that the index names but is absent, a tensor
-    /// in two shards, a shard outside the folder.
+    /// No such files, a damaged file, a missing shard or tensor that the index names, a tensor in two
+    /// shards, a shard outside the folder.
     pub fn hub(folder: &Path) -> Result<Self, Fault> {
         let index = folder.join(INDEX);
         if index.exists() {
@@ -205,16 +126,16 @@ impl Checkpoint {
     /// One safetensors file.
     ///
     /// # Errors
-    /// It cannot be read or its header is wrong, by tensor.
+    /// It cannot be read, or its header is invalid; the tensor is named.
     pub fn safetensors(path: &Path) -> Result<Self, Fault> {
         Self::shards(&[path.to_path_buf()])
     }
 
-    /// UPN's weights: a `.pth` of either layout or a safetensors file, told apart by content. Of a
-    /// `.pth` the tensors below `model`, else below `state_dict`, else the outermost ones.
+    /// UPN's weights: a `.pth` of either layout or a safetensors file, distinguished by content. Of a
+    /// `.pth`, the tensors under `model`, else under `state_dict`, else at the top level.
     ///
     /// # Errors
-    /// It cannot be read, is none of these, or is damaged; see [`pth::locate`].
+    /// It cannot be read, is of another kind, or is damaged; see [`pth::locate`].
     pub fn open_upn(path: &Path) -> Result<Self, Fault> {
         let file = Mapped::open(path)?;
         let place = file.place();
@@ -259,10 +180,10 @@ impl Checkpoint {
         let checkpoint = Self::shards(&paths)?;
         for (tensor, shard) in &listed {
             let path = folder.join(shard);
-            let there = checkpoint
+            let found = checkpoint
                 .get(tensor)
-                .is_some_and(|located| checkpoint.files[located.file].path == path);
-            if !there {
+                .is_some_and(|view| checkpoint.files[view.file].path == path);
+            if !found {
                 return Err(Fault::model(
                     format!("{}, tensor {tensor}", path.display()),
                     format!("is named by {INDEX} but not in the file"),
@@ -282,34 +203,34 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Adds the tensors of one file, after checking that each lies within it and has no more
-    /// elements than the file has room for.
+    /// Adds the tensors of one file, after checking that each lies within it and has no more elements
+    /// than fit into it.
     fn add(&mut self, file: Mapped, tensors: BTreeMap<String, TensorView>) -> Result<(), Fault> {
         let size = file.bytes.len() as u64;
-        for (name, mut located) in tensors {
+        for (name, mut view) in tensors {
             let place = format!("{}, tensor {name}", file.place());
-            let end = located
+            let end = view
                 .extent()
-                .and_then(|extent| extent.checked_add(located.offset));
+                .and_then(|extent| extent.checked_add(view.offset));
             if end.is_none_or(|end| end > size) {
                 return Err(Fault::model(place, "reaches beyond the end of the file"));
             }
-            let bits = located.elements() as u128 * located.dtype.bitsize() as u128;
+            let bits = view.elements() as u128 * view.dtype.bitsize() as u128;
             if bits > u128::from(size) * 8 {
                 return Err(Fault::model(
                     place,
                     format!(
                         "repeats elements: {:?} are more than the file holds",
-                        located.shape
+                        view.shape
                     ),
                 ));
             }
-            located.file = self.files.len();
+            view.file = self.files.len();
             if let Some(other) = self.tensors.get(&name) {
                 let other = self.files[other.file].place();
                 return Err(Fault::model(place, format!("is in {other} too")));
             }
-            self.tensors.insert(name, located);
+            self.tensors.insert(name, view);
         }
         self.files.push(file);
         Ok(())
@@ -320,7 +241,7 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Where tensor `name` lies, if there is one.
+    /// The view of tensor `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<&TensorView> {
         self.tensors.get(name)
     }
@@ -328,7 +249,7 @@ impl Checkpoint {
     /// Tensor `name` with its file, for messages; the name alone if there is none.
     pub fn place(&self, name: &str) -> String {
         match self.get(name) {
-            Some(located) => format!("{}, tensor {name}", self.files[located.file].place()),
+            Some(view) => format!("{}, tensor {name}", self.files[view.file].place()),
             None => format!("tensor {name}"),
         }
     }
@@ -338,7 +259,7 @@ impl Checkpoint {
             .ok_or_else(|| Fault::model(self.place(name), "is missing"))
     }
 
-    /// `elements` of tensor `name`, counted in row-major order, rounded to the nearest f32.
+    /// `elements` of tensor `name` in row-major order, rounded to the nearest f32.
     ///
     /// # Errors
     /// There is no such tensor or it is not of F64, F32, F16 or BF16.
@@ -346,14 +267,14 @@ impl Checkpoint {
     /// # Panics
     /// The range reaches beyond the tensor.
     pub fn read_f32(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>, Fault> {
-        let located = self.find(name)?;
-        let size = located.elements();
+        let view = self.find(name)?;
+        let size = view.elements();
         assert!(
             elements.start <= elements.end && elements.end <= size,
             "{elements:?} of {size} elements"
         );
-        let raw = self.gather(located, elements);
-        let values = match located.dtype {
+        let raw = self.gather(view, elements);
+        let values = match view.dtype {
             Dtype::F64 => Some(
                 raw.as_chunks::<8>()
                     .0
@@ -367,15 +288,14 @@ impl Checkpoint {
             Fault::model(
                 self.place(name),
                 format!(
-                    "has element type {:?}, which is none of weights",
-                    located.dtype
+                    "has dtype {:?}, which is not supported for weights",
+                    view.dtype
                 ),
             )
         })
     }
 
-    /// `rows` of tensor `name` as f32; a row is everything behind the first axis. A tensor without
-    /// axes is one row.
+    /// `rows` of tensor `name` as f32; a row spans all axes but the first. A scalar is one row.
     ///
     /// # Errors
     /// As [`Checkpoint::read_f32`].
@@ -400,46 +320,46 @@ impl Checkpoint {
     /// The stored bytes of tensor `name`, row-major and little-endian.
     ///
     /// # Errors
-    /// There is no such tensor, or its elements do not lie in this order.
+    /// There is no such tensor, or its elements are not in this order.
     pub fn bytes(&self, name: &str) -> Result<&[u8], Fault> {
-        let located = self.find(name)?;
-        if !located.is_packed() {
+        let view = self.find(name)?;
+        if !view.is_contiguous() {
             return Err(Fault::model(
                 self.place(name),
                 format!(
                     "has strides {:?}: its elements are not in row-major order",
-                    located.strides
+                    view.strides
                 ),
             ));
         }
-        Ok(self.span(located))
+        Ok(self.span(view))
     }
 
     /// The file's bytes from the first element of a tensor to the end of its last.
-    fn span(&self, located: &TensorView) -> &[u8] {
-        let extent = located.extent().expect("checked when it was added") as usize;
-        let start = located.offset as usize;
-        &self.files[located.file].bytes[start..start + extent]
+    fn span(&self, view: &TensorView) -> &[u8] {
+        let extent = view.extent().expect("checked when it was added") as usize;
+        let start = view.offset as usize;
+        &self.files[view.file].bytes[start..start + extent]
     }
 
     /// The bytes of `elements` of a tensor in row-major order.
-    fn gather(&self, located: &TensorView, elements: Range<usize>) -> Cow<'_, [u8]> {
-        let width = located.dtype.bitsize() / 8;
-        let all = self.span(located);
+    fn gather(&self, view: &TensorView, elements: Range<usize>) -> Cow<'_, [u8]> {
+        let width = view.dtype.bitsize() / 8;
+        let all = self.span(view);
         if elements.is_empty() {
             return Cow::Borrowed(&[]);
         }
-        if located.is_packed() {
+        if view.is_contiguous() {
             let bytes = elements.start * width..elements.end * width;
             return Cow::Borrowed(&all[bytes]);
         }
         let mut gathered = Vec::with_capacity(elements.len() * width);
-        let mut index = unravel(elements.start, &located.shape);
+        let mut index = unravel(elements.start, &view.shape);
         for _ in elements {
-            let axes = index.iter().zip(&located.strides);
+            let axes = index.iter().zip(&view.strides);
             let at = axes.map(|(index, stride)| index * stride).sum::<usize>() * width;
             gathered.extend_from_slice(&all[at..at + width]);
-            advance(&mut index, &located.shape);
+            advance(&mut index, &view.shape);
         }
         Cow::Owned(gathered)
     }
@@ -466,7 +386,7 @@ fn advance(index: &mut [usize], shape: &[usize]) {
     }
 }
 
-/// A JSON object in written order; the same key twice is an error.
+/// A JSON object in its written order; a repeated key is an error.
 pub(super) struct Members(pub Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -495,7 +415,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// The shard of every tensor that an index lists.
+/// The shard of every tensor in an index.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, Fault> {
     #[derive(Deserialize)]
     struct Index {
@@ -536,8 +456,8 @@ struct HeaderEntry {
     data_offsets: (u64, u64),
 }
 
-/// The tensors of a safetensors file (`github.com/huggingface/safetensors`, "Format"): a length of 8
-/// bytes, a JSON header of that length, then the tensors' bytes without gaps.
+/// The tensors of a safetensors file (`github.com/huggingface/safetensors`, "Format"): the length of the
+/// header in 8 bytes, a JSON header, then the tensors' bytes without gaps.
 fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         let what = format!("is cut: {} bytes are no safetensors file", bytes.len());
@@ -567,11 +487,11 @@ fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fau
         entries.push((name, entry));
     }
     let base = 8 + length;
-    lay_out(entries, base, data.len() as u64, place)
+    check_layout(entries, base, data.len() as u64, place)
 }
 
-/// Checks that `entries` fill the `size` bytes from byte `base` of their file one after another.
-fn lay_out(
+/// Checks that `entries` fill the `size` bytes from byte `base` of their file without gaps or overlaps.
+fn check_layout(
     mut entries: Vec<(String, HeaderEntry)>,
     base: u64,
     size: u64,
@@ -579,7 +499,7 @@ fn lay_out(
 ) -> Result<BTreeMap<String, TensorView>, Fault> {
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut at = 0;
-    let mut found = BTreeMap::new();
+    let mut views = BTreeMap::new();
     for (name, entry) in entries {
         let place = format!("{place}, tensor {name}");
         let (start, end) = entry.data_offsets;
@@ -589,20 +509,20 @@ fn lay_out(
                 format!("is at {start}..{end} where {at} of {size} bytes are taken"),
             ));
         }
-        let located = TensorView::packed(entry.dtype, entry.shape, base + start);
-        if located.extent() != Some(end - start) {
+        let view = TensorView::contiguous(entry.dtype, entry.shape, base + start);
+        if view.extent() != Some(end - start) {
             return Err(Fault::model(
                 place,
                 format!(
                     "is {} bytes, which are not {:?} {:?}",
                     end - start,
-                    located.dtype,
-                    located.shape
+                    view.dtype,
+                    view.shape
                 ),
             ));
         }
         at = end;
-        found.insert(name, located);
+        views.insert(name, view);
     }
     if at != size {
         return Err(Fault::model(
@@ -610,17 +530,17 @@ fn lay_out(
             format!("has {size} bytes of tensors where its header describes {at}"),
         ));
     }
-    Ok(found)
+    Ok(views)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use safetensors::tensor::TensorView;
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::convert::pth::made;
+    use crate::convert::pth::test_files;
 
     const GOLDEN: &str = "tests/data/golden";
 
@@ -628,30 +548,18 @@ mod tests {
         Path::new(GOLDEN).join(path)
     }
 
-    /// A folder of these files that goes when dropped.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn with(name: &str, files: &[(&str, &[u8])]) -> Self {
-            let id = std::process::id();
-            let folder = std::env::temp_dir().join(format!("chatrex-checkpoint-{id}-{name}"));
-            std::fs::create_dir_all(&folder).expect("a folder");
-            for (file, bytes) in files {
-                std::fs::write(folder.join(file), bytes).expect("a file");
-            }
-            Self(folder)
+    /// A temporary folder with these files.
+    fn folder_with(files: &[(&str, &[u8])]) -> TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (file, bytes) in files {
+            std::fs::write(folder.path().join(file), bytes).expect("a file");
         }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).expect("a folder");
-        }
+        folder
     }
 
     fn shard(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes);
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes);
             (*name, view.expect("shape and values agree"))
         });
         safetensors::serialize(views, None).expect("small tensors serialise")
@@ -668,7 +576,7 @@ mod tests {
         bytes
     }
 
-    fn refusal<T>(result: Result<T, Fault>) -> String {
+    fn error_of<T>(result: Result<T, Fault>) -> String {
         match result {
             Ok(_) => panic!("accepted"),
             Err(fault) => fault.to_string(),
@@ -683,20 +591,21 @@ mod tests {
         }
     }
 
-    /// Every tensor of `checkpoint` that `expected` has too is the same after rounding; how many.
-    fn agree(checkpoint: &Checkpoint, expected: &Checkpoint) -> usize {
+    /// Asserts that the tensors in both checkpoints are equal after rounding; returns their number.
+    fn assert_equal(checkpoint: &Checkpoint, expected: &Checkpoint) -> usize {
         let mut count = 0;
         for name in checkpoint.names() {
-            let (have, Some(want)) = (checkpoint.get(name).expect(name), expected.get(name)) else {
+            let (actual, Some(wanted)) = (checkpoint.get(name).expect(name), expected.get(name))
+            else {
                 continue;
             };
-            assert_eq!(have.shape, want.shape, "{name}");
-            if have.dtype == Dtype::I64 {
+            assert_eq!(actual.shape, wanted.shape, "{name}");
+            if actual.dtype == Dtype::I64 {
                 assert_eq!(checkpoint.bytes(name), expected.bytes(name), "{name}");
             } else {
-                let want = expected.values(name).expect(name);
-                let want: Vec<f32> = want.iter().map(|&v| rounded(have.dtype, v)).collect();
-                assert_eq!(checkpoint.values(name).expect(name), want, "{name}");
+                let wanted = expected.values(name).expect(name);
+                let wanted: Vec<f32> = wanted.iter().map(|&v| rounded(actual.dtype, v)).collect();
+                assert_eq!(checkpoint.values(name).expect(name), wanted, "{name}");
             }
             count += 1;
         }
@@ -708,7 +617,10 @@ mod tests {
         let checkpoint = Checkpoint::hub(&golden("checkpoint/chatrex")).expect("a folder");
         let expected = Checkpoint::safetensors(&golden("rexseek/weights.safetensors"));
         let expected = expected.expect("a file");
-        assert_eq!(agree(&checkpoint, &expected), expected.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            expected.names().count()
+        );
         let types: BTreeSet<String> = checkpoint
             .names()
             .map(|name| format!("{:?}", checkpoint.get(name).expect(name).dtype))
@@ -721,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zip_pth_holds_the_recorded_weights_and_one_left_over() {
+    fn a_zip_pth_holds_the_recorded_weights_and_one_other() {
         let checkpoint = Checkpoint::open_upn(&golden("checkpoint/upn_tiny.pth")).expect("a file");
         let expected = Checkpoint::open_upn(&golden("upn/weights.safetensors")).expect("a file");
         let left_over: Vec<&str> = checkpoint
@@ -732,22 +644,28 @@ mod tests {
             left_over,
             ["transformer.some_leftover_from_pretraining.weight"]
         );
-        assert_eq!(agree(&checkpoint, &expected), expected.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            expected.names().count()
+        );
     }
 
     #[test]
-    fn an_old_pth_holds_what_is_left_of_the_recorded_weights() {
+    fn a_legacy_pth_holds_a_part_of_the_recorded_weights() {
         let path = golden("checkpoint/upn_cut_legacy.pth");
         let checkpoint = Checkpoint::open_upn(&path).expect("a file");
         let expected = Checkpoint::open_upn(&golden("upn/weights.safetensors")).expect("a file");
-        assert_eq!(agree(&checkpoint, &expected), checkpoint.names().count());
+        assert_eq!(
+            assert_equal(&checkpoint, &expected),
+            checkpoint.names().count()
+        );
         assert_eq!(checkpoint.names().count(), 40);
         assert!(checkpoint.get("transformer.level_embed").is_none());
     }
 
     #[test]
-    fn hostile_and_cut_files_are_refused_by_name() {
-        for (file, says) in [
+    fn hostile_and_truncated_files_are_rejected() {
+        for (file, message) in [
             (
                 "hostile.pth",
                 "hostile.pth: asks to run `__builtin__.eval`; nothing was run",
@@ -758,31 +676,28 @@ mod tests {
                 "config.json: is neither a PyTorch file nor",
             ),
         ] {
-            let fault = refusal(Checkpoint::open_upn(&golden("checkpoint").join(file)));
-            assert!(fault.contains(says), "{fault}");
+            let fault = error_of(Checkpoint::open_upn(&golden("checkpoint").join(file)));
+            assert!(fault.contains(message), "{fault}");
         }
-        let fault = refusal(Checkpoint::open_upn(Path::new("no/such.pth")));
+        let fault = error_of(Checkpoint::open_upn(Path::new("no/such.pth")));
         assert!(fault.starts_with("no/such.pth: cannot be read"), "{fault}");
-        let empty = Folder::with("empty", &[("e.pth", b"")]);
-        let fault = refusal(Checkpoint::open_upn(&empty.0.join("e.pth")));
+        let empty = folder_with(&[("e.pth", b"")]);
+        let fault = error_of(Checkpoint::open_upn(&empty.path().join("e.pth")));
         assert!(fault.contains("is neither"), "{fault}");
-        let fault = refusal(Checkpoint::safetensors(&empty.0.join("e.pth")));
+        let fault = error_of(Checkpoint::safetensors(&empty.path().join("e.pth")));
         assert!(fault.contains("is cut: 0 bytes"), "{fault}");
     }
 
     #[test]
     fn strided_tensors_are_read_in_row_major_order() {
         let values: Vec<f32> = (0..30).map(|v| v as f32).collect();
-        let entries = made::tensor("t", ("k", 30), 2, &[2, 3, 4], &[1, 8, 2])
-            + &made::tensor("p", ("k", 30), 6, &[1, 2, 3], &[99, 3, 1])
-            + &made::tensor("s", ("k", 30), 29, &[], &[])
-            + &made::tensor("n", ("k", 30), 30, &[0, 5], &[5, 1])
-            + &made::tensor("e", ("k", 30), 4, &[2, 2], &[0, 0]);
-        let folder = Folder::with(
-            "strided",
-            &[("t.pth", &made::legacy(&entries, &[("k", &values)]))],
-        );
-        let checkpoint = Checkpoint::open_upn(&folder.0.join("t.pth")).expect("a file");
+        let entries = test_files::tensor("t", ("k", 30), 2, &[2, 3, 4], &[1, 8, 2])
+            + &test_files::tensor("p", ("k", 30), 6, &[1, 2, 3], &[99, 3, 1])
+            + &test_files::tensor("s", ("k", 30), 29, &[], &[])
+            + &test_files::tensor("n", ("k", 30), 30, &[0, 5], &[5, 1])
+            + &test_files::tensor("e", ("k", 30), 4, &[2, 2], &[0, 0]);
+        let folder = folder_with(&[("t.pth", &test_files::legacy(&entries, &[("k", &values)]))]);
+        let checkpoint = Checkpoint::open_upn(&folder.path().join("t.pth")).expect("a file");
         let expected: Vec<f32> = (0..24)
             .map(|at| (2 + at / 12 + at / 4 % 3 * 8 + at % 4 * 2) as f32)
             .collect();
@@ -792,29 +707,26 @@ mod tests {
             assert_eq!(part, expected[range]);
         }
         assert_eq!(checkpoint.rows("t", 1..2).expect("t"), expected[12..]);
-        assert!(refusal(checkpoint.bytes("t")).contains("not in row-major order"));
+        assert!(error_of(checkpoint.bytes("t")).contains("not in row-major order"));
         assert_eq!(checkpoint.values("p").expect("p"), values[6..12]);
         assert_eq!(checkpoint.bytes("p").expect("p")[..4], 6f32.to_le_bytes());
         assert_eq!(checkpoint.rows("s", 0..1).expect("s"), [29.0]);
         assert_eq!(checkpoint.values("n").expect("n"), [0f32; 0]);
         assert_eq!(checkpoint.values("e").expect("e"), [4.0; 4]);
-        let fault = refusal(checkpoint.values("x"));
+        let fault = error_of(checkpoint.values("x"));
         assert!(fault.starts_with("tensor x: is missing"), "{fault}");
     }
 
     #[test]
-    fn a_tensor_with_more_elements_than_its_file_is_refused() {
-        let entries = made::tensor("t", ("k", 1), 0, &[1 << 40, 1 << 20], &[0, 0]);
-        let folder = Folder::with(
-            "repeat",
-            &[("t.pth", &made::legacy(&entries, &[("k", &[1.0])]))],
-        );
-        let fault = refusal(Checkpoint::open_upn(&folder.0.join("t.pth")));
+    fn a_tensor_with_more_elements_than_its_file_is_rejected() {
+        let entries = test_files::tensor("t", ("k", 1), 0, &[1 << 40, 1 << 20], &[0, 0]);
+        let folder = folder_with(&[("t.pth", &test_files::legacy(&entries, &[("k", &[1.0])]))]);
+        let fault = error_of(Checkpoint::open_upn(&folder.path().join("t.pth")));
         assert!(fault.contains("tensor t: repeats elements"), "{fault}");
     }
 
     #[test]
-    fn every_float_type_is_read_and_no_other() {
+    fn float_dtypes_are_read_and_no_others() {
         let tensors = [
             (
                 "d",
@@ -842,8 +754,8 @@ mod tests {
             ),
             ("i", Dtype::I64, vec![1], 3i64.to_le_bytes().to_vec()),
         ];
-        let folder = Folder::with("types", &[("t.safetensors", &shard(&tensors))]);
-        let checkpoint = Checkpoint::hub(&folder.0).expect("one file");
+        let folder = folder_with(&[("t.safetensors", &shard(&tensors))]);
+        let checkpoint = Checkpoint::hub(folder.path()).expect("one file");
         let values = |name| checkpoint.values(name).expect(name);
         assert_eq!(values("d"), [0.1, f32::INFINITY]);
         assert_eq!(first_not_finite(&values("d")), Some(1));
@@ -851,16 +763,16 @@ mod tests {
         assert_eq!(first_not_finite(&values("h")), None);
         assert_eq!(values("h"), [rounded(Dtype::F16, 0.1)]);
         assert_eq!(values("b"), [rounded(Dtype::BF16, 0.1)]);
-        let fault = refusal(checkpoint.values("i"));
+        let fault = error_of(checkpoint.values("i"));
         assert!(
-            fault.contains("t.safetensors, tensor i: has element type I64"),
+            fault.contains("t.safetensors, tensor i: has dtype I64"),
             "{fault}"
         );
         assert_eq!(checkpoint.bytes("i"), Ok(3i64.to_le_bytes().as_slice()));
     }
 
     #[test]
-    fn damaged_safetensors_are_refused_by_tensor() {
+    fn damaged_safetensors_are_rejected() {
         let entry = |shape: &str, from: u64, to: u64| {
             format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
         };
@@ -928,11 +840,11 @@ mod tests {
             (case(r#"{"a":3}"#.into(), 0), "tensor a: is not described"),
         ];
         assert!(header(&whole, "f").is_ok());
-        for (file, says) in cases {
-            let fault = refusal(header(&file, "f.safetensors"));
+        for (file, message) in cases {
+            let fault = error_of(header(&file, "f.safetensors"));
             assert!(
-                fault.starts_with("f.safetensors") && fault.contains(says),
-                "{says}: {fault}"
+                fault.starts_with("f.safetensors") && fault.contains(message),
+                "{message}: {fault}"
             );
         }
         for length in 0..whole.len() {
@@ -941,7 +853,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_folders_are_refused() {
+    fn wrong_folders_are_rejected() {
         let index = |map: &str| format!(r#"{{"metadata":{{}},"weight_map":{{{map}}}}}"#);
         let (x, y, xy) = (one("x", 1.0), one("y", 2.0), one("y", 3.0));
         type Files<'a> = &'a [(&'a str, &'a [u8])];
@@ -990,25 +902,25 @@ mod tests {
             ),
             ("json", "{}".into(), &[], "is not an index of shards"),
         ];
-        for (name, index, files, says) in cases {
+        for (name, index, files, message) in cases {
             let mut files = files.to_vec();
             files.push((INDEX, index.as_bytes()));
-            let folder = Folder::with(name, &files);
-            let fault = refusal(Checkpoint::hub(&folder.0));
-            assert!(fault.contains(says), "{name}: {fault}");
+            let folder = folder_with(&files);
+            let fault = error_of(Checkpoint::hub(folder.path()));
+            assert!(fault.contains(message), "{name}: {fault}");
         }
-        let none = Folder::with("none", &[("readme.md", b"")]);
-        assert!(refusal(Checkpoint::hub(&none.0)).contains("holds neither"));
+        let none = folder_with(&[("readme.md", b"")]);
+        assert!(error_of(Checkpoint::hub(none.path())).contains("holds neither"));
         assert!(Checkpoint::hub(Path::new("no/such/folder")).is_err());
-        let both = Folder::with("both", &[("b.safetensors", &y), ("a.safetensors", &x)]);
-        let checkpoint = Checkpoint::hub(&both.0).expect("two files");
+        let both = folder_with(&[("b.safetensors", &y), ("a.safetensors", &x)]);
+        let checkpoint = Checkpoint::hub(both.path()).expect("two files");
         assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["x", "y"]);
         assert!(checkpoint.place("y").ends_with("b.safetensors, tensor y"));
     }
 
     #[test]
-    fn threads_may_share_it() {
-        fn shared<T: Send + Sync>() {}
-        shared::<Checkpoint>();
+    fn a_checkpoint_is_send_and_sync() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<Checkpoint>();
     }
 }

@@ -1,27 +1,28 @@
-//! What a checkpoint is: names put into one spelling, sizes found from shapes and configuration.
+//! Recognizes a checkpoint: normalizes tensor names, derives the configuration from shapes and
+//! `config.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
-use crate::engine::ModelConfig;
 use crate::error::{Fault, FaultKind};
+use crate::files::read_json;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::clip_vit::ClipVitConfig;
+use crate::model::config::ModelConfig;
 use crate::model::convnext::ConvNextConfig;
 use crate::model::decoder::DecoderConfig;
 use crate::model::swin::SwinConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
 
-/// Beginnings of names in other checkpoints of the same networks, and ours: a model wrapped once
-/// more, CLIP by itself, OpenCLIP's ConvNeXt trunk.
-const RENAMES: [(&str, &str); 7] = [
+/// Prefixes of names in other checkpoints of the same networks, and this project's: a wrapped model, CLIP
+/// alone, OpenCLIP's ConvNeXt trunk.
+const PREFIXES: [(&str, &str); 7] = [
     ("model.vision_tower.", "vision_tower."),
     ("model.vision_tower_aux.", "vision_tower_aux."),
     ("model.mm_projector.", "mm_projector."),
@@ -31,16 +32,16 @@ const RENAMES: [(&str, &str); 7] = [
     ("visual.trunk.stages.", "vision_tower_aux.vision_stages."),
 ];
 
-/// Where the CLIP tower's tensors begin.
+/// Prefix of the CLIP tower's tensors.
 const CLIP: &str = "vision_tower.vision_tower.vision_model.";
 
-/// A name of our spelling and the one it has in its file.
+/// Normalized names, and the name of each in its file.
 pub type Names = BTreeMap<String, String>;
 
-/// The checkpoint's names in our spelling. `prefixes` are tried first: `(theirs, ours)`.
+/// Normalizes the checkpoint's names. `prefixes`, pairs of (theirs, ours), are replaced first.
 ///
 /// # Errors
-/// Two tensors would get one name.
+/// Two tensors get the same name.
 pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<Names, Fault> {
     let mut names = Names::new();
     for theirs in checkpoint.names() {
@@ -56,21 +57,24 @@ pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<N
 }
 
 fn rename(name: &str, prefixes: &[(String, String)]) -> String {
-    let own = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
-    let name = replaced(name, own).unwrap_or_else(|| name.to_string());
-    let name = replaced(&name, RENAMES.into_iter()).unwrap_or(name);
+    let given = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
+    let name = with_prefix_replaced(name, given).unwrap_or_else(|| name.to_string());
+    let name = with_prefix_replaced(&name, PREFIXES.into_iter()).unwrap_or(name);
     match name.strip_suffix(".gamma") {
         Some(stem) if name.starts_with("vision_tower_aux.") => format!("{stem}.ramma"),
         _ => name,
     }
 }
 
-/// `name` with the first of these beginnings that it has replaced.
-fn replaced<'a>(name: &str, mut of: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
-    of.find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)))
+/// `name` with the first of `prefixes` that it has replaced; `None` if it has none.
+fn with_prefix_replaced<'a>(
+    name: &str,
+    mut prefixes: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<String> {
+    prefixes.find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)))
 }
 
-/// Shapes by our names.
+/// Shapes by normalized names.
 pub struct Shapes<'a> {
     checkpoint: &'a Checkpoint,
     names: &'a Names,
@@ -78,7 +82,7 @@ pub struct Shapes<'a> {
 }
 
 impl<'a> Shapes<'a> {
-    /// The tensors of `checkpoint`, which lies at `place`.
+    /// The tensors of `checkpoint` at `place`.
     pub fn new(checkpoint: &'a Checkpoint, names: &'a Names, place: &Path) -> Self {
         Self {
             checkpoint,
@@ -91,38 +95,37 @@ impl<'a> Shapes<'a> {
         self.names.contains_key(name)
     }
 
-    /// What stands before `name` in this checkpoint, where it is only there with a beginning of
-    /// its own.
-    fn beginning(&self, name: &str) -> Option<&str> {
+    /// The prefix of a tensor whose name ends in `name`, if it has one.
+    fn prefix_of(&self, name: &str) -> Option<&str> {
         self.names
             .values()
             .find_map(|theirs| theirs.strip_suffix(name))
-            .filter(|beginning| !beginning.is_empty())
+            .filter(|prefix| !prefix.is_empty())
     }
 
     fn get<const D: usize>(&self, name: &str) -> Result<[usize; D], Fault> {
-        let located = self
+        let view = self
             .names
             .get(name)
             .and_then(|theirs| self.checkpoint.get(theirs))
             .ok_or_else(|| self.fault(name, "is missing".into()))?;
-        located.shape.as_slice().try_into().map_err(|_| {
-            let shape = &located.shape;
-            self.fault(name, format!("has shape {shape:?} where {D} axes belong"))
+        view.shape.as_slice().try_into().map_err(|_| {
+            let shape = &view.shape;
+            self.fault(name, format!("has shape {shape:?} instead of {D} axes"))
         })
     }
 
-    /// The shape of a tensor, or `otherwise` where it is missing: whoever needs it says so later,
-    /// together with all others that are missing.
-    fn or<const D: usize>(&self, name: &str, otherwise: [usize; D]) -> Result<[usize; D], Fault> {
+    /// The shape of a tensor, or `default` if it is missing. All missing tensors are reported together,
+    /// later.
+    fn get_or<const D: usize>(&self, name: &str, default: [usize; D]) -> Result<[usize; D], Fault> {
         if self.has(name) {
             self.get(name)
         } else {
-            Ok(otherwise)
+            Ok(default)
         }
     }
 
-    /// How many of `prefix0suffix`, `prefix1suffix`, ... there are.
+    /// The number of tensors `prefix0suffix`, `prefix1suffix`, ...
     fn count(&self, prefix: &str, suffix: &str) -> usize {
         (0..)
             .take_while(|i| self.has(&format!("{prefix}{i}{suffix}")))
@@ -134,7 +137,7 @@ impl<'a> Shapes<'a> {
     }
 }
 
-/// The fields of a hub folder's `config.json` that matter here.
+/// The relevant fields of a hub folder's `config.json`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct HubConfig {
@@ -162,7 +165,7 @@ struct HubConfig {
     nms: Option<f64>,
 }
 
-/// Sizes that shapes do not tell, in a file `*vision_sizes.json` of the folder.
+/// Sizes that do not follow from shapes: the file `*vision_sizes.json` of the folder.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct VisionSizes {
@@ -179,43 +182,28 @@ struct ClipSizes {
     layer_norm_eps: Option<f64>,
 }
 
-/// What a hub folder says about its model.
+/// The model in a hub folder.
 pub struct Described {
-    /// Sizes, recipe, words; without the proposal network.
+    /// Its configuration, without the proposal network.
     pub config: ModelConfig,
-    /// The folder's own licence, where it names one: its name and text.
+    /// Name and text of the licence in `config.json`, if there is one.
     pub licence: Option<(String, String)>,
-    /// What the folder says the model was trained on.
+    /// Training data by `config.json`.
     pub trained_on: Option<String>,
-    /// The commands that made the weights.
+    /// The commands that produced the weights.
     pub made_by: Vec<String>,
     /// Default score threshold.
     pub score: Option<f32>,
-    /// Default overlap.
+    /// Default NMS threshold.
     pub nms: Option<f64>,
-    /// Whether the language model is LLaMA's rather than Qwen2's.
+    /// Whether the decoder is LLaMA rather than Qwen2.
     pub llama: bool,
 }
 
-/// Reads a JSON file; `None` where there is none.
+/// Recognizes the model in the hub folder `folder`.
 ///
 /// # Errors
-/// It cannot be read, or does not fit.
-pub fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Fault> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Fault::file(path, error)),
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| Fault::model(path.display().to_string(), error.to_string()))
-}
-
-/// Finds out what lies in the hub folder `folder`.
-///
-/// # Errors
-/// An unknown architecture, sizes that contradict each other, a missing tensor.
+/// The architecture is unknown, sizes contradict each other, or a tensor is missing.
 pub fn describe(
     folder: &Path,
     shapes: &Shapes,
@@ -223,25 +211,26 @@ pub fn describe(
 ) -> Result<Described, Fault> {
     let path = folder.join("config.json");
     let place = path.display().to_string();
-    let hub: HubConfig = json(&path)?.ok_or_else(|| Fault::model(&place, "is missing"))?;
-    let words = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
+    let hub: HubConfig = read_json(&path)?.ok_or_else(|| Fault::model(&place, "is missing"))?;
+    let architecture = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
     let known = ["rex", "qwen2", "llama", "vicuna"];
     let q_proj = "model.layers.0.self_attn.q_proj.weight";
-    if let Some(beginning) = shapes.beginning(q_proj).filter(|_| !shapes.has(q_proj)) {
+    if let Some(prefix) = shapes.prefix_of(q_proj).filter(|_| !shapes.has(q_proj)) {
         return Err(Fault::new(
             FaultKind::Model,
             &shapes.place,
-            format!("names its tensors {beginning}{q_proj} and the like"),
-            format!("Name what comes before with --prefix {beginning}="),
+            format!("has tensor names like {prefix}{q_proj}"),
+            format!("Remove the prefix with --prefix {prefix}="),
         ));
     }
-    if !shapes.has(q_proj) || !(words.trim().is_empty() || known.iter().any(|k| words.contains(k)))
+    if !shapes.has(q_proj)
+        || !(architecture.trim().is_empty() || known.iter().any(|k| architecture.contains(k)))
     {
         return Err(Fault::model(
             place,
             format!(
-                "describes an unknown architecture ({:?}); known are ChatRex and RexSeek on Qwen2 \
-                 or LLaMA",
+                "has an unknown architecture ({:?}); supported are ChatRex and RexSeek on Qwen2 or \
+                 LLaMA",
                 hub.architectures
             ),
         ));
@@ -260,7 +249,7 @@ pub fn describe(
         convnext,
     };
     let recipe = SquareRecipe {
-        half_boxes: words.contains("rexseek"),
+        half_boxes: architecture.contains("rexseek"),
         ..chatrex.recipe()
     };
     let template = template.unwrap_or_else(|| {
@@ -296,8 +285,8 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
     let [key_width, _] = shapes.get::<2>(&format!("{at}self_attn.k_proj.weight"))?;
     let [intermediate_size, _] = shapes.get::<2>(&format!("{at}mlp.gate_proj.weight"))?;
     let num_hidden_layers = shapes.count("model.layers.", ".input_layernorm.weight");
-    let say = |what: String| Fault::model(place, what);
-    for (field, said, found) in [
+    let fault = |what: String| Fault::model(place, what);
+    for (field, expected, actual) in [
         ("vocab_size", hub.vocab_size, vocab_size),
         ("hidden_size", hub.hidden_size, hidden_size),
         (
@@ -311,32 +300,29 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
             num_hidden_layers,
         ),
     ] {
-        if said.is_some_and(|said| said != found) {
-            let said = said.unwrap_or_default();
-            return Err(say(format!(
-                "says {field} {said}, the tensors have {found}"
+        if let Some(expected) = expected.filter(|&expected| expected != actual) {
+            return Err(fault(format!(
+                "has {field} {expected}, the tensors have {actual}"
             )));
         }
     }
     if let Some(scaling) = &hub.rope_scaling {
-        return Err(say(format!(
-            "asks for rope_scaling {scaling}, which is not supported"
+        return Err(fault(format!(
+            "has rope_scaling {scaling}, which is not supported"
         )));
     }
     if hub.use_sliding_window == Some(true) {
-        return Err(say(
-            "asks for a sliding window, which is not supported".into()
-        ));
+        return Err(fault("has a sliding window, which is not supported".into()));
     }
     if let Some(act) = hub.hidden_act.as_deref().filter(|act| *act != "silu") {
-        return Err(say(format!("asks for hidden_act {act}; known is silu")));
+        return Err(fault(format!("has hidden_act {act}; supported is silu")));
     }
     let heads = hub.num_attention_heads.filter(|&heads| heads > 0);
     let width = hub
         .head_dim
         .filter(|&width| width > 0)
         .or_else(|| Some(query_width / heads?))
-        .ok_or_else(|| say("does not say num_attention_heads".into()))?;
+        .ok_or_else(|| fault("lacks num_attention_heads".into()))?;
     let num_attention_heads = heads.unwrap_or(query_width / width.max(1));
     let num_key_value_heads = hub.num_key_value_heads.unwrap_or(key_width / width.max(1));
     if width == 0
@@ -346,8 +332,8 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
         || num_key_value_heads == 0
         || !num_attention_heads.is_multiple_of(num_key_value_heads)
     {
-        return Err(say(format!(
-            "says {num_attention_heads} and {num_key_value_heads} heads of {width}, the tensors \
+        return Err(fault(format!(
+            "has {num_attention_heads} and {num_key_value_heads} heads of {width}, the tensors \
              have {query_width} and {key_width} rows"
         )));
     }
@@ -376,7 +362,7 @@ fn vision_sizes(folder: &Path) -> Result<VisionSizes, Fault> {
     files.retain(|path| path.to_string_lossy().ends_with("vision_sizes.json"));
     files.sort();
     match files.first() {
-        Some(path) => Ok(json(path)?.unwrap_or_default()),
+        Some(path) => Ok(read_json(path)?.unwrap_or_default()),
         None => Ok(VisionSizes::default()),
     }
 }
@@ -389,16 +375,16 @@ fn clip(hub: &HubConfig, sizes: &ClipSizes, shapes: &Shapes) -> Result<ClipVitCo
     let fc1 = format!("{CLIP}encoder.layers.0.mlp.fc1.weight");
     let [intermediate_size, _] = shapes.get::<2>(&fc1)?;
     let stored = shapes.count(&format!("{CLIP}encoder.layers."), ".layer_norm1.weight");
-    // A tower whose unused end was cut off looks like a smaller one whose features lie elsewhere.
-    let whole = shapes.has(&format!("{CLIP}post_layernorm.weight"));
-    let layers = match sizes.num_hidden_layers.or(whole.then_some(stored)) {
+    // A tower without its unused last blocks has the shapes of a smaller one, but another feature layer.
+    let is_whole = shapes.has(&format!("{CLIP}post_layernorm.weight"));
+    let layers = match sizes.num_hidden_layers.or(is_whole.then_some(stored)) {
         Some(layers) if layers >= stored => layers,
-        said => {
+        layers => {
             return Err(shapes.fault(
                 &format!("{CLIP}encoder.layers"),
                 format!(
-                    "has {stored} layers of {said:?}: without post_layernorm a vision_sizes.json \
-                     beside config.json must say clip.num_hidden_layers"
+                    "has {stored} layers of {layers:?}: without post_layernorm a vision_sizes.json beside \
+                     config.json must have clip.num_hidden_layers"
                 ),
             ));
         }
@@ -455,18 +441,19 @@ fn convnext(shapes: &Shapes) -> Result<ConvNextConfig, Fault> {
     })
 }
 
-/// The sizes of a proposal network. `FILE.json` beside `FILE.pth` may state those that shapes do
-/// not tell, under the names of [`UpnConfig`]; without it they are those of `upn_large`.
+/// The configuration of a proposal network. Fields that do not follow from shapes come from `FILE.json`
+/// beside `FILE.pth`, by their names in [`UpnConfig`], else from UPN-Large.
 ///
 /// # Errors
-/// A missing tensor, or sizes that contradict each other.
+/// The shapes contradict each other.
 pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
-    let said: BTreeMap<String, Value> = json(&file.with_extension("json"))?.unwrap_or_default();
-    let number = |name: &str| said.get(name).and_then(Value::as_f64);
+    let given: BTreeMap<String, Value> =
+        read_json(&file.with_extension("json"))?.unwrap_or_default();
+    let number = |name: &str| given.get(name).and_then(Value::as_f64);
     let size = |name: &str| number(name).map(|value| value as usize);
     let large = UpnConfig::large();
     let swin = "backbone.model.backbone.";
-    let [embed_dim, ..] = shapes.or(
+    let [embed_dim, ..] = shapes.get_or(
         &format!("{swin}patch_embed.proj.weight"),
         [large.backbone.embed_dim, 3, 4, 4],
     )?;
@@ -482,7 +469,7 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
         let [rows, heads] = shapes.get(&table)?;
         window_size = rows.isqrt().div_ceil(2);
         if rows != (2 * window_size.max(1) - 1).pow(2) {
-            let what = format!("has {rows} rows, no square of an odd number");
+            let what = format!("has {rows} rows, which is no square of an odd number");
             return Err(shapes.fault(&table, what));
         }
         depths.push(depth);
@@ -492,7 +479,7 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
         (depths, num_heads) = (large.backbone.depths, large.backbone.num_heads);
     }
     let fc1 = format!("{swin}layers.0.blocks.0.mlp.fc1.weight");
-    let [hidden, width] = shapes.or(&fc1, [4 * embed_dim, embed_dim])?;
+    let [hidden, width] = shapes.get_or(&fc1, [4 * embed_dim, embed_dim])?;
     let used: Vec<usize> = (0..depths.len())
         .filter(|stage| shapes.has(&format!("{swin}norm{stage}.weight")))
         .collect();
@@ -501,18 +488,18 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
     } else {
         used
     };
-    let [num_feature_levels, d_model] = shapes.or(
+    let [num_feature_levels, d_model] = shapes.get_or(
         "transformer.level_embed",
         [large.num_feature_levels, large.d_model],
     )?;
     let [num_queries, _] =
-        shapes.or("transformer.tgt_embed.weight", [large.num_queries, d_model])?;
+        shapes.get_or("transformer.tgt_embed.weight", [large.num_queries, d_model])?;
     let layer = "transformer.encoder.layers.0.";
-    let [d_ffn, _] = shapes.or(&format!("{layer}linear1.weight"), [large.d_ffn, d_model])?;
+    let [d_ffn, _] = shapes.get_or(&format!("{layer}linear1.weight"), [large.d_ffn, d_model])?;
     let weights = format!("{layer}self_attn.attention_weights.weight");
     let n_points = size("n_points").unwrap_or(large.n_points);
     let per_head = num_feature_levels * n_points.max(1);
-    let [samples, _] = shapes.or(&weights, [large.n_heads * per_head, d_model])?;
+    let [samples, _] = shapes.get_or(&weights, [large.n_heads * per_head, d_model])?;
     let n_heads = samples / per_head;
     if n_heads * per_head != samples || n_heads == 0 || width == 0 {
         return Err(shapes.fault(
@@ -520,11 +507,11 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
             format!("has {samples} rows for {num_feature_levels} levels of {n_points} points"),
         ));
     }
-    let layers = |of: &str, otherwise: usize| match shapes
-        .count(&format!("transformer.{of}.layers."), ".linear1.weight")
+    let layers = |part: &str, default: usize| match shapes
+        .count(&format!("transformer.{part}.layers."), ".linear1.weight")
     {
-        0 => otherwise,
-        found => found,
+        0 => default,
+        count => count,
     };
     Ok(UpnConfig {
         backbone: SwinConfig {
@@ -551,9 +538,8 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
     })
 }
 
-/// Whether a ChatRex folder may hold tensor `name` (our spelling) without any network reading it:
-/// what follows the CLIP layer that is used, recomputable tables, the head of a model whose
-/// embeddings are tied.
+/// Whether tensor `name` (normalized) of a ChatRex checkpoint is known to be unused: CLIP layers after the
+/// feature layer, tables that are recomputed, the head of a model with tied embeddings.
 pub fn is_skipped(name: &str, config: &ChatRexConfig) -> bool {
     let below = |stem: &str, name: &str| name == stem || name.starts_with(&format!("{stem}."));
     let clip = name.strip_prefix(CLIP).is_some_and(|name| {

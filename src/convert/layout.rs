@@ -1,4 +1,4 @@
-//! Which bytes go where: tensors cut into blocks, blocks put into shards.
+//! Layout of a model folder: tensors split into row blocks, blocks assigned to shards.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,20 +11,20 @@ use crate::weights::manifest::{Part, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
 use crate::weights::storage::WeightFormat;
 
-/// A shard's tensors take at most this many bytes.
+/// Maximum bytes of a shard's tensors.
 const SHARD_BYTES: u64 = 250 << 20;
 
-/// Tensors begin at multiples of this.
+/// Alignment of tensors in bytes.
 const ALIGNMENT: u64 = 8;
 
-/// Neighbouring rows of a tensor, stored together.
+/// Consecutive rows of a tensor that are stored together.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// Which of the needed tensors.
+    /// Index of the required tensor.
     pub tensor: usize,
-    /// Its rows: everything behind the first axis is a row.
+    /// Its rows; a row spans all axes but the first.
     pub rows: Range<usize>,
-    /// The tensors it is stored as: the values, or words and scales.
+    /// The tensors it is stored as: the values, or codes and scales.
     pub stored: Vec<(String, TensorEntry)>,
 }
 
@@ -37,18 +37,18 @@ pub struct ShardPlan {
     pub part: Part,
     /// Length of the file.
     pub bytes: u64,
-    /// The file up to the first tensor.
+    /// The bytes before the first tensor.
     pub header: Vec<u8>,
-    /// What follows.
+    /// The blocks, in order.
     pub blocks: Vec<Block>,
 }
 
-/// Cuts tensors into blocks and lays these out in shards: parts in order, no shard with two.
-pub fn lay_out(needed: &[RequiredTensor], forms: &[WeightFormat]) -> Vec<ShardPlan> {
+/// Splits tensors into blocks and assigns them to shards, part by part; no shard has two parts.
+pub fn lay_out(required: &[RequiredTensor], formats: &[WeightFormat]) -> Vec<ShardPlan> {
     let mut shards: Vec<(Part, Vec<Block>)> = Vec::new();
     let mut filled = 0;
-    for (index, (tensor, form)) in needed.iter().zip(forms).enumerate() {
-        for block in blocks(index, tensor, *form) {
+    for (index, (tensor, format)) in required.iter().zip(formats).enumerate() {
+        for block in blocks(index, tensor, *format) {
             let bytes: u64 = block.stored.iter().map(|(_, entry)| aligned(entry)).sum();
             let fits = shards
                 .last()
@@ -77,10 +77,10 @@ pub fn lay_out(needed: &[RequiredTensor], forms: &[WeightFormat]) -> Vec<ShardPl
         .collect()
 }
 
-fn blocks(index: usize, tensor: &RequiredTensor, form: WeightFormat) -> Vec<Block> {
+fn blocks(index: usize, tensor: &RequiredTensor, format: WeightFormat) -> Vec<Block> {
     let rows = tensor.shape.first().copied().unwrap_or(1);
     let width: usize = tensor.shape.iter().skip(1).product();
-    let ranges: Vec<Range<usize>> = form.blocks(rows, width).collect();
+    let ranges: Vec<Range<usize>> = format.blocks(rows, width).collect();
     let count = ranges.len();
     ranges
         .into_iter()
@@ -97,7 +97,7 @@ fn blocks(index: usize, tensor: &RequiredTensor, form: WeightFormat) -> Vec<Bloc
                 dtype,
                 shape,
             };
-            let stored = match form {
+            let stored = match format {
                 WeightFormat::Dense(dtype) => {
                     let mut shape = tensor.shape.clone();
                     if let Some(first) = shape.first_mut() {
@@ -107,10 +107,10 @@ fn blocks(index: usize, tensor: &RequiredTensor, form: WeightFormat) -> Vec<Bloc
                 }
                 WeightFormat::Quantized(scheme) => {
                     let stem = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
-                    let words = vec![rows.len(), scheme.words(width)];
+                    let codes = vec![rows.len(), scheme.words(width)];
                     let scales = vec![rows.len(), width / scheme.group];
                     vec![
-                        (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, words)),
+                        (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, codes)),
                         (format!("{stem}{SCALES}{suffix}"), entry(DType::F16, scales)),
                     ]
                 }
@@ -132,8 +132,8 @@ fn aligned(entry: &TensorEntry) -> u64 {
     bytes(entry).next_multiple_of(ALIGNMENT)
 }
 
-/// Gives the blocks of a shard their offsets; safetensors allows no gaps, so `__pad.N` tensors
-/// fill them.
+/// Assigns offsets to the blocks of a shard. Safetensors allows no gaps, so `__pad.N` tensors fill
+/// them.
 fn place(part: Part, number: usize, count: usize, mut blocks: Vec<Block>) -> ShardPlan {
     let part_name = match part {
         Part::Upn => "upn",
@@ -182,7 +182,7 @@ fn place(part: Part, number: usize, count: usize, mut blocks: Vec<Block>) -> Sha
     }
 }
 
-/// Zero bytes that follow a tensor.
+/// Number of zero bytes after a tensor.
 pub fn padding(entry: &TensorEntry) -> usize {
     (aligned(entry) - bytes(entry)) as usize
 }
@@ -194,7 +194,7 @@ mod tests {
     use crate::weights::storage::BLOCK_BYTES;
     use safetensors::SafeTensors;
 
-    fn needed(part: Part, name: &str, shape: &[usize]) -> RequiredTensor {
+    fn required(part: Part, name: &str, shape: &[usize]) -> RequiredTensor {
         RequiredTensor {
             name: name.into(),
             shape: shape.into(),
@@ -203,9 +203,9 @@ mod tests {
         }
     }
 
-    /// Parts in order, each with something odd; a language model of real width.
+    /// Odd shapes in every part, and a decoder of real width.
     fn model() -> (Vec<RequiredTensor>, Vec<WeightFormat>) {
-        let packed = |bits| WeightFormat::Quantized(QuantScheme::new(bits, 32));
+        let quantized = |bits| WeightFormat::Quantized(QuantScheme::new(bits, 32));
         let half = WeightFormat::Dense(DType::F16);
         let single = WeightFormat::Dense(DType::F32);
         let tensors = [
@@ -217,22 +217,22 @@ mod tests {
                 Part::Decoder,
                 "model.embed_tokens.weight",
                 vec![32_104, 4096],
-                packed(8),
+                quantized(8),
             ),
-            (Part::Decoder, "up.weight", vec![11_008, 4096], packed(4)),
+            (Part::Decoder, "up.weight", vec![11_008, 4096], quantized(4)),
             (Part::Decoder, "norm.weight", vec![4096], single),
             (Part::Decoder, "lm_head.weight", vec![32_104, 4096], half),
         ];
         tensors
             .into_iter()
-            .map(|(part, name, shape, form)| (needed(part, name, &shape), form))
+            .map(|(part, name, shape, format)| (required(part, name, &shape), format))
             .unzip()
     }
 
     #[test]
-    fn every_row_is_stored_once_in_bindable_blocks() {
-        let (tensors, forms) = model();
-        let plan = lay_out(&tensors, &forms);
+    fn every_row_is_stored_once_in_blocks_that_fit_a_binding() {
+        let (tensors, formats) = model();
+        let plan = lay_out(&tensors, &formats);
         let mut next = (0, 0);
         for shard in &plan {
             for block in &shard.blocks {
@@ -275,11 +275,11 @@ mod tests {
         }
     }
 
-    /// What the manifest says of a shard and what its own header says agree.
+    /// The offsets of the manifest agree with those of the shards' own headers.
     #[test]
     fn shards_are_safetensors_files() {
-        let (tensors, forms) = model();
-        let plan = lay_out(&tensors, &forms);
+        let (tensors, formats) = model();
+        let plan = lay_out(&tensors, &formats);
         let names: Vec<&str> = plan.iter().map(|shard| shard.name.as_str()).collect();
         assert_eq!(
             names,
@@ -293,7 +293,7 @@ mod tests {
         let mut pads = 0;
         for shard in &plan {
             assert!(shard.bytes <= 256_000_000, "{}", shard.bytes);
-            // Zeros that nobody touches take no memory.
+            // Untouched zero pages take no memory.
             let mut file = vec![0; shard.bytes as usize];
             file[..shard.header.len()].copy_from_slice(&shard.header);
             let (length, metadata) = SafeTensors::read_metadata(&file).expect("a whole header");
@@ -318,7 +318,7 @@ mod tests {
             pads += listed.len();
             assert!(listed.keys().all(|name| name.starts_with("__pad.")));
         }
-        // 12, 70 and 4 bytes are no multiples of eight.
+        // 12, 70 and 4 bytes are no multiples of 8.
         assert_eq!(pads, 3);
     }
 }

@@ -1,16 +1,15 @@
-//! The notices that converted weights must carry.
+//! Licence notices that converted weights must include.
 
 use crate::weights::manifest::Licence;
 
-/// The notice for weights of ChatRex, RexSeek and UPN; `llama` where the language model comes from
-/// Vicuna.
+/// The notice for weights of ChatRex, RexSeek and UPN; `llama` if the decoder derives from Vicuna.
 pub fn idea(llama: bool) -> Licence {
     let mut text =
         "ChatRex, RexSeek and UPN are licensed under the IDEA License 1.0, Copyright (c) \
         IDEA (International Digital Economy Academy). All Rights Reserved.\n\n\
         The IDEA License 1.0 allows use, reproduction and distribution solely for non-commercial \
-        research purposes. Whoever passes these weights on, in this converted form or any other, \
-        passes on a copy of that licence and this notice with them. The full text of the licence \
+        research purposes. Anyone who passes these weights on, converted or not, must include a \
+        copy of that licence and this notice. The full text of the licence \
         comes with the original checkpoints; it applies, and this summary does not replace it."
             .to_string();
     if llama {

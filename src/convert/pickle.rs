@@ -1,9 +1,9 @@
-//! Python pickles as PyTorch writes them, read as plain data.
+//! Parser for the Python pickles that PyTorch writes. Nothing in a pickle is executed.
 //!
-//! A pickle is a program for a stack machine that may name any function of the reader's Python. Here
-//! its instructions only build values; the few functions that checkpoints need are known by name
-//! ([`callee`]) and stand for values too, every other name is refused. The instructions are those
-//! of Python's `pickletools`, protocols 0 to 5.
+//! A pickle is a program for a stack machine that may call any Python function. Here its instructions
+//! only build values. The few functions that checkpoints need are an allow list ([`callee`]) and are
+//! values as well; every other name is an error. The instructions are those of Python's `pickletools`,
+//! protocols 0 to 5.
 
 use std::collections::HashMap;
 
@@ -11,49 +11,49 @@ use safetensors::Dtype;
 
 use crate::error::{Fault, FaultKind};
 
-/// Instructions and copied items of one pickle; bounds its memory to some hundred megabytes.
+/// Maximum instructions and copied items of a pickle; limits memory to some hundred megabytes.
 const MAX_STEPS: usize = 1 << 22;
 
-/// Axes of one tensor.
+/// Maximum axes of a tensor.
 const MAX_RANK: usize = 32;
 
-/// A value's place in its [`Tree`].
+/// Index of a value in its [`Tree`].
 pub type Id = u32;
 
-/// One value. Containers hold the places of their items, so values may be shared and even contain
+/// A value. Containers hold the indices of their items, so values may be shared and may contain
 /// themselves.
 #[derive(Debug)]
 pub enum Node<'a> {
-    /// Nothing.
+    /// `None`.
     None,
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// A whole number beyond 64 bits: two's complement, lowest byte first.
+    /// An integer beyond 64 bits: two's complement, little-endian.
     Long(&'a [u8]),
-    /// A text.
+    /// A string.
     Text(&'a str),
-    /// A list, a tuple or a set.
+    /// A list, tuple or set.
     Sequence(Vec<Id>),
-    /// Keys and values in the order they were written.
+    /// Keys and values in their written order.
     Dict(Vec<(Id, Id)>),
-    /// A known function or type.
+    /// An allowed function or type.
     Global(Callee),
-    /// Elements stored elsewhere.
+    /// Elements stored outside the pickle.
     Storage(Storage<'a>),
     /// A view of a storage.
     Tensor(Box<Stored<'a>>),
-    /// Something no checkpoint reader needs: a fraction, bytes, an object of another library.
+    /// A value that is not needed: a float, bytes, an object of another library.
     Opaque,
 }
 
-/// Elements that lie outside the pickle.
+/// Elements stored outside the pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage<'a> {
-    /// Its name in the file.
+    /// Its key in the file.
     pub key: &'a str,
-    /// The type its length is counted in.
+    /// The dtype of its length.
     pub dtype: Dtype,
     /// Its length in elements of `dtype`.
     pub elements: u64,
@@ -62,24 +62,24 @@ pub struct Storage<'a> {
 /// A tensor as a view of a storage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stored<'a> {
-    /// Where its elements are.
+    /// The storage of its elements.
     pub storage: Storage<'a>,
-    /// Its element type; only for storages of plain bytes another than the storage's.
+    /// Its dtype; differs from the storage's only for storages of bytes.
     pub dtype: Dtype,
-    /// Its first element, counted in `dtype`.
+    /// The offset of its first element in elements of `dtype`.
     pub offset: u64,
     /// Elements along each axis.
     pub shape: Vec<usize>,
-    /// Elements from one to the next along each axis.
+    /// Strides in elements.
     pub strides: Vec<usize>,
 }
 
-/// What a pickle may name.
+/// A function or type that a pickle may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callee {
-    /// `torch._utils._rebuild_tensor` and `.._v2`: a tensor of its storage's element type.
+    /// `torch._utils._rebuild_tensor` and `.._v2`: a tensor of its storage's dtype.
     Tensor,
-    /// `torch._utils._rebuild_tensor_v3`: a tensor of a named element type.
+    /// `torch._utils._rebuild_tensor_v3`: a tensor of a given dtype.
     TypedTensor,
     /// `torch._utils._rebuild_parameter`: its first argument.
     Parameter,
@@ -91,7 +91,7 @@ pub enum Callee {
     Storage(Dtype),
     /// A `torch.dtype`.
     Dtype(Dtype),
-    /// A type whose objects are not looked into.
+    /// A type whose objects are ignored.
     Inert,
 }
 
@@ -103,7 +103,7 @@ pub struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// The value of the whole pickle.
+    /// The pickle's result.
     pub fn root(&self) -> Id {
         self.root
     }
@@ -113,7 +113,7 @@ impl<'a> Tree<'a> {
         &self.nodes[id as usize]
     }
 
-    /// The text at `id`, if it is one.
+    /// The string at `id`, if it is one.
     pub fn text(&self, id: Id) -> Option<&'a str> {
         text(&self.nodes, id)
     }
@@ -126,7 +126,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Every reference to elements stored elsewhere.
+    /// All storages.
     pub fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
         self.nodes.iter().filter_map(|node| match node {
             Node::Storage(storage) => Some(storage),
@@ -134,7 +134,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The value under `key` of the dictionary at `id`; the last one where it was set twice.
+    /// The value under `key` of the dictionary at `id`; of a repeated key the last one.
     pub fn find(&self, id: Id, key: &str) -> Option<Id> {
         let entries = self.entries(id)?.iter().rev();
         entries
@@ -143,11 +143,11 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Reads the pickle at the beginning of `bytes`: its values and its length in bytes. `place` names
-/// the file.
+/// Parses the pickle at the start of `bytes`; returns its values and its length in bytes. `place` names
+/// the file in errors.
 ///
 /// # Errors
-/// The pickle is cut or no pickle, is too large, or names a function that is not known here.
+/// The pickle is truncated, invalid or too large, or names a function that is not allowed.
 pub fn read<'a>(bytes: &'a [u8], place: &str) -> Result<(Tree<'a>, usize), Fault> {
     let mut machine = Machine {
         input: bytes,
@@ -166,20 +166,20 @@ pub fn read<'a>(bytes: &'a [u8], place: &str) -> Result<(Tree<'a>, usize), Fault
             },
             machine.at,
         )),
-        Err(Wrong::Asks(name)) => Err(Fault::new(
+        Err(Invalid::Disallowed(name)) => Err(Fault::new(
             FaultKind::Model,
             place,
             format!("asks to run `{name}`; nothing was run"),
             "Take the checkpoint from its authors, or save only its tensors",
         )),
-        Err(Wrong::Damaged(what)) => Err(Fault::model(
+        Err(Invalid::Damaged(what)) => Err(Fault::model(
             place,
             format!("its pickle {what} (byte {})", machine.at),
         )),
     }
 }
 
-/// The known meaning of `module.name`.
+/// The meaning of `module.name`, if it is allowed.
 fn callee(module: &str, name: &str) -> Option<Callee> {
     Some(match (module, name) {
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Callee::Tensor,
@@ -207,7 +207,7 @@ fn callee(module: &str, name: &str) -> Option<Callee> {
     })
 }
 
-/// The known meaning of `torch.name`.
+/// The meaning of `torch.name`, if it is allowed.
 fn torch(name: &str) -> Option<Callee> {
     if let Some(kind) = name.strip_suffix("Storage") {
         return Some(Callee::Storage(match kind {
@@ -247,16 +247,16 @@ fn torch(name: &str) -> Option<Callee> {
     }))
 }
 
-/// Why a pickle is not read.
-enum Wrong {
-    /// It names this function.
-    Asks(String),
-    /// It is no valid pickle.
+/// Why a pickle is rejected.
+enum Invalid {
+    /// It names this function, which is not allowed.
+    Disallowed(String),
+    /// It is damaged.
     Damaged(String),
 }
 
-fn damaged<T>(what: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong::Damaged(what.into()))
+fn damaged<T>(what: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid::Damaged(what.into()))
 }
 
 fn text<'a>(nodes: &[Node<'a>], id: Id) -> Option<&'a str> {
@@ -271,14 +271,14 @@ struct Machine<'a> {
     at: usize,
     nodes: Vec<Node<'a>>,
     stack: Vec<Id>,
-    /// Stack lengths; what lies below the last one is out of reach.
+    /// Stack lengths at marks; values below the last mark cannot be popped.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     steps: usize,
 }
 
 impl<'a> Machine<'a> {
-    fn run(&mut self) -> Result<Id, Wrong> {
+    fn run(&mut self) -> Result<Id, Invalid> {
         loop {
             self.spend(1)?;
             let opcode = self.byte()?;
@@ -301,12 +301,12 @@ impl<'a> Machine<'a> {
                 0x95 => {
                     self.take(8)?;
                 }
-                b'p' | b'q' | b'r' | 0x94 | b'g' | b'h' | b'j' => self.remember(opcode)?,
+                b'p' | b'q' | b'r' | 0x94 | b'g' | b'h' | b'j' => self.memo(opcode)?,
                 b'N' | 0x88 | 0x89 | b'I' | b'L' | b'J' | b'K' | b'M' | 0x8a | 0x8b => {
                     self.number(opcode)?;
                 }
-                b'F' | b'G' | b'B' | b'C' | 0x8e | 0x96 => self.unread(opcode)?,
-                b'S' | b'T' | b'U' | b'V' | b'X' | 0x8c | 0x8d => self.words(opcode)?,
+                b'F' | b'G' | b'B' | b'C' | 0x8e | 0x96 => self.ignored(opcode)?,
+                b'S' | b'T' | b'U' | b'V' | b'X' | 0x8c | 0x8d => self.string(opcode)?,
                 b']' | b')' | 0x8f | b'l' | b't' | 0x91 | 0x85..=0x87 => self.sequence(opcode)?,
                 b'}' | b'd' | b's' | b'u' | b'a' | b'e' | 0x90 => self.fill(opcode)?,
                 b'c' | 0x93 => self.global(opcode)?,
@@ -318,7 +318,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn spend(&mut self, steps: usize) -> Result<(), Wrong> {
+    fn spend(&mut self, steps: usize) -> Result<(), Invalid> {
         self.steps = self.steps.saturating_add(steps);
         if self.steps > MAX_STEPS {
             return damaged(format!("has more than {MAX_STEPS} instructions"));
@@ -326,7 +326,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn take(&mut self, count: u64) -> Result<&'a [u8], Wrong> {
+    fn take(&mut self, count: u64) -> Result<&'a [u8], Invalid> {
         let rest = &self.input[self.at..];
         match usize::try_from(count) {
             Ok(count) if count <= rest.len() => {
@@ -337,24 +337,24 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn byte(&mut self) -> Result<u8, Wrong> {
+    fn byte(&mut self) -> Result<u8, Invalid> {
         Ok(self.take(1)?[0])
     }
 
-    /// An unsigned number of `width` bytes, lowest first.
-    fn unsigned(&mut self, width: u64) -> Result<u64, Wrong> {
+    /// A little-endian unsigned integer of `width` bytes.
+    fn unsigned(&mut self, width: u64) -> Result<u64, Invalid> {
         let bytes = self.take(width)?.iter().rev();
         Ok(bytes.fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
-    /// As many bytes as a number of `width` bytes says.
-    fn counted(&mut self, width: u64) -> Result<&'a [u8], Wrong> {
+    /// Bytes preceded by their number in `width` bytes.
+    fn counted(&mut self, width: u64) -> Result<&'a [u8], Invalid> {
         let count = self.unsigned(width)?;
         self.take(count)
     }
 
-    /// The bytes up to the next line end, which is skipped.
-    fn line(&mut self) -> Result<&'a str, Wrong> {
+    /// The text up to the next newline, which is skipped.
+    fn line(&mut self) -> Result<&'a str, Invalid> {
         let rest = &self.input[self.at..];
         let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
             return damaged("ends early");
@@ -373,44 +373,44 @@ impl<'a> Machine<'a> {
         self.stack.push(id);
     }
 
-    fn top(&self) -> Result<Id, Wrong> {
+    fn top(&self) -> Result<Id, Invalid> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
-            _ => damaged("takes a value that it never made"),
+            _ => damaged("pops from an empty stack"),
         }
     }
 
-    fn pop(&mut self) -> Result<Id, Wrong> {
+    fn pop(&mut self) -> Result<Id, Invalid> {
         let id = self.top()?;
         self.stack.pop();
         Ok(id)
     }
 
-    /// Everything above the last mark; the mark goes too.
-    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Wrong> {
+    /// Pops everything above the last mark, and the mark.
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Invalid> {
         match self.marks.pop() {
             Some(mark) => Ok(self.stack.split_off(mark)),
-            None => damaged("takes values up to a mark that it never set"),
+            None => damaged("pops to a mark that was not set"),
         }
     }
 
-    fn protocol(&mut self) -> Result<(), Wrong> {
+    fn protocol(&mut self) -> Result<(), Invalid> {
         match self.byte()? {
             0..=5 => Ok(()),
             version => damaged(format!("is of protocol {version}; 0 to 5 are known")),
         }
     }
 
-    /// Puts the top value under a number, or gets it back.
-    fn remember(&mut self, opcode: u8) -> Result<(), Wrong> {
+    /// Stores the top value in the memo, or pushes a value from it.
+    fn memo(&mut self, opcode: u8) -> Result<(), Invalid> {
         let index = match opcode {
             b'q' | b'h' => self.unsigned(1)? as u32,
             b'r' | b'j' => self.unsigned(4)? as u32,
             0x94 => self.memo.len() as u32,
             _ => match self.line()?.parse() {
                 Ok(index) => index,
-                Err(_) => return damaged("numbers a value by what is no number"),
+                Err(_) => return damaged("has a memo index that is no number"),
             },
         };
         if matches!(opcode, b'p' | b'q' | b'r' | 0x94) {
@@ -418,13 +418,13 @@ impl<'a> Machine<'a> {
         } else {
             match self.memo.get(&index) {
                 Some(&id) => self.stack.push(id),
-                None => return damaged(format!("uses value {index} before it is made")),
+                None => return damaged(format!("reads memo {index} before it is stored")),
             }
         }
         Ok(())
     }
 
-    fn number(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn number(&mut self, opcode: u8) -> Result<(), Invalid> {
         let node = match opcode {
             b'N' => Node::None,
             0x88 => Node::Bool(true),
@@ -447,8 +447,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Values that are only stepped over.
-    fn unread(&mut self, opcode: u8) -> Result<(), Wrong> {
+    /// Values that are ignored.
+    fn ignored(&mut self, opcode: u8) -> Result<(), Invalid> {
         match opcode {
             b'F' => self.line()?.as_bytes(),
             b'G' => self.take(8)?,
@@ -460,7 +460,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn words(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn string(&mut self, opcode: u8) -> Result<(), Invalid> {
         let node = match opcode {
             b'S' | b'V' => {
                 let line = self.line()?;
@@ -488,7 +488,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn sequence(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn sequence(&mut self, opcode: u8) -> Result<(), Invalid> {
         let items = match opcode {
             b']' | b')' | 0x8f => Vec::new(),
             0x85..=0x87 => {
@@ -505,8 +505,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Makes dictionaries and puts items into containers.
-    fn fill(&mut self, opcode: u8) -> Result<(), Wrong> {
+    /// Creates dictionaries and adds items to containers.
+    fn fill(&mut self, opcode: u8) -> Result<(), Invalid> {
         let items = match opcode {
             b'}' => Vec::new(),
             b'a' => vec![self.pop()?],
@@ -524,39 +524,39 @@ impl<'a> Machine<'a> {
             (Node::Sequence(list), b'a' | b'e' | 0x90) => list.extend(items),
             (Node::Dict(entries), b'}' | b'd' | b's' | b'u') => {
                 let (pairs, []) = items.as_chunks::<2>() else {
-                    return damaged("gives a key without a value");
+                    return damaged("has a key without a value");
                 };
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
             (Node::Opaque, _) => {}
-            _ => return damaged("puts items into what holds none"),
+            _ => return damaged("adds items to a value that is no container"),
         }
         Ok(())
     }
 
-    fn global(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn global(&mut self, opcode: u8) -> Result<(), Invalid> {
         let (module, name) = if opcode == b'c' {
             (self.line()?, self.line()?)
         } else {
             let (name, module) = (self.pop()?, self.pop()?);
             match (text(&self.nodes, module), text(&self.nodes, name)) {
                 (Some(module), Some(name)) => (module, name),
-                _ => return damaged("names a function by what is no text"),
+                _ => return damaged("names a function by a value that is no string"),
             }
         };
-        let known = known(module, name)?;
-        self.push(Node::Global(known));
+        let callee = allowed(module, name)?;
+        self.push(Node::Global(callee));
         Ok(())
     }
 
-    /// Every way to write "call this with that".
-    fn apply(&mut self, opcode: u8) -> Result<(), Wrong> {
+    /// The instructions that call a function.
+    fn apply(&mut self, opcode: u8) -> Result<(), Invalid> {
         let (function, arguments) = match opcode {
             b'i' => {
-                let known = known(self.line()?, self.line()?)?;
+                let callee = allowed(self.line()?, self.line()?)?;
                 let items = self.pop_to_mark()?;
                 let items = self.add(Node::Sequence(items));
-                (self.add(Node::Global(known)), items)
+                (self.add(Node::Global(callee)), items)
             }
             b'o' => {
                 let mut items = self.pop_to_mark()?;
@@ -577,7 +577,7 @@ impl<'a> Machine<'a> {
             }
         };
         let Node::Global(function) = self.nodes[function as usize] else {
-            return damaged("calls what is no function");
+            return damaged("calls a value that is no function");
         };
         match function {
             Callee::Parameter | Callee::Size => {
@@ -591,7 +591,7 @@ impl<'a> Machine<'a> {
             Callee::TypedTensor => {
                 let dtype = self.argument(arguments, 6)?;
                 let Node::Global(Callee::Dtype(dtype)) = self.nodes[dtype as usize] else {
-                    return damaged("gives a tensor an element type that is none");
+                    return damaged("has a tensor whose dtype is no dtype");
                 };
                 let tensor = self.tensor(arguments, Some(dtype))?;
                 self.push(Node::Tensor(Box::new(tensor)));
@@ -605,61 +605,61 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn items(&self, id: Id) -> Result<&[Id], Wrong> {
+    fn items(&self, id: Id) -> Result<&[Id], Invalid> {
         match &self.nodes[id as usize] {
             Node::Sequence(items) => Ok(items),
-            _ => damaged("gives something else where a list belongs"),
+            _ => damaged("has another value instead of a list"),
         }
     }
 
-    fn argument(&self, arguments: Id, index: usize) -> Result<Id, Wrong> {
+    fn argument(&self, arguments: Id, index: usize) -> Result<Id, Invalid> {
         match self.items(arguments)?.get(index) {
             Some(&id) => Ok(id),
             None => damaged("calls a function with too few arguments"),
         }
     }
 
-    fn whole(&self, id: Id) -> Result<u64, Wrong> {
+    fn unsigned_value(&self, id: Id) -> Result<u64, Invalid> {
         match self.nodes[id as usize] {
             Node::Int(value) if value >= 0 => Ok(value as u64),
-            _ => damaged("gives a size or place that is no whole number from 0"),
+            _ => damaged("has a size or offset that is no unsigned integer"),
         }
     }
 
-    fn sizes(&self, id: Id) -> Result<Vec<usize>, Wrong> {
+    fn sizes(&self, id: Id) -> Result<Vec<usize>, Invalid> {
         let items = self.items(id)?;
         if items.len() > MAX_RANK {
-            return damaged(format!("gives a tensor more than {MAX_RANK} axes"));
+            return damaged(format!("has a tensor of more than {MAX_RANK} axes"));
         }
         items
             .iter()
-            .map(|&id| Ok(self.whole(id)? as usize))
+            .map(|&id| Ok(self.unsigned_value(id)? as usize))
             .collect()
     }
 
-    /// A tensor from the arguments storage, offset, shape, strides and others that do not matter.
-    fn tensor(&mut self, arguments: Id, dtype: Option<Dtype>) -> Result<Stored<'a>, Wrong> {
+    /// A tensor from the arguments storage, offset, shape and strides; others are ignored.
+    fn tensor(&mut self, arguments: Id, dtype: Option<Dtype>) -> Result<Stored<'a>, Invalid> {
         let storage = self.argument(arguments, 0)?;
         let Node::Storage(storage) = self.nodes[storage as usize] else {
-            return damaged("makes a tensor of what is no storage");
+            return damaged("has a tensor whose storage is no storage");
         };
         self.spend(2 * MAX_RANK)?;
         let shape = self.sizes(self.argument(arguments, 2)?)?;
         let strides = self.sizes(self.argument(arguments, 3)?)?;
         if shape.len() != strides.len() {
-            return damaged("gives a tensor other numbers of sizes and of strides");
+            return damaged("has a tensor with different numbers of sizes and strides");
         }
         Ok(Stored {
             dtype: dtype.unwrap_or(storage.dtype),
             storage,
-            offset: self.whole(self.argument(arguments, 1)?)?,
+            offset: self.unsigned_value(self.argument(arguments, 1)?)?,
             shape,
             strides,
         })
     }
 
-    /// The entries of `OrderedDict([[key, value], ..])`, the way Python 2 wrote it.
-    fn pairs(&mut self, arguments: Id) -> Result<Vec<(Id, Id)>, Wrong> {
+    /// The entries of `OrderedDict([[key, value], ..])` as Python 2 writes it.
+    fn pairs(&mut self, arguments: Id) -> Result<Vec<(Id, Id)>, Invalid> {
         let Some(&list) = self.items(arguments)?.first() else {
             return Ok(Vec::new());
         };
@@ -672,79 +672,79 @@ impl<'a> Machine<'a> {
         pairs
             .map(|&pair| match self.items(pair)? {
                 &[key, value] => Ok((key, value)),
-                _ => damaged("gives a key without a value"),
+                _ => damaged("has a key without a value"),
             })
             .collect()
     }
 
-    /// Attributes of an object; none that a checkpoint's reader knows has any that matter.
-    fn build(&mut self) -> Result<(), Wrong> {
+    /// Sets attributes of an object; they are ignored.
+    fn build(&mut self) -> Result<(), Invalid> {
         self.pop()?;
         let target = self.top()?;
         match self.nodes[target as usize] {
             Node::Opaque | Node::Dict(_) => Ok(()),
-            _ => damaged("gives attributes to what has none"),
+            _ => damaged("sets attributes of a value that has none"),
         }
     }
 
-    /// `("storage", type, key, device, elements)`: elements stored elsewhere.
-    fn persistent(&mut self) -> Result<(), Wrong> {
+    /// A persistent id `("storage", type, key, device, elements)`: elements outside the pickle.
+    fn persistent(&mut self) -> Result<(), Invalid> {
         let id = self.pop()?;
         let items = self.items(id)?;
         let Some((&[tag, kind, key, _, elements], views)) = items.split_first_chunk::<5>() else {
-            return damaged("refers to something stored elsewhere that is no storage");
+            return damaged("has a persistent id that is no storage");
         };
         let named = (text(&self.nodes, tag), text(&self.nodes, key));
         let (Node::Global(Callee::Storage(dtype)), (Some("storage"), Some(key))) =
             (&self.nodes[kind as usize], named)
         else {
-            return damaged("refers to something stored elsewhere that is no storage");
+            return damaged("has a persistent id that is no storage");
         };
-        let whole = |&view: &Id| matches!(self.nodes[view as usize], Node::None);
-        if !views.iter().all(whole) {
-            return damaged("has a storage inside a storage, as PyTorch before 0.4 wrote them");
+        let is_whole = |&view: &Id| matches!(self.nodes[view as usize], Node::None);
+        if !views.iter().all(is_whole) {
+            return damaged("has a view of a storage, as PyTorch before 0.4 wrote them");
         }
         let storage = Storage {
             key,
             dtype: *dtype,
-            elements: self.whole(elements)?,
+            elements: self.unsigned_value(elements)?,
         };
         self.push(Node::Storage(storage));
         Ok(())
     }
 }
 
-fn known(module: &str, name: &str) -> Result<Callee, Wrong> {
+fn allowed(module: &str, name: &str) -> Result<Callee, Invalid> {
     callee(module, name).ok_or_else(|| {
         let shown: String = format!("{module}.{name}").chars().take(200).collect();
-        Wrong::Asks(shown.escape_debug().to_string())
+        Invalid::Disallowed(shown.escape_debug().to_string())
     })
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str, Wrong> {
-    std::str::from_utf8(bytes).or_else(|_| damaged("holds a text that is not UTF-8"))
+fn utf8(bytes: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(bytes).or_else(|_| damaged("has a string that is not UTF-8"))
 }
 
-/// A whole number in two's complement, lowest byte first.
+/// An integer in two's complement, little-endian.
 fn long<'a>(bytes: &'a [u8]) -> Node<'a> {
     if bytes.len() > 8 {
         return Node::Long(bytes);
     }
     let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
-    let mut whole = [if negative { 0xff } else { 0 }; 8];
-    whole[..bytes.len()].copy_from_slice(bytes);
-    Node::Int(i64::from_le_bytes(whole))
+    let mut extended = [if negative { 0xff } else { 0 }; 8];
+    extended[..bytes.len()].copy_from_slice(bytes);
+    Node::Int(i64::from_le_bytes(extended))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(bytes: &[u8]) -> String {
-        read(bytes, "f.pth").expect_err("refused").to_string()
+    fn error_of(bytes: &[u8]) -> String {
+        read(bytes, "f.pth").expect_err("rejected").to_string()
     }
 
-    /// `OrderedDict` with what follows as the arguments' and the rest's instructions.
+    /// `OrderedDict`, followed by the instructions `rest`.
     fn after_ordered_dict(rest: &[u8]) -> Vec<u8> {
         [b"\x80\x02ccollections\nOrderedDict\n", rest].concat()
     }
@@ -785,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn other_libraries_objects_are_stepped_over() {
+    fn objects_of_other_libraries_are_ignored() {
         let namespaces: [&[u8]; 4] = [
             b"cargparse\nNamespace\n)\x81}(X\x02\0\0\0lrG\0\0\0\0\0\0\0\0ub.",
             b"ccopy_reg\n_reconstructor\n(cargparse\nNamespace\nc__builtin__\nobject\nNtR}b.",
@@ -799,7 +799,7 @@ mod tests {
     }
 
     #[test]
-    fn dictionaries_of_every_writer_are_read() {
+    fn dictionaries_of_python_2_and_3_are_read() {
         for rest in [
             b")R(X\x01\0\0\0kK\x05u}X\x09\0\0\0_metadata}sb.".as_slice(),
             b"](](X\x01\0\0\0kK\x05ee\x85R.",
@@ -809,21 +809,21 @@ mod tests {
             let value = tree.find(tree.root(), "k").expect("k");
             assert!(matches!(tree.node(value), Node::Int(5)));
         }
-        let fault = refusal(&after_ordered_dict(b"](](K\x05ee\x85R."));
+        let fault = error_of(&after_ordered_dict(b"](](K\x05ee\x85R."));
         assert!(fault.contains("a key without a value"), "{fault}");
     }
 
     #[test]
-    fn names_that_are_not_known_are_refused_before_any_use() {
+    fn other_functions_are_rejected_where_they_are_named() {
         for bytes in [
             b"c__builtin__\neval\n.".as_slice(),
             b"\x8c\x0b__builtin__\x8c\x04eval\x93.",
             b"(i__builtin__\neval\n.",
         ] {
-            let says = "f.pth: asks to run `__builtin__.eval`; nothing was run";
-            assert!(refusal(bytes).starts_with(says), "{}", refusal(bytes));
+            let message = "f.pth: asks to run `__builtin__.eval`; nothing was run";
+            assert!(error_of(bytes).starts_with(message), "{}", error_of(bytes));
         }
-        let strange = refusal(&[b"c\x1b[2J\n", [b'x'; 5000].as_slice(), b"\n."].concat());
+        let strange = error_of(&[b"c\x1b[2J\n", [b'x'; 5000].as_slice(), b"\n."].concat());
         assert!(
             strange.len() < 500 && !strange.contains('\x1b'),
             "{strange}"
@@ -840,24 +840,24 @@ mod tests {
     }
 
     #[test]
-    fn damaged_pickles_are_refused() {
-        for (bytes, says) in [
+    fn damaged_pickles_are_rejected() {
+        for (bytes, message) in [
             (b"".as_slice(), "ends early"),
             (b"K", "ends early"),
             (b"X\xff\xff\xff\xffab.", "ends early"),
             (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffab.", "ends early"),
             (b"c__main__", "ends early"),
-            (b".", "never made"),
-            (b"K\x01(\x85.", "never made"),
-            (b"t.", "never set"),
-            (b"h\x07.", "before it is made"),
-            (b"K\x01K\x02s.", "takes a value"),
-            (b"}K\x01K\x02K\x03K\x04\x87u.", "never set"),
+            (b".", "empty stack"),
+            (b"K\x01(\x85.", "empty stack"),
+            (b"t.", "not set"),
+            (b"h\x07.", "before it is stored"),
+            (b"K\x01K\x02s.", "empty stack"),
+            (b"}K\x01K\x02K\x03K\x04\x87u.", "not set"),
             (b"}(K\x01u.", "a key without a value"),
-            (b"K\x01(K\x02e.", "holds none"),
+            (b"K\x01(K\x02e.", "no container"),
             (b"K\x01)R.", "no function"),
             (b"K\x01K\x02b.", "attributes"),
-            (b"K\x01Q.", "where a list belongs"),
+            (b"K\x01Q.", "instead of a list"),
             (b")Q.", "no storage"),
             (b"\x80\x09.", "protocol 9"),
             (b"X\x01\0\0\0\xff.", "not UTF-8"),
@@ -865,13 +865,13 @@ mod tests {
             (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "too few"),
             (b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR.", "no storage"),
         ] {
-            let fault = refusal(bytes);
-            assert!(fault.contains(says), "{bytes:?}: {fault}");
+            let fault = error_of(bytes);
+            assert!(fault.contains(message), "{bytes:?}: {fault}");
         }
     }
 
     #[test]
-    fn bombs_stay_small() {
+    fn memory_is_limited() {
         let nested = [
             vec![b']'; 1 << 20],
             vec![b'a'; (1 << 20) - 1],
@@ -882,12 +882,12 @@ mod tests {
         let own_item = b"]q\0h\0a.";
         assert!(read(own_item, "f").is_ok());
         let endless = vec![b'N'; MAX_STEPS + 1];
-        assert!(refusal(&endless).contains("instructions"));
+        assert!(error_of(&endless).contains("instructions"));
         let mut copies = after_ordered_dict(b"q\0](");
         copies.extend(b"NN\x86".repeat(2000));
         copies.extend(b"eq\x01");
         copies.extend(b"h\0h\x01\x85R0".repeat(5000));
         copies.push(b'.');
-        assert!(refusal(&copies).contains("instructions"));
+        assert!(error_of(&copies).contains("instructions"));
     }
 }

@@ -1,9 +1,9 @@
-//! PyTorch's `.pth` files: where their tensors lie.
+//! PyTorch's `.pth` files: the places of their tensors.
 //!
-//! Two layouts (PyTorch's `torch/serialization.py`). Since 1.6 a zip archive of uncompressed
-//! entries: `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds one storage each. Before,
-//! five pickles one after another (a magic number, a version, the byte order of the machine, the
-//! description, the storages' keys), then every storage as its count of elements and its bytes.
+//! There are two layouts (PyTorch's `torch/serialization.py`). Since 1.6: a zip archive of uncompressed
+//! entries, where `NAME/data.pkl` describes the tensors and `NAME/data/KEY` holds one storage each.
+//! Before: five pickles (magic number, version, byte order of the machine, description, keys of the
+//! storages), then every storage as its number of elements and its bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -11,36 +11,35 @@ use std::ops::Range;
 use rawzip::{CompressionMethod, ZipArchive};
 use safetensors::Dtype;
 
-use super::checkpoint::TensorView;
 use super::pickle::{self, Node, Stored, Tree};
+use super::tensor_view::TensorView;
 use crate::error::Fault;
 
-/// What the old layout's first pickle says: 0x1950a86a20f9469cfc6c, lowest byte first.
+/// The first pickle of the legacy layout: 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// The only version of the old layout.
+/// The only version of the legacy layout.
 const VERSION: i64 = 1001;
 
-/// The keys under which training programs put a network's tensors, the first found counts.
-const HOLDERS: [&str; 2] = ["model", "state_dict"];
+/// The keys under which training programs store a network's tensors, by priority.
+const STATE_KEYS: [&str; 2] = ["model", "state_dict"];
 
-/// Whether these are the first bytes of a zip archive.
+/// Whether `bytes` start like a zip archive.
 pub fn is_zip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
 
-/// Whether these are the first bytes of the layout before PyTorch 1.6.
+/// Whether `bytes` start like the layout before PyTorch 1.6.
 pub fn is_legacy(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x80) && bytes.get(4..14) == Some(&MAGIC)
 }
 
-/// The tensors of the file `bytes` of either layout: those below the key `model` if there is one,
-/// else below `state_dict`, else the outermost ones. Other values are skipped. `place` names the
-/// file.
+/// The tensors of the file `bytes` of either layout: those under the key `model`, else under
+/// `state_dict`, else at the top level. Other values are skipped. `place` names the file in errors.
 ///
 /// # Errors
-/// The file is cut, compressed, encrypted, of big-endian numbers or not a `.pth`; its pickle asks
-/// to run something; a tensor reaches beyond its storage or a name is used twice.
+/// The file is truncated, compressed, encrypted, big-endian or no `.pth`; its pickle asks to run code; a
+/// tensor exceeds its storage; a name is used twice.
 pub fn locate(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
     if is_zip(bytes) {
         locate_zip(bytes, place)
@@ -67,7 +66,7 @@ fn locate_zip(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>,
     };
     let entry = |path: &str| entries.get(&format!("{folder}{path}"));
     if let Some(order) = entry("byteorder") {
-        little(&bytes[order.bytes(place)?] == b"little", place)?;
+        check_byte_order(&bytes[order.bytes(place)?] == b"little", place)?;
     }
     let description = entry("data.pkl").expect("found above").bytes(place)?;
     let (tree, _) = pickle::read(&bytes[description], place)?;
@@ -86,20 +85,21 @@ fn locate_zip(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>,
 /// One file in a zip archive.
 struct Entry {
     path: String,
-    at: Range<usize>,
-    plain: bool,
+    data: Range<usize>,
+    /// Neither compressed nor encrypted.
+    is_stored: bool,
 }
 
 impl Entry {
-    /// Its place in the archive.
+    /// The range of its bytes in the archive.
     fn bytes(&self, place: &str) -> Result<Range<usize>, Fault> {
-        if self.plain {
-            return Ok(self.at.clone());
+        if self.is_stored {
+            return Ok(self.data.clone());
         }
         Err(Fault::model(
             place,
             format!(
-                "`{}` is compressed or encrypted; PyTorch stores tensors as they are",
+                "`{}` is compressed or encrypted; PyTorch does neither",
                 self.path
             ),
         ))
@@ -123,8 +123,8 @@ fn entries(bytes: &[u8], place: &str) -> Result<HashMap<String, Entry>, Fault> {
         let (start, end) = data.compressed_data_range();
         let entry = Entry {
             path: path.clone(),
-            at: start as usize..end as usize,
-            plain: record.compression_method() == CompressionMethod::STORE
+            data: start as usize..end as usize,
+            is_stored: record.compression_method() == CompressionMethod::STORE
                 && !record.flags().is_encrypted()
                 && record.uncompressed_size_hint() == end - start,
         };
@@ -162,7 +162,7 @@ fn locate_legacy(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorVie
     }
     let order = machine.find(machine.root(), "little_endian");
     let big = order.is_some_and(|id| matches!(machine.node(id), Node::Bool(false)));
-    little(!big, place)?;
+    check_byte_order(!big, place)?;
     let description = next()?;
     let keys = next()?;
     let storages = storages(&bytes[at..], at, &description, &keys, place)?;
@@ -177,8 +177,8 @@ fn locate_legacy(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorVie
     })
 }
 
-fn little(is: bool, place: &str) -> Result<(), Fault> {
-    if is {
+fn check_byte_order(is_little_endian: bool, place: &str) -> Result<(), Fault> {
+    if is_little_endian {
         return Ok(());
     }
     Err(Fault::model(
@@ -187,8 +187,8 @@ fn little(is: bool, place: &str) -> Result<(), Fault> {
     ))
 }
 
-/// The places of the storages of the old layout in the file; `rest` is what follows the keys and
-/// begins at byte `base`.
+/// The ranges of the legacy layout's storages in the file. `rest` is the file from byte `base`, after the
+/// keys.
 fn storages<'a>(
     rest: &[u8],
     base: usize,
@@ -233,7 +233,7 @@ fn storages<'a>(
     Ok(found)
 }
 
-/// The bytes of the storage whose count of elements is at `at`; `None` if they are not all there.
+/// The range of the storage whose number of elements is at `at`; `None` if it is truncated.
 fn storage_at(rest: &[u8], at: usize, width: usize) -> Option<Range<usize>> {
     let count = *rest.get(at..)?.first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(count))
@@ -244,17 +244,17 @@ fn storage_at(rest: &[u8], at: usize, width: usize) -> Option<Range<usize>> {
     (end <= rest.len()).then_some(start..end)
 }
 
-/// The tensors that `tree` describes; `storage` gives the place in the file of a tensor's storage.
+/// The tensors that `tree` describes; `storage` returns the range of a tensor's storage in the file.
 fn tensors(
     tree: &Tree<'_>,
     place: &str,
     storage: impl Fn(&Stored<'_>) -> Result<Range<usize>, Fault>,
 ) -> Result<BTreeMap<String, TensorView>, Fault> {
-    let held = HOLDERS
+    let state = STATE_KEYS
         .iter()
         .filter_map(|key| tree.find(tree.root(), key))
         .find_map(|id| tree.entries(id));
-    let Some(entries) = held.or_else(|| tree.entries(tree.root())) else {
+    let Some(entries) = state.or_else(|| tree.entries(tree.root())) else {
         return Err(Fault::model(place, "holds no table of tensors"));
     };
     let mut found = BTreeMap::new();
@@ -267,8 +267,8 @@ fn tensors(
             place: place.clone(),
             ..fault
         })?;
-        let located = view(stored, bytes).map_err(|what| Fault::model(&place, what))?;
-        if found.insert(name.to_string(), located).is_some() {
+        let view = view(stored, bytes).map_err(|what| Fault::model(&place, what))?;
+        if found.insert(name.to_string(), view).is_some() {
             return Err(Fault::model(place, "is named twice"));
         }
     }
@@ -278,10 +278,10 @@ fn tensors(
     Ok(found)
 }
 
-/// The place of `stored` in the file, whose storage is `bytes` of it.
+/// The view of `stored`, whose storage is the range `bytes` of the file.
 fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<TensorView, String> {
     let width = |dtype: Dtype| dtype.bitsize() as u64 / 8;
-    let beyond = || "reaches beyond its storage".to_string();
+    let beyond = || "exceeds its storage".to_string();
     let room = stored
         .storage
         .elements
@@ -297,29 +297,29 @@ fn view(stored: &Stored<'_>, bytes: Range<usize>) -> Result<TensorView, String> 
         .offset
         .checked_mul(width(stored.dtype))
         .ok_or_else(beyond)?;
-    let located = TensorView {
+    let view = TensorView {
         dtype: stored.dtype,
         shape: stored.shape.clone(),
         file: 0,
         offset: bytes.start as u64 + skipped.min(room),
         strides: stored.strides.clone(),
     };
-    let used = located.extent().and_then(|used| used.checked_add(skipped));
+    let used = view.extent().and_then(|used| used.checked_add(skipped));
     if used.is_none_or(|used| used > room) {
         return Err(beyond());
     }
-    Ok(located)
+    Ok(view)
 }
 
-/// Files as PyTorch would write them, for tests.
+/// Files in PyTorch's layouts, for tests.
 #[cfg(test)]
-pub(super) mod made {
+pub(super) mod test_files {
     use std::io::Write;
 
     use super::*;
 
-    /// The instructions that put a tensor `name` of four-byte floats, a view of the `elements` of
-    /// storage `key`, into the dictionary on top.
+    /// Pickle instructions that add a tensor `name` of f32, a view of the `elements` of storage `key`, to
+    /// the dictionary on top of the stack.
     pub fn tensor(
         name: &str,
         (key, elements): (&str, u64),
@@ -339,7 +339,7 @@ pub(super) mod made {
         )
     }
 
-    /// The old layout: `entries` in the outermost dictionary, then the storages.
+    /// The legacy layout: `entries` in the top-level dictionary, then the storages.
     pub fn legacy(entries: &str, storages: &[(&str, &[f32])]) -> Vec<u8> {
         let mut file = vec![0x80, 2, 0x8a, 10];
         file.extend(MAGIC);
@@ -357,7 +357,7 @@ pub(super) mod made {
         file
     }
 
-    /// A zip archive of these files; `method` is only written down.
+    /// A zip archive of these files, stored whatever `method` claims.
     pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut archive = rawzip::ZipArchiveWriter::new(&mut bytes);
@@ -385,85 +385,79 @@ mod tests {
     const HOSTILE: &[u8] = include_bytes!("../../tests/data/golden/checkpoint/hostile.pth");
     const TRUNCATED: &[u8] = include_bytes!("../../tests/data/golden/checkpoint/truncated.pth");
 
-    fn refusal(bytes: &[u8]) -> String {
-        locate(bytes, "f.pth").expect_err("refused").to_string()
+    fn error_of(bytes: &[u8]) -> String {
+        locate(bytes, "f.pth").expect_err("rejected").to_string()
     }
 
     fn floats(entries: &str) -> Vec<u8> {
-        made::legacy(entries, &[("7", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])])
+        test_files::legacy(entries, &[("7", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])])
     }
 
     fn zipped(entries: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
         let description = format!("}}{entries}.");
         let mut files = vec![("a/data.pkl", description.as_bytes())];
         files.extend(more);
-        made::zip(&files, CompressionMethod::STORE)
+        test_files::zip(&files, CompressionMethod::STORE)
     }
 
-    /// Reads what may be anything; what is found must lie within the file.
-    fn survives(bytes: &[u8]) -> bool {
+    /// Parses arbitrary bytes. Returns whether they are a file; its tensors must lie within it.
+    fn parses(bytes: &[u8]) -> bool {
         let Ok(found) = locate(bytes, "f.pth") else {
             return false;
         };
-        for located in found.values() {
-            let end = located.extent().map(|extent| located.offset + extent);
-            assert!(
-                end.is_some_and(|end| end <= bytes.len() as u64),
-                "{located:?}"
-            );
+        for view in found.values() {
+            let end = view.extent().map(|extent| view.offset + extent);
+            assert!(end.is_some_and(|end| end <= bytes.len() as u64), "{view:?}");
         }
         true
     }
 
     #[test]
-    fn a_pickle_that_asks_for_code_is_refused_by_name() {
-        let fault = refusal(HOSTILE);
-        let says = "f.pth: asks to run `__builtin__.eval`; nothing was run";
-        assert!(fault.starts_with(says), "{fault}");
+    fn a_pickle_that_asks_to_run_code_is_rejected() {
+        let fault = error_of(HOSTILE);
+        let message = "f.pth: asks to run `__builtin__.eval`; nothing was run";
+        assert!(fault.starts_with(message), "{fault}");
     }
 
     #[test]
-    fn cut_files_are_refused() {
-        let fault = refusal(TRUNCATED);
+    fn truncated_files_are_rejected() {
+        let fault = error_of(TRUNCATED);
         assert!(fault.starts_with("f.pth: is cut or damaged"), "{fault}");
-        let whole = floats(&made::tensor("w", ("7", 6), 0, &[6], &[1]));
-        assert!(survives(&whole));
-        let fault = refusal(&whole[..whole.len() - 10]);
+        let whole = floats(&test_files::tensor("w", ("7", 6), 0, &[6], &[1]));
+        assert!(parses(&whole));
+        let fault = error_of(&whole[..whole.len() - 10]);
         assert!(fault.contains("is cut: its"), "{fault}");
         assert!(fault.contains("within storage `7`"), "{fault}");
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_bit_brings_it_down() {
-        let entries = made::tensor("w", ("7", 6), 0, &[2, 3], &[3, 1]);
+    fn no_prefix_and_no_flipped_bit_panics() {
+        let entries = test_files::tensor("w", ("7", 6), 0, &[2, 3], &[3, 1]);
         let zip = zipped(
             &entries,
             &[("a/data/7", &[0; 24]), ("a/byteorder", b"little")],
         );
-        assert!(survives(&zip));
+        assert!(parses(&zip));
         for file in [LEGACY, HOSTILE, &zip] {
             for length in (0..file.len()).step_by(97) {
-                assert!(
-                    !survives(&file[..length]),
-                    "{length} bytes are not the whole file"
-                );
+                assert!(!parses(&file[..length]), "{length} bytes are a prefix only");
             }
             let mut copy = file.to_vec();
             let described = file.len().min(8000);
             for at in (0..described).chain((described..file.len()).step_by(211)) {
                 for bit in [0x01, 0x10, 0x80, 0xff] {
                     copy[at] ^= bit;
-                    survives(&copy);
+                    parses(&copy);
                     copy[at] ^= bit;
                 }
             }
         }
-        assert!(survives(LEGACY));
+        assert!(parses(LEGACY));
     }
 
     #[test]
-    fn views_keep_their_place_and_strides() {
-        let entries = made::tensor("w", ("7", 6), 1, &[2, 2], &[1, 3]);
+    fn views_have_offsets_and_strides() {
+        let entries = test_files::tensor("w", ("7", 6), 1, &[2, 2], &[1, 3]);
         let file = floats(&entries);
         let found = locate(&file, "f.pth").expect("a file");
         let expected = TensorView {
@@ -487,7 +481,7 @@ mod tests {
         );
     }
 
-    /// One stored file, all of whose sizes and offsets are in the 64-bit records.
+    /// An archive of one stored file whose sizes and offsets are all in zip64 records.
     fn zip64(path: &str, content: &[u8]) -> Vec<u8> {
         let sizes = [content.len() as u64; 2].map(u64::to_le_bytes).concat();
         let extra = |fields: &[u8]| [&[1, 0, fields.len() as u8, 0], fields].concat();
@@ -535,17 +529,17 @@ mod tests {
     }
 
     #[test]
-    fn archives_beyond_four_gigabytes_are_understood() {
+    fn zip64_archives_are_read() {
         let file = zip64("a/data.pkl", b"}.");
         let found = entries(&file, "f.pth").expect("an archive");
-        let at = found["a/data.pkl"].bytes("f.pth").expect("a stored file");
-        assert_eq!(&file[at], b"}.");
-        assert!(refusal(&file).contains("holds no tensors"));
+        let range = found["a/data.pkl"].bytes("f.pth").expect("a stored file");
+        assert_eq!(&file[range], b"}.");
+        assert!(error_of(&file).contains("holds no tensors"));
     }
 
     #[test]
-    fn the_key_model_comes_before_state_dict_and_the_outermost() {
-        let tensor = |name| made::tensor(name, ("7", 6), 0, &[6], &[1]);
+    fn the_key_model_precedes_state_dict_and_the_top_level() {
+        let tensor = |name| test_files::tensor(name, ("7", 6), 0, &[6], &[1]);
         let below = |key: &str, entries: String| format!("V{key}\n}}{entries}s");
         let names = |entries: String| -> Vec<String> {
             let found = locate(&floats(&entries), "f.pth").expect("a file");
@@ -564,21 +558,21 @@ mod tests {
     }
 
     #[test]
-    fn tensors_outside_their_storage_are_refused() {
+    fn tensors_outside_their_storage_are_rejected() {
         let max = i64::MAX;
-        for (offset, shape, strides, says) in [
-            (0, vec![7], vec![1], "reaches beyond its storage"),
-            (1, vec![6], vec![1], "reaches beyond its storage"),
-            (max, vec![1], vec![1], "reaches beyond its storage"),
-            (max, vec![0], vec![1], "reaches beyond its storage"),
-            (0, vec![max, max], vec![1, 1], "reaches beyond its storage"),
-            (0, vec![2], vec![max], "reaches beyond its storage"),
-            (0, vec![-1], vec![1], "no whole number from 0"),
-            (-1, vec![1], vec![1], "no whole number from 0"),
-            (0, vec![1, 2], vec![1], "other numbers of sizes"),
+        for (offset, shape, strides, message) in [
+            (0, vec![7], vec![1], "exceeds its storage"),
+            (1, vec![6], vec![1], "exceeds its storage"),
+            (max, vec![1], vec![1], "exceeds its storage"),
+            (max, vec![0], vec![1], "exceeds its storage"),
+            (0, vec![max, max], vec![1, 1], "exceeds its storage"),
+            (0, vec![2], vec![max], "exceeds its storage"),
+            (0, vec![-1], vec![1], "no unsigned integer"),
+            (-1, vec![1], vec![1], "no unsigned integer"),
+            (0, vec![1, 2], vec![1], "different numbers of sizes"),
             (0, vec![1; 33], vec![1; 33], "more than 32 axes"),
         ] {
-            let fault = refusal(&floats(&made::tensor(
+            let fault = error_of(&floats(&test_files::tensor(
                 "w",
                 ("7", 6),
                 offset,
@@ -586,20 +580,20 @@ mod tests {
                 &strides,
             )));
             assert!(
-                fault.contains(says),
+                fault.contains(message),
                 "{offset} {shape:?} {strides:?}: {fault}"
             );
         }
     }
 
     #[test]
-    fn damaged_zip_archives_are_refused() {
-        let entries = made::tensor("w", ("7", 6), 0, &[6], &[1]);
+    fn damaged_zip_archives_are_rejected() {
+        let entries = test_files::tensor("w", ("7", 6), 0, &[6], &[1]);
         let storage = ("a/data/7", [0; 24].as_slice());
-        assert!(survives(&zipped(&entries, &[storage])));
+        assert!(parses(&zipped(&entries, &[storage])));
         let description = format!("}}{entries}.");
         let deflated = [("a/data.pkl", description.as_bytes()), storage];
-        for (file, says) in [
+        for (file, message) in [
             (
                 zipped(&entries, &[]),
                 "`a/data/7`, which its description names, is missing",
@@ -626,24 +620,24 @@ mod tests {
                 "tensor w: is named twice",
             ),
             (
-                made::zip(&[storage], CompressionMethod::STORE),
+                test_files::zip(&[storage], CompressionMethod::STORE),
                 "without a `data.pkl`",
             ),
             (
-                made::zip(&deflated, CompressionMethod::DEFLATE),
+                test_files::zip(&deflated, CompressionMethod::DEFLATE),
                 "`a/data.pkl` is compressed",
             ),
         ] {
-            let fault = refusal(&file);
-            assert!(fault.contains(says), "{says}: {fault}");
+            let fault = error_of(&file);
+            assert!(fault.contains(message), "{message}: {fault}");
         }
     }
 
     #[test]
-    fn damaged_old_files_are_refused() {
-        let entries = made::tensor("w", ("7", 6), 0, &[6], &[1]);
+    fn damaged_legacy_files_are_rejected() {
+        let entries = test_files::tensor("w", ("7", 6), 0, &[6], &[1]);
         let six = [0.0f32; 6];
-        let mut count = made::legacy(&entries, &[("7", &six)]);
+        let mut count = test_files::legacy(&entries, &[("7", &six)]);
         let at = count.len() - 32;
         count[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         let big = floats(&entries);
@@ -653,25 +647,25 @@ mod tests {
             .expect("an order");
         let mut big = big.clone();
         big[order + 2] = b'0';
-        for (file, says) in [
-            (made::legacy(&entries, &[]), "storage `7` is missing"),
+        for (file, message) in [
+            (test_files::legacy(&entries, &[]), "storage `7` is missing"),
             (
-                made::legacy(&entries, &[("8", &six)]),
+                test_files::legacy(&entries, &[("8", &six)]),
                 "storage `8`, which nothing refers to",
             ),
             (
-                made::legacy(&entries, &[("7", &six), ("7", &six)]),
+                test_files::legacy(&entries, &[("7", &six), ("7", &six)]),
                 "lists storage `7` twice",
             ),
             (
-                made::legacy(&entries, &[("7", &six[..5])]),
+                test_files::legacy(&entries, &[("7", &six[..5])]),
                 "of 20 instead of 24 bytes",
             ),
             (count, "is cut"),
             (big, "byte order"),
         ] {
-            let fault = refusal(&file);
-            assert!(fault.contains(says), "{says}: {fault}");
+            let fault = error_of(&file);
+            assert!(fault.contains(message), "{message}: {fault}");
         }
     }
 }

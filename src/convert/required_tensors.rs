@@ -1,34 +1,34 @@
-//! The tensors a network asks for: its constructors run on a source that only takes notes.
+//! The tensors that a model requires: the networks' constructors run on a source that records requests.
 
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::engine::ModelConfig;
 use crate::error::Fault;
 use crate::model::chatrex::Towers;
+use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::model::upn::Upn;
 use crate::nn::{Init, Loader, Weight, WeightSource};
 use crate::weights::manifest::Part;
 use crate::weights::storage::TensorSpec;
 
-/// A tensor that a network asks for.
+/// A tensor that a network requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredTensor {
-    /// The checkpoint's own name.
+    /// Its name in the checkpoint.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Whether it is a matrix that is multiplied with, and may be packed.
+    /// Whether it is a matmul weight, which may be quantized.
     pub matrix: bool,
-    /// Who asks for it.
+    /// The part of the model that requires it.
     pub part: Part,
 }
 
 impl RequiredTensor {
-    /// The tensor as the rule for forms sees it.
-    pub fn described(&self) -> TensorSpec<'_> {
+    /// The tensor as input of [`storage_for`](crate::weights::storage::storage_for).
+    pub fn spec(&self) -> TensorSpec<'_> {
         TensorSpec {
             name: &self.name,
             shape: &self.shape,
@@ -38,14 +38,15 @@ impl RequiredTensor {
     }
 }
 
+/// Records the tensors that constructors request, and returns placeholders.
 struct Recorder {
     part: Part,
-    needed: RefCell<Vec<RequiredTensor>>,
+    tensors: RefCell<Vec<RequiredTensor>>,
 }
 
 impl Recorder {
-    fn take(&self, name: &str, shape: &[usize], matrix: bool) {
-        self.needed.borrow_mut().push(RequiredTensor {
+    fn record(&self, name: &str, shape: &[usize], matrix: bool) {
+        self.tensors.borrow_mut().push(RequiredTensor {
             name: name.to_string(),
             shape: shape.to_vec(),
             matrix,
@@ -62,7 +63,7 @@ impl WeightSource for Recorder {
         _init: &Init,
         device: &Device,
     ) -> Result<Tensor<1>, Fault> {
-        self.take(name, shape, false);
+        self.record(name, shape, false);
         Ok(Tensor::zeros([shape.iter().product::<usize>()], device))
     }
 
@@ -73,31 +74,31 @@ impl WeightSource for Recorder {
         _init: &Init,
         _device: &Device,
     ) -> Result<Weight, Fault> {
-        self.take(&format!("{stem}.weight"), &shape, true);
+        self.record(&format!("{stem}.weight"), &shape, true);
         Ok(Weight::Device(Vec::new()))
     }
 }
 
-/// Every tensor of a model, part by part, in the order in which constructors ask.
+/// Every tensor of a model, part by part, in the order of the constructors' requests.
 ///
 /// # Errors
-/// The configuration builds no network.
-pub fn needed(config: &ModelConfig) -> Result<Vec<RequiredTensor>, Fault> {
+/// The configuration is invalid.
+pub fn required_tensors(config: &ModelConfig) -> Result<Vec<RequiredTensor>, Fault> {
     let device = Device::flex();
-    let mut needed = Vec::new();
+    let mut required = Vec::new();
     for part in Part::ALL {
-        let notes = Recorder {
+        let recorder = Recorder {
             part,
-            needed: RefCell::default(),
+            tensors: RefCell::default(),
         };
-        let at = Loader::new(&notes, &device);
+        let at = Loader::new(&recorder, &device);
         match (part, &config.upn) {
             (Part::Upn, Some(config)) => drop(Upn::load(&at, config)?),
             (Part::Upn, None) => {}
             (Part::Towers, _) => drop(Towers::load(&at, &config.chatrex)?),
             (Part::Decoder, _) => drop(Decoder::load(&at, &config.chatrex.llm)?),
         }
-        needed.extend(notes.needed.into_inner());
+        required.extend(recorder.tensors.into_inner());
     }
-    Ok(needed)
+    Ok(required)
 }

@@ -1,8 +1,8 @@
-//! SentencePiece vocabularies (`tokenizer.model`), turned into a `tokenizer.json`.
+//! SentencePiece vocabularies (`tokenizer.model`) as a `tokenizer.json`.
 //!
-//! The file is a protocol buffer (`github.com/google/sentencepiece`, `sentencepiece_model.proto`).
-//! Only what LLaMA-family models use is read: byte-pair encoding with bytes for unknown characters
-//! and no table of normalisations.
+//! The file is a protocol buffer (`github.com/google/sentencepiece`, `sentencepiece_model.proto`). Only
+//! the features of LLaMA-family models are supported: byte-pair encoding with byte fallback, without a
+//! normalization table.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use crate::error::Fault;
 
-/// SentencePiece's mark for a space.
+/// SentencePiece's character for a space.
 const SPACE: &str = "\u{2581}";
 
-/// Bytes of one piece; bounds the work of finding its halves.
+/// Maximum bytes of a piece; limits the work of finding its merges.
 const MAX_PIECE: usize = 512;
 
-/// A vocabulary: the place of a piece is its token id.
+/// A vocabulary: the index of a piece is its token id.
 #[derive(Debug)]
 pub struct Vocabulary {
     pieces: Vec<Piece>,
@@ -32,37 +32,37 @@ struct Piece {
     kind: Kind,
 }
 
-/// What a piece stands for.
+/// The type of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Text.
     Normal,
-    /// Text that is not known.
+    /// The token for unknown text.
     Unknown,
-    /// A mark that no text produces.
+    /// A control token, which no text produces.
     Control,
-    /// Text that is always one token.
-    User,
-    /// One byte of a character that has no piece.
+    /// User-defined text that is always one token.
+    UserDefined,
+    /// A byte of a character without a piece.
     Byte,
 }
 
 impl Vocabulary {
-    /// Reads the file `bytes`; `place` names it.
+    /// Parses the file `bytes`; `place` names it in errors.
     ///
     /// # Errors
-    /// The file is cut or damaged, is not of byte-pair encoding with byte fallback, normalises text
-    /// in a way that is not known here, or has the same piece twice.
+    /// The file is truncated or damaged, is no byte-pair encoding with byte fallback, normalizes text in an
+    /// unsupported way, or repeats a piece.
     pub fn read(bytes: &[u8], place: &str) -> Result<Self, Fault> {
         parse(bytes).map_err(|what| Fault::model(place, what))
     }
 
-    /// The number of pieces; the first id that is free.
+    /// The number of pieces, which is the first free id.
     pub fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Whether there are no pieces; never so after [`Vocabulary::read`].
+    /// Whether there are no pieces; false after [`Vocabulary::read`].
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -72,19 +72,19 @@ impl Vocabulary {
         self.pieces.get(id).map(|piece| piece.text.as_str())
     }
 
-    /// The token that begins a text, as the vocabulary names it.
+    /// The token that begins a text, by the vocabulary.
     pub fn bos(&self) -> Option<&str> {
         self.piece(self.bos?)
     }
 
-    /// The token that ends a text, as the vocabulary names it.
+    /// The token that ends a text, by the vocabulary.
     pub fn eos(&self) -> Option<&str> {
         self.piece(self.eos?)
     }
 
-    /// A `tokenizer.json` that gives the same ids. The tokens `added` get the ids that follow the
-    /// pieces. Where the vocabulary puts a space before a text, `legacy` puts one before every
-    /// stretch between two special tokens too, as the original tokenizer class did at first.
+    /// A `tokenizer.json` that produces the same ids. The tokens `added` get the ids after the pieces. If
+    /// the vocabulary prepends a space to a text, `legacy` also prepends one to every section between
+    /// special tokens, as the first version of the original class does.
     pub fn to_json(&self, added: &[String], legacy: bool) -> Value {
         let vocab: serde_json::Map<String, Value> = self
             .pieces
@@ -121,7 +121,7 @@ impl Vocabulary {
         let own = self.pieces.iter().enumerate();
         let own = own.filter_map(|(id, piece)| match piece.kind {
             Kind::Unknown | Kind::Control => Some((id, &piece.text, true)),
-            Kind::User => Some((id, &piece.text, false)),
+            Kind::UserDefined => Some((id, &piece.text, false)),
             Kind::Normal | Kind::Byte => None,
         });
         let more = (self.len()..).zip(added).map(|(id, text)| (id, text, true));
@@ -149,23 +149,23 @@ impl Vocabulary {
         json!({"type": "Sequence", "normalizers": [prefix, spaces]})
     }
 
-    /// The space before the first stretch only. `Metaspace` leaves a text alone that begins with
-    /// its mark, SentencePiece does not: the first of the two has a mark that, after the normalizer,
-    /// no text holds, and the second turns it into the right one.
+    /// Prepends a space to the first section only. `Metaspace` does not prepend to text that begins with
+    /// its replacement character, SentencePiece does: the first of the two steps uses a character that
+    /// no normalized text has, the second replaces it by the right one.
     fn pre_tokenizer(&self, legacy: bool) -> Value {
         if !self.dummy_prefix || legacy {
             return Value::Null;
         }
-        let metaspace = |mark: &str, scheme: &str| {
+        let metaspace = |replacement: &str, scheme: &str| {
             json!({
                 "type": "Metaspace",
-                "replacement": mark,
+                "replacement": replacement,
                 "prepend_scheme": scheme,
                 "split": false,
             })
         };
-        let both = [metaspace(" ", "first"), metaspace(SPACE, "never")];
-        json!({"type": "Sequence", "pretokenizers": both})
+        let steps = [metaspace(" ", "first"), metaspace(SPACE, "never")];
+        json!({"type": "Sequence", "pretokenizers": steps})
     }
 
     fn decoder(&self) -> Value {
@@ -180,7 +180,7 @@ impl Vocabulary {
         json!({"type": "Sequence", "decoders": steps})
     }
 
-    /// Every way to join two pieces to a third, the highest score of the third first.
+    /// All merges of two pieces into a third, by descending score of the third.
     fn merges(&self) -> Vec<(&str, &str)> {
         let normal = |piece: &&Piece| piece.kind == Kind::Normal;
         let known: HashMap<&str, usize> = (0..)
@@ -206,7 +206,7 @@ impl Vocabulary {
     }
 }
 
-/// The value of one field of a protocol buffer.
+/// A field's value in a protocol buffer.
 #[derive(Clone, Copy)]
 enum Field<'a> {
     Number(u64),
@@ -240,10 +240,10 @@ impl<'a> Field<'a> {
 }
 
 fn damaged() -> String {
-    "is cut, damaged or no SentencePiece vocabulary".to_string()
+    "is truncated, damaged or no SentencePiece vocabulary".to_string()
 }
 
-/// A number of seven bits a byte, the lowest first.
+/// A little-endian base-128 integer.
 fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -264,7 +264,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: u64) -> Result<&'a [u8], String> {
     Ok(taken)
 }
 
-/// Calls `each` with the number and value of every field of a message.
+/// Calls `each` with the number and the value of every field of a message.
 fn fields<'a>(
     mut bytes: &'a [u8],
     mut each: impl FnMut(u64, Field<'a>) -> Result<(), String>,
@@ -292,21 +292,21 @@ fn fields<'a>(
     Ok(())
 }
 
-/// The settings of the training program that matter.
+/// The relevant training settings.
 struct Trainer {
     model: u64,
     byte_fallback: bool,
-    space_behind: bool,
+    space_suffix: bool,
     bos: i32,
     eos: i32,
 }
 
-/// The normalisation of text.
+/// Normalization of text.
 struct Normalizer {
     table: bool,
     dummy_prefix: bool,
-    trims: bool,
-    escapes: bool,
+    trims_spaces: bool,
+    escapes_spaces: bool,
 }
 
 fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
@@ -314,15 +314,15 @@ fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
     let mut trainer = Trainer {
         model: 1,
         byte_fallback: false,
-        space_behind: false,
+        space_suffix: false,
         bos: 1,
         eos: 2,
     };
     let mut normalizer = Normalizer {
         table: false,
         dummy_prefix: true,
-        trims: true,
-        escapes: true,
+        trims_spaces: true,
+        escapes_spaces: true,
     };
     fields(bytes, |number, field| {
         match number {
@@ -363,10 +363,12 @@ fn piece(bytes: &[u8], id: usize) -> Result<Piece, String> {
                     1 => Kind::Normal,
                     2 => Kind::Unknown,
                     3 => Kind::Control,
-                    4 => Kind::User,
+                    4 => Kind::UserDefined,
                     6 => Kind::Byte,
                     other => {
-                        return Err(format!("piece {id} is of type {other}, which is not read"));
+                        return Err(format!(
+                            "piece {id} is of type {other}, which is not supported"
+                        ));
                     }
                 }
             }
@@ -384,7 +386,7 @@ fn read_trainer(bytes: &[u8], into: &mut Trainer) -> Result<(), String> {
     fields(bytes, |number, field| {
         match number {
             3 => into.model = field.number()?,
-            24 => into.space_behind = field.flag()?,
+            24 => into.space_suffix = field.flag()?,
             35 => into.byte_fallback = field.flag()?,
             41 => into.bos = field.number()? as i32,
             42 => into.eos = field.number()? as i32,
@@ -399,8 +401,8 @@ fn read_normalizer(bytes: &[u8], into: &mut Normalizer) -> Result<(), String> {
         match number {
             2 => into.table |= !field.bytes()?.is_empty(),
             3 => into.dummy_prefix = field.flag()?,
-            4 => into.trims = field.flag()?,
-            5 => into.escapes = field.flag()?,
+            4 => into.trims_spaces = field.flag()?,
+            5 => into.escapes_spaces = field.flag()?,
             _ => {}
         }
         Ok(())
@@ -422,16 +424,16 @@ fn check_kind(trainer: &Trainer, normalizer: &Normalizer) -> Result<(), String> 
             "without"
         };
         return Err(format!(
-            "is a {model} model {fallback} byte fallback; only byte-pair models with it are read"
+            "is a {model} model {fallback} byte fallback; only byte-pair models with it are supported"
         ));
     }
-    let strange = [
-        (normalizer.table, "normalises text by a table"),
-        (normalizer.trims, "removes spaces from text"),
-        (!normalizer.escapes, "leaves spaces as they are"),
-        (trainer.space_behind, "puts spaces behind words"),
+    let unsupported = [
+        (normalizer.table, "normalizes text by a table"),
+        (normalizer.trims_spaces, "removes spaces from text"),
+        (!normalizer.escapes_spaces, "does not escape spaces"),
+        (trainer.space_suffix, "puts spaces after words"),
     ];
-    match strange.into_iter().find(|(is, _)| *is) {
+    match unsupported.into_iter().find(|(is, _)| *is) {
         Some((_, what)) => Err(format!("{what}, which is not supported")),
         None => Ok(()),
     }
@@ -446,12 +448,12 @@ fn check_pieces(pieces: &[Piece]) -> Result<(), String> {
     }
     let unknown = pieces.iter().filter(|piece| piece.kind == Kind::Unknown);
     if unknown.count() != 1 {
-        return Err("has not exactly one piece for unknown text".to_string());
+        return Err("needs exactly one piece for unknown text".to_string());
     }
     for byte in 0..=u8::MAX {
         let text = format!("<0x{byte:02X}>");
-        let there = seen.get(text.as_str());
-        if there.is_none_or(|&id| pieces[id].kind != Kind::Byte) {
+        let found = seen.get(text.as_str());
+        if found.is_none_or(|&id| pieces[id].kind != Kind::Byte) {
             return Err(format!("has no piece for byte {text}"));
         }
     }
@@ -464,7 +466,7 @@ mod tests {
 
     const FILE: &[u8] = include_bytes!("../../tests/data/golden/tokenizer_llama/tokenizer.model");
 
-    /// A field of a message; `content` behind its length.
+    /// A field of a message: its key, the length of `content` and `content`.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         assert!(number < 16 && content.len() < 1 << 14);
         let length = [
@@ -474,13 +476,13 @@ mod tests {
         [&[number << 3 | 2], length.as_slice(), content].concat()
     }
 
-    fn refusal(bytes: &[u8]) -> String {
+    fn error_of(bytes: &[u8]) -> String {
         Vocabulary::read(bytes, "tokenizer.model")
-            .expect_err("refused")
+            .expect_err("rejected")
             .to_string()
     }
 
-    fn with(number: u8, content: &[u8]) -> Vec<u8> {
+    fn with_field(number: u8, content: &[u8]) -> Vec<u8> {
         [FILE, &field(number, content)].concat()
     }
 
@@ -496,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_are_in_the_order_of_scores_and_only_of_text() {
+    fn merges_are_ordered_by_score_and_only_of_text() {
         let vocabulary = Vocabulary::read(FILE, "f").expect("a vocabulary");
         let merges = vocabulary.merges();
         let score = |text: &str| {
@@ -514,58 +516,64 @@ mod tests {
     }
 
     #[test]
-    fn other_models_are_refused() {
-        for (file, says) in [
+    fn other_models_are_rejected() {
+        for (file, message) in [
             (
-                with(2, &[3 << 3, 1]),
+                with_field(2, &[3 << 3, 1]),
                 "is a unigram model with byte fallback",
             ),
-            (with(2, &[3 << 3, 4]), "is a character model"),
+            (with_field(2, &[3 << 3, 4]), "is a character model"),
             (
-                with(2, &[0x98, 2, 0]),
+                with_field(2, &[0x98, 2, 0]),
                 "is a byte-pair model without byte fallback",
             ),
-            (with(2, &[0xc0, 1, 1]), "puts spaces behind words"),
-            (with(3, &[2 << 3 | 2, 1, 9]), "normalises text by a table"),
-            (with(3, &[4 << 3, 1]), "removes spaces"),
-            (with(3, &[5 << 3, 0]), "leaves spaces"),
+            (with_field(2, &[0xc0, 1, 1]), "puts spaces after words"),
             (
-                with(1, &[1 << 3 | 2, 3, b'<', b's', b'>']),
+                with_field(3, &[2 << 3 | 2, 1, 9]),
+                "normalizes text by a table",
+            ),
+            (with_field(3, &[4 << 3, 1]), "removes spaces"),
+            (with_field(3, &[5 << 3, 0]), "does not escape spaces"),
+            (
+                with_field(1, &[1 << 3 | 2, 3, b'<', b's', b'>']),
                 "are both `<s>`",
             ),
             (
-                with(1, &[1 << 3 | 2, 1, 1, 3 << 3, 5]),
+                with_field(1, &[1 << 3 | 2, 1, 1, 3 << 3, 5]),
                 "piece 420 is of type 5",
             ),
             (
-                with(1, &[1 << 3 | 2, 1, 1, 3 << 3, 2]),
+                with_field(1, &[1 << 3 | 2, 1, 1, 3 << 3, 2]),
                 "exactly one piece for unknown",
             ),
-            (with(1, &[]), "piece 420 is empty"),
+            (with_field(1, &[]), "piece 420 is empty"),
             (
-                with(1, &field(1, &[b'x'; 600])),
+                with_field(1, &field(1, &[b'x'; 600])),
                 "piece 420 is empty, too long",
             ),
             (
-                with(1, &[1 << 3 | 2, 1, 1, 2 << 3 | 5, 0, 0, 0xc0, 0x7f]),
+                with_field(1, &[1 << 3 | 2, 1, 1, 2 << 3 | 5, 0, 0, 0xc0, 0x7f]),
                 "has no score",
             ),
-            (with(1, &[1 << 3 | 2, 1, 0xff]), "is cut, damaged"),
-            (with(1, &[1 << 3, 1]), "is cut, damaged"),
-            (with(1, &[3]), "is cut, damaged"),
-            (b"<html>".to_vec(), "is cut, damaged"),
-            (Vec::new(), "is cut, damaged"),
+            (
+                with_field(1, &[1 << 3 | 2, 1, 0xff]),
+                "is truncated, damaged",
+            ),
+            (with_field(1, &[1 << 3, 1]), "is truncated, damaged"),
+            (with_field(1, &[3]), "is truncated, damaged"),
+            (b"<html>".to_vec(), "is truncated, damaged"),
+            (Vec::new(), "is truncated, damaged"),
         ] {
-            let fault = refusal(&file);
-            assert!(fault.contains(says), "{says}: {fault}");
+            let fault = error_of(&file);
+            assert!(fault.contains(message), "{message}: {fault}");
         }
     }
 
     #[test]
-    fn no_prefix_is_accepted_and_no_flipped_bit_brings_it_down() {
+    fn no_prefix_is_accepted_and_no_flipped_bit_panics() {
         for length in 0..FILE.len() {
             let read = Vocabulary::read(&FILE[..length], "f");
-            assert!(read.is_err(), "{length} bytes are not the whole file");
+            assert!(read.is_err(), "{length} bytes are a prefix only");
         }
         let mut copy = FILE.to_vec();
         for at in 0..copy.len() {

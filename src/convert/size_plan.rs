@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::convert::layout::lay_out;
-use crate::convert::required_tensors::needed;
-use crate::engine::ModelConfig;
+use crate::convert::required_tensors::required_tensors;
 use crate::engine::memory_plan::{PartTensor, default_kv_cache, needs_of};
 use crate::error::Fault;
 use crate::memory::{MemoryNeeds, Residency};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::WeightFormat;
@@ -17,7 +17,7 @@ use crate::weights::storage::{QuantPreset, storage_for};
 /// Tokens of nano's vocabulary.
 const NANO_VOCABULARY: usize = 869;
 
-/// What a model takes in one precision.
+/// The sizes of a model in one quantization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SizePlan {
     /// Bytes of all weight files.
@@ -30,15 +30,15 @@ impl SizePlan {
     /// The sizes of a model of `config`, converted with `quant` and `group` weights per scale.
     ///
     /// # Errors
-    /// The configuration builds no network.
+    /// The configuration is invalid.
     pub fn of(config: &ModelConfig, quant: QuantPreset, group: usize) -> Result<Self, Fault> {
-        let needed = needed(config)?;
+        let required = required_tensors(config)?;
         let layers = config.chatrex.llm.num_hidden_layers;
-        let formats: Vec<WeightFormat> = needed
+        let formats: Vec<WeightFormat> = required
             .iter()
-            .map(|tensor| storage_for(tensor.described(), quant, group, layers))
+            .map(|tensor| storage_for(tensor.spec(), quant, group, layers))
             .collect();
-        let shards = lay_out(&needed, &formats);
+        let shards = lay_out(&required, &formats);
         let tensors: Vec<PartTensor> = shards
             .iter()
             .flat_map(|shard| {

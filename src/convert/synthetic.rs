@@ -1,5 +1,5 @@
-//! Checkpoints of random numbers with the names, shapes and element types of the published ones,
-//! so that everything can be tried at full size without them.
+//! Checkpoints of random weights with the names, shapes and dtypes of the published ones, for trying the
+//! converter and the engine at full size.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,97 +9,92 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::convert::Watch;
-use crate::convert::required_tensors::{RequiredTensor, needed};
-use crate::engine::ModelConfig;
-use crate::error::Fault;
+use crate::convert::options::ByteProgress;
+use crate::convert::required_tensors::{RequiredTensor, required_tensors};
+use crate::error::{Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
+use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::dtype::DType;
 use crate::weights::manifest::Part;
 
-/// The published checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Like {
-    /// ChatRex-7B on Vicuna: language model in f16, the rest in f32.
-    #[value(name = "chatrex-7b")]
-    ChatRex7b,
-    /// RexSeek-3B on Qwen2.5: everything in bf16, embeddings stored twice.
-    #[value(name = "rexseek-3b")]
-    RexSeek3b,
-    /// UPN: a `.pth` of f32.
-    #[value(name = "upn-large")]
-    UpnLarge,
-}
+/// Maximum bytes of the tensors of a hub shard.
+const SHARD_BYTES: u64 = 2 << 30;
 
-/// Tensors of one hub shard take at most this many bytes.
-const SHARD: u64 = 2 << 30;
+/// Values that are generated and written at a time.
+const CHUNK: usize = 1 << 22;
 
-/// Values that are drawn and written at a time.
-const PORTION: usize = 1 << 22;
-
-/// Writes a random checkpoint into `out`; `layers` blocks of the language model and `depth` in every
-/// stage of the towers and of UPN instead of all.
+/// Writes a random checkpoint of `preset` into `out`. `layers` limits the decoder's layers, `depth` the
+/// blocks per stage of the towers and of UPN.
 ///
 /// # Errors
-/// A file cannot be written.
+/// The preset has no published checkpoint, or a file cannot be written.
 pub fn write(
-    like: Like,
+    preset: Preset,
     layers: Option<usize>,
     depth: Option<usize>,
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
-    let table = Table::draw();
-    let (mut chatrex, architecture) = match like {
-        Like::ChatRex7b => (ChatRexConfig::chatrex_7b(), "LlavaRexLlamaForCausalLM"),
-        Like::RexSeek3b | Like::UpnLarge => (ChatRexConfig::rexseek_3b(), "RexSeekQwenForCausalLM"),
+    let table = Table::new();
+    let architecture = match preset {
+        Preset::ChatRex7b => "LlavaRexLlamaForCausalLM",
+        Preset::RexSeek3b | Preset::UpnLarge => "RexSeekQwenForCausalLM",
+        Preset::Nano => {
+            return Err(Fault::new(
+                FaultKind::Question,
+                "--like",
+                "nano has no published checkpoint",
+                "See `chatrex fake-checkpoint --help`",
+            ));
+        }
     };
-    if let Some(layers) = layers {
-        chatrex.llm.num_hidden_layers = layers;
-    }
-    let mut config = UpnConfig::large();
-    if let Some(depth) = depth {
-        chatrex.clip.num_hidden_layers = depth + 1;
-        chatrex.convnext.depths.fill(depth);
-        config.backbone.depths.fill(depth);
-        config.num_encoder_layers = depth;
-        config.num_decoder_layers = depth;
-    }
-    match like {
-        Like::UpnLarge => upn(&table, chatrex, config, &out.join("upn_large.pth"), watch),
-        Like::ChatRex7b | Like::RexSeek3b => hub(&table, chatrex, architecture, out, watch),
+    // For UPN alone the configuration of the other parts is not used.
+    let mut chatrex = preset.chatrex().unwrap_or_else(ChatRexConfig::rexseek_3b);
+    let mut config = preset.upn();
+    set_depths(&mut chatrex, &mut config, layers, depth);
+    if preset == Preset::UpnLarge {
+        write_upn(
+            &table,
+            chatrex,
+            config,
+            &out.join("upn_large.pth"),
+            progress,
+        )
+    } else {
+        write_hub(&table, chatrex, architecture, out, progress)
     }
 }
 
-/// Normal numbers of deviation 0.02, to be picked at random.
+/// Normally distributed values of standard deviation 0.02, from which weights are drawn.
 struct Table {
     values: Vec<f32>,
 }
 
 impl Table {
-    fn draw() -> Self {
+    fn new() -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15;
-        let mut unit = || (next(&mut state) >> 40) as f32 / (1 << 24) as f32 + 1e-7;
+        let mut uniform = || (xorshift(&mut state) >> 40) as f32 / (1 << 24) as f32 + 1e-7;
         let values = (0..1 << 16)
             .map(|_| {
-                let radius = (-2.0 * unit().ln()).sqrt();
-                0.02 * radius * (std::f32::consts::TAU * unit()).cos()
+                let radius = (-2.0 * uniform().ln()).sqrt();
+                0.02 * radius * (std::f32::consts::TAU * uniform()).cos()
             })
             .collect();
         Self { values }
     }
 
-    /// `count` values from a seed, each stored by `store`.
+    /// `count` values from a seed, stored as `dtype`.
     fn fill(&self, count: usize, seed: u64, dtype: DType) -> Vec<u8> {
         let mut state = seed.wrapping_mul(0xa076_1d64_78bd_642f) | 1;
         let mut bytes = Vec::with_capacity(count * dtype.bytes() as usize);
-        let mut left = count;
-        while left > 0 {
-            let random = next(&mut state);
-            for lane in 0..left.min(4) {
+        let mut remaining = count;
+        while remaining > 0 {
+            let random = xorshift(&mut state);
+            for lane in 0..remaining.min(4) {
                 let value = self.values[(random >> (16 * lane) & 0xffff) as usize];
                 match dtype {
                     DType::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
@@ -107,26 +102,26 @@ impl Table {
                     DType::F32 | DType::U32 => bytes.extend(value.to_le_bytes()),
                 }
             }
-            left -= left.min(4);
+            remaining -= remaining.min(4);
         }
         bytes
     }
 
-    /// Writes a tensor: norms are about one, everything else about zero.
+    /// Writes a tensor: norm weights are 1, everything else is random.
     fn write(
         &self,
         file: &mut impl Write,
-        tensor: &Stored,
+        tensor: &Tensor,
         seed: u64,
-        watch: &dyn Watch,
+        progress: &dyn ByteProgress,
     ) -> std::io::Result<()> {
         let count = tensor.shape.iter().product::<usize>();
-        let portions: Vec<usize> = (0..count).step_by(PORTION).collect();
-        for pair in portions.chunks(4) {
-            let made: Vec<Vec<u8>> = pair
+        let chunks: Vec<usize> = (0..count).step_by(CHUNK).collect();
+        for group in chunks.chunks(4) {
+            let generated: Vec<Vec<u8>> = group
                 .par_iter()
                 .map(|&start| {
-                    let count = PORTION.min(count - start);
+                    let count = CHUNK.min(count - start);
                     let seed = seed.wrapping_mul(0x1_0001) + start as u64;
                     if tensor.is_norm() {
                         ones(count, tensor.dtype)
@@ -135,9 +130,9 @@ impl Table {
                     }
                 })
                 .collect();
-            for bytes in made {
+            for bytes in generated {
                 file.write_all(&bytes)?;
-                watch.more(bytes.len() as u64);
+                progress.add(bytes.len() as u64);
             }
         }
         Ok(())
@@ -152,25 +147,26 @@ fn ones(count: usize, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// Marsaglia's xorshift.
-fn next(state: &mut u64) -> u64 {
+/// Marsaglia's xorshift64.
+fn xorshift(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state
 }
 
-struct Stored {
+/// A tensor to write.
+struct Tensor {
     name: String,
     shape: Vec<usize>,
     dtype: DType,
 }
 
-impl Stored {
-    fn of(needed: RequiredTensor, dtype: DType) -> Self {
+impl Tensor {
+    fn new(required: RequiredTensor, dtype: DType) -> Self {
         Self {
-            name: needed.name,
-            shape: needed.shape,
+            name: required.name,
+            shape: required.shape,
             dtype,
         }
     }
@@ -184,12 +180,13 @@ impl Stored {
     }
 }
 
-fn hub(
+/// Writes a hub folder: shards, configuration and tokenizer.
+fn write_hub(
     table: &Table,
     chatrex: ChatRexConfig,
     architecture: &str,
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     let llama = !chatrex.llm.qkv_bias;
     let (llm_type, tower_type) = if llama {
@@ -204,18 +201,18 @@ fn hub(
         bos: None,
         chatrex: chatrex.clone(),
     };
-    let mut tensors: Vec<Stored> = Vec::new();
-    for needed in needed(&config)? {
-        let dtype = if needed.part == Part::Decoder {
+    let mut tensors: Vec<Tensor> = Vec::new();
+    for required in required_tensors(&config)? {
+        let dtype = if required.part == Part::Decoder {
             llm_type
         } else {
             tower_type
         };
-        tensors.push(Stored::of(needed, dtype));
+        tensors.push(Tensor::new(required, dtype));
     }
     let clip = "vision_tower.vision_tower.vision_model.";
     let last = chatrex.clip.num_hidden_layers - 1;
-    let unused: Vec<Stored> = tensors
+    let unused: Vec<Tensor> = tensors
         .iter()
         .filter_map(|tensor| {
             let rest = tensor
@@ -230,7 +227,7 @@ fn hub(
                 vec![chatrex.clip.hidden_size],
             )
         }))
-        .map(|(name, shape)| Stored {
+        .map(|(name, shape)| Tensor {
             name,
             shape,
             dtype: tower_type,
@@ -238,15 +235,15 @@ fn hub(
         .collect();
     tensors.extend(unused);
     if chatrex.llm.tie_word_embeddings {
-        tensors.push(Stored {
+        tensors.push(Tensor {
             name: "lm_head.weight".into(),
             shape: vec![chatrex.llm.vocab_size, chatrex.llm.hidden_size],
             dtype: llm_type,
         });
     }
-    watch.total(tensors.iter().map(Stored::bytes).sum());
-    write_shards(table, &tensors, out, watch)?;
-    let mut described = serde_json::to_value(&chatrex.llm).expect("plain data");
+    progress.set_total(tensors.iter().map(Tensor::bytes).sum());
+    write_shards(table, &tensors, out, progress)?;
+    let mut config = serde_json::to_value(&chatrex.llm).expect("plain data");
     let more = json!({
         "architectures": [architecture],
         "model_type": if llama { "llama" } else { "qwen2" },
@@ -255,14 +252,14 @@ fn hub(
         "mm_vision_tower": "openai/clip-vit-large-patch14-336",
         "mm_vision_select_layer": -2,
         "tokenizer_model_max_length": 2048,
-        "trained_on": "nothing: random numbers",
+        "trained_on": "nothing: random weights",
     });
-    if let (Some(described), Value::Object(more)) = (described.as_object_mut(), more) {
-        described.extend(more);
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
     }
-    save(&out.join("config.json"), &described)?;
-    let words = tokenizer(chatrex.llm.vocab_size - 104, llama);
-    save(&out.join("tokenizer.json"), &words)?;
+    save(&out.join("config.json"), &config)?;
+    let tokenizer = tokenizer(chatrex.llm.vocab_size - 104, llama);
+    save(&out.join("tokenizer.json"), &tokenizer)?;
     if llama {
         save(
             &out.join("tokenizer_config.json"),
@@ -279,14 +276,14 @@ fn save(path: &Path, value: &Value) -> Result<(), Fault> {
 
 fn write_shards(
     table: &Table,
-    tensors: &[Stored],
+    tensors: &[Tensor],
     out: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
-    let mut shards: Vec<Vec<&Stored>> = vec![Vec::new()];
+    let mut shards: Vec<Vec<&Tensor>> = vec![Vec::new()];
     let mut filled = 0;
     for tensor in tensors {
-        if filled > 0 && filled + tensor.bytes() > SHARD {
+        if filled > 0 && filled + tensor.bytes() > SHARD_BYTES {
             shards.push(Vec::new());
             filled = 0;
         }
@@ -321,18 +318,20 @@ fn write_shards(
         file.write_all(&text).map_err(fail)?;
         for tensor in shard {
             seed += 1;
-            table.write(&mut file, tensor, seed, watch).map_err(fail)?;
+            table
+                .write(&mut file, tensor, seed, progress)
+                .map_err(fail)?;
         }
         file.flush().map_err(fail)?;
     }
-    let total: u64 = tensors.iter().map(Stored::bytes).sum();
+    let total: u64 = tensors.iter().map(Tensor::bytes).sum();
     save(
         &out.join("model.safetensors.index.json"),
         &json!({"metadata": {"total_size": total}, "weight_map": map}),
     )
 }
 
-/// A byte-level tokenizer with `size` tokens that mean nothing beyond the bytes and the marks.
+/// A byte-level tokenizer of `size` tokens: the bytes, the special tokens and unused ones.
 fn tokenizer(size: usize, llama: bool) -> Value {
     let specials: &[&str] = if llama {
         &["<unk>", "<s>", "</s>"]
@@ -341,14 +340,14 @@ fn tokenizer(size: usize, llama: bool) -> Value {
     };
     let mut vocabulary = serde_json::Map::new();
     let first = if llama { specials.len() } else { 0 };
-    let words = size - specials.len();
-    for (index, letter) in byte_letters().into_iter().enumerate() {
-        vocabulary.insert(letter.to_string(), (first + index).into());
+    let ordinary = size - specials.len();
+    for (index, character) in byte_characters().into_iter().enumerate() {
+        vocabulary.insert(character.to_string(), (first + index).into());
     }
-    for index in 256..words {
+    for index in 256..ordinary {
         vocabulary.insert(format!("<unused{index}>"), (first + index).into());
     }
-    let start = if llama { 0 } else { words };
+    let start = if llama { 0 } else { ordinary };
     let added: Vec<Value> = specials
         .iter()
         .enumerate()
@@ -375,9 +374,8 @@ fn tokenizer(size: usize, llama: bool) -> Value {
     })
 }
 
-/// GPT-2's letter for every byte: printable ones stand for themselves, the others for letters from
-/// 256 on.
-fn byte_letters() -> Vec<char> {
+/// GPT-2's character for every byte: printable bytes as themselves, the others from U+0100 on.
+fn byte_characters() -> Vec<char> {
     let mut spare = 256;
     (0..=255_u8)
         .map(|byte| {
@@ -393,13 +391,13 @@ fn byte_letters() -> Vec<char> {
         .collect()
 }
 
-/// UPN's tensors.
-fn upn(
+/// Writes UPN as a `.pth` file.
+fn write_upn(
     table: &Table,
     chatrex: ChatRexConfig,
     upn: UpnConfig,
     path: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
     let config = ModelConfig {
         recipe: chatrex.recipe(),
@@ -408,22 +406,22 @@ fn upn(
         bos: None,
         chatrex,
     };
-    let tensors: Vec<Stored> = needed(&config)?
+    let tensors: Vec<Tensor> = required_tensors(&config)?
         .into_iter()
-        .filter(|needed| needed.part == Part::Upn)
-        .map(|needed| Stored::of(needed, DType::F32))
+        .filter(|required| required.part == Part::Upn)
+        .map(|required| Tensor::new(required, DType::F32))
         .collect();
-    write_pth(table, &tensors, path, watch)
+    write_pth(table, &tensors, path, progress)
 }
 
-/// Tensors as `torch.save` writes them: a zip archive of stored entries, the pickle first.
+/// Writes tensors like `torch.save`: a zip archive of stored entries, the pickle first.
 fn write_pth(
     table: &Table,
-    tensors: &[Stored],
+    tensors: &[Tensor],
     path: &Path,
-    watch: &dyn Watch,
+    progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
-    watch.total(tensors.iter().map(Stored::bytes).sum());
+    progress.set_total(tensors.iter().map(Tensor::bytes).sum());
     let fail = |error: std::io::Error| Fault::file(path, error);
     let mut zip = Zip {
         file: BufWriter::with_capacity(1 << 20, File::create(path).map_err(fail)?),
@@ -439,7 +437,7 @@ fn write_pth(
     for (index, tensor) in tensors.iter().enumerate() {
         let name = format!("upn_large/data/{index}");
         zip.entry(&name, &mut |out| {
-            table.write(out, tensor, index as u64 + 1, watch)
+            table.write(out, tensor, index as u64 + 1, progress)
         })
         .map_err(fail)?;
     }
@@ -449,20 +447,20 @@ fn write_pth(
 }
 
 /// `{"model": {name: tensor, ...}}` in pickle protocol 2.
-fn pickle(tensors: &[Stored]) -> Vec<u8> {
+fn pickle(tensors: &[Tensor]) -> Vec<u8> {
     let mut out = vec![0x80, 2];
     let text = |out: &mut Vec<u8>, text: &str| {
         out.push(b'X');
         out.extend((text.len() as u32).to_le_bytes());
         out.extend(text.as_bytes());
     };
-    let number = |out: &mut Vec<u8>, number: usize| {
+    let integer = |out: &mut Vec<u8>, value: usize| {
         out.push(b'J');
-        out.extend((number as i32).to_le_bytes());
+        out.extend((value as i32).to_le_bytes());
     };
-    let numbers = |out: &mut Vec<u8>, numbers: &[usize]| {
+    let tuple = |out: &mut Vec<u8>, values: &[usize]| {
         out.push(b'(');
-        numbers.iter().for_each(|&n| number(out, n));
+        values.iter().for_each(|&value| integer(out, value));
         out.push(b't');
     };
     out.extend(b"}(");
@@ -475,36 +473,36 @@ fn pickle(tensors: &[Stored]) -> Vec<u8> {
         out.extend(b"ctorch\nFloatStorage\n");
         text(&mut out, &index.to_string());
         text(&mut out, "cpu");
-        number(&mut out, tensor.shape.iter().product());
+        integer(&mut out, tensor.shape.iter().product());
         out.extend(b"tQ");
-        number(&mut out, 0);
-        numbers(&mut out, &tensor.shape);
+        integer(&mut out, 0);
+        tuple(&mut out, &tensor.shape);
         let mut strides = vec![1; tensor.shape.len()];
         for axis in (1..tensor.shape.len()).rev() {
             strides[axis - 1] = strides[axis] * tensor.shape[axis];
         }
-        numbers(&mut out, &strides);
+        tuple(&mut out, &strides);
         out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
     }
     out.extend(b"uu.");
     out
 }
 
-/// A zip archive of stored entries, each below four gigabytes.
+/// Writes a zip archive of stored entries, each below 4 GiB.
 struct Zip<W> {
     file: W,
     at: u64,
     entries: Vec<(String, u32, u32, u64)>,
 }
 
-/// Counts and checks what passes.
-struct Passing<'a, W> {
+/// Counts bytes and computes their checksum.
+struct CheckedWriter<'a, W> {
     out: &'a mut W,
     check: crc32fast::Hasher,
     bytes: u64,
 }
 
-impl<W: Write> Write for Passing<'_, W> {
+impl<W: Write> Write for CheckedWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.out.write_all(bytes)?;
         self.check.update(bytes);
@@ -518,33 +516,33 @@ impl<W: Write> Write for Passing<'_, W> {
 }
 
 impl<W: Write> Zip<W> {
-    /// An entry whose size and checksum follow it; its bytes begin at a multiple of 64.
+    /// Writes an entry, followed by its size and checksum; its data is aligned to 64 bytes.
     fn entry(
         &mut self,
         name: &str,
-        fill: &mut dyn FnMut(&mut Passing<W>) -> std::io::Result<()>,
+        fill: &mut dyn FnMut(&mut CheckedWriter<W>) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         let start = self.at;
         let head = 30 + name.len() as u64 + 4;
-        let room = (start + head).next_multiple_of(64) - (start + head);
+        let padding = (start + head).next_multiple_of(64) - (start + head);
         let mut header = b"PK\x03\x04".to_vec();
-        // Version 2.0; bit 3: sizes come later.
+        // Version 2.0; bit 3: sizes follow the data.
         header.extend([20, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
         header.extend([0; 12]);
         header.extend((name.len() as u16).to_le_bytes());
-        header.extend((room as u16 + 4).to_le_bytes());
+        header.extend((padding as u16 + 4).to_le_bytes());
         header.extend(name.as_bytes());
         header.extend(b"FB");
-        header.extend((room as u16).to_le_bytes());
-        header.resize(header.len() + room as usize, b'Z');
+        header.extend((padding as u16).to_le_bytes());
+        header.resize(header.len() + padding as usize, b'Z');
         self.file.write_all(&header)?;
-        let mut passing = Passing {
+        let mut writer = CheckedWriter {
             out: &mut self.file,
             check: crc32fast::Hasher::new(),
             bytes: 0,
         };
-        fill(&mut passing)?;
-        let (check, bytes) = (passing.check.finalize(), passing.bytes);
+        fill(&mut writer)?;
+        let (check, bytes) = (writer.check.finalize(), writer.bytes);
         let size = u32::try_from(bytes).map_err(std::io::Error::other)?;
         self.file.write_all(b"PK\x07\x08")?;
         for word in [check, size, size] {
@@ -597,69 +595,65 @@ mod tests {
     use crate::convert::{Conversion, convert};
     use crate::weights::quant::Rounding;
     use crate::weights::storage::QuantPreset;
-    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     #[derive(Default)]
-    struct Counted {
+    struct Counter {
         total: AtomicU64,
-        more: AtomicU64,
+        written: AtomicU64,
     }
 
-    impl Watch for Counted {
-        fn total(&self, bytes: u64) {
+    impl ByteProgress for Counter {
+        fn set_total(&self, bytes: u64) {
             self.total.store(bytes, Ordering::Relaxed);
         }
 
-        fn more(&self, bytes: u64) {
-            self.more.fetch_add(bytes, Ordering::Relaxed);
+        fn add(&self, bytes: u64) {
+            self.written.fetch_add(bytes, Ordering::Relaxed);
         }
-    }
-
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("chatrex-fake-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        path
     }
 
     #[test]
     fn a_pth_holds_its_tensors() {
-        let table = Table::draw();
-        let stored = |name: &str, shape: &[usize]| Stored {
+        let table = Table::new();
+        let tensor = |name: &str, shape: &[usize]| Tensor {
             name: name.into(),
             shape: shape.into(),
             dtype: DType::F32,
         };
-        // The last one takes two portions.
+        // The last tensor takes two chunks.
         let tensors = [
-            stored("transformer.norm.weight", &[5]),
-            stored("transformer.norm.bias", &[5]),
-            stored("transformer.linear.weight", &[3, 7]),
-            stored("conv.weight", &[4, 3, 2, 2]),
-            stored("wide.weight", &[3, PORTION / 2]),
+            tensor("transformer.norm.weight", &[5]),
+            tensor("transformer.norm.bias", &[5]),
+            tensor("transformer.linear.weight", &[3, 7]),
+            tensor("conv.weight", &[4, 3, 2, 2]),
+            tensor("wide.weight", &[3, CHUNK / 2]),
         ];
-        let folder = scratch("pth");
-        let path = folder.join("small.pth");
-        let watch = Counted::default();
-        write_pth(&table, &tensors, &path, &watch).expect("a file");
-        let total = watch.total.into_inner();
-        assert_eq!(total, tensors.iter().map(Stored::bytes).sum::<u64>());
-        assert_eq!(watch.more.into_inner(), total);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("small.pth");
+        let progress = Counter::default();
+        write_pth(&table, &tensors, &path, &progress).expect("a file");
+        let total = progress.total.into_inner();
+        assert_eq!(total, tensors.iter().map(Tensor::bytes).sum::<u64>());
+        assert_eq!(progress.written.into_inner(), total);
         let found = Checkpoint::open_upn(&path).expect("a zip of tensors");
         assert_eq!(found.names().count(), tensors.len());
         for tensor in &tensors {
-            let located = found.get(&tensor.name).expect("stored");
-            assert_eq!(located.shape, tensor.shape, "{}", tensor.name);
+            let view = found.get(&tensor.name).expect("stored");
+            assert_eq!(view.shape, tensor.shape, "{}", tensor.name);
             let values = found.values(&tensor.name).expect("floats");
             if tensor.is_norm() {
                 assert!(values.iter().all(|&value| value == 1.0));
                 continue;
             }
             let squares = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-            let spread = (squares / values.len() as f64).sqrt();
-            assert!((0.005..0.05).contains(&spread), "{}: {spread}", tensor.name);
+            let deviation = (squares / values.len() as f64).sqrt();
+            assert!(
+                (0.005..0.05).contains(&deviation),
+                "{}: {deviation}",
+                tensor.name
+            );
         }
-        std::fs::remove_dir_all(&folder).expect("a folder");
     }
 
     #[test]
@@ -668,21 +662,21 @@ mod tests {
             (false, "RexSeekQwenForCausalLM"),
             (true, "LlavaRexLlamaForCausalLM"),
         ] {
-            let folder = scratch(architecture);
+            let folder = tempfile::tempdir().expect("a temporary folder");
             let mut chatrex = ChatRexConfig::nano(700);
             chatrex.llm.num_hidden_layers = 3;
             chatrex.llm.qkv_bias = !llama;
             chatrex.llm.tie_word_embeddings = !llama;
-            let watch = Counted::default();
-            let model = folder.join("model");
+            let progress = Counter::default();
+            let model = folder.path().join("model");
             std::fs::create_dir_all(&model).expect("a folder");
-            hub(&Table::draw(), chatrex, architecture, &model, &watch).expect("a folder");
-            assert_eq!(watch.more.into_inner(), watch.total.into_inner());
+            write_hub(&Table::new(), chatrex, architecture, &model, &progress).expect("a folder");
+            assert_eq!(progress.written.into_inner(), progress.total.into_inner());
             let converted = convert(
                 &Conversion {
                     model,
                     upn: None,
-                    out: folder.join("out"),
+                    out: folder.path().join("out"),
                     quant: QuantPreset::Q4,
                     group: 32,
                     rounding: Rounding::Nearest,
@@ -690,18 +684,13 @@ mod tests {
                     prefixes: Vec::new(),
                     name: None,
                 },
-                &Counted::default(),
+                &(),
             );
             let converted = converted.unwrap_or_else(|fault| panic!("{fault}"));
-            let forms = |form| converted.tensors.iter().filter(|t| t.form == form).count();
-            assert_eq!(
-                forms("q4"),
-                7,
-                "the seven matrices of the block in the middle"
-            );
+            let count = |form| converted.tensors.iter().filter(|t| t.form == form).count();
+            assert_eq!(count("q4"), 7, "the seven matrices of the middle layer");
             let skipped = |name: &str| converted.skipped.iter().any(|s| s.ends_with(name));
             assert!(skipped("post_layernorm.weight") && skipped("lm_head.weight") != llama);
-            std::fs::remove_dir_all(&folder).expect("a folder");
         }
     }
 }

@@ -9,42 +9,41 @@ use tokenizers::Tokenizer;
 use super::checkpoint::Members;
 use super::sentencepiece::Vocabulary;
 use crate::error::Fault;
-use crate::text::tokenizer::add_lacking;
+use crate::text::tokenizer::add_missing_tags;
 
-/// The tokenizer the `tokenizers` crate reads.
+/// A tokenizer of the `tokenizers` crate.
 const JSON: &str = "tokenizer.json";
 
 /// A SentencePiece vocabulary.
 const MODEL: &str = "tokenizer.model";
 
-/// Settings of the tokenizer, among them the names of its special tokens.
+/// The tokenizer's settings, with its special tokens.
 const CONFIG: &str = "tokenizer_config.json";
 
-/// The names of the special tokens.
+/// The special tokens.
 const SPECIAL: &str = "special_tokens_map.json";
 
 /// Tokens beyond the vocabulary and their ids.
 const ADDED: &str = "added_tokens.json";
 
-/// A tokenizer ready to be shipped.
+/// The tokenizer of a model folder.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TokenizerFile {
     /// A `tokenizer.json` with all tokens of the family.
     pub json: Vec<u8>,
-    /// The token every prompt begins with, where the tokenizer is to put it.
+    /// The token before every prompt, if the tokenizer adds one.
     pub bos: Option<String>,
     /// The token that ends an answer.
     pub eos: Option<String>,
 }
 
 /// Reads the tokenizer of the model in `folder`: `tokenizer.json`, else `tokenizer.model` with
-/// `added_tokens.json`; the special tokens after `tokenizer_config.json` and
-/// `special_tokens_map.json`. Those of the family's tokens that it lacks get the next free ids
-/// (`chatrex.md` 7.1).
+/// `added_tokens.json`. Special tokens come from `tokenizer_config.json`, else from
+/// `special_tokens_map.json`. Missing tokens of the family get the next free ids.
 ///
 /// # Errors
-/// There is no tokenizer, it is damaged or of a kind that is not read, its added tokens leave out
-/// ids or claim taken ones, or a special token is not in it.
+/// There is no tokenizer, it is damaged or of an unsupported kind, its added tokens leave gaps in the ids
+/// or claim taken ids, or it lacks a special token.
 pub fn read(folder: &Path) -> Result<TokenizerFile, Fault> {
     let config = Settings::read(folder.join(CONFIG))?;
     let special = Settings::read(folder.join(SPECIAL))?;
@@ -63,14 +62,14 @@ pub fn read(folder: &Path) -> Result<TokenizerFile, Fault> {
             format!("holds neither {JSON} nor {MODEL}"),
         ));
     };
-    let (tokenizer, json) = complete(json, &place)?;
-    let named = |key: &str, default: Option<&str>| -> Result<Option<String>, Fault> {
+    let (tokenizer, json) = with_all_tokens(json, &place)?;
+    let special_token = |key: &str, default: Option<&str>| -> Result<Option<String>, Fault> {
         let token = match config.token(key)? {
-            Named::Absent => match special.token(key)? {
-                Named::Absent => default.map(str::to_string),
-                Named::As(token) => token,
+            SpecialToken::Unset => match special.token(key)? {
+                SpecialToken::Unset => default.map(str::to_string),
+                SpecialToken::Set(token) => token,
             },
-            Named::As(token) => token,
+            SpecialToken::Set(token) => token,
         };
         match token {
             Some(token) if tokenizer.token_to_id(&token).is_none() => {
@@ -79,15 +78,15 @@ pub fn read(folder: &Path) -> Result<TokenizerFile, Fault> {
             token => Ok(token),
         }
     };
-    let bos = named("bos_token", pieces.as_ref().and_then(Vocabulary::bos))?;
-    let eos = named("eos_token", pieces.as_ref().and_then(Vocabulary::eos))?;
-    let puts_bos = match config.flag("add_bos_token")? {
+    let bos = special_token("bos_token", pieces.as_ref().and_then(Vocabulary::bos))?;
+    let eos = special_token("eos_token", pieces.as_ref().and_then(Vocabulary::eos))?;
+    let adds_bos = match config.flag("add_bos_token")? {
         Some(flag) => flag,
         None => pieces.is_some() || config.is_llama() || begins_with(&tokenizer, bos.as_deref()),
     };
     Ok(TokenizerFile {
         json,
-        bos: bos.filter(|_| puts_bos),
+        bos: bos.filter(|_| adds_bos),
         eos,
     })
 }
@@ -99,15 +98,15 @@ fn bytes(path: &Path) -> Result<Vec<u8>, Fault> {
     })
 }
 
-/// What a settings file says about a special token.
-enum Named {
-    /// Nothing.
-    Absent,
-    /// Its text, or that there is none.
-    As(Option<String>),
+/// A special token in a settings file.
+enum SpecialToken {
+    /// The file does not name it.
+    Unset,
+    /// Its text, or `None` if the file says that there is none.
+    Set(Option<String>),
 }
 
-/// A JSON object; empty where the file is absent.
+/// A JSON object; empty if the file does not exist.
 struct Settings {
     place: String,
     members: BTreeMap<String, Value>,
@@ -118,7 +117,7 @@ impl Settings {
         let place = path.display().to_string();
         let members = match path.exists() {
             true => serde_json::from_slice::<Members>(&bytes(&path)?)
-                .map_err(|error| Fault::model(&place, format!("is not read ({error})")))?
+                .map_err(|error| Fault::model(&place, format!("cannot be parsed ({error})")))?
                 .0
                 .into_iter()
                 .collect(),
@@ -127,7 +126,7 @@ impl Settings {
         Ok(Self { place, members })
     }
 
-    fn wrong(&self, key: &str, value: &Value, expected: &str) -> Fault {
+    fn invalid(&self, key: &str, value: &Value, expected: &str) -> Fault {
         Fault::model(
             &self.place,
             format!("`{key}` is {value} instead of {expected}"),
@@ -138,21 +137,21 @@ impl Settings {
         match self.members.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.wrong(key, other, "true or false")),
+            Some(other) => Err(self.invalid(key, other, "true or false")),
         }
     }
 
-    /// A token is its text or an object with the text as `content`.
-    fn token(&self, key: &str) -> Result<Named, Fault> {
+    /// A special token: a string, or an object with the string as `content`.
+    fn token(&self, key: &str) -> Result<SpecialToken, Fault> {
         let Some(value) = self.members.get(key) else {
-            return Ok(Named::Absent);
+            return Ok(SpecialToken::Unset);
         };
         match (value, value.get("content")) {
-            (Value::Null, _) => Ok(Named::As(None)),
+            (Value::Null, _) => Ok(SpecialToken::Set(None)),
             (Value::String(token), _) | (_, Some(Value::String(token))) => {
-                Ok(Named::As(Some(token.clone())))
+                Ok(SpecialToken::Set(Some(token.clone())))
             }
-            _ => Err(self.wrong(key, value, "a token")),
+            _ => Err(self.invalid(key, value, "a token")),
         }
     }
 
@@ -162,7 +161,7 @@ impl Settings {
     }
 }
 
-/// Whether the tokenizer itself puts `token` before every text.
+/// Whether the tokenizer itself prepends `token` to every text.
 fn begins_with(tokenizer: &Tokenizer, token: Option<&str>) -> bool {
     let id = token.and_then(|token| tokenizer.token_to_id(token));
     let encoding = tokenizer.encode_fast("", true);
@@ -170,12 +169,12 @@ fn begins_with(tokenizer: &Tokenizer, token: Option<&str>) -> bool {
     id.is_some() && id == first
 }
 
-/// The tokenizer with all of the family's tokens, and its file: `json` itself if it has them all.
-fn complete(json: Vec<u8>, place: &str) -> Result<(Tokenizer, Vec<u8>), Fault> {
+/// The tokenizer with all tokens of the family, and its file: `json` itself if it has them all.
+fn with_all_tokens(json: Vec<u8>, place: &str) -> Result<(Tokenizer, Vec<u8>), Fault> {
     let mut tokenizer = Tokenizer::from_bytes(&json)
         .map_err(|error| Fault::model(place, format!("this is not a tokenizer: {error}")))?;
     check_added(&json, &tokenizer, place)?;
-    if add_lacking(&mut tokenizer, place)? == 0 {
+    if add_missing_tags(&mut tokenizer, place)? == 0 {
         return Ok((tokenizer, json));
     }
     let text = tokenizer
@@ -184,15 +183,15 @@ fn complete(json: Vec<u8>, place: &str) -> Result<(Tokenizer, Vec<u8>), Fault> {
     Ok((tokenizer, text.into_bytes()))
 }
 
-/// The ids of added tokens are only remarks to the `tokenizers` crate, which counts on from the
-/// vocabulary: they must say the same.
+/// Checks the ids of added tokens: the `tokenizers` crate ignores them and continues from the
+/// vocabulary.
 fn check_added(json: &[u8], tokenizer: &Tokenizer, place: &str) -> Result<(), Fault> {
     let file: Value = serde_json::from_slice(json)
         .map_err(|error| Fault::model(place, format!("is not JSON ({error})")))?;
     for token in file["added_tokens"].as_array().into_iter().flatten() {
         let (text, id) = (token["content"].as_str().unwrap_or_default(), &token["id"]);
-        let given = tokenizer.token_to_id(text);
-        if given.map(u64::from) != id.as_u64() {
+        let actual = tokenizer.token_to_id(text);
+        if actual.map(u64::from) != id.as_u64() {
             return Err(Fault::model(
                 place,
                 format!("added token `{text}` claims id {id}, which is taken or leaves a gap"),
@@ -202,7 +201,7 @@ fn check_added(json: &[u8], tokenizer: &Tokenizer, place: &str) -> Result<(), Fa
     Ok(())
 }
 
-/// A `tokenizer.json` of the vocabulary `pieces` and the tokens that `folder` adds to it.
+/// A `tokenizer.json` of the vocabulary `pieces` and the tokens that `folder` adds.
 fn convert(folder: &Path, config: &Settings, pieces: &Vocabulary) -> Result<Vec<u8>, Fault> {
     if config.flag("add_prefix_space")? == Some(false) {
         return Err(Fault::model(
@@ -219,10 +218,10 @@ fn convert(folder: &Path, config: &Settings, pieces: &Vocabulary) -> Result<Vec<
     if let Some(decoder) = config.members.get("added_tokens_decoder") {
         let tokens = decoder.as_object();
         let tokens = tokens
-            .ok_or_else(|| config.wrong("added_tokens_decoder", decoder, "a table of tokens"))?;
+            .ok_or_else(|| config.invalid("added_tokens_decoder", decoder, "a table of tokens"))?;
         for (id, token) in tokens {
             let text = token["content"].as_str();
-            let text = text.ok_or_else(|| config.wrong(id, token, "a token"))?;
+            let text = text.ok_or_else(|| config.invalid(id, token, "a token"))?;
             added.claim(id.parse().ok(), text, &config.place)?;
         }
     }
@@ -249,22 +248,22 @@ impl<'a> Added<'a> {
         }
     }
 
-    /// Notes that `text` has `id`, as the file at `place` says.
+    /// Adds `text` with `id`, as the file at `place` has it.
     fn claim(&mut self, id: Option<u64>, text: &str, place: &str) -> Result<(), Fault> {
-        let refuse = |what: String| Fault::model(place, format!("added token `{text}` {what}"));
-        let id = id.ok_or_else(|| refuse("has no id".to_string()))?;
+        let fault = |what: String| Fault::model(place, format!("added token `{text}` {what}"));
+        let id = id.ok_or_else(|| fault("has no id".to_string()))?;
         if text.is_empty() {
-            return Err(refuse(format!("of id {id} is empty")));
+            return Err(fault(format!("of id {id} is empty")));
         }
         let piece = usize::try_from(id)
             .ok()
             .and_then(|id| self.pieces.piece(id));
         let holder = piece.or_else(|| self.texts.get(&id).map(String::as_str));
         if let Some(holder) = holder.filter(|holder| *holder != text) {
-            return Err(refuse(format!("claims id {id}, which `{holder}` has")));
+            return Err(fault(format!("claims id {id}, which `{holder}` has")));
         }
         if let Some(other) = self.ids.get(text).filter(|other| **other != id) {
-            return Err(refuse(format!("claims id {id}, but has id {other}")));
+            return Err(fault(format!("claims id {id}, but has id {other}")));
         }
         if holder.is_none() {
             self.ids.insert(text.to_string(), id);
@@ -273,14 +272,14 @@ impl<'a> Added<'a> {
         Ok(())
     }
 
-    /// The texts in the order of their ids, which follow the vocabulary's without a gap.
+    /// The texts by ascending id; the ids must continue the vocabulary's without a gap.
     fn in_order(self, folder: &Path) -> Result<Vec<String>, Fault> {
         let expected = self.pieces.len() as u64..;
-        for (id, (&have, text)) in expected.zip(&self.texts) {
-            if id != have {
+        for (id, (&actual, text)) in expected.zip(&self.texts) {
+            if id != actual {
                 return Err(Fault::model(
                     folder.join(ADDED).display().to_string(),
-                    format!("added token `{text}` has id {have}, but id {id} is free"),
+                    format!("added token `{text}` has id {actual}, but id {id} is free"),
                 ));
             }
         }
@@ -292,6 +291,7 @@ impl<'a> Added<'a> {
 mod tests {
     use serde::Deserialize;
     use serde_json::json;
+    use tempfile::TempDir;
 
     use super::*;
 
@@ -312,32 +312,34 @@ mod tests {
         vocab_size_with_added: usize,
     }
 
-    /// A copy of a folder of recorded files that goes when dropped.
-    struct Folder(PathBuf);
+    /// A temporary copy of a folder of recorded files.
+    struct Folder(TempDir);
 
     impl Folder {
-        fn copy(of: &str, name: &str) -> Self {
-            let id = std::process::id();
-            let folder = std::env::temp_dir().join(format!("chatrex-tokenizer-{id}-{name}"));
-            std::fs::create_dir_all(&folder).expect("a folder");
+        fn copy(of: &str) -> Self {
+            let folder = Self(tempfile::tempdir().expect("a temporary folder"));
             for file in [JSON, MODEL, CONFIG, SPECIAL, ADDED] {
                 let from = Path::new(of).join(file);
                 if from.exists() {
                     let bytes = std::fs::read(from).expect("a file");
-                    std::fs::write(folder.join(file), bytes).expect("a file");
+                    std::fs::write(folder.path(file), bytes).expect("a file");
                 }
             }
-            Self(folder)
+            folder
+        }
+
+        fn path(&self, file: &str) -> PathBuf {
+            self.0.path().join(file)
         }
 
         fn write(&self, file: &str, json: &Value) -> &Self {
-            std::fs::write(self.0.join(file), json.to_string()).expect("a file");
+            std::fs::write(self.path(file), json.to_string()).expect("a file");
             self
         }
 
-        /// Sets `key` of a settings file, `None` removes it.
+        /// Sets `key` of a settings file; `None` removes it.
         fn set(&self, file: &str, key: &str, value: Option<Value>) -> &Self {
-            let bytes = std::fs::read(self.0.join(file)).unwrap_or(b"{}".to_vec());
+            let bytes = std::fs::read(self.path(file)).unwrap_or(b"{}".to_vec());
             let mut all: Value = serde_json::from_slice(&bytes).expect("json");
             let object = all.as_object_mut().expect("an object");
             match value {
@@ -348,22 +350,16 @@ mod tests {
         }
 
         fn without(&self, file: &str) -> &Self {
-            std::fs::remove_file(self.0.join(file)).expect("a file");
+            std::fs::remove_file(self.path(file)).expect("a file");
             self
         }
 
-        fn refusal(&self) -> String {
-            read(&self.0).expect_err("refused").to_string()
+        fn error(&self) -> String {
+            read(self.0.path()).expect_err("rejected").to_string()
         }
 
         fn read(&self) -> TokenizerFile {
-            read(&self.0).expect("a tokenizer")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).expect("a folder");
+            read(self.0.path()).expect("a tokenizer")
         }
     }
 
@@ -392,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_sentencepiece_vocabulary_gives_the_recorded_ids() {
-        let folder = Folder::copy(LLAMA, "llama");
+        let folder = Folder::copy(LLAMA);
         let file = folder.read();
         check(&file, &cases().legacy, &cases().legacy_decode);
         assert_eq!(file.bos.as_deref(), Some("<s>"));
@@ -406,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn lacking_tokens_get_the_next_ids() {
-        let folder = Folder::copy(LLAMA, "lacking");
+    fn missing_tokens_get_the_next_ids() {
+        let folder = Folder::copy(LLAMA);
         let vocab = || {
             let tokenizer = Tokenizer::from_bytes(folder.read().json).expect("a tokenizer");
             tokenizer.get_vocab(true)
@@ -423,27 +419,27 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_tokenizer_json_is_taken_as_it_is() {
+    fn a_complete_tokenizer_json_is_unchanged() {
         let source = "tests/data/golden/checkpoint/chatrex";
-        let folder = Folder::copy(source, "qwen");
-        let json = std::fs::read(folder.0.join(JSON)).expect("a file");
+        let folder = Folder::copy(source);
+        let json = std::fs::read(folder.path(JSON)).expect("a file");
         let file = folder.read();
         assert_eq!((&file.json, &file.bos, &file.eos), (&json, &None, &None));
         let mut bare: Value = serde_json::from_slice(&json).expect("json");
         let added = bare["added_tokens"].as_array_mut().expect("a list");
         added.retain(|token| token["content"].as_str().is_some_and(|t| t.contains('|')));
         folder.write(JSON, &bare);
-        let (have, want) = (folder.read(), Tokenizer::from_bytes(&json).expect("one"));
-        let have = Tokenizer::from_bytes(have.json).expect("a tokenizer");
-        assert_eq!(have.get_vocab(true), want.get_vocab(true));
+        let expected = Tokenizer::from_bytes(&json).expect("a tokenizer");
+        let actual = Tokenizer::from_bytes(folder.read().json).expect("a tokenizer");
+        assert_eq!(actual.get_vocab(true), expected.get_vocab(true));
         let text = "x <obj3></ground> dog";
         let ids = |tokenizer: &Tokenizer| {
             let encoding = tokenizer.encode_fast(text, false).expect("ids");
             encoding.get_ids().to_vec()
         };
-        assert_eq!(ids(&have), ids(&want));
+        assert_eq!(ids(&actual), ids(&expected));
         bare["added_tokens"][0]["id"] = json!(9999);
-        let fault = folder.write(JSON, &bare).refusal();
+        let fault = folder.write(JSON, &bare).error();
         assert!(
             fault.contains("claims id 9999, which is taken or leaves a gap"),
             "{fault}"
@@ -452,7 +448,7 @@ mod tests {
 
     #[test]
     fn special_tokens_are_found_in_every_form() {
-        let folder = Folder::copy("tests/data/golden/checkpoint/chatrex", "special");
+        let folder = Folder::copy("tests/data/golden/checkpoint/chatrex");
         let im_end = json!({"content": "<|im_end|>", "special": true});
         folder.set(CONFIG, "eos_token", Some(im_end.clone()));
         folder.set(CONFIG, "bos_token", Some(json!("<|im_start|>")));
@@ -475,7 +471,7 @@ mod tests {
         assert_eq!(both(&folder), (None, None));
         folder.set(SPECIAL, "eos_token", Some(im_end));
         assert_eq!(both(&folder), (None, end));
-        let llama = Folder::copy(LLAMA, "special-llama");
+        let llama = Folder::copy(LLAMA);
         llama.set(CONFIG, "add_bos_token", Some(json!(false)));
         assert_eq!(llama.read().bos, None);
         llama.set(CONFIG, "add_bos_token", None);
@@ -484,8 +480,8 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_refused() {
-        for (file, key, value, says) in [
+    fn invalid_settings_are_rejected() {
+        for (file, key, value, message) in [
             (
                 ADDED,
                 "<obj9>",
@@ -545,25 +541,25 @@ mod tests {
             ),
             (CONFIG, "add_prefix_space", json!(false), "is not supported"),
         ] {
-            let folder = Folder::copy(LLAMA, "settings");
-            let fault = folder.set(file, key, Some(value)).refusal();
-            assert!(fault.contains(says), "{says}: {fault}");
+            let folder = Folder::copy(LLAMA);
+            let fault = folder.set(file, key, Some(value)).error();
+            assert!(fault.contains(message), "{message}: {fault}");
         }
     }
 
     #[test]
-    fn damaged_files_are_refused_by_name() {
-        let folder = Folder::copy(LLAMA, "damaged");
-        let model = std::fs::read(folder.0.join(MODEL)).expect("a file");
+    fn damaged_files_are_rejected() {
+        let folder = Folder::copy(LLAMA);
+        let model = std::fs::read(folder.path(MODEL)).expect("a file");
         let write = |file: &str, bytes: &[u8]| {
-            std::fs::write(folder.0.join(file), bytes).expect("a file");
-            folder.refusal()
+            std::fs::write(folder.path(file), bytes).expect("a file");
+            folder.error()
         };
         let fault = write(MODEL, &model[..model.len() / 2]);
         assert!(fault.contains("tokenizer.model: is "), "{fault}");
         let fault = write(CONFIG, b"{\"legacy\": true, \"legacy\": false}");
         assert!(
-            fault.contains("tokenizer_config.json: is not read"),
+            fault.contains("tokenizer_config.json: cannot be parsed"),
             "{fault}"
         );
         folder.without(CONFIG);
@@ -573,10 +569,6 @@ mod tests {
             "{fault}"
         );
         folder.without(JSON).without(MODEL);
-        assert!(
-            folder
-                .refusal()
-                .contains("holds neither tokenizer.json nor")
-        );
+        assert!(folder.error().contains("holds neither tokenizer.json nor"));
     }
 }

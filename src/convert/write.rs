@@ -1,4 +1,4 @@
-//! Writes shards: rows are read, rounded or packed on all cores, and hashed as they leave.
+//! Writes shards: rows are read, and rounded or quantized, on all cores; bytes are hashed while written.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,52 +17,52 @@ use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::Rounding;
 use crate::weights::storage::WeightFormat;
 
-/// Length of a piece in bytes.
+/// Bytes of a piece, the unit of hashing.
 pub const PIECE_BYTES: u64 = 4 << 20;
 
-/// Elements that one core takes at a time.
+/// Elements that one thread converts at a time.
 const TASK: usize = 1 << 18;
 
-/// How far stored values are from the checkpoint's.
+/// The difference of stored values from the checkpoint's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuantError {
-    /// Largest difference.
+    /// Largest absolute difference.
     pub worst: f32,
     /// Sum of squared differences.
     pub squares: f64,
     /// Sum of squared values.
     pub energy: f64,
-    /// Values.
+    /// Number of values.
     pub count: u64,
 }
 
 impl QuantError {
-    /// Root of the mean squared difference over that of the values.
+    /// Root mean square of the differences, relative to that of the values.
     pub fn relative(&self) -> f64 {
         (self.squares / self.energy.max(f64::MIN_POSITIVE)).sqrt()
     }
 
-    /// Root of the mean squared difference.
+    /// Root mean square of the differences.
     pub fn rms(&self) -> f64 {
         (self.squares / self.count.max(1) as f64).sqrt()
     }
 
     fn of(values: &[f32], stored: &[f32]) -> Self {
-        let mut found = Self {
+        let mut error = Self {
             count: values.len() as u64,
             ..Self::default()
         };
         for (a, b) in values.iter().zip(stored) {
             let difference = f64::from(a - b);
-            found.note(difference.abs() as f32);
-            found.squares += difference * difference;
-            found.energy += f64::from(*a) * f64::from(*a);
+            error.include(difference.abs() as f32);
+            error.squares += difference * difference;
+            error.energy += f64::from(*a) * f64::from(*a);
         }
-        found
+        error
     }
 
-    /// A difference that is no number counts as the largest of all.
-    fn note(&mut self, difference: f32) {
+    /// Updates the largest difference; NaN counts as infinite.
+    fn include(&mut self, difference: f32) {
         if difference.is_nan() || difference > self.worst {
             self.worst = difference;
         }
@@ -71,73 +71,74 @@ impl QuantError {
         }
     }
 
-    /// Adds another part's.
+    /// Adds the error of another part.
     pub fn add(&mut self, other: &Self) {
-        self.note(other.worst);
+        self.include(other.worst);
         self.squares += other.squares;
         self.energy += other.energy;
         self.count += other.count;
     }
 }
 
-/// Where a tensor's rows come from.
-pub trait Rows: Sync {
-    /// Rows `from..to` of needed tensor `index`, row-major.
+/// Reads the rows of tensors.
+pub trait RowSource: Sync {
+    /// `rows` of required tensor `index`, row-major.
     ///
     /// # Errors
     /// They cannot be read.
     fn rows(&self, index: usize, rows: std::ops::Range<usize>) -> Result<Vec<f32>, Fault>;
 
-    /// The needed tensor with its file, for messages.
+    /// The name of required tensor `index` with its file, for messages.
     fn place(&self, index: usize) -> String;
 }
 
-/// Writes `plan` to `path` and tells each needed tensor's deviation; `done` hears of bytes.
+/// Writes `plan` to `path`; returns the shard and the error of each block's tensor. `on_bytes` is called
+/// with the number of bytes after each write.
 ///
 /// # Errors
 /// A value that is not finite, a source that cannot be read, a disk that is full.
 pub fn write_shard(
     path: &Path,
     plan: &ShardPlan,
-    forms: &[WeightFormat],
+    formats: &[WeightFormat],
     rounding: Rounding,
-    source: &dyn Rows,
-    done: &(dyn Fn(u64) + Sync),
+    source: &dyn RowSource,
+    on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<(Shard, Vec<(usize, QuantError)>), Fault> {
     let (sender, receiver) = sync_channel::<Vec<u8>>(2);
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || write_all(path, &receiver, done));
-        let made = (|| {
-            let mut deviations = Vec::new();
-            // A writer that failed has closed its end; its own error is the one to tell.
+        let writer = scope.spawn(move || write_all(path, &receiver, on_bytes));
+        let encoded = (|| {
+            let mut errors = Vec::new();
+            // If sending fails, the writer has failed, and its error is returned.
             let _ = sender.send(plan.header.clone());
             for block in &plan.blocks {
                 let width = block_width(
                     block.stored[0].1.elements(),
                     block.rows.len(),
-                    forms[block.tensor],
+                    formats[block.tensor],
                 );
-                let (parts, deviation) = encode(
+                let (parts, error) = encode(
                     block.tensor,
                     block.rows.clone(),
                     width,
-                    forms[block.tensor],
+                    formats[block.tensor],
                     rounding,
                     source,
                 )?;
-                deviations.push((block.tensor, deviation));
+                errors.push((block.tensor, error));
                 for ((_, entry), mut bytes) in block.stored.iter().zip(parts) {
                     bytes.resize(bytes.len() + padding(entry), 0);
                     if sender.send(bytes).is_err() {
-                        return Ok(deviations);
+                        return Ok(errors);
                     }
                 }
             }
-            Ok(deviations)
+            Ok(errors)
         })();
         drop(sender);
         let written = writer.join().expect("the writer does not panic");
-        let deviations = made?;
+        let errors = encoded?;
         let (bytes, sha256, pieces) = written?;
         assert_eq!(bytes, plan.bytes, "length of {}", plan.name);
         let shard = Shard {
@@ -147,21 +148,21 @@ pub fn write_shard(
             sha256,
             pieces,
         };
-        Ok((shard, deviations))
+        Ok((shard, errors))
     })
 }
 
-/// Weights in a row, from the elements its first stored tensor has.
-fn block_width(elements: usize, rows: usize, form: WeightFormat) -> usize {
+/// Weights per row, from the number of elements of a block's first stored tensor.
+fn block_width(elements: usize, rows: usize, format: WeightFormat) -> usize {
     let width = elements / rows.max(1);
-    match form {
+    match format {
         WeightFormat::Dense(_) => width,
         WeightFormat::Quantized(scheme) => width * scheme.per_word(),
     }
 }
 
 /// The fault of a file in the model folder that cannot be written.
-pub fn unwritten(path: &Path, error: &std::io::Error) -> Fault {
+pub fn write_fault(path: &Path, error: &std::io::Error) -> Fault {
     Fault::new(
         FaultKind::File,
         path.display().to_string(),
@@ -170,14 +171,22 @@ pub fn unwritten(path: &Path, error: &std::io::Error) -> Fault {
     )
 }
 
+/// Replaces the file `path` atomically by `bytes`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    crate::files::replace(path, bytes).map_err(|error| write_fault(path, &error))
+}
+
 type Written = (u64, String, Vec<String>);
 
 fn write_all(
     path: &Path,
     chunks: &Receiver<Vec<u8>>,
-    done: &(dyn Fn(u64) + Sync),
+    on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, Fault> {
-    let fail = |error| unwritten(path, &error);
+    let fail = |error| write_fault(path, &error);
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(fail)?);
     let mut whole = Sha256::new();
     let mut piece = Sha256::new();
@@ -189,15 +198,15 @@ fn write_all(
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             let room = (PIECE_BYTES - written % PIECE_BYTES) as usize;
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            piece.update(now);
-            written += now.len() as u64;
+            let (current, remaining) = rest.split_at(room.min(rest.len()));
+            piece.update(current);
+            written += current.len() as u64;
             if written.is_multiple_of(PIECE_BYTES) {
                 pieces.push(hex(&piece.finalize_reset()));
             }
-            rest = later;
+            rest = remaining;
         }
-        done(chunk.len() as u64);
+        on_bytes(chunk.len() as u64);
     }
     if !written.is_multiple_of(PIECE_BYTES) {
         pieces.push(hex(&piece.finalize()));
@@ -209,14 +218,14 @@ fn write_all(
     Ok((written, hex(&whole.finalize()), pieces))
 }
 
-/// The bytes of one block's stored tensors.
+/// The bytes of the tensors that a block is stored as.
 fn encode(
     index: usize,
     rows: std::ops::Range<usize>,
     width: usize,
-    form: WeightFormat,
+    format: WeightFormat,
     rounding: Rounding,
-    source: &dyn Rows,
+    source: &dyn RowSource,
 ) -> Result<(Vec<Vec<u8>>, QuantError), Fault> {
     let step = (TASK / width.max(1)).max(1);
     let tasks: Vec<_> = rows.clone().step_by(step).collect();
@@ -230,13 +239,13 @@ fn encode(
                     format!("holds {} at element {}", values[at], start * width + at),
                 ));
             }
-            Ok(encode_rows(&values, form, rounding))
+            Ok(encode_rows(&values, format, rounding))
         })
         .collect::<Result<_, Fault>>()?;
     let mut bytes: Vec<Vec<u8>> = Vec::new();
-    let mut deviation = QuantError::default();
-    for (part, found) in parts {
-        deviation.add(&found);
+    let mut error = QuantError::default();
+    for (part, part_error) in parts {
+        error.add(&part_error);
         if bytes.is_empty() {
             bytes = part;
         } else {
@@ -245,15 +254,15 @@ fn encode(
             }
         }
     }
-    Ok((bytes, deviation))
+    Ok((bytes, error))
 }
 
 fn encode_rows(
     values: &[f32],
-    form: WeightFormat,
+    format: WeightFormat,
     rounding: Rounding,
 ) -> (Vec<Vec<u8>>, QuantError) {
-    match form {
+    match format {
         WeightFormat::Dense(DType::F16) => {
             let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
             let stored: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
@@ -300,13 +309,13 @@ mod tests {
     use crate::weights::quant::QuantScheme;
     use safetensors::SafeTensors;
 
-    /// One matrix in memory.
+    /// A matrix in memory.
     struct Matrix {
         values: Vec<f32>,
         width: usize,
     }
 
-    impl Rows for Matrix {
+    impl RowSource for Matrix {
         fn rows(&self, _: usize, rows: std::ops::Range<usize>) -> Result<Vec<f32>, Fault> {
             Ok(self.values[rows.start * self.width..rows.end * self.width].to_vec())
         }
@@ -317,44 +326,43 @@ mod tests {
     }
 
     impl Matrix {
-        /// The file it becomes, its description and its deviation.
-        fn written(&self, form: WeightFormat) -> (Vec<u8>, Shard, QuantError) {
-            let needed = RequiredTensor {
+        /// Its file, shard description and error.
+        fn written(&self, format: WeightFormat) -> (Vec<u8>, Shard, QuantError) {
+            let required = RequiredTensor {
                 name: "x.weight".into(),
                 shape: vec![self.values.len() / self.width, self.width],
                 matrix: true,
                 part: Part::Decoder,
             };
-            let plan = lay_out(&[needed], &[form]);
-            let name = format!("chatrex-write-{}-{}", std::process::id(), self.width);
-            let path = std::env::temp_dir().join(name);
-            let written = write_shard(&path, &plan[0], &[form], Rounding::Nearest, self, &|_| ());
+            let plan = lay_out(&[required], &[format]);
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("shard");
+            let written = write_shard(&path, &plan[0], &[format], Rounding::Nearest, self, &|_| ());
             let file = std::fs::read(&path).expect("a file");
-            std::fs::remove_file(&path).expect("a file");
-            let (shard, mut deviations) = written.expect("a disk with room");
-            (file, shard, deviations.remove(0).1)
+            let (shard, mut errors) = written.expect("a disk with room");
+            (file, shard, errors.remove(0).1)
         }
     }
 
     #[test]
-    fn the_report_tells_worst_and_rms_error() {
-        // The scale of either group is one, so codes are whole numbers.
+    fn the_error_has_worst_and_rms() {
+        // The scale of both groups is 1.
         let mut values = vec![0.0; 64];
         (values[0], values[1], values[2], values[3]) = (-128.0, 3.25, -7.5, 100.0);
         (values[32], values[33]) = (-128.0, 0.125);
         let matrix = Matrix { values, width: 64 };
         let scheme = QuantScheme::new(8, 32);
-        let (file, _, found) = matrix.written(WeightFormat::Quantized(scheme));
-        assert_eq!((found.worst, found.count), (0.5, 64));
+        let (file, _, error) = matrix.written(WeightFormat::Quantized(scheme));
+        assert_eq!((error.worst, error.count), (0.5, 64));
         let squares = 0.25_f64.powi(2) + 0.5_f64.powi(2) + 0.125_f64.powi(2);
-        assert_eq!(found.squares, squares);
-        assert_eq!(found.rms(), (squares / 64.0).sqrt());
+        assert_eq!(error.squares, squares);
+        assert_eq!(error.rms(), (squares / 64.0).sqrt());
         let energy = matrix
             .values
             .iter()
             .map(|v| f64::from(*v).powi(2))
             .sum::<f64>();
-        assert_eq!(found.relative(), (squares / energy).sqrt());
+        assert_eq!(error.relative(), (squares / energy).sqrt());
         let tensors = SafeTensors::deserialize(&file).expect("a safetensors file");
         let scales = tensors.tensor("x.scales").expect("stored");
         assert_eq!(scales.data(), [0x00, 0x3c, 0x00, 0x3c]);
@@ -366,29 +374,29 @@ mod tests {
     }
 
     #[test]
-    fn what_overflows_is_never_a_small_error() {
+    fn overflow_is_an_infinite_error() {
         let scheme = QuantScheme::new(8, 32);
-        for (value, form) in [
+        for (value, format) in [
             (1e7, WeightFormat::Quantized(scheme)),
             (1e5, WeightFormat::Dense(DType::F16)),
         ] {
             let mut values = vec![0.5; 96];
             values[40] = value;
-            let (_, _, found) = Matrix { values, width: 96 }.written(form);
+            let (_, _, error) = Matrix { values, width: 96 }.written(format);
             let mut all = QuantError::default();
-            all.add(&found);
+            all.add(&error);
             all.add(&QuantError::default());
             assert_eq!(all.worst, f32::INFINITY);
         }
     }
 
-    /// Longer than a piece and than what a core takes at a time.
+    /// The tensor is longer than a piece and than a thread's share.
     #[test]
     fn every_piece_has_its_hash() {
         let values: Vec<f32> = (0..1_200_000).map(|i| i as f32).collect();
         let matrix = Matrix { values, width: 600 };
-        let (file, shard, found) = matrix.written(WeightFormat::Dense(DType::F32));
-        assert_eq!(found.count, 1_200_000);
+        let (file, shard, error) = matrix.written(WeightFormat::Dense(DType::F32));
+        assert_eq!(error.count, 1_200_000);
         assert_eq!(
             (shard.bytes, shard.sha256),
             (file.len() as u64, sha256_hex(&file))

@@ -1,9 +1,8 @@
 //! GELU with the exact error function, and its exact derivative.
 //!
-//! On a graphics device this is the stock operation; after a bias it is a kernel
-//! ([`activation`](crate::gpu::activation)). On the processor it is written out here: the stock
-//! forward pass calls a scalar error function, and the stock backward pass differentiates the tanh
-//! approximation instead.
+//! On a GPU this is burn's operation, or a kernel when it follows a bias
+//! ([`activation`](crate::gpu::activation)). On the CPU it is implemented here: burn's forward pass calls
+//! a scalar error function, and its backward pass differentiates the tanh approximation instead.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -12,8 +11,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::cpu::simd::{for_each_chunk, vectorized};
 
-/// `x Phi(x)`, Phi the normal distribution function (Hendrycks and Gimpel 2016), element by
-/// element.
+/// `x Phi(x)` of each element, Phi the normal distribution function (arXiv 1606.08415).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::exact_gelu(x.into_dispatch()))
 }
@@ -26,7 +24,7 @@ pub trait GeluOps: Backend {
         Self::gelu(x)
     }
 
-    /// The gradient of `x` from that of the result.
+    /// The gradient of `x`, from that of the output.
     fn exact_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::gelu_backward(x, gradient)
     }
@@ -34,7 +32,7 @@ pub trait GeluOps: Backend {
 
 impl GeluOps for Cube {}
 
-/// Values handed to one core at a time.
+/// Values per task.
 const CHUNK: usize = 1 << 14;
 
 impl GeluOps for Flex {
@@ -50,13 +48,13 @@ impl GeluOps for Flex {
 
     fn exact_gelu_backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
-        let (values, slopes): (&[f32], &[f32]) = (x.storage(), gradient.storage());
+        let (values, gradients): (&[f32], &[f32]) = (x.storage(), gradient.storage());
         let mut out = vec![0.0; values.len()];
         for_each_chunk(&mut out, CHUNK, |i, out| {
             let start = i * CHUNK;
-            gelu_slopes(
+            gelu_backward_values(
                 &values[start..][..out.len()],
-                &slopes[start..][..out.len()],
+                &gradients[start..][..out.len()],
                 out,
             );
         });
@@ -73,28 +71,28 @@ vectorized! {
 }
 
 vectorized! {
-    fn gelu_slopes(x: &[f32], gradient: &[f32], out: &mut [f32]) {
-        const ROOT_OF_TAU: f32 = 2.506_628_3;
+    fn gelu_backward_values(x: &[f32], gradient: &[f32], out: &mut [f32]) {
+        const SQRT_TAU: f32 = 2.506_628_3;
         for ((out, x), gradient) in out.iter_mut().zip(x).zip(gradient) {
-            let (below, bell) = normal(*x);
-            *out = gradient * (below + x * (bell / ROOT_OF_TAU));
+            let (phi, gauss) = normal(*x);
+            *out = gradient * (phi + x * (gauss / SQRT_TAU));
         }
     }
 }
 
 /// The normal distribution function Phi(x), and `exp(-x^2 / 2)`.
 ///
-/// Abramowitz and Stegun 7.1.26 (error below 1.5e-7) in the scale of the normal distribution; no
-/// branches, so that it runs on whole vectors.
+/// Abramowitz and Stegun 7.1.26 (error below 1.5e-7) in the scale of the normal distribution, without
+/// branches, so that compilers vectorize it.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
-    let bell = exp_of_negative(-0.5 * x * x);
+    let gauss = exp_of_negative(-0.5 * x * x);
     let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
     let series = t
         * (0.254_829_6
             + t * (-0.284_496_72 + t * (1.421_413_8 + t * (-1.453_152 + t * 1.061_405_4))));
-    let tail = 0.5 * series * bell;
-    (if x < 0.0 { tail } else { 1.0 - tail }, bell)
+    let tail = 0.5 * series * gauss;
+    (if x < 0.0 { tail } else { 1.0 - tail }, gauss)
 }
 
 /// `exp(v)` for `v <= 0`; zero below -87.
@@ -105,7 +103,7 @@ fn exp_of_negative(v: f32) -> f32 {
     let clamped = v.max(-87.0);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUNDING;
     let whole = shifted - ROUNDING;
-    // ln 2 in two parts, the first short enough to multiply without error.
+    // ln 2 in two parts; products with the first are exact.
     let r = clamped - whole * 0.693_359_4 + whole * 2.121_944_4e-4;
     let series = 1.0
         + r * (1.0
@@ -164,9 +162,9 @@ mod tests {
 
     use super::*;
 
-    /// Expected values from Python's `math.erf` in double precision.
+    /// Expected values: Python's `math.erf` in f64.
     #[test]
-    fn values_and_slopes_are_exact() {
+    fn values_and_gradients_are_exact() {
         let table: [(f32, f32, f32); 8] = [
             (-100.0, 0.0, 0.0),
             (-6.0, -5.919_526e-9, -3.546_871e-8),
@@ -180,9 +178,9 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = Tensor::<1>::from_floats(table.map(|row| row.0), &device).require_grad();
         let y = gelu(x.clone());
-        let slopes = x.grad(&y.clone().sum().backward()).expect("tracked");
+        let gradients = x.grad(&y.clone().sum().backward()).expect("tracked");
         let read = |t: Tensor<1>| t.into_data().try_to_vec::<f32>().expect("f32");
-        let (y, slopes) = (read(y), read(slopes));
+        let (y, gradients) = (read(y), read(gradients));
         for (i, (x, value, slope)) in table.into_iter().enumerate() {
             assert!(
                 (y[i] - value).abs() < 4e-7,
@@ -190,9 +188,9 @@ mod tests {
                 y[i]
             );
             assert!(
-                (slopes[i] - slope).abs() < 4e-7,
+                (gradients[i] - slope).abs() < 4e-7,
                 "gelu'({x}) = {}, not {slope}",
-                slopes[i]
+                gradients[i]
             );
         }
     }

@@ -1,9 +1,8 @@
-//! Operations written by hand for the processor, with their gradient.
+//! Hand-written CPU operations with gradients.
 //!
-//! A [`CpuOp`] sees plain slices; this module puts it into burn's graph, so that the flex backend
-//! runs it in one pass where tensor operations would take a dozen, and can train through it. Other
-//! devices never see a `CpuOp`: its caller has a kernel or a tensor-operation form for them
-//! ([`is_cpu`]).
+//! A [`CpuOp`] works on slices. This module inserts it into burn's graph, so that the flex backend runs
+//! it in one pass where tensor operations take a dozen, and can train through it. On other devices
+//! ([`is_cpu`]) its caller uses a kernel or tensor operations.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use burn::tensor::{Device, Tensor};
 
 /// A function of three tensors to one, and its gradient.
 pub trait CpuOp: Debug + Send + Sync {
-    /// The result, row-major.
+    /// The output, row-major.
     fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32>;
 
-    /// The gradient of each input, given that of the result.
+    /// The gradient of each input, from that of the output.
     fn backward(&self, inputs: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3];
 }
 
-/// True where tensors on `device` lie in this program's own memory, with or without gradients.
+/// Whether tensors on `device` are in CPU memory, with or without gradients.
 pub fn is_cpu(device: &Device) -> bool {
     match device.as_dispatch() {
         DispatchDevice::Flex(_) => true,
@@ -32,7 +31,7 @@ pub fn is_cpu(device: &Device) -> bool {
     }
 }
 
-/// Applies `op`, whose result has `shape`. Only where [`is_cpu`].
+/// Applies `op`, whose output has `shape`; on a device that [`is_cpu`] only.
 pub fn apply<const A: usize, const B: usize, const C: usize, const D: usize>(
     op: impl CpuOp + 'static,
     a: Tensor<A>,
@@ -49,10 +48,10 @@ pub fn apply<const A: usize, const B: usize, const C: usize, const D: usize>(
     ))
 }
 
-/// The seam into burn: routes to flex, and to its differentiable form when training.
+/// The operation of burn's backends: flex, and flex with gradients for training.
 #[backend_extension(Flex, Autodiff: cfg(feature = "native"))]
 pub trait CpuOps: Backend {
-    /// Applies `op`, whose result has `shape`.
+    /// Applies `op`, whose output has `shape`.
     fn cpu_op(
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -84,7 +83,11 @@ fn values(tensor: &FlexTensor) -> &[f32] {
 
 fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
     let layout = Layout::contiguous(shape.into());
-    assert_eq!(values.len(), layout.num_elements(), "size of the result");
+    assert_eq!(
+        values.len(),
+        layout.num_elements(),
+        "elements of the output"
+    );
     FlexTensor::new(
         burn::tensor::Bytes::from_elems(values),
         layout,

@@ -1,9 +1,9 @@
-//! Attention over packed sequences on the processor: rotary embedding, scores, softmax and mixing
-//! in one pass, forward and backward, visiting only the keys that a row sees.
+//! Variable-length attention over packed sequences on the CPU: RoPE, scores, softmax and weighted sum in
+//! one pass, forward and backward, over the unmasked keys only.
 //!
-//! A batch that packs several dialogues behind one picture hides three quarters of all pairs of
-//! rows; tensor operations compute them all, and a dozen passes over them. Elsewhere the decoder
-//! uses tensor operations and a mask.
+//! In a batch that packs several dialogues after one image, three quarters of all pairs of rows are
+//! masked; tensor operations compute them all, in a dozen passes. On other devices the decoder uses
+//! tensor operations with a mask.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use burn::tensor::Tensor;
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{exp, vectorized};
 
-/// What a row attends to: rows before `shared`, and rows from `own` up to itself.
+/// The rows that a row attends to: those before `shared`, and those from `own` up to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionSpan {
-    /// End of the shared beginning.
+    /// Length of the prefix that sequences share.
     pub shared: usize,
-    /// Begin of the row's own stretch; at least `shared`, at most the row itself.
+    /// Start of the row's own sequence; at least `shared`, at most the row itself.
     pub own: usize,
 }
 
 impl AttentionSpan {
-    /// Everything up to the row itself.
+    /// All rows up to the row itself.
     pub const CAUSAL: Self = Self { shared: 0, own: 0 };
 }
 
-/// Sights and turning angles of every row of a batch, on the host.
+/// Attention spans and RoPE tables of the rows of a batch.
 #[derive(Debug)]
 pub struct PackedSequences {
-    /// Rows of one sequence.
+    /// Rows of a packed sequence.
     pub length: usize,
-    /// `[sequences or 1][length]`, one after the other.
+    /// `[sequences or 1, length]`.
     pub sights: Vec<AttentionSpan>,
     /// `[sequences or 1, length, width / 2]`.
     pub cosine: Vec<f32>,
@@ -39,24 +39,27 @@ pub struct PackedSequences {
     pub sine: Vec<f32>,
 }
 
-/// Grouped attention of `q` `[B, T, heads * width]` over `k` and `v` `[B, T, groups * width]`, none
-/// of them turned yet: `[B, T, heads * width]`. `width` is even. Only where
-/// [`is_cpu`](crate::cpu::op::runs_on_host).
+/// Grouped-query attention of `q` `[B, T, heads * width]` over `k` and `v` `[B, T, groups * width]`, with
+/// RoPE applied here: `[B, T, heads * width]`. `width` is even. On a device that
+/// [`is_cpu`](crate::cpu::op::is_cpu) only.
 pub fn varlen_attention(
     q: Tensor<3>,
     k: Tensor<3>,
     v: Tensor<3>,
     width: usize,
-    arrangement: &Arc<PackedSequences>,
+    sequences: &Arc<PackedSequences>,
 ) -> Tensor<3> {
     let [batch, length, row] = q.dims();
-    assert_eq!(length, arrangement.length, "rows of the arrangement");
+    assert_eq!(
+        length, sequences.length,
+        "varlen_attention: rows of a sequence"
+    );
     let op = PackedAttention {
         batch,
         heads: row / width,
         groups: k.dims()[2] / width,
         width,
-        arrangement: arrangement.clone(),
+        sequences: sequences.clone(),
     };
     apply(op, q, k, v, [batch, length, row])
 }
@@ -67,26 +70,26 @@ struct PackedAttention {
     heads: usize,
     groups: usize,
     width: usize,
-    arrangement: Arc<PackedSequences>,
+    sequences: Arc<PackedSequences>,
 }
 
-/// One sequence's part of the arrangement.
+/// Spans and RoPE tables of one packed sequence.
 #[derive(Clone, Copy)]
 struct Sequence<'a> {
-    sights: &'a [AttentionSpan],
+    spans: &'a [AttentionSpan],
     cosine: &'a [f32],
     sine: &'a [f32],
 }
 
 impl PackedAttention {
     fn sequence(&self, b: usize) -> Sequence<'_> {
-        let arrangement = &*self.arrangement;
-        let (length, half) = (arrangement.length, self.width / 2);
-        let b = b % (arrangement.sights.len() / length);
+        let sequences = &*self.sequences;
+        let (length, half) = (sequences.length, self.width / 2);
+        let b = b % (sequences.sights.len() / length);
         Sequence {
-            sights: &arrangement.sights[b * length..][..length],
-            cosine: &arrangement.cosine[b * length * half..][..length * half],
-            sine: &arrangement.sine[b * length * half..][..length * half],
+            spans: &sequences.sights[b * length..][..length],
+            cosine: &sequences.cosine[b * length * half..][..length * half],
+            sine: &sequences.sine[b * length * half..][..length * half],
         }
     }
 
@@ -98,7 +101,7 @@ impl PackedAttention {
 
 impl CpuOp for PackedAttention {
     fn forward(&self, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
-        let length = self.arrangement.length;
+        let length = self.sequences.length;
         let (wide, narrow) = (self.heads * self.width, self.groups * self.width);
         let mut out = vec![0.0; q.len()];
         self.for_each_sequence(&mut out, |b, out| {
@@ -112,7 +115,7 @@ impl CpuOp for PackedAttention {
     }
 
     fn backward(&self, [q, k, v]: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3] {
-        let length = self.arrangement.length;
+        let length = self.sequences.length;
         let (wide, narrow) = (self.heads * self.width, self.groups * self.width);
         let part = length * (wide + 2 * narrow);
         let mut parts = vec![0.0; self.batch * part];
@@ -139,9 +142,9 @@ impl CpuOp for PackedAttention {
     }
 }
 
-/// Writes one head's row `x`, turned by the row's angles, to `out`.
+/// Writes row `x` of one head, with RoPE applied, to `out`.
 #[inline(always)]
-fn turn(x: &[f32], row: usize, sequence: Sequence<'_>, out: &mut [f32]) {
+fn apply_rope(x: &[f32], row: usize, sequence: Sequence<'_>, out: &mut [f32]) {
     let half = x.len() / 2;
     let cosine = &sequence.cosine[row * half..][..half];
     let sine = &sequence.sine[row * half..][..half];
@@ -153,9 +156,9 @@ fn turn(x: &[f32], row: usize, sequence: Sequence<'_>, out: &mut [f32]) {
     }
 }
 
-/// Writes `x * scale`, turned back, to `out`.
+/// Writes `x * scale`, with the inverse rotation applied, to `out`: the gradient of RoPE.
 #[inline(always)]
-fn turn_back(x: &[f32], scale: f32, row: usize, sequence: Sequence<'_>, out: &mut [f32]) {
+fn apply_inverse_rope(x: &[f32], scale: f32, row: usize, sequence: Sequence<'_>, out: &mut [f32]) {
     let half = x.len() / 2;
     let cosine = &sequence.cosine[row * half..][..half];
     let sine = &sequence.sine[row * half..][..half];
@@ -167,19 +170,19 @@ fn turn_back(x: &[f32], scale: f32, row: usize, sequence: Sequence<'_>, out: &mu
     }
 }
 
-/// Keys or values of one group: `[T, width]`, and `[width, T + slack]` with rows and columns
-/// exchanged. Inner loops run over slices, not arrays: the compiler turns those into vector code.
-struct Rows {
+/// Keys or values of one group, `[T, width]` and transposed `[width, T + LANES]`. Inner loops run over
+/// slices, which compilers vectorize.
+struct KvGroup {
     width: usize,
     rows: Vec<f32>,
     columns: Vec<f32>,
     stride: usize,
 }
 
-/// Stretches of keys are rounded up to this many.
+/// Ranges of keys are rounded up to a multiple of this.
 const LANES: usize = 8;
 
-impl Rows {
+impl KvGroup {
     #[inline(always)]
     fn new(width: usize, length: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
         let stride = length + LANES;
@@ -199,10 +202,10 @@ impl Rows {
         }
     }
 
-    /// Products of `x` with the rows `from..to` into `out`; up to [`LANES`] numbers after them are
-    /// overwritten too.
+    /// Writes the dot products of `x` with the rows `from..to` to `out`; overwrites up to [`LANES`] values
+    /// after them.
     #[inline(always)]
-    fn products(&self, x: &[f32], from: usize, to: usize, out: &mut [f32]) {
+    fn dot_rows(&self, x: &[f32], from: usize, to: usize, out: &mut [f32]) {
         let count = (to - from).next_multiple_of(LANES);
         let out = &mut out[..count];
         out.fill(0.0);
@@ -227,7 +230,7 @@ impl Rows {
 
     /// `sum += weights[j] * row(from + j)`.
     #[inline(always)]
-    fn mix(&self, weights: &[f32], from: usize, sum: &mut [f32]) {
+    fn weighted_sum(&self, weights: &[f32], from: usize, sum: &mut [f32]) {
         let width = self.width;
         let rows = &self.rows[from * width..][..weights.len() * width];
         let sum = &mut sum[..width];
@@ -252,46 +255,47 @@ impl Rows {
     }
 }
 
-/// Softmax over the keys that a row sees, shared ones first, into `weights`; returns their number.
+/// Writes the softmax over the keys of a row's span to `weights`, the shared prefix first; returns their
+/// number.
 #[inline(always)]
-fn weigh(
+fn softmax_of_span(
     query: &[f32],
-    keys: &Rows,
-    sight: AttentionSpan,
+    keys: &KvGroup,
+    span: AttentionSpan,
     row: usize,
     weights: &mut [f32],
 ) -> usize {
-    keys.products(query, 0, sight.shared, weights);
-    keys.products(query, sight.own, row + 1, &mut weights[sight.shared..]);
-    let count = sight.shared + row + 1 - sight.own;
-    // Numbers behind the last key take part in no sum: they are made 0 by the exponential.
+    keys.dot_rows(query, 0, span.shared, weights);
+    keys.dot_rows(query, span.own, row + 1, &mut weights[span.shared..]);
+    let count = span.shared + row + 1 - span.own;
+    // Padding after the last key has weight exp(-inf) = 0.
     let padded = count.next_multiple_of(LANES);
     weights[count..padded].fill(f32::NEG_INFINITY);
     let weights = &mut weights[..padded];
-    let mut tops = [f32::NEG_INFINITY; LANES];
+    let mut maxima = [f32::NEG_INFINITY; LANES];
     for chunk in weights.chunks_exact(LANES) {
-        for (top, &weight) in tops.iter_mut().zip(chunk) {
-            *top = if weight > *top { weight } else { *top };
+        for (max, &weight) in maxima.iter_mut().zip(chunk) {
+            *max = if weight > *max { weight } else { *max };
         }
     }
-    let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let max = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max);
     let mut sums = [0.0; LANES];
     for weight in weights.iter_mut() {
-        *weight = exp(*weight - top);
+        *weight = exp(*weight - max);
     }
     for chunk in weights.chunks_exact(LANES) {
         for (sum, weight) in sums.iter_mut().zip(chunk) {
             *sum += weight;
         }
     }
-    let share = 1.0 / sums.iter().sum::<f32>();
+    let normalizer = 1.0 / sums.iter().sum::<f32>();
     for weight in weights.iter_mut() {
-        *weight *= share;
+        *weight *= normalizer;
     }
     count
 }
 
-/// Keys (turned) and values of group `group`.
+/// Keys, with RoPE applied, and values of group `group`.
 #[inline(always)]
 fn keys_and_values(
     k: &[f32],
@@ -300,13 +304,13 @@ fn keys_and_values(
     groups: usize,
     sequence: Sequence<'_>,
     width: usize,
-) -> (Rows, Rows) {
-    let length = sequence.sights.len();
+) -> (KvGroup, KvGroup) {
+    let length = sequence.spans.len();
     let at = |t: usize| (t * groups + group) * width;
-    let keys = Rows::new(width, length, |t, out| {
-        turn(&k[at(t)..][..width], t, sequence, out);
+    let keys = KvGroup::new(width, length, |t, out| {
+        apply_rope(&k[at(t)..][..width], t, sequence, out);
     });
-    let values = Rows::new(width, length, |t, out| {
+    let values = KvGroup::new(width, length, |t, out| {
         out.copy_from_slice(&v[at(t)..][..width]);
     });
     (keys, values)
@@ -316,25 +320,25 @@ vectorized! {
     fn forward(
         q: &[f32], k: &[f32], v: &[f32], sequence: Sequence<'_>, width: usize, out: &mut [f32],
     ) {
-        let length = sequence.sights.len();
+        let length = sequence.spans.len();
         let (heads, groups) = (q.len() / (length * width), k.len() / (length * width));
         let scale = 1.0 / (width as f32).sqrt();
         let mut weights = vec![0.0; length + 2 * LANES];
         let mut query = vec![0.0; width];
-        let share = heads / groups;
+        let group_heads = heads / groups;
         for group in 0..groups {
             let (keys, values) = keys_and_values(k, v, group, groups, sequence, width);
-            for head in group * share..(group + 1) * share {
-                for (row, &sight) in sequence.sights.iter().enumerate() {
-                    let place = (row * heads + head) * width;
-                    turn(&q[place..][..width], row, sequence, &mut query);
+            for head in group * group_heads..(group + 1) * group_heads {
+                for (row, &span) in sequence.spans.iter().enumerate() {
+                    let offset = (row * heads + head) * width;
+                    apply_rope(&q[offset..][..width], row, sequence, &mut query);
                     for x in &mut query {
                         *x *= scale;
                     }
-                    let count = weigh(&query, &keys, sight, row, &mut weights);
-                    let sum = &mut out[place..][..width];
-                    values.mix(&weights[..sight.shared], 0, sum);
-                    values.mix(&weights[sight.shared..count], sight.own, sum);
+                    let count = softmax_of_span(&query, &keys, span, row, &mut weights);
+                    let sum = &mut out[offset..][..width];
+                    values.weighted_sum(&weights[..span.shared], 0, sum);
+                    values.weighted_sum(&weights[span.shared..count], span.own, sum);
                 }
             }
         }
@@ -342,54 +346,54 @@ vectorized! {
 }
 
 vectorized! {
-    /// Gradients of q, k and v one after the other into `out`, which holds zeros.
+    /// Writes the gradients of q, k and v, concatenated, to `out`, which holds zeros.
     fn backward(
         q: &[f32], k: &[f32], v: &[f32], gradient: &[f32], sequence: Sequence<'_>, width: usize,
         out: &mut [f32],
     ) {
-        let length = sequence.sights.len();
+        let length = sequence.spans.len();
         let (heads, groups) = (q.len() / (length * width), k.len() / (length * width));
         let scale = 1.0 / (width as f32).sqrt();
         let (to_q, rest) = out.split_at_mut(q.len());
         let (to_k, to_v) = rest.split_at_mut(k.len());
         let mut weights = vec![0.0; length + 2 * LANES];
-        let mut slopes = vec![0.0; length + 2 * LANES];
-        let (mut query, mut pull) = (vec![0.0; width], vec![0.0; width]);
+        let mut score_gradients = vec![0.0; length + 2 * LANES];
+        let (mut query, mut q_gradient) = (vec![0.0; width], vec![0.0; width]);
         for group in 0..groups {
             let (keys, values) = keys_and_values(k, v, group, groups, sequence, width);
             let mut key_gradient = vec![0.0; length * width];
             let mut value_gradient = vec![0.0; length * width];
-            let share = heads / groups;
-            for head in group * share..(group + 1) * share {
-                for (row, &sight) in sequence.sights.iter().enumerate() {
-                    let place = (row * heads + head) * width;
-                    let slope = &gradient[place..][..width];
-                    turn(&q[place..][..width], row, sequence, &mut query);
+            let group_heads = heads / groups;
+            for head in group * group_heads..(group + 1) * group_heads {
+                for (row, &span) in sequence.spans.iter().enumerate() {
+                    let offset = (row * heads + head) * width;
+                    let out_gradient = &gradient[offset..][..width];
+                    apply_rope(&q[offset..][..width], row, sequence, &mut query);
                     for x in &mut query {
                         *x *= scale;
                     }
-                    let count = weigh(&query, &keys, sight, row, &mut weights);
-                    values.products(slope, 0, sight.shared, &mut slopes);
-                    values.products(slope, sight.own, row + 1, &mut slopes[sight.shared..]);
-                    let mean = dot(&weights[..count], &slopes[..count]);
-                    for (weight, slope) in weights[..count].iter().zip(&mut slopes) {
-                        *slope = weight * (*slope - mean);
+                    let count = softmax_of_span(&query, &keys, span, row, &mut weights);
+                    values.dot_rows(out_gradient, 0, span.shared, &mut score_gradients);
+                    values.dot_rows(out_gradient, span.own, row + 1, &mut score_gradients[span.shared..]);
+                    let mean = dot(&weights[..count], &score_gradients[..count]);
+                    for (weight, gradient) in weights[..count].iter().zip(&mut score_gradients) {
+                        *gradient = weight * (*gradient - mean);
                     }
-                    pull.fill(0.0);
-                    for (from, range) in [(0, 0..sight.shared), (sight.own, sight.shared..count)] {
-                        let (weights, slopes) = (&weights[range.clone()], &slopes[range]);
-                        keys.mix(slopes, from, &mut pull);
-                        spread(slopes, &query, &mut key_gradient[from * width..]);
-                        spread(weights, slope, &mut value_gradient[from * width..]);
+                    q_gradient.fill(0.0);
+                    for (from, range) in [(0, 0..span.shared), (span.own, span.shared..count)] {
+                        let (weights, score_gradients) = (&weights[range.clone()], &score_gradients[range]);
+                        keys.weighted_sum(score_gradients, from, &mut q_gradient);
+                        add_outer(score_gradients, &query, &mut key_gradient[from * width..]);
+                        add_outer(weights, out_gradient, &mut value_gradient[from * width..]);
                     }
-                    turn_back(&pull, scale, row, sequence, &mut to_q[place..][..width]);
+                    apply_inverse_rope(&q_gradient, scale, row, sequence, &mut to_q[offset..][..width]);
                 }
             }
             for row in 0..length {
-                let place = (row * groups + group) * width;
-                let pull = &key_gradient[row * width..][..width];
-                turn_back(pull, 1.0, row, sequence, &mut to_k[place..][..width]);
-                to_v[place..][..width].copy_from_slice(&value_gradient[row * width..][..width]);
+                let offset = (row * groups + group) * width;
+                let k_gradient = &key_gradient[row * width..][..width];
+                apply_inverse_rope(k_gradient, 1.0, row, sequence, &mut to_k[offset..][..width]);
+                to_v[offset..][..width].copy_from_slice(&value_gradient[row * width..][..width]);
             }
         }
     }
@@ -411,7 +415,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// `rows[j] += factors[j] * x`.
 #[inline(always)]
-fn spread(factors: &[f32], x: &[f32], rows: &mut [f32]) {
+fn add_outer(factors: &[f32], x: &[f32], rows: &mut [f32]) {
     for (factor, row) in factors.iter().zip(rows.chunks_exact_mut(x.len())) {
         for (value, x) in row.iter_mut().zip(x) {
             *value += factor * x;
@@ -424,7 +428,7 @@ pub(crate) mod tests {
     use super::*;
     use burn::tensor::{Device, Distribution};
 
-    /// Results and gradients of two functions of three random tensors agree.
+    /// Asserts that two functions of three random tensors have the same values and gradients.
     pub(crate) fn assert_same_gradients(
         shapes: [[usize; 3]; 3],
         ours: impl Fn([Tensor<3>; 3]) -> Tensor<3>,
@@ -458,7 +462,7 @@ pub(crate) mod tests {
         let device = Device::flex();
         for (width, heads, groups) in [(8, 4, 2), (32, 3, 1), (10, 2, 2), (24, 6, 2)] {
             let (batch, length, half) = (2, 41, width / 2);
-            let sight = |b: usize, t: usize| match (b, t) {
+            let span_of = |b: usize, t: usize| match (b, t) {
                 (0, ..9) => AttentionSpan::CAUSAL,
                 (0, 9..15) => AttentionSpan { shared: 9, own: 9 },
                 (0, 15..38) => AttentionSpan { shared: 9, own: 15 },
@@ -467,7 +471,7 @@ pub(crate) mod tests {
             };
             let angle =
                 |b: usize, t: usize, i: usize| ((b + 2 * t) as f32) * 0.9_f32.powi(i as i32);
-            let mut arrangement = PackedSequences {
+            let mut sequences = PackedSequences {
                 length,
                 sights: Vec::new(),
                 cosine: Vec::new(),
@@ -476,14 +480,14 @@ pub(crate) mod tests {
             let mut mask = Vec::new();
             for b in 0..batch {
                 for t in 0..length {
-                    let seen = sight(b, t);
-                    arrangement.sights.push(seen);
+                    let span = span_of(b, t);
+                    sequences.sights.push(span);
                     for i in 0..half {
-                        arrangement.cosine.push(angle(b, t, i).cos());
-                        arrangement.sine.push(angle(b, t, i).sin());
+                        sequences.cosine.push(angle(b, t, i).cos());
+                        sequences.sine.push(angle(b, t, i).sin());
                     }
                     mask.extend((0..length).map(|s| {
-                        let visible = s < seen.shared || (seen.own..=t).contains(&s);
+                        let visible = s < span.shared || (span.own..=t).contains(&s);
                         if visible { 0.0 } else { -1e9_f32 }
                     }));
                 }
@@ -493,10 +497,10 @@ pub(crate) mod tests {
                 Tensor::<4>::from_data(data, &device)
             };
             let mask = tensor(&mask, [batch, 1, length, length]);
-            let cosine = tensor(&arrangement.cosine, [batch, length, 1, half]);
-            let sine = tensor(&arrangement.sine, [batch, length, 1, half]);
+            let cosine = tensor(&sequences.cosine, [batch, length, 1, half]);
+            let sine = tensor(&sequences.sine, [batch, length, 1, half]);
             let split = |x: Tensor<3>, heads: usize| x.reshape([batch, length, heads, width]);
-            let turn = |x: Tensor<4>| {
+            let apply_rope = |x: Tensor<4>| {
                 let first = x.clone().narrow(3, 0, half);
                 let second = x.narrow(3, half, half);
                 let (cosine, sine) = (cosine.clone(), sine.clone());
@@ -508,25 +512,25 @@ pub(crate) mod tests {
                     3,
                 )
             };
-            let wide = |x: Tensor<4>| {
-                let share = heads / groups;
+            let repeat_heads = |x: Tensor<4>| {
+                let group_heads = heads / groups;
                 x.reshape([batch, length, groups, 1, width])
-                    .expand([batch, length, groups, share, width])
+                    .expand([batch, length, groups, group_heads, width])
                     .reshape([batch, length, heads, width])
                     .swap_dims(1, 2)
             };
-            let arrangement = Arc::new(arrangement);
+            let sequences = Arc::new(sequences);
             assert_same_gradients(
                 [
                     [batch, length, heads * width],
                     [batch, length, groups * width],
                     [batch, length, groups * width],
                 ],
-                |[q, k, v]| varlen_attention(q, k, v, width, &arrangement),
+                |[q, k, v]| varlen_attention(q, k, v, width, &sequences),
                 |[q, k, v]| {
-                    let q = turn(split(q, heads)).swap_dims(1, 2);
-                    let k = wide(turn(split(k, groups)));
-                    let v = wide(split(v, groups));
+                    let q = apply_rope(split(q, heads)).swap_dims(1, 2);
+                    let k = repeat_heads(apply_rope(split(k, groups)));
+                    let v = repeat_heads(split(v, groups));
                     let scores = q.matmul(k.swap_dims(2, 3)) / (width as f32).sqrt();
                     let weights = burn::tensor::activation::softmax(scores + mask.clone(), 3);
                     weights

@@ -1,65 +1,50 @@
-//! What the networks compute on a made-up picture, stage by stage, so that two devices can be
-//! compared at the full size of a model.
+//! Activations of every stage of a model on one picture, so that two devices can be compared at the
+//! model's full size.
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Host, no_model, planar};
 use crate::error::Fault;
+use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
+use crate::gpu::readback::read;
 use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
 use crate::model::decoder::KvCache;
-use crate::model::upn::{self, PaddingMask};
+use crate::model::upn::PaddingMask;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity};
+use crate::text::prompt::user_turn;
 
-/// Values of every stage.
+/// Samples of the activations of every stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActivationDump {
     /// The stages in order.
     pub stages: Vec<StageValues>,
-    /// The tokens that became queries; another device must be given the same, as near ties may
-    /// fall either way.
+    /// Encoder tokens that became queries. Another device must use the same ones: near ties are
+    /// resolved differently by rounding.
     pub selection: Vec<usize>,
-    /// The token that the language model would say first.
+    /// The first token by greedy decoding.
     pub token: u32,
 }
 
-/// What one stage computed.
+/// Samples of one stage's activations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageValues {
-    /// Its name.
+    /// The stage's name.
     pub name: String,
-    /// Values spread evenly over the result.
+    /// Values at even distances in the row-major tensor.
     pub values: Vec<f32>,
-    /// Time taken since the stage before, reading included.
+    /// Milliseconds since the stage before, readback included.
     pub milliseconds: f64,
 }
 
-/// At most so many values are kept of a stage.
-const KEPT: usize = 1024;
+/// Values sampled per stage at most.
+const MAX_VALUES: usize = 1024;
 
-/// The made-up picture: waves of three lengths and a few hard edges.
-pub fn picture(width: u32, height: u32) -> Pixels {
-    let rgb = (0..height)
-        .flat_map(|y| (0..width).map(move |x| (x, y)))
-        .flat_map(|(x, y)| {
-            let (fx, fy) = (x as f32, y as f32);
-            let edge = if (x / 97 + y / 61) % 2 == 0 {
-                40.0
-            } else {
-                0.0
-            };
-            [(0.031, 0.017), (0.11, 0.05), (0.007, 0.23)].map(|(a, b)| {
-                (110.0 + edge + 90.0 * (fx * a + fy * b).sin()).clamp(0.0, 255.0) as u8
-            })
-        })
-        .collect();
-    Pixels::new(width, height, rgb).expect("three values per pixel")
-}
-
-/// Boxes of the made-up picture, as parts of its sides.
+/// Boxes in the prompt, `[x1, y1, x2, y2]` in fractions of the picture's sides.
 const BOXES: [[f32; 4]; 5] = [
     [0.1, 0.1, 0.4, 0.5],
     [0.5, 0.2, 0.9, 0.8],
@@ -68,96 +53,125 @@ const BOXES: [[f32; 4]; 5] = [
     [0.7, 0.0, 0.95, 0.3],
 ];
 
-impl<H: Host> Engine<H> {
-    /// Carries `pixels` and five boxes through every stage up to the second token. `selection` are the tokens that become queries; the network's own choice without.
-    ///
-    /// # Errors
-    /// No model is loaded, a part cannot be read again, or the device fails.
-    pub async fn examine(
-        &mut self,
-        pixels: &Pixels,
-        selection: Option<Vec<usize>>,
-    ) -> Result<ActivationDump, Fault> {
-        let host = &self.host;
-        let model = self.model.as_mut().ok_or_else(no_model)?;
-        let (width, height) = (pixels.width as f32, pixels.height as f32);
-        let boxes = BOXES.map(|[x1, y1, x2, y2]| {
-            BoxXyxy::from([x1 * width, y1 * height, x2 * width, y2 * height])
-        });
-        let device = model.device.clone();
-        let mut clock = host.milliseconds();
-        let mut stages = Vec::new();
-        let mut note = |name: &str, values: Vec<f32>| {
-            let now = host.milliseconds();
-            let step = (values.len() / KEPT).max(1);
-            stages.push(StageValues {
-                name: name.to_string(),
-                values: values.into_iter().step_by(step).take(KEPT).collect(),
-                milliseconds: now - clock,
-            });
-            clock = now;
-            host.emit(Event::Progress(Progress {
-                stage: Stage::Look,
-                done: stages.len() as u64,
-                total: 0,
-            }));
-        };
-        let mut chosen = Vec::new();
-        if let Some(config) = model.config.upn.clone() {
-            let image = config.recipe().prepare(pixels);
-            let mask = PaddingMask::none(1, image.height, image.width);
-            let upn = model.upn(host).await?.expect("the model has one");
-            let memory = upn.encode(planar(image, &device), &mask)?;
-            note(
-                "upn.candidates",
-                upn::read(memory.candidates.clone()).await?,
-            );
-            host.yield_now().await;
-            let prompt = upn.prompt(Granularity::Coarse);
-            let logits = upn.logits(memory.candidates.clone(), prompt.clone());
-            let mut logits = upn::read(logits).await?;
-            note("upn.encoder_logits", logits.clone());
-            if let Some(selection) = &selection {
-                logits.fill(f32::MIN);
-                for (rank, &token) in selection.iter().enumerate() {
-                    if let Some(logit) = logits.get_mut(token) {
-                        *logit = -(rank as f32);
-                    }
-                }
-            }
-            let selected = upn.select(&memory, &logits);
-            chosen = selected.indices[0].clone();
-            let states = upn.decode(&memory, upn.content(1), selected.boxes, None);
-            let last = states.last().expect("a decoder has layers");
-            note("upn.boxes", upn::read(upn.boxes(last)).await?);
-            let logits = upn.logits(last.state.clone(), prompt);
-            note("upn.logits", upn::read(logits).await?);
+/// Runs `pixels` and five boxes through every stage of the loaded model, up to the logits of the
+/// second token. `selection` are the encoder tokens that become queries; by default the network
+/// selects them.
+///
+/// # Errors
+/// No model is loaded, a part cannot be loaded again, or the device fails.
+pub async fn dump_activations<H: Host>(
+    engine: &mut Engine<H>,
+    pixels: &Pixels,
+    selection: Option<Vec<usize>>,
+) -> Result<ActivationDump, Fault> {
+    let (host, model) = engine.parts();
+    let model = model.ok_or_else(no_model)?;
+    let (width, height) = (pixels.width as f32, pixels.height as f32);
+    let boxes = BOXES
+        .map(|[x1, y1, x2, y2]| BoxXyxy::from([x1 * width, y1 * height, x2 * width, y2 * height]));
+    let device = model.device.clone();
+    let mut recorder = Recorder {
+        host,
+        since: host.milliseconds(),
+        stages: Vec::new(),
+    };
+    let mut selected = Vec::new();
+    if let Some(config) = model.config.upn.clone() {
+        let image = config.recipe().prepare(pixels);
+        let mask = PaddingMask::none(1, image.height, image.width);
+        let upn = model.upn(host).await?.expect("the model has one");
+        let memory = upn.encode(planar(image, &device), &mask)?;
+        let candidates = memory.candidates.clone();
+        recorder.read("upn.candidates", candidates.clone()).await?;
+        host.yield_now().await;
+        let prompt = upn.prompt(Granularity::Coarse);
+        let logits = upn.logits(candidates, prompt.clone());
+        let mut logits = recorder.read("upn.encoder_logits", logits).await?;
+        if let Some(selection) = &selection {
+            rank_first(&mut logits, selection);
         }
-        host.yield_now().await;
-        let recipe = model.config.recipe.clone();
-        let (high, low) = recipe.prepare(pixels);
-        let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
-        let towers = model.towers(host).await?;
-        let seen = towers.encode_image(planar(low, &device), planar(high, &device));
-        note("visual_tokens", upn::read(seen.image.clone()).await?);
-        let objects = towers.encode_boxes(&seen, &placed);
-        note("object_tokens", upn::read(objects.clone()).await?);
-        host.yield_now().await;
-        let user = crate::text::prompt::user_turn(boxes.len(), "What is this?")?;
-        let ids = model.tokenizer.encode(&model.config.template.first(&user));
-        let llm = model.llm(host).await?;
-        let embeds = splice(llm, &ids, Some(&seen), Some(&objects));
-        let tokens = embeds.dims()[1];
-        let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
-        let logits = upn::read(llm.prefill(embeds, &mut cache)).await?;
-        let token = crate::generate::sampling::Sampler::greedy().sample(&logits);
-        note("prefill_logits", logits);
-        let logits = upn::read(llm.step(token, &mut cache)).await?;
-        note("step_logits", logits);
-        Ok(ActivationDump {
-            stages,
-            selection: chosen,
-            token,
-        })
+        let queries = upn.select(&memory, &logits);
+        selected = queries.indices[0].clone();
+        let states = upn.decode(&memory, upn.content(1), queries.boxes, None);
+        let last = states.last().expect("a decoder has layers");
+        recorder.read("upn.boxes", upn.boxes(last)).await?;
+        let logits = upn.logits(last.state.clone(), prompt);
+        recorder.read("upn.logits", logits).await?;
+    }
+    host.yield_now().await;
+    let recipe = model.config.recipe.clone();
+    let (high, low) = recipe.prepare(pixels);
+    let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
+    let towers = model.towers(host).await?;
+    let features = towers.encode_image(planar(low, &device), planar(high, &device));
+    recorder
+        .read("visual_tokens", features.image.clone())
+        .await?;
+    let objects = towers.encode_boxes(&features, &placed);
+    recorder.read("object_tokens", objects.clone()).await?;
+    host.yield_now().await;
+    let user = user_turn(boxes.len(), "What is this?")?;
+    let ids = model.tokenizer.encode(&model.config.template.first(&user));
+    let llm = model.llm(host).await?;
+    let embeds = splice(llm, &ids, Some(&features), Some(&objects));
+    let tokens = embeds.dims()[1];
+    let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
+    let logits = llm.prefill(embeds, &mut cache);
+    let logits = recorder.read("prefill_logits", logits).await?;
+    let token = Sampler::greedy().sample(&logits);
+    let logits = llm.step(token, &mut cache);
+    recorder.read("step_logits", logits).await?;
+    Ok(ActivationDump {
+        stages: recorder.stages,
+        selection: selected,
+        token,
+    })
+}
+
+/// Changes `logits` so that the tokens of `selection` are the highest, in this order.
+fn rank_first(logits: &mut [f32], selection: &[usize]) {
+    logits.fill(f32::MIN);
+    for (rank, &token) in selection.iter().enumerate() {
+        if let Some(logit) = logits.get_mut(token) {
+            *logit = -(rank as f32);
+        }
+    }
+}
+
+/// Samples activations and reports progress.
+struct Recorder<'a, H> {
+    host: &'a H,
+    /// When the stage before ended, in the host's milliseconds.
+    since: f64,
+    stages: Vec<StageValues>,
+}
+
+impl<H: Host> Recorder<'_, H> {
+    /// Reads the activations of a stage back and records samples of them.
+    async fn read<const D: usize>(
+        &mut self,
+        stage: &str,
+        activations: Tensor<D>,
+    ) -> Result<Vec<f32>, Fault> {
+        let values = read(stage, activations).await?;
+        let now = self.host.milliseconds();
+        let step = (values.len() / MAX_VALUES).max(1);
+        self.stages.push(StageValues {
+            name: stage.to_string(),
+            values: values
+                .iter()
+                .copied()
+                .step_by(step)
+                .take(MAX_VALUES)
+                .collect(),
+            milliseconds: now - self.since,
+        });
+        self.since = now;
+        self.host.emit(Event::Progress(Progress {
+            stage: Stage::Look,
+            done: self.stages.len() as u64,
+            total: 0,
+        }));
+        Ok(values)
     }
 }

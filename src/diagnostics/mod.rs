@@ -1,4 +1,4 @@
-//! Checks and measurements of the engine. The shipped page has none of this (feature `diagnostics`).
+//! Checks and measurements of the engine: feature `diagnostics`, which the shipped worker lacks.
 
 pub mod bench;
 pub mod compare;

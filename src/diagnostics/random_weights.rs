@@ -65,9 +65,9 @@ impl RandomWeights {
             Init::Ones => Tensor::ones([count], device),
             Init::Constant(value) => Tensor::full([count], *value, device),
             Init::Normal(deviation) => {
-                random_fill::floats(count, seed, 0.0, 3.0_f32.sqrt() * deviation, device)
+                random_fill::uniform(count, seed, 0.0, 3.0_f32.sqrt() * deviation, device)
             }
-            Init::Uniform(bound) => random_fill::floats(count, seed, 0.0, *bound, device),
+            Init::Uniform(bound) => random_fill::uniform(count, seed, 0.0, *bound, device),
             Init::Values(values) => on_device(values.clone(), device),
         }
     }
@@ -81,7 +81,7 @@ pub fn quantized(
     seed: u32,
     device: &Device,
 ) -> DeviceMatrix {
-    let codes = random_fill::words(rows * scheme.words(columns), seed, u32::MAX, 0, device);
+    let codes = random_fill::random_u32(rows * scheme.words(columns), seed, u32::MAX, 0, device);
     let words = DType::F16.words(rows * (columns / scheme.group));
     // Two f16 in a word: 2^-8 or 2^-12, and up to a quarter more.
     let smallest = if scheme.bits == 4 {
@@ -89,7 +89,7 @@ pub fn quantized(
     } else {
         0x0c00_0c00
     };
-    let scales = random_fill::words(words, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
+    let scales = random_fill::random_u32(words, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
     DeviceMatrix::quantized(codes, scales, [rows, columns], scheme)
 }
 

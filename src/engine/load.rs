@@ -1,67 +1,30 @@
-//! A model folder becomes networks on a device, all at once or a part at a time.
-
-use serde::{Deserialize, Serialize};
+//! [`Request::Load`](crate::protocol::Request::Load): loads a model folder onto a device. Parts that do
+//! not fit into GPU memory together are loaded and evicted on demand.
 
 use burn::tensor::Device;
 
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
 use super::{Engine, Host};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
 use crate::generate::sampling::Sampling;
-use crate::gpu::device;
+use crate::gpu::device::{self, Opened};
+use crate::gpu::readback;
 use crate::gpu::sampling::SamplingConfig;
-use crate::image::prepare::SquareRecipe;
-use crate::memory::{KvCacheDType, Residency, Verdict};
-use crate::model::chatrex::{ChatRexConfig, Towers};
+use crate::memory::{Fit, KvCacheDType, Residency, Verdict};
+use crate::model::chatrex::Towers;
+use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
-use crate::model::upn::{self, Upn, UpnConfig};
+use crate::model::upn::{self, Upn};
 use crate::nn::{Loader, WeightMap};
 use crate::progress::{Progress, Stage};
-use crate::protocol::{DevicePreference, Event, ModelCard};
-use crate::text::prompt::ChatTemplate;
+use crate::protocol::{Event, LoadOptions, ModelCard};
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::download::Downloader;
+use crate::weights::download::{Downloader, TransferStats};
 use crate::weights::manifest::{MANIFEST, MAX_MANIFEST, Manifest, Part, SelfTest};
 use crate::weights::source::ModelFiles;
 
-/// The family `chatrex` as the manifest's `config` describes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// Towers, projectors and decoder.
-    pub chatrex: ChatRexConfig,
-    /// The proposal network; without one people draw their own boxes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upn: Option<UpnConfig>,
-    /// Preprocessing of the towers.
-    pub recipe: SquareRecipe,
-    /// The words around a question.
-    pub template: ChatTemplate,
-    /// The token that every prompt begins with, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bos: Option<String>,
-}
-
-impl ModelConfig {
-    /// The family's part of a manifest.
-    ///
-    /// # Errors
-    /// Another family, or a configuration that does not fit.
-    pub fn of(manifest: &Manifest, place: &str) -> Result<Self, Fault> {
-        if manifest.family != "chatrex" {
-            let family = &manifest.family;
-            return Err(Fault::model(
-                place,
-                format!("is of the family {family:?}; known is \"chatrex\""),
-            ));
-        }
-        serde_json::from_value(manifest.config.clone())
-            .map_err(|error| Fault::model(place, format!("config: {error}")))
-    }
-}
-
-/// Whether `part` stays on the device while another one works.
+/// Whether `part` stays on the device while another part computes.
 fn stays_resident(residency: Residency, part: Part) -> bool {
     match residency {
         Residency::All => true,
@@ -70,31 +33,31 @@ fn stays_resident(residency: Residency, part: Part) -> bool {
     }
 }
 
-/// A model ready to look and answer.
+/// A loaded model.
 pub struct LoadedModel {
     pub(super) upn: Option<Upn>,
     pub(super) towers: Option<Towers>,
     pub(super) llm: Option<Decoder>,
-    /// Words to ids and back.
+    /// Text to token ids and back.
     pub tokenizer: Tokenizer,
     /// The tokens that end an answer.
     pub stop_ids: Vec<u32>,
-    /// Sizes and recipes.
+    /// Sizes, preprocessing and chat template.
     pub config: ModelConfig,
-    /// Where it computes.
+    /// The device it is loaded on.
     pub device: Device,
-    /// How keys and values are held there.
+    /// Element type of the KV cache on the GPU.
     pub cache: KvCacheDType,
     manifest: Manifest,
     files: ModelFiles,
     residency: Residency,
-    /// Parts whose pipelines were compiled ahead.
+    /// Parts whose pipelines are compiled.
     pub(super) compiled: Vec<Part>,
 }
 
 impl LoadedModel {
-    /// How tokens about `boxes` boxes are chosen.
-    pub fn rule(&self, sampling: Sampling, boxes: usize) -> SamplingConfig {
+    /// Sampling for an answer about `boxes` boxes.
+    pub fn sampling_config(&self, sampling: Sampling, boxes: usize) -> SamplingConfig {
         let ([open, close], indices) = self.tokenizer.list_tags();
         SamplingConfig {
             sampling,
@@ -108,59 +71,57 @@ impl LoadedModel {
         }
     }
 
-    /// The proposal network, where the model has one.
+    /// The proposal network, if the model has one; loads it if necessary.
     ///
     /// # Errors
-    /// It had to be read again and could not.
+    /// It cannot be loaded.
     pub async fn upn(&mut self, host: &impl Host) -> Result<Option<&Upn>, Fault> {
         self.ensure_loaded(Part::Upn, host).await?;
         Ok(self.upn.as_ref())
     }
 
-    /// Towers and projectors.
+    /// Vision towers and projectors; loads them if necessary.
     ///
     /// # Errors
-    /// They had to be read again and could not.
+    /// They cannot be loaded.
     pub async fn towers(&mut self, host: &impl Host) -> Result<&Towers, Fault> {
         self.ensure_loaded(Part::Towers, host).await?;
-        Ok(self.towers.as_ref().expect("brought just now"))
+        Ok(self.towers.as_ref().expect("loaded above"))
     }
 
-    /// The language model.
+    /// The language model; loads it if necessary.
     ///
     /// # Errors
-    /// It had to be read again and could not.
+    /// It cannot be loaded.
     pub async fn llm(&mut self, host: &impl Host) -> Result<&Decoder, Fault> {
         self.ensure_loaded(Part::Decoder, host).await?;
-        Ok(self.llm.as_ref().expect("brought just now"))
+        Ok(self.llm.as_ref().expect("loaded above"))
     }
 
-    /// The language model that [`LoadedModel::llm`] brought.
+    /// The language model, after [`LoadedModel::llm`] has loaded it.
     ///
     /// # Panics
     /// It is not on the device.
     pub fn resident_llm(&self) -> &Decoder {
-        self.llm.as_ref().expect("the language model was brought")
+        self.llm.as_ref().expect("the language model is loaded")
     }
 
-    /// Bytes of weights that every token of an answer needs from the device's memory.
+    /// Bytes of weights that decoding one token reads from device memory.
     pub fn bytes_per_token(&self) -> u64 {
-        let whole = |name: &str| {
+        // Decoding gathers one row of an embedding that is not also the LM head.
+        let read_whole = |name: &str| {
             self.config.chatrex.llm.tie_word_embeddings || !name.starts_with("model.embed_tokens.")
         };
-        let tensors = self
-            .manifest
-            .shards
-            .iter()
-            .filter(|s| s.part == Part::Decoder);
-        tensors
+        let shards = self.manifest.shards.iter();
+        shards
+            .filter(|shard| shard.part == Part::Decoder)
             .flat_map(|shard| self.manifest.in_shard(&shard.name))
-            .filter(|(name, _)| whole(name))
+            .filter(|(name, _)| read_whole(name))
             .map(|(name, tensor)| device_bytes(name, tensor))
             .sum()
     }
 
-    /// The manifest's name for the model and how its weights are stored.
+    /// Name and weight format of the model, from its manifest.
     pub fn describe(&self) -> (&str, &str) {
         (&self.manifest.name, &self.manifest.precision)
     }
@@ -173,7 +134,7 @@ impl LoadedModel {
         }
     }
 
-    /// Puts `part` on the device, after taking off it what does not stay.
+    /// Loads `part` unless it is on the device, after evicting what does not stay resident.
     async fn ensure_loaded(&mut self, part: Part, host: &impl Host) -> Result<(), Fault> {
         if self.is_resident(part) {
             return Ok(());
@@ -187,21 +148,21 @@ impl LoadedModel {
                 }
             }
         }
-        self.read(&[part], host).await
+        self.load_parts(&[part], host).await
     }
 
-    /// Reads parts from where the model is kept.
-    async fn read(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
+    /// Loads parts from the model store or from their source.
+    async fn load_parts(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
         let stage = if self.files.store.is_some() {
             Stage::Upload
         } else {
             Stage::Fetch
         };
-        let report = |tally: crate::weights::download::TransferStats| {
+        let report = |stats: TransferStats| {
             host.emit(Event::Progress(Progress {
                 stage,
-                done: tally.done,
-                total: tally.total,
+                done: stats.done,
+                total: stats.total,
             }));
         };
         let mut weights = WeightMap::new(&self.device, |name| !upn::is_surplus(name));
@@ -221,11 +182,11 @@ impl LoadedModel {
             }
         }
         weights.finish()?;
-        self.compile(parts, host).await
+        self.warm_up(parts, host).await
     }
 
-    /// Compares the device's arithmetic with what the manifest expects.
-    async fn check(&self, opened: &device::Opened) -> Result<(), Fault> {
+    /// Compares the device's results with those in the manifest.
+    async fn run_self_test(&self, opened: &Opened) -> Result<(), Fault> {
         let (Some(test), Some(llm)) = (&self.manifest.self_test, &self.llm) else {
             return Ok(());
         };
@@ -237,85 +198,99 @@ impl LoadedModel {
         if *rows < 2 || *rows > 64 {
             return Err(Fault::model(
                 MANIFEST,
-                format!("has a self-test of {rows} rows"),
+                format!("has a self-test of {rows} rows; 2 to 64 are supported"),
             ));
         }
-        let found = upn::read(llm.self_test(*rows)).await?;
-        let wrong = (found.iter().zip(expected)).position(|(found, expected)| {
-            let difference = (found - expected).abs();
+        let values = readback::read("the result of the self-test", llm.self_test(*rows)).await?;
+        let wrong = (values.iter().zip(expected)).position(|(value, expected)| {
+            let difference = (value - expected).abs();
             difference.is_nan() || difference > *tolerance
         });
         match wrong {
-            Some(at) if found[at].is_nan() => Err(Fault::new(
+            Some(at) if values[at].is_nan() => Err(Fault::new(
                 FaultKind::Device,
                 &opened.adapter,
                 format!(
-                    "computes no number: value {at} of the self-test is NaN instead of {}, so the \
-                     weights are damaged or the device is at fault",
+                    "fails the self-test: value {at} is NaN instead of {}, so the weights are damaged or \
+                     the device computes wrong results",
                     expected[at]
                 ),
                 "Fetch or convert the model again, or use another device",
-            )),
+            )
+            .code(ErrorCode::WrongResult)),
             Some(at) => Err(Fault::new(
                 FaultKind::Device,
                 &opened.adapter,
                 format!(
-                    "computes wrong: value {at} of the self-test is {} instead of {}",
-                    found[at], expected[at]
+                    "fails the self-test: value {at} is {} instead of {}",
+                    values[at], expected[at]
                 ),
-                "Update the graphics driver, or use another device",
-            )),
+                "Update the GPU driver, or use another device",
+            )
+            .code(ErrorCode::WrongResult)),
             None => Ok(()),
         }
     }
 }
 
+impl LoadedModel {
+    /// The description that is sent to the client.
+    fn card(&self, asked_for: &str, opened: Opened, fit: Fit) -> ModelCard {
+        let manifest = &self.manifest;
+        ModelCard {
+            asked_for: asked_for.to_owned(),
+            name: manifest.name.clone(),
+            licence: manifest.licence.name.clone(),
+            trained_on: manifest.provenance.trained_on.clone(),
+            device: opened.kind.into(),
+            adapter: opened.adapter,
+            software: opened.software,
+            default_score: manifest.defaults.score,
+            default_nms: manifest.defaults.nms,
+            default_max_tokens: manifest.defaults.max_tokens,
+            weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+            fit,
+        }
+    }
+}
+
 impl<H: Host> Engine<H> {
-    pub(super) async fn load(
-        &mut self,
-        model: &str,
-        preference: DevicePreference,
-        memory: Option<u64>,
-        cache: Option<KvCacheDType>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn load(&mut self, model: &str, options: LoadOptions) -> Result<(), Fault> {
+        let LoadOptions {
+            device: preference,
+            memory,
+            cache,
+        } = options;
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
         let json = files.source.read(MANIFEST, MAX_MANIFEST).await?;
         let manifest = Manifest::parse(&json, MANIFEST)?;
         let config = ModelConfig::of(&manifest, MANIFEST)?;
-        let entry = &manifest.tokenizer;
-        let tokenizer = files.source.read(&entry.name, entry.bytes).await?;
-        entry.check(&tokenizer)?;
-        let tokenizer = Tokenizer::from_json(&tokenizer, &entry.name, config.bos.as_deref())?;
-        let vocabulary = config.chatrex.llm.vocab_size;
-        if tokenizer.vocab_size() > vocabulary {
-            return Err(Fault::model(
-                &entry.name,
-                format!(
-                    "has {} tokens, the model has rows for {vocabulary}",
-                    tokenizer.vocab_size()
-                ),
-            ));
-        }
+        let tokenizer = load_tokenizer(&files, &manifest, &config).await?;
         let stop_ids = config
             .template
             .stop
             .iter()
             .map(|token| tokenizer.id(token))
             .collect::<Result<_, _>>()?;
-        // Whatever was loaded before makes room first.
+        // Frees memory before it is measured.
         self.picture = None;
         self.model = None;
         let cache = cache.unwrap_or_else(|| memory_plan::kv_cache_dtype(&manifest));
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {
+            let code = match opened.largest_binding() {
+                Some(binding) if needs.largest_buffer <= binding => ErrorCode::OutOfMemory,
+                _ => ErrorCode::Unsupported,
+            };
             return Err(Fault::new(
                 FaultKind::Device,
                 &manifest.name,
                 format!("will not run on {}: it {}", opened.adapter, fit.reason),
-                "Use a smaller model, or a stronger quantisation of this one",
-            ));
+                "Use a smaller model, or this one quantized to fewer bits",
+            )
+            .code(code));
         }
         let mut loaded = LoadedModel {
             upn: None,
@@ -331,30 +306,36 @@ impl<H: Host> Engine<H> {
             residency: fit.residency,
             compiled: Vec::new(),
         };
-        // What will not stay is read when its turn comes.
-        let first: Vec<Part> = Part::ALL
+        // Parts that do not stay resident are loaded when they are needed.
+        let parts: Vec<Part> = Part::ALL
             .into_iter()
             .filter(|&part| stays_resident(fit.residency, part) || part == Part::Decoder)
             .collect();
-        loaded.read(&first, &self.host).await?;
-        loaded.check(&opened).await?;
-        let manifest = &loaded.manifest;
-        let card = ModelCard {
-            asked_for: model.to_owned(),
-            name: manifest.name.clone(),
-            licence: manifest.licence.name.clone(),
-            trained_on: manifest.provenance.trained_on.clone(),
-            device: opened.kind.into(),
-            adapter: opened.adapter,
-            software: opened.software,
-            default_score: manifest.defaults.score,
-            default_nms: manifest.defaults.nms,
-            default_max_tokens: manifest.defaults.max_tokens,
-            weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
-            fit,
-        };
+        loaded.load_parts(&parts, &self.host).await?;
+        loaded.run_self_test(&opened).await?;
+        let card = loaded.card(model, opened, fit);
         self.model = Some(loaded);
         self.host.emit(Event::Ready(card));
         Ok(())
     }
+}
+
+/// Loads the tokenizer, and checks that the model has an embedding for every token.
+async fn load_tokenizer(
+    files: &ModelFiles,
+    manifest: &Manifest,
+    config: &ModelConfig,
+) -> Result<Tokenizer, Fault> {
+    let entry = &manifest.tokenizer;
+    let json = files.source.read(&entry.name, entry.bytes).await?;
+    entry.check(&json)?;
+    let tokenizer = Tokenizer::from_json(&json, &entry.name, config.bos.as_deref())?;
+    let (tokens, embeddings) = (tokenizer.vocab_size(), config.chatrex.llm.vocab_size);
+    if tokens > embeddings {
+        return Err(Fault::model(
+            &entry.name,
+            format!("has {tokens} tokens, the model has embeddings for {embeddings}"),
+        ));
+    }
+    Ok(tokenizer)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::load::ModelConfig;
 use crate::gpu::device::Opened;
 use crate::gpu::matmul::fused;
 use crate::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use crate::model::chatrex::ChatRexConfig;
+use crate::model::config::ModelConfig;
 use crate::model::decoder::DecoderConfig;
 use crate::model::upn::UpnConfig;
 use crate::nn::weight_map::{is_scales, stays_f16};
@@ -250,8 +250,8 @@ fn gigabytes(bytes: u64) -> String {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
+    use crate::device_preference::DevicePreference;
     use crate::gpu::device::open;
-    use crate::protocol::DevicePreference;
 
     fn entry(dtype: DType, shape: [usize; 2]) -> TensorEntry {
         TensorEntry {

@@ -1,13 +1,15 @@
-//! The engine: looks at a picture once, answers many questions about it.
+//! The engine: encodes a picture once and answers many questions about it.
 //!
-//! It consumes [`Request`]s and produces [`Event`]s, natively and in the worker alike, and knows
-//! neither files nor browsers: a [`Host`] gives it weight bytes, a clock and a way to let others
-//! run. It keeps of the current picture: the prepared pixels, UPN's memory, the towers' features
-//! and the decoder's keys and values up to the last box, so that a further question reads only its
-//! own words.
+//! It consumes [`Request`]s and produces [`Event`]s, natively and in the browser's worker alike. It
+//! does no I/O of its own: a [`Host`] provides weight bytes, a clock and a way to yield.
+//!
+//! Of the current picture it caches the pixels, the output of UPN's encoder, the features of the
+//! vision towers, and the KV cache of the prompt up to the last box. A further question about the
+//! same boxes prefills only its own tokens.
 
 mod ask;
 mod load;
+mod look;
 pub mod memory_plan;
 pub(crate) mod token_stream;
 mod warmup;
@@ -16,59 +18,71 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::error::{Fault, FaultKind};
-use crate::geometry::{self, BoxXyxy, Proposal};
+use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::gpu::compile_errors::take_compile_error;
 use crate::image::Pixels;
 use crate::image::prepare::Planar;
 use crate::model::chatrex::ImageFeatures;
 use crate::model::decoder::KvCache;
-use crate::model::upn::{self, Memory, PaddingMask};
-use crate::progress::{Progress, Stage};
-use crate::protocol::{Event, Granularity, LookTime, PictureId, Request, TurnId};
+use crate::model::upn::Memory;
+use crate::protocol::{Envelope, Event, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Runtime};
 
-use self::ask::Asked;
-pub use load::{LoadedModel, ModelConfig};
+pub use self::load::LoadedModel;
 
-/// What the engine needs from the program around it. It breathes between tokens and stages, so that
-/// waiting messages get through.
+/// What the engine needs from the program that runs it. The engine yields between tokens and stages
+/// so that pending messages are handled.
 pub trait Host: Runtime {
-    /// Sends an event to the front.
+    /// Sends an event to the client.
     fn emit(&self, event: Event);
     /// Milliseconds since some fixed moment.
     fn milliseconds(&self) -> f64;
-    /// Whether the person wants `turn` stopped.
+    /// Whether the user wants `turn` stopped.
     fn stopped(&self, turn: TurnId) -> bool;
     /// The files of the model named in [`Request::Load`].
     ///
     /// # Errors
-    /// There is no such place.
+    /// There is no such model.
     fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>>;
 }
 
-/// The picture at hand and all that was computed of it.
+/// The current picture and everything computed from it.
 struct Picture {
     id: PictureId,
     pixels: Pixels,
+    /// The output of UPN's encoder and the time it took.
     upn_memory: Option<(Memory, LookTime)>,
     proposals: HashMap<Granularity, Vec<Proposal>>,
     features: Option<ImageFeatures>,
     prefix: Option<Prefix>,
 }
 
-/// Decoder state after picture and boxes, before any question.
+impl Picture {
+    fn new(id: PictureId, pixels: Pixels) -> Self {
+        Self {
+            id,
+            pixels,
+            upn_memory: None,
+            proposals: HashMap::new(),
+            features: None,
+            prefix: None,
+        }
+    }
+}
+
+/// The KV cache after the prompt up to the last box, shared by all questions about the same boxes.
 struct Prefix {
     boxes: Vec<BoxXyxy>,
     cache: KvCache,
+    /// Tokens of the prompt up to the last box.
     tokens: usize,
-    capacity: usize,
 }
 
 /// One model, one picture, one device.
 pub struct Engine<H: Host> {
-    pub(crate) host: H,
-    pub(crate) model: Option<LoadedModel>,
+    host: H,
+    model: Option<LoadedModel>,
     picture: Option<Picture>,
 }
 
@@ -82,51 +96,45 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The program around the engine.
+    /// The program that runs the engine.
     pub fn host(&self) -> &H {
         &self.host
     }
 
-    /// Carries out one request; every outcome, failure included, is an event.
-    pub async fn handle(&mut self, request: Request) {
-        let (turn, picture) = match &request {
+    /// Host and loaded model, for diagnostics.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn parts(&mut self) -> (&H, Option<&mut LoadedModel>) {
+        (&self.host, self.model.as_mut())
+    }
+
+    /// Handles one request; every outcome, including failure, is an event.
+    pub async fn handle(&mut self, message: impl Into<Envelope<Request>>) {
+        let Envelope { body, attachment } = message.into();
+        let (turn, picture) = match &body {
             Request::Load { .. } => (None, None),
             Request::Look { picture, .. } => (None, Some(*picture)),
             Request::Ask { turn, picture, .. } => (Some(*turn), Some(*picture)),
             Request::Stop { turn } => (Some(*turn), None),
         };
-        let outcome = match request {
-            Request::Load {
-                model,
-                device,
-                memory,
-                cache,
-            } => self.load(&model, device, memory, cache).await,
+        let outcome = match body {
+            Request::Load { model, options } => self.load(&model, options).await,
             Request::Look {
                 picture,
-                pixels,
+                size,
                 granularity,
-            } => self.look(picture, pixels, granularity).await,
+            } => {
+                let pixels = size.map(|size| size.with_rgb(attachment.unwrap_or_default()));
+                self.look(picture, pixels, granularity).await
+            }
             Request::Ask {
                 turn,
                 picture,
-                boxes,
                 question,
-                max_tokens,
-                sampling,
-            } => {
-                let asked = Asked {
-                    boxes,
-                    question,
-                    max_tokens,
-                    sampling,
-                };
-                self.ask(turn, picture, asked).await
-            }
+            } => self.ask(turn, picture, question).await,
             Request::Stop { .. } => Ok(()),
         };
         if let Err(fault) = outcome {
-            // A kernel that did not compile is why what came after it failed.
+            // If a shader did not compile, every later error is a consequence of that.
             let fault = take_compile_error().await.unwrap_or(fault);
             self.host.emit(Event::Failed {
                 turn,
@@ -135,92 +143,9 @@ impl<H: Host> Engine<H> {
             });
         }
     }
-
-    async fn look(
-        &mut self,
-        id: PictureId,
-        pixels: Option<Pixels>,
-        granularity: Granularity,
-    ) -> Result<(), Fault> {
-        if let Some(pixels) = pixels {
-            pixels.check()?;
-            self.picture = Some(Picture {
-                id,
-                pixels,
-                upn_memory: None,
-                proposals: HashMap::new(),
-                features: None,
-                prefix: None,
-            });
-        }
-        let model = self.model.as_mut().ok_or_else(no_model)?;
-        let picture = current(&mut self.picture, id)?;
-        let host = &self.host;
-        let progress = |done| {
-            host.emit(Event::Progress(Progress {
-                stage: Stage::Propose,
-                done,
-                total: 3,
-            }));
-        };
-        if picture.upn_memory.is_none()
-            && let Some(config) = model.config.upn.clone()
-        {
-            progress(0);
-            host.yield_now().await;
-            let start = host.milliseconds();
-            let image = config.recipe().prepare(&picture.pixels);
-            let prepare = host.milliseconds() - start;
-            progress(1);
-            host.yield_now().await;
-            let device = model.device.clone();
-            if let Some(upn) = model.upn(host).await? {
-                let start = host.milliseconds();
-                let mask = PaddingMask::none(1, image.height, image.width);
-                let memory = upn.encode(planar(image, &device), &mask)?;
-                let upn = host.milliseconds() - start;
-                picture.upn_memory = Some((memory, LookTime { prepare, upn }));
-            }
-        }
-        let mut time = LookTime::default();
-        let mut boxes = picture
-            .proposals
-            .get(&granularity)
-            .cloned()
-            .unwrap_or_default();
-        if let Some((memory, encoded)) = &picture.upn_memory {
-            time = *encoded;
-            if !picture.proposals.contains_key(&granularity)
-                && let Some(upn) = model.upn(host).await?
-            {
-                progress(2);
-                host.yield_now().await;
-                let start = host.milliseconds();
-                let (width, height) = (picture.pixels.width, picture.pixels.height);
-                let found = upn.propose(memory, granularity).await?;
-                let corners = upn::read(found.boxes).await?;
-                let logits = upn::read(found.logits).await?;
-                if !corners.iter().chain(&logits).all(|value| value.is_finite()) {
-                    return Err(token_stream::not_finite());
-                }
-                let (corners, _) = corners.as_chunks::<4>();
-                boxes = geometry::proposals(corners, &logits, width, height);
-                time.upn += host.milliseconds() - start;
-                picture.proposals.insert(granularity, boxes.clone());
-            }
-        }
-        progress(3);
-        host.emit(Event::Proposed {
-            picture: id,
-            granularity,
-            boxes,
-            milliseconds: time,
-        });
-        Ok(())
-    }
 }
 
-/// A prepared picture as `[1, 3, H, W]`.
+/// A preprocessed image as `[1, 3, H, W]`.
 pub(crate) fn planar(image: Planar, device: &Device) -> Tensor<4> {
     let shape = [1, 3, image.height, image.width];
     Tensor::from_data(TensorData::new(image.values, shape), device)
@@ -233,8 +158,10 @@ pub(crate) fn no_model() -> Fault {
         "no model is loaded",
         "Load a model first",
     )
+    .code(ErrorCode::NotReady)
 }
 
+/// The current picture, if it is the one with `id`.
 fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture, Fault> {
     picture
         .as_mut()
@@ -243,8 +170,9 @@ fn current(picture: &mut Option<Picture>, id: PictureId) -> Result<&mut Picture,
             Fault::new(
                 FaultKind::Picture,
                 format!("picture {}", id.0),
-                "is not the one at hand",
+                "is not the current picture",
                 "Open the picture again",
             )
+            .code(ErrorCode::NotReady)
         })
 }

@@ -1,179 +1,208 @@
-//! Where the tokens of an answer come from: the graphics device chooses them itself and runs ahead
-//! of whoever reads them; elsewhere they are chosen from logits.
+//! Token generation: an asynchronous iterator over the tokens of an answer.
 //!
-//! After a few tokens what the device does for one is recorded and from then on replayed, so that a
-//! token costs the host next to nothing.
+//! [`TokenStream::new`] takes the logits of the prompt; every call of [`TokenStream::next`] gives
+//! one token. There are two ways to compute it:
+//!
+//! - [`CpuSampling`], where kernels do not run the decoder: read the logits back, sample on the CPU,
+//!   run one decode step, repeat.
+//! - [`GpuPipelined`]: the GPU samples and feeds its own output, so decoding is pipelined ahead of
+//!   readback:
+//!   1. sample the first token from the logits of the prompt and start its readback;
+//!   2. launch decode steps until [`PIPELINE_DEPTH`] tokens are computed and not yet returned, and
+//!      start a readback after each;
+//!   3. wait for the oldest readback and return its token; continue with 2.
+//!
+//!   The launches of a decode step do not depend on the token. After [`CAPTURE_AFTER`] tokens they
+//!   are captured as a graph, and from then on replayed: a step then costs the CPU almost nothing.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampler;
 use crate::gpu::graph::CapturedGraph;
+use crate::gpu::readback;
 use crate::gpu::sampling::{GpuSampler, SamplingConfig};
 use crate::model::decoder::{Decoder, KvCache};
-use crate::model::upn;
 
-/// Tokens computed before the first of them is read: while one is on its way, the device is busy
-/// with the next.
+/// Tokens computed ahead of readback: while one is transferred, the GPU computes the next.
 const PIPELINE_DEPTH: usize = 2;
 
-/// Tokens that are launched one by one before the work for one is recorded: a short answer is done
-/// before a recording pays.
+/// Decode steps launched kernel by kernel before one is captured; for a shorter answer a capture
+/// does not pay.
 const CAPTURE_AFTER: usize = 4;
 
-/// Tokens after some logits.
+/// The tokens of one answer.
 pub(crate) enum TokenStream<'a> {
-    /// Chosen here.
+    /// Sampled on the CPU.
     Cpu(Box<CpuSampling<'a>>),
-    /// Chosen on the device.
+    /// Sampled on the GPU.
     Gpu(Box<GpuPipelined<'a>>),
 }
 
-/// Tokens chosen from logits that are read.
+impl<'a> TokenStream<'a> {
+    /// At most `limit` tokens that follow `logits` `[V]`, the logits of the last token in `cache`.
+    pub fn new(
+        llm: &'a Decoder,
+        cache: &'a mut KvCache,
+        logits: Tensor<1>,
+        config: SamplingConfig,
+        limit: usize,
+    ) -> Self {
+        if limit > 0 && llm.can_advance(cache) {
+            let pipelined = GpuPipelined::new(llm, cache, logits, config, limit);
+            return Self::Gpu(Box::new(pipelined));
+        }
+        Self::Cpu(Box::new(CpuSampling {
+            llm,
+            cache,
+            sampler: Sampler::new(config.sampling, config.penalty, config.grammar),
+            next: Next::SampleFrom(Box::new(logits)),
+            remaining: limit,
+        }))
+    }
+
+    /// The next token; `None` after `limit` tokens. The stream does not know end tokens.
+    ///
+    /// # Errors
+    /// The device fails, or the logits contain NaN.
+    pub async fn next(&mut self) -> Result<Option<u32>, Fault> {
+        match self {
+            Self::Cpu(stream) => stream.next().await,
+            Self::Gpu(stream) => stream.next().await,
+        }
+    }
+
+    /// Waits for pending readbacks. Must be called at the end: the staging buffer of an abandoned
+    /// readback stays mapped, and the next readback into it fails.
+    pub async fn finish(&mut self) {
+        if let Self::Gpu(stream) = self {
+            stream.finish().await;
+        }
+    }
+}
+
+/// Samples on the CPU from logits that are read back.
 pub(crate) struct CpuSampling<'a> {
     llm: &'a Decoder,
     cache: &'a mut KvCache,
     sampler: Sampler,
     next: Next,
+    /// Tokens until the limit.
+    remaining: usize,
 }
 
-/// Tokens chosen where they are computed.
+/// Where the logits of the next token come from.
+enum Next {
+    /// From the prompt, `[V]`.
+    SampleFrom(Box<Tensor<1>>),
+    /// From a decode step with this token.
+    StepWith(u32),
+}
+
+impl CpuSampling<'_> {
+    async fn next(&mut self) -> Result<Option<u32>, Fault> {
+        if self.remaining == 0 {
+            return Ok(None);
+        }
+        let logits = match &self.next {
+            Next::SampleFrom(logits) => (**logits).clone(),
+            Next::StepWith(token) => self.llm.step(*token, self.cache),
+        };
+        let logits = readback::read("the logits of the next token", logits).await?;
+        if logits.iter().any(|value| value.is_nan()) {
+            return Err(not_finite());
+        }
+        let token = self.sampler.sample(&logits);
+        self.next = Next::StepWith(token);
+        self.remaining -= 1;
+        Ok(Some(token))
+    }
+}
+
+/// Samples on the GPU, pipelined ahead of readback.
 pub(crate) struct GpuPipelined<'a> {
     llm: &'a Decoder,
     cache: &'a mut KvCache,
     sampler: GpuSampler,
-    /// Under way, the first of the next token.
-    reads: VecDeque<Read>,
-    /// Tokens chosen so far.
-    chosen: usize,
-    /// Tokens handed out so far.
-    taken: usize,
-    /// At most so many are chosen.
+    /// Readbacks under way; the first one contains the next token.
+    readbacks: VecDeque<Readback>,
+    /// Tokens computed, or being computed.
+    computed: usize,
+    /// Tokens returned.
+    returned: usize,
     limit: usize,
     steps: Steps,
 }
 
-/// How the device is told to compute a token.
+/// How decode steps are submitted.
 enum Steps {
-    /// Launch by launch, for good where the device records nothing.
-    Launched { recordable: bool },
-    /// By replaying what was recorded.
+    /// Kernel by kernel.
+    Launched {
+        /// False once the device has turned out not to capture graphs.
+        capturable: bool,
+    },
+    /// By replaying a captured graph.
     Captured(CapturedGraph),
 }
 
-/// What the next token is chosen from.
-pub(crate) enum Next {
-    /// These logits.
-    Logits(Box<Tensor<1>>),
-    /// Those that follow this token.
-    After(u32),
-}
-
-impl<'a> TokenStream<'a> {
-    /// At most `limit` tokens after `logits`, chosen by `rule`.
-    pub fn new(
+impl<'a> GpuPipelined<'a> {
+    fn new(
         llm: &'a Decoder,
         cache: &'a mut KvCache,
         logits: Tensor<1>,
-        rule: SamplingConfig,
+        config: SamplingConfig,
         limit: usize,
     ) -> Self {
-        if limit == 0 || !llm.can_advance(cache) {
-            return Self::Cpu(Box::new(CpuSampling {
-                llm,
-                cache,
-                sampler: Sampler::new(rule.sampling, rule.penalty, rule.grammar),
-                next: Next::Logits(Box::new(logits)),
-            }));
-        }
         let vocabulary = llm.config().vocab_size;
-        let sampler = GpuSampler::new(vocabulary, rule, limit, cache.len(), &logits.device());
+        let sampler = GpuSampler::new(vocabulary, config, limit, cache.len(), &logits.device());
         sampler.sample(logits);
-        Self::Gpu(Box::new(GpuPipelined {
-            reads: VecDeque::from([Read::begin(&sampler)]),
+        Self {
+            readbacks: VecDeque::from([Readback::start(&sampler)]),
             llm,
             cache,
             sampler,
-            chosen: 1,
-            taken: 0,
+            computed: 1,
+            returned: 0,
             limit,
-            steps: Steps::Launched { recordable: true },
-        }))
-    }
-
-    /// The next token.
-    ///
-    /// # Errors
-    /// The device fails, or computed something that is no number.
-    ///
-    /// # Panics
-    /// More than `limit` tokens are asked for.
-    pub async fn next(&mut self) -> Result<u32, Fault> {
-        match self {
-            Self::Cpu(host) => host.next().await,
-            Self::Gpu(device) => device.next().await,
+            steps: Steps::Launched { capturable: true },
         }
     }
 
-    /// Waits for what is still being read: a read that is given up leaves its buffer mapped, and the
-    /// next one that uses it fails.
-    pub async fn finish(&mut self) {
-        if let Self::Gpu(device) = self {
-            device.finish().await;
-        }
-    }
-}
-
-impl CpuSampling<'_> {
-    async fn next(&mut self) -> Result<u32, Fault> {
-        let logits = match std::mem::replace(&mut self.next, Next::After(0)) {
-            Next::Logits(logits) => *logits,
-            Next::After(token) => self.llm.step(token, self.cache),
-        };
-        let row = upn::read(logits).await?;
-        if row.iter().any(|value| value.is_nan()) {
-            return Err(not_finite());
-        }
-        let token = self.sampler.sample(&row);
-        self.next = Next::After(token);
-        Ok(token)
-    }
-}
-
-impl GpuPipelined<'_> {
-    async fn next(&mut self) -> Result<u32, Fault> {
-        while self.chosen < (self.taken + PIPELINE_DEPTH).min(self.limit) {
+    async fn next(&mut self) -> Result<Option<u32>, Fault> {
+        while self.computed < (self.returned + PIPELINE_DEPTH).min(self.limit) {
             self.step().await?;
-            self.reads.push_back(Read::begin(&self.sampler));
-            self.chosen += 1;
+            self.readbacks.push_back(Readback::start(&self.sampler));
+            self.computed += 1;
         }
-        let read = self.reads.pop_front();
-        let said = read.expect("a token within the limit").end().await?;
-        let token = said.get(self.taken).copied().unwrap_or_default();
-        self.taken += 1;
+        let Some(readback) = self.readbacks.pop_front() else {
+            return Ok(None);
+        };
+        let ids = readback.wait().await?;
+        let token = ids.get(self.returned).copied().unwrap_or_default();
+        self.returned += 1;
+        // The sampler marks NaN among the logits by an id beyond the vocabulary.
         if token as usize >= self.llm.config().vocab_size {
             self.finish().await;
             return Err(not_finite());
         }
-        Ok(token)
+        Ok(Some(token))
     }
 
-    /// Computes one more token.
+    /// Submits one decode step.
     async fn step(&mut self) -> Result<(), Fault> {
         match &self.steps {
-            Steps::Launched { recordable } if *recordable && self.chosen == CAPTURE_AFTER => {
+            Steps::Launched { capturable: true } if self.computed == CAPTURE_AFTER => {
                 let device = self.sampler.token().device();
                 self.cache.grow();
-                let work = || self.llm.launch(&self.sampler, self.cache);
-                let recorded = CapturedGraph::of(&device, work).await;
-                self.steps = match recorded {
-                    Some(recording) => Steps::Captured(recording),
-                    None => Steps::Launched { recordable: false },
+                let launch = || self.llm.launch(&self.sampler, self.cache);
+                self.steps = match CapturedGraph::of(&device, launch).await {
+                    Some(graph) => Steps::Captured(graph),
+                    None => Steps::Launched { capturable: false },
                 };
                 Ok(())
             }
@@ -181,73 +210,57 @@ impl GpuPipelined<'_> {
                 self.llm.advance(&self.sampler, self.cache);
                 Ok(())
             }
-            Steps::Captured(recording) => {
+            Steps::Captured(graph) => {
                 self.cache.grow();
-                recording.replay()
+                graph.replay()
             }
         }
     }
 
     async fn finish(&mut self) {
-        for read in self.reads.drain(..) {
-            // Whatever it holds comes after the answer's end.
-            let _ = read.end().await;
+        for readback in self.readbacks.drain(..) {
+            // Its tokens come after the end of the answer; errors do not matter any more.
+            let _ = readback.wait().await;
         }
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<TensorData, Fault>>>>;
+type IdsFuture = Pin<Box<dyn Future<Output = Result<Vec<u32>, Fault>>>>;
 
-/// All tokens chosen so far, on their way from the device.
-pub(crate) enum Read {
-    /// Not here yet.
-    Waiting(Reading),
-    /// Here.
-    Done(Result<TensorData, Fault>),
+/// A readback of all tokens sampled so far.
+enum Readback {
+    Pending(IdsFuture),
+    Ready(Result<Vec<u32>, Fault>),
 }
 
-impl Read {
-    /// Asks for the tokens as they are now: what the device is told later comes after.
-    fn begin(sampler: &GpuSampler) -> Self {
-        let said = sampler.output_ids();
-        let mut reading: Reading = Box::pin(async move {
-            let data = said.into_data_async().await;
-            data.map_err(|error| unread(&format!("{error:?}")))
-        });
-        let mut nobody = Context::from_waker(Waker::noop());
-        match reading.as_mut().poll(&mut nobody) {
-            Poll::Ready(data) => Self::Done(data),
-            Poll::Pending => Self::Waiting(reading),
+impl Readback {
+    /// Starts to read the tokens as they are now: work submitted later does not change them.
+    fn start(sampler: &GpuSampler) -> Self {
+        let ids = sampler.output_ids();
+        let mut future: IdsFuture = Box::pin(readback::read_ids("the sampled tokens", ids));
+        // The first poll submits the copy.
+        let mut context = Context::from_waker(Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(ids) => Self::Ready(ids),
+            Poll::Pending => Self::Pending(future),
         }
     }
 
-    async fn end(self) -> Result<Vec<u32>, Fault> {
-        let data = match self {
-            Self::Waiting(reading) => reading.await?,
-            Self::Done(data) => data?,
-        };
-        let ids: Vec<i32> = data
-            .try_to_vec()
-            .map_err(|error| unread(&format!("{error:?}")))?;
-        Ok(ids.into_iter().map(i32::cast_unsigned).collect())
+    async fn wait(self) -> Result<Vec<u32>, Fault> {
+        match self {
+            Self::Pending(future) => future.await,
+            Self::Ready(ids) => ids,
+        }
     }
 }
 
-fn unread(error: &str) -> Fault {
-    Fault::new(
-        FaultKind::Device,
-        "graphics device",
-        format!("the chosen tokens could not be read: {error}"),
-        "Reload the model, or use another device",
-    )
-}
-
-/// The fault of a model that computed something that is no number.
+/// The fault of a model whose outputs are not finite numbers.
 pub(crate) fn not_finite() -> Fault {
     Fault::new(
         FaultKind::Device,
-        "graphics device",
-        "the model computed values that are not numbers",
+        "model",
+        "computed NaN or infinite values",
         "Reload the model, or use another device",
     )
+    .code(ErrorCode::WrongResult)
 }

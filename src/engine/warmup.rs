@@ -1,53 +1,55 @@
-//! Pipelines are compiled while the model loads, not when the first picture waits for them.
+//! Warmup: compiles GPU pipelines while the model loads, so that the first picture need not wait.
 //!
-//! A made-up picture goes through a part of the model in a dry run: every launch is prepared as it
-//! would be, its pipeline compiled and kept, and nothing is computed. A dry run holds for the whole
-//! program, so it is left to browsers, where one engine has a worker to itself; natively a pipeline
-//! is compiled at its first launch.
+//! Each model part runs a test pattern in a dry run: every launch compiles and caches its pipeline,
+//! and nothing is computed. The dry-run switch is global to the program, so warmup is limited to
+//! browsers, where a worker runs one engine; natively a pipeline is compiled at its first launch.
 
 use burn::tensor::Tensor;
 use cubecl::dry_run::DryRun;
 
 use super::{Host, LoadedModel, planar};
-use crate::diagnostics::compare::picture;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
-use crate::geometry::BoxXyxy;
+use crate::geometry::{BoxXyxy, Granularity};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::compile_errors::take_compile_error;
 use crate::gpu::sampling::GpuSampler;
+use crate::image::Pixels;
 use crate::model::chatrex::{ImageFeatures, splice};
 use crate::model::decoder::KvCache;
 use crate::model::upn::PaddingMask;
 use crate::progress::{Progress, Stage};
-use crate::protocol::{Event, Granularity};
+use crate::protocol::Event;
 use crate::text::prompt::user_turn;
 use crate::weights::manifest::Part;
 
-/// Sides of the made-up picture; recipes bring it to the sizes of any other.
-const SIDES: [u32; 2] = [64, 48];
+/// Width and height of the test pattern. Preprocessing resizes it like any other image.
+const SIZE: [u32; 2] = [64, 48];
 
-/// Widths of further ones where a network keeps a picture's proportions: stock operations differ by
-/// whether the width of a map is a multiple of 2 or 4.
-const WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
+/// Widths of further test patterns for UPN, which keeps the aspect ratio: the pipelines of burn's own
+/// operations depend on whether the width of a feature map is a multiple of 2 or 4.
+const UPN_WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
 
 /// Tokens of a further question.
-const QUESTION: usize = 16;
+const QUESTION_TOKENS: usize = 16;
 
-/// Boxes on it: stock operations differ by whether so many are a multiple of 2 or 4.
-const BOXES: [usize; 3] = [2, 3, 4];
+/// Numbers of boxes: the pipelines of burn's own operations depend on whether it is a multiple of 2
+/// or 4.
+const BOX_COUNTS: [usize; 3] = [2, 3, 4];
 
 fn boxes(count: usize) -> Vec<BoxXyxy> {
-    let one = |i: usize| BoxXyxy::from([i as f32, 4.0, 30.0 + i as f32, 40.0]);
-    (0..count).map(one).collect()
+    (0..count)
+        .map(|i| BoxXyxy::from([i as f32, 4.0, 30.0 + i as f32, 40.0]))
+        .collect()
 }
 
 impl LoadedModel {
-    /// Compiles the pipelines of `parts`, which are on the device, where that is done ahead.
+    /// Compiles the pipelines of `parts`, which are on the device; does nothing natively and on the
+    /// CPU.
     ///
     /// # Errors
-    /// A kernel does not compile: it is named.
-    pub(super) async fn compile(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
+    /// A kernel does not compile; the error names it.
+    pub(super) async fn warm_up(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
         if !cfg!(target_family = "wasm") || !is_gpu(&self.device) {
             return Ok(());
         }
@@ -61,13 +63,13 @@ impl LoadedModel {
         for (done, part) in parts.into_iter().enumerate() {
             progress(done as u64);
             host.yield_now().await;
-            let dry = DryRun::new();
+            let dry_run = DryRun::new();
             let outcome = match part {
                 Part::Upn => self.warm_up_upn().await,
                 Part::Towers => self.warm_up_towers(),
                 Part::Decoder => self.warm_up_decoder(),
             };
-            drop(dry);
+            drop(dry_run);
             if let Some(fault) = take_compile_error().await {
                 return Err(fault);
             }
@@ -82,8 +84,10 @@ impl LoadedModel {
         let (Some(upn), Some(config)) = (&self.upn, &self.config.upn) else {
             return Ok(());
         };
-        for width in WIDTHS.into_iter().chain([SIDES[0]]) {
-            let image = config.recipe().prepare(&picture(width, SIDES[1]));
+        let [width, height] = SIZE;
+        for width in UPN_WIDTHS.into_iter().chain([width]) {
+            let pixels = Pixels::test_pattern(width, height);
+            let image = config.recipe().prepare(&pixels);
             let mask = PaddingMask::none(1, image.height, image.width);
             let memory = upn.encode(planar(image, &self.device), &mask)?;
             upn.propose(&memory, Granularity::Coarse).await?;
@@ -96,11 +100,12 @@ impl LoadedModel {
             return Ok(());
         };
         let recipe = &self.config.recipe;
-        let (high, low) = recipe.prepare(&picture(SIDES[0], SIDES[1]));
-        let seen = towers.encode_image(planar(low, &self.device), planar(high, &self.device));
-        for count in BOXES {
-            let placed = recipe.boxes(SIDES[0], SIDES[1], &boxes(count));
-            towers.encode_boxes(&seen, &placed);
+        let [width, height] = SIZE;
+        let (high, low) = recipe.prepare(&Pixels::test_pattern(width, height));
+        let features = towers.encode_image(planar(low, &self.device), planar(high, &self.device));
+        for count in BOX_COUNTS {
+            let boxes = recipe.boxes(width, height, &boxes(count));
+            towers.encode_boxes(&features, &boxes);
         }
         Ok(())
     }
@@ -111,25 +116,30 @@ impl LoadedModel {
         };
         let config = &self.config.chatrex;
         let width = config.llm.hidden_size;
-        let empty = |rows: usize| Tensor::<2>::zeros([rows, width], &self.device);
-        let seen = ImageFeatures {
-            image: empty(config.visual_tokens()).unsqueeze(),
+        let zeros = |rows: usize| Tensor::<2>::zeros([rows, width], &self.device);
+        let features = ImageFeatures {
+            image: zeros(config.visual_tokens()).unsqueeze(),
             pyramid: Vec::new(),
         };
-        let boxes = BOXES[0];
+        let boxes = BOX_COUNTS[0];
         let user = user_turn(boxes, "What is this?")?;
         let ids = self.tokenizer.encode(&self.config.template.first(&user));
-        let embeds = splice(llm, &ids, Some(&seen), Some(&empty(boxes)));
+        let embeds = splice(llm, &ids, Some(&features), Some(&zeros(boxes)));
         let tokens = embeds.dims()[1];
-        let capacity = tokens + QUESTION + 2;
+        let capacity = tokens + QUESTION_TOKENS + 2;
         let mut cache = KvCache::new(&config.llm, capacity, self.cache, &self.device);
         llm.prefill(embeds, &mut cache);
-        let words = splice(llm, &[0; QUESTION], None, None);
-        let logits = llm.prefill(words, &mut cache);
+        let question = splice(llm, &[0; QUESTION_TOKENS], None, None);
+        let logits = llm.prefill(question, &mut cache);
         if llm.can_advance(&cache) {
-            let rule = self.rule(Sampling::default(), boxes);
-            let sampler =
-                GpuSampler::new(config.llm.vocab_size, rule, 2, cache.len(), &self.device);
+            let sampling = self.sampling_config(Sampling::default(), boxes);
+            let sampler = GpuSampler::new(
+                config.llm.vocab_size,
+                sampling,
+                2,
+                cache.len(),
+                &self.device,
+            );
             sampler.sample(logits);
             llm.advance(&sampler, &mut cache);
         } else {

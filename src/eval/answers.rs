@@ -1,36 +1,34 @@
-//! How true answers are: each kind of question has its own measure (`contracts.md`, metric
-//! definitions).
+//! Scoring of answers. Each task has its own metric (`docs/reference/interfaces.md` section 4).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::proposals::one_to_one;
-use super::share;
+use super::proposals::{fraction, match_greedily};
 use crate::geometry::BoxXyxy;
 use crate::protocol::Answer;
-use crate::scenes::{Dialogue, Kind, Object, Scene, Task, Tint, number_word};
+use crate::scenes::{Category, Dialogue, DialogueTask, Object, Scene, Tint, number_word};
 
-/// Overlap from which a box counts as an object's.
-pub(super) const OVERLAP: f32 = 0.5;
+/// Least IoU of a box that matches an object.
+pub(super) const MATCH_IOU: f32 = 0.5;
 
-/// A question put to the model.
-pub(super) struct Question<'a> {
+/// The ground truth of a question.
+pub(super) struct GroundTruth<'a> {
     pub(super) scene: &'a Scene,
     pub(super) dialogue: &'a Dialogue,
-    /// The boxes that the indices of the answer mean.
+    /// The boxes that indices in the answer refer to.
     pub(super) boxes: &'a [BoxXyxy],
-    /// The index of each object's box.
+    /// The box of each object.
     pub(super) box_of: &'a [Option<usize>],
-    /// The kind in a detection question that is not in the picture.
-    pub(super) absent: Option<Kind>,
+    /// The absent category of a detection question.
+    pub(super) absent: Option<Category>,
 }
 
-/// Right and wrong so far.
+/// Accumulated counts of all metrics.
 #[derive(Default)]
 pub(super) struct AnswerScores {
-    boxes_right: usize,
+    boxes_correct: usize,
     boxes_answered: usize,
     boxes_true: usize,
-    phrases_right: usize,
+    phrases_correct: usize,
     phrases: usize,
     mentioned: usize,
     mentionable: usize,
@@ -39,195 +37,203 @@ pub(super) struct AnswerScores {
     count: Tally,
     naming: Tally,
     plain: Tally,
-    /// Every task's questions.
-    pub(super) per_task: BTreeMap<Task, Tally>,
+    /// Counts per task.
+    pub(super) per_task: BTreeMap<DialogueTask, Tally>,
 }
 
-/// Questions asked and answered rightly.
+/// Number of questions and of correct answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) asked: usize,
-    pub(super) right: usize,
+    pub(super) correct: usize,
 }
 
 impl Tally {
-    fn add(&mut self, right: bool) {
+    fn add(&mut self, correct: bool) {
         self.asked += 1;
-        self.right += usize::from(right);
+        self.correct += usize::from(correct);
     }
 
-    pub(super) fn share(self) -> f64 {
-        share(self.right, self.asked)
+    pub(super) fn fraction(self) -> f64 {
+        fraction(self.correct, self.asked)
     }
 }
 
 impl AnswerScores {
-    /// Adds an answer.
-    pub(super) fn add(&mut self, question: &Question, answer: &Answer) {
-        let task = question.dialogue.task;
-        let right = match task {
-            Task::DetectSeveral if question.absent.is_some() => self.detection(question, answer),
-            Task::Caption => self.caption(question, answer),
-            Task::ReferPosition | Task::ReferSize | Task::ReferColour | Task::ReferRelation => {
-                let right = refers(question, answer);
-                self.refer.add(right);
-                right
+    /// Scores an answer.
+    pub(super) fn add(&mut self, gt: &GroundTruth, answer: &Answer) {
+        let task = gt.dialogue.task;
+        let correct = match task {
+            DialogueTask::DetectSeveral if gt.absent.is_some() => self.detection(gt, answer),
+            DialogueTask::Caption => self.caption(gt, answer),
+            DialogueTask::ReferPosition
+            | DialogueTask::ReferSize
+            | DialogueTask::ReferColour
+            | DialogueTask::ReferRelation => {
+                let correct = is_target(gt, answer);
+                self.refer.add(correct);
+                correct
             }
-            Task::Count => {
-                let truth = question.dialogue.objects().len();
-                let right = number(&answer.text) == Some(truth);
-                self.count.add(right);
-                right
+            DialogueTask::Count => {
+                let truth = gt.dialogue.objects().len();
+                let correct = first_number(&answer.text) == Some(truth);
+                self.count.add(correct);
+                correct
             }
-            Task::Name => {
-                let right = exact(question, answer);
-                self.naming.add(right);
-                right
+            DialogueTask::Name => {
+                let correct = is_exact(gt, answer);
+                self.naming.add(correct);
+                correct
             }
-            Task::Exists | Task::Relation | Task::Colour | Task::Total => {
-                let right = exact(question, answer);
-                self.plain.add(right);
-                right
+            DialogueTask::Exists
+            | DialogueTask::Relation
+            | DialogueTask::Colour
+            | DialogueTask::Total => {
+                let correct = is_exact(gt, answer);
+                self.plain.add(correct);
+                correct
             }
-            _ => exact(question, answer),
+            _ => is_exact(gt, answer),
         };
-        self.per_task.entry(task).or_default().add(right);
+        self.per_task.entry(task).or_default().add(correct);
     }
 
-    /// Precision, recall and their harmonic mean over all boxes of all detections.
+    /// Precision, recall and F1 over all boxes of all detections (micro average).
     pub(super) fn detect(&self) -> [f64; 3] {
-        let precision = share(self.boxes_right, self.boxes_answered);
-        let recall = share(self.boxes_right, self.boxes_true);
-        let f1 = share(2 * self.boxes_right, self.boxes_answered + self.boxes_true);
+        let precision = fraction(self.boxes_correct, self.boxes_answered);
+        let recall = fraction(self.boxes_correct, self.boxes_true);
+        let f1 = fraction(
+            2 * self.boxes_correct,
+            self.boxes_answered + self.boxes_true,
+        );
         [precision, recall, f1]
     }
 
-    /// Share of detections in which the absent kind got no box.
+    /// Fraction of detections in which the absent category got no box.
     pub(super) fn absent(&self) -> f64 {
-        self.absent.share()
+        self.absent.fraction()
     }
 
-    /// Share of references whose first box is the target's.
+    /// Fraction of references whose first box is the target.
     pub(super) fn refer(&self) -> f64 {
-        self.refer.share()
+        self.refer.fraction()
     }
 
-    /// Share of counts with the right number.
+    /// Fraction of correct counts.
     pub(super) fn count(&self) -> f64 {
-        self.count.share()
+        self.count.fraction()
     }
 
-    /// Share of boxes called by the right word.
+    /// Fraction of boxes with the correct category word.
     pub(super) fn naming(&self) -> f64 {
-        self.naming.share()
+        self.naming.fraction()
     }
 
-    /// Share of phrases that are true of their boxes, and share of objects mentioned.
+    /// Fraction of phrases that match their boxes, and fraction of objects mentioned.
     pub(super) fn captions(&self) -> [f64; 2] {
         [
-            share(self.phrases_right, self.phrases),
-            share(self.mentioned, self.mentionable),
+            fraction(self.phrases_correct, self.phrases),
+            fraction(self.mentioned, self.mentionable),
         ]
     }
 
-    /// Share of plain questions answered exactly.
+    /// Fraction of plain questions with the exact answer.
     pub(super) fn plain(&self) -> f64 {
-        self.plain.share()
+        self.plain.fraction()
     }
 
-    /// Matches the answered boxes one to one per kind; right when all are found and none else.
-    fn detection(&mut self, question: &Question, answer: &Answer) -> bool {
-        let mut answered: BTreeMap<Option<Kind>, BTreeSet<u32>> = BTreeMap::new();
+    /// Matches the answered boxes one to one per category; correct without false positives and false
+    /// negatives.
+    fn detection(&mut self, gt: &GroundTruth, answer: &Answer) -> bool {
+        let mut answered: BTreeMap<Option<Category>, BTreeSet<u32>> = BTreeMap::new();
         for span in answer.spans.iter().filter(|s| !s.objects.is_empty()) {
-            let kind = said(&span.text).map(|(kind, _)| kind);
-            answered.entry(kind).or_default().extend(&span.objects);
+            let category = parse_phrase(&span.text).map(|(category, _)| category);
+            answered.entry(category).or_default().extend(&span.objects);
         }
-        let (mut right, mut total) = (0, 0);
-        for (kind, indices) in &answered {
-            let of_kind = |o: &&Object| Some(o.kind) == *kind;
-            let objects = question.scene.objects.iter().filter(of_kind);
+        let (mut correct, mut total) = (0, 0);
+        for (category, indices) in &answered {
+            let of_category = |o: &&Object| Some(o.category) == *category;
+            let objects = gt.scene.objects.iter().filter(of_category);
             let truth: Vec<BoxXyxy> = objects.map(|o| o.bbox).collect();
-            let boxes = indices
-                .iter()
-                .filter_map(|&i| question.boxes.get(i as usize));
+            let boxes = indices.iter().filter_map(|&i| gt.boxes.get(i as usize));
             total += indices.len();
-            right += one_to_one(boxes.copied(), &truth, OVERLAP)
+            correct += match_greedily(boxes.copied(), &truth, MATCH_IOU)
                 .into_iter()
                 .flatten()
                 .count();
         }
-        let truth = question.scene.objects.len();
-        self.boxes_right += right;
+        let truth = gt.scene.objects.len();
+        self.boxes_correct += correct;
         self.boxes_answered += total;
         self.boxes_true += truth;
-        self.absent.add(!answered.contains_key(&question.absent));
-        right == total && right == truth
+        self.absent.add(!answered.contains_key(&gt.absent));
+        correct == total && correct == truth
     }
 
-    /// Checks every phrase against its boxes; right when all hold and nothing is left out.
-    fn caption(&mut self, question: &Question, answer: &Answer) -> bool {
-        let objects = &question.scene.objects;
+    /// Checks every phrase against its boxes; correct if all match and no object is omitted.
+    fn caption(&mut self, gt: &GroundTruth, answer: &Answer) -> bool {
+        let objects = &gt.scene.objects;
         let mut mentioned = BTreeSet::new();
-        let (mut right, mut phrases) = (0, 0);
+        let (mut correct, mut phrases) = (0, 0);
         for span in answer.spans.iter().filter(|s| !s.objects.is_empty()) {
             phrases += 1;
-            let Some(said) = said(&span.text) else {
+            let Some(phrase) = parse_phrase(&span.text) else {
                 continue;
             };
-            let shown: Vec<Option<usize>> = span
+            let boxed: Vec<Option<usize>> = span
                 .objects
                 .iter()
-                .map(|&i| object_at(objects, question.boxes.get(i as usize)?))
+                .map(|&i| object_at(objects, gt.boxes.get(i as usize)?))
                 .collect();
-            let holds = |o: &usize| is(&objects[*o], said);
-            right += usize::from(shown.iter().all(|o| o.as_ref().is_some_and(holds)));
-            mentioned.extend(shown.into_iter().flatten().filter(holds));
+            let holds = |o: &usize| matches_phrase(&objects[*o], phrase);
+            correct += usize::from(boxed.iter().all(|o| o.as_ref().is_some_and(holds)));
+            mentioned.extend(boxed.into_iter().flatten().filter(holds));
         }
         self.phrases += phrases;
-        self.phrases_right += right;
+        self.phrases_correct += correct;
         self.mentionable += objects.len();
         self.mentioned += mentioned.len();
-        right == phrases && mentioned.len() == objects.len()
+        correct == phrases && mentioned.len() == objects.len()
     }
 }
 
-/// The object whose box `bbox` overlaps most, by at least a half.
+/// The object with the highest IoU with `bbox`, at least [`MATCH_IOU`].
 fn object_at(objects: &[Object], bbox: &BoxXyxy) -> Option<usize> {
     (0..objects.len())
         .map(|o| (o, objects[o].bbox.iou(bbox)))
-        .filter(|(_, iou)| *iou >= OVERLAP)
+        .filter(|(_, iou)| *iou >= MATCH_IOU)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(o, _)| o)
 }
 
-/// Kind and colour that a phrase says: the kind is its last word, a colour may come before.
-fn said(phrase: &str) -> Option<(Kind, Option<Tint>)> {
+/// Category and colour of a phrase: the last word is the category, a colour may precede it.
+fn parse_phrase(phrase: &str) -> Option<(Category, Option<Tint>)> {
     let mut words = phrase.split_whitespace().rev();
-    let kind = Kind::from_word(words.next()?)?;
+    let category = Category::from_word(words.next()?)?;
     let tint = words.find_map(|word| Tint::ALL.into_iter().find(|t| t.word() == word));
-    Some((kind, tint))
+    Some((category, tint))
 }
 
-fn is(object: &Object, (kind, tint): (Kind, Option<Tint>)) -> bool {
-    object.kind == kind && (tint.is_none() || object.tint == tint)
+fn matches_phrase(object: &Object, (category, tint): (Category, Option<Tint>)) -> bool {
+    object.category == category && (tint.is_none() || object.tint == tint)
 }
 
-/// Whether the first answered box is the target's.
-fn refers(question: &Question, answer: &Answer) -> bool {
-    let target = question.scene.objects[question.dialogue.objects()[0]].bbox;
+/// Whether the first answered box is the target.
+fn is_target(gt: &GroundTruth, answer: &Answer) -> bool {
+    let target = gt.scene.objects[gt.dialogue.objects()[0]].bbox;
     let first = answer.spans.iter().find_map(|s| s.objects.first());
     first
-        .and_then(|&i| question.boxes.get(i as usize))
-        .is_some_and(|b| b.iou(&target) >= OVERLAP)
+        .and_then(|&i| gt.boxes.get(i as usize))
+        .is_some_and(|b| b.iou(&target) >= MATCH_IOU)
 }
 
-fn exact(question: &Question, answer: &Answer) -> bool {
-    let truth = question.dialogue.answer(question.box_of);
+fn is_exact(gt: &GroundTruth, answer: &Answer) -> bool {
+    let truth = gt.dialogue.answer(gt.box_of);
     truth.is_some_and(|truth| truth == answer.text.trim())
 }
 
-/// The first number among the words of an answer, tags left out.
-fn number(text: &str) -> Option<usize> {
+/// The first number in the text of an answer, tags excluded.
+fn first_number(text: &str) -> Option<usize> {
     let mut outside = String::new();
     for (i, part) in text.split('<').enumerate() {
         let words = if i == 0 {
@@ -242,8 +248,8 @@ fn number(text: &str) -> Option<usize> {
         .split(|c: char| !c.is_alphanumeric())
         .find_map(|word| {
             let word = word.to_lowercase();
-            let spelt = (0..=12).find(|&n| number_word(n) == word);
-            spelt.or_else(|| word.parse().ok())
+            let as_word = (0..=12).find(|&n| number_word(n) == word);
+            as_word.or_else(|| word.parse().ok())
         })
 }
 
@@ -252,20 +258,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_from_words_only() {
+    fn numbers_inside_tags_are_ignored() {
         let counted = "<ground>dogs</ground><objects><obj0><obj7></objects> two";
-        assert_eq!(number(counted), Some(2));
-        assert_eq!(number("Twelve <ground>red cars</ground>"), Some(12));
-        assert_eq!(number("there are 3."), Some(3));
-        assert_eq!(number("<objects><obj4></objects>"), None);
+        assert_eq!(first_number(counted), Some(2));
+        assert_eq!(first_number("Twelve <ground>red cars</ground>"), Some(12));
+        assert_eq!(first_number("there are 3."), Some(3));
+        assert_eq!(first_number("<objects><obj4></objects>"), None);
     }
 
     #[test]
-    fn phrases_are_kind_and_colour() {
-        let car = Kind::from_word("car").unwrap();
-        assert_eq!(said("small red cars"), Some((car, Some(Tint::Red))));
-        assert_eq!(said("car "), Some((car, None)));
-        assert_eq!(said("red"), None);
-        assert_eq!(said(""), None);
+    fn phrases_are_a_category_and_a_colour() {
+        let car = Category::from_word("car").unwrap();
+        assert_eq!(parse_phrase("small red cars"), Some((car, Some(Tint::Red))));
+        assert_eq!(parse_phrase("car "), Some((car, None)));
+        assert_eq!(parse_phrase("red"), None);
+        assert_eq!(parse_phrase(""), None);
     }
 }

@@ -1,15 +1,13 @@
-//! Measures a model on scenes it has never seen: `chatrex eval`.
+//! Evaluation of a model on test scenes: `chatrex eval`.
 //!
-//! The model is anything that proposes boxes and answers questions ([`Subject`]). Beside the
-//! model as it is, the same questions go to two blind ones: `blank` sees a grey picture with the
-//! scene's boxes, `shuffled` sees the picture with another scene's boxes, and its indices are read
-//! against the scene's own. A measure on which the model does not beat both means nothing.
+//! A model is anything that proposes boxes and answers questions ([`EvalModel`]). Two blind baselines
+//! get the same questions: `blank` sees a grey image with the scene's boxes; `shuffled` sees the
+//! image with the boxes of another scene, and its indices are scored against the scene's own boxes.
+//! A metric on which the model does not exceed both says nothing about it.
 //!
-//! Every scene is asked eight questions: all kinds with an absent one, a caption, a count, a
-//! reference, a plain question, the name of a box, and in turn a detection, an absent thing, a
-//! place, a detailed caption; a short phrase, a brief and a one-sentence description.
-//!
-//! Nothing here knows how answers are made.
+//! Each scene has eight questions: a detection of all categories and an absent one, a caption, a
+//! count, a reference, a plain question, the name of a box, one of (detection, absent category,
+//! position, detailed caption), and one of (short phrase, brief, one-sentence description).
 
 mod answers;
 pub mod pairs;
@@ -21,52 +19,54 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use self::answers::{AnswerScores, OVERLAP, Question};
-use self::proposals::ProposalScores;
+use self::answers::{AnswerScores, GroundTruth, MATCH_IOU};
+use self::proposals::{ProposalScores, fraction};
 use crate::error::{Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Proposal, filter};
 use crate::image::Pixels;
 use crate::protocol::Answer;
-use crate::scenes::{Dialogue, Kind, Rng, Scene, Split, Task, absent_kind, detect_all, dialogue};
+use crate::scenes::{
+    Category, Dialogue, DialogueTask, Rng, Scene, Split, absent_category, detect_all, dialogue,
+};
 
-/// Most boxes that a question may offer.
-const MOST_BOXES: usize = 100;
-/// Overlap from which a box is left out beside a box given by hand.
-const SAME_BOX: f32 = 0.8;
+/// Upper limit of the boxes of a question.
+const MAX_BOXES: usize = 100;
+/// IoU from which a proposal is dropped as a duplicate of the box that a question names.
+const DUPLICATE_IOU: f32 = 0.8;
 
-/// What is measured.
-pub trait Subject {
-    /// Every box of a picture under the coarse prompt, unfiltered, in any order.
+/// A model to evaluate.
+pub trait EvalModel {
+    /// All proposals for an image with the coarse prompt, unfiltered, in any order.
     fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault>;
 
-    /// The answer to `question` about a picture with `boxes`. Calls about one picture follow each
-    /// other, and most offer the boxes of the call before.
+    /// The answer to `question` about an image with `boxes`. Calls for the same image are consecutive
+    /// and mostly use the same boxes.
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault>;
 }
 
-/// Which boxes a question offers.
+/// The source of the boxes of a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AskWith {
-    /// The model's proposals after its default threshold and suppression.
+    /// The model's proposals after its default score threshold and NMS.
     #[default]
     Proposals,
-    /// The true boxes in random order.
+    /// The ground-truth boxes in random order.
     Truth,
 }
 
-/// What to measure.
+/// Options of an evaluation.
 #[derive(Clone, Debug)]
 pub struct EvalOptions {
-    /// How many scenes.
+    /// Number of scenes.
     pub count: u64,
     /// Seed of the first scene, from 900000 on.
     pub seed: u64,
-    /// Which boxes the questions offer.
+    /// The source of the boxes.
     pub ask_with: AskWith,
-    /// Lowest score of a proposal that questions offer.
+    /// Score threshold of the proposals.
     pub score: f32,
-    /// Overlap above which questions offer only the better of two proposals.
+    /// IoU threshold of NMS.
     pub nms: f64,
     /// The model's name, for the report.
     pub model: String,
@@ -74,122 +74,123 @@ pub struct EvalOptions {
     pub device: String,
 }
 
-/// All measures, each 0 to 1 (`contracts.md`, metric definitions). A share of nothing is 0.
+/// All metrics, each 0 to 1, as defined in `docs/reference/interfaces.md` section 4. A fraction of
+/// zero cases is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Metrics {
-    /// Objects covered by the best 10 proposals.
+    /// Recall of the best 10 proposals at IoU 0.5.
     pub recall_50_at_10: f64,
-    /// Objects covered by the best 30 proposals.
+    /// Recall of the best 30 proposals at IoU 0.5.
     pub recall_50_at_30: f64,
-    /// Objects covered by the best 100 proposals.
+    /// Recall of the best 100 proposals at IoU 0.5.
     pub recall_50_at_100: f64,
-    /// Average precision of proposals at overlap 0.5.
+    /// Average precision of the proposals at IoU 0.5.
     pub ap_50: f64,
-    /// Average precision of proposals over overlaps 0.5 to 0.95.
+    /// Mean of the average precisions at IoU 0.5 to 0.95.
     pub map: f64,
-    /// Share of answered boxes that are right.
+    /// Fraction of answered boxes that are correct.
     pub detect_precision: f64,
-    /// Share of objects answered.
+    /// Fraction of objects that are answered.
     pub detect_recall: f64,
     /// Harmonic mean of the two.
     pub detect_f1: f64,
-    /// Absent kinds without a box.
+    /// Fraction of absent categories without a box.
     pub absent_accuracy: f64,
-    /// References whose first box is the target's.
+    /// Fraction of references whose first box is the target.
     pub refer_accuracy: f64,
-    /// Right numbers.
+    /// Fraction of correct counts.
     pub count_accuracy: f64,
-    /// Right words for boxes.
+    /// Fraction of boxes with the correct category word.
     pub naming_accuracy: f64,
-    /// Caption phrases that are true of their boxes.
+    /// Fraction of caption phrases that match all of their boxes.
     pub caption_phrase_precision: f64,
-    /// Objects that captions mention.
+    /// Fraction of objects that captions mention correctly.
     pub caption_object_recall: f64,
-    /// Plain questions answered exactly.
+    /// Fraction of plain questions with the exact answer.
     pub answer_exact: f64,
 }
 
-/// The two blind models.
+/// Metrics of the two blind baselines.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Baselines {
-    /// A grey picture with the scene's boxes. Proposals: those of the grey picture.
+    /// A grey image with the scene's boxes; the proposals are those of the grey image.
     pub blank: Metrics,
-    /// The picture with another scene's boxes. Proposals: those of the other scene, scaled.
+    /// The image with the boxes of another scene; the proposals are those of the other scene, scaled.
     pub shuffled: Metrics,
 }
 
-/// One task's questions.
+/// Result of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TaskScore {
-    /// How many were asked.
+    /// Number of questions.
     pub asked: usize,
-    /// Share answered entirely right: for detections and captions everything found and nothing
-    /// wrong, for references and counts as in the metric, else the exact text.
+    /// Fraction of correct answers: detections and captions without false positives and false
+    /// negatives, references and counts as in their metric, other answers by exact text.
     pub right: f64,
 }
 
-/// What `chatrex eval --json` prints.
+/// Result of an evaluation; `chatrex eval --json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Scenes measured on.
+    /// Number of scenes.
     pub count: u64,
-    /// Seed of the first.
+    /// Seed of the first scene.
     pub seed: u64,
     /// The model's name.
     pub model: String,
     /// The device's name.
     pub device: String,
-    /// Which boxes questions offered.
+    /// The source of the boxes.
     pub ask_with: AskWith,
-    /// The model's measures.
+    /// Metrics of the model.
     pub metrics: Metrics,
-    /// The same of the blind models.
+    /// Metrics of the blind baselines.
     pub baselines: Baselines,
-    /// The model's answers, task by task.
-    pub per_task: BTreeMap<Task, TaskScore>,
-    /// Time taken, in seconds.
+    /// Results of the model per task.
+    pub per_task: BTreeMap<DialogueTask, TaskScore>,
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
-/// Measures `subject`; `done` is told how many scenes are done.
+/// Evaluates `model`; `progress` gets the number of finished scenes.
 ///
 /// # Errors
-/// Seeds below 900000, no scenes, and whatever fault the subject reports.
+/// A seed below 900000, zero scenes, or a fault of the model.
 pub fn evaluate(
-    subject: &mut dyn Subject,
+    model: &mut dyn EvalModel,
     options: &EvalOptions,
-    mut done: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
 ) -> Result<Report, Fault> {
     check_seeds(options)?;
     let began = Instant::now();
     let (mut real, mut blank, mut shuffled) =
-        (Tests::default(), Tests::default(), Tests::default());
-    let mut before = Given::look(subject, options, options.seed + options.count - 1)?;
+        (Scores::default(), Scores::default(), Scores::default());
+    let mut before = EvalScene::look(model, options, options.seed + options.count - 1)?;
     for number in 0..options.count {
-        let given = Given::look(subject, options, options.seed + number)?;
-        let scene = &given.scene;
+        let input = EvalScene::look(model, options, options.seed + number)?;
+        let scene = &input.scene;
         let truth: Vec<BoxXyxy> = scene.objects.iter().map(|o| o.bbox).collect();
-        let elsewhere = before.moved_to(&scene.pixels);
-        real.proposals.add(&given.proposals, &truth);
-        shuffled.proposals.add(&elsewhere.proposals, &truth);
-        let trials = trials(&given, number);
-        for trial in &trials {
-            real.ask(subject, &scene.pixels, trial, &given, &trial.boxes)?;
+        let other = before.scaled_to(&scene.pixels);
+        real.proposals.add(&input.proposals, &truth);
+        shuffled.proposals.add(&other.proposals, &truth);
+        let questions = questions(&input, number);
+        for question in &questions {
+            real.ask(model, &scene.pixels, question, &input, &question.boxes)?;
         }
-        for trial in &trials {
-            let boxes = others(&elsewhere.boxes, trial.boxes.len());
-            shuffled.ask(subject, &scene.pixels, trial, &given, &boxes)?;
+        for question in &questions {
+            let boxes = cycled(&other.boxes, question.boxes.len());
+            shuffled.ask(model, &scene.pixels, question, &input, &boxes)?;
         }
-        let grey = Pixels {
+        let blank_image = Pixels {
             rgb: vec![127; scene.pixels.rgb.len()],
             ..scene.pixels
         };
-        blank.proposals.add(&subject.propose(&grey)?, &truth);
-        for trial in &trials {
-            blank.ask(subject, &grey, trial, &given, &trial.boxes)?;
+        blank.proposals.add(&model.propose(&blank_image)?, &truth);
+        for question in &questions {
+            blank.ask(model, &blank_image, question, &input, &question.boxes)?;
         }
-        before = given;
-        done(number + 1);
+        before = input;
+        progress(number + 1);
     }
     let per_task = real.answers.per_task.iter();
     Ok(Report {
@@ -205,7 +206,7 @@ pub fn evaluate(
         },
         per_task: per_task
             .map(|(&task, tally)| {
-                let (asked, right) = (tally.asked, tally.share());
+                let (asked, right) = (tally.asked, tally.fraction());
                 (task, TaskScore { asked, right })
             })
             .collect(),
@@ -219,42 +220,33 @@ fn check_seeds(options: &EvalOptions) -> Result<(), Fault> {
         return Err(Fault::new(
             FaultKind::Question,
             format!("--count {} --seed {}", options.count, options.seed),
-            "evaluation needs at least one scene, and test seeds start at 900000",
+            "evaluation needs at least one scene and test seeds, which start at 900000",
             "Use --count 300 --seed 900000",
         ));
     }
     Ok(())
 }
 
-/// `part` of `whole`; of nothing, 0.
-fn share(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
-}
-
-/// A scene and what the model found in it.
-struct Given {
+/// A scene with the proposals of the model.
+struct EvalScene {
     scene: Scene,
     proposals: Vec<Proposal>,
-    /// What questions offer.
+    /// The boxes of its questions.
     boxes: Vec<BoxXyxy>,
 }
 
-/// Boxes of one picture on another.
-struct Moved {
+/// Boxes of one image scaled to the size of another.
+struct ScaledBoxes {
     proposals: Vec<Proposal>,
     boxes: Vec<BoxXyxy>,
 }
 
-impl Given {
-    fn look(subject: &mut dyn Subject, options: &EvalOptions, seed: u64) -> Result<Self, Fault> {
+impl EvalScene {
+    fn look(model: &mut dyn EvalModel, options: &EvalOptions, seed: u64) -> Result<Self, Fault> {
         let scene = Scene::draw(seed);
-        let proposals = subject.propose(&scene.pixels)?;
+        let proposals = model.propose(&scene.pixels)?;
         let boxes = match options.ask_with {
-            AskWith::Proposals => filter(&proposals, options.score, options.nms, MOST_BOXES)
+            AskWith::Proposals => filter(&proposals, options.score, options.nms, MAX_BOXES)
                 .kept
                 .into_iter()
                 .map(|i| proposals[i].bbox)
@@ -272,8 +264,8 @@ impl Given {
         })
     }
 
-    /// Its boxes, scaled from its picture to `pixels`.
-    fn moved_to(&self, pixels: &Pixels) -> Moved {
+    /// Its proposals and boxes, scaled to the size of `pixels`.
+    fn scaled_to(&self, pixels: &Pixels) -> ScaledBoxes {
         let from = &self.scene.pixels;
         let x = pixels.width as f32 / from.width as f32;
         let y = pixels.height as f32 / from.height as f32;
@@ -287,47 +279,47 @@ impl Given {
             bbox: scaled(&p.bbox),
             ..*p
         });
-        Moved {
+        ScaledBoxes {
             proposals: proposals.collect(),
             boxes: self.boxes.iter().map(scaled).collect(),
         }
     }
 }
 
-/// As many of `boxes` as the scene's own list has, from the first again where they run out.
-fn others(boxes: &[BoxXyxy], count: usize) -> Vec<BoxXyxy> {
+/// `boxes` cut or repeated to `count` boxes; a fixed box if there are none.
+fn cycled(boxes: &[BoxXyxy], count: usize) -> Vec<BoxXyxy> {
     let nowhere = BoxXyxy::from([0.0, 0.0, 32.0, 32.0]);
     let cycle = boxes.iter().cycle().chain(std::iter::repeat(&nowhere));
     cycle.take(count).copied().collect()
 }
 
-/// A question with the boxes it offers.
-struct Trial {
+/// A question with its boxes.
+struct EvalQuestion {
     dialogue: Dialogue,
-    absent: Option<Kind>,
+    absent: Option<Category>,
     boxes: Vec<BoxXyxy>,
     box_of: Vec<Option<usize>>,
 }
 
-impl Trial {
-    /// The model's answer, offered `boxes`.
+impl EvalQuestion {
+    /// Asks the model with `boxes` in place of the question's own.
     fn ask(
         &self,
-        subject: &mut dyn Subject,
+        model: &mut dyn EvalModel,
         pixels: &Pixels,
         boxes: &[BoxXyxy],
     ) -> Result<Answer, Fault> {
-        let words = self
+        let text = self
             .dialogue
             .question(&self.box_of)
-            .expect("the object asked about is the first box");
-        subject.ask(pixels, boxes, &words)
+            .expect("the object of the question has the first box");
+        model.ask(pixels, boxes, &text)
     }
 
-    /// What is needed to score an answer.
-    fn question<'a>(&'a self, given: &'a Given) -> Question<'a> {
-        Question {
-            scene: &given.scene,
+    /// The ground truth that an answer is scored against.
+    fn ground_truth<'a>(&'a self, input: &'a EvalScene) -> GroundTruth<'a> {
+        GroundTruth {
+            scene: &input.scene,
             dialogue: &self.dialogue,
             boxes: &self.boxes,
             box_of: &self.box_of,
@@ -336,31 +328,41 @@ impl Trial {
     }
 }
 
-/// The questions about the scene numbered `number` of the run.
-fn trials(given: &Given, number: u64) -> Vec<Trial> {
-    let scene = &given.scene;
+/// The questions about scene `number` of the run.
+fn questions(input: &EvalScene, number: u64) -> Vec<EvalQuestion> {
+    let scene = &input.scene;
     let mut rng = Rng::new(scene.seed, 4);
-    let absent = absent_kind(scene, &mut rng);
+    let absent = absent_category(scene, &mut rng);
     let mut asked = vec![(detect_all(scene, absent, &mut rng), Some(absent))];
-    // Of each row the first that the scene allows, from another start at every scene.
-    let rows: [&[Task]; 7] = [
-        &[Task::Caption],
-        &[Task::Count],
+    // Of each row the first task that is possible in the scene; the first candidate rotates with the
+    // scene number.
+    let rows: [&[DialogueTask]; 7] = [
+        &[DialogueTask::Caption],
+        &[DialogueTask::Count],
         &[
-            Task::ReferPosition,
-            Task::ReferSize,
-            Task::ReferColour,
-            Task::ReferRelation,
+            DialogueTask::ReferPosition,
+            DialogueTask::ReferSize,
+            DialogueTask::ReferColour,
+            DialogueTask::ReferRelation,
         ],
-        &[Task::Exists, Task::Colour, Task::Total, Task::Relation],
         &[
-            Task::DetectOne,
-            Task::DetectAbsent,
-            Task::Where,
-            Task::CaptionDetailed,
+            DialogueTask::Exists,
+            DialogueTask::Colour,
+            DialogueTask::Total,
+            DialogueTask::Relation,
         ],
-        &[Task::Name],
-        &[Task::ShortPhrase, Task::Brief, Task::Sentence],
+        &[
+            DialogueTask::DetectOne,
+            DialogueTask::DetectAbsent,
+            DialogueTask::Where,
+            DialogueTask::CaptionDetailed,
+        ],
+        &[DialogueTask::Name],
+        &[
+            DialogueTask::ShortPhrase,
+            DialogueTask::Brief,
+            DialogueTask::Sentence,
+        ],
     ];
     for row in rows {
         let start = (number % row.len() as u64) as usize;
@@ -373,9 +375,9 @@ fn trials(given: &Given, number: u64) -> Vec<Trial> {
     asked
         .into_iter()
         .map(|(dialogue, absent)| {
-            let boxes = offered(given, dialogue.target());
+            let boxes = boxes_of(input, dialogue.target());
             let box_of = match_boxes(scene, &boxes, dialogue.target());
-            Trial {
+            EvalQuestion {
                 dialogue,
                 absent,
                 boxes,
@@ -385,25 +387,24 @@ fn trials(given: &Given, number: u64) -> Vec<Trial> {
         .collect()
 }
 
-/// The boxes of a question: those of the scene, after the true box of the object asked about.
-fn offered(given: &Given, target: Option<usize>) -> Vec<BoxXyxy> {
+/// The boxes of a question: the ground-truth box of its target, if any, then those of the scene.
+fn boxes_of(input: &EvalScene, target: Option<usize>) -> Vec<BoxXyxy> {
     let Some(target) = target else {
-        return given.boxes.clone();
+        return input.boxes.clone();
     };
-    let own = given.scene.objects[target].bbox;
-    let rest = given.boxes.iter().filter(|b| b.iou(&own) < SAME_BOX);
-    let rest = rest.take(MOST_BOXES - 1).copied();
+    let own = input.scene.objects[target].bbox;
+    let rest = input.boxes.iter().filter(|b| b.iou(&own) < DUPLICATE_IOU);
+    let rest = rest.take(MAX_BOXES - 1).copied();
     std::iter::once(own).chain(rest).collect()
 }
 
-/// The index of each object's box: the one that overlaps most, by at least a half; 0 for the
-/// object asked about.
+/// The box of each object: the one with the highest IoU, at least [`MATCH_IOU`]; box 0 for `target`.
 fn match_boxes(scene: &Scene, boxes: &[BoxXyxy], target: Option<usize>) -> Vec<Option<usize>> {
     let best = |object: usize| {
         let own = scene.objects[object].bbox;
         (0..boxes.len())
             .map(|i| (i, boxes[i].iou(&own)))
-            .filter(|(_, iou)| *iou >= OVERLAP)
+            .filter(|(_, iou)| *iou >= MATCH_IOU)
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(i, _)| i)
     };
@@ -418,31 +419,31 @@ fn match_boxes(scene: &Scene, boxes: &[BoxXyxy], target: Option<usize>) -> Vec<O
         .collect()
 }
 
-/// What one model, seeing or blind, has shown so far.
+/// Accumulated scores of the model or of a baseline.
 #[derive(Default)]
-struct Tests {
+struct Scores {
     proposals: ProposalScores,
     answers: AnswerScores,
 }
 
-impl Tests {
-    /// Asks with `boxes` in place of the trial's, and scores the answer against the trial's.
+impl Scores {
+    /// Asks with `boxes` in place of the question's own and scores the answer against its own boxes.
     fn ask(
         &mut self,
-        subject: &mut dyn Subject,
+        model: &mut dyn EvalModel,
         pixels: &Pixels,
-        trial: &Trial,
-        given: &Given,
+        question: &EvalQuestion,
+        input: &EvalScene,
         boxes: &[BoxXyxy],
     ) -> Result<(), Fault> {
-        let answer = trial.ask(subject, pixels, boxes)?;
-        self.answers.add(&trial.question(given), &answer);
+        let answer = question.ask(model, pixels, boxes)?;
+        self.answers.add(&question.ground_truth(input), &answer);
         Ok(())
     }
 
     fn metrics(&self) -> Metrics {
         let [recall_50_at_10, recall_50_at_30, recall_50_at_100] = self.proposals.recall();
-        let [ap_50, map] = self.proposals.precision();
+        let [ap_50, map] = self.proposals.average_precisions();
         let [detect_precision, detect_recall, detect_f1] = self.answers.detect();
         let [caption_phrase_precision, caption_object_recall] = self.answers.captions();
         Metrics {
@@ -466,7 +467,7 @@ impl Tests {
 }
 
 impl Metrics {
-    /// Every measure with its name, in the order of `contracts.md`.
+    /// All metrics with their names, in the order of `docs/reference/interfaces.md` section 4.
     pub fn rows(&self) -> [(&'static str, f64); 15] {
         [
             ("recall_50_at_10", self.recall_50_at_10),
@@ -526,7 +527,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::protocol::{AskTime, StopReason};
-    use crate::scenes::Piece;
+    use crate::scenes::Segment;
     use crate::text::answer_parser::Span;
 
     const SEED: u64 = 900_100;
@@ -556,8 +557,8 @@ mod tests {
         }
     }
 
-    /// Knows the scenes by their pictures and the questions by their words; speaks only where
-    /// the boxes are the scene's.
+    /// Recognizes scenes by their pixels and questions by their text. Answers with the ground truth if
+    /// every object has a box, else with an empty text.
     struct Oracle(Vec<Scene>);
 
     impl Oracle {
@@ -567,7 +568,7 @@ mod tests {
         }
     }
 
-    impl Subject for Oracle {
+    impl EvalModel for Oracle {
         fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
             let Some((_, scene)) = self.scene(pixels) else {
                 return Ok(Vec::new());
@@ -582,32 +583,32 @@ mod tests {
             boxes: &[BoxXyxy],
             question: &str,
         ) -> Result<Answer, Fault> {
-            let silent = || Ok(answer(String::new(), Vec::new()));
+            let no_answer = || Ok(answer(String::new(), Vec::new()));
             let Some((number, scene)) = self.scene(pixels) else {
-                return silent();
+                return no_answer();
             };
-            let given = Given {
+            let input = EvalScene {
                 scene: scene.clone(),
                 proposals: Vec::new(),
                 boxes: boxes.to_vec(),
             };
             let box_of = match_boxes(scene, boxes, None);
             if box_of.contains(&None) {
-                return silent();
+                return no_answer();
             }
-            for trial in trials(&given, number) {
-                let Some((asked, text)) = trial.dialogue.render(&box_of) else {
+            for known in questions(&input, number) {
+                let Some((asked, text)) = known.dialogue.render(&box_of) else {
                     continue;
                 };
                 if asked != question {
                     continue;
                 }
-                let spans = trial.dialogue.answer.iter().map(|piece| match piece {
-                    Piece::Words(words) => Span {
-                        text: words.clone(),
+                let spans = known.dialogue.answer.iter().map(|segment| match segment {
+                    Segment::Text(part) => Span {
+                        text: part.clone(),
                         objects: Vec::new(),
                     },
-                    Piece::Group { phrase, objects } => Span {
+                    Segment::Group { phrase, objects } => Span {
                         text: phrase.clone(),
                         objects: objects
                             .iter()
@@ -615,18 +616,18 @@ mod tests {
                             .map(|i| i as u32)
                             .collect(),
                     },
-                    Piece::Index(_) => panic!("answers name boxes in groups"),
+                    Segment::Index(_) => panic!("answers have no index outside a group"),
                 });
                 return Ok(answer(text, spans.collect()));
             }
-            silent()
+            no_answer()
         }
     }
 
-    /// Says that everything is a dog.
-    struct Silly;
+    /// Answers that every box is a dog.
+    struct AlwaysDog;
 
-    impl Subject for Silly {
+    impl EvalModel for AlwaysDog {
         fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
             let bbox = [0.0, 0.0, pixels.width as f32, pixels.height as f32].into();
             Ok(vec![Proposal { bbox, score: 0.9 }])
@@ -642,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_scores_one_and_blind_answers_do_not() {
+    fn the_ground_truth_scores_one_and_blind_answers_do_not() {
         for ask_with in [AskWith::Proposals, AskWith::Truth] {
             let scenes = (SEED..SEED + COUNT).map(Scene::draw).collect();
             let report = evaluate(&mut Oracle(scenes), &options(ask_with), |_| ()).unwrap();
@@ -656,16 +657,16 @@ mod tests {
             }
             let blind = [report.baselines.blank, report.baselines.shuffled];
             for (name, value) in blind.iter().flat_map(Metrics::rows) {
-                // A blind model that says nothing gives no absent kind a box.
-                let silence = name == "absent_accuracy";
-                assert!(silence || value < 0.7, "{name} {value}");
+                // Without an answer the absent category has no box.
+                let empty_answers = name == "absent_accuracy";
+                assert!(empty_answers || value < 0.7, "{name} {value}");
             }
         }
     }
 
     #[test]
-    fn nonsense_scores_low() {
-        let report = evaluate(&mut Silly, &options(AskWith::Truth), |_| ()).unwrap();
+    fn a_constant_answer_scores_low() {
+        let report = evaluate(&mut AlwaysDog, &options(AskWith::Truth), |_| ()).unwrap();
         for (name, value) in report.metrics.rows() {
             let limit = if name == "absent_accuracy" { 1.0 } else { 0.4 };
             assert!(value <= limit, "{name} {value}");
@@ -678,12 +679,12 @@ mod tests {
             seed: 1,
             ..options(AskWith::Truth)
         };
-        assert!(evaluate(&mut Silly, &wrong, |_| ()).is_err());
+        assert!(evaluate(&mut AlwaysDog, &wrong, |_| ()).is_err());
     }
 
     #[test]
-    fn the_report_has_the_promised_keys() {
-        let report = evaluate(&mut Silly, &options(AskWith::Proposals), |_| ()).unwrap();
+    fn the_report_has_the_documented_keys() {
+        let report = evaluate(&mut AlwaysDog, &options(AskWith::Proposals), |_| ()).unwrap();
         let json = serde_json::to_value(&report).unwrap();
         for key in [
             "count", "seed", "model", "device", "metrics", "per_task", "seconds",

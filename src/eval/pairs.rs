@@ -1,108 +1,116 @@
-//! Two models on the same scenes: what precision costs.
+//! Paired comparison of two models on the same scenes, for example of two precisions.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::{EvalOptions, Given, Metrics, Subject, Tests, check_seeds, share, trials};
+use super::proposals::fraction;
+use super::{EvalModel, EvalOptions, EvalScene, Metrics, Scores, check_seeds, questions};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 
-/// Scenes are dealt out to this many blocks, whose differences tell how sure a difference is.
+/// Number of blocks that scenes are divided into; the standard error comes from their differences.
 const BLOCKS: usize = 20;
 
-/// One measure of two models.
+/// One metric of two models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Pair {
-    /// The measure's name.
+pub struct MetricPair {
+    /// Name of the metric.
     pub name: &'static str,
-    /// Of the model.
+    /// Value of the model.
     pub model: f64,
-    /// Of the one it is compared with.
+    /// Value of the reference.
     pub against: f64,
-    /// The first less the second.
+    /// `model - against`.
     pub difference: f64,
-    /// Standard error of the difference, from blocks of scenes.
+    /// Standard error of the difference, estimated from blocks of scenes.
     pub error: f64,
 }
 
-/// What `chatrex eval --against` prints.
+/// Result of a comparison; `chatrex eval --against` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairedReport {
-    /// Scenes measured on.
+    /// Number of scenes.
     pub count: u64,
-    /// Seed of the first.
+    /// Seed of the first scene.
     pub seed: u64,
-    /// The model's name.
+    /// Name of the model.
     pub model: String,
-    /// The other's.
+    /// Name of the reference.
     pub against: String,
-    /// Every measure.
-    pub metrics: Vec<Pair>,
-    /// Questions asked of both.
+    /// All metrics.
+    pub metrics: Vec<MetricPair>,
+    /// Number of questions.
     pub questions: usize,
-    /// Share of them that both answered word for word alike, each with its own boxes.
+    /// Fraction of questions with identical answer texts, each model with its own boxes.
     pub same_answers: f64,
-    /// The largest difference between coordinates of the boxes that both offered, in pixels; null
-    /// where one offered more boxes of a scene than the other.
+    /// Largest difference of a box coordinate in pixels; null if the numbers of boxes differ in a
+    /// scene.
     pub box_difference: Option<f32>,
 }
 
-/// Asks two models the same questions about the same scenes, each with the boxes it found itself.
+/// Asks two models the same questions about the same scenes, each with its own proposals. `progress`
+/// gets the number of finished scenes.
 ///
 /// # Errors
-/// Seeds below 900000, no scenes, and whatever fault a subject reports.
+/// A seed below 900000, zero scenes, or a fault of a model.
 pub fn compare(
-    subjects: [&mut dyn Subject; 2],
+    models: [&mut dyn EvalModel; 2],
     options: [&EvalOptions; 2],
-    mut done: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
 ) -> Result<PairedReport, Fault> {
-    let [model, against] = options;
-    check_seeds(model)?;
-    let [first, second] = subjects;
-    let mut all = [Tests::default(), Tests::default()];
-    let mut blocks: Vec<[Tests; 2]> = (0..BLOCKS).map(|_| Default::default()).collect();
-    let (mut questions, mut same) = (0, 0);
-    let mut furthest = Some(0.0_f32);
-    for number in 0..model.count {
+    let [first, second] = options;
+    check_seeds(first)?;
+    let [first_model, second_model] = models;
+    let mut all = [Scores::default(), Scores::default()];
+    let mut blocks: Vec<[Scores; 2]> = (0..BLOCKS).map(|_| Default::default()).collect();
+    let (mut asked, mut identical) = (0, 0);
+    let mut box_difference = Some(0.0_f32);
+    for number in 0..first.count {
         let block = &mut blocks[number as usize % BLOCKS];
         let mut texts = [Vec::new(), Vec::new()];
-        let mut offered = [Vec::new(), Vec::new()];
-        for (which, (subject, options)) in [(&mut *first, model), (&mut *second, against)]
+        let mut used_boxes = [Vec::new(), Vec::new()];
+        for (which, (model, options)) in [(&mut *first_model, first), (&mut *second_model, second)]
             .into_iter()
             .enumerate()
         {
-            let given = Given::look(subject, options, model.seed + number)?;
-            let truth: Vec<_> = given.scene.objects.iter().map(|o| o.bbox).collect();
-            all[which].proposals.add(&given.proposals, &truth);
-            block[which].proposals.add(&given.proposals, &truth);
-            for trial in trials(&given, number) {
-                let pixels = &given.scene.pixels;
-                let answer = trial.ask(subject, pixels, &trial.boxes)?;
-                all[which].answers.add(&trial.question(&given), &answer);
-                block[which].answers.add(&trial.question(&given), &answer);
+            let input = EvalScene::look(model, options, first.seed + number)?;
+            let truth: Vec<_> = input.scene.objects.iter().map(|o| o.bbox).collect();
+            all[which].proposals.add(&input.proposals, &truth);
+            block[which].proposals.add(&input.proposals, &truth);
+            for question in questions(&input, number) {
+                let pixels = &input.scene.pixels;
+                let answer = question.ask(model, pixels, &question.boxes)?;
+                all[which]
+                    .answers
+                    .add(&question.ground_truth(&input), &answer);
+                block[which]
+                    .answers
+                    .add(&question.ground_truth(&input), &answer);
                 texts[which].push(answer.text);
             }
-            offered[which] = given.boxes;
+            used_boxes[which] = input.boxes;
         }
-        let [a, b] = &offered;
-        furthest = furthest.zip(apart(a, b)).map(|(a, b)| largest(a, b));
+        let [a, b] = &used_boxes;
+        box_difference = box_difference
+            .zip(max_difference(a, b))
+            .map(|(a, b)| max_f32(a, b));
         let [a, b] = &texts;
-        questions += a.len().max(b.len());
-        same += a.iter().zip(b).filter(|(a, b)| a == b).count();
-        done(number + 1);
+        asked += a.len().max(b.len());
+        identical += a.iter().zip(b).filter(|(a, b)| a == b).count();
+        progress(number + 1);
     }
-    let [rows, others] = all.map(|tests| tests.metrics().rows());
+    let [rows, others] = all.map(|scores| scores.metrics().rows());
     let parts: Vec<[Metrics; 2]> = blocks
         .into_iter()
-        .take(model.count.min(BLOCKS as u64) as usize)
-        .map(|pair| pair.map(|tests| tests.metrics()))
+        .take(first.count.min(BLOCKS as u64) as usize)
+        .map(|pair| pair.map(|scores| scores.metrics()))
         .collect();
     let metrics = rows
         .iter()
         .zip(others)
         .enumerate()
-        .map(|(row, (a, b))| Pair {
+        .map(|(row, (a, b))| MetricPair {
             name: a.0,
             model: a.1,
             against: b.1,
@@ -110,29 +118,29 @@ pub fn compare(
             error: standard_error(parts.iter().map(|[a, b]| a.rows()[row].1 - b.rows()[row].1)),
         });
     Ok(PairedReport {
-        count: model.count,
-        seed: model.seed,
-        model: model.model.clone(),
-        against: against.model.clone(),
+        count: first.count,
+        seed: first.seed,
+        model: first.model.clone(),
+        against: second.model.clone(),
         metrics: metrics.collect(),
-        questions,
-        same_answers: share(same, questions),
-        box_difference: furthest,
+        questions: asked,
+        same_answers: fraction(identical, asked),
+        box_difference,
     })
 }
 
-/// The largest difference between coordinates of boxes one by one; none where their numbers differ.
-fn apart(a: &[BoxXyxy], b: &[BoxXyxy]) -> Option<f32> {
+/// Largest difference of a coordinate, box by box; `None` if the numbers of boxes differ.
+fn max_difference(a: &[BoxXyxy], b: &[BoxXyxy]) -> Option<f32> {
     let pairs = a.iter().zip(b);
     let differences = pairs.flat_map(|(a, b)| {
         let (a, b) = (<[f32; 4]>::from(*a), <[f32; 4]>::from(*b));
         a.into_iter().zip(b).map(|(a, b)| (a - b).abs())
     });
-    (a.len() == b.len()).then(|| differences.fold(0.0, largest))
+    (a.len() == b.len()).then(|| differences.fold(0.0, max_f32))
 }
 
-/// The larger of two numbers that are not negative; what is no number is larger than all.
-fn largest(a: f32, b: f32) -> f32 {
+/// The larger of two non-negative numbers; NaN is larger than all.
+fn max_f32(a: f32, b: f32) -> f32 {
     std::cmp::max_by(a, b, f32::total_cmp)
 }
 
@@ -186,18 +194,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_are_compared_one_by_one() {
+    fn boxes_are_compared_in_order() {
         let boxes =
             |x: &[f32]| -> Vec<BoxXyxy> { x.iter().map(|&x| [x, 0.0, 9.0, 9.0].into()).collect() };
-        assert_eq!(apart(&boxes(&[1.0, 2.0]), &boxes(&[1.0, 2.5])), Some(0.5));
-        assert_eq!(apart(&boxes(&[1.0]), &boxes(&[1.0, 2.0])), None);
-        assert_eq!(apart(&[], &[]), Some(0.0));
-        let no_number = apart(&boxes(&[f32::NAN, 1.0]), &boxes(&[1.0, 1.0]));
-        assert!(no_number.is_some_and(f32::is_nan));
+        assert_eq!(
+            max_difference(&boxes(&[1.0, 2.0]), &boxes(&[1.0, 2.5])),
+            Some(0.5)
+        );
+        assert_eq!(max_difference(&boxes(&[1.0]), &boxes(&[1.0, 2.0])), None);
+        assert_eq!(max_difference(&[], &[]), Some(0.0));
+        let not_finite = max_difference(&boxes(&[f32::NAN, 1.0]), &boxes(&[1.0, 1.0]));
+        assert!(not_finite.is_some_and(f32::is_nan));
     }
 
     #[test]
-    fn equal_differences_have_no_error() {
+    fn equal_differences_have_a_standard_error_of_zero() {
         assert_eq!(standard_error([0.5; 4].into_iter()), 0.0);
         assert_eq!(standard_error([1.0].into_iter()), 0.0);
         let error = standard_error([1.0, 3.0].into_iter());

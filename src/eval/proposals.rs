@@ -1,44 +1,46 @@
-//! How well proposals cover and rank the objects, whatever they are: recall at a number of boxes,
-//! and average precision by COCO's protocol.
+//! Class-agnostic metrics of proposals: recall at a number of boxes, and average precision as in COCO.
 
 use crate::geometry::{BoxXyxy, Proposal, nms};
 
-/// COCO's ten overlaps: 0.50, 0.55 … 0.95.
-const OVERLAPS: [f32; 10] = [0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95];
-/// Overlap above which non-maximum suppression drops the worse box.
-const NMS: f64 = 0.8;
-/// Boxes of a picture that count.
-const MOST: usize = 100;
+/// The IoU thresholds of COCO: 0.50, 0.55 … 0.95.
+const IOU_THRESHOLDS: [f32; 10] = [0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95];
+/// IoU threshold of NMS.
+const NMS_IOU: f64 = 0.8;
+/// Boxes per image that are evaluated.
+const MAX_BOXES: usize = 100;
 
-/// Proposals and objects of the pictures seen so far.
+/// Accumulated proposals and objects of all images.
 #[derive(Default)]
 pub(super) struct ProposalScores {
     objects: usize,
-    /// Objects found among the best 10, 30 and 100.
-    found: [usize; 3],
-    /// Every proposal: score, and at which overlaps it matches an object.
-    ranked: Vec<(f32, [bool; OVERLAPS.len()])>,
+    /// Objects matched by the best 10, 30 and 100 proposals.
+    matched: [usize; 3],
+    /// Per proposal: score, and at which thresholds it matches an object.
+    ranked: Vec<(f32, [bool; IOU_THRESHOLDS.len()])>,
 }
 
 impl ProposalScores {
-    /// Adds a picture: its proposals in any order, and the boxes of its objects.
+    /// Adds an image: its proposals in any order, and its ground-truth boxes.
     pub(super) fn add(&mut self, proposals: &[Proposal], truth: &[BoxXyxy]) {
         let mut best = proposals.to_vec();
         best.sort_by(|a, b| b.score.total_cmp(&a.score));
         let boxes: Vec<BoxXyxy> = best.iter().map(|p| p.bbox).collect();
-        let mut kept = nms(&boxes, NMS);
-        kept.truncate(MOST);
+        let mut kept = nms(&boxes, NMS_IOU);
+        kept.truncate(MAX_BOXES);
         let kept: Vec<Proposal> = kept.into_iter().map(|i| best[i]).collect();
         self.objects += truth.len();
-        for (found, k) in self.found.iter_mut().zip([10, 30, 100]) {
+        for (matched, k) in self.matched.iter_mut().zip([10, 30, 100]) {
             let within = &kept[..k.min(kept.len())];
             let hit = |t: &&BoxXyxy| within.iter().any(|p| p.bbox.iou(t) >= 0.5);
-            *found += truth.iter().filter(hit).count();
+            *matched += truth.iter().filter(hit).count();
         }
-        let mut matched = vec![[false; OVERLAPS.len()]; kept.len()];
-        for (column, overlap) in OVERLAPS.into_iter().enumerate() {
+        let mut matched = vec![[false; IOU_THRESHOLDS.len()]; kept.len()];
+        for (column, threshold) in IOU_THRESHOLDS.into_iter().enumerate() {
             let boxes = kept.iter().map(|p| p.bbox);
-            for (row, hit) in one_to_one(boxes, truth, overlap).into_iter().enumerate() {
+            for (row, hit) in match_greedily(boxes, truth, threshold)
+                .into_iter()
+                .enumerate()
+            {
                 matched[row][column] = hit.is_some();
             }
         }
@@ -46,30 +48,30 @@ impl ProposalScores {
             .extend(kept.iter().map(|p| p.score).zip(matched));
     }
 
-    /// Share of objects with a proposal at overlap 0.5 among the best 10, 30 and 100.
+    /// Fraction of objects with a proposal at IoU 0.5 among the best 10, 30 and 100.
     pub(super) fn recall(&self) -> [f64; 3] {
-        self.found.map(|found| super::share(found, self.objects))
+        self.matched.map(|matched| fraction(matched, self.objects))
     }
 
-    /// Average precision at overlap 0.5, and averaged over 0.5 to 0.95.
-    pub(super) fn precision(&self) -> [f64; 2] {
+    /// Average precision at IoU 0.5, and its mean over 0.5 to 0.95.
+    pub(super) fn average_precisions(&self) -> [f64; 2] {
         let mut ranked: Vec<_> = self.ranked.iter().collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         let at = |column: usize| {
             let hits = ranked.iter().map(|(_, matched)| matched[column]);
             average_precision(hits, self.objects)
         };
-        let all: Vec<f64> = (0..OVERLAPS.len()).map(at).collect();
+        let all: Vec<f64> = (0..IOU_THRESHOLDS.len()).map(at).collect();
         [all[0], all.iter().sum::<f64>() / all.len() as f64]
     }
 }
 
-/// Matches `boxes`, best first, each to the free box of `truth` that it overlaps most, by at least
-/// `overlap`.
-pub(super) fn one_to_one(
+/// Matches `boxes` in order, each to the free box of `truth` with the highest IoU, at least
+/// `threshold`.
+pub(super) fn match_greedily(
     boxes: impl Iterator<Item = BoxXyxy>,
     truth: &[BoxXyxy],
-    overlap: f32,
+    threshold: f32,
 ) -> Vec<Option<usize>> {
     let mut free = vec![true; truth.len()];
     boxes
@@ -77,7 +79,7 @@ pub(super) fn one_to_one(
             let best = (0..truth.len())
                 .filter(|&t| free[t])
                 .map(|t| (t, b.iou(&truth[t])))
-                .filter(|(_, iou)| *iou >= overlap)
+                .filter(|(_, iou)| *iou >= threshold)
                 .max_by(|a, b| a.1.total_cmp(&b.1))?;
             free[best.0] = false;
             Some(best.0)
@@ -85,13 +87,13 @@ pub(super) fn one_to_one(
         .collect()
 }
 
-/// COCO's 101-point interpolated average precision of a ranking of hits and misses.
+/// 101-point interpolated average precision (COCO) of ranked hits and misses.
 fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
     let mut curve: Vec<(f64, f64)> = Vec::new();
     let mut right = 0;
     for (seen, hit) in hits.enumerate() {
         right += usize::from(hit);
-        curve.push((super::share(right, objects), super::share(right, seen + 1)));
+        curve.push((fraction(right, objects), fraction(right, seen + 1)));
     }
     let mut best = 0.0_f64;
     for point in curve.iter_mut().rev() {
@@ -103,6 +105,15 @@ fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
         curve.get(first).map_or(0.0, |point| point.1)
     };
     (0..=100).map(|i| at(f64::from(i) / 100.0)).sum::<f64>() / 101.0
+}
+
+/// `part / whole`, or 0 if `whole` is 0.
+pub(super) fn fraction(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_perfect_ranking_is_one() {
+    fn a_perfect_ranking_has_average_precision_one() {
         let truth = [proposal(0.0, 0.0).bbox, proposal(50.0, 0.0).bbox];
         let mut scores = ProposalScores::default();
         scores.add(
@@ -125,12 +136,12 @@ mod tests {
             &truth,
         );
         assert_eq!(scores.recall(), [1.0; 3]);
-        assert_eq!(scores.precision(), [1.0; 2]);
+        assert_eq!(scores.average_precisions(), [1.0; 2]);
     }
 
-    /// By hand: hit, miss, hit of two objects: precision 1 up to recall 0.5 (51 points), then 2/3.
+    /// Hit, miss, hit with two objects: precision 1 up to recall 0.5 (51 points), then 2/3.
     #[test]
-    fn a_miss_between_costs_its_share() {
+    fn a_miss_between_hits_lowers_average_precision() {
         let expected = (51.0 + 50.0 * 2.0 / 3.0) / 101.0;
         let found = average_precision([true, false, true].into_iter(), 2);
         assert!((found - expected).abs() < 1e-12, "{found} {expected}");
@@ -138,17 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn a_second_box_on_an_object_is_a_miss() {
+    fn a_second_box_on_an_object_is_a_false_positive() {
         let truth = [proposal(0.0, 0.0).bbox];
-        let hits = one_to_one(
+        let hits = match_greedily(
             [0.0, 1.0].map(|x| proposal(x, 0.0).bbox).into_iter(),
             &truth,
             0.5,
         );
         assert_eq!(hits, [Some(0), None]);
         let mut scores = ProposalScores::default();
-        // Overlap 7 / 13 with the object: right at 0.5 only.
+        // IoU 7 / 13 with the object: a match at 0.5 only.
         scores.add(&[proposal(3.0, 0.5)], &truth);
-        assert_eq!(scores.precision(), [1.0, 0.1]);
+        assert_eq!(scores.average_precisions(), [1.0, 0.1]);
     }
 }

@@ -1,58 +1,62 @@
-//! Which tokens an answer may go on with, so that every index in it names a box that there is
-//! (`chatrex.md` 9.1): `<objects>` is followed by one index or more and `</objects>`.
+//! Constrained decoding: which tokens may follow, so that every list of boxes is closed and names
+//! boxes of the prompt only (`docs/reference/chatrex.md`, section 9.1). `<objects>` is followed by one
+//! or more index tokens and `</objects>`.
 
-/// What a token is to the grammar. A mark of a token is its kind times two, plus one where the answer
-/// has the token already; kernels read the same numbers.
+/// What a token is to the grammar. Kernels use the same numbers; see [`token_flags`].
+///
+/// [`token_flags`]: super::sampling::token_flags
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Kind {
-    /// Anything else.
-    Word = 0,
-    /// The index of a box that there is.
+pub enum TokenKind {
+    /// Any other token.
+    Text = 0,
+    /// The index of a box of the prompt.
     Index = 1,
-    /// What never comes: the index of no box, and `<objects>` where there are no boxes.
-    Never = 2,
+    /// Never allowed: the index of no box, and `<objects>` in an answer without boxes.
+    Forbidden = 2,
     /// `<objects>`.
     Open = 3,
     /// `</objects>`.
     Close = 4,
 }
 
-/// Where an answer stands; kernels know the same numbers.
+/// The state of an answer. Kernels use the same numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Place {
-    /// Among words.
+pub enum GrammarState {
+    /// Outside lists of boxes.
     #[default]
-    Words = 0,
-    /// After `<objects>`: an index must come.
+    Text = 0,
+    /// After `<objects>`: an index must follow.
     First = 1,
-    /// After an index in a list: another one, or `</objects>`.
+    /// After an index in a list: another index or `</objects>` must follow.
     More = 2,
 }
 
-impl Place {
-    /// Whether a token of `kind` may come here.
-    pub fn allows(self, kind: Kind) -> bool {
+impl GrammarState {
+    /// Whether a token of `kind` may follow.
+    pub fn allows(self, kind: TokenKind) -> bool {
         match self {
-            Self::Words => matches!(kind, Kind::Word | Kind::Index | Kind::Open),
-            Self::First => kind == Kind::Index,
-            Self::More => matches!(kind, Kind::Index | Kind::Close),
+            Self::Text => {
+                matches!(kind, TokenKind::Text | TokenKind::Index | TokenKind::Open)
+            }
+            Self::First => kind == TokenKind::Index,
+            Self::More => matches!(kind, TokenKind::Index | TokenKind::Close),
         }
     }
 
-    /// The place after a token of `kind`.
+    /// The state after a token of `kind`.
     #[must_use]
-    pub fn after(self, kind: Kind) -> Self {
+    pub fn after(self, kind: TokenKind) -> Self {
         match (self, kind) {
-            (_, Kind::Open) => Self::First,
-            (Self::Words, _) | (_, Kind::Close) => Self::Words,
+            (_, TokenKind::Open) => Self::First,
+            (Self::Text, _) | (_, TokenKind::Close) => Self::Text,
             (Self::First | Self::More, _) => Self::More,
         }
     }
 }
 
-/// The tokens that the grammar is about.
+/// The tokens of the grammar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grammar {
     /// `<objects>`.
@@ -61,27 +65,27 @@ pub struct Grammar {
     pub close: u32,
     /// `<obj0>`, `<obj1>`, ...
     pub indices: Vec<u32>,
-    /// How many of them name a box.
+    /// How many of them name a box of the prompt.
     pub boxes: usize,
 }
 
 impl Grammar {
-    /// The kind of every token that is no [`Kind::Word`].
-    pub fn kinds(&self) -> impl Iterator<Item = (u32, Kind)> {
+    /// The kind of every token other than [`TokenKind::Text`].
+    pub fn kinds(&self) -> impl Iterator<Item = (u32, TokenKind)> {
         let indices = self.indices.iter().enumerate().map(|(index, &id)| {
             let kind = if index < self.boxes {
-                Kind::Index
+                TokenKind::Index
             } else {
-                Kind::Never
+                TokenKind::Forbidden
             };
             (id, kind)
         });
         let open = if self.boxes.min(self.indices.len()) > 0 {
-            Kind::Open
+            TokenKind::Open
         } else {
-            Kind::Never
+            TokenKind::Forbidden
         };
-        indices.chain([(self.open, open), (self.close, Kind::Close)])
+        indices.chain([(self.open, open), (self.close, TokenKind::Close)])
     }
 }
 
@@ -90,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_names_boxes_that_there_are_and_is_closed() {
+    fn a_list_names_boxes_of_the_prompt_and_is_closed() {
         let grammar = Grammar {
             open: 1,
             close: 2,
@@ -99,15 +103,15 @@ mod tests {
         };
         let kind = |id| {
             let found = grammar.kinds().find(|(token, _)| *token == id);
-            found.map_or(Kind::Word, |(_, kind)| kind)
+            found.map_or(TokenKind::Text, |(_, kind)| kind)
         };
-        let allowed = |place: Place| {
+        let allowed = |state: GrammarState| {
             let ids = [0, 1, 2, 10, 11, 12];
             ids.into_iter()
-                .filter(move |&id| place.allows(kind(id)))
+                .filter(move |&id| state.allows(kind(id)))
                 .collect::<Vec<u32>>()
         };
-        let mut place = Place::default();
+        let mut state = GrammarState::default();
         for (id, next) in [
             (0, vec![0, 1, 10, 11]),
             (11, vec![0, 1, 10, 11]),
@@ -116,14 +120,14 @@ mod tests {
             (11, vec![2, 10, 11]),
             (2, vec![0, 1, 10, 11]),
         ] {
-            assert!(place.allows(kind(id)));
-            place = place.after(kind(id));
-            assert_eq!(allowed(place), next, "after {id}");
+            assert!(state.allows(kind(id)));
+            state = state.after(kind(id));
+            assert_eq!(allowed(state), next, "after {id}");
         }
     }
 
     #[test]
-    fn without_boxes_no_list_begins() {
+    fn without_boxes_no_list_can_start() {
         let grammar = Grammar {
             open: 1,
             close: 2,
@@ -133,7 +137,11 @@ mod tests {
         let kinds: Vec<_> = grammar.kinds().collect();
         assert_eq!(
             kinds,
-            [(10, Kind::Never), (1, Kind::Never), (2, Kind::Close)]
+            [
+                (10, TokenKind::Forbidden),
+                (1, TokenKind::Forbidden),
+                (2, TokenKind::Close)
+            ]
         );
     }
 }

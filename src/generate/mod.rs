@@ -1,5 +1,5 @@
-//! The choice of the next token and the end of an answer: token ids and logits only, no text, no
-//! network.
+//! Sampling of the next token, constrained decoding, and the end of an answer: token ids and logits
+//! only, no text, no network.
 
 pub mod constraint;
 pub mod sampling;

@@ -1,28 +1,28 @@
-//! The choice of the next token from logits: the highest, or one of the highest by chance.
-//!
-//! `gpu::sampling` makes the same choice on a graphics device.
+//! Sampling of the next token from logits on the CPU: greedy (argmax), or top-k and top-p with a
+//! temperature. `gpu::sampling` computes the same on the GPU.
 
 use serde::{Deserialize, Serialize};
 
-use super::constraint::{Grammar, Kind, Place};
+use super::constraint::{Grammar, GrammarState, TokenKind};
 use crate::error::{Fault, FaultKind};
 
-/// The most tokens that chance chooses among.
+/// Largest k of top-k sampling.
 pub const MAX_TOP_K: usize = 64;
 
-/// How a person wants tokens chosen.
+/// The sampling parameters of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
-    /// What logits are divided by before chance has its say; 0 takes the highest.
+    /// Softmax temperature; 0 is greedy (argmax).
     pub temperature: f32,
-    /// Chance chooses among so many of the highest, 1 to [`MAX_TOP_K`].
+    /// Sample from the k most likely tokens, 1 to [`MAX_TOP_K`].
     pub top_k: u32,
-    /// Of those, as many of the likeliest as make up this share of probability, above 0 to 1.
+    /// Nucleus sampling: of these, the most likely ones whose probabilities add up to this share;
+    /// above 0, at most 1.
     pub top_p: f32,
-    /// The same seed, the same answer.
+    /// Seed of the random numbers; the same seed gives the same answer.
     pub seed: u32,
-    /// Whether lists of boxes follow the grammar: only indices of boxes that there are.
+    /// Constrained decoding: lists of boxes name boxes of the prompt only.
     pub grammar: bool,
 }
 
@@ -39,17 +39,17 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// What cannot be done.
+    /// Checks the ranges.
     ///
     /// # Errors
-    /// A number outside its range.
+    /// A parameter outside its range, by name.
     pub fn check(&self) -> Result<(), Fault> {
         let outside = |name: &str, value: f32, range: &str| {
             Err(Fault::new(
                 FaultKind::Question,
                 name,
-                format!("is {value}, not {range}"),
-                "Choose a number in this range",
+                format!("is {value}, expected {range}"),
+                "Choose a value in this range",
             ))
         };
         if !(0.0..=100.0).contains(&self.temperature) {
@@ -64,7 +64,7 @@ impl Sampling {
         Ok(())
     }
 
-    /// How many of the highest logits matter.
+    /// The number of most likely tokens to sample from.
     pub fn candidates(&self) -> usize {
         if self.temperature == 0.0 {
             1
@@ -74,106 +74,110 @@ impl Sampling {
     }
 }
 
-/// The mark of every token ([`Kind`] tells how it is written) before an answer.
-pub fn marks(vocabulary: usize, grammar: Option<&Grammar>) -> Vec<u32> {
-    let mut marks = vec![0; vocabulary];
+/// The flags of every token at the start of an answer: its [`TokenKind`] times 2. The lowest bit is
+/// set once the answer contains the token.
+pub fn token_flags(vocabulary: usize, grammar: Option<&Grammar>) -> Vec<u32> {
+    let mut all_flags = vec![0; vocabulary];
     for (id, kind) in grammar.iter().flat_map(|grammar| grammar.kinds()) {
-        if let Some(mark) = marks.get_mut(id as usize) {
-            *mark = 2 * kind as u32;
+        if let Some(flags) = all_flags.get_mut(id as usize) {
+            *flags = 2 * kind as u32;
         }
     }
-    marks
+    all_flags
 }
 
-fn kind_of(mark: u32) -> Kind {
-    const KINDS: [Kind; 5] = [
-        Kind::Word,
-        Kind::Index,
-        Kind::Never,
-        Kind::Open,
-        Kind::Close,
+fn kind_of(flags: u32) -> TokenKind {
+    const KINDS: [TokenKind; 5] = [
+        TokenKind::Text,
+        TokenKind::Index,
+        TokenKind::Forbidden,
+        TokenKind::Open,
+        TokenKind::Close,
     ];
-    KINDS[(mark / 2) as usize]
+    KINDS[(flags / 2) as usize]
 }
 
-/// A number of [0, 1) for choice `step` of an answer: a permuted congruential generator's output
-/// function (O'Neill 2014, RXS-M-XS) over seed and step.
-pub fn uniform(seed: u32, step: u32) -> f32 {
-    let state = (seed ^ step.wrapping_mul(0x9e37_79b9))
-        .wrapping_mul(747_796_405)
-        .wrapping_add(2_891_336_453);
+/// PCG hash: the output function RXS-M-XS of O'Neill 2014; `shaders/shared/pcg.wgsl`.
+pub fn pcg(input: u32) -> u32 {
+    let state = input.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
     let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
-    (((word >> 22) ^ word) >> 8) as f32 / (1 << 24) as f32
+    (word >> 22) ^ word
 }
 
-/// Chooses the tokens of one answer.
+/// The uniform random number of [0, 1) for token `step` of an answer.
+pub fn uniform(seed: u32, step: u32) -> f32 {
+    (pcg(seed ^ step.wrapping_mul(0x9e37_79b9)) >> 8) as f32 / (1 << 24) as f32
+}
+
+/// Samples the tokens of one answer.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
     penalty: f32,
     grammar: Option<Grammar>,
-    /// Of every token; empty before the first choice.
-    marks: Vec<u32>,
-    place: Place,
-    taken: u32,
+    /// See [`token_flags`]; empty before the first token.
+    token_flags: Vec<u32>,
+    state: GrammarState,
+    /// Tokens sampled.
+    count: u32,
 }
 
 impl Sampler {
-    /// The highest logit, without penalty or grammar.
+    /// Greedy sampling without repetition penalty and grammar.
     pub fn greedy() -> Self {
         Self::new(Sampling::default(), 1.0, None)
     }
 
-    /// A choice by `sampling` in which every token chosen before has its logit divided by `penalty`
-    /// where positive and multiplied where negative (`chatrex.md` 8). Tokens of the prompt do not
-    /// count. Where `sampling` wants a grammar, `grammar` is followed.
+    /// Samples by `sampling`. Repetition penalty (`docs/reference/chatrex.md`, section 8): the logit of
+    /// a token that the answer contains is divided by `penalty` if positive, else multiplied; tokens
+    /// of the prompt do not count. `grammar` constrains the tokens if `sampling` says so.
     ///
     /// # Panics
-    /// `penalty` is not above 0.
+    /// `penalty` is not positive.
     pub fn new(sampling: Sampling, penalty: f32, grammar: Option<Grammar>) -> Self {
-        assert!(penalty > 0.0, "a repetition penalty is above 0");
+        assert!(penalty > 0.0, "the repetition penalty is positive");
         Self {
             sampling,
             penalty,
             grammar: grammar.filter(|_| sampling.grammar),
-            marks: Vec::new(),
-            place: Place::default(),
-            taken: 0,
+            token_flags: Vec::new(),
+            state: GrammarState::default(),
+            count: 0,
         }
     }
 
-    /// The id chosen from `logits`, one per token of the vocabulary. Of equal logits the lower id
-    /// counts as higher; NaN is never chosen.
+    /// The id of the next token, from one logit per token of the vocabulary. Of equal logits the
+    /// lower id ranks higher; NaN is never sampled.
     ///
     /// # Panics
     /// There are no logits.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        assert!(!logits.is_empty(), "a choice needs a vocabulary");
-        if self.marks.is_empty() {
-            self.marks = marks(logits.len(), self.grammar.as_ref());
+        assert!(!logits.is_empty(), "sampling: the vocabulary is empty");
+        if self.token_flags.is_empty() {
+            self.token_flags = token_flags(logits.len(), self.grammar.as_ref());
         }
-        let allowed = logits.iter().zip(&self.marks).enumerate();
-        let mut ranked: Vec<(u32, f32)> = allowed
-            .filter(|(_, (logit, mark))| !logit.is_nan() && self.place.allows(kind_of(**mark)))
-            .map(|(id, (&logit, &mark))| {
-                let penalised = match mark % 2 == 1 {
+        let tokens = logits.iter().zip(&self.token_flags).enumerate();
+        let mut ranked: Vec<(u32, f32)> = tokens
+            .filter(|(_, (logit, flags))| !logit.is_nan() && self.state.allows(kind_of(**flags)))
+            .map(|(id, (&logit, &flags))| {
+                let penalized = match flags % 2 == 1 {
                     true if logit > 0.0 => logit / self.penalty,
                     true => logit * self.penalty,
                     false => logit,
                 };
-                (id as u32, penalised)
+                (id as u32, penalized)
             })
             .collect();
         let higher = |a: &(u32, f32), b: &(u32, f32)| {
-            let order = b.1.partial_cmp(&a.1).expect("NaN was left out");
+            let order = b.1.partial_cmp(&a.1).expect("NaN was filtered out");
             order.then(a.0.cmp(&b.0))
         };
         let count = self.sampling.candidates();
         let ranked = if count < ranked.len() {
-            let (best, kth, _) = ranked.select_nth_unstable_by(count - 1, higher);
-            let mut best = [&*best, &[*kth]].concat();
-            best.sort_by(higher);
-            best
+            let (before_kth, kth, _) = ranked.select_nth_unstable_by(count - 1, higher);
+            let mut top_k = [&*before_kth, &[*kth]].concat();
+            top_k.sort_by(higher);
+            top_k
         } else {
             ranked.sort_by(higher);
             ranked
@@ -183,31 +187,32 @@ impl Sampler {
             [(id, _)] => *id,
             ranked => self.sample_top(ranked),
         };
-        let mark = &mut self.marks[id as usize];
-        self.place = self.place.after(kind_of(*mark));
-        *mark |= 1;
-        self.taken += 1;
+        let flags = &mut self.token_flags[id as usize];
+        self.state = self.state.after(kind_of(*flags));
+        *flags |= 1;
+        self.count += 1;
         id
     }
 
-    /// One of `ranked`, the highest first.
+    /// Samples one of `ranked`, which are sorted, highest logit first.
     fn sample_top(&self, ranked: &[(u32, f32)]) -> u32 {
         let weight = |logit: f32| ((logit - ranked[0].1) / self.sampling.temperature).exp();
         let weights: Vec<f32> = ranked.iter().map(|(_, logit)| weight(*logit)).collect();
-        let wanted = self.sampling.top_p * weights.iter().sum::<f32>();
-        let mut kept = 0.0;
-        let mut count = 0;
-        while count < weights.len() && (count == 0 || kept < wanted) {
-            kept += weights[count];
-            count += 1;
+        // The nucleus: the fewest tokens, best first, whose weights reach top_p of the sum.
+        let nucleus_sum = self.sampling.top_p * weights.iter().sum::<f32>();
+        let mut kept_sum = 0.0;
+        let mut kept = 0;
+        while kept < weights.len() && (kept == 0 || kept_sum < nucleus_sum) {
+            kept_sum += weights[kept];
+            kept += 1;
         }
-        let mut rest = uniform(self.sampling.seed, self.taken) * kept;
-        let mut chosen = 0;
-        while chosen + 1 < count && rest >= weights[chosen] {
-            rest -= weights[chosen];
-            chosen += 1;
+        let mut rest = uniform(self.sampling.seed, self.count) * kept_sum;
+        let mut sampled = 0;
+        while sampled + 1 < kept && rest >= weights[sampled] {
+            rest -= weights[sampled];
+            sampled += 1;
         }
-        ranked[chosen].0
+        ranked[sampled].0
     }
 }
 
@@ -215,30 +220,30 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    fn penalised(penalty: f32) -> Sampler {
+    fn penalized(penalty: f32) -> Sampler {
         Sampler::new(Sampling::default(), penalty, None)
     }
 
     #[test]
-    fn the_first_of_equals_wins() {
+    fn the_lower_id_of_equal_logits_wins() {
         assert_eq!(Sampler::greedy().sample(&[-1.0, 3.0, 3.0, f32::NAN]), 1);
         assert_eq!(Sampler::greedy().sample(&[-1.0, 3.0, 3.0]), 1);
         assert_eq!(Sampler::greedy().sample(&[f32::NEG_INFINITY; 2]), 0);
     }
 
     #[test]
-    fn chosen_tokens_are_penalised_once() {
-        let mut sampler = penalised(2.0);
+    fn repeated_tokens_are_penalized_once() {
+        let mut sampler = penalized(2.0);
         assert_eq!(sampler.sample(&[4.0, 2.1, -1.0]), 0);
         assert_eq!(sampler.sample(&[4.0, 2.1, -1.0]), 1);
         assert_eq!(sampler.sample(&[4.0, 2.1, -1.0]), 0);
-        let mut sampler = penalised(2.0);
+        let mut sampler = penalized(2.0);
         assert_eq!(sampler.sample(&[-1.0, -1.5]), 0);
         assert_eq!(sampler.sample(&[-1.0, -1.5]), 1);
     }
 
     #[test]
-    fn indices_of_no_box_are_never_chosen_unless_the_person_wants() {
+    fn indices_of_no_box_are_never_sampled_with_a_grammar() {
         let grammar = Grammar {
             open: 1,
             close: 2,
@@ -250,7 +255,7 @@ mod tests {
             [5.0, 4.0, 3.0, 1.0, 9.0],
             [5.0, 4.0, 3.0, 1.0, 9.0],
         ];
-        let chosen = |on| {
+        let sampled = |on| {
             let sampling = Sampling {
                 grammar: on,
                 ..Sampling::default()
@@ -258,13 +263,13 @@ mod tests {
             let mut sampler = Sampler::new(sampling, 1.0, Some(grammar.clone()));
             logits.map(|logits| sampler.sample(&logits))
         };
-        assert_eq!(chosen(true), [1, 3, 2]);
-        assert_eq!(chosen(false), [1, 4, 4]);
+        assert_eq!(sampled(true), [1, 3, 2]);
+        assert_eq!(sampled(false), [1, 4, 4]);
     }
 
-    /// How often each of four tokens comes, against the probabilities of the definition.
+    /// How often each of four tokens is sampled, against the probabilities of the definition.
     #[test]
-    fn chance_has_the_shares_of_the_definition() {
+    fn sampled_tokens_have_the_probabilities_of_the_definition() {
         let logits = [1.0_f32, 2.0, 0.0, 1.5];
         let shares = |top_k, top_p| {
             let sampling = Sampling {
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_outside_their_range_are_refused_by_name() {
+    fn parameters_outside_their_range_are_rejected_by_name() {
         let good = Sampling::default();
         assert_eq!(good.check(), Ok(()));
         let cases = [

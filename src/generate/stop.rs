@@ -3,15 +3,15 @@
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The model chose one of its end tokens.
+    /// The model generated an end token.
     End,
-    /// The limit on tokens.
+    /// The token limit.
     Length,
-    /// Somebody cancelled it.
+    /// The user cancelled it.
     Cancelled,
 }
 
-/// Watches the tokens of one answer.
+/// Detects the end of one answer.
 #[derive(Clone, Debug)]
 pub struct Stop {
     end_ids: Vec<u32>,
@@ -20,7 +20,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// An answer that ends with any of `end_ids`, at the latest after `limit` tokens.
+    /// The answer ends with any of `end_ids`, or after `limit` tokens.
     pub fn new(end_ids: &[u32], limit: u32) -> Self {
         Self {
             end_ids: end_ids.to_vec(),
@@ -29,12 +29,12 @@ impl Stop {
         }
     }
 
-    /// Tokens taken so far, the end token included.
+    /// Tokens so far, the end token included.
     pub fn taken(&self) -> u32 {
         self.taken
     }
 
-    /// Whether the answer is over before another token is computed.
+    /// The reason to stop before the next token, if any.
     pub fn before(&self, cancelled: bool) -> Option<Ending> {
         if cancelled {
             Some(Ending::Cancelled)
@@ -43,8 +43,7 @@ impl Stop {
         }
     }
 
-    /// Takes the next token; whether the answer ends with it. An end token is no part of the
-    /// answer's words.
+    /// Counts a token; [`Ending::End`] if it ends the answer. An end token is not part of the text.
     pub fn take(&mut self, id: u32) -> Option<Ending> {
         self.taken += 1;
         self.end_ids.contains(&id).then_some(Ending::End)

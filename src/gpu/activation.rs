@@ -1,14 +1,22 @@
-//! A bias and the function after it, in one pass: what follows a matrix product.
+//! Bias and activation function in one pass: the epilogue of a matmul whose kernel has none.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::{relu, sigmoid};
-use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::cpu::gelu::gelu;
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
-use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// A function of one number.
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, read};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
+
+/// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x`.
@@ -40,16 +48,27 @@ impl Activation {
     }
 }
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/activation.wgsl`.
+    struct ActivationUniforms {
+        /// Number of elements.
+        count: u32,
+        /// Channels of a row.
+        channels: u32,
+    }
+}
 
 macro_rules! shader {
     ($function:literal) => {
         Shader {
             name: "activation",
             text: include_str!("../../shaders/activation.wgsl"),
-            constants: &[("GROUP", GROUP)],
-            imports: &[("FUNCTION", $function)],
+            uniforms: ActivationUniforms::LAYOUT,
+            constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
+            imports: &[("ACTIVATION", $function)],
         }
     };
 }
@@ -73,7 +92,7 @@ pub fn bias_activation<const D: usize>(
     assert_eq!(
         bias.dims(),
         [channels],
-        "activation: biases, and channels of the input"
+        "activation: bias, channels of the input"
     );
     if !is_gpu(&x.device()) || shape.contains(&0) {
         return bias_activation_reference(x, bias, activation);
@@ -84,10 +103,13 @@ pub fn bias_activation<const D: usize>(
     launch(
         activation.shader(),
         &x.client,
-        (count as u64).div_ceil(u64::from(GROUP)),
+        (count as u64).div_ceil(u64::from(WORKGROUP_SIZE)),
         &[&x.handle, &bias.handle],
         &[&out],
-        &[count as u32, channels as u32, 0, 0],
+        &ActivationUniforms {
+            count: count as u32,
+            channels: channels as u32,
+        },
     );
     from_buffer(&x, out, shape)
 }
@@ -101,45 +123,49 @@ pub fn bias_activation_reference<const D: usize>(
     activation.of(x + bias.unsqueeze())
 }
 
-/// Arguments lie in [-8, 8] except for a few beyond, up to the lowest number, whose values are zero or themselves.
+/// The largest difference allowed. Most inputs lie in [-8, 8]; for the few far inputs the functions are 0
+/// or the input itself.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-6;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor: every
-/// function, one value to more than one dimension of workgroups, arguments down to the lowest number.
+/// Compares the kernel on `device`, a GPU, with the reference on the CPU: every function, from one value
+/// to more workgroups than one dimension holds, inputs down to -3e38.
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     for activation in Activation::ALL {
         for [rows, channels] in [[0, 3], [1, 1], [5, 51], [2, 128], [257, 1], [7, 37]] {
             let shape = [rows, channels];
-            compare(device, activation, shape, &mut swept).await?;
+            compare(device, activation, shape, &mut report).await?;
         }
     }
-    compare(device, Activation::Identity, [65_537, 64], &mut swept).await?;
-    Ok(swept)
+    compare(device, Activation::Identity, [65_537, 64], &mut report).await?;
+    Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
     activation: Activation,
     [rows, channels]: [usize; 2],
-    swept: &mut SweepReport,
+    report: &mut SweepReport,
 ) -> Result<(), String> {
     const FAR: [f32; 6] = [-3e38, -1e9, -100.0, -20.0, 20.0, 100.0];
     let name = format!("{activation:?} [{rows}, {channels}]");
-    let mut dice = TestRng::default();
+    let mut rng = TestRng::default();
     let far = |index: usize| {
         (rows * channels > FAR.len())
             .then(|| FAR.get(index))
             .flatten()
     };
     let values: Vec<f32> = (0..rows * channels)
-        .map(|index| far(index).copied().unwrap_or(7.0 * dice.draw()))
+        .map(|index| far(index).copied().unwrap_or(7.0 * rng.draw()))
         .collect();
     let x = TensorData::new(values, [rows, channels]);
-    let bias = dice.data([channels]);
+    let bias = rng.data([channels]);
     let inputs = |device: &Device| {
         let x = Tensor::<2>::from_data(x.clone(), device);
         (x, Tensor::<1>::from_data(bias.clone(), device))
@@ -148,28 +174,18 @@ async fn compare(
     let expected = read(&name, bias_activation_reference(x, bias, activation)).await?;
     let (x, bias) = inputs(device);
     let got = with_nan_fill(|| bias_activation(x, bias, activation));
-    swept.compare(&name, got, &expected, TOLERANCE).await
+    report.compare(&name, got, &expected, TOLERANCE).await
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
 
     #[test]
-    fn activation_kernels_agree_with_their_reference() {
-        let Some(device) = adapter_for_test("activation_kernels_agree_with_their_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{swept:?}");
-    }
-
-    #[test]
-    fn functions_are_in_the_order_of_their_shaders() {
+    fn functions_have_the_order_of_their_shaders() {
         for (index, activation) in Activation::ALL.into_iter().enumerate() {
             assert_eq!(activation as usize, index);
         }
-        assert_eq!(Activation::Gelu.shader().imports, [("FUNCTION", "gelu")]);
+        assert_eq!(Activation::Gelu.shader().imports, [("ACTIVATION", "gelu")]);
     }
 }

@@ -1,27 +1,38 @@
-//! One buffer into another: the pace of a device's memory, which kernels that read weights are
-//! measured by.
+//! Copies a buffer: the memory bandwidth that kernels which read weights are measured against.
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::launch::launch;
 use crate::gpu::random_fill;
+use crate::gpu::readback::read_ids;
+use crate::gpu::shader::Shader;
 use crate::gpu::testing::SweepReport;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/copy.wgsl`.
+    struct CopyUniforms {
+        /// Number of vectors of four values.
+        vectors: u32,
+    }
+}
 
 /// `shaders/copy.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "copy",
     text: include_str!("../../shaders/copy.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: CopyUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
-/// How many values a buffer can hold on a graphics device; no limit elsewhere.
-pub fn most(device: &Device) -> usize {
+/// The number of 4-byte values in the largest buffer of a GPU; unlimited on the CPU.
+pub fn max_elements(device: &Device) -> usize {
     match device.as_dispatch() {
         DispatchDevice::Cube(device) => {
             let limit = device.client().properties().memory.max_page_size;
@@ -31,54 +42,51 @@ pub fn most(device: &Device) -> usize {
     }
 }
 
-/// `x` in a buffer of its own, on a graphics device.
+/// A copy of `x`.
 ///
 /// # Panics
-/// `x` is empty, its length no multiple of four, or it is not on a graphics device.
+/// The length of `x` is 0 or not a multiple of 4, or `x` is not on a GPU.
 pub fn copy(x: Tensor<1>) -> Tensor<1> {
     let [count] = x.dims();
     assert!(count > 0 && count.is_multiple_of(4), "copy: {count} values");
     let x = to_buffer("copy", x);
     let out = alloc("copy", &x.client, count);
-    let quads = count / 4;
-    let groups = quads.div_ceil(GROUP as usize) as u64;
-    let sizes = [quads as u32, 0, 0, 0];
-    launch(&SHADER, &x.client, groups, &[&x.handle], &[&out], &sizes);
+    let vectors = count / 4;
+    launch(
+        &SHADER,
+        &x.client,
+        vectors.div_ceil(WORKGROUP_SIZE as usize) as u64,
+        &[&x.handle],
+        &[&out],
+        &CopyUniforms {
+            vectors: vectors as u32,
+        },
+    );
     from_buffer(&x, out, [count])
 }
 
-/// Copies on `device`, a graphics device, and compares: the number of shapes.
+/// Copies random values on `device`, a GPU, and compares.
 ///
 /// # Errors
 /// The first difference, or a failed read.
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
-    let counts = [4, 1020, 1024, 1028, 4 * (65_536 * GROUP as usize + 3)];
+    let mut report = SweepReport::on(device)?;
+    let counts = [
+        4,
+        1020,
+        1024,
+        1028,
+        4 * (65_536 * WORKGROUP_SIZE as usize + 3),
+    ];
     for count in counts {
-        let x = random_fill::floats(count, 7, 0.0, 1.0, device);
+        let x = random_fill::uniform(count, 7, 0.0, 1.0, device);
         let wrong = with_nan_fill(|| copy(x.clone())).equal(x).bool_not();
-        let wrong = wrong.int().sum().into_data_async().await;
-        let wrong: i64 = wrong
-            .map_err(|error| format!("copy: {error:?}"))?
-            .iter::<i64>()
-            .sum();
+        let wrong = read_ids("copy", wrong.int().sum()).await;
+        let wrong: u32 = wrong.map_err(|fault| fault.to_string())?.iter().sum();
         if wrong != 0 {
             return Err(format!("copy: {wrong} of {count} values differ"));
         }
     }
-    swept.shapes = counts.len();
-    Ok(swept)
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn copies_are_the_same() {
-        if let Some(device) = adapter_for_test("copies_are_the_same") {
-            pollster::block_on(sweep(&device)).expect("the same values");
-        }
-    }
+    report.shapes = counts.len();
+    Ok(report)
 }

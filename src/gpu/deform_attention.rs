@@ -1,49 +1,78 @@
-//! Multi-scale deformable sampling: every query reads a few points of every level of a pyramid
-//! and mixes them with its own weights (`upn.md` 5; original `ms_deform_attn.py`).
+//! Multi-scale deformable attention: every query samples a few points of each level of a feature
+//! pyramid and adds them with its own weights (Deformable DETR, arXiv 2010.04159,
+//! `ms_deform_attn.py`; `docs/reference/upn.md`, section 5).
 //!
-//! Half-pixel rule without alignment of corners: location 0 is the left edge of the first pixel,
-//! 1 the right edge of the last. A neighbour outside the map counts as zero.
+//! Half-pixel centers (align_corners = false): location 0 is the left edge of the first cell, 1 the
+//! right edge of the last. A neighbor outside the map counts as zero.
 //!
-//! The kernel `deform_attention` on a graphics device; [`CpuOp`] on the processor, forward and
-//! backward, because training needs a gradient that burn's grid sampling does not have.
+//! On a GPU the kernel `deform_attention`; on the CPU a [`CpuOp`] with forward and backward, since
+//! training needs a gradient that burn's grid sampling does not have.
 
+use burn::tensor::Tensor;
 use burn::tensor::ops::GridSampleOptions;
-use burn::tensor::{Device, Tensor};
 
 use crate::cpu::op::{CpuOp, apply, is_cpu};
 use crate::cpu::simd::vectorized;
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
 
-/// Levels that the kernel knows at most.
-const MAX_LEVELS: u32 = 8;
+/// The most levels that the kernel supports.
+const MAX_LEVELS: usize = 8;
+
+uniforms! {
+    /// Uniforms of `shaders/deform_attention.wgsl`.
+    struct DeformAttentionUniforms {
+        /// Of every level height, width, first cell, 0.
+        levels: [[u32; 4]; MAX_LEVELS],
+        /// B.
+        batch: u32,
+        /// Q.
+        queries: u32,
+        /// H.
+        heads: u32,
+        /// Values of type Channels per head.
+        head_vectors: u32,
+        /// S.
+        cells: u32,
+        /// L.
+        level_count: u32,
+        /// P.
+        points: u32,
+    }
+}
 
 macro_rules! shader {
-    ($channels:literal, $width:literal) => {
+    ($channels:literal) => {
         Shader {
             name: "deform_attention",
             text: include_str!("../../shaders/deform_attention.wgsl"),
-            constants: &[
-                ("GROUP", GROUP),
-                ("CHANNELS", $channels),
-                ("SIZES", 2 + MAX_LEVELS),
-            ],
-            imports: &[("WIDTH", $width)],
+            uniforms: DeformAttentionUniforms::LAYOUT,
+            constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
+            imports: &[("CHANNELS", $channels)],
         }
     };
 }
 
-/// `shaders/deform_attention.wgsl` for one channel and for four at a time.
-pub const SHADERS: [Shader; 2] = [shader!(1, "one_channel"), shader!(4, "four_channels")];
+/// `shaders/deform_attention.wgsl` for one channel and for four channels per thread.
+pub const SHADERS: [Shader; 2] = [shader!("one_channel"), shader!("four_channels")];
 
-/// Samples and mixes.
+/// The weighted sum of bilinear samples, for every query and head.
 ///
 /// * `value` `[B, S, heads, D]`, the levels one after the other, each row-major;
-/// * `sizes` `(height, width)` of each level, S cells in all;
+/// * `sizes` height and width of each level, S cells in all;
 /// * `locations` `[B, Q, heads * levels * points * 2]`, x before y, 0 to 1 over the level;
 /// * `weights` `[B, Q, heads * levels * points]`.
 ///
@@ -54,21 +83,21 @@ pub fn deform_attention(
     locations: Tensor<3>,
     weights: Tensor<3>,
 ) -> Tensor<3> {
-    let [batch, cells, heads, width] = value.dims();
+    let [batch, cells, heads, head_dim] = value.dims();
     let [_, queries, samples] = weights.dims();
     assert_eq!(
         cells,
         sizes.iter().map(|[h, w]| h * w).sum::<usize>(),
-        "deformable attention: cells of the pyramid"
+        "deform_attention: cells of the pyramid"
     );
     assert_eq!(
         samples % (heads * sizes.len()),
         0,
-        "deformable attention: samples per head and level"
+        "deform_attention: samples per head and level"
     );
     if is_gpu(&value.device()) {
-        if batch * queries * samples * width == 0 {
-            return Tensor::zeros([batch, queries, heads * width], &value.device());
+        if batch * queries * samples * head_dim == 0 {
+            return Tensor::zeros([batch, queries, heads * head_dim], &value.device());
         }
         return on_gpu(value, sizes, locations, weights);
     }
@@ -80,7 +109,7 @@ pub fn deform_attention(
         batch,
         cells,
         heads,
-        width,
+        head_dim,
         queries,
         points: samples / (heads * sizes.len()),
     };
@@ -89,7 +118,7 @@ pub fn deform_attention(
         value,
         locations,
         weights,
-        [batch, queries, heads * width],
+        [batch, queries, heads * head_dim],
     )
 }
 
@@ -99,54 +128,52 @@ fn on_gpu(
     locations: Tensor<3>,
     weights: Tensor<3>,
 ) -> Tensor<3> {
-    let [batch, cells, heads, width] = value.dims();
+    let [batch, cells, heads, head_dim] = value.dims();
     let [_, queries, samples] = weights.dims();
     let levels = sizes.len();
     assert!(
-        levels <= MAX_LEVELS as usize,
+        levels <= MAX_LEVELS,
         "deform_attention: {levels} levels, at most {MAX_LEVELS}"
     );
     assert_eq!(
         locations.dims(),
         [batch, queries, 2 * samples],
-        "deform_attention: shape of the locations, and that of the weights' samples"
+        "deform_attention: shape of the locations, and shape for the samples of the weights"
     );
-    let (shader, step) = if width.is_multiple_of(4) {
+    let (shader, channels) = if head_dim.is_multiple_of(4) {
         (&SHADERS[1], 4)
     } else {
         (&SHADERS[0], 1)
     };
     let value = to_buffer("deform_attention", value);
     let [locations, weights] = [locations, weights].map(|x| to_buffer("deform_attention", x));
-    let count = batch * queries * heads * width;
+    let count = batch * queries * heads * head_dim;
     let out = alloc("deform_attention", &value.client, count);
     let points = samples / (heads * levels);
-    let mut words = vec![
-        batch,
-        queries,
-        heads,
-        width / step,
-        cells,
-        levels,
-        points,
-        0,
-    ];
+    let mut level_sizes = [[0; 4]; MAX_LEVELS];
     let mut start = 0;
-    for [height, width] in sizes {
-        words.extend([*height, *width, start, 0]);
+    for (level, &[height, width]) in level_sizes.iter_mut().zip(sizes) {
+        *level = [height as u32, width as u32, start as u32, 0];
         start += height * width;
     }
-    words.resize(4 * (2 + MAX_LEVELS as usize), 0);
-    let words: Vec<u32> = words.into_iter().map(|word| word as u32).collect();
     launch(
         shader,
         &value.client,
-        ((count / step) as u64).div_ceil(u64::from(GROUP)),
+        ((count / channels) as u64).div_ceil(u64::from(WORKGROUP_SIZE)),
         &[&value.handle, &locations.handle, &weights.handle],
         &[&out],
-        &words,
+        &DeformAttentionUniforms {
+            levels: level_sizes,
+            batch: batch as u32,
+            queries: queries as u32,
+            heads: heads as u32,
+            head_vectors: (head_dim / channels) as u32,
+            cells: cells as u32,
+            level_count: levels as u32,
+            points: points as u32,
+        },
     );
-    from_buffer(&value, out, [batch, queries, heads * width])
+    from_buffer(&value, out, [batch, queries, heads * head_dim])
 }
 
 /// [`deform_attention`] in tensor operations.
@@ -156,13 +183,13 @@ pub fn deform_attention_reference(
     locations: Tensor<3>,
     weights: Tensor<3>,
 ) -> Tensor<3> {
-    let [batch, cells, heads, width] = value.dims();
+    let [batch, cells, heads, head_dim] = value.dims();
     let [_, queries, samples] = weights.dims();
     let levels = sizes.len();
     let points = samples / (heads * levels);
     let by_head = value
         .permute([0, 2, 3, 1])
-        .reshape([batch * heads, width, cells]);
+        .reshape([batch * heads, head_dim, cells]);
     let grid = locations
         .reshape([batch, queries, heads, levels, points * 2])
         .permute([0, 2, 3, 1, 4])
@@ -173,14 +200,14 @@ pub fn deform_attention_reference(
     let sampled = sizes
         .iter()
         .enumerate()
-        .map(|(level, &[height, columns])| {
-            let map = by_head.clone().narrow(2, start, height * columns).reshape([
+        .map(|(level, &[height, width])| {
+            let map = by_head.clone().narrow(2, start, height * width).reshape([
                 batch * heads,
-                width,
+                head_dim,
                 height,
-                columns,
+                width,
             ]);
-            start += height * columns;
+            start += height * width;
             let grid =
                 grid.clone()
                     .narrow(1, level, 1)
@@ -194,7 +221,7 @@ pub fn deform_attention_reference(
         .reshape([batch * heads, 1, queries, levels * points]);
     (Tensor::cat(sampled, 3) * weights)
         .sum_dim(3)
-        .reshape([batch, heads * width, queries])
+        .reshape([batch, heads * head_dim, queries])
         .swap_dims(1, 2)
 }
 
@@ -204,21 +231,20 @@ struct DeformAttention {
     batch: usize,
     cells: usize,
     heads: usize,
-    width: usize,
+    head_dim: usize,
     queries: usize,
     points: usize,
 }
 
-/// Where a sample falls: the four neighbours (upper left, upper right, lower left, lower right) as
-/// cells of the pyramid, where they lie inside the level, and the way from the left ones to the right
-/// ones and from the upper ones to the lower ones.
-struct Neighbours {
+/// The four neighbors of a sample (upper left, upper right, lower left, lower right) as cells of
+/// the pyramid, none outside the level, and the fractional offsets from the upper left one.
+struct Neighbors {
     cells: [Option<usize>; 4],
     right: f32,
     down: f32,
 }
 
-impl Neighbours {
+impl Neighbors {
     #[inline(always)]
     fn of(x: f32, y: f32, start: usize, height: usize, width: usize) -> Option<Self> {
         let (x, y) = (x * width as f32 - 0.5, y * height as f32 - 0.5);
@@ -226,7 +252,7 @@ impl Neighbours {
         if !inside {
             return None;
         }
-        // Above -1, so truncation after adding one rounds down.
+        // x and y are above -1: truncation after adding one rounds down.
         let (column, row) = ((x + 1.0) as isize - 1, (y + 1.0) as isize - 1);
         let cell = |row: isize, column: isize| {
             let inside =
@@ -246,7 +272,7 @@ impl Neighbours {
     }
 
     #[inline(always)]
-    fn shares(&self) -> [f32; 4] {
+    fn weights(&self) -> [f32; 4] {
         let (right, down) = (self.right, self.down);
         [
             (1.0 - down) * (1.0 - right),
@@ -258,22 +284,28 @@ impl Neighbours {
 }
 
 vectorized! {
-    /// The rows `out` `[queries, heads * D]` of some queries of one picture.
-    fn mix(op: &DeformAttention, value: &[f32], locations: &[f32], weights: &[f32], out: &mut [f32]) {
-        let width = op.width;
-        let row = op.heads * width;
+    /// The rows `out` `[queries, heads * D]` of some queries of one image.
+    fn sample_queries(
+        op: &DeformAttention,
+        value: &[f32],
+        locations: &[f32],
+        weights: &[f32],
+        out: &mut [f32],
+    ) {
+        let head_dim = op.head_dim;
+        let row = op.heads * head_dim;
         let mut sample = 0;
-        for out in out.chunks_exact_mut(width) {
+        for out in out.chunks_exact_mut(head_dim) {
             let head = sample / (op.sizes.len() * op.points) % op.heads;
             let mut start = 0;
-            for &[height, columns] in &op.sizes {
+            for &[height, width] in &op.sizes {
                 for _ in 0..op.points {
                     let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
-                    if let Some(near) = Neighbours::of(x, y, start, height, columns) {
-                        for (cell, share) in near.cells.into_iter().zip(near.shares()) {
+                    if let Some(near) = Neighbors::of(x, y, start, height, width) {
+                        for (cell, factor) in near.cells.into_iter().zip(near.weights()) {
                             let Some(cell) = cell else { continue };
-                            let factor = weights[sample] * share;
-                            let value = &value[cell * row + head * width..][..width];
+                            let factor = weights[sample] * factor;
+                            let value = &value[cell * row + head * head_dim..][..head_dim];
                             for (out, value) in out.iter_mut().zip(value) {
                                 *out += factor * value;
                             }
@@ -281,15 +313,15 @@ vectorized! {
                     }
                     sample += 1;
                 }
-                start += height * columns;
+                start += height * width;
             }
         }
     }
 }
 
 vectorized! {
-    /// The gradients of one picture, from that of its result.
-    fn mix_backward(
+    /// The gradients of the inputs of one image.
+    fn sample_queries_backward(
         op: &DeformAttention,
         inputs: [&[f32]; 3],
         gradient: &[f32],
@@ -298,35 +330,35 @@ vectorized! {
         to_weights: &mut [f32],
     ) {
         let [value, locations, weights] = inputs;
-        let width = op.width;
-        let row = op.heads * width;
+        let head_dim = op.head_dim;
+        let row = op.heads * head_dim;
         let mut sample = 0;
-        for gradient in gradient.chunks_exact(width) {
+        for gradient in gradient.chunks_exact(head_dim) {
             let head = sample / (op.sizes.len() * op.points) % op.heads;
             let mut start = 0;
-            for &[height, columns] in &op.sizes {
+            for &[height, width] in &op.sizes {
                 for _ in 0..op.points {
                     let (x, y) = (locations[2 * sample], locations[2 * sample + 1]);
-                    if let Some(near) = Neighbours::of(x, y, start, height, columns) {
-                        let shares = near.shares();
+                    if let Some(near) = Neighbors::of(x, y, start, height, width) {
+                        let factors = near.weights();
                         let weight = weights[sample];
-                        let mut along = [0.0; 4];
+                        let mut dots = [0.0; 4];
                         for corner in 0..4 {
                             let Some(cell) = near.cells[corner] else { continue };
-                            let at = cell * row + head * width;
-                            let value = &value[at..at + width];
-                            let to_value = &mut to_value[at..at + width];
-                            let factor = weight * shares[corner];
-                            for i in 0..width {
+                            let at = cell * row + head * head_dim;
+                            let value = &value[at..at + head_dim];
+                            let to_value = &mut to_value[at..at + head_dim];
+                            let factor = weight * factors[corner];
+                            for i in 0..head_dim {
                                 to_value[i] += factor * gradient[i];
                             }
-                            along[corner] = dot(gradient, value);
+                            dots[corner] = dot(gradient, value);
                         }
-                        let [a, b, c, d] = along;
+                        let [a, b, c, d] = dots;
                         to_weights[sample] =
-                            shares[0] * a + shares[1] * b + shares[2] * c + shares[3] * d;
+                            factors[0] * a + factors[1] * b + factors[2] * c + factors[3] * d;
                         to_locations[2 * sample] = weight
-                            * columns as f32
+                            * width as f32
                             * ((1.0 - near.down) * (b - a) + near.down * (d - c));
                         to_locations[2 * sample + 1] = weight
                             * height as f32
@@ -334,13 +366,13 @@ vectorized! {
                     }
                     sample += 1;
                 }
-                start += height * columns;
+                start += height * width;
             }
         }
     }
 }
 
-/// Dot product in eight lanes, so that the compiler may use vectors.
+/// Dot product in eight lanes, so that the compiler can use SIMD.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_lanes, a_rest) = a.as_chunks::<8>();
@@ -359,19 +391,19 @@ impl CpuOp for DeformAttention {
     fn forward(&self, [value, locations, weights]: [&[f32]; 3]) -> Vec<f32> {
         const QUERIES_PER_TASK: usize = 32;
         let samples = self.heads * self.sizes.len() * self.points;
-        let row = self.heads * self.width;
+        let row = self.heads * self.head_dim;
         let mut result = vec![0.0; self.batch * self.queries * row];
-        let tasks_per_picture = self.queries.div_ceil(QUERIES_PER_TASK);
-        let mut tasks = Vec::with_capacity(self.batch * tasks_per_picture);
-        for (picture, rows) in result.chunks_mut((self.queries * row).max(1)).enumerate() {
-            let value = part(value, picture, self.cells * row);
+        let tasks_per_image = self.queries.div_ceil(QUERIES_PER_TASK);
+        let mut tasks = Vec::with_capacity(self.batch * tasks_per_image);
+        for (image, rows) in result.chunks_mut((self.queries * row).max(1)).enumerate() {
+            let value = part(value, image, self.cells * row);
             for (task, out) in rows.chunks_mut(QUERIES_PER_TASK * row).enumerate() {
-                let first = (picture * self.queries + task * QUERIES_PER_TASK) * samples;
+                let first = (image * self.queries + task * QUERIES_PER_TASK) * samples;
                 tasks.push((value, first, out));
             }
         }
         let work = |(value, first, out): (&[f32], usize, &mut [f32])| {
-            mix(self, value, &locations[2 * first..], &weights[first..], out);
+            sample_queries(self, value, &locations[2 * first..], &weights[first..], out);
         };
         #[cfg(feature = "native")]
         {
@@ -391,52 +423,54 @@ impl CpuOp for DeformAttention {
         let mut results = [value, locations, weights].map(|input| vec![0.0; input.len()]);
         let lengths = results.each_ref().map(|result| result.len() / self.batch);
         let [to_value, to_locations, to_weights] = &mut results;
-        let pictures = to_value
+        let images = to_value
             .chunks_mut(lengths[0])
             .zip(to_locations.chunks_mut(lengths[1]))
             .zip(to_weights.chunks_mut(lengths[2]))
             .enumerate()
             .collect::<Vec<_>>();
-        type Picture<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
-        let work = |(picture, ((a, b), c)): (usize, Picture)| {
+        type Image<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+        let work = |(image, ((a, b), c)): (usize, Image)| {
             let inputs = [
-                part(value, picture, lengths[0]),
-                part(locations, picture, lengths[1]),
-                part(weights, picture, lengths[2]),
+                part(value, image, lengths[0]),
+                part(locations, image, lengths[1]),
+                part(weights, image, lengths[2]),
             ];
-            let gradient = part(gradient, picture, gradient.len() / self.batch);
-            mix_backward(self, inputs, gradient, a, b, c);
+            let gradient = part(gradient, image, gradient.len() / self.batch);
+            sample_queries_backward(self, inputs, gradient, a, b, c);
         };
         #[cfg(feature = "native")]
         {
             use rayon::prelude::*;
-            pictures.into_par_iter().for_each(work);
+            images.into_par_iter().for_each(work);
         }
         #[cfg(not(feature = "native"))]
-        pictures.into_iter().for_each(work);
+        images.into_iter().for_each(work);
         results
     }
 }
 
-/// What belongs to one picture, `length` values each.
-fn part(values: &[f32], picture: usize, length: usize) -> &[f32] {
-    &values[picture * length..][..length]
+/// The values of one image, `length` per image.
+fn part(values: &[f32], image: usize, length: usize) -> &[f32] {
+    &values[image * length..][..length]
 }
 
-/// Weights add up to at most a few units and values lie in [-1, 1]; a location that rounds another
-/// way moves a sample by a few 1e-7 of the level.
+/// Weights add up to a few units and values are in [-1, 1]; a location that rounds differently
+/// moves a sample by a few 1e-7 of the level.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-4;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor: one
-/// level and many, maps of one cell, widths around the step of channels, locations in, on and
-/// outside the border, more workgroups than one dimension holds.
+/// Compares the kernel on a GPU with the CPU loops: one level and many, maps of one cell, head
+/// dimensions around the multiples of four, locations in, on and outside the border, more
+/// workgroups than one dispatch dimension holds.
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     let shapes: [([usize; 5], &[[usize; 2]]); 7] = [
-        // pictures, queries, heads, width, points; sizes of the levels
+        // images, queries, heads, head_dim, points; sizes of the levels
         ([1, 0, 2, 4, 1], &[[2, 2]]),
         ([1, 1, 1, 1, 1], &[[1, 1]]),
         ([2, 7, 3, 5, 2], &[[3, 5], [1, 4]]),
@@ -445,16 +479,16 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         ([1, 5, 1, 3, 1], &[[2, 3]; 8]),
         ([1, 65_537, 1, 64, 1], &[[3, 2]]),
     ];
-    for ([batch, queries, heads, width, points], sizes) in shapes {
+    for ([batch, queries, heads, head_dim, points], sizes) in shapes {
         let name = format!(
-            "deform_attention [{batch}, {queries}, {heads}, {width}], {points} points of {sizes:?}"
+            "deform_attention [{batch}, {queries}, {heads}, {head_dim}], {points} points of {sizes:?}"
         );
         let cells = sizes.iter().map(|[h, w]| h * w).sum::<usize>();
         let samples = heads * sizes.len() * points;
-        let mut dice = TestRng::default();
-        let value = dice.data([batch, cells, heads, width]);
-        let locations = dice.data([batch, queries, 2 * samples]);
-        let weights = dice.data([batch, queries, samples]);
+        let mut rng = TestRng::default();
+        let value = rng.data([batch, cells, heads, head_dim]);
+        let locations = rng.data([batch, queries, 2 * samples]);
+        let weights = rng.data([batch, queries, samples]);
         let inputs = |device: &Device| {
             let [locations, weights] =
                 [&locations, &weights].map(|data| Tensor::<3>::from_data(data.clone(), device));
@@ -466,26 +500,15 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         let expected = read(&name, expected).await?;
         let (value, locations, weights) = inputs(device);
         let got = with_nan_fill(|| deform_attention(value, sizes, locations, weights));
-        swept.compare(&name, got, &expected, TOLERANCE).await?;
+        report.compare(&name, got, &expected, TOLERANCE).await?;
     }
-    Ok(swept)
+    Ok(report)
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
     use burn::tensor::TensorData;
-
-    #[test]
-    fn deform_attention_kernels_agree_with_the_processor() {
-        let test = "deform_attention_kernels_agree_with_the_processor";
-        let Some(device) = adapter_for_test(test) else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernels and processor agree");
-        println!("{swept:?}");
-    }
 
     const SIZES: [[usize; 2]; 2] = [[3, 5], [2, 3]];
 
@@ -500,17 +523,17 @@ mod tests {
     }
 
     fn inputs(device: &Device) -> (Tensor<4>, Tensor<3>, Tensor<3>) {
-        let (batch, heads, width, queries, points) = (2, 2, 3, 4, 2);
+        let (batch, heads, head_dim, queries, points) = (2, 2, 3, 4, 2);
         let samples = heads * SIZES.len() * points;
         let tensor = |values: Vec<f32>, shape: [usize; 3]| {
             Tensor::<3>::from_data(TensorData::new(values, shape), device)
         };
         (
             tensor(
-                numbers(batch * 21 * heads * width, 1, -1.0, 1.0),
-                [batch, 21, heads * width],
+                numbers(batch * 21 * heads * head_dim, 1, -1.0, 1.0),
+                [batch, 21, heads * head_dim],
             )
-            .reshape([batch, 21, heads, width]),
+            .reshape([batch, 21, heads, head_dim]),
             tensor(
                 numbers(batch * queries * samples * 2, 2, -0.3, 1.3),
                 [batch, queries, samples * 2],
@@ -523,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn host_form_equals_the_tensor_form() {
+    fn cpu_loops_equal_tensor_operations() {
         let (value, locations, weights) = inputs(&Device::flex());
         let ours = deform_attention(value.clone(), &SIZES, locations.clone(), weights.clone());
         let reference = deform_attention_reference(value, &SIZES, locations, weights);
@@ -532,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn gradient_equals_finite_differences() {
+    fn gradients_equal_finite_differences() {
         let device = Device::flex().autodiff();
         let (value, locations, weights) = inputs(&device);
         let (value, locations, weights) = (
@@ -556,7 +579,7 @@ mod tests {
                 let error = (numeric - analytic[index]).abs();
                 assert!(
                     error < 2e-2,
-                    "{name}[{index}]: {} by hand, {numeric} by differences",
+                    "{name}[{index}]: {} instead of {numeric}",
                     analytic[index]
                 );
             }

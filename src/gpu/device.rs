@@ -1,36 +1,36 @@
-//! Opens the device that everything computes on.
+//! Opens the device that tensors and kernels use: a GPU by wgpu, or the CPU.
 
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
-use crate::error::{Fault, FaultKind};
-use crate::gpu::launch::use_subgroups;
-use crate::protocol::DevicePreference;
+use crate::device_preference::DevicePreference;
+use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::gpu::shader::use_subgroups;
 
-/// Launches collected before they are handed to the graphics device: a decoded token of nano takes
-/// a few hundred, and a submission costs as much as several launches.
+/// Kernel launches per submission to the GPU. A submission costs as much as several launches, and a
+/// decoded token of nano takes a few hundred.
 const LAUNCHES_PER_SUBMISSION: usize = 64;
 
-/// A device, and what a person may want to know of it.
+/// An open device and its description.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// burn's handle.
     pub device: Device,
     /// `wgpu` or `cpu`.
     pub kind: &'static str,
-    /// The adapter's own name, or that of the processor's kind.
+    /// The name of the adapter, or the architecture of the CPU.
     pub adapter: String,
-    /// True when no graphics card computes: a software adapter, or the processor.
+    /// Whether no GPU computes: a software adapter or the CPU.
     pub software: bool,
-    graphics: Option<wgpu::Device>,
+    wgpu: Option<wgpu::Device>,
 }
 
 impl Opened {
-    /// The largest buffer that a kernel can bind, in bytes; `None` on the processor.
+    /// The largest buffer that a kernel can bind, in bytes; `None` for the CPU.
     pub fn largest_binding(&self) -> Option<u64> {
-        let limits = self.graphics.as_ref()?.limits();
+        let limits = self.wgpu.as_ref()?.limits();
         Some(
             limits
                 .max_buffer_size
@@ -38,20 +38,19 @@ impl Opened {
         )
     }
 
-    /// Whether the device was made with subgroups, as far as wgpu knows: in a browser it knows nothing
-    /// of them.
+    /// Whether the device has subgroups, as far as wgpu knows; in a browser wgpu does not know.
     pub fn has_subgroups(&self) -> bool {
-        let features = self.graphics.as_ref().map(wgpu::Device::features);
+        let features = self.wgpu.as_ref().map(wgpu::Device::features);
         features.is_some_and(|features| features.contains(wgpu::Features::SUBGROUP))
     }
 
-    /// Whether `bytes` more can be had now, found out by asking for them and giving them back. A
-    /// driver may promise memory it has not; nothing better can be asked of WebGPU.
+    /// Whether `bytes` can be allocated now: allocates and frees them. WebGPU offers no better test,
+    /// although a driver may promise memory that it does not have.
     pub async fn has_room(&self, bytes: u64) -> bool {
-        let (Some(device), Some(largest)) = (&self.graphics, self.largest_binding()) else {
+        let (Some(device), Some(largest)) = (&self.wgpu, self.largest_binding()) else {
             return true;
         };
-        let step = largest.min(TESTED_BUFFER);
+        let step = largest.min(TEST_ALLOCATION);
         let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffers: Vec<wgpu::Buffer> = (0..bytes.div_ceil(step))
             .map(|index| {
@@ -69,47 +68,46 @@ impl Opened {
     }
 }
 
-/// Buffers of a test allocation are of this size.
-const TESTED_BUFFER: u64 = 256 << 20;
+/// The size of a buffer of a test allocation, in bytes.
+const TEST_ALLOCATION: u64 = 256 << 20;
 
-/// Opens a device. `Auto` takes a graphics card where there is one: natively an adapter that
-/// computes on the processor (llvmpipe, SwiftShader) does not count, in a browser any WebGPU adapter
-/// does.
+/// Opens a device. `Auto` takes a GPU if there is one, else the CPU; natively a software adapter
+/// (llvmpipe, SwiftShader) does not count as a GPU, in a browser any WebGPU adapter does.
 ///
 /// # Errors
-/// `Wgpu` where there is no adapter, or the adapter gives no device.
+/// `Wgpu` without an adapter, or the adapter gives no device.
 pub async fn open(preference: DevicePreference) -> Result<Opened, Fault> {
     match preference {
-        DevicePreference::Cpu => Ok(processor()),
-        DevicePreference::Wgpu => graphics().await,
-        DevicePreference::Auto => match graphics().await {
+        DevicePreference::Cpu => Ok(cpu()),
+        DevicePreference::Wgpu => gpu().await,
+        DevicePreference::Auto => match gpu().await {
             Ok(opened) if !opened.software || cfg!(target_family = "wasm") => Ok(opened),
-            _ => Ok(processor()),
+            _ => Ok(cpu()),
         },
     }
 }
 
-fn processor() -> Opened {
+fn cpu() -> Opened {
     Opened {
         device: Device::flex(),
         kind: "cpu",
-        adapter: format!("{} processor", std::env::consts::ARCH),
+        adapter: format!("{} CPU", std::env::consts::ARCH),
         software: true,
-        graphics: None,
+        wgpu: None,
     }
 }
 
-static GRAPHICS: OnceLock<Result<Opened, Fault>> = OnceLock::new();
+static GPU: OnceLock<Result<Opened, Fault>> = OnceLock::new();
 
-/// The graphics device and its adapter's name, where one was opened.
+/// The GPU and its adapter's name, if it was opened.
 pub(super) fn opened() -> Option<(&'static wgpu::Device, &'static str)> {
-    let opened = GRAPHICS.get()?.as_ref().ok()?;
-    Some((opened.graphics.as_ref()?, &opened.adapter))
+    let opened = GPU.get()?.as_ref().ok()?;
+    Some((opened.wgpu.as_ref()?, &opened.adapter))
 }
 
-/// The graphics device, opened once per process: burn's runtime registers it for good.
-async fn graphics() -> Result<Opened, Fault> {
-    if let Some(opened) = GRAPHICS.get() {
+/// The GPU, opened once per process: burn's runtime cannot unregister it.
+async fn gpu() -> Result<Opened, Fault> {
+    if let Some(opened) = GPU.get() {
         return opened.clone();
     }
     let opened = Device::wgpu_options()
@@ -122,7 +120,7 @@ async fn graphics() -> Result<Opened, Fault> {
                 device,
                 kind: "wgpu",
                 software: is_software(&info),
-                graphics: Some(setup.device),
+                wgpu: Some(setup.device),
                 adapter: if info.name.is_empty() {
                     "WebGPU adapter".to_owned()
                 } else {
@@ -133,34 +131,53 @@ async fn graphics() -> Result<Opened, Fault> {
         .map_err(|error| {
             Fault::new(
                 FaultKind::Device,
-                "graphics device",
+                "GPU",
                 error.to_string(),
-                "Choose the processor, or install a graphics driver",
+                "Choose the CPU, or install a GPU driver",
             )
+            .code(ErrorCode::NoAdapter)
         });
-    // In a browser the page's own script says it.
+    // In a browser the start script sets it.
     if let Ok(opened) = &opened
         && opened.has_subgroups()
         && !opened.software
     {
         use_subgroups(true);
     }
-    GRAPHICS.get_or_init(|| opened).clone()
+    GPU.get_or_init(|| opened).clone()
 }
 
 fn is_software(info: &AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
-    info.device_type == DeviceType::Cpu
-        || ["llvmpipe", "lavapipe", "swiftshader"]
-            .iter()
-            .any(|software| name.contains(software))
+    info.device_type == DeviceType::Cpu || is_software_name(&info.name)
 }
 
-/// The graphics device for a test. A test without an adapter says so and passes, or fails where
+/// Whether an adapter's name is that of a software renderer: Mesa, SwiftShader or Windows.
+pub fn is_software_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [
+        "llvmpipe",
+        "lavapipe",
+        "swiftshader",
+        "basic render",
+        "warp",
+    ]
+    .iter()
+    .any(|software| name.contains(software))
+}
+
+/// The GPU for a test. Without an adapter the test prints that it is skipped, or fails if
 /// `CHATREX_NEED_ADAPTER` is set.
 #[cfg(all(test, feature = "native"))]
 pub(crate) fn adapter_for_test(test: &str) -> Option<Device> {
-    match pollster::block_on(graphics()) {
+    // The drivers of some adapters crash when two threads open them at once.
+    static OPENING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let opened = {
+        let _guard = OPENING
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        pollster::block_on(gpu())
+    };
+    match opened {
         Ok(opened) => Some(opened.device),
         Err(fault) if std::env::var_os("CHATREX_NEED_ADAPTER").is_some() => {
             panic!("{test}: {fault}")

@@ -1,4 +1,4 @@
-//! Launches that are recorded once and replayed: a replay costs the host a tenth of launching.
+//! Command-graph capture: launches are captured once and replayed at a tenth of their CPU cost.
 
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
@@ -6,28 +6,28 @@ use cubecl::client::Graph;
 
 use crate::error::{Fault, FaultKind};
 
-/// The launches of some work, ready to be made again on the same buffers.
+/// Captured launches, which can be replayed on the same buffers.
 ///
-/// The pages of all buffers that the work touched stay allocated as long as this does.
+/// The memory pages of these buffers stay allocated as long as the graph exists.
 #[derive(Debug)]
 pub struct CapturedGraph(Graph);
 
 impl CapturedGraph {
-    /// Does `work`, and then records it. `None` where the device records nothing: the work is done
-    /// all the same.
+    /// Runs `work` once and captures it. `None` if the device has no graph capture; `work` was run in
+    /// that case too.
     ///
-    /// `work` launches the same kernels on the same buffers each time, reads nothing and writes
-    /// nothing from the host.
+    /// `work` must launch the same kernels on the same buffers each time, and neither read back nor
+    /// upload.
     ///
     /// # Panics
-    /// `device` is not a graphics device.
+    /// `device` is not a GPU.
     pub async fn of(device: &Device, work: impl Fn()) -> Option<Self> {
         let DispatchDevice::Cube(device) = device.as_dispatch() else {
-            panic!("recording: not a graphics device");
+            panic!("graph capture: not a GPU");
         };
         let client = device.client();
         let prepared = client.graph_prepare();
-        // This run leaves behind the buffers that the recorded one takes: it may allocate nothing.
+        // This run allocates the buffers that the captured run uses: a capture must not allocate.
         work();
         let graph = match prepared {
             Ok(()) => {
@@ -44,20 +44,21 @@ impl CapturedGraph {
         graph.map(Self).ok()
     }
 
-    /// Makes the launches once more, after all that was launched before.
+    /// Launches the captured work once more, after all earlier launches.
     ///
     /// # Errors
-    /// The device refuses.
+    /// The device fails.
     pub fn replay(&self) -> Result<(), Fault> {
-        // SAFETY: the recording keeps the pages of its buffers; engine and reader use one client, so
-        // that everything is ordered by one stream.
+        // SAFETY: the graph keeps the pages of its buffers, and one client, so one stream, orders replays
+        // and readbacks.
         unsafe { self.0.replay() }.map_err(|error| {
             Fault::new(
                 FaultKind::Device,
-                "graphics device",
-                format!("recorded work could not be repeated: {error:?}"),
+                "GPU",
+                format!("captured work could not be replayed: {error:?}"),
                 "Reload the model, or use another device",
             )
+            .code_of(&format!("{error:?}"))
         })
     }
 }
@@ -71,25 +72,29 @@ mod tests {
     use crate::gpu::sampling::{GpuSampler, SamplingConfig};
 
     #[test]
-    fn recorded_work_is_done_again() {
-        let Some(device) = adapter_for_test("recorded_work_is_done_again") else {
+    fn captured_work_is_replayed() {
+        let Some(device) = adapter_for_test("captured_work_is_replayed") else {
             return;
         };
         let sampler = GpuSampler::new(50, SamplingConfig::greedy(), 20, 7, &device);
         let logits = Tensor::<1>::zeros([50], &device).slice_fill(31..32, 1.0);
         let read = |x: Tensor<1, Int>| x.into_data().try_to_vec::<i32>().expect("i32");
         sampler.sample(logits.clone());
-        let recording = pollster::block_on(CapturedGraph::of(&device, || {
+        let graph = pollster::block_on(CapturedGraph::of(&device, || {
             sampler.sample(logits.clone())
         }));
-        let recording = recording.expect("this device records");
-        assert_eq!(read(sampler.position()), [8], "recording is not doing");
+        let graph = graph.expect("this device captures graphs");
+        assert_eq!(
+            read(sampler.position()),
+            [8],
+            "capturing does not run the work"
+        );
         for _ in 0..3 {
-            recording.replay().expect("a replay");
+            graph.replay().expect("a replay");
         }
         assert_eq!(read(sampler.position()), [11]);
-        let said = read(sampler.output_ids());
-        assert_eq!(said[..5], [31; 5]);
-        assert_eq!(said[5..], [0; 15]);
+        let ids = read(sampler.output_ids());
+        assert_eq!(ids[..5], [31; 5]);
+        assert_eq!(ids[5..], [0; 15]);
     }
 }

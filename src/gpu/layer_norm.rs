@@ -1,24 +1,43 @@
-//! Layer normalisation over the last axis.
-//!
-//! On a graphics device the kernel `layer_norm`; on the processor one pass forward and one backward,
-//! written out. The stock form makes ten passes and keeps every intermediate for the gradient.
+//! Layer normalization over the last axis: a GPU kernel; on the CPU one pass forward and one backward.
+//! Tensor operations make ten passes and keep every intermediate for the gradient.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply, is_cpu};
 use crate::cpu::simd::{for_each_chunk, vectorized};
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
-use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, read};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/layer_norm.wgsl`.
+    struct LayerNormUniforms {
+        /// Number of rows.
+        rows: u32,
+        /// Width of a row.
+        channels: u32,
+        /// Added to the variance.
+        eps: f32,
+    }
+}
 
 /// `shaders/layer_norm.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "layer_norm",
     text: include_str!("../../shaders/layer_norm.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: LayerNormUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
@@ -35,7 +54,7 @@ pub fn layer_norm<const D: usize>(
     assert_eq!(
         (weight.dims(), bias.dims()),
         ([width], [width]),
-        "layer_norm: channels of weight and bias, and those of the input"
+        "layer_norm: weight and bias, channels of the input"
     );
     if is_gpu(&x.device()) && !shape.contains(&0) {
         return on_gpu(x, weight, bias, eps);
@@ -63,7 +82,11 @@ fn on_gpu<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps:
         rows as u64,
         &[&x.handle, &weight.handle, &bias.handle],
         &[&out],
-        &[rows as u32, width as u32, (eps as f32).to_bits(), 0],
+        &LayerNormUniforms {
+            rows: rows as u32,
+            channels: width as u32,
+            eps: eps as f32,
+        },
     );
     from_buffer(&x, out, shape)
 }
@@ -75,9 +98,9 @@ pub fn layer_norm_reference<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().square().mean_dim(D - 1);
-    centred / variance.add_scalar(eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+    let centered = x.clone() - x.mean_dim(D - 1);
+    let variance = centered.clone().square().mean_dim(D - 1);
+    centered / variance.add_scalar(eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
 }
 
 #[derive(Debug)]
@@ -86,20 +109,20 @@ struct LayerNormOp {
     eps: f32,
 }
 
-/// Sums in eight lanes, so that the compiler may use vectors.
+/// A sum in eight lanes, so that the compiler can use vectors.
 #[inline(always)]
 fn sum(count: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0; 8];
     let whole = count / 8 * 8;
     for start in (0..whole).step_by(8) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += term(start + lane);
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(start + lane);
         }
     }
     (whole..count).map(&term).sum::<f32>() + lanes.iter().sum::<f32>()
 }
 
-/// Mean and reciprocal deviation of a row.
+/// Mean and reciprocal standard deviation of a row.
 #[inline(always)]
 fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len();
@@ -109,7 +132,7 @@ fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
 }
 
 vectorized! {
-    fn normalise(rows: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    fn normalize(rows: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
         let width = weight.len();
         for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             let (mean, scale) = statistics(row, eps);
@@ -121,8 +144,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Gradients of the rows, and what they add to those of weight and bias.
-    fn normalise_backward(
+    /// Writes the gradient of the rows; adds to the gradients of weight and bias.
+    fn normalize_backward(
         rows: &[f32],
         weight: &[f32],
         gradient: &[f32],
@@ -135,12 +158,12 @@ vectorized! {
         let rows = rows.chunks_exact(width).zip(gradient.chunks_exact(width));
         for ((row, gradient), to_row) in rows.zip(to_rows.chunks_exact_mut(width)) {
             let (mean, scale) = statistics(row, eps);
-            let along = sum(width, |i| gradient[i] * weight[i]) / width as f32;
-            let across =
+            let mean_term = sum(width, |i| gradient[i] * weight[i]) / width as f32;
+            let scale_term =
                 sum(width, |i| gradient[i] * weight[i] * (row[i] - mean)) * scale / width as f32;
             for i in 0..width {
                 let normal = (row[i] - mean) * scale;
-                to_row[i] = scale * (gradient[i] * weight[i] - along - normal * across);
+                to_row[i] = scale * (gradient[i] * weight[i] - mean_term - normal * scale_term);
                 to_weight[i] += gradient[i] * normal;
                 to_bias[i] += gradient[i];
             }
@@ -154,7 +177,7 @@ impl CpuOp for LayerNormOp {
         let length = self.width * (8192 / self.width).max(1);
         for_each_chunk(&mut result, length, |index, out| {
             let rows = &x[index * length..][..out.len()];
-            normalise(rows, weight, bias, self.eps, out);
+            normalize(rows, weight, bias, self.eps, out);
         });
         result
     }
@@ -162,21 +185,24 @@ impl CpuOp for LayerNormOp {
     fn backward(&self, [x, weight, bias]: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3] {
         let mut results = [x, weight, bias].map(|input| vec![0.0; input.len()]);
         let [to_x, to_weight, to_bias] = &mut results;
-        normalise_backward(x, weight, gradient, self.eps, to_x, to_weight, to_bias);
+        normalize_backward(x, weight, gradient, self.eps, to_x, to_weight, to_bias);
         results
     }
 }
 
-/// Results are a few units large; epsilon keeps the rounding of inputs from growing tenfold.
+/// The largest difference allowed. Results are a few units large; epsilon bounds the amplification of
+/// rounding errors.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor: rows of
-/// one value and of many, widths around the workgroup, more rows than one dimension holds.
+/// Compares the kernel on `device`, a GPU, with the reference on the CPU: widths of 1 and around the
+/// workgroup size, more rows than one dimension of workgroups holds.
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     for [rows, width] in [
         [0, 8],
         [1, 1],
@@ -189,9 +215,9 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [65_537, 3],
     ] {
         let name = format!("layer_norm [{rows}, {width}]");
-        let mut dice = TestRng::default();
-        let x = dice.data([rows, width]);
-        let [weight, bias] = [0, 1].map(|_| dice.data([width]));
+        let mut rng = TestRng::default();
+        let x = rng.data([rows, width]);
+        let [weight, bias] = [0, 1].map(|_| rng.data([width]));
         let inputs = |device: &Device| {
             let [weight, bias] =
                 [&weight, &bias].map(|data| Tensor::<1>::from_data(data.clone(), device));
@@ -205,28 +231,18 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         let expected = read(&name, layer_norm_reference(x, weight, bias, 1e-2)).await?;
         let (x, weight, bias) = inputs(device);
         let got = with_nan_fill(|| layer_norm(x, weight, bias, 1e-2));
-        swept.compare(&name, got, &expected, TOLERANCE).await?;
+        report.compare(&name, got, &expected, TOLERANCE).await?;
     }
-    Ok(swept)
+    Ok(report)
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
-    use burn::tensor::Int;
+    use burn::tensor::{Device, Int};
 
     #[test]
-    fn layer_norm_kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("layer_norm_kernel_agrees_with_its_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{swept:?}");
-    }
-
-    #[test]
-    fn values_and_gradients_equal_the_tensor_form() {
+    fn values_and_gradients_equal_tensor_operations() {
         let device = Device::flex().autodiff();
         for width in [1, 7, 8, 19] {
             let random = |shape: [usize; 2]| {

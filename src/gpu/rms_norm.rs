@@ -1,22 +1,43 @@
-//! RMS normalisation: a kernel for graphics devices; on the processor one pass forward and one
-//! backward, where tensor operations take seven and about twenty.
+//! RMS normalization: a GPU kernel; on the CPU one pass forward and one backward, where tensor
+//! operations take seven and about twenty.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
 use crate::cpu::simd::{for_each_chunk, vectorized};
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
-use crate::gpu::testing::{SweepReport, TestRng, read};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 64;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, read};
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
+
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/rms_norm.wgsl`.
+    struct RmsNormUniforms {
+        /// Number of rows.
+        m: u32,
+        /// Width of a row.
+        k: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+}
 
 /// `shaders/rms_norm.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "rms_norm",
     text: include_str!("../../shaders/rms_norm.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: RmsNormUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
@@ -50,7 +71,11 @@ fn on_gpu<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f32) -> Tensor<D
         rows as u64,
         &[&x.handle, &weight.handle],
         &[&out],
-        &[rows as u32, width as u32, eps.to_bits(), 0],
+        &RmsNormUniforms {
+            m: rows as u32,
+            k: width as u32,
+            eps,
+        },
     );
     from_buffer(&x, out, shape)
 }
@@ -88,7 +113,7 @@ impl CpuOp for RmsNorm {
 }
 
 #[inline(always)]
-fn inverse_root(x: &[f32], eps: f32) -> f32 {
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     let mut lanes = [0.0; 8];
     let (whole, rest) = x.as_chunks::<8>();
     for chunk in whole {
@@ -104,9 +129,9 @@ vectorized! {
     fn forward_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let width = weight.len();
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let root = inverse_root(x, eps);
+            let scale = inverse_rms(x, eps);
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                *out = x * root * weight;
+                *out = x * scale * weight;
             }
         }
     }
@@ -120,14 +145,14 @@ vectorized! {
             .zip(out.chunks_exact_mut(width))
             .zip(gradient.chunks_exact(width))
         {
-            let root = inverse_root(x, eps);
+            let scale = inverse_rms(x, eps);
             let mut lanes = [0.0; 8];
             for (i, ((x, g), w)) in x.iter().zip(gradient).zip(weight).enumerate() {
                 lanes[i % 8] += x * g * w;
             }
-            let pull = lanes.iter().sum::<f32>() * root * root * root / width as f32;
+            let factor = lanes.iter().sum::<f32>() * scale * scale * scale / width as f32;
             for (((out, x), g), w) in out.iter_mut().zip(x).zip(gradient).zip(weight) {
-                *out = g * w * root - x * pull;
+                *out = g * w * scale - x * factor;
             }
         }
     }
@@ -137,21 +162,36 @@ vectorized! {
     fn backward_weight(x: &[f32], gradient: &[f32], eps: f32, out: &mut [f32]) {
         let width = out.len();
         for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
-            let root = inverse_root(x, eps);
+            let scale = inverse_rms(x, eps);
             for ((out, x), g) in out.iter_mut().zip(x).zip(gradient) {
-                *out += x * g * root;
+                *out += x * g * scale;
             }
         }
     }
 }
 
-/// The largest difference allowed between kernel and reference.
+/// An RMS norm of `x` `[M, K]` in plain loops.
+#[cfg(feature = "diagnostics")]
+pub(super) fn rms_norm_reference(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
+    x.chunks_exact(gain.len())
+        .flat_map(|row| {
+            let sum = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+            let root = (sum / gain.len() as f64 + f64::from(eps)).sqrt();
+            let terms = row.iter().zip(gain);
+            terms.map(move |(v, g)| (f64::from(*v) * f64::from(*g) / root) as f32)
+        })
+        .collect()
+}
+
+/// The largest difference allowed between kernel and CPU.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
 /// Compares the kernel with the CPU over awkward shapes.
 ///
 /// # Errors
 /// The first difference above the tolerance.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     let mut rng = TestRng::default();
@@ -183,7 +223,6 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 mod tests {
     use super::*;
     use crate::cpu::varlen_attention::tests::assert_same_gradients;
-    use crate::gpu::device::adapter_for_test;
 
     #[test]
     fn equals_tensor_operations() {
@@ -195,14 +234,5 @@ mod tests {
                 x / mean.add_scalar(1e-6).sqrt() * weight
             },
         );
-    }
-
-    #[test]
-    fn kernel_equals_the_cpu() {
-        let Some(device) = adapter_for_test("kernel_equals_the_cpu") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("kernel and CPU agree");
-        assert_eq!(report.shapes, 7);
     }
 }

@@ -1,38 +1,64 @@
-//! `roi_align`: the cells of boxes on a feature map, sample by sample. What [`roi_pool`] sums up
-//! separably is checked against their mean.
-//!
-//! [`roi_pool`]: crate::gpu::roi_pool
+//! RoIAlign, sample by sample. It checks [`roi_pool`](crate::gpu::roi_pool), which computes the
+//! mean of a box's bins with separable weights.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::geometry::BoxXyxy;
-use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
-use crate::gpu::roi_pool::{AxisWeights, bilinear, roi_pool};
+use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::roi_pool::bilinear;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::roi_pool::{AxisWeights, roi_pool};
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng};
 
-/// Channels per workgroup.
-const GROUP: u32 = 64;
+/// Channels, and threads, per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/roi_align.wgsl`.
+    struct RoiAlignUniforms {
+        /// N.
+        boxes: u32,
+        /// H.
+        height: u32,
+        /// W.
+        width: u32,
+        /// C.
+        channels: u32,
+        /// S, bins along a side of a box.
+        bins: u32,
+    }
+}
 
 /// `shaders/roi_align.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "roi_align",
     text: include_str!("../../shaders/roi_align.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: RoiAlignUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
-/// `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false` on a graphics device,
-/// for `features` `[1, C, h, w]` (best with channels last in memory) and `boxes` in input pixels,
-/// `scale` map cells each: `[N, C, cells, cells]`.
+/// `torchvision.ops.roi_align` with `sampling_ratio = -1` and `aligned = false` on a GPU, for
+/// `features` `[1, C, H, W]` (fastest with channels last in memory) and `boxes` in pixels; `scale`
+/// is cells of the map per pixel. Returns `[N, C, bins, bins]`.
 ///
 /// # Panics
-/// `features` are several pictures, empty or not on a graphics device, or there is no box or cell.
-pub fn roi_align(features: Tensor<4>, boxes: &[BoxXyxy], scale: f32, cells: usize) -> Tensor<4> {
+/// `features` are of several images, empty or not on a GPU, or there is no box or bin.
+pub fn roi_align(features: Tensor<4>, boxes: &[BoxXyxy], scale: f32, bins: usize) -> Tensor<4> {
     let [batch, channels, height, width] = features.dims();
     assert!(
-        batch == 1 && channels * height * width > 0 && !boxes.is_empty() && cells > 0,
-        "roi_align: {:?} with {} boxes of {cells} cells",
+        batch == 1 && channels * height * width > 0 && !boxes.is_empty() && bins > 0,
+        "roi_align: {:?} with {} boxes of {bins} bins",
         features.dims(),
         boxes.len()
     );
@@ -40,46 +66,52 @@ pub fn roi_align(features: Tensor<4>, boxes: &[BoxXyxy], scale: f32, cells: usiz
     let client = &features.client;
     let corners: Vec<[f32; 4]> = boxes
         .iter()
-        .map(|&b| <[f32; 4]>::from(b).map(|side| side * scale))
+        .map(|&b| <[f32; 4]>::from(b).map(|coordinate| coordinate * scale))
         .collect();
     let corners = client.create_from_slice(bytemuck::cast_slice(&corners));
-    let count = boxes.len() * cells * cells;
+    let count = boxes.len() * bins * bins;
     let out = alloc("roi_align", client, count * channels);
     launch(
         &SHADER,
         client,
-        count as u64 * (channels as u64).div_ceil(u64::from(GROUP)),
+        count as u64 * (channels as u64).div_ceil(u64::from(WORKGROUP_SIZE)),
         &[&features.handle, &corners],
         &[&out],
-        &[boxes.len(), height, width, channels, cells, 0, 0, 0].map(|size| size as u32),
+        &RoiAlignUniforms {
+            boxes: boxes.len() as u32,
+            height: height as u32,
+            width: width as u32,
+            channels: channels as u32,
+            bins: bins as u32,
+        },
     );
-    from_buffer(&features, out, [boxes.len(), cells, cells, channels]).permute([0, 3, 1, 2])
+    from_buffer(&features, out, [boxes.len(), bins, bins, channels]).permute([0, 3, 1, 2])
 }
 
-/// [`roi_align`] in plain loops: `features` `[C, h, w]` row-major, the result `[N, C, cells, cells]`.
+/// [`roi_align`] in plain loops: `features` `[C, H, W]` row-major, the result `[N, C, bins, bins]`.
 pub fn roi_align_reference(
     features: &[f32],
     [channels, height, width]: [usize; 3],
     boxes: &[BoxXyxy],
     scale: f32,
-    cells: usize,
+    bins: usize,
 ) -> Vec<f32> {
-    let mut out = Vec::with_capacity(boxes.len() * channels * cells * cells);
+    let mut out = Vec::with_capacity(boxes.len() * channels * bins * bins);
     for b in boxes {
         let (x, y) = (b.x1 * scale, b.y1 * scale);
-        let cell_w = (b.x2 * scale - x).max(1.0) / cells as f32;
-        let cell_h = (b.y2 * scale - y).max(1.0) / cells as f32;
-        let (grid_w, grid_h) = (cell_w.ceil(), cell_h.ceil());
+        let bin_w = (b.x2 * scale - x).max(1.0) / bins as f32;
+        let bin_h = (b.y2 * scale - y).max(1.0) / bins as f32;
+        let (samples_x, samples_y) = (bin_w.ceil(), bin_h.ceil());
         for channel in 0..channels {
             let map = &features[channel * height * width..][..height * width];
-            for row in 0..cells {
-                for column in 0..cells {
+            for row in 0..bins {
+                for column in 0..bins {
                     let mut sum = 0.0;
-                    for iy in 0..grid_h as usize {
-                        let at_y = y + row as f32 * cell_h + (iy as f32 + 0.5) * cell_h / grid_h;
-                        for ix in 0..grid_w as usize {
+                    for iy in 0..samples_y as usize {
+                        let at_y = y + row as f32 * bin_h + (iy as f32 + 0.5) * bin_h / samples_y;
+                        for ix in 0..samples_x as usize {
                             let at_x =
-                                x + column as f32 * cell_w + (ix as f32 + 0.5) * cell_w / grid_w;
+                                x + column as f32 * bin_w + (ix as f32 + 0.5) * bin_w / samples_x;
                             for (j, wy) in bilinear(at_y, height).into_iter().flatten() {
                                 for (i, wx) in bilinear(at_x, width).into_iter().flatten() {
                                     sum += wy * wx * map[j * width + i];
@@ -87,7 +119,7 @@ pub fn roi_align_reference(
                             }
                         }
                     }
-                    out.push(sum / (grid_h * grid_w));
+                    out.push(sum / (samples_y * samples_x));
                 }
             }
         }
@@ -95,20 +127,21 @@ pub fn roi_align_reference(
     out
 }
 
-/// Features lie in [-1, 1] and samples are a few units in the last place apart, where a map cell is
-/// at most 96 of them from the origin; means of means differ by the order of their sums.
+/// Features are in [-1, 1]; sample coordinates of up to 96 cells differ by a few units in the last
+/// place, and means of means by the order of their sums.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-5;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor, and
-/// `roi_pool` with the mean of the reference's cells: over awkward shapes, boxes that are points,
-/// inverted, partly and far outside, outputs that start as NaN, and more workgroups than one dimension
-/// holds. The same natively and in a browser.
+/// Compares the kernel on a GPU with the reference on the CPU, and `roi_pool` with the mean of the
+/// reference's bins: boxes that are points, inverted, partly and far outside, outputs that start as
+/// NaN, more workgroups than one dispatch dimension holds.
 ///
 /// # Errors
-/// The first difference, with its shape, place and both values; or a failed read.
+/// The first difference, with shape, index and both values; or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let shapes: [[usize; 5]; 9] = [
-        // boxes, channels, height, width, cells of a side
+        // boxes, channels, height, width, bins along a side
         [1, 1, 1, 1, 1],
         [7, 1, 2, 9, 7],
         [13, 63, 6, 6, 7],
@@ -119,25 +152,26 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [6, 8, 96, 20, 7],
         [65_537, 1, 2, 3, 1],
     ];
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     for shape in shapes {
-        compare(device, shape, &mut swept).await?;
+        compare(device, shape, &mut report).await?;
     }
-    Ok(swept)
+    Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
-    [count, channels, height, width, cells]: [usize; 5],
-    swept: &mut SweepReport,
+    [count, channels, height, width, bins]: [usize; 5],
+    report: &mut SweepReport,
 ) -> Result<(), String> {
     const SCALE: f32 = 0.25;
-    let name = format!("roi_align [{count}, {channels}, {height}, {width}] in {cells}");
-    let mut dice = TestRng::default();
-    let values = dice.values(channels * height * width);
+    let name = format!("roi_align [{count}, {channels}, {height}, {width}] in {bins} bins");
+    let mut rng = TestRng::default();
+    let values = rng.values(channels * height * width);
     let mut ends = |extent: usize, kind: usize| {
         let reach = 1.4913 * extent as f32 / SCALE;
-        let (a, b) = (dice.draw() * reach, dice.draw() * reach);
+        let (a, b) = (rng.draw() * reach, rng.draw() * reach);
         match kind {
             0 => [a, a],
             1 => [a.max(b), a.min(b)],
@@ -153,38 +187,23 @@ async fn compare(
             BoxXyxy::from([x1, y1, x2, y2])
         })
         .collect();
-    let expected = roi_align_reference(&values, [channels, height, width], &boxes, SCALE, cells);
+    let expected = roi_align_reference(&values, [channels, height, width], &boxes, SCALE, bins);
     let data = TensorData::new(values, [1, channels, height, width]);
     let features = || Tensor::<4>::from_data(data.clone(), device);
-    let aligned = with_nan_fill(|| roi_align(features(), &boxes, SCALE, cells));
-    swept.compare(&name, aligned, &expected, TOLERANCE).await?;
+    let aligned = with_nan_fill(|| roi_align(features(), &boxes, SCALE, bins));
+    report.compare(&name, aligned, &expected, TOLERANCE).await?;
 
     let mut vertical = AxisWeights::zeros(1, count, height);
     let mut horizontal = AxisWeights::zeros(1, count, width);
     for (index, b) in boxes.iter().enumerate() {
-        vertical.add_box(0, index, [b.y1 * SCALE, b.y2 * SCALE], cells);
-        horizontal.add_box(0, index, [b.x1 * SCALE, b.x2 * SCALE], cells);
+        vertical.add_box(0, index, [b.y1 * SCALE, b.y2 * SCALE], bins);
+        horizontal.add_box(0, index, [b.x1 * SCALE, b.x2 * SCALE], bins);
     }
     let means: Vec<f32> = expected
-        .chunks_exact(cells * cells)
-        .map(|cells| cells.iter().sum::<f32>() / cells.len() as f32)
+        .chunks_exact(bins * bins)
+        .map(|bins| bins.iter().sum::<f32>() / bins.len() as f32)
         .collect();
     let pooled = with_nan_fill(|| roi_pool(features(), &vertical, &horizontal));
     let name = format!("{name}, mean");
-    swept.compare(&name, pooled, &means, TOLERANCE).await
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn kernel_and_pooling_agree_with_the_reference() {
-        let Some(device) = adapter_for_test("kernel_and_pooling_agree_with_the_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{swept:?}");
-    }
+    report.compare(&name, pooled, &means, TOLERANCE).await
 }

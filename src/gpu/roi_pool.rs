@@ -1,41 +1,64 @@
-//! `roi_pool`: weighted sums of a feature map, one per box, with separable weights.
+//! One weighted sum of a feature map per box, with separable weights.
 //!
-//! A box of RoIAlign, averaged over its cells, is a weight per row times a weight per column
-//! ([`AxisWeights::add_box`]). Work: one multiply-add per channel and cell inside the box; 100 boxes
-//! over a ConvNeXt-Large pyramid at 768 pixels take at most 1.3 G of them.
+//! RoIAlign, averaged over the bins of a box, is a weight per row times a weight per column
+//! ([`AxisWeights::add_box`]). Work: one multiply-add per channel and cell inside the box; 100
+//! boxes over a ConvNeXt-Large pyramid at 768 pixels take at most 1.3 G of them.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
-/// Channels per workgroup.
-const GROUP: u32 = 64;
+/// Channels, and threads, per workgroup.
+const WORKGROUP_SIZE: u32 = 64;
+
+uniforms! {
+    /// Uniforms of `shaders/roi_pool.wgsl`.
+    struct RoiPoolUniforms {
+        /// B.
+        batch: u32,
+        /// N.
+        boxes: u32,
+        /// H.
+        height: u32,
+        /// W.
+        width: u32,
+        /// C.
+        channels: u32,
+    }
+}
 
 /// `shaders/roi_pool.wgsl`.
 pub const SHADER: Shader = Shader {
     name: "roi_pool",
     text: include_str!("../../shaders/roi_pool.wgsl"),
-    constants: &[("GROUP", GROUP)],
+    uniforms: RoiPoolUniforms::LAYOUT,
+    constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
 
-/// Weights along one axis of a map for every box: `[B, N, extent]`, row-major on the host.
+/// Weights along one axis of a map for every box: `[B, N, extent]`, row-major in CPU memory.
 #[derive(Clone, Debug)]
 pub struct AxisWeights {
     values: Vec<f32>,
-    pictures: usize,
+    images: usize,
     boxes: usize,
     extent: usize,
 }
 
 impl AxisWeights {
-    /// All zero, for `pictures` pictures of `boxes` boxes each over an axis of `extent` cells.
-    pub fn zeros(pictures: usize, boxes: usize, extent: usize) -> Self {
+    /// All zero, for `images` images of `boxes` boxes each over an axis of `extent` cells.
+    pub fn zeros(images: usize, boxes: usize, extent: usize) -> Self {
         Self {
-            values: vec![0.0; pictures * boxes * extent],
-            pictures,
+            values: vec![0.0; images * boxes * extent],
+            images,
             boxes,
             extent,
         }
@@ -46,34 +69,34 @@ impl AxisWeights {
         self.extent
     }
 
-    /// Adds to a box's weights the mean over cells and samples of RoIAlign's bilinear weights, for
-    /// a box from `low` to `high` in map cells; arithmetic in f32 in torchvision's order.
-    /// Samples outside `[-1, extent]` add nothing but count in the mean (`roi_align_common.h`).
-    pub fn add_box(&mut self, picture: usize, index: usize, [low, high]: [f32; 2], cells: usize) {
-        let start = (picture * self.boxes + index) * self.extent;
+    /// Adds to a box's weights the mean over bins and samples of RoIAlign's bilinear weights, for a
+    /// box from `low` to `high` in cells of the map; f32 arithmetic in torchvision's order. Samples
+    /// outside `[-1, extent]` add nothing but count in the mean (`roi_align_common.h`).
+    pub fn add_box(&mut self, image: usize, index: usize, [low, high]: [f32; 2], bins: usize) {
+        let start = (image * self.boxes + index) * self.extent;
         let weights = &mut self.values[start..][..self.extent];
-        let cell = (high - low).max(1.0) / cells as f32;
-        let per_cell = cell.ceil();
-        let total = f64::from(per_cell) * cells as f64;
-        let share = (1.0 / total) as f32;
-        // A huge box has more samples than the map has room for: only those near it are visited.
-        let step = cell / per_cell;
+        let bin = (high - low).max(1.0) / bins as f32;
+        let per_bin = bin.ceil();
+        let total = f64::from(per_bin) * bins as f64;
+        let sample_weight = (1.0 / total) as f32;
+        // Only samples near the map are visited: a huge box has many outside.
+        let step = bin / per_bin;
         let first = ((-1.0 - low) / step - 2.0).max(0.0) as u64;
         let last = (((weights.len() as f32 - low) / step + 2.0) as u64).min(total as u64);
         for sample in first..last {
-            let in_cell = sample % (per_cell as u64);
+            let in_bin = sample % (per_bin as u64);
             let at = low
-                + (sample / per_cell as u64) as f32 * cell
-                + (in_cell as f32 + 0.5) * cell / per_cell;
+                + (sample / per_bin as u64) as f32 * bin
+                + (in_bin as f32 + 0.5) * bin / per_bin;
             for (index, weight) in bilinear(at, weights.len()).into_iter().flatten() {
-                weights[index] += weight * share;
+                weights[index] += weight * sample_weight;
             }
         }
     }
 
-    /// New weights over `extent` cells: `f` fills each (zeroed) new row from its old one.
+    /// New weights over `extent` cells: `f` fills each new row, initially zero, from the old one.
     pub fn map_rows(&self, extent: usize, mut f: impl FnMut(&[f32], &mut [f32])) -> Self {
-        let mut mapped = Self::zeros(self.pictures, self.boxes, extent);
+        let mut mapped = Self::zeros(self.images, self.boxes, extent);
         if self.extent > 0 && extent > 0 {
             self.values
                 .chunks_exact(self.extent)
@@ -83,7 +106,7 @@ impl AxisWeights {
         mapped
     }
 
-    /// First and last + 1 cell with a weight, box by box; equal where there is none.
+    /// Begin and end of the cells with a weight, per box; equal where there are none.
     fn spans(&self) -> impl Iterator<Item = [u32; 2]> {
         self.values.chunks_exact(self.extent.max(1)).map(|row| {
             let first = row.iter().position(|w| *w != 0.0).unwrap_or(0);
@@ -92,14 +115,14 @@ impl AxisWeights {
         })
     }
 
-    fn from_buffer(&self, device: &Device) -> Tensor<3> {
-        let shape = [self.pictures, self.boxes, self.extent];
+    fn tensor(&self, device: &Device) -> Tensor<3> {
+        let shape = [self.images, self.boxes, self.extent];
         Tensor::from_data(TensorData::new(self.values.clone(), shape), device)
     }
 }
 
-/// The two neighbours of RoIAlign's bilinear rule at coordinate `at` on an axis of `extent` cells,
-/// with their weights; none where the sample lies outside `[-1, extent]`.
+/// The two neighbors of a bilinear sample of RoIAlign at coordinate `at` on an axis of `extent`
+/// cells, with their weights; none where the sample is outside `[-1, extent]`.
 pub fn bilinear(at: f32, extent: usize) -> [Option<(usize, f32)>; 2] {
     if !(at >= -1.0 && at <= extent as f32) {
         return [None, None];
@@ -114,10 +137,9 @@ pub fn bilinear(at: f32, extent: usize) -> [Option<(usize, f32)>; 2] {
 }
 
 /// `out[b, n, c] = sum_yx vertical[b, n, y] features[b, c, y, x] horizontal[b, n, x]` for
-/// `features` `[B, C, h, w]` (best with channels last in memory): `[B, N, C]`.
+/// `features` `[B, C, H, W]` (fastest with channels last in memory): `[B, N, C]`.
 ///
-/// The kernel on a graphics device, [`roi_pool_reference`] on the processor and where gradients are
-/// wanted.
+/// The kernel on a GPU; [`roi_pool_reference`] on the CPU and for gradients.
 pub fn roi_pool(
     features: Tensor<4>,
     vertical: &AxisWeights,
@@ -129,9 +151,9 @@ pub fn roi_pool(
         ("horizontal", horizontal, width),
     ] {
         assert_eq!(
-            (weights.pictures, weights.boxes, weights.extent),
+            (weights.images, weights.boxes, weights.extent),
             (batch, vertical.boxes, extent),
-            "roi_pool: pictures, boxes and cells of the {axis} weights, and those wanted"
+            "roi_pool: images, boxes and cells of the {axis} weights, and those expected"
         );
     }
     if is_gpu(&features.device()) && vertical.boxes > 0 {
@@ -157,7 +179,7 @@ fn on_gpu(features: Tensor<4>, vertical: &AxisWeights, horizontal: &AxisWeights)
     launch(
         &SHADER,
         client,
-        rows * (channels as u64).div_ceil(u64::from(GROUP)),
+        rows * (channels as u64).div_ceil(u64::from(WORKGROUP_SIZE)),
         &[
             &features.handle,
             &upload(bytemuck::cast_slice(&vertical.values)),
@@ -165,13 +187,19 @@ fn on_gpu(features: Tensor<4>, vertical: &AxisWeights, horizontal: &AxisWeights)
             &upload(bytemuck::cast_slice(&spans)),
         ],
         &[&out],
-        &[batch, boxes, height, width, channels, 0, 0, 0].map(|size| size as u32),
+        &RoiPoolUniforms {
+            batch: batch as u32,
+            boxes: boxes as u32,
+            height: height as u32,
+            width: width as u32,
+            channels: channels as u32,
+        },
     );
     from_buffer(&features, out, [batch, boxes, channels])
 }
 
-/// [`roi_pool`] in tensor operations, differentiable in `features`: the weights of both axes as
-/// one matrix over cells, times the map.
+/// [`roi_pool`] in tensor operations, differentiable in `features`: the weights of both axes as one
+/// matrix over cells, times the map.
 pub fn roi_pool_reference(
     features: Tensor<4>,
     vertical: &AxisWeights,
@@ -179,8 +207,8 @@ pub fn roi_pool_reference(
 ) -> Tensor<3> {
     let [batch, channels, height, width] = features.dims();
     let device = features.device();
-    let vertical_weights = vertical.from_buffer(&device).unsqueeze_dim::<4>(3); // [B, N, h, 1]
-    let horizontal_weights = horizontal.from_buffer(&device).unsqueeze_dim::<4>(2); // [B, N, 1, w]
+    let vertical_weights = vertical.tensor(&device).unsqueeze_dim::<4>(3); // [B, N, H, 1]
+    let horizontal_weights = horizontal.tensor(&device).unsqueeze_dim::<4>(2); // [B, N, 1, W]
     let weights =
         (vertical_weights * horizontal_weights).reshape([batch, vertical.boxes, height * width]);
     let cells = features
@@ -189,18 +217,20 @@ pub fn roi_pool_reference(
     weights.matmul(cells)
 }
 
-/// Weights of a box sum to one and features lie in [-1, 1], so only the order of the sums differs.
+/// The weights of a box sum to one and features are in [-1, 1]; only the order of the sums differs.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor: over
-/// awkward shapes, boxes that are points, inverted, far outside and beyond all bounds, outputs that
-/// start as NaN, and more workgroups than one dimension holds. The same natively and in a browser.
+/// Compares the kernel on a GPU with the reference on the CPU: boxes that are points, inverted, far
+/// outside and of 2e9 cells, outputs that start as NaN, more workgroups than one dispatch dimension
+/// holds.
 ///
 /// # Errors
-/// The first difference, with its shape, place and both values; or a failed read.
+/// The first difference, with shape, index and both values; or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let shapes: [[usize; 5]; 11] = [
-        // pictures, boxes, channels, height, width
+        // images, boxes, channels, height, width
         [1, 0, 5, 3, 3],
         [1, 1, 1, 1, 1],
         [1, 7, 1, 2, 9],
@@ -213,29 +243,30 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [1, 3, 200, 24, 24],
         [1, 65_537, 2, 1, 3],
     ];
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     for shape in shapes {
-        compare(device, shape, &mut swept).await?;
+        compare(device, shape, &mut report).await?;
     }
-    Ok(swept)
+    Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
-    [pictures, boxes, channels, height, width]: [usize; 5],
-    swept: &mut SweepReport,
+    [images, boxes, channels, height, width]: [usize; 5],
+    report: &mut SweepReport,
 ) -> Result<(), String> {
-    let name = format!("roi_pool [{pictures}, {boxes}, {channels}, {height}, {width}]");
-    let mut dice = TestRng::default();
-    let data = dice.data([pictures, height, width, channels]);
+    let name = format!("roi_pool [{images}, {boxes}, {channels}, {height}, {width}]");
+    let mut rng = TestRng::default();
+    let data = rng.data([images, height, width, channels]);
     let features =
         |device: &Device| Tensor::<4>::from_data(data.clone(), device).permute([0, 3, 1, 2]);
     let mut along = |extent: usize| {
-        let mut weights = AxisWeights::zeros(pictures, boxes, extent);
-        for picture in 0..pictures {
+        let mut weights = AxisWeights::zeros(images, boxes, extent);
+        for image in 0..images {
             for index in 0..boxes {
                 let reach = 1.5 * extent as f32;
-                let (a, b) = (dice.draw() * reach, dice.draw() * reach);
+                let (a, b) = (rng.draw() * reach, rng.draw() * reach);
                 let ends = match index % 7 {
                     0 => [a, a],
                     1 => [a.max(b), a.min(b)],
@@ -243,7 +274,7 @@ async fn compare(
                     3 => [extent as f32 + 5.0, extent as f32 + 9.0],
                     _ => [a.min(b), a.max(b)],
                 };
-                weights.add_box(picture, index, ends, 7);
+                weights.add_box(image, index, ends, 7);
             }
         }
         weights
@@ -252,29 +283,20 @@ async fn compare(
     let expected = roi_pool_reference(features(&Device::flex()), &vertical, &horizontal);
     let expected = read(&name, expected).await?;
     let pooled = with_nan_fill(|| roi_pool(features(device), &vertical, &horizontal));
-    swept.compare(&name, pooled, &expected, TOLERANCE).await
+    report.compare(&name, pooled, &expected, TOLERANCE).await
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::{adapter_for_test, open};
-    use crate::protocol::DevicePreference;
+    use crate::device_preference::DevicePreference;
+    use crate::gpu::device::open;
 
+    /// The comparison can fail: a device without kernels is refused.
     #[test]
-    fn kernel_agrees_with_its_reference() {
-        let Some(device) = adapter_for_test("kernel_agrees_with_its_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernel and reference agree");
-        println!("{swept:?}");
-    }
-
-    /// The comparison itself can fail: a device without the kernel is refused.
-    #[test]
-    fn sweep_refuses_the_processor() {
-        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("there is a processor");
-        let refusal = pollster::block_on(sweep(&cpu.device)).expect_err("no kernel here");
-        assert!(refusal.contains("not a graphics device"), "{refusal}");
+    fn sweep_refuses_the_cpu() {
+        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("a CPU device");
+        let refusal = pollster::block_on(sweep(&cpu.device)).expect_err("no kernel on the CPU");
+        assert!(refusal.contains("not a GPU"), "{refusal}");
     }
 }

@@ -1,39 +1,81 @@
-//! The choice of the next token on a graphics device, so that decoding need not wait for the host.
+//! Sampling on the GPU, with constrained decoding: the next token needs no readback.
 
 use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::generate::constraint::{Grammar, Kind, Place};
-use crate::generate::sampling::{MAX_TOP_K, Sampler, Sampling, marks};
-use crate::gpu::buffer::{alloc, to_buffer};
-use crate::gpu::launch::{Shader, launch};
-use crate::gpu::matmul::integers;
-use crate::gpu::testing::{SweepReport, TestRng};
+use crate::generate::constraint::{Grammar, GrammarState, TokenKind};
+use crate::generate::sampling::{MAX_TOP_K, Sampling, token_flags};
+use crate::gpu::buffer::{alloc, int_to_buffer, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
-/// Invocations per workgroup.
-const GROUP: u32 = 128;
+#[cfg(feature = "diagnostics")]
+use crate::generate::sampling::Sampler;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::readback::read_ids;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, tensor};
 
-/// Stripes that a vocabulary is read in.
+/// Threads per workgroup.
+const WORKGROUP_SIZE: u32 = 128;
+
+/// Workgroups of `top_k`, each of which scans a stripe of the vocabulary.
 const STRIPES: usize = 64;
 
-/// The numbers of [`Kind`] and [`Place`].
+/// Constants of both shaders; kinds and states are those of [`TokenKind`] and [`GrammarState`].
 const CONSTANTS: &[(&str, u32)] = &[
-    ("GROUP", GROUP),
-    ("MOST", MAX_TOP_K as u32),
-    ("WORD", Kind::Word as u32),
-    ("INDEX", Kind::Index as u32),
-    ("OPEN", Kind::Open as u32),
-    ("CLOSE", Kind::Close as u32),
-    ("WORDS", Place::Words as u32),
-    ("FIRST", Place::First as u32),
-    ("MORE", Place::More as u32),
+    ("WORKGROUP_SIZE", WORKGROUP_SIZE),
+    ("MAX_TOP_K", MAX_TOP_K as u32),
+    ("KIND_TEXT", TokenKind::Text as u32),
+    ("KIND_INDEX", TokenKind::Index as u32),
+    ("KIND_OPEN", TokenKind::Open as u32),
+    ("KIND_CLOSE", TokenKind::Close as u32),
+    ("STATE_TEXT", GrammarState::Text as u32),
+    ("STATE_FIRST", GrammarState::First as u32),
+    ("STATE_MORE", GrammarState::More as u32),
 ];
+
+uniforms! {
+    /// Uniforms of `shaders/top_k.wgsl`.
+    struct TopKUniforms {
+        /// Number of logits.
+        vocab_size: u32,
+        /// Number of workgroups.
+        stripes: u32,
+        /// Candidates per stripe.
+        k: u32,
+        /// Repetition penalty.
+        penalty: f32,
+    }
+}
+
+uniforms! {
+    /// Uniforms of `shaders/sample.wgsl`.
+    struct SampleUniforms {
+        /// Number of candidates.
+        count: u32,
+        /// The best candidates that are sampled from.
+        k: u32,
+        /// Number of tokens; the id of a NaN.
+        vocab_size: u32,
+        /// Length of `output_ids`.
+        max_tokens: u32,
+        /// Softmax temperature.
+        temperature: f32,
+        /// Probability of the nucleus.
+        top_p: f32,
+        /// Seed of the random numbers.
+        seed: u32,
+    }
+}
 
 /// `shaders/top_k.wgsl`.
 pub const TOP_K: Shader = Shader {
     name: "top_k",
     text: include_str!("../../shaders/top_k.wgsl"),
+    uniforms: TopKUniforms::LAYOUT,
     constants: CONSTANTS,
     imports: &[],
 };
@@ -42,23 +84,24 @@ pub const TOP_K: Shader = Shader {
 pub const SAMPLE: Shader = Shader {
     name: "sample",
     text: include_str!("../../shaders/sample.wgsl"),
+    uniforms: SampleUniforms::LAYOUT,
     constants: CONSTANTS,
     imports: &[],
 };
 
-/// What an answer's tokens are chosen by.
+/// How the tokens of an answer are sampled.
 #[derive(Clone, Debug)]
 pub struct SamplingConfig {
-    /// Chance, and whether the grammar is followed.
+    /// Temperature, top-k, top-p, seed, and whether decoding is constrained.
     pub sampling: Sampling,
-    /// Penalty on tokens that the answer has.
+    /// Repetition penalty on tokens that the answer contains.
     pub penalty: f32,
-    /// The tokens that the grammar is about.
+    /// The tokens of box lists, for constrained decoding.
     pub grammar: Option<Grammar>,
 }
 
 impl SamplingConfig {
-    /// The highest logit, without penalty or grammar.
+    /// Argmax, without penalty or grammar.
     pub fn greedy() -> Self {
         Self {
             sampling: Sampling::default(),
@@ -68,131 +111,131 @@ impl SamplingConfig {
     }
 }
 
-/// An answer in the making: what was chosen, and where the next token stands.
+/// The sampler of one answer; its state is in GPU buffers.
 #[derive(Clone, Debug)]
 pub struct GpuSampler {
     vocabulary: usize,
-    rule: SamplingConfig,
-    limit: usize,
+    config: SamplingConfig,
+    max_tokens: usize,
     token: CubeTensor,
     position: CubeTensor,
-    marks: CubeTensor,
-    said: CubeTensor,
-    progress: CubeTensor,
+    token_flags: CubeTensor,
+    output_ids: CubeTensor,
+    state: CubeTensor,
 }
 
 impl GpuSampler {
-    /// An answer of at most `limit` tokens of a vocabulary, chosen as
-    /// [`Sampler`](crate::generate::sampling::Sampler) chooses; the first token will stand at
-    /// `position`.
+    /// A sampler of at most `max_tokens` tokens that samples as
+    /// [`Sampler`](crate::generate::sampling::Sampler) does; the first token has
+    /// the position `position`.
     ///
     /// # Panics
-    /// `device` is not a graphics device, or a size is 0.
+    /// `device` is not a GPU, or a size is 0.
     pub fn new(
         vocabulary: usize,
-        rule: SamplingConfig,
-        limit: usize,
+        config: SamplingConfig,
+        max_tokens: usize,
         position: usize,
         device: &Device,
     ) -> Self {
         let values = |values: Vec<i32>| {
             let count = values.len();
-            integers(Tensor::<1, Int>::from_data(
-                TensorData::new(values, [count]),
-                device,
-            ))
+            let data = TensorData::new(values, [count]);
+            int_to_buffer("sampling", Tensor::from_data(data, device))
         };
         assert!(
-            vocabulary > 0 && limit > 0,
-            "{vocabulary} tokens, {limit} at most"
+            vocabulary > 0 && max_tokens > 0,
+            "sampling: {max_tokens} tokens of a vocabulary of {vocabulary}"
         );
-        let grammar = rule.grammar.as_ref().filter(|_| rule.sampling.grammar);
-        let marks = marks(vocabulary, grammar);
+        let grammar = config.grammar.as_ref().filter(|_| config.sampling.grammar);
+        let token_flags = token_flags(vocabulary, grammar);
         Self {
             vocabulary,
-            limit,
+            max_tokens,
             token: values(vec![0]),
             position: values(vec![position as i32 - 1]),
-            marks: values(marks.into_iter().map(u32::cast_signed).collect()),
-            said: values(vec![0; limit]),
-            progress: values(vec![0, Place::default() as i32]),
-            rule,
+            token_flags: values(token_flags.into_iter().map(u32::cast_signed).collect()),
+            output_ids: values(vec![0; max_tokens]),
+            state: values(vec![0, GrammarState::default() as i32]),
+            config,
         }
     }
 
-    /// Chooses a token by `logits` `[V]`.
+    /// Samples a token from `logits` `[V]`.
     ///
     /// # Panics
-    /// There are not as many logits as tokens.
+    /// V is not the size of the vocabulary.
     pub fn sample(&self, logits: Tensor<1>) {
-        assert_eq!(logits.dims(), [self.vocabulary], "choice: logits");
+        assert_eq!(logits.dims(), [self.vocabulary], "sampling: logits");
         let logits = to_buffer("top_k", logits);
-        let sampling = &self.rule.sampling;
-        let each = sampling.candidates();
-        let best = alloc("top_k", &logits.client, 2 * STRIPES * each);
+        let sampling = &self.config.sampling;
+        let k = sampling.candidates();
+        let candidates = alloc("top_k", &logits.client, 2 * STRIPES * k);
         launch(
             &TOP_K,
             &logits.client,
             STRIPES as u64,
-            &[&logits.handle, &self.marks.handle, &self.progress.handle],
-            &[&best],
-            &[
-                self.vocabulary as u32,
-                STRIPES as u32,
-                self.rule.penalty.to_bits(),
-                each as u32,
-            ],
+            &[&logits.handle, &self.token_flags.handle, &self.state.handle],
+            &[&candidates],
+            &TopKUniforms {
+                vocab_size: self.vocabulary as u32,
+                stripes: STRIPES as u32,
+                k: k as u32,
+                penalty: self.config.penalty,
+            },
         );
         launch(
             &SAMPLE,
             &logits.client,
             1,
-            &[&best],
+            &[&candidates],
             &[
                 &self.token.handle,
                 &self.position.handle,
-                &self.marks.handle,
-                &self.said.handle,
-                &self.progress.handle,
+                &self.token_flags.handle,
+                &self.output_ids.handle,
+                &self.state.handle,
             ],
-            &[
-                (STRIPES * each) as u32,
-                self.limit as u32,
-                self.vocabulary as u32,
-                each as u32,
-                sampling.temperature.to_bits(),
-                sampling.top_p.to_bits(),
-                sampling.seed,
-                0,
-            ],
+            &SampleUniforms {
+                count: (STRIPES * k) as u32,
+                k: k as u32,
+                vocab_size: self.vocabulary as u32,
+                max_tokens: self.max_tokens as u32,
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                seed: sampling.seed,
+            },
         );
     }
 
-    /// The token chosen last, `[1]`.
+    /// The token sampled last, `[1]`.
     pub fn token(&self) -> Tensor<1, Int> {
         Tensor::from_primitive::<Cube>(self.token.clone())
     }
 
-    /// Where it stands, `[1]`.
+    /// Its position, `[1]`.
     pub fn position(&self) -> Tensor<1, Int> {
         Tensor::from_primitive::<Cube>(self.position.clone())
     }
 
-    /// All that was chosen, `[limit]`; the size of the vocabulary where a logit was no number.
+    /// All sampled tokens, `[max_tokens]`; the size of the vocabulary where a logit was NaN.
     pub fn output_ids(&self) -> Tensor<1, Int> {
-        Tensor::from_primitive::<Cube>(self.said.clone())
+        Tensor::from_primitive::<Cube>(self.output_ids.clone())
     }
 }
 
 /// Vocabulary sizes of the sweep: below, at and above a stripe and a workgroup, up to Qwen2's.
+#[cfg(feature = "diagnostics")]
 const VOCABULARIES: [usize; 7] = [1, 2, 127, 869, 8192, 8193, 152_064];
 
 /// A sampler on the GPU and the CPU's [`Sampler`] over the same logits.
+#[cfg(feature = "diagnostics")]
 struct Comparison<'a> {
     report: &'a mut SweepReport,
     device: &'a Device,
 }
 
+#[cfg(feature = "diagnostics")]
 impl Comparison<'_> {
     /// Samples `count` tokens from the same logits each time; the ids and the GPU's sampler.
     async fn ids(
@@ -206,11 +249,10 @@ impl Comparison<'_> {
         let mut cpu = Sampler::new(config.sampling, config.penalty, config.grammar.clone());
         let mut expected = Vec::new();
         for _ in 0..count {
-            let data = TensorData::new(logits.to_vec(), [logits.len()]);
-            gpu.sample(Tensor::from_data(data, self.device));
+            gpu.sample(tensor(logits, [logits.len()], self.device));
             expected.push(cpu.sample(logits));
         }
-        let got = read_ids(name, gpu.output_ids()).await?;
+        let got = ids(name, gpu.output_ids()).await?;
         if got != expected {
             return Err(format!("{name}: {got:?}, expected {expected:?}"));
         }
@@ -219,13 +261,9 @@ impl Comparison<'_> {
     }
 }
 
-async fn read_ids(name: &str, ids: Tensor<1, Int>) -> Result<Vec<u32>, String> {
-    let data = ids.into_data_async().await;
-    let ids: Vec<i32> = data
-        .map_err(|error| format!("{name}: {error:?}"))?
-        .try_to_vec()
-        .map_err(|error| format!("{name}: {error:?}"))?;
-    Ok(ids.into_iter().map(i32::cast_unsigned).collect())
+#[cfg(feature = "diagnostics")]
+async fn ids(name: &str, ids: Tensor<1, Int>) -> Result<Vec<u32>, String> {
+    read_ids(name, ids).await.map_err(|fault| fault.to_string())
 }
 
 /// Compares the GPU's tokens with the CPU sampler's: greedy with repetition penalty and equal logits,
@@ -233,6 +271,7 @@ async fn read_ids(name: &str, ids: Tensor<1, Int>) -> Result<Vec<u32>, String> {
 ///
 /// # Errors
 /// The first difference.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     let mut both = Comparison {
@@ -251,10 +290,10 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
                 ..SamplingConfig::greedy()
             };
             let name = format!("argmax of {vocabulary}, penalty {penalty}");
-            let (ids, gpu) = both.ids(&name, &logits, &config, 5).await?;
-            let position = read_ids(&name, gpu.position()).await?;
-            let token = read_ids(&name, gpu.token()).await?;
-            if position != [14] || token != ids[4..] {
+            let (sampled, gpu) = both.ids(&name, &logits, &config, 5).await?;
+            let position = ids(&name, gpu.position()).await?;
+            let token = ids(&name, gpu.token()).await?;
+            if position != [14] || token != sampled[4..] {
                 return Err(format!("{name}: token {token:?} at {position:?}"));
             }
         }
@@ -296,8 +335,8 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             ..SamplingConfig::greedy()
         };
         let name = format!("grammar over {boxes} boxes");
-        let (ids, _) = both.ids(&name, &logits, &config, 100).await?;
-        well_formed(&ids, boxes).map_err(|error| format!("{name}: {error}"))?;
+        let (sampled, _) = both.ids(&name, &logits, &config, 100).await?;
+        well_formed(&sampled, boxes).map_err(|error| format!("{name}: {error}"))?;
     }
     for temperature in [0.0, 1.0] {
         let config = SamplingConfig {
@@ -310,10 +349,10 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         let mut logits = vec![1.0; 300];
         logits[17] = f32::NAN;
         let gpu = GpuSampler::new(logits.len(), config, 1, 10, device);
-        gpu.sample(Tensor::from_data(TensorData::new(logits, [300]), device));
-        let ids = read_ids("NaN", gpu.output_ids()).await?;
-        if ids != [300] {
-            return Err(format!("NaN at temperature {temperature}: {ids:?}"));
+        gpu.sample(tensor(&logits, [300], device));
+        let sampled = ids("NaN", gpu.output_ids()).await?;
+        if sampled != [300] {
+            return Err(format!("NaN at temperature {temperature}: {sampled:?}"));
         }
         both.report.shapes += 1;
     }
@@ -322,6 +361,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 
 /// Lists of boxes in `ids`, with the grammar's tokens of [`sweep`]: every list opens before an index
 /// below `boxes`, closes after one, and exists only where there are boxes.
+#[cfg(feature = "diagnostics")]
 fn well_formed(ids: &[u32], boxes: usize) -> Result<(), String> {
     let index = |id: u32| (200..200 + boxes as u32).contains(&id);
     let lists = ids.iter().filter(|&&id| id == 3).count();
@@ -345,16 +385,6 @@ fn well_formed(ids: &[u32], boxes: usize) -> Result<(), String> {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn samples_as_the_cpu_does() {
-        let Some(device) = adapter_for_test("samples_as_the_cpu_does") else {
-            return;
-        };
-        let report = pollster::block_on(sweep(&device)).expect("GPU and CPU agree");
-        assert_eq!(report.shapes, 48);
-    }
 
     #[test]
     fn a_broken_list_is_noticed() {

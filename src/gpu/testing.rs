@@ -1,29 +1,30 @@
-//! What every kernel's sweep over awkward shapes needs: numbers, a comparison, a tally.
+//! Helpers of sweeps, which compare a kernel with its reference over awkward shapes.
 //!
-//! A sweep runs natively and in a browser, so it reads without blocking and reports what it finds
+//! A sweep runs natively and in a browser: it reads back without blocking and returns differences
 //! instead of panicking.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::gpu::buffer::is_gpu;
+use crate::gpu::readback;
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepReport {
-    /// Results compared.
+    /// Number of results compared.
     pub shapes: usize,
     /// The largest difference between kernel and reference.
     pub worst: f32,
 }
 
 impl SweepReport {
-    /// A sweep that begins on `device`.
+    /// An empty report for `device`.
     ///
     /// # Errors
-    /// It is not a graphics device: there is no kernel to compare.
+    /// `device` is not a GPU, so no kernel would run.
     pub fn on(device: &Device) -> Result<Self, String> {
         if !is_gpu(device) {
-            return Err(format!("{device:?}: not a graphics device"));
+            return Err(format!("{device:?}: not a GPU"));
         }
         Ok(Self {
             shapes: 0,
@@ -31,10 +32,10 @@ impl SweepReport {
         })
     }
 
-    /// Compares a result with `expected`, row-major, value by value; NaN differs from everything.
+    /// Compares a result with `expected`, row-major, value by value. NaN differs from every value.
     ///
     /// # Errors
-    /// The first difference above `tolerance`, with `name`, its place and both values; or a failed
+    /// The first difference above `tolerance`, with `name`, its index and both values; or a failed
     /// read.
     pub async fn compare<const D: usize>(
         &mut self,
@@ -54,7 +55,7 @@ impl SweepReport {
             if error > tolerance || error.is_nan() {
                 return Err(format!(
                     "{name}: {:?} is {got}, expected {expected} within {tolerance}",
-                    place(index, dims)
+                    multi_index(index, dims)
                 ));
             }
             self.worst = self.worst.max(error);
@@ -64,31 +65,31 @@ impl SweepReport {
     }
 }
 
-/// Where the value number `index` of a tensor of `dims` lies.
-fn place<const D: usize>(mut index: usize, dims: [usize; D]) -> [usize; D] {
-    let mut place = [0; D];
+/// The index along each axis of the value at the row-major `index`.
+fn multi_index<const D: usize>(mut index: usize, dims: [usize; D]) -> [usize; D] {
+    let mut indices = [0; D];
     for axis in (0..D).rev() {
-        place[axis] = index % dims[axis];
+        indices[axis] = index % dims[axis];
         index /= dims[axis];
     }
-    place
+    indices
 }
 
-/// The values of a tensor, row-major; none of an empty one.
+/// The values of a tensor, row-major; `name` is in the error.
 ///
 /// # Errors
-/// The device fails; `name` is named.
+/// The device fails.
 pub async fn read<const D: usize>(name: &str, tensor: Tensor<D>) -> Result<Vec<f32>, String> {
-    if tensor.dims().contains(&0) {
-        return Ok(Vec::new());
-    }
-    let data = tensor.into_data_async().await;
-    data.map_err(|error| format!("{name}: {error:?}"))?
-        .try_to_vec()
-        .map_err(|error| format!("{name}: {error:?}"))
+    let values = readback::read(name, tensor).await;
+    values.map_err(|fault| fault.to_string())
 }
 
-/// Numbers without a pattern, the same in every run.
+/// A tensor of `values` in row-major order.
+pub fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+}
+
+/// Pseudorandom numbers, the same in every run.
 #[derive(Clone, Debug)]
 pub struct TestRng(u64);
 
@@ -99,7 +100,7 @@ impl Default for TestRng {
 }
 
 impl TestRng {
-    /// A number of [-1, 1).
+    /// The next number, in [-1, 1).
     pub fn draw(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -107,12 +108,12 @@ impl TestRng {
         (self.0 >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
     }
 
-    /// `count` numbers of [-1, 1).
+    /// The next `count` numbers.
     pub fn values(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.draw()).collect()
     }
 
-    /// Numbers of [-1, 1) in `shape`, ready for any device.
+    /// The next numbers, as the data of a tensor of `shape`.
     pub fn data<const D: usize>(&mut self, shape: [usize; D]) -> TensorData {
         TensorData::new(self.values(shape.iter().product()), shape)
     }

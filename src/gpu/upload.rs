@@ -1,8 +1,7 @@
-//! Weights on their way to a device, a piece at a time.
+//! Incremental upload of a tensor.
 //!
-//! On a graphics device a piece goes from this program's memory straight into the tensor's buffer;
-//! the tensor as a whole never exists here. Large tensors get buffers of their own, which the
-//! driver has back as soon as the tensor is dropped.
+//! On a GPU each piece is written straight into the tensor's buffer, so the whole tensor is never in CPU
+//! memory. Large tensors have dedicated buffers, which the driver gets back when the tensor is dropped.
 
 use burn::backend::{Cube, DispatchDevice};
 use burn::tensor::{Bytes, DType, Device, Int, Shape, Tensor, TensorData};
@@ -11,21 +10,21 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::Client;
 use cubecl::server::Handle;
 
-/// Tensors from this size on have a buffer of their own.
-const OWN_BUFFER: usize = 1 << 20;
+/// Bytes from which a tensor has a dedicated buffer.
+const DEDICATED_BUFFER: usize = 1 << 20;
 
-/// A tensor of 32-bit elements that is being filled from its beginning.
+/// A tensor of 32-bit elements that is filled from its start.
 pub struct Upload {
     bytes: usize,
-    place: Place,
+    target: Target,
 }
 
-enum Place {
-    Graphics(Buffer),
-    Host { device: Device, words: Vec<u32> },
+enum Target {
+    Gpu(Buffer),
+    Cpu { device: Device, words: Vec<u32> },
 }
 
-/// A buffer of a graphics device, filled up to `at` bytes.
+/// A GPU buffer, filled up to byte `at`.
 struct Buffer {
     handle: Handle,
     client: Client,
@@ -41,51 +40,51 @@ impl Buffer {
 }
 
 impl Upload {
-    /// Room for `elements` elements on `device`.
+    /// An upload of `elements` elements to `device`.
     ///
     /// # Panics
     /// The device cannot bind a buffer of that size.
     pub fn new(elements: usize, device: &Device) -> Self {
         let bytes = 4 * elements;
-        let place = match device.as_dispatch() {
+        let target = match device.as_dispatch() {
             DispatchDevice::Cube(device) => {
                 let client = device.client();
                 let limit = client.properties().memory.max_page_size;
                 assert!(
                     bytes as u64 <= limit,
-                    "a weight takes {bytes} bytes, the device binds {limit}"
+                    "upload: {bytes} bytes, the device binds {limit}"
                 );
-                let handle = if bytes < OWN_BUFFER {
+                let handle = if bytes < DEDICATED_BUFFER {
                     client.empty(bytes)
                 } else {
                     client.memory_dedicated_allocation((), |()| client.empty(bytes))
                 };
-                Place::Graphics(Buffer {
+                Target::Gpu(Buffer {
                     handle,
                     client,
                     device: device.clone(),
                     at: 0,
                 })
             }
-            _ => Place::Host {
+            _ => Target::Cpu {
                 device: device.clone(),
                 words: Vec::with_capacity(elements),
             },
         };
-        Self { bytes, place }
+        Self { bytes, target }
     }
 
-    /// Fills the next elements.
+    /// Appends elements.
     ///
     /// # Panics
-    /// There is no room for them.
+    /// The tensor has fewer elements.
     pub fn push(&mut self, elements: Vec<u32>) {
-        match &mut self.place {
-            Place::Graphics(buffer) => {
+        match &mut self.target {
+            Target::Gpu(buffer) => {
                 let end = buffer.at + 4 * elements.len();
                 assert!(
                     end <= self.bytes,
-                    "{end} bytes in a tensor of {}",
+                    "upload: {end} bytes into a tensor of {}",
                     self.bytes
                 );
                 if !elements.is_empty() {
@@ -98,53 +97,53 @@ impl Upload {
                 }
                 buffer.at = end;
             }
-            Place::Host { words, .. } => {
+            Target::Cpu { words, .. } => {
                 words.extend(elements);
-                assert!(4 * words.len() <= self.bytes, "too many elements");
+                assert!(4 * words.len() <= self.bytes, "upload: too many elements");
             }
         }
     }
 
-    /// The tensor, its elements read as f32.
+    /// The tensor, with elements as f32.
     ///
     /// # Panics
-    /// It is not full.
+    /// Elements are missing.
     pub fn floats(self) -> Tensor<1> {
         let elements = self.bytes / 4;
-        match self.full() {
-            Place::Graphics(place) => {
-                Tensor::from_primitive::<Cube>(place.tensor(elements, DType::F32))
+        match self.complete() {
+            Target::Gpu(buffer) => {
+                Tensor::from_primitive::<Cube>(buffer.tensor(elements, DType::F32))
             }
-            Place::Host { device, words } => {
+            Target::Cpu { device, words } => {
                 let values: Vec<f32> = words.into_iter().map(f32::from_bits).collect();
                 Tensor::from_data(TensorData::new(values, [elements]), &device)
             }
         }
     }
 
-    /// The tensor, its elements read as i32.
+    /// The tensor, with elements as i32.
     ///
     /// # Panics
-    /// It is not full.
+    /// Elements are missing.
     pub fn integers(self) -> Tensor<1, Int> {
         let elements = self.bytes / 4;
-        match self.full() {
-            Place::Graphics(place) => {
-                Tensor::from_primitive::<Cube>(place.tensor(elements, DType::I32))
+        match self.complete() {
+            Target::Gpu(buffer) => {
+                Tensor::from_primitive::<Cube>(buffer.tensor(elements, DType::I32))
             }
-            Place::Host { device, words } => {
+            Target::Cpu { device, words } => {
                 let values: Vec<i32> = words.into_iter().map(u32::cast_signed).collect();
                 Tensor::from_data(TensorData::new(values, [elements]), &device)
             }
         }
     }
 
-    fn full(self) -> Place {
-        let filled = match &self.place {
-            Place::Graphics(buffer) => buffer.at,
-            Place::Host { words, .. } => 4 * words.len(),
+    fn complete(self) -> Target {
+        let filled = match &self.target {
+            Target::Gpu(buffer) => buffer.at,
+            Target::Cpu { words, .. } => 4 * words.len(),
         };
-        assert_eq!(filled, self.bytes, "bytes of a complete tensor");
-        self.place
+        assert_eq!(filled, self.bytes, "upload: bytes of the tensor");
+        self.target
     }
 }

@@ -1,4 +1,4 @@
-//! A picture with its boxes drawn on it, for the terminal.
+//! Draws boxes on a picture and writes it to a file, for the terminal.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use super::Pixels;
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 
-/// Okabe and Ito's colours, distinct for every kind of colour vision.
-const COLOURS: [[u8; 3]; 7] = [
+/// The palette of Okabe and Ito, distinguishable with any color vision.
+const COLORS: [[u8; 3]; 7] = [
     [230, 159, 0],
     [86, 180, 233],
     [0, 158, 115],
@@ -19,7 +19,7 @@ const COLOURS: [[u8; 3]; 7] = [
     [204, 121, 167],
 ];
 
-/// Digits as 3 x 5 points, a row per three bits, top row first.
+/// Digits as 3 x 5 dots, three bits per row, top row first.
 const DIGITS: [u16; 10] = [
     0b111_101_101_101_111,
     0b010_110_010_010_111,
@@ -33,17 +33,17 @@ const DIGITS: [u16; 10] = [
     0b111_101_111_001_111,
 ];
 
-/// Writes `pixels` with `boxes` (original pixels), each with its index, to `path`; the ending of
-/// the name decides the format.
+/// Writes `pixels` with `boxes` (in pixels), each labelled with its index, to `path`; the file
+/// extension selects the format.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write(pixels: &Pixels, boxes: &[BoxXyxy], path: &Path) -> Result<(), Fault> {
     let mut picture = RgbImage::from_raw(pixels.width, pixels.height, pixels.rgb.clone())
-        .expect("pixels hold width times height colours");
+        .expect("three bytes per pixel");
     let unit = (pixels.width.min(pixels.height) / 200).max(1) as i32;
     for (index, b) in boxes.iter().enumerate() {
-        let colour = Rgb(COLOURS[index % COLOURS.len()]);
+        let color = Rgb(COLORS[index % COLORS.len()]);
         let [x1, y1, x2, y2] = <[f32; 4]>::from(*b).map(|v| v.round() as i32);
         let (w, h) = (x2 - x1, y2 - y1);
         for (x, y, w, h) in [
@@ -52,34 +52,34 @@ pub fn write(pixels: &Pixels, boxes: &[BoxXyxy], path: &Path) -> Result<(), Faul
             (x1, y1, unit, h),
             (x2 - unit, y1, unit, h),
         ] {
-            fill(&mut picture, [x, y, w, h], colour);
+            fill(&mut picture, [x, y, w, h], color);
         }
-        number(&mut picture, index, [x1, y1], unit, colour);
+        label(&mut picture, index, [x1, y1], unit, color);
     }
     picture.save(path).map_err(|error| Fault::file(path, error))
 }
 
-/// Fills `[x, y, width, height]`, as far as it lies on the picture.
-fn fill(picture: &mut RgbImage, [x, y, w, h]: [i32; 4], colour: Rgb<u8>) {
+/// Fills the rectangle `[x, y, width, height]`, clipped to the picture.
+fn fill(picture: &mut RgbImage, [x, y, w, h]: [i32; 4], color: Rgb<u8>) {
     let (width, height) = (picture.width() as i32, picture.height() as i32);
     for y in y.max(0)..(y + h).min(height) {
         for x in x.max(0)..(x + w).min(width) {
-            picture.put_pixel(x as u32, y as u32, colour);
+            picture.put_pixel(x as u32, y as u32, color);
         }
     }
 }
 
-/// Writes `index` dark on a plate of `colour`, the plate's corner at `[x, y]` or inside the picture.
-fn number(picture: &mut RgbImage, index: usize, [x, y]: [i32; 2], unit: i32, colour: Rgb<u8>) {
+/// Draws `index` as a dark label on `color` with its corner at `[x, y]`, clamped to the picture.
+fn label(picture: &mut RgbImage, index: usize, [x, y]: [i32; 2], unit: i32, color: Rgb<u8>) {
     let (x, y) = (x.max(0), y.max(0));
     let digits = index.to_string();
-    let plate = [x, y, (4 * digits.len() as i32 + 1) * unit * 2, 14 * unit];
-    fill(picture, plate, colour);
-    for (place, digit) in digits.bytes().enumerate() {
-        let points = DIGITS[usize::from(digit - b'0')];
-        for point in (0..15).filter(|point| points >> (14 - point) & 1 == 1) {
-            let column = 4 * place as i32 + point % 3 + 1;
-            let row = point / 3 + 1;
+    let background = [x, y, (4 * digits.len() as i32 + 1) * unit * 2, 14 * unit];
+    fill(picture, background, color);
+    for (position, digit) in digits.bytes().enumerate() {
+        let dots = DIGITS[usize::from(digit - b'0')];
+        for dot in (0..15).filter(|dot| dots >> (14 - dot) & 1 == 1) {
+            let column = 4 * position as i32 + dot % 3 + 1;
+            let row = dot / 3 + 1;
             let cell = [
                 x + column * 2 * unit,
                 y + row * 2 * unit,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_over_the_edge_are_drawn_as_far_as_there_is_picture() {
+    fn boxes_beyond_the_edge_are_clipped() {
         let pixels = Pixels::new(20, 10, vec![255; 600]).expect("a plain picture");
         let path = std::env::temp_dir().join(format!("annotate-{}.png", std::process::id()));
         let b = BoxXyxy::from([-5.0, 2.0, 30.0, 8.0]);
@@ -104,7 +104,7 @@ mod tests {
         let drawn = super::super::decode::open(&path).expect("just written");
         std::fs::remove_file(&path).expect("just written");
         let at = |x: usize, y: usize| &drawn.rgb[(y * 20 + x) * 3..][..3];
-        assert_eq!(at(19, 7), COLOURS[0]);
+        assert_eq!(at(19, 7), COLORS[0]);
         assert_eq!(at(19, 9), [255; 3]);
     }
 }

@@ -1,5 +1,5 @@
-//! From the bytes of a JPEG, PNG or WebP file to [`Pixels`], natively. The page decodes with the
-//! browser's own decoder; both turn the picture as its EXIF orientation says.
+//! Decodes JPEG, PNG and WebP files to [`Pixels`], natively. The page uses the decoder of the browser;
+//! both apply the EXIF orientation.
 
 use std::fmt::Display;
 use std::io::Cursor;
@@ -24,10 +24,11 @@ pub fn open(path: &Path) -> Result<Pixels, Fault> {
     })
 }
 
-/// Decodes a picture, first frame only, turned upright; transparent parts lie on white.
+/// Decodes a picture, first frame only, and applies its EXIF orientation; transparent parts are
+/// blended with white.
 ///
 /// # Errors
-/// Not a JPEG, PNG or WebP picture, damaged or cut short, or too large.
+/// Not a JPEG, PNG or WebP picture, damaged or truncated, or too large.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
     let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
@@ -36,12 +37,12 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
         return Err(not_a_picture());
     }
     if !jpeg::is_complete(bytes) {
-        return Err(damaged("the end is missing"));
+        return Err(damaged("its end is missing"));
     }
     let mut decoder = reader.into_decoder().map_err(|error| fault(&error))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    // A picture without readable EXIF data is upright.
+    // Unreadable EXIF data count as upright.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| fault(&error))?;
     picture.apply_orientation(orientation);
@@ -57,8 +58,8 @@ fn not_a_picture() -> Fault {
     Fault::new(
         FaultKind::Picture,
         "picture",
-        "this is not a JPEG, PNG or WebP picture",
-        "Choose a file of one of these kinds",
+        "is not a JPEG, PNG or WebP picture",
+        "Choose a file of one of these formats",
     )
 }
 
@@ -73,7 +74,7 @@ fn damaged(why: impl Display) -> Fault {
     Fault::new(
         FaultKind::Picture,
         "picture",
-        format!("the file is damaged or cut short ({why})"),
+        format!("is damaged or cut short ({why})"),
         "Export or download it again",
     )
 }
@@ -84,7 +85,7 @@ mod tests {
     use image::codecs::jpeg::JpegEncoder;
     use image::{ImageEncoder, ImageFormat, Rgb, RgbImage, RgbaImage};
 
-    /// Left half red, right half blue, noisy enough not to compress to nothing.
+    /// Left half red, right half blue, with noise so that files do not become tiny.
     fn halves(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
             let noise = ((x * 31 + y * 17) % 23) as u8;
@@ -96,7 +97,7 @@ mod tests {
         })
     }
 
-    /// An EXIF block whose only entry is the orientation.
+    /// An EXIF block with the orientation as its only entry.
     fn exif(orientation: u8) -> Vec<u8> {
         let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
         block.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
@@ -108,7 +109,7 @@ mod tests {
         let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
         encoder
             .set_exif_metadata(exif(orientation))
-            .expect("jpeg holds exif");
+            .expect("JPEG stores EXIF");
         let picture = halves(64, 32);
         encoder
             .write_image(&picture, 64, 32, image::ExtendedColorType::Rgb8)
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_read_and_transparency_lies_on_white() {
+    fn every_format_is_read_and_transparency_is_blended_with_white() {
         let clear = RgbaImage::new(5, 3);
         for format in [ImageFormat::Png, ImageFormat::WebP] {
             let mut bytes = Cursor::new(Vec::new());
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_said_so() {
+    fn other_files_are_rejected() {
         for bytes in [
             &b""[..],
             b"hello",
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_cut_short_is_said_so() {
+    fn a_truncated_picture_is_rejected() {
         let mut files = vec![jpeg(1)];
         for format in [ImageFormat::Png, ImageFormat::WebP] {
             let mut bytes = Cursor::new(Vec::new());
@@ -179,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_picture_is_refused_before_it_is_decoded() {
-        // A PNG header that promises 100000 x 100000 pixels, and nothing else.
+    fn a_huge_picture_is_rejected_before_it_is_decoded() {
+        // A PNG header of 100000 x 100000 pixels with the data of a small picture.
         let mut bytes = Cursor::new(Vec::new());
         halves(2, 2)
             .write_to(&mut bytes, ImageFormat::Png)

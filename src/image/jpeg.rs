@@ -1,13 +1,13 @@
-//! Whether a JPEG file is all there. Decoders, ours and the browsers', fill what is missing with
-//! grey and say nothing.
+//! Detects truncated JPEG files. Decoders, including those of browsers, silently fill missing data
+//! with gray.
 
-/// True unless `bytes` begin like a JPEG file and stop before its end marker.
+/// False if `bytes` start like a JPEG file and end before its end marker.
 pub fn is_complete(bytes: &[u8]) -> bool {
     let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
         return true;
     };
     loop {
-        // Inside a scan, 0xff is followed by 0 (a stuffed byte) or a restart marker.
+        // Inside a scan, 0xff is followed by 0 (byte stuffing) or by a restart marker.
         let Some(at) = rest.windows(2).position(|pair| {
             pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd7 | 0xff)
         }) else {
@@ -31,12 +31,12 @@ pub fn is_complete(bytes: &[u8]) -> bool {
 mod tests {
     use super::is_complete;
 
-    /// A segment that itself holds an end marker (a thumbnail), a scan with a stuffed byte, the end.
+    /// A segment that contains an end marker (a thumbnail), a scan with a stuffed byte, the end.
     const FILE: &[u8] =
         b"\xff\xd8\xff\xe1\0\x06\xff\xd9\0\0\xff\xda\0\x03x\x12\xff\0\xff\xd0\x34\xff\xd9";
 
     #[test]
-    fn only_the_whole_file_is_complete() {
+    fn every_truncation_is_detected() {
         assert!(is_complete(FILE));
         assert!(is_complete(&[FILE, b"trailing bytes"].concat()));
         for length in 2..FILE.len() {

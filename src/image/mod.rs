@@ -1,4 +1,4 @@
-//! Pictures as data: 8-bit pixels, resampling and the preprocessing recipes.
+//! Images as data: 8-bit pixels, resampling and preprocessing.
 
 #[cfg(feature = "native")]
 pub mod annotate;
@@ -8,27 +8,24 @@ pub mod jpeg;
 pub mod prepare;
 pub mod resize;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Fault, FaultKind};
 
 /// An 8-bit RGB picture, row-major, EXIF rotation already applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
     /// Columns.
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// `height * width * 3` bytes. Travels beside the message in the page, hence not in the JSON.
-    #[serde(skip)]
+    /// `height * width * 3` bytes.
     pub rgb: Vec<u8>,
 }
 
 impl Pixels {
-    /// More pixels than this are refused.
+    /// Pictures with more pixels are rejected.
     pub const LIMIT: u64 = 64_000_000;
 
-    /// A picture of `height * width * 3` bytes, three per pixel.
+    /// A picture from `height * width * 3` bytes.
     ///
     /// # Errors
     /// No pixels, more than [`Pixels::LIMIT`], or another number of bytes.
@@ -38,8 +35,7 @@ impl Pixels {
         Ok(pixels)
     }
 
-    /// A picture from `height * width * 4` bytes, three colours and an opacity per pixel, laid on
-    /// white.
+    /// A picture from `height * width * 4` bytes of RGBA, blended with white.
     ///
     /// # Errors
     /// As for [`Pixels::new`].
@@ -47,13 +43,35 @@ impl Pixels {
         check_size(width, height)?;
         check_bytes(width, height, 4, rgba.len())?;
         let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
-        for &[r, g, b, opacity] in rgba.as_chunks::<4>().0 {
-            rgb.extend([r, g, b].map(|value| on_white(value, opacity)));
+        for &[r, g, b, alpha] in rgba.as_chunks::<4>().0 {
+            rgb.extend([r, g, b].map(|value| blend_with_white(value, alpha)));
         }
         Self::new(width, height, rgb)
     }
 
-    /// Checks a picture that came from elsewhere.
+    /// A deterministic picture for warmup and measurements: sine waves of three lengths, and edges.
+    ///
+    /// # Panics
+    /// The size is not that of a picture; see [`check_size`].
+    pub fn test_pattern(width: u32, height: u32) -> Self {
+        let rgb = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| {
+                let edge = if (x / 97 + y / 61) % 2 == 0 {
+                    40.0
+                } else {
+                    0.0
+                };
+                let (x, y) = (x as f32, y as f32);
+                [(0.031, 0.017), (0.11, 0.05), (0.007, 0.23)].map(|(a, b)| {
+                    (110.0 + edge + 90.0 * (x * a + y * b).sin()).clamp(0.0, 255.0) as u8
+                })
+            })
+            .collect();
+        Self::new(width, height, rgb).expect("a test pattern has the size of a picture")
+    }
+
+    /// Checks a picture from outside the program.
     ///
     /// # Errors
     /// No pixels, more than [`Pixels::LIMIT`], or another number of bytes.
@@ -63,7 +81,7 @@ impl Pixels {
     }
 }
 
-/// Checks the size of a picture, before anything is allocated for it.
+/// Checks the size of a picture; call it before allocating memory for the pixels.
 ///
 /// # Errors
 /// No pixels, or more than [`Pixels::LIMIT`].
@@ -71,18 +89,18 @@ pub fn check_size(width: u32, height: u32) -> Result<(), Fault> {
     let count = u64::from(width) * u64::from(height);
     if count == 0 {
         return Err(fault(
-            format!("{width} x {height} pixels, so there is nothing to see"),
+            format!("has {width} x {height} pixels"),
             "Choose another picture",
         ));
     }
     if count > Pixels::LIMIT {
         return Err(fault(
             format!(
-                "{width} x {height} pixels ({:.0} megapixels), the limit is {} megapixels",
+                "has {width} x {height} pixels ({:.0} megapixels), the limit is {} megapixels",
                 count as f64 / 1e6,
                 Pixels::LIMIT / 1_000_000
             ),
-            "Make it smaller and try again",
+            "Scale it down and try again",
         ));
     }
     Ok(())
@@ -94,15 +112,15 @@ fn check_bytes(width: u32, height: u32, per_pixel: u64, bytes: usize) -> Result<
         return Ok(());
     }
     Err(fault(
-        format!("{bytes} bytes for {width} x {height} pixels, expected {expected}"),
+        format!("has {bytes} bytes for {width} x {height} pixels, expected {expected}"),
         "",
     ))
 }
 
-/// `value * opacity + 255 * (1 - opacity)`, rounded to the nearest.
-fn on_white(value: u8, opacity: u8) -> u8 {
-    let (value, opacity) = (u32::from(value), u32::from(opacity));
-    ((value * opacity + 255 * (255 - opacity) + 127) / 255) as u8
+/// `value * alpha + 255 * (1 - alpha)`, rounded to nearest.
+fn blend_with_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
 fn fault(what: String, advice: &str) -> Fault {
@@ -125,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn transparency_lies_on_white() {
+    fn transparency_is_blended_with_white() {
         let pixels = Pixels::from_rgba(3, 1, &[10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128])
             .expect("three pixels");
         assert_eq!(pixels.rgb, [10, 20, 30, 255, 255, 255, 127, 127, 127]);

@@ -1,6 +1,5 @@
-//! The preprocessing recipes: from 8-bit pixels to the planar floats a network reads.
-//!
-//! A recipe is data; each family states its own. Boxes are moved along with the picture.
+//! Preprocessing: from 8-bit pixels to the planar f32 values that a network reads, and boxes to the
+//! same coordinates. A recipe is data that is stored in the manifest.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,27 +7,27 @@ use super::Pixels;
 use super::resize::{Canvas, Filter, resize};
 use crate::geometry::BoxXyxy;
 
-/// A picture as a network reads it.
+/// A preprocessed image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planar {
     /// Columns.
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// `[3, height, width]`, normalised.
+    /// `[3, height, width]`, normalized.
     pub values: Vec<f32>,
 }
 
 impl Planar {
-    /// `(value / 255 - mean) / deviation` per channel, in f32.
-    fn normalised(pixels: &Pixels, mean: [f32; 3], std: [f32; 3]) -> Self {
+    /// `(value / 255 - mean) / std` per channel, in f32.
+    fn normalized(pixels: &Pixels, mean: [f32; 3], std: [f32; 3]) -> Self {
         let mut values = Vec::with_capacity(pixels.rgb.len());
         for channel in 0..3 {
             let levels: Vec<f32> = (0..=255_u8)
                 .map(|level| (f32::from(level) / 255.0 - mean[channel]) / std[channel])
                 .collect();
-            let colours = pixels.rgb.iter().skip(channel).step_by(3);
-            values.extend(colours.map(|&level| levels[usize::from(level)]));
+            let bytes = pixels.rgb.iter().skip(channel).step_by(3);
+            values.extend(bytes.map(|&level| levels[usize::from(level)]));
         }
         Self {
             width: pixels.width as usize,
@@ -37,11 +36,11 @@ impl Planar {
         }
     }
 
-    /// Bilinear interpolation to `side` x `side`, pixel centres at half-integers, without
-    /// antialiasing (`chatrex.md` 2.1, step 5).
+    /// Bilinear interpolation to `side` x `side`, pixel centers at half-integers, without
+    /// antialiasing (`docs/reference/chatrex.md`, section 2.1, step 5).
     fn interpolated(&self, side: usize) -> Self {
-        let columns = neighbours(self.width, side);
-        let rows = neighbours(self.height, side);
+        let columns = neighbors(self.width, side);
+        let rows = neighbors(self.height, side);
         let mut values = Vec::with_capacity(3 * side * side);
         for plane in self.values.chunks_exact(self.width * self.height) {
             for &(y0, y1, fy) in &rows {
@@ -61,8 +60,9 @@ impl Planar {
     }
 }
 
-/// For each of `to` positions: its two neighbours among `from`, and the weight of the second.
-fn neighbours(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+/// For each of `to` positions: its two neighbors among `from` positions, and the weight of the
+/// second.
+fn neighbors(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
     let scale = from as f32 / to as f32;
     (0..to)
         .map(|position| {
@@ -73,19 +73,19 @@ fn neighbours(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
         .collect()
 }
 
-/// The recipe of the ChatRex family (`chatrex.md` 2): pad to a square, one high-resolution tensor,
-/// and a low-resolution one interpolated from it.
+/// The recipe of the ChatRex family (`docs/reference/chatrex.md`, section 2): pad to a square, resize
+/// to the high resolution, interpolate the low resolution from that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SquareRecipe {
-    /// Side of the high-resolution tensor.
+    /// Side of the high-resolution image in pixels.
     pub high: u32,
-    /// Side of the low-resolution tensor.
+    /// Side of the low-resolution image in pixels.
     pub low: u32,
-    /// Colour around the picture.
+    /// Color of the padding.
     pub background: [u8; 3],
-    /// Mean per channel of values in 0 to 1.
+    /// Mean per channel, for values in 0 to 1.
     pub mean: [f32; 3],
-    /// Deviation per channel of values in 0 to 1.
+    /// Standard deviation per channel, for values in 0 to 1.
     pub std: [f32; 3],
     /// Round boxes to f16, as the scripts of RexSeek do.
     #[serde(default)]
@@ -93,7 +93,7 @@ pub struct SquareRecipe {
 }
 
 impl SquareRecipe {
-    /// ChatRex-7B: sides 768 and 336, normalised as CLIP was trained.
+    /// ChatRex-7B: sides 768 and 336, normalized as for CLIP.
     pub const CHATREX: Self = Self {
         high: 768,
         low: 336,
@@ -103,27 +103,27 @@ impl SquareRecipe {
         half_boxes: false,
     };
 
-    /// The high-resolution and the low-resolution tensor of a picture.
+    /// The high-resolution and the low-resolution image.
     pub fn prepare(&self, pixels: &Pixels) -> (Planar, Planar) {
         let canvas = Canvas::square(pixels, self.background);
         let square = resize(&canvas, self.high, self.high, Filter::Bicubic);
-        let high = Planar::normalised(&square, self.mean, self.std);
+        let high = Planar::normalized(&square, self.mean, self.std);
         let low = high.interpolated(self.low as usize);
         (high, low)
     }
 
-    /// Boxes in original pixels of a `width` x `height` picture as boxes on the high-resolution
-    /// tensor (`chatrex.md` 2.2). Nothing is clipped.
+    /// Boxes in pixels of a `width` x `height` picture to pixels of the high-resolution image
+    /// (`docs/reference/chatrex.md`, section 2.2), without clipping.
     pub fn boxes(&self, width: u32, height: u32, boxes: &[BoxXyxy]) -> Vec<BoxXyxy> {
         boxes
             .iter()
-            .map(|&b| self.place(width, height, <[f32; 4]>::from(b).map(f64::from)))
+            .map(|&b| self.box_to_high(width, height, <[f32; 4]>::from(b).map(f64::from)))
             .collect()
     }
 
-    /// One box, `x1, y1, x2, y2`, as [`SquareRecipe::boxes`] does it. The order of operations is
-    /// the original's: extents in the precision of the input, then f32.
-    pub fn place(&self, width: u32, height: u32, [x1, y1, x2, y2]: [f64; 4]) -> BoxXyxy {
+    /// [`SquareRecipe::boxes`] for one box `x1, y1, x2, y2`. The order of operations is that of the
+    /// original: width and height in the precision of the input, the rest in f32.
+    pub fn box_to_high(&self, width: u32, height: u32, [x1, y1, x2, y2]: [f64; 4]) -> BoxXyxy {
         let [mut x, mut y, w, h] = [x1, y1, x2 - x1, y2 - y1].map(|value| value as f32);
         if height >= width {
             x += ((height - width) / 2) as f32;
@@ -132,30 +132,31 @@ impl SquareRecipe {
         }
         let scale = (f64::from(self.high) / f64::from(width.max(height))) as f32;
         let [x, y, w, h] = [x, y, w, h].map(|value| value * scale);
-        let placed = [x, y, x + w, y + h];
+        let bbox = [x, y, x + w, y + h].into();
         if self.half_boxes {
-            round_to_half(placed.into())
+            round_to_f16(bbox)
         } else {
-            placed.into()
+            bbox
         }
     }
 }
 
-/// The recipe of UPN (`upn.md` 2): shorter side to `size`, unless the longer one would pass `max`.
+/// The recipe of UPN (`docs/reference/upn.md`, section 2): resize the shorter side to `size`, or to
+/// less if the longer side would exceed `max`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShortSideRecipe {
-    /// Shorter side.
+    /// Shorter side in pixels.
     pub size: u32,
-    /// Limit of the longer side.
+    /// Limit of the longer side in pixels.
     pub max: u32,
-    /// Mean per channel of values in 0 to 1.
+    /// Mean per channel, for values in 0 to 1.
     pub mean: [f32; 3],
-    /// Deviation per channel of values in 0 to 1.
+    /// Standard deviation per channel, for values in 0 to 1.
     pub std: [f32; 3],
 }
 
 impl ShortSideRecipe {
-    /// UPN-Large: 800, at most 1333, normalised as for ImageNet.
+    /// UPN-Large: 800, at most 1333, normalized as for ImageNet.
     pub const UPN: Self = Self {
         size: 800,
         max: 1333,
@@ -163,15 +164,15 @@ impl ShortSideRecipe {
         std: [0.229, 0.224, 0.225],
     };
 
-    /// The tensor of a picture.
+    /// The preprocessed image.
     pub fn prepare(&self, pixels: &Pixels) -> Planar {
         let (width, height) = self.target(pixels.width, pixels.height);
         let small = resize(&Canvas::plain(pixels), width, height, Filter::Bilinear);
-        Planar::normalised(&small, self.mean, self.std)
+        Planar::normalized(&small, self.mean, self.std)
     }
 
-    /// Width and height after resizing. Where the original's rule gives a side of 0 (ratios beyond
-    /// `2 * max`), that side is 1 and the other at most `max`.
+    /// Width and height after resizing. If the rule of the original gives a side of 0 (aspect ratios
+    /// beyond `2 * max`), that side is 1 and the other at most `max`.
     pub fn target(&self, width: u32, height: u32) -> (u32, u32) {
         let (short, long) = (width.min(height), width.max(height));
         let mut size = self.size;
@@ -196,14 +197,14 @@ impl ShortSideRecipe {
     }
 }
 
-/// The box with its corners rounded to half precision, as RexSeek's scripts hand boxes to the
-/// model (`chatrex.md` 2.2): steps of a quarter pixel from 256 on, of half a pixel from 512 on.
-pub fn round_to_half(b: BoxXyxy) -> BoxXyxy {
-    <[f32; 4]>::from(b).map(to_half_and_back).into()
+/// The box with its corners rounded to f16, as in the scripts of RexSeek
+/// (`docs/reference/chatrex.md`, section 2.2): steps of 1/4 pixel from 256 on, 1/2 pixel from 512 on.
+pub fn round_to_f16(b: BoxXyxy) -> BoxXyxy {
+    <[f32; 4]>::from(b).map(to_f16_and_back).into()
 }
 
-/// The f32 nearest to `value` that an f16 can hold; ties to even, infinite from 65520 on.
-fn to_half_and_back(value: f32) -> f32 {
+/// The f16 value nearest to `value`, as f32; ties to even, infinite from 65520 on.
+fn to_f16_and_back(value: f32) -> f32 {
     if !value.is_finite() {
         return value;
     }
@@ -222,15 +223,15 @@ fn to_half_and_back(value: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn grey(width: u32, height: u32) -> Pixels {
+    fn gray(width: u32, height: u32) -> Pixels {
         let rgb = vec![90; (width * height * 3) as usize];
         Pixels::new(width, height, rgb).expect("a small picture")
     }
 
     #[test]
-    fn extreme_pictures_are_prepared() {
+    fn extreme_aspect_ratios_are_preprocessed() {
         for (width, height) in [(1, 1), (20_000, 10), (10, 20_000), (20_000, 1), (2, 1)] {
-            let pixels = grey(width, height);
+            let pixels = gray(width, height);
             let (high, low) = SquareRecipe::CHATREX.prepare(&pixels);
             assert_eq!((high.width, high.height), (768, 768));
             assert_eq!(low.values.len(), 3 * 336 * 336);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_border_that_is_not_stored_resamples_like_one_that_is() {
+    fn virtual_padding_resamples_like_stored_padding() {
         let rgb = (0..37 * 61 * 3).map(|i| (i * 73 % 251) as u8).collect();
         let pixels = Pixels::new(37, 61, rgb).expect("a small picture");
         for filter in [Filter::Bilinear, Filter::Bicubic] {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_rounding() {
+    fn values_round_to_f16() {
         for (value, expected) in [
             (300.1, 300.0),
             (300.125, 300.0),
@@ -269,7 +270,7 @@ mod tests {
             (2e-8, 0.0),
             (0.0, 0.0),
         ] {
-            assert_eq!(to_half_and_back(value), expected, "{value}");
+            assert_eq!(to_f16_and_back(value), expected, "{value}");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Resampling of 8-bit pictures that equals Pillow's to the bit (`Resample.c`): two separable
-//! passes, horizontal first, each with 22-bit fixed-point weights, rounded and clamped to 8 bits.
+//! Resampling of 8-bit images, bit-equal to Pillow (`Resample.c`): two separable passes, horizontal
+//! first, each with 22-bit fixed-point weights, rounded and clamped to 8 bits.
 //!
-//! The source is a [`Canvas`], a picture with an optional border that is never stored: a
-//! 20000 x 10 picture on its square would need 1.2 GB.
+//! The source is a [`Canvas`], an image with virtual padding: a 20000 x 10 image padded to a square
+//! would take 1.2 GB.
 
 use super::Pixels;
 
-/// The resampling filters of Pillow that the original models use, antialiased when shrinking.
+/// The resampling filters of Pillow that the original models use; antialiased when downsampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Triangle, support 1.
     Bilinear,
-    /// Keys with a = -0.5, support 2.
+    /// Cubic convolution of Keys with a = -0.5, support 2.
     Bicubic,
 }
 
@@ -35,7 +35,7 @@ impl Filter {
     }
 }
 
-/// A picture, alone or on a background of one colour.
+/// An image, with or without padding of one color.
 #[derive(Clone, Copy, Debug)]
 pub struct Canvas<'a> {
     pixels: &'a Pixels,
@@ -47,7 +47,7 @@ pub struct Canvas<'a> {
 }
 
 impl<'a> Canvas<'a> {
-    /// The picture alone.
+    /// The image without padding.
     pub fn plain(pixels: &'a Pixels) -> Self {
         Self {
             pixels,
@@ -59,8 +59,8 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// The picture in the middle of the smallest square that holds it; with an odd difference the
-    /// extra row or column is at the bottom or right (`chatrex.md` 2.1, step 2).
+    /// The image centered in the smallest square around it; with an odd difference, the extra row or
+    /// column of padding is at the bottom or right (`docs/reference/chatrex.md`, section 2.1, step 2).
     pub fn square(pixels: &'a Pixels, background: [u8; 3]) -> Self {
         let (width, height) = (pixels.width as usize, pixels.height as usize);
         let side = width.max(height);
@@ -74,7 +74,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// The picture with its background stored.
+    /// The image with its padding stored.
     pub fn to_pixels(&self) -> Pixels {
         let mut rgb = vec![0; self.width * self.height * 3];
         for (y, row) in rgb.chunks_exact_mut(self.width * 3).enumerate() {
@@ -87,7 +87,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// The rows that hold the picture; all others are background.
+    /// The rows of the image; all others are padding.
     fn picture_rows(&self) -> std::ops::Range<usize> {
         self.top..self.top + self.pixels.height as usize
     }
@@ -105,22 +105,25 @@ impl<'a> Canvas<'a> {
     }
 }
 
-/// Resamples to `width` x `height` (both at least 1). As in Pillow, a pass that would not change
-/// the extent is left out.
+/// Resamples to `width` x `height` (both at least 1). As in Pillow, a pass that would not change the
+/// size is skipped.
 pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixels {
-    assert!(width > 0 && height > 0, "resize: to at least one pixel");
+    assert!(
+        width > 0 && height > 0,
+        "resize: the target has at least one pixel"
+    );
     assert!(
         canvas.width > 0 && canvas.height > 0,
-        "resize: from at least one pixel"
+        "resize: the source has at least one pixel"
     );
     let (width, height) = (width as usize, height as usize);
     let columns = (width != canvas.width).then(|| Taps::new(canvas.width, width, filter));
 
-    // Rows after the horizontal pass; one background row, the last, stands for all of them.
+    // Rows after the horizontal pass; the last one stands for all rows of padding.
     let picture = canvas.picture_rows();
-    let mut narrow = vec![0; (picture.len() + 1) * width * 3];
-    let mut wide = vec![0; canvas.width * 3];
-    for (position, row) in narrow.chunks_exact_mut(width * 3).enumerate() {
+    let mut resized_rows = vec![0; (picture.len() + 1) * width * 3];
+    let mut source_row = vec![0; canvas.width * 3];
+    for (position, row) in resized_rows.chunks_exact_mut(width * 3).enumerate() {
         let y = if position < picture.len() {
             picture.start + position
         } else {
@@ -129,8 +132,8 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
         match &columns {
             None => canvas.write_row(y, row),
             Some(taps) => {
-                canvas.write_row(y, &mut wide);
-                taps.horizontal(&wide, row);
+                canvas.write_row(y, &mut source_row);
+                taps.horizontal(&source_row, row);
             }
         }
     }
@@ -140,7 +143,7 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
         } else {
             picture.len()
         };
-        &narrow[position * width * 3..(position + 1) * width * 3]
+        &resized_rows[position * width * 3..(position + 1) * width * 3]
     };
 
     let mut rgb = vec![0; width * height * 3];
@@ -158,23 +161,23 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
     }
 }
 
-/// Bits after the point of a weight.
+/// Fractional bits of a weight.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// For each output position: the first source position, and the weights from there on.
+/// For each output position: the first source position, and the weights from there.
 struct Taps(Vec<(usize, Vec<i32>)>);
 
 impl Taps {
     fn new(from: usize, to: usize, filter: Filter) -> Self {
         let scale = from as f64 / to as f64;
-        let stretch = scale.max(1.0);
-        let support = filter.support() * stretch;
+        let filter_scale = scale.max(1.0);
+        let support = filter.support() * filter_scale;
         let tap = |position: usize| {
-            let centre = (position as f64 + 0.5) * scale;
-            let first = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
+            let center = (position as f64 + 0.5) * scale;
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
             let weights: Vec<f64> = (first..end)
-                .map(|x| filter.weight((x as f64 - centre + 0.5) * (1.0 / stretch)))
+                .map(|x| filter.weight((x as f64 - center + 0.5) * (1.0 / filter_scale)))
                 .collect();
             let sum: f64 = weights.iter().sum();
             let fixed = weights
@@ -192,8 +195,8 @@ impl Taps {
     fn horizontal(&self, source: &[u8], target: &mut [u8]) {
         for (pixel, (first, weights)) in target.chunks_exact_mut(3).zip(&self.0) {
             let mut sums = [1 << (PRECISION - 1); 3];
-            let taken = source[first * 3..].chunks_exact(3);
-            for (rgb, &weight) in taken.zip(weights) {
+            let pixels = source[first * 3..].chunks_exact(3);
+            for (rgb, &weight) in pixels.zip(weights) {
                 for (sum, &value) in sums.iter_mut().zip(rgb) {
                     *sum += i32::from(value) * weight;
                 }

@@ -1,9 +1,9 @@
-//! The ChatRex family (ChatRex, arXiv 2411.18363; RexSeek, arXiv 2503.08507): two towers look at
-//! the picture, every box becomes one vector, and a language model reads both and answers with the
-//! boxes' indices (`chatrex.md` 1 to 7).
+//! The ChatRex family (ChatRex, arXiv 2411.18363; RexSeek, arXiv 2503.08507;
+//! `docs/reference/chatrex.md`, sections 1 to 7): two vision towers encode the image, every box becomes
+//! one vector, and a language model answers with the indices of boxes.
 //!
-//! A picture is looked at once; any number of boxes and questions may follow. Preparing pixels,
-//! words and answers is not done here.
+//! An image is encoded once for any number of boxes and questions. Preprocessing, prompts and answers
+//! are elsewhere ([`image`](crate::image), [`text`](crate::text)).
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -25,13 +25,13 @@ pub use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
 pub struct ChatRexConfig {
     /// The language model.
     pub llm: DecoderConfig,
-    /// The low-resolution tower.
+    /// The low-resolution vision tower.
     pub clip: ClipVitConfig,
-    /// The high-resolution tower.
+    /// The high-resolution vision tower.
     pub convnext: ConvNextConfig,
-    /// Side of the low-resolution picture in pixels.
+    /// Side of the low-resolution image in pixels.
     pub image_low: usize,
-    /// Side of the high-resolution picture in pixels; boxes are in its pixels.
+    /// Side of the high-resolution image in pixels; boxes are in its pixels.
     pub image_aux: usize,
 }
 
@@ -59,7 +59,7 @@ impl ChatRexConfig {
         }
     }
 
-    /// ChatRex-7B on Vicuna-7B, as released (`chatrex.md` 1).
+    /// ChatRex-7B on Vicuna-7B, as released (`docs/reference/chatrex.md`, section 1).
     pub fn chatrex_7b() -> Self {
         Self {
             llm: DecoderConfig {
@@ -79,8 +79,8 @@ impl ChatRexConfig {
         }
     }
 
-    /// Our own small member, for a vocabulary of `vocab_size` tokens: two towers, four levels and
-    /// grouped heads like the large ones, small enough to train on two processor cores.
+    /// The small model of this project, for a vocabulary of `vocab_size` tokens: two vision towers, four
+    /// levels and grouped-query attention like the large ones, small enough to train on two CPU cores.
     pub fn nano(vocab_size: usize) -> Self {
         Self {
             llm: DecoderConfig {
@@ -119,18 +119,18 @@ impl ChatRexConfig {
         }
     }
 
-    /// Channels of a visual token: both towers side by side.
+    /// Channels of a visual token: the features of both towers, concatenated.
     pub fn visual_width(&self) -> usize {
         let coarsest = self.convnext.dims.last().expect("ConvNeXt has stages");
         self.clip.hidden_size + coarsest
     }
 
-    /// Channels of a box's feature: every level of the high-resolution tower.
+    /// Channels of a box feature: all levels of the high-resolution tower, concatenated.
     pub fn object_width(&self) -> usize {
         self.convnext.dims.iter().sum()
     }
 
-    /// How pictures and boxes are prepared. RexSeek's scripts also set
+    /// Preprocessing of images and boxes. The scripts of RexSeek also set
     /// [`half_boxes`](SquareRecipe::half_boxes).
     pub fn recipe(&self) -> SquareRecipe {
         SquareRecipe {
@@ -140,7 +140,7 @@ impl ChatRexConfig {
         }
     }
 
-    /// Visual tokens of a picture.
+    /// Visual tokens of an image.
     pub fn visual_tokens(&self) -> usize {
         self.clip.grid() * self.clip.grid()
     }
@@ -151,14 +151,14 @@ impl ChatRexConfig {
 pub struct ChatRex {
     /// The language model.
     pub llm: Decoder,
-    /// What looks at the picture.
+    /// Vision towers and projectors.
     pub towers: Towers,
     #[module(skip)]
     config: ChatRexConfig,
 }
 
 impl ChatRex {
-    /// Reads all parts by the checkpoint's names.
+    /// Reads all parts under the names of the checkpoint.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -176,8 +176,7 @@ impl ChatRex {
     }
 }
 
-/// Both towers and both projectors: all that is needed until picture and boxes are vectors in the
-/// language model's width.
+/// Both vision towers and both projectors: image and boxes to embeddings of the language model.
 #[derive(Module, Debug)]
 pub struct Towers {
     vision_tower: ClipVit,
@@ -188,17 +187,17 @@ pub struct Towers {
     image_aux: usize,
 }
 
-/// A picture, looked at.
+/// An encoded image.
 #[derive(Clone, Debug)]
 pub struct ImageFeatures {
-    /// Visual tokens in the language model's width, `[B, P, D]`.
+    /// Visual tokens in the width D of the language model, `[B, P, D]`.
     pub image: Tensor<3>,
-    /// The high-resolution tower's levels, finest first, `[B, C_l, h_l, w_l]`.
+    /// Feature levels of the high-resolution tower, finest first, `[B, C_l, h_l, w_l]`.
     pub pyramid: Vec<Tensor<4>>,
 }
 
 impl Towers {
-    /// Reads towers and projectors by the checkpoint's names.
+    /// Reads towers and projectors under the names of the checkpoint.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -230,7 +229,7 @@ impl Towers {
         &self.vision_tower_aux
     }
 
-    /// Looks at pictures: normalised pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
+    /// Encodes images: normalized pixels `[B, 3, low, low]` and `[B, 3, aux, aux]`.
     pub fn encode_image(&self, low: Tensor<4>, high: Tensor<4>) -> ImageFeatures {
         let (visual, pyramid) = self.forward(low, high);
         ImageFeatures {
@@ -239,8 +238,8 @@ impl Towers {
         }
     }
 
-    /// The towers alone: visual tokens before their projector, `[B, P, clip + coarsest level]`,
-    /// and the levels.
+    /// The towers alone: visual tokens before the projector, `[B, P, clip + coarsest level]`, and the
+    /// feature levels.
     ///
     /// # Panics
     /// The grids of the two towers differ.
@@ -249,7 +248,11 @@ impl Towers {
         let pyramid = self.vision_tower_aux.forward(high);
         let coarsest = pyramid.last().expect("ConvNeXt has stages").clone();
         let [batch, channels, rows, columns] = coarsest.dims();
-        assert_eq!(clip.dims()[1], rows * columns, "the towers' grids agree");
+        assert_eq!(
+            clip.dims()[1],
+            rows * columns,
+            "both towers have the same grid"
+        );
         let coarsest = coarsest
             .permute([0, 2, 3, 1])
             .reshape([batch, rows * columns, channels]);
@@ -261,9 +264,9 @@ impl Towers {
         self.mm_projector.forward(visual)
     }
 
-    /// Box features before their projector, `[B, N, object width]`: one list of boxes per picture,
-    /// in pixels of the padded high-resolution picture. N is the longest list; rows beyond a
-    /// picture's own boxes are zero.
+    /// Box features before the projector, `[B, N, object width]`: one list of boxes per image, in pixels
+    /// of the padded high-resolution image. N is the longest list; rows beyond the boxes of an image are
+    /// zero.
     pub fn box_features(&self, pyramid: &[Tensor<4>], boxes: &[Vec<BoxXyxy>]) -> Tensor<3> {
         roi_encoder::encode_batch(pyramid, boxes, [self.image_aux; 2])
     }
@@ -273,70 +276,70 @@ impl Towers {
         self.mm_object_projector.forward(features)
     }
 
-    /// The boxes of one picture as the language model sees them, `[N, D]`; at least one box.
-    pub fn encode_boxes(&self, seen: &ImageFeatures, boxes: &[BoxXyxy]) -> Tensor<2> {
-        let features = self.box_features(&seen.pyramid, &[boxes.to_vec()]);
+    /// The embeddings of the boxes of one image, `[N, D]`; at least one box.
+    pub fn encode_boxes(&self, image: &ImageFeatures, boxes: &[BoxXyxy]) -> Tensor<2> {
+        let features = self.box_features(&image.pyramid, &[boxes.to_vec()]);
         self.project_objects(features).squeeze_dim(0)
     }
 }
 
-/// Token ids with slots to what the language model reads, `[1, T, D]`: [`IMAGE_SLOT`] becomes
-/// all visual tokens, the k-th [`OBJECT_SLOT`] row k of `objects` `[N, D]`.
+/// Embeds token ids with slots, `[1, T, D]`: [`IMAGE_SLOT`] becomes all visual tokens, the k-th
+/// [`OBJECT_SLOT`] becomes row k of `objects` `[N, D]`.
 ///
 /// # Panics
-/// A slot without a picture or without a box, or an id outside the vocabulary.
+/// A slot without an image or a box, or an id outside the vocabulary.
 pub fn splice(
     llm: &Decoder,
     ids: &[i64],
-    seen: Option<&ImageFeatures>,
+    image: Option<&ImageFeatures>,
     objects: Option<&Tensor<2>>,
 ) -> Tensor<3> {
-    let words: Vec<u32> = ids
+    let text_ids: Vec<u32> = ids
         .iter()
         .filter(|id| **id >= 0)
         .map(|id| u32::try_from(*id).expect("ids fit 32 bits"))
         .collect();
-    if words.len() == ids.len() {
-        return llm.embed(&words).unsqueeze();
+    if text_ids.len() == ids.len() {
+        return llm.embed(&text_ids).unsqueeze();
     }
-    // All rows that there are one below the other, and then each where it is wanted.
+    // All embeddings are concatenated, and then gathered in the order of the ids.
     let mut sources = Vec::new();
     let mut rows = 0;
-    let mut put = |source: Tensor<2>| {
+    let mut add = |source: Tensor<2>| {
         let start = rows;
         rows += source.dims()[0];
         sources.push(source);
         start as i32
     };
-    let first_word = if words.is_empty() {
+    let first_text = if text_ids.is_empty() {
         0
     } else {
-        put(llm.embed(&words))
+        add(llm.embed(&text_ids))
     };
-    let image = seen.map(|seen| seen.image.clone().squeeze_dim::<2>(0));
-    let image = image.map(|image| (image.dims()[0] as i32, put(image)));
-    let first_object = objects.map(|objects| put(objects.clone()));
-    let (mut word, mut object) = (0, 0);
-    let mut wanted = Vec::with_capacity(ids.len());
+    let image = image.map(|image| image.image.clone().squeeze_dim::<2>(0));
+    let image = image.map(|image| (image.dims()[0] as i32, add(image)));
+    let first_object = objects.map(|objects| add(objects.clone()));
+    let (mut text, mut object) = (0, 0);
+    let mut indices = Vec::with_capacity(ids.len());
     for &id in ids {
         match id {
             0.. => {
-                wanted.push(first_word + word);
-                word += 1;
+                indices.push(first_text + text);
+                text += 1;
             }
             IMAGE_SLOT => {
-                let (count, start) = image.expect("an image slot needs a picture");
-                wanted.extend(start..start + count);
+                let (count, start) = image.expect("an image slot needs an image");
+                indices.extend(start..start + count);
             }
             OBJECT_SLOT => {
-                wanted.push(first_object.expect("an object slot needs boxes") + object);
+                indices.push(first_object.expect("an object slot needs boxes") + object);
                 object += 1;
             }
-            _ => panic!("token id {id} is neither a word nor a slot"),
+            _ => panic!("{id} is neither a token id nor a slot"),
         }
     }
     let all = Tensor::cat(sources, 0);
-    let count = wanted.len();
-    let wanted = Tensor::<1, Int>::from_data(TensorData::new(wanted, [count]), &all.device());
-    all.select(0, wanted).unsqueeze()
+    let count = indices.len();
+    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [count]), &all.device());
+    all.select(0, indices).unsqueeze()
 }

@@ -1,10 +1,9 @@
-//! CLIP's vision transformer, the low-resolution tower (Radford et al. 2021, arXiv 2103.00020;
-//! `modeling_clip.py` of transformers).
+//! The vision transformer of CLIP, the low-resolution tower (Radford et al. 2021, arXiv 2103.00020;
+//! `modeling_clip.py` of `transformers`).
 //!
-//! LLaVA takes the hidden state before the last block (`select_layer = -2`) without its class
-//! token, so the blocks after it and `post_layernorm` are in a checkpoint and never run:
-//! [`ClipVitConfig::unused_names`] lists them. This file knows nothing of the decoder or of how
-//! pictures are prepared.
+//! LLaVA uses the hidden state before the last block (`select_layer = -2`) without the class token.
+//! The blocks after it and `post_layernorm` are in the checkpoint but never computed:
+//! [`ClipVitConfig::unused_names`] lists them.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -19,39 +18,39 @@ use crate::nn::{Conv2d, Init, LayerNorm, Linear, Loader};
 /// Sizes of the tower, under the names of CLIP's `vision_config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClipVitConfig {
-    /// Width of a token.
+    /// Width C of a token.
     pub hidden_size: usize,
-    /// Width inside the MLP.
+    /// Hidden width of the MLP.
     pub intermediate_size: usize,
     /// Blocks in the checkpoint, the unused ones included.
     pub num_hidden_layers: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
-    /// Side of the input picture in pixels.
+    /// Side of the input image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Colour channels.
-    #[serde(default = "three")]
+    /// Color channels.
+    #[serde(default = "default_num_channels")]
     pub num_channels: usize,
     /// Epsilon of every LayerNorm.
-    #[serde(default = "clip_eps")]
+    #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
-    /// Which hidden state is the feature, counted from the end of the list that starts with the
-    /// state before the first block: -2 is the output of the last block but one.
-    #[serde(default = "last_but_one")]
+    /// Index of the hidden state that is the output, in the list that starts with the input of the
+    /// first block; negative from the end: -2 is the output of the second to last block.
+    #[serde(default = "default_select_layer")]
     pub select_layer: i64,
 }
 
-fn three() -> usize {
+fn default_num_channels() -> usize {
     3
 }
 
-fn clip_eps() -> f64 {
+fn default_layer_norm_eps() -> f64 {
     1e-5
 }
 
-fn last_but_one() -> i64 {
+fn default_select_layer() -> i64 {
     -2
 }
 
@@ -71,15 +70,15 @@ impl ClipVitConfig {
         }
     }
 
-    /// Patches along one side of the picture.
+    /// Patches along one side of the image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// How many blocks run.
+    /// Number of blocks that are computed.
     ///
     /// # Panics
-    /// When `select_layer` points outside the list of hidden states.
+    /// `select_layer` is outside the list of hidden states.
     pub fn used_layers(&self) -> usize {
         let states = self.num_hidden_layers as i64 + 1;
         let index = if self.select_layer < 0 {
@@ -95,8 +94,8 @@ impl ClipVitConfig {
         index as usize
     }
 
-    /// Names below `vision_model` that a checkpoint may hold and the tower never reads: each is a
-    /// whole name or the beginning of one, up to a dot.
+    /// Names below `vision_model` that a checkpoint may contain and the tower never reads: whole names,
+    /// or the part of a name before a dot.
     pub fn unused_names(&self) -> Vec<String> {
         let mut names = vec![
             "embeddings.position_ids".to_owned(),
@@ -109,7 +108,7 @@ impl ClipVitConfig {
     }
 }
 
-/// Patch embedding, class token and learned positions.
+/// Patch embedding, class token and learned position embedding.
 #[derive(Module, Debug)]
 struct Embeddings {
     class_embedding: Param<Tensor<1>>,
@@ -158,7 +157,7 @@ impl Embeddings {
     }
 }
 
-/// Full attention with biases everywhere.
+/// Multi-head self-attention with biases on all projections.
 #[derive(Module, Debug)]
 struct Attention {
     q_proj: Linear,
@@ -192,8 +191,8 @@ impl Attention {
         let query = self.q_proj.forward(x.clone());
         let key = self.k_proj.forward(x.clone());
         let value = self.v_proj.forward(x);
-        let mixed = attention(query, key, value, self.heads, None);
-        self.out_proj.forward(mixed)
+        let attended = attention(query, key, value, self.heads, None);
+        self.out_proj.forward(attended)
     }
 }
 
@@ -206,10 +205,10 @@ struct Mlp {
 
 impl Mlp {
     fn load(at: &Loader, config: &ClipVitConfig) -> Result<Self, Fault> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let (width, hidden) = (config.hidden_size, config.intermediate_size);
         Ok(Self {
-            fc1: Linear::load(&at.child("fc1"), width, inner, true)?,
-            fc2: Linear::load(&at.child("fc2"), inner, width, true)?,
+            fc1: Linear::load(&at.child("fc1"), width, hidden, true)?,
+            fc2: Linear::load(&at.child("fc2"), hidden, width, true)?,
         })
     }
 
@@ -229,7 +228,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads one of `encoder.layers`.
+    /// Reads a block below `encoder.layers`.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -244,7 +243,7 @@ impl Block {
         })
     }
 
-    /// `[B, tokens, C]` to the same.
+    /// `[B, tokens, C]` to `[B, tokens, C]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
@@ -279,7 +278,7 @@ impl ClipVit {
         })
     }
 
-    /// Normalised pixels `[B, 3, H, W]` to patch features `[B, patches, C]`, row by row.
+    /// Normalized pixels `[B, 3, H, W]` to patch features `[B, patches, C]`, row-major.
     pub fn forward(&self, pixel_values: Tensor<4>) -> Tensor<3> {
         let x = self.embeddings.forward(pixel_values);
         let x = self.pre_layrnorm.forward(x);

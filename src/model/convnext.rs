@@ -1,9 +1,9 @@
-//! The ConvNeXt trunk, the high-resolution tower (Liu et al. 2022, arXiv 2201.03545; trunk of
-//! OpenCLIP's `convnext_large_d_320` under timm's names).
+//! The ConvNeXt trunk, the high-resolution tower (Liu et al. 2022, arXiv 2201.03545; the trunk of
+//! OpenCLIP's `convnext_large_d_320` with the names of `timm`).
 //!
-//! Returns the raw outputs of its stages; the trunk's last norm and head are not part of it. The
-//! layer scale is called `ramma` in ChatRex's checkpoints (timm: `gamma`). Activations are kept
-//! channels last inside, where every pointwise layer is one matrix product.
+//! Returns the outputs of the stages, without the final norm and head. The layer scale is called
+//! `ramma` in the checkpoints of ChatRex (`gamma` in `timm`). Activations are channels-last, so that
+//! every pointwise layer is one matrix product.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -24,25 +24,25 @@ pub struct ConvNextConfig {
     /// Channels per stage.
     pub dims: Vec<usize>,
     /// Side of the depthwise kernel; odd.
-    #[serde(default = "seven")]
+    #[serde(default = "default_kernel")]
     pub kernel: usize,
-    /// Side and step of the stem's kernel.
-    #[serde(default = "four")]
+    /// Kernel size and stride of the stem.
+    #[serde(default = "default_patch_size")]
     pub patch_size: usize,
     /// Epsilon of every LayerNorm.
-    #[serde(default = "convnext_eps")]
+    #[serde(default = "default_ln_eps")]
     pub ln_eps: f64,
 }
 
-fn seven() -> usize {
+fn default_kernel() -> usize {
     7
 }
 
-fn four() -> usize {
+fn default_patch_size() -> usize {
     4
 }
 
-fn convnext_eps() -> f64 {
+fn default_ln_eps() -> f64 {
     1e-6
 }
 
@@ -64,11 +64,10 @@ impl ConvNextConfig {
     }
 }
 
-/// How strongly a fresh block writes into its residual: larger than the paper's 1e-6, which needs
-/// hundreds of epochs to open (nano trains for an hour).
-const FRESH_LAYER_SCALE: f32 = 0.1;
+/// Initial layer scale. The paper's 1e-6 needs hundreds of epochs to grow; nano trains for an hour.
+const INITIAL_LAYER_SCALE: f32 = 0.1;
 
-/// Depthwise convolution, norm, two pointwise layers, layer scale, residual.
+/// Depthwise convolution, norm, MLP, layer scale, residual.
 #[derive(Module, Debug)]
 pub struct Block {
     conv_dw: DepthwiseConv,
@@ -78,7 +77,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads one of a stage's `blocks`, of `width` channels.
+    /// Reads a block of `width` channels below `blocks`.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -87,11 +86,11 @@ impl Block {
             conv_dw: DepthwiseConv::load(&at.child("conv_dw"), width, config.kernel)?,
             norm: LayerNorm::load(&at.child("norm"), width, config.ln_eps)?,
             mlp: Mlp::load(&at.child("mlp"), width)?,
-            ramma: at.parameter("ramma", [width], Init::Constant(FRESH_LAYER_SCALE))?,
+            ramma: at.parameter("ramma", [width], Init::Constant(INITIAL_LAYER_SCALE))?,
         })
     }
 
-    /// `[B, H, W, C]` to the same.
+    /// `[B, H, W, C]` to `[B, H, W, C]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let y = self.conv_dw.forward(x.clone());
         let y = self.mlp.forward(self.norm.forward(y));
@@ -99,7 +98,7 @@ impl Block {
     }
 }
 
-/// One odd, centred kernel per channel.
+/// Depthwise convolution with same padding: one odd kernel per channel.
 #[derive(Module, Debug)]
 struct DepthwiseConv {
     weight: Param<Tensor<4>>,
@@ -123,7 +122,7 @@ impl DepthwiseConv {
     }
 }
 
-/// `fc1` to four times the width, GELU, `fc2` back.
+/// `fc1` to four times the width, GELU, `fc2`.
 #[derive(Module, Debug)]
 struct Mlp {
     fc1: Linear,
@@ -146,7 +145,7 @@ impl Mlp {
     }
 }
 
-/// Norm and a 2 x 2 convolution of step 2.
+/// Norm and a 2 x 2 convolution of stride 2.
 #[derive(Module, Debug)]
 struct Downsample {
     norm: LayerNorm,
@@ -173,7 +172,7 @@ impl Downsample {
     }
 }
 
-/// A convolution whose windows tile the map.
+/// A convolution without overlap: its stride is the kernel size.
 fn patch_conv(inputs: usize, outputs: usize, kernel: usize) -> Conv2dConfig {
     Conv2dConfig {
         inputs,
@@ -185,7 +184,7 @@ fn patch_conv(inputs: usize, outputs: usize, kernel: usize) -> Conv2dConfig {
     }
 }
 
-/// A downsampling (none in the first stage) and its blocks.
+/// Downsampling (none in the first stage) and blocks.
 #[derive(Module, Debug)]
 struct Stage {
     downsample: Option<Downsample>,
@@ -241,8 +240,8 @@ impl ConvNext {
         })
     }
 
-    /// Normalised pixels `[B, 3, H, W]` to one `[B, C, h, w]` per stage, finest first (channels
-    /// last in memory).
+    /// Normalized pixels `[B, 3, H, W]` to one `[B, C, h, w]` per stage, finest first (channels-last in
+    /// memory).
     pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let x = self.stem_conv.forward(images).permute([0, 2, 3, 1]);
         let mut x = self.stem_norm.forward(x); // [B, H / 4, W / 4, C]

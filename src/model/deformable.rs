@@ -1,5 +1,6 @@
-//! Deformable attention and the layers built on it (Zhu et al. 2020, arXiv 2010.04159; `upn.md` 5,
-//! 6, 8; original `ms_deform_attn.py`, `deformable_transformer.py`).
+//! Deformable attention and the layers built on it (Deformable DETR, Zhu et al. 2020, arXiv
+//! 2010.04159; `docs/reference/upn.md`, sections 5, 6 and 8; original `ms_deform_attn.py`,
+//! `deformable_transformer.py`).
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -15,27 +16,27 @@ use crate::nn::{Init, LayerNorm, Linear, Loader};
 
 const EPS: f64 = 1e-5;
 
-/// Sizes shared by all layers of a deformable transformer, under the original's names.
+/// Sizes shared by all layers of a deformable transformer, under the names of the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeformableConfig {
-    /// Width of every token.
+    /// Width C of a token.
     pub d_model: usize,
-    /// Hidden width of the feed-forward part.
+    /// Hidden width of the feed-forward network.
     pub d_ffn: usize,
     /// Attention heads.
     pub n_heads: usize,
-    /// Levels of the pyramid.
+    /// Feature levels.
     pub n_levels: usize,
     /// Sampling points per head and level.
     pub n_points: usize,
 }
 
-/// A pyramid that queries sample from.
+/// Feature levels that queries sample from.
 #[derive(Clone, Debug)]
 pub struct Pyramid {
-    /// `[B, S, C]`, levels one after the other, each row-major.
+    /// `[B, S, C]`: the levels concatenated, each row-major.
     pub tokens: Tensor<3>,
-    /// `[B, S, 1]`: 0 on padding, 1 elsewhere. Absent where nothing is padded.
+    /// `[B, S, 1]`: 0 on padding, 1 elsewhere; `None` without padding.
     pub keep: Option<Tensor<3>>,
     /// `(height, width)` of each level.
     pub sizes: Vec<[usize; 2]>,
@@ -57,8 +58,8 @@ pub struct DeformableAttention {
 }
 
 impl DeformableAttention {
-    /// Reads the four linear layers. Before training, offsets are a star: head `h` looks in its
-    /// own direction, point `p` at distance `p + 1`.
+    /// Reads the four linear layers. Initial sampling offsets form a star: each head has a direction,
+    /// point `p` is at distance `p + 1`.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -75,7 +76,11 @@ impl DeformableAttention {
         Ok(Self {
             sampling_offsets: Linear {
                 weight: offsets.weight([2 * samples, d_model], Init::Zeros)?,
-                bias: Some(offsets.parameter("bias", [2 * samples], Init::Values(star(size)))?),
+                bias: Some(offsets.parameter(
+                    "bias",
+                    [2 * samples],
+                    Init::Values(star_offsets(size)),
+                )?),
             },
             attention_weights: Linear::load_with(
                 &at.child("attention_weights"),
@@ -92,11 +97,10 @@ impl DeformableAttention {
         })
     }
 
-    /// * `query` `[B, Q, C]`;
-    /// * `reference` `[B, Q, levels, 2]`: points (x, y), offsets count in cells of the level; or
-    ///   `[B, Q, levels, 4]`: boxes (cx, cy, w, h), offsets count in half boxes over points.
-    ///
-    /// Returns `[B, Q, C]`.
+    /// Attends from `query` `[B, Q, C]` to `source`: `[B, Q, C]`. `reference` is one of
+    /// * `[B, Q, levels, 2]`: points (x, y); offsets are in cells of the level;
+    /// * `[B, Q, levels, 4]`: boxes (cx, cy, w, h); offsets are in units of `w / (2 * points)` and
+    ///   `h / (2 * points)`.
     pub fn forward(&self, query: Tensor<3>, reference: Tensor<4>, source: &Pyramid) -> Tensor<3> {
         let [batch, cells, channels] = source.tokens.dims();
         let mut value = self.value_proj.forward(source.tokens.clone());
@@ -128,11 +132,11 @@ impl DeformableAttention {
                 .reshape([batch * queries, self.heads, per_head]),
             2,
         );
-        let (centre, unit) = self.frame(reference, source);
+        let (center, unit) = self.offset_frame(reference, source);
         // [B * Q, heads, levels * points * 2]
         let offsets = offsets.reshape([batch * queries, self.heads, per_head * 2]);
         let locations =
-            (offsets * unit + centre).reshape([batch, queries, self.heads * per_head * 2]);
+            (offsets * unit + center).reshape([batch, queries, self.heads * per_head * 2]);
         let sampled = deform_attention(
             value,
             &source.sizes,
@@ -142,10 +146,9 @@ impl DeformableAttention {
         self.output_proj.forward(sampled)
     }
 
-    /// Where offsets start and how long a unit of them is, both
-    /// `[B * Q or 1, 1, levels * points * 2]`.
-    fn frame(&self, reference: Tensor<4>, source: &Pyramid) -> (Tensor<3>, Tensor<3>) {
-        let [batch, queries, levels, numbers] = reference.dims();
+    /// The origin and the unit of offsets, both `[B * Q or 1, 1, levels * points * 2]`.
+    fn offset_frame(&self, reference: Tensor<4>, source: &Pyramid) -> (Tensor<3>, Tensor<3>) {
+        let [batch, queries, levels, coordinates] = reference.dims();
         let rows = batch * queries;
         let length = levels * self.points * 2;
         let per_point = |part: Tensor<4>| {
@@ -153,7 +156,7 @@ impl DeformableAttention {
                 .expand([rows, levels, self.points, 2])
                 .reshape([rows, 1, length])
         };
-        if numbers == 2 {
+        if coordinates == 2 {
             let cells = source
                 .sizes
                 .iter()
@@ -173,8 +176,8 @@ impl DeformableAttention {
     }
 }
 
-/// Directions of the heads times the number of the point, `[heads * levels * points * 2]`.
-fn star(size: DeformableConfig) -> Vec<f32> {
+/// Initial offsets, `[heads * levels * points * 2]`: the direction of the head times `point + 1`.
+fn star_offsets(size: DeformableConfig) -> Vec<f32> {
     let mut values = Vec::new();
     for head in 0..size.n_heads {
         let angle = head as f32 * std::f32::consts::TAU / size.n_heads as f32;
@@ -189,7 +192,7 @@ fn star(size: DeformableConfig) -> Vec<f32> {
     values
 }
 
-/// Self-attention with the packed projection of `torch.nn.MultiheadAttention`.
+/// Self-attention with the fused q, k, v projection of `torch.nn.MultiheadAttention`.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
     in_proj_weight: Param<Tensor<2>>,
@@ -218,13 +221,13 @@ impl SelfAttention {
         })
     }
 
-    /// Queries and keys from `place`, values from `content`, both `[B, Q, C]`; `blocked`
+    /// Queries and keys are projected from `positioned`, values from `content`, both `[B, Q, C]`; `mask`
     /// `[Q, Q]` is added to the scores (row = query).
     pub fn forward(
         &self,
-        place: Tensor<3>,
+        positioned: Tensor<3>,
         content: Tensor<3>,
-        blocked: Option<Tensor<2>>,
+        mask: Option<Tensor<2>>,
     ) -> Tensor<3> {
         let channels = content.dims()[2];
         let (weight, bias) = (self.in_proj_weight.val(), self.in_proj_bias.val());
@@ -235,13 +238,13 @@ impl SelfAttention {
                 Some(bias.clone().narrow(0, part * channels, channels)),
             )
         };
-        let (query, key) = (project(place.clone(), 0), project(place, 1));
-        let mixed = attention(query, key, project(content, 2), self.heads, blocked);
-        self.out_proj.forward(mixed)
+        let (query, key) = (project(positioned.clone(), 0), project(positioned, 1));
+        let attended = attention(query, key, project(content, 2), self.heads, mask);
+        self.out_proj.forward(attended)
     }
 }
 
-/// One layer of the encoder, normalised after each part.
+/// An encoder layer: deformable self-attention and feed-forward network, with post-norm.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
     self_attn: DeformableAttention,
@@ -291,7 +294,8 @@ impl EncoderLayer {
     }
 }
 
-/// One layer of the decoder: queries among themselves, then on the pyramid.
+/// A decoder layer: self-attention among queries, deformable cross-attention to the feature levels,
+/// feed-forward network, with post-norm.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
     self_attn: SelfAttention,
@@ -322,18 +326,18 @@ impl DecoderLayer {
         })
     }
 
-    /// `x`, `positions` `[B, Q, C]`, `reference` `[B, Q, levels, 4]`, `blocked` `[Q, Q]` added to
-    /// the scores of self-attention. Returns `[B, Q, C]`.
+    /// Queries `x` and `positions` `[B, Q, C]`, `reference` boxes `[B, Q, levels, 4]`; `mask` `[Q, Q]` is
+    /// added to the scores of self-attention. Returns `[B, Q, C]`.
     pub fn forward(
         &self,
         x: Tensor<3>,
         positions: Tensor<3>,
         reference: Tensor<4>,
         memory: &Pyramid,
-        blocked: Option<Tensor<2>>,
+        mask: Option<Tensor<2>>,
     ) -> Tensor<3> {
-        let place = x.clone() + positions.clone();
-        let attended = self.self_attn.forward(place, x.clone(), blocked);
+        let positioned = x.clone() + positions.clone();
+        let attended = self.self_attn.forward(positioned, x.clone(), mask);
         let x = self.norm2.forward(x + attended);
         let sampled = self
             .cross_attn

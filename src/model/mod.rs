@@ -1,16 +1,18 @@
-//! The networks, one file each; every file reads like the paper it comes from.
+//! The networks, one file or folder each, and their sizes.
 //!
 //! A network is a tree of structs whose constructors take a [`Loader`](crate::nn::Loader) narrowed
 //! to their place in the checkpoint, so field names and tensor names agree. Sizes come from a
-//! config struct with the checkpoint's own field names. Forward passes are written in tensor
-//! operations and run on every device; the few spots with a kernel of our own ask
+//! config struct with the field names of the checkpoint. Forward passes are written in tensor
+//! operations and run on every device; where a kernel of our own exists they call
 //! [`gpu`](crate::gpu), which picks the kernel or its reference.
 
 pub mod chatrex;
 pub mod clip_vit;
+pub mod config;
 pub mod convnext;
 pub mod decoder;
 pub mod deformable;
+pub mod presets;
 pub mod projector;
 pub mod roi_encoder;
 pub mod swin;

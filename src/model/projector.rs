@@ -1,7 +1,7 @@
-//! The MLPs that carry picture and object features into the decoder's width.
+//! Projectors: MLPs that map image and object features to the width of the decoder.
 //!
-//! `mm_projector` and `mm_object_projector` of LLaVA and ChatRex: `Linear, GELU, Linear`, stored as
-//! a `Sequential` whose GELU has no parameters (hence the names `0` and `2`).
+//! `mm_projector` and `mm_object_projector` of LLaVA and ChatRex are `Linear, GELU, Linear`, stored as
+//! a `Sequential` whose GELU has no parameters; hence the names `0` and `2`.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::gpu::activation::Activation;
 use crate::nn::{Linear, Loader};
 
-/// Two linear layers with an exact GELU between them.
+/// Two linear layers with an exact (erf) GELU between them.
 #[derive(Module, Debug)]
 pub struct Projector {
     first: Linear,

@@ -1,24 +1,25 @@
-//! Turns boxes into one vector each: pooled features of every pyramid level and a sine embedding
-//! of the box (ChatRex, arXiv 2411.18363, section 3.3; `multi_scale_roi` of RexSeek).
+//! The box encoder: one vector per box, the pooled features of every pyramid level plus a sine
+//! embedding of the box (ChatRex, arXiv 2411.18363, section 3.3; `multi_scale_roi` of RexSeek).
 //!
-//! The original upsamples every level to the finest, concatenates, takes RoIAlign (adaptive
-//! sampling, not aligned) and averages the cells. All of that is linear and separable on a regular
-//! grid, so for box `n` and level `l` it is `sum_yx wy[y] F_l[c, y, x] wx[x]` with one weight vector
-//! per axis, computed here on the host; the concatenated map never exists. No learned parameters.
+//! The original upsamples every level to the finest, concatenates them, applies RoIAlign (adaptive
+//! sampling, not aligned) and averages the cells. All of this is linear and separable on a regular
+//! grid: for box `n` and level `l` it is `sum_yx wy[y] F_l[c, y, x] wx[x]` with one weight vector per
+//! axis, computed here on the CPU. The concatenated map is never built. There are no learned
+//! parameters.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::geometry::BoxXyxy;
 use crate::gpu::roi_pool::{AxisWeights, roi_pool};
 
-/// Cells per side of the original's RoIAlign, which are then averaged.
+/// Cells per side of RoIAlign in the original.
 pub const CELLS: usize = 7;
 
-/// Encodes the boxes of several pictures.
+/// Encodes the boxes of several images.
 ///
-/// `pyramid`: `[B, C_l, h_l, w_l]` per level, finest first. `boxes`: one list per picture, in pixels
-/// of the padded square of `image_hw` (height, width). Returns `[B, N, sum of C_l]` with N the
-/// longest list; rows beyond a picture's own boxes are zero.
+/// `pyramid`: `[B, C_l, h_l, w_l]` per level, finest first. `boxes`: one list per image, in pixels of
+/// the padded image of `image_hw` (height, width). Returns `[B, N, sum of C_l]`, where N is the longest
+/// list; rows beyond the boxes of an image are zero.
 pub fn encode_batch(
     pyramid: &[Tensor<4>],
     boxes: &[Vec<BoxXyxy>],
@@ -40,7 +41,7 @@ pub fn encode_cells(
     pooled + position
 }
 
-/// The pooled half of [`encode_cells`].
+/// The pooled features of [`encode_cells`], without the position embedding.
 fn pool_batch(
     pyramid: &[Tensor<4>],
     boxes: &[Vec<BoxXyxy>],
@@ -49,23 +50,23 @@ fn pool_batch(
 ) -> Tensor<3> {
     let finest = pyramid.first().expect("a pyramid has levels").dims();
     let rows = boxes.iter().map(Vec::len).max().unwrap_or(0);
-    let along = |axis: usize| {
+    let axis_weights = |axis: usize| {
         let extent = finest[2 + axis];
         let scale = extent as f32 / image_hw[axis] as f32;
         let mut weights = AxisWeights::zeros(boxes.len(), rows, extent);
-        for (picture, boxes) in boxes.iter().enumerate() {
+        for (image, boxes) in boxes.iter().enumerate() {
             for (n, b) in boxes.iter().enumerate() {
                 let (low, high) = if axis == 0 {
                     (b.y1, b.y2)
                 } else {
                     (b.x1, b.x2)
                 };
-                weights.add_box(picture, n, [low * scale, high * scale], cells);
+                weights.add_box(image, n, [low * scale, high * scale], cells);
             }
         }
         weights
     };
-    let (vertical, horizontal) = (along(0), along(1));
+    let (vertical, horizontal) = (axis_weights(0), axis_weights(1));
     let levels = pyramid.iter().map(|level| {
         let [_, _, height, width] = level.dims();
         roi_pool(
@@ -77,8 +78,8 @@ fn pool_batch(
     Tensor::cat(levels.collect(), 2)
 }
 
-/// Weights over an axis of `extent` cells that act on a level as `weights` act on the level
-/// upsampled (bilinear, `align_corners = false`) to their own length: `U^T w`.
+/// Folds upsampling into the weights: weights over an axis of `extent` cells that equal `weights` over
+/// the same axis upsampled to their length (bilinear, `align_corners = false`), `U^T w`.
 fn fold_upsampling(weights: &AxisWeights, extent: usize) -> AxisWeights {
     if weights.extent() == extent {
         return weights.clone();
@@ -96,7 +97,7 @@ fn fold_upsampling(weights: &AxisWeights, extent: usize) -> AxisWeights {
     })
 }
 
-/// `[B, rows, width]` of position embeddings, zero beyond each picture's boxes.
+/// Position embeddings, `[B, rows, width]`; zero beyond the boxes of each image.
 fn position_rows(
     boxes: &[Vec<BoxXyxy>],
     rows: usize,
@@ -105,28 +106,32 @@ fn position_rows(
     device: &Device,
 ) -> Tensor<3> {
     let mut values = vec![0.0; boxes.len() * rows * width];
-    for (picture, boxes) in boxes.iter().enumerate() {
+    for (image, boxes) in boxes.iter().enumerate() {
         for (n, b) in boxes.iter().enumerate() {
-            let start = (picture * rows + n) * width;
-            position_embedding(centre_form(b, image_hw), &mut values[start..start + width]);
+            let start = (image * rows + n) * width;
+            position_embedding(center_form(b, image_hw), &mut values[start..start + width]);
         }
     }
     Tensor::from_data(TensorData::new(values, [boxes.len(), rows, width]), device)
 }
 
-/// Centre and size `[cx, cy, w, h]` in shares of the picture, in the original's order of f32 steps.
-pub fn centre_form(b: &BoxXyxy, [height, width]: [usize; 2]) -> [f32; 4] {
+/// A box as `[cx, cy, w, h]` relative to the image, with the order of f32 operations of the original.
+pub fn center_form(b: &BoxXyxy, [height, width]: [usize; 2]) -> [f32; 4] {
     let (x1, x2) = (b.x1 / width as f32, b.x2 / width as f32);
     let (y1, y2) = (b.y1 / height as f32, b.y2 / height as f32);
     let (w, h) = (x2 - x1, y2 - y1);
     [x1 + w / 2.0, y1 + h / 2.0, w, h]
 }
 
-/// The sine embedding of a box `[cx, cy, w, h]` into `out`, a quarter of it per number in the order
-/// cy, cx, w, h: `sin` and `cos` of `2 pi v / 10000^(2 floor(k / 2) / d)` alternating over k
-/// (`gen_sineembed_for_position`).
+/// Writes the sine embedding of a box `[cx, cy, w, h]` to `out`: a quarter for each of cy, cx, w, h,
+/// alternating `sin` and `cos` of `2 pi v / 10000^(2 floor(k / 2) / d)` over its d channels k
+/// (`gen_sineembed_for_position` in the original).
 pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
-    assert_eq!(out.len() % 4, 0, "position embedding: four equal parts");
+    assert_eq!(
+        out.len() % 4,
+        0,
+        "position embedding: the width is a multiple of 4"
+    );
     let part = out.len() / 4;
     for (value, out) in [cy, cx, w, h]
         .into_iter()
@@ -140,7 +145,7 @@ pub fn position_embedding([cx, cy, w, h]: [f32; 4], out: &mut [f32]) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "diagnostics"))]
 mod tests {
     use super::*;
     use crate::gpu::roi_align::roi_align_reference;
@@ -159,9 +164,9 @@ mod tests {
         .to_vec()
     }
 
-    /// The separable mean equals the mean of the direct RoIAlign's cells.
+    /// Separable pooling equals the mean over the cells of direct RoIAlign.
     #[test]
-    fn separable_form_is_the_mean_of_roi_align() {
+    fn separable_pooling_is_the_mean_of_roi_align() {
         let [channels, height, width] = [3, 12, 16];
         let values: Vec<f32> = (0..channels * height * width)
             .map(|i| ((i * 7919 % 1009) as f32 / 504.5) - 1.0)

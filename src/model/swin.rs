@@ -1,8 +1,8 @@
-//! Swin transformer backbone (Liu et al. 2021, arXiv 2103.14030), as UPN uses it (`upn.md` 3;
-//! original `swin.py`).
+//! Swin transformer backbone (Liu et al. 2021, arXiv 2103.14030) as used in UPN
+//! (`docs/reference/upn.md`, section 3; original `swin.py`).
 //!
-//! Maps are kept as tokens `[B, H * W, C]`, row-major. Cutting a map into windows, with padding
-//! and shift, is one row selection with an index computed on the host; undoing it is another.
+//! Feature maps are tokens `[B, H * W, C]`, row-major. Partitioning a map into windows, with padding and
+//! cyclic shift, is one gather with indices computed on the CPU; the inverse is another.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -29,7 +29,7 @@ pub struct SwinConfig {
     pub num_heads: Vec<usize>,
     /// Side of a window in tokens.
     pub window_size: usize,
-    /// Hidden width of the block's MLP over its width.
+    /// Hidden width of the MLP divided by its width.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: usize,
 }
@@ -141,7 +141,7 @@ impl Swin {
     }
 }
 
-/// Zeros at the right and bottom of `[B, C, H, W]`, up to `height` and `width`.
+/// Pads `[B, C, H, W]` with zeros at the right and bottom to `height` x `width`.
 fn pad_map(image: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
     let [_, _, h, w] = image.dims();
     if (h, w) == (height, width) {
@@ -176,26 +176,26 @@ impl Stage {
         let Map { mut tokens, size } = map;
         let [batch, _, _] = tokens.dims();
         let device = tokens.device();
-        let orders = [0, self.window / 2]
+        let partitions = [0, self.window / 2]
             .map(|shift| Windows::new(batch, size, self.window, shift, &device));
         for (index, block) in self.blocks.iter().enumerate() {
-            tokens = block.forward(tokens, &orders[index % 2]);
+            tokens = block.forward(tokens, &partitions[index % 2]);
         }
         Map { tokens, size }
     }
 }
 
-/// How a map is cut into windows: which token stands where.
+/// A partition of a feature map into windows.
 struct Windows {
-    /// For every place in window order, the row of the map's tokens; one past the end = padding.
-    cut: Tensor<1, Int>,
-    /// For every token, its place in window order.
-    join: Tensor<1, Int>,
-    /// True if `cut` names padding.
+    /// For every window position, the index of its token; one past the end is padding.
+    to_windows: Tensor<1, Int>,
+    /// For every token, its window position.
+    to_map: Tensor<1, Int>,
+    /// True if `to_windows` contains padding.
     padded: bool,
     side: usize,
     count: usize,
-    /// Keeps tokens apart that are neighbours only through the shift.
+    /// Masks pairs of tokens that are neighbors only because of the shift.
     regions: Regions,
 }
 
@@ -204,24 +204,25 @@ impl Windows {
         let [height, width] = size;
         let (rows, columns) = (height.div_ceil(side), width.div_ceil(side));
         let (padded_height, padded_width) = (rows * side, columns * side);
-        let (tokens, places) = (height * width, padded_height * padded_width);
-        let mut cut = vec![(batch * tokens) as i32; batch * places];
-        let mut join = vec![0; batch * tokens];
+        let (tokens, positions) = (height * width, padded_height * padded_width);
+        let mut to_windows = vec![(batch * tokens) as i32; batch * positions];
+        let mut to_map = vec![0; batch * tokens];
         for window_row in 0..rows {
             for window_column in 0..columns {
                 for y in 0..side {
                     for x in 0..side {
-                        let place = ((window_row * columns + window_column) * side + y) * side + x;
+                        let window = window_row * columns + window_column;
+                        let position = (window * side + y) * side + x;
                         let row = (window_row * side + y + shift) % padded_height;
                         let column = (window_column * side + x + shift) % padded_width;
                         if row >= height || column >= width {
                             continue;
                         }
-                        for picture in 0..batch {
-                            let token = picture * tokens + row * width + column;
-                            let place = picture * places + place;
-                            cut[place] = token as i32;
-                            join[token] = place as i32;
+                        for image in 0..batch {
+                            let token = image * tokens + row * width + column;
+                            let position = image * positions + position;
+                            to_windows[position] = token as i32;
+                            to_map[token] = position as i32;
                         }
                     }
                 }
@@ -234,9 +235,9 @@ impl Windows {
             Regions::new(&regions(rows, columns, side, shift), count, device)
         };
         Self {
-            padded: places != tokens,
-            cut: index(cut, device),
-            join: index(join, device),
+            padded: positions != tokens,
+            to_windows: indices(to_windows, device),
+            to_map: indices(to_map, device),
             side,
             count,
             regions,
@@ -244,7 +245,7 @@ impl Windows {
     }
 
     /// `[B, H * W, C]` to `[B * count, side^2, C]`.
-    fn cut(&self, tokens: Tensor<3>) -> Tensor<3> {
+    fn partition(&self, tokens: Tensor<3>) -> Tensor<3> {
         let [batch, count, channels] = tokens.dims();
         let mut rows = tokens.reshape([batch * count, channels]);
         if self.padded {
@@ -252,29 +253,29 @@ impl Windows {
             rows = Tensor::cat(vec![rows, zeros], 0);
         }
         let area = self.side * self.side;
-        rows.select(0, self.cut.clone())
+        rows.select(0, self.to_windows.clone())
             .reshape([batch * self.count, area, channels])
     }
 
     /// `[B * count, side^2, C]` to `[B, H * W, C]`.
-    fn join(&self, windows: Tensor<3>) -> Tensor<3> {
+    fn merge(&self, windows: Tensor<3>) -> Tensor<3> {
         let [count, area, channels] = windows.dims();
         let batch = count / self.count;
-        let tokens = self.join.dims()[0] / batch;
+        let tokens = self.to_map.dims()[0] / batch;
         windows
             .reshape([count * area, channels])
-            .select(0, self.join.clone())
+            .select(0, self.to_map.clone())
             .reshape([batch, tokens, channels])
     }
 }
 
-fn index(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let length = values.len();
     Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
-/// Which side of the padded, shifted map every token of every window comes from,
-/// `[rows * columns, side^2]`.
+/// The region of the padded, shifted map that every token of every window comes from,
+/// `[rows * columns, side^2]`. Tokens of different regions do not attend to each other.
 fn regions(rows: usize, columns: usize, side: usize, shift: usize) -> Vec<u32> {
     let region = |at: usize, length: usize| match at {
         _ if at < length - side => 0,
@@ -325,11 +326,11 @@ impl Block {
         })
     }
 
-    /// `[B, H * W, C]` to the same. The padding enters after the norm and is not masked: it takes
-    /// part in attention with the biases of `qkv`, as in the original.
+    /// `[B, H * W, C]` to `[B, H * W, C]`. As in the original, padding is added after the norm and not
+    /// masked: its keys and values are the biases of `qkv`.
     fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
-        let y = windows.cut(self.norm1.forward(x.clone()));
-        let y = windows.join(self.attn.forward(y, windows));
+        let y = windows.partition(self.norm1.forward(x.clone()));
+        let y = windows.merge(self.attn.forward(y, windows));
         let x = x + y;
         let [batch, _, channels] = x.dims();
         let hidden = batch * channels * self.mlp_ratio;
@@ -341,8 +342,8 @@ impl Block {
     }
 }
 
-/// A linear layer with the start that trained the small backbone in trials
-/// (`nano-upn-notes.md`, recipe): normal with deviation `0.7 / sqrt(inputs)`.
+/// A linear layer initialized with the standard deviation `0.7 / sqrt(inputs)`
+/// (`docs/reference/training.md`, section 4).
 fn linear(at: &Loader, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, Fault> {
     let deviation = 0.7 / (inputs as f32).sqrt();
     Linear::load_with(at, inputs, outputs, bias, Init::Normal(deviation))
@@ -357,30 +358,30 @@ struct WindowAttention {
 
 impl WindowAttention {
     fn load(at: &Loader, width: usize, heads: usize, side: usize) -> Result<Self, Fault> {
-        let relations = (2 * side - 1) * (2 * side - 1);
+        let offsets = (2 * side - 1) * (2 * side - 1);
         Ok(Self {
             qkv: linear(&at.child("qkv"), width, 3 * width, true)?,
             proj: linear(&at.child("proj"), width, width, true)?,
             relative_position_bias_table: at.parameter(
                 "relative_position_bias_table",
-                [relations, heads],
+                [offsets, heads],
                 Init::Normal(0.02),
             )?,
         })
     }
 
-    /// `[windows, side^2, C]` to the same.
+    /// `[windows, side^2, C]` to `[windows, side^2, C]`.
     fn forward(&self, x: Tensor<3>, windows: &Windows) -> Tensor<3> {
         let [_, area, channels] = x.dims();
         map_chunks(x, 0, 3 * channels * area, |x, start| {
             let table = self.relative_position_bias_table.val();
-            let mixed = window_attention(self.qkv.forward(x), table, &windows.regions, start);
-            self.proj.forward(mixed)
+            let attended = window_attention(self.qkv.forward(x), table, &windows.regions, start);
+            self.proj.forward(attended)
         })
     }
 }
 
-/// Halves a map: four neighbours side by side, normalised and mixed.
+/// Halves a map: concatenates 2 x 2 neighbors, norm, linear layer.
 #[derive(Module, Debug)]
 struct PatchMerging {
     norm: LayerNorm,
@@ -399,7 +400,7 @@ impl PatchMerging {
         let [batch, _, channels] = map.tokens.dims();
         let (height, width) = (map.size[0].div_ceil(2), map.size[1].div_ceil(2));
         let grid = pad_map(map.channels_first(), 2 * height, 2 * width).permute([0, 2, 3, 1]);
-        // Neighbours in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1).
+        // Neighbors in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1).
         let tokens = grid
             .reshape([batch * height, 2, width, 2, channels])
             .permute([0, 2, 3, 1, 4])
@@ -416,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_of_an_odd_map_join_to_what_was_cut() {
+    fn merging_inverts_partitioning_of_an_odd_map() {
         let device = Device::flex();
         let tokens = Tensor::<1, Int>::arange(0..2 * 5 * 7 * 3, &device)
             .float()
@@ -424,7 +425,7 @@ mod tests {
         for shift in [0, 2] {
             let windows = Windows::new(2, [5, 7], 4, shift, &device);
             assert_eq!(windows.count, 4);
-            let back = windows.join(windows.cut(tokens.clone()));
+            let back = windows.merge(windows.partition(tokens.clone()));
             back.into_data().assert_eq(&tokens.to_data(), true);
         }
     }

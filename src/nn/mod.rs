@@ -1,4 +1,4 @@
-//! Layers that several networks share, and how a network is filled with weights.
+//! Layers that several networks share, and loading of their weights.
 
 pub mod chunked;
 pub mod linear;

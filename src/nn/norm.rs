@@ -1,4 +1,4 @@
-//! Layer, RMS and group normalisation, in f32.
+//! Layer, RMS and group normalization, in f32.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -66,7 +66,7 @@ impl RmsNorm {
         rms_norm(x, self.weight.val(), self.eps)
     }
 
-    /// As part of a product on a graphics device.
+    /// The norm as the prologue of a fused matmul kernel.
     pub fn fused(&self) -> RmsNormPrologue {
         RmsNormPrologue {
             gain: self.weight.val(),
@@ -75,7 +75,7 @@ impl RmsNorm {
     }
 }
 
-/// Normalisation over groups of channels and the whole map, padding included.
+/// Normalization over groups of channels and the whole feature map, padding included.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// `[C]`.

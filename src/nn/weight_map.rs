@@ -479,9 +479,12 @@ mod tests {
         ] {
             let sample = Sample::new(&[(Part::Towers, "t", dtype, &[2], bytes)]);
             let fault = load(sample, &Device::flex()).err().expect("not finite");
-            let says = fault.to_string();
-            assert!(says.contains("towers.safetensors, tensor t"), "{says}");
-            assert!(says.contains("at element 1"), "{says}");
+            let message = fault.to_string();
+            assert!(
+                message.contains("towers.safetensors, tensor t"),
+                "{message}"
+            );
+            assert!(message.contains("at element 1"), "{message}");
         }
     }
 
@@ -604,15 +607,15 @@ mod tests {
     fn quantized_matrices_must_fit_their_layer() {
         let scheme = QuantScheme::new(4, 32);
         let device = Device::flex();
-        for (rows, columns, says) in [
+        for (rows, columns, message) in [
             (9, 64, "10 rows instead of 9"),
             (10, 96, "do not fit 96 columns"),
         ] {
             let sample = quantized([10, 64], scheme).0;
             let weights = load(sample, &device).expect("quantized weights");
             let at = Loader::new(&weights, &device);
-            let fault = Linear::load(&at.child("fc"), columns, rows, false).expect_err(says);
-            assert!(fault.to_string().contains(says), "{fault}");
+            let fault = Linear::load(&at.child("fc"), columns, rows, false).expect_err(message);
+            assert!(fault.to_string().contains(message), "{fault}");
         }
     }
 }

@@ -1,77 +1,95 @@
-//! Everything that passes between a front (page, terminal, evaluation) and the engine: two enums.
+//! The messages between a client (page, terminal, evaluation) and the engine: two enums.
 //!
-//! Each message names the picture or turn it belongs to, so that a late reply can be recognised
-//! and dropped. Coordinates are pixels of the original picture, EXIF rotation applied.
+//! Each message names the picture or turn it belongs to, so that a client can recognize and drop
+//! late replies. Coordinates are pixels of the original picture, EXIF rotation applied.
 
 use serde::{Deserialize, Serialize};
 
 use super::store::{StoreEvent, StoreRequest};
+pub use crate::device_preference::DevicePreference;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
-pub use crate::geometry::Proposal;
-use crate::image::Pixels;
+pub use crate::geometry::{Granularity, Proposal};
 use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
 use crate::text::answer_parser::Span;
 
-/// Numbers a picture within one front.
+/// The number of a picture, unique within a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PictureId(pub u32);
 
-/// Numbers a question within one front.
+/// The number of a question, unique within a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TurnId(pub u32);
 
-/// The two granularities of UPN (`upn.md`, introduction).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Granularity {
-    /// Parts too.
-    Fine,
-    /// Whole objects.
-    #[default]
-    Coarse,
-}
-
-/// Which device the engine should compute on.
+/// Where and how a model is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DevicePreference {
-    /// A graphics adapter where there is one, else the processor.
-    #[default]
-    Auto,
-    /// A graphics adapter or nothing.
-    Wgpu,
-    /// The processor.
-    Cpu,
+#[serde(default)]
+pub struct LoadOptions {
+    /// The device.
+    pub device: DevicePreference,
+    /// GPU memory limit in bytes; without it, all there is.
+    pub memory: Option<u64>,
+    /// Element type of the KV cache on a GPU; without it, f16 for quantized weights and f32 else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<KvCacheDType>,
 }
 
-/// What a front asks of the engine.
+impl From<DevicePreference> for LoadOptions {
+    fn from(device: DevicePreference) -> Self {
+        Self {
+            device,
+            ..Self::default()
+        }
+    }
+}
+
+/// A question about a picture, and how it is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// The boxes the model may point at, best first; at most 100.
+    pub boxes: Vec<BoxXyxy>,
+    /// The user's words, after any task template.
+    #[serde(rename = "question")]
+    pub text: String,
+    /// The answer ends after this many tokens.
+    pub max_tokens: u32,
+    /// How tokens are sampled.
+    #[serde(default)]
+    pub sampling: Sampling,
+}
+
+/// Width and height of a picture in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSize {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// A request of a client to the engine. The pixels of a [`Request::Look`] are the attachment of its
+/// [`Envelope`](super::Envelope).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Load the model found at `model`: a folder natively, a base address in the page.
     Load {
         /// Folder or base address that holds `model.json`.
         model: String,
-        /// Where to compute.
-        device: DevicePreference,
-        /// Graphics memory in bytes that must not be exceeded; all there is without.
-        memory: Option<u64>,
-        /// How a graphics device holds keys and values; without it, in half precision where weights
-        /// are packed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        cache: Option<KvCacheDType>,
+        /// Where and how.
+        #[serde(flatten)]
+        options: LoadOptions,
     },
     /// Find boxes in a picture. Answered by [`Event::Proposed`]; the picture stays encoded for
     /// the questions that follow, until the next `Look` with another id.
     Look {
         /// The picture's number.
         picture: PictureId,
-        /// The picture; absent when the engine already holds this id (other granularity).
-        pixels: Option<Pixels>,
+        /// Size of the attached picture; `None` when the engine already holds this id (other
+        /// granularity).
+        #[serde(rename = "pixels")]
+        size: Option<ImageSize>,
         /// Which prompt of UPN to use.
         granularity: Granularity,
     },
@@ -81,15 +99,9 @@ pub enum Request {
         turn: TurnId,
         /// The picture asked about.
         picture: PictureId,
-        /// The boxes the model may point at, best first; at most 100.
-        boxes: Vec<BoxXyxy>,
-        /// The person's words, after any task template.
-        question: String,
-        /// The answer is cut after this many tokens.
-        max_tokens: u32,
-        /// How tokens are chosen.
-        #[serde(default)]
-        sampling: Sampling,
+        /// The question.
+        #[serde(flatten)]
+        question: Question,
     },
     /// Stop a turn between two tokens.
     Stop {
@@ -98,10 +110,10 @@ pub enum Request {
     },
 }
 
-/// What the engine tells a front.
+/// A reply of the engine to a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// Something long goes on.
+    /// Progress of a long operation.
     Progress(Progress),
     /// The model is loaded.
     Ready(ModelCard),
@@ -113,7 +125,7 @@ pub enum Event {
         granularity: Granularity,
         /// Every query's box, best first.
         boxes: Vec<Proposal>,
-        /// Time taken.
+        /// Durations.
         milliseconds: LookTime,
     },
     /// The answer so far.
@@ -130,7 +142,7 @@ pub enum Event {
         /// The complete answer.
         answer: Answer,
     },
-    /// Something failed; `turn` or `picture` say what it belonged to.
+    /// A request failed; `turn` or `picture` name what it belonged to.
     Failed {
         /// The turn concerned.
         turn: Option<TurnId>,
@@ -141,11 +153,12 @@ pub enum Event {
     },
 }
 
-/// A message of a page to its worker: for the engine, or for the library beside it.
+/// A message of a page to its worker: for the engine or for the model store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// For the library.
-    Shelf(StoreRequest),
+    /// For the model store.
+    #[serde(rename = "Shelf")]
+    Store(StoreRequest),
     /// For the engine.
     #[serde(untagged)]
     Engine(Request),
@@ -154,32 +167,33 @@ pub enum ToWorker {
 /// A message of a worker to its page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// The library's.
-    Shelf(StoreEvent),
-    /// The engine's.
+    /// From the model store.
+    #[serde(rename = "Shelf")]
+    Store(StoreEvent),
+    /// From the engine.
     #[serde(untagged)]
     Engine(Event),
 }
 
-/// Milliseconds of a look.
+/// Duration of a [`Request::Look`] in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LookTime {
-    /// Preparing the picture.
+    /// Preprocessing.
     pub prepare: f64,
-    /// The proposal network.
+    /// The proposal network UPN.
     pub upn: f64,
 }
 
-/// Milliseconds of an answer.
+/// Duration of an answer in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskTime {
-    /// Towers, box encoder and projectors; 0 when kept from an earlier question.
+    /// Vision towers, box encoder and projectors; 0 when cached from an earlier question.
     pub look: f64,
-    /// Prompt into the decoder.
+    /// Prefill: the prompt through the decoder.
     pub prefill: f64,
     /// From the question to the first token.
     pub first_token: f64,
-    /// All tokens after the first.
+    /// Decode: all tokens after the first.
     pub decode: f64,
 }
 
@@ -187,11 +201,11 @@ pub struct AskTime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StopReason {
-    /// The model said its end token.
+    /// The model generated its end token.
     End,
     /// The token limit.
     Length,
-    /// The person.
+    /// The user.
     Stopped,
 }
 
@@ -200,24 +214,24 @@ pub enum StopReason {
 pub struct Answer {
     /// The prompt as the model read it.
     pub prompt: String,
-    /// The model's words with tags, without the end token.
+    /// The generated text with tags, without the end token.
     pub text: String,
-    /// The words in pieces; joined they have no tags.
+    /// The text in pieces; joined they have no tags.
     pub spans: Vec<Span>,
     /// Generated tokens, the end token included.
     pub tokens: u32,
-    /// Tokens that had to be read before the first word.
+    /// Tokens that were prefilled for this answer; a cached prefix does not count.
     pub prefill_tokens: u32,
     /// Why it ended.
     pub stop: StopReason,
-    /// Where the time went.
+    /// Durations.
     pub milliseconds: AskTime,
 }
 
-/// What a front may want to say about the loaded model and its device.
+/// Description of the loaded model and its device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
-    /// What [`Request::Load`] asked for; of several asked for in a row it tells which one this is.
+    /// The `model` of the [`Request::Load`] that this answers.
     pub asked_for: String,
     /// Short name, e.g. `nano`.
     pub name: String,
@@ -227,18 +241,125 @@ pub struct ModelCard {
     pub trained_on: String,
     /// `wgpu` or `cpu`.
     pub device: String,
-    /// Adapter name, or the processor.
+    /// Name of the GPU adapter or of the CPU.
     pub adapter: String,
-    /// True when no graphics card computes: software adapter or processor.
+    /// True on a software adapter or the CPU.
     pub software: bool,
     /// Default score threshold for boxes.
     pub default_score: f32,
-    /// Default IoU above which a box is merged into a better one.
+    /// Default IoU threshold of non-maximum suppression.
     pub default_nms: f64,
-    /// Default limit of an answer.
+    /// Default limit of an answer in tokens.
     pub default_max_tokens: u32,
     /// Bytes of weights in files.
     pub weight_bytes: u64,
-    /// How it fits the device.
+    /// Memory plan for the device.
     pub fit: Fit,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The JSON that pages, workers and evaluation programs exchange.
+    #[test]
+    fn requests_keep_their_json() {
+        let sampling = Sampling::default();
+        let cases = [
+            (
+                Request::Load {
+                    model: "models/nano".into(),
+                    options: DevicePreference::Wgpu.into(),
+                },
+                json!({"Load": {"model": "models/nano", "device": "wgpu", "memory": null}}),
+            ),
+            (
+                Request::Load {
+                    model: "m".into(),
+                    options: LoadOptions {
+                        device: DevicePreference::Auto,
+                        memory: Some(1 << 33),
+                        cache: Some(KvCacheDType::default()),
+                    },
+                },
+                json!({"Load": {
+                    "model": "m",
+                    "device": "auto",
+                    "memory": 8_589_934_592_u64,
+                    "cache": "f32",
+                }}),
+            ),
+            (
+                Request::Look {
+                    picture: PictureId(3),
+                    size: Some(ImageSize {
+                        width: 20,
+                        height: 10,
+                    }),
+                    granularity: Granularity::Fine,
+                },
+                json!({"Look": {
+                    "picture": 3,
+                    "pixels": {"width": 20, "height": 10},
+                    "granularity": "fine",
+                }}),
+            ),
+            (
+                Request::Look {
+                    picture: PictureId(3),
+                    size: None,
+                    granularity: Granularity::Coarse,
+                },
+                json!({"Look": {"picture": 3, "pixels": null, "granularity": "coarse"}}),
+            ),
+            (
+                Request::Ask {
+                    turn: TurnId(1),
+                    picture: PictureId(3),
+                    question: Question {
+                        boxes: vec![[0.5, 1.0, 2.0, 3.25].into()],
+                        text: "What is <obj0>?".into(),
+                        max_tokens: 64,
+                        sampling,
+                    },
+                },
+                json!({"Ask": {
+                    "turn": 1,
+                    "picture": 3,
+                    "boxes": [[0.5, 1.0, 2.0, 3.25]],
+                    "question": "What is <obj0>?",
+                    "max_tokens": 64,
+                    "sampling": sampling,
+                }}),
+            ),
+            (
+                Request::Stop { turn: TurnId(1) },
+                json!({"Stop": {"turn": 1}}),
+            ),
+        ];
+        for (request, json) in cases {
+            let written = serde_json::to_value(ToWorker::Engine(request.clone()));
+            assert_eq!(written.expect("plain data"), json);
+            let text = json.to_string();
+            let read: ToWorker = serde_json::from_str(&text).expect(&text);
+            assert_eq!(read, ToWorker::Engine(request), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_may_be_left_out() {
+        let load: Request = serde_json::from_str(r#"{"Load":{"model":"m"}}"#).expect("defaults");
+        let options = LoadOptions::default();
+        let model = "m".into();
+        assert_eq!(load, Request::Load { model, options });
+        let ask = r#"{"Ask":{"turn":0,"picture":0,"boxes":[],"question":"?","max_tokens":1}}"#;
+        let Request::Ask { question, .. } = serde_json::from_str(ask).expect("no sampling") else {
+            panic!("{ask}");
+        };
+        assert_eq!(question.sampling, Sampling::default());
+        let unknown = r#"{"Load":{"model":"m","device":"abacus"}}"#;
+        assert!(serde_json::from_str::<Request>(unknown).is_err());
+    }
 }

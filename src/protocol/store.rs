@@ -1,94 +1,105 @@
-//! What passes between a page and the library beside the engine, which keeps models in the
-//! browser: surveys, downloads, imports, deletions.
+//! The messages between a page and the model store of its worker: previews, downloads, imports and
+//! deletions of models in the browser's storage.
+//!
+//! `#[serde(rename)]` keeps the JSON of earlier versions.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::memory::Fit;
 
-/// Names a model by its manifest: the first 16 hexadecimal digits of the manifest's SHA-256.
+/// Identity of a model: the first 16 hexadecimal digits of its manifest's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ModelId(pub String);
 
-/// How a kept model's name begins where [`crate::protocol::Request::Load`] asks for an address.
-pub const KEPT: &str = "opfs:";
+/// Prefix of a stored model where [`crate::protocol::Request::Load`] takes an address.
+pub const STORED_PREFIX: &str = "opfs:";
 
 impl ModelId {
     /// The model as [`crate::protocol::Request::Load`] names it.
-    pub fn to_load(&self) -> String {
-        format!("{KEPT}{}", self.0)
+    pub fn to_address(&self) -> String {
+        format!("{STORED_PREFIX}{}", self.0)
     }
 
-    /// The kept model that [`crate::protocol::Request::Load`] names, if it names one.
-    pub fn of_load(model: &str) -> Option<Self> {
-        model.strip_prefix(KEPT).map(|id| Self(id.to_owned()))
+    /// The stored model that [`crate::protocol::Request::Load`] names, if it names one.
+    pub fn from_address(model: &str) -> Option<Self> {
+        let id = model.strip_prefix(STORED_PREFIX)?;
+        Some(Self(id.to_owned()))
     }
 }
 
-/// What a page asks of the library.
+/// A request of a page to the model store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StoreRequest {
-    /// Say what is kept. Answered by [`StoreEvent::Listed`], as every change is.
+    /// List the stored models. Answered by [`StoreEvent::Listed`], as is every change.
     List,
-    /// Read the manifest at an address. Answered by [`StoreEvent::Surveyed`].
-    Survey {
+    /// Read the manifest at an address. Answered by [`StoreEvent::Previewed`] or
+    /// [`StoreEvent::PreviewFailed`].
+    #[serde(rename = "Survey")]
+    Preview {
         /// A base address, or a hub's `owner/name[@revision]`.
         address: String,
     },
-    /// Read the manifest among files that travel beside the message.
-    SurveyFiles,
-    /// Bring a surveyed or partly kept model here, or go on after a pause.
-    Keep {
+    /// Read the manifest among the files attached to the message.
+    #[serde(rename = "SurveyFiles")]
+    PreviewFiles,
+    /// Download a previewed or partly stored model, or continue after a pause.
+    #[serde(rename = "Keep")]
+    Download {
         /// The model.
         model: ModelId,
     },
-    /// Wait; what came is kept.
+    /// Pause a download; the pieces so far stay stored.
     Pause {
         /// The model.
         model: ModelId,
     },
-    /// Give up.
+    /// Cancel a download.
     Cancel {
         /// The model.
         model: ModelId,
-        /// Whether what came stays here for later.
+        /// Whether the pieces so far stay stored.
         keep: bool,
     },
-    /// Delete a kept model.
+    /// Delete a stored model.
     Delete {
         /// The model.
         model: ModelId,
     },
 }
 
-/// What the library tells a page.
+/// A message of the model store to a page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StoreEvent {
-    /// Everything that is kept here.
+    /// All stored models.
     Listed {
-        /// By name, then by the time it was added.
+        /// By name, then by the time of the first download.
         models: Vec<StoredModel>,
     },
-    /// A model that could be brought here.
-    Surveyed(Survey),
-    /// There is none.
-    NotSurveyed {
+    /// A model that can be downloaded or imported.
+    #[serde(rename = "Surveyed")]
+    Previewed(Preview),
+    /// There is no usable manifest.
+    #[serde(rename = "NotSurveyed")]
+    PreviewFailed {
         /// Why.
         fault: Fault,
     },
-    /// More of a model has come, or it waits for the network.
-    Moved {
+    /// Progress of a download.
+    #[serde(rename = "Moved")]
+    Progress {
         /// The model.
         model: ModelId,
-        /// How far it is.
-        moved: Moved,
+        /// Bytes so far.
+        #[serde(rename = "moved")]
+        progress: DownloadProgress,
     },
-    /// All of a model is here.
+    /// A model is stored completely.
     Complete {
         /// The model.
         model: ModelId,
     },
-    /// Something about a model failed; what came is kept.
+    /// An operation on a model failed; the pieces so far stay stored.
     Failed {
         /// The model.
         model: ModelId,
@@ -97,79 +108,157 @@ pub enum StoreEvent {
     },
 }
 
-/// What a manifest says to a person.
+/// The part of a manifest that the user reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Short name.
     pub name: String,
-    /// How weights are stored, in a few words.
+    /// Weight formats, in a few words.
     pub precision: String,
-    /// What it was trained on, in a sentence.
+    /// Training data, in a sentence.
     pub trained_on: String,
     /// Name of the licence.
     pub licence: String,
     /// Text of the licence.
     pub licence_text: String,
-    /// Bytes of all its files.
+    /// Bytes of all files.
     pub bytes: u64,
 }
 
-/// A model that could be brought here.
+/// A model that can be downloaded or imported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Survey {
+pub struct Preview {
     /// The model.
     pub model: ModelId,
-    /// What its manifest says.
+    /// From its manifest.
     pub facts: Facts,
-    /// Its address; none where it would come from files of the person.
+    /// Its address; `None` for files of the user.
     pub address: Option<String>,
-    /// Whether it will run on this device; none before the device is known.
+    /// Memory plan for this device; `None` before the device is known.
     pub fit: Option<Fit>,
 }
 
-/// A model that is kept here, whole or in part.
+/// A model that is stored, completely or in part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredModel {
     /// The model.
     pub model: ModelId,
-    /// What its manifest says.
+    /// From its manifest.
     pub facts: Facts,
-    /// Its address; none where it came from files of the person.
+    /// Its address; `None` for files of the user.
     pub address: Option<String>,
-    /// Bytes that are here.
+    /// Bytes stored so far.
     pub done: u64,
-    /// When it was last loaded, in milliseconds since 1970.
+    /// Time of the last load, in milliseconds since 1970.
     pub used: Option<f64>,
-    /// What is done with it.
+    /// The operation under way.
     pub activity: Activity,
 }
 
-/// What is done with a kept model.
+/// The operation under way on a stored model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
-    /// Nothing.
+    /// None.
     Idle,
-    /// It is being brought here.
-    Moving,
-    /// That waits for the person.
+    /// A download or import.
+    #[serde(rename = "Moving")]
+    Downloading,
+    /// A download that the user paused.
     Paused,
-    /// The engine has it.
+    /// The engine has loaded it.
     Loaded,
-    /// Another tab has it.
-    Elsewhere,
+    /// Another tab has locked it.
+    #[serde(rename = "Elsewhere")]
+    InOtherTab,
 }
 
-/// How far a model is.
+/// Progress of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    /// Bytes that are here and checked.
+pub struct DownloadProgress {
+    /// Bytes stored and verified.
     pub done: u64,
     /// Bytes in all.
     pub total: u64,
-    /// Bytes that came so far, wrong and repeated ones included.
+    /// Bytes received so far, damaged and repeated ones included.
     pub fetched: u64,
-    /// Pieces whose bytes were wrong and that came again.
+    /// Pieces with a wrong checksum, which were fetched again.
     pub wrong: u32,
-    /// Whether the network is waited for.
+    /// Whether the download waits for the network.
     pub waiting: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::protocol::{FromWorker, ToWorker};
+
+    fn id() -> ModelId {
+        ModelId("00112233aabbccdd".into())
+    }
+
+    #[test]
+    fn a_stored_model_has_an_address_of_its_own() {
+        assert_eq!(id().to_address(), "opfs:00112233aabbccdd");
+        assert_eq!(ModelId::from_address(&id().to_address()), Some(id()));
+        assert_eq!(ModelId::from_address("https://host/models/nano"), None);
+    }
+
+    /// The JSON that pages and workers exchange.
+    #[test]
+    fn requests_and_events_keep_their_json() {
+        let model = id();
+        let requests = [
+            (StoreRequest::List, json!({"Shelf": "List"})),
+            (
+                StoreRequest::Preview {
+                    address: "owner/name".into(),
+                },
+                json!({"Shelf": {"Survey": {"address": "owner/name"}}}),
+            ),
+            (StoreRequest::PreviewFiles, json!({"Shelf": "SurveyFiles"})),
+            (
+                StoreRequest::Download {
+                    model: model.clone(),
+                },
+                json!({"Shelf": {"Keep": {"model": model}}}),
+            ),
+            (
+                StoreRequest::Cancel {
+                    model: model.clone(),
+                    keep: true,
+                },
+                json!({"Shelf": {"Cancel": {"model": model, "keep": true}}}),
+            ),
+        ];
+        for (request, json) in requests {
+            let message = ToWorker::Store(request);
+            assert_eq!(serde_json::to_value(&message).expect("plain data"), json);
+            let read: ToWorker = serde_json::from_value(json).expect("its own JSON");
+            assert_eq!(read, message);
+        }
+        let progress = DownloadProgress {
+            done: 1,
+            total: 2,
+            fetched: 3,
+            wrong: 4,
+            waiting: true,
+        };
+        let moved = json!({"done": 1, "total": 2, "fetched": 3, "wrong": 4, "waiting": true});
+        let event = FromWorker::Store(StoreEvent::Progress {
+            model: model.clone(),
+            progress,
+        });
+        assert_eq!(
+            serde_json::to_value(event).expect("plain data"),
+            json!({"Shelf": {"Moved": {"model": model, "moved": moved}}})
+        );
+        for (activity, word) in [
+            (Activity::Downloading, "Moving"),
+            (Activity::InOtherTab, "Elsewhere"),
+        ] {
+            assert_eq!(serde_json::to_value(activity).expect("a word"), word);
+        }
+    }
 }

@@ -1,144 +1,79 @@
-//! Questions about a scene and their true answers, for every task of `chatrex.md` 10 and for
-//! referring, absent things and plain questions.
+//! Questions about a scene with their ground-truth answers: the tasks of
+//! `docs/reference/chatrex.md` section 10, referring expressions, absent categories and plain
+//! questions.
 //!
-//! A dialogue names objects of the scene; [`Dialogue::render`] turns them into indices of a given
-//! list of boxes, because training shuffles boxes, mixes in proposals, and may lack some.
+//! A dialogue refers to objects of the scene. [`Dialogue::render`] maps them to indices into a list
+//! of boxes, because training shuffles the boxes, adds proposals, and some objects have no box.
 //!
-//! The grammar of the answers is plain and fixed: categories as they are called in the table, in
-//! the order of the question, or of the table where the question gives none; indices ascending.
+//! Answers have a fixed form: category names as in the table, in the order of the question, or of
+//! the table if the question has no order; indices ascending.
 
 use serde::Serialize;
 
 use super::draw::{Scene, Size, named};
-use super::stickers::{Kind, Tint};
-use super::wording::wording;
+use super::stickers::{Category, Tint};
+use super::wording::{DialogueTask, wording};
 use super::{Rng, Split};
 
-/// What the family says where nothing fits the question (`chatrex.md` 9.1).
+/// The answer of the original models if no object matches (`docs/reference/chatrex.md` section 9.1).
 const REFUSAL: &str = "There is no such thing in this image";
-/// Distance of centres, as a share of the picture's side, from which one object counts as left of
-/// or above another.
-const APART: f32 = 0.06;
+/// Least distance of two centres, as a fraction of the image's side, at which one object counts as
+/// left of or above the other.
+const MIN_OFFSET: f32 = 0.06;
 
-/// A kind of question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// All of one category, by kind or by colour and kind.
-    DetectOne,
-    /// Several categories, perhaps with an absent one, which the answer leaves out.
-    DetectSeveral,
-    /// A category that is not there: the answer is the refusal sentence.
-    DetectAbsent,
-    /// The word for a box.
-    Name,
-    /// Colour and kind of a box: `a red car`.
-    ShortPhrase,
-    /// Size, colour and kind of a box: `a small red car`.
-    Brief,
-    /// The same and where it is: `a small red car on the left`.
-    Sentence,
-    /// A number word and the group: `two <ground>dogs</ground><objects>…</objects>`.
-    Count,
-    /// Every kind with its number, one sentence.
-    Caption,
-    /// Every kind with its number, a sentence each, single ones with their place.
-    CaptionDetailed,
-    /// The leftmost, rightmost, highest or lowest.
-    ReferPosition,
-    /// The biggest or smallest.
-    ReferSize,
-    /// The only one of its kind and colour among others of its kind.
-    ReferColour,
-    /// The only one of its kind beside something.
-    ReferRelation,
-    /// Where the only one of its kind is, in grounded words.
-    Where,
-    /// Is there one? `yes` or `no`.
-    Exists,
-    /// Is this left of that? `yes` or `no`.
-    Relation,
-    /// The colour of a box.
-    Colour,
-    /// How many things there are, as a word.
-    Total,
-}
-
-impl Task {
-    /// Every task.
-    pub const ALL: [Task; 19] = [
-        Task::DetectOne,
-        Task::DetectSeveral,
-        Task::DetectAbsent,
-        Task::Name,
-        Task::ShortPhrase,
-        Task::Brief,
-        Task::Sentence,
-        Task::Count,
-        Task::Caption,
-        Task::CaptionDetailed,
-        Task::ReferPosition,
-        Task::ReferSize,
-        Task::ReferColour,
-        Task::ReferRelation,
-        Task::Where,
-        Task::Exists,
-        Task::Relation,
-        Task::Colour,
-        Task::Total,
-    ];
-}
-
-/// A stretch of a question or an answer.
+/// A part of a question or an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Piece {
-    /// Plain words.
-    Words(String),
-    /// `<objK>` of an object of the scene.
+pub enum Segment {
+    /// Plain text.
+    Text(String),
+    /// `<objK>` of an object, by its index in the scene.
     Index(usize),
-    /// `<ground>phrase</ground><objects>…</objects>` over objects of the scene.
+    /// `<ground>phrase</ground><objects>…</objects>`.
     Group {
-        /// The words.
+        /// The phrase.
         phrase: String,
-        /// The objects meant, by their number in the scene.
+        /// Its objects, by their index in the scene.
         objects: Vec<usize>,
     },
 }
 
-/// A question and its true answer.
+/// A question and its ground-truth answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialogue {
-    /// What is asked for.
-    pub task: Task,
+    /// What the question asks for.
+    pub task: DialogueTask,
     /// The question.
-    pub question: Vec<Piece>,
+    pub question: Vec<Segment>,
     /// The answer.
-    pub answer: Vec<Piece>,
+    pub answer: Vec<Segment>,
 }
 
 impl Dialogue {
-    /// Question and answer over a list of boxes in which object `i` of the scene has index
-    /// `box_of[i]`, or no box; `None` where [`Self::question`] or [`Self::answer`] is.
+    /// Question and answer as text. Object `i` of the scene has box `box_of[i]`, or no box. `None`
+    /// if [`Self::question`] or [`Self::answer`] is.
     pub fn render(&self, box_of: &[Option<usize>]) -> Option<(String, String)> {
         Some((self.question(box_of)?, self.answer(box_of)?))
     }
 
-    /// The question over such a list; `None` where it asks about an object without a box.
+    /// The question as text; `None` if it names an object without a box.
     pub fn question(&self, box_of: &[Option<usize>]) -> Option<String> {
-        text(&self.question, box_of, false)
+        render_text(&self.question, box_of, false)
     }
 
-    /// The answer over such a list. A detection leaves out what has no box; everything else, and
-    /// a detection of which nothing is left, has no true answer then: `None`.
+    /// The answer as text. A detection omits objects without a box. `None` if nothing is left of
+    /// a detection, or if any other answer names an object without a box.
     pub fn answer(&self, box_of: &[Option<usize>]) -> Option<String> {
-        let partial = matches!(self.task, Task::DetectOne | Task::DetectSeveral);
-        text(&self.answer, box_of, partial)
+        let partial = matches!(
+            self.task,
+            DialogueTask::DetectOne | DialogueTask::DetectSeveral
+        );
+        render_text(&self.answer, box_of, partial)
     }
 
-    /// The object that the question names by its index.
+    /// The object that the question names, if any.
     pub fn target(&self) -> Option<usize> {
-        self.question.iter().find_map(|piece| match piece {
-            Piece::Index(object) => Some(*object),
+        self.question.iter().find_map(|segment| match segment {
+            Segment::Index(object) => Some(*object),
             _ => None,
         })
     }
@@ -148,10 +83,10 @@ impl Dialogue {
         let mut objects: Vec<usize> = self
             .answer
             .iter()
-            .flat_map(|piece| match piece {
-                Piece::Group { objects, .. } => objects.clone(),
-                Piece::Index(object) => vec![*object],
-                Piece::Words(_) => Vec::new(),
+            .flat_map(|segment| match segment {
+                Segment::Group { objects, .. } => objects.clone(),
+                Segment::Index(object) => vec![*object],
+                Segment::Text(_) => Vec::new(),
             })
             .collect();
         objects.sort_unstable();
@@ -160,13 +95,13 @@ impl Dialogue {
     }
 }
 
-fn text(pieces: &[Piece], box_of: &[Option<usize>], partial: bool) -> Option<String> {
+fn render_text(segments: &[Segment], box_of: &[Option<usize>], partial: bool) -> Option<String> {
     let mut text = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Words(words) => text.push_str(words),
-            Piece::Index(object) => text.push_str(&format!("<obj{}>", box_of[*object]?)),
-            Piece::Group { phrase, objects } => {
+    for segment in segments {
+        match segment {
+            Segment::Text(words) => text.push_str(words),
+            Segment::Index(object) => text.push_str(&format!("<obj{}>", box_of[*object]?)),
+            Segment::Group { phrase, objects } => {
                 let mut indices: Vec<usize> = objects.iter().filter_map(|&o| box_of[o]).collect();
                 indices.sort_unstable();
                 if indices.len() < objects.len() && !partial {
@@ -189,7 +124,7 @@ fn text(pieces: &[Piece], box_of: &[Option<usize>], partial: bool) -> Option<Str
     (!text.is_empty()).then_some(text)
 }
 
-/// The word for a number from 0 to 12; digits above.
+/// The word for a number up to 12, and digits above.
 pub fn number_word(n: usize) -> String {
     const WORDS: [&str; 13] = [
         "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
@@ -200,70 +135,84 @@ pub fn number_word(n: usize) -> String {
         .map_or_else(|| n.to_string(), |w| (*w).to_owned())
 }
 
-/// One dialogue of every task that `scene` allows, drawn from `seed` and worded for the split of
-/// the scene's seed.
+/// One dialogue for each task that is possible in `scene`, drawn from `seed`. The wording is that of
+/// the scene's split.
 pub fn dialogues(scene: &Scene, seed: u64) -> Vec<Dialogue> {
     let mut rng = Rng::new(seed, 1);
-    Task::ALL
+    DialogueTask::ALL
         .iter()
         .filter_map(|&task| dialogue(scene, task, &mut rng))
         .collect()
 }
 
-/// A dialogue of `task` about `scene`, worded for the split of the scene's seed; `None` where the
-/// scene has nothing to ask it about.
-pub fn dialogue(scene: &Scene, task: Task, rng: &mut Rng) -> Option<Dialogue> {
+/// A dialogue of `task` about `scene` with a wording of the scene's split; `None` if the task is not
+/// possible in this scene.
+pub fn dialogue(scene: &Scene, task: DialogueTask, rng: &mut Rng) -> Option<Dialogue> {
     let split = Split::of(scene.seed);
-    let (asked, answer) = match task {
-        Task::DetectOne => detect_one(scene, split, rng),
-        Task::DetectSeveral => detect_several(scene, rng),
-        Task::DetectAbsent => {
-            let (kind, tint) = absent(scene, rng);
-            Some((words(named(kind.word(), tint)), plain(REFUSAL)))
+    let (subject, answer) = match task {
+        DialogueTask::DetectOne => detect_one(scene, split, rng),
+        DialogueTask::DetectSeveral => detect_several(scene, rng),
+        DialogueTask::DetectAbsent => {
+            let (category, tint) = absent(scene, rng);
+            Some((
+                text_segment(named(category.word(), tint)),
+                plain_text(REFUSAL),
+            ))
         }
-        Task::Name => about(scene, rng, |o| scene.objects[o].kind.word().to_owned()),
-        Task::ShortPhrase => about(scene, rng, |o| with_article(&scene.objects[o].name())),
-        Task::Brief => {
-            let object = anything(scene, rng);
-            clear_size(scene, object).then(|| (Piece::Index(object), plain(brief(scene, object))))
+        DialogueTask::Name => {
+            about_one_box(scene, rng, |o| scene.objects[o].category.word().to_owned())
         }
-        Task::Sentence => {
-            let object = anything(scene, rng);
-            let clear = clear_size(scene, object);
-            let place = place(scene, object)?;
-            let sentence = format!("{} {place}", brief(scene, object));
-            clear.then(|| (Piece::Index(object), plain(sentence)))
+        DialogueTask::ShortPhrase => {
+            about_one_box(scene, rng, |o| with_article(&scene.objects[o].name()))
         }
-        Task::Count => Some(count(scene, split, rng)),
-        Task::Caption => Some((Piece::Words(String::new()), caption(scene))),
-        Task::CaptionDetailed => Some((Piece::Words(String::new()), detailed(scene))),
-        Task::ReferPosition => refer_position(scene, split, rng),
-        Task::ReferSize => refer_size(scene, split, rng),
-        Task::ReferColour => refer_colour(scene, rng),
-        Task::ReferRelation => refer_relation(scene, rng),
-        Task::Where => where_is(scene, rng),
-        Task::Exists => Some(exists(scene, rng)),
-        Task::Relation => relation(scene, rng),
-        Task::Colour => {
-            let dyed = |o: &usize| scene.objects[*o].tint.is_some();
-            let dyed: Vec<usize> = (0..scene.objects.len()).filter(dyed).collect();
-            let object = *choose(&dyed, rng)?;
+        DialogueTask::Brief => {
+            let object = any_object(scene, rng);
+            has_clear_size(scene, object).then(|| {
+                (
+                    Segment::Index(object),
+                    plain_text(size_phrase(scene, object)),
+                )
+            })
+        }
+        DialogueTask::Sentence => {
+            let object = any_object(scene, rng);
+            let clear = has_clear_size(scene, object);
+            let position = position(scene, object)?;
+            let sentence = format!("{} {position}", size_phrase(scene, object));
+            clear.then(|| (Segment::Index(object), plain_text(sentence)))
+        }
+        DialogueTask::Count => Some(count(scene, split, rng)),
+        DialogueTask::Caption => Some((Segment::Text(String::new()), caption(scene))),
+        DialogueTask::CaptionDetailed => {
+            Some((Segment::Text(String::new()), detailed_caption(scene)))
+        }
+        DialogueTask::ReferPosition => refer_position(scene, split, rng),
+        DialogueTask::ReferSize => refer_size(scene, split, rng),
+        DialogueTask::ReferColour => refer_colour(scene, rng),
+        DialogueTask::ReferRelation => refer_relation(scene, rng),
+        DialogueTask::Where => where_is(scene, rng),
+        DialogueTask::Exists => Some(exists(scene, rng)),
+        DialogueTask::Relation => relation(scene, rng),
+        DialogueTask::Colour => {
+            let tinted = |o: &usize| scene.objects[*o].tint.is_some();
+            let tinted: Vec<usize> = (0..scene.objects.len()).filter(tinted).collect();
+            let object = *choose(&tinted, rng)?;
             let tint = scene.objects[object].tint?;
-            Some((Piece::Index(object), plain(tint.word())))
+            Some((Segment::Index(object), plain_text(tint.word())))
         }
-        Task::Total => Some((
-            Piece::Words(String::new()),
-            plain(number_word(scene.objects.len())),
+        DialogueTask::Total => Some((
+            Segment::Text(String::new()),
+            plain_text(number_word(scene.objects.len())),
         )),
     }?;
-    let frame = wording(task, split, rng);
-    let question = match frame.split_once("[OBJ]") {
+    let template = wording(task, split, rng);
+    let question = match template.split_once("[OBJ]") {
         Some((before, after)) => vec![
-            Piece::Words(before.to_owned()),
-            asked,
-            Piece::Words(after.to_owned()),
+            Segment::Text(before.to_owned()),
+            subject,
+            Segment::Text(after.to_owned()),
         ],
-        None => vec![Piece::Words(frame.to_owned())],
+        None => vec![Segment::Text(template.to_owned())],
     };
     Some(Dialogue {
         task,
@@ -272,20 +221,20 @@ pub fn dialogue(scene: &Scene, task: Task, rng: &mut Rng) -> Option<Dialogue> {
     })
 }
 
-/// What stands for `[OBJ]`, and the answer.
-type Exchange = (Piece, Vec<Piece>);
+/// The segment that replaces `[OBJ]`, and the answer.
+type Exchange = (Segment, Vec<Segment>);
 
-fn words(text: impl Into<String>) -> Piece {
-    Piece::Words(text.into())
+fn text_segment(text: impl Into<String>) -> Segment {
+    Segment::Text(text.into())
 }
 
-/// An answer of plain words.
-fn plain(text: impl Into<String>) -> Vec<Piece> {
-    vec![words(text)]
+/// An answer of plain text.
+fn plain_text(text: impl Into<String>) -> Vec<Segment> {
+    vec![text_segment(text)]
 }
 
-fn group(phrase: impl Into<String>, objects: Vec<usize>) -> Piece {
-    Piece::Group {
+fn group(phrase: impl Into<String>, objects: Vec<usize>) -> Segment {
+    Segment::Group {
         phrase: phrase.into(),
         objects,
     }
@@ -295,108 +244,117 @@ fn choose<'a, T>(items: &'a [T], rng: &mut Rng) -> Option<&'a T> {
     (!items.is_empty()).then(|| rng.pick(items))
 }
 
-fn anything(scene: &Scene, rng: &mut Rng) -> usize {
+fn any_object(scene: &Scene, rng: &mut Rng) -> usize {
     rng.below(scene.objects.len())
 }
 
-/// The objects of `kind`, and of `tint` where one is given.
-fn objects_of(scene: &Scene, kind: Kind, tint: Option<Tint>) -> Vec<usize> {
+/// The objects of `category`, and of `tint` if one is given.
+fn objects_of(scene: &Scene, category: Category, tint: Option<Tint>) -> Vec<usize> {
     let fits = |o: &usize| {
         let object = &scene.objects[*o];
-        object.kind == kind && (tint.is_none() || object.tint == tint)
+        object.category == category && (tint.is_none() || object.tint == tint)
     };
     (0..scene.objects.len()).filter(fits).collect()
 }
 
-/// The only object of `kind`.
-fn only(scene: &Scene, kind: Kind) -> Option<usize> {
-    match objects_of(scene, kind, None)[..] {
+/// The only object of `category`.
+fn single_object(scene: &Scene, category: Category) -> Option<usize> {
+    match objects_of(scene, category, None)[..] {
         [object] => Some(object),
         _ => None,
     }
 }
 
-/// A question about one box, with the answer that `say` gives for it.
-fn about(scene: &Scene, rng: &mut Rng, say: impl Fn(usize) -> String) -> Option<Exchange> {
-    let object = anything(scene, rng);
-    Some((Piece::Index(object), plain(say(object))))
+/// A question about one random box; `answer` gives the answer.
+fn about_one_box(
+    scene: &Scene,
+    rng: &mut Rng,
+    answer: impl Fn(usize) -> String,
+) -> Option<Exchange> {
+    let object = any_object(scene, rng);
+    Some((Segment::Index(object), plain_text(answer(object))))
 }
 
 fn detect_one(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
-    let object = &scene.objects[anything(scene, rng)];
+    let object = &scene.objects[any_object(scene, rng)];
     let tint = object.tint.filter(|_| rng.chance(25));
-    let name = named(object.kind.word(), tint);
-    let asked = if split != Split::Test && rng.chance(20) {
-        named(object.kind.plural(), tint)
+    let name = named(object.category.word(), tint);
+    let subject = if split != Split::Test && rng.chance(20) {
+        named(object.category.plural(), tint)
     } else {
         name.clone()
     };
-    let answer = group(name, objects_of(scene, object.kind, tint));
-    Some((words(asked), vec![answer]))
+    let answer = group(name, objects_of(scene, object.category, tint));
+    Some((text_segment(subject), vec![answer]))
 }
 
 fn detect_several(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
-    let mut asked = scene.kinds();
-    rng.shuffle(&mut asked);
+    let mut categories = scene.categories();
+    rng.shuffle(&mut categories);
     let with_absent = rng.chance(50);
     let least = if with_absent { 1 } else { 2 };
-    if asked.len() < least {
+    if categories.len() < least {
         return None;
     }
-    asked.truncate(least + rng.below(asked.len() - least + 1));
+    categories.truncate(least + rng.below(categories.len() - least + 1));
     if with_absent {
-        asked.push(absent_kind(scene, rng));
-        rng.shuffle(&mut asked);
+        categories.push(absent_category(scene, rng));
+        rng.shuffle(&mut categories);
     }
-    Some(detection(scene, &asked))
+    Some(detection(scene, &categories))
 }
 
-/// The question for all `kinds` in their order, and its answer.
-fn detection(scene: &Scene, kinds: &[Kind]) -> Exchange {
-    let asked: Vec<&str> = kinds.iter().map(|k| k.word()).collect();
-    let answer = kinds
+/// The detection question for `categories` in this order, and its answer.
+fn detection(scene: &Scene, categories: &[Category]) -> Exchange {
+    let names: Vec<&str> = categories.iter().map(|c| c.word()).collect();
+    let answer = categories
         .iter()
-        .map(|&kind| group(kind.word(), objects_of(scene, kind, None)))
-        .filter(|g| !matches!(g, Piece::Group { objects, .. } if objects.is_empty()))
+        .map(|&category| group(category.word(), objects_of(scene, category, None)))
+        .filter(|g| !matches!(g, Segment::Group { objects, .. } if objects.is_empty()))
         .collect();
-    (words(asked.join("; ")), answer)
+    (text_segment(names.join("; ")), answer)
 }
 
-/// The detection question of the evaluation: every kind present and `absent`, in random order,
-/// worded for the split of the scene's seed.
-pub(crate) fn detect_all(scene: &Scene, absent: Kind, rng: &mut Rng) -> Dialogue {
-    let mut kinds = scene.kinds();
-    kinds.push(absent);
-    rng.shuffle(&mut kinds);
-    let (asked, answer) = detection(scene, &kinds);
-    let frame = wording(Task::DetectSeveral, Split::of(scene.seed), rng);
-    let (before, after) = frame
+/// The detection question of the evaluation: all categories of the scene and `absent`, in random
+/// order, with a wording of the scene's split.
+pub(crate) fn detect_all(scene: &Scene, absent: Category, rng: &mut Rng) -> Dialogue {
+    let mut categories = scene.categories();
+    categories.push(absent);
+    rng.shuffle(&mut categories);
+    let (subject, answer) = detection(scene, &categories);
+    let template = wording(DialogueTask::DetectSeveral, Split::of(scene.seed), rng);
+    let (before, after) = template
         .split_once("[OBJ]")
-        .expect("detection wordings name their objects");
+        .expect("detection wordings contain [OBJ]");
     Dialogue {
-        task: Task::DetectSeveral,
-        question: vec![words(before), asked, words(after)],
+        task: DialogueTask::DetectSeveral,
+        question: vec![text_segment(before), subject, text_segment(after)],
         answer,
     }
 }
 
-/// A kind that is not in the picture.
-pub(crate) fn absent_kind(scene: &Scene, rng: &mut Rng) -> Kind {
-    let present = scene.kinds();
-    let absent: Vec<Kind> = Kind::all().filter(|k| !present.contains(k)).collect();
+/// A random category that is not in the image.
+pub(crate) fn absent_category(scene: &Scene, rng: &mut Rng) -> Category {
+    let present = scene.categories();
+    let absent: Vec<Category> = Category::all().filter(|k| !present.contains(k)).collect();
     *rng.pick(&absent)
 }
 
-/// A category that is not in the picture; at times a kind that is, in another colour.
-fn absent(scene: &Scene, rng: &mut Rng) -> (Kind, Option<Tint>) {
+/// An absent category, sometimes a present one in an absent colour.
+fn absent(scene: &Scene, rng: &mut Rng) -> (Category, Option<Tint>) {
     let tint = *rng.pick(&Tint::ALL);
-    let near = scene.objects[anything(scene, rng)].kind;
-    let hard = rng.chance(25) && near.takes(tint) && objects_of(scene, near, Some(tint)).is_empty();
+    let present = scene.objects[any_object(scene, rng)].category;
+    let hard = rng.chance(25)
+        && present.accepts(tint)
+        && objects_of(scene, present, Some(tint)).is_empty();
     if hard {
-        return (near, Some(tint));
+        return (present, Some(tint));
     }
-    let kind = absent_kind(scene, rng);
-    (kind, (rng.chance(20) && kind.takes(tint)).then_some(tint))
+    let category = absent_category(scene, rng);
+    (
+        category,
+        (rng.chance(20) && category.accepts(tint)).then_some(tint),
+    )
 }
 
 fn with_article(name: &str) -> String {
@@ -408,8 +366,8 @@ fn with_article(name: &str) -> String {
     format!("{article} {name}")
 }
 
-/// Whether the object's size is far enough from a limit to be told from looking.
-fn clear_size(scene: &Scene, object: usize) -> bool {
+/// Whether the object's size is unambiguous: not within 6 % of a limit of [`Size`].
+fn has_clear_size(scene: &Scene, object: usize) -> bool {
     let r = scene.relative(object);
     [0.2, 1.0 / 3.0]
         .iter()
@@ -417,7 +375,7 @@ fn clear_size(scene: &Scene, object: usize) -> bool {
 }
 
 /// `a small red car`.
-fn brief(scene: &Scene, object: usize) -> String {
+fn size_phrase(scene: &Scene, object: usize) -> String {
     let name = scene.objects[object].name();
     match scene.size(object) {
         Size::Small => format!("a small {name}"),
@@ -426,15 +384,15 @@ fn brief(scene: &Scene, object: usize) -> String {
     }
 }
 
-/// Centre of an object as shares of width and height.
+/// Centre of an object as fractions of width and height.
 fn centre(scene: &Scene, object: usize) -> [f32; 2] {
     let b = scene.objects[object].bbox;
     let (w, h) = (scene.pixels.width as f32, scene.pixels.height as f32);
     [(b.x1 + b.x2) / 2.0 / w, (b.y1 + b.y2) / 2.0 / h]
 }
 
-/// Where an object is; `None` where two answers are nearly as good.
-fn place(scene: &Scene, object: usize) -> Option<&'static str> {
+/// The position of an object in words; `None` if it is ambiguous.
+fn position(scene: &Scene, object: usize) -> Option<&'static str> {
     let [x, y] = centre(scene, object).map(|c| c - 0.5);
     let far = x.abs().max(y.abs());
     if far < 0.14 {
@@ -452,118 +410,119 @@ fn place(scene: &Scene, object: usize) -> Option<&'static str> {
 }
 
 fn count(scene: &Scene, split: Split, rng: &mut Rng) -> Exchange {
-    let object = &scene.objects[anything(scene, rng)];
+    let object = &scene.objects[any_object(scene, rng)];
     let tint = object.tint.filter(|_| rng.chance(20));
-    let asked = if split != Split::Test && rng.chance(20) {
-        object.kind.word()
+    let subject = if split != Split::Test && rng.chance(20) {
+        object.category.word()
     } else {
-        object.kind.plural()
+        object.category.plural()
     };
-    let objects = objects_of(scene, object.kind, tint);
+    let objects = objects_of(scene, object.category, tint);
     let answer = vec![
-        words(format!("{} ", number_word(objects.len()))),
-        numbered(object.kind, tint, objects),
+        text_segment(format!("{} ", number_word(objects.len()))),
+        counted_group(object.category, tint, objects),
     ];
-    (words(named(asked, tint)), answer)
+    (text_segment(named(subject, tint)), answer)
 }
 
-/// A group called by the singular or the plural, as its number wants.
-fn numbered(kind: Kind, tint: Option<Tint>, objects: Vec<usize>) -> Piece {
+/// A group in the singular or the plural, as its number requires.
+fn counted_group(category: Category, tint: Option<Tint>, objects: Vec<usize>) -> Segment {
     let word = if objects.len() == 1 {
-        kind.word()
+        category.word()
     } else {
-        kind.plural()
+        category.plural()
     };
     group(named(word, tint), objects)
 }
 
-/// Article or number word, and the group of all of `kind`; with the colour where they share one.
-fn mention(scene: &Scene, kind: Kind) -> [Piece; 2] {
-    let objects = objects_of(scene, kind, None);
+/// Article or number word, and the group of all objects of `category`, with the colour if they
+/// share one.
+fn mention(scene: &Scene, category: Category) -> [Segment; 2] {
+    let objects = objects_of(scene, category, None);
     let first = scene.objects[objects[0]].tint;
     let alike = objects.iter().all(|&o| scene.objects[o].tint == first);
-    let piece = numbered(kind, first.filter(|_| alike), objects);
-    let Piece::Group { phrase, objects } = &piece else {
-        unreachable!("numbered makes a group")
+    let segment = counted_group(category, first.filter(|_| alike), objects);
+    let Segment::Group { phrase, objects } = &segment else {
+        unreachable!("counted_group returns a group")
     };
     let before = match (objects.len(), phrase.starts_with(['a', 'e', 'i', 'o', 'u'])) {
         (1, true) => "an ".to_owned(),
         (1, false) => "a ".to_owned(),
         (n, _) => format!("{} ", number_word(n)),
     };
-    [words(before), piece]
+    [text_segment(before), segment]
 }
 
-fn caption(scene: &Scene) -> Vec<Piece> {
-    let kinds = scene.kinds();
-    let mut answer = plain("An image of ");
-    for (i, &kind) in kinds.iter().enumerate() {
+fn caption(scene: &Scene) -> Vec<Segment> {
+    let categories = scene.categories();
+    let mut answer = plain_text("An image of ");
+    for (i, &category) in categories.iter().enumerate() {
         if i > 0 {
-            let last = i + 1 == kinds.len();
-            answer.push(words(if last { " and " } else { ", " }));
+            let last = i + 1 == categories.len();
+            answer.push(text_segment(if last { " and " } else { ", " }));
         }
-        answer.extend(mention(scene, kind));
+        answer.extend(mention(scene, category));
     }
     answer
 }
 
-fn detailed(scene: &Scene) -> Vec<Piece> {
+fn detailed_caption(scene: &Scene) -> Vec<Segment> {
     let mut answer = Vec::new();
-    for kind in scene.kinds() {
-        let single = only(scene, kind);
+    for category in scene.categories() {
+        let single = single_object(scene, category);
         let space = if answer.is_empty() { "" } else { " " };
         let verb = if single.is_some() { "is" } else { "are" };
-        answer.push(words(format!("{space}There {verb} ")));
-        answer.extend(mention(scene, kind));
-        match single.and_then(|o| place(scene, o)) {
-            Some(place) => answer.push(words(format!(" {place}."))),
-            None => answer.push(words(".")),
+        answer.push(text_segment(format!("{space}There {verb} ")));
+        answer.extend(mention(scene, category));
+        match single.and_then(|o| position(scene, o)) {
+            Some(position) => answer.push(text_segment(format!(" {position}."))),
+            None => answer.push(text_segment(".")),
         }
     }
     answer
 }
 
-/// What may be compared: the objects of a kind with several, or everything under the name
-/// `thing`.
+/// A random set of at least two objects with its name: those of a category, or all objects under the
+/// name `thing`.
 fn comparable(scene: &Scene, rng: &mut Rng) -> Option<(&'static str, Vec<usize>)> {
     let mut classes: Vec<(&'static str, Vec<usize>)> = scene
-        .kinds()
+        .categories()
         .into_iter()
-        .map(|kind| (kind.word(), objects_of(scene, kind, None)))
+        .map(|category| (category.word(), objects_of(scene, category, None)))
         .collect();
     classes.push(("thing", (0..scene.objects.len()).collect()));
     classes.retain(|(_, objects)| objects.len() > 1);
     choose(&classes, rng).cloned()
 }
 
-/// The object of `objects` for which `value` is largest, if it leads by `margin`.
-fn foremost(objects: &[usize], margin: f32, value: impl Fn(usize) -> f32) -> Option<usize> {
+/// The object with the largest `value`, if it leads the second one by `margin`.
+fn leading(objects: &[usize], margin: f32, value: impl Fn(usize) -> f32) -> Option<usize> {
     let mut ranked = objects.to_vec();
     ranked.sort_by(|&a, &b| value(b).total_cmp(&value(a)));
     (value(ranked[0]) - value(ranked[1]) >= margin).then_some(ranked[0])
 }
 
-fn reference(scene: &Scene, asked: String, object: usize) -> Exchange {
-    let answer = group(scene.objects[object].kind.word(), vec![object]);
-    (words(asked), vec![answer])
+fn reference(scene: &Scene, subject: String, object: usize) -> Exchange {
+    let answer = group(scene.objects[object].category.word(), vec![object]);
+    (text_segment(subject), vec![answer])
 }
 
 fn refer_position(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
     let (word, objects) = comparable(scene, rng)?;
-    let (axis, sign, adjective, place) = *rng.pick(&[
+    let (axis, sign, adjective, position) = *rng.pick(&[
         (0, -1.0, "leftmost", "on the far left"),
         (0, 1.0, "rightmost", "on the far right"),
         (1, -1.0, "highest", "at the top"),
         (1, 1.0, "lowest", "at the bottom"),
     ]);
-    let object = foremost(&objects, APART, |o| sign * centre(scene, o)[axis])?;
-    let asked = match (split, rng.below(3)) {
-        (Split::Test, 0) => format!("{word} {place}"),
+    let object = leading(&objects, MIN_OFFSET, |o| sign * centre(scene, o)[axis])?;
+    let subject = match (split, rng.below(3)) {
+        (Split::Test, 0) => format!("{word} {position}"),
         (Split::Test, _) => format!("the {adjective} {word}"),
-        (_, 0) => format!("the {word} {place}"),
+        (_, 0) => format!("the {word} {position}"),
         (_, _) => format!("{adjective} {word}"),
     };
-    Some(reference(scene, asked, object))
+    Some(reference(scene, subject, object))
 }
 
 fn refer_size(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
@@ -574,132 +533,141 @@ fn refer_size(scene: &Scene, split: Split, rng: &mut Rng) -> Option<Exchange> {
     ]);
     let area = |o: usize| scene.objects[o].bbox.area();
     let lead = objects.iter().map(|&o| area(o)).fold(0.0, f32::max);
-    let object = foremost(&objects, 0.0, |o| sign * area(o))?;
+    let object = leading(&objects, 0.0, |o| sign * area(o))?;
     let next = objects.iter().filter(|o| **o != object);
     let ratio = |o: &usize| (area(*o) / area(object)).max(area(object) / area(*o));
     if lead <= 0.0 || next.map(ratio).fold(f32::INFINITY, f32::min) < 1.25 {
         return None;
     }
     let adjective = rng.pick(&adjectives);
-    let asked = if split == Split::Test {
+    let subject = if split == Split::Test {
         format!("the {adjective} {word}")
     } else {
         format!("{adjective} {word}")
     };
-    Some(reference(scene, asked, object))
+    Some(reference(scene, subject, object))
 }
 
 fn refer_colour(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
-    let told = |o: &usize| {
+    let distinct = |o: &usize| {
         let object = &scene.objects[*o];
         object.tint.is_some()
-            && objects_of(scene, object.kind, object.tint).len() == 1
-            && objects_of(scene, object.kind, None).len() > 1
+            && objects_of(scene, object.category, object.tint).len() == 1
+            && objects_of(scene, object.category, None).len() > 1
     };
-    let told: Vec<usize> = (0..scene.objects.len()).filter(told).collect();
-    let object = *choose(&told, rng)?;
+    let distinct: Vec<usize> = (0..scene.objects.len()).filter(distinct).collect();
+    let object = *choose(&distinct, rng)?;
     let name = scene.objects[object].name();
     let answer = group(name.clone(), vec![object]);
-    Some((words(name), vec![answer]))
+    Some((text_segment(name), vec![answer]))
 }
 
-/// How one thing lies to another.
-struct Beside {
+/// A spatial relation of two objects.
+struct Relation {
     words: &'static str,
     axis: usize,
     sign: f32,
 }
 
-const BESIDE: [Beside; 4] = [
-    beside("left of", 0, -1.0),
-    beside("right of", 0, 1.0),
-    beside("above", 1, -1.0),
-    beside("below", 1, 1.0),
+const RELATIONS: [Relation; 4] = [
+    relation_of("left of", 0, -1.0),
+    relation_of("right of", 0, 1.0),
+    relation_of("above", 1, -1.0),
+    relation_of("below", 1, 1.0),
 ];
 
-const fn beside(words: &'static str, axis: usize, sign: f32) -> Beside {
-    Beside { words, axis, sign }
+const fn relation_of(words: &'static str, axis: usize, sign: f32) -> Relation {
+    Relation { words, axis, sign }
 }
 
-/// How far, as a share of the picture's side, `a` lies from `b` in the direction of `beside`.
-fn offset(scene: &Scene, a: usize, b: usize, beside: &Beside) -> f32 {
-    (centre(scene, a)[beside.axis] - centre(scene, b)[beside.axis]) * beside.sign
+/// Signed distance from `b` to `a` in the direction of `relation`, as a fraction of the image's side.
+fn offset(scene: &Scene, a: usize, b: usize, relation: &Relation) -> f32 {
+    (centre(scene, a)[relation.axis] - centre(scene, b)[relation.axis]) * relation.sign
 }
 
 fn refer_relation(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
-    let kinds = scene.kinds();
+    let categories = scene.categories();
     let mut found = Vec::new();
-    for &kind in &kinds {
-        let objects = objects_of(scene, kind, None);
-        for anchor in kinds.iter().filter(|k| **k != kind) {
-            let Some(anchor) = only(scene, *anchor) else {
+    for &category in &categories {
+        let objects = objects_of(scene, category, None);
+        for anchor in categories.iter().filter(|k| **k != category) {
+            let Some(anchor) = single_object(scene, *anchor) else {
                 continue;
             };
-            for beside in &BESIDE {
-                let far = |o: &&usize| offset(scene, **o, anchor, beside) >= APART;
-                let unclear = |o: &usize| offset(scene, *o, anchor, beside).abs() < APART;
+            for relation in &RELATIONS {
+                let far = |o: &&usize| offset(scene, **o, anchor, relation) >= MIN_OFFSET;
+                let unclear = |o: &usize| offset(scene, *o, anchor, relation).abs() < MIN_OFFSET;
                 let beyond: Vec<&usize> = objects.iter().filter(far).collect();
                 if let (&[&object], false) = (&beyond[..], objects.iter().any(unclear)) {
-                    // Those that must be told apart from others of their kind count for more.
+                    // Objects with others of their category get a higher weight.
                     let weight = if objects.len() > 1 { 4 } else { 1 };
-                    found.extend(std::iter::repeat_n((object, beside.words, anchor), weight));
+                    found.extend(std::iter::repeat_n(
+                        (object, relation.words, anchor),
+                        weight,
+                    ));
                 }
             }
         }
     }
     let &(object, side, anchor) = choose(&found, rng)?;
-    let kind = |o: usize| scene.objects[o].kind.word();
-    let asked = format!("{} {side} the {}", kind(object), kind(anchor));
-    Some(reference(scene, asked, object))
+    let category = |o: usize| scene.objects[o].category.word();
+    let subject = format!("{} {side} the {}", category(object), category(anchor));
+    Some(reference(scene, subject, object))
 }
 
 fn where_is(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
-    let lone: Vec<(usize, &str)> = scene
-        .kinds()
+    let single: Vec<(usize, &str)> = scene
+        .categories()
         .into_iter()
-        .filter_map(|kind| only(scene, kind))
-        .filter_map(|o| Some((o, place(scene, o)?)))
+        .filter_map(|category| single_object(scene, category))
+        .filter_map(|o| Some((o, position(scene, o)?)))
         .collect();
-    let &(object, place) = choose(&lone, rng)?;
+    let &(object, position) = choose(&single, rng)?;
     let name = scene.objects[object].name();
     let answer = vec![
-        words("The "),
+        text_segment("The "),
         group(name, vec![object]),
-        words(format!(" is {place}.")),
+        text_segment(format!(" is {position}.")),
     ];
-    Some((words(scene.objects[object].kind.word()), answer))
+    Some((text_segment(scene.objects[object].category.word()), answer))
 }
 
 fn exists(scene: &Scene, rng: &mut Rng) -> Exchange {
     let present = rng.chance(50);
-    let (kind, tint) = if present {
-        let object = &scene.objects[anything(scene, rng)];
-        (object.kind, object.tint.filter(|_| rng.chance(30)))
+    let (category, tint) = if present {
+        let object = &scene.objects[any_object(scene, rng)];
+        (object.category, object.tint.filter(|_| rng.chance(30)))
     } else {
         absent(scene, rng)
     };
-    let asked = with_article(&named(kind.word(), tint));
-    (words(asked), plain(if present { "yes" } else { "no" }))
+    let subject = with_article(&named(category.word(), tint));
+    (
+        text_segment(subject),
+        plain_text(if present { "yes" } else { "no" }),
+    )
 }
 
 fn relation(scene: &Scene, rng: &mut Rng) -> Option<Exchange> {
-    let mut lone: Vec<usize> = scene
-        .kinds()
+    let mut single: Vec<usize> = scene
+        .categories()
         .into_iter()
-        .filter_map(|kind| only(scene, kind))
+        .filter_map(|category| single_object(scene, category))
         .collect();
-    rng.shuffle(&mut lone);
-    let [a, b, ..] = lone[..] else {
+    rng.shuffle(&mut single);
+    let [a, b, ..] = single[..] else {
         return None;
     };
-    let beside = rng.pick(&BESIDE);
-    let far = offset(scene, a, b, beside);
-    if far.abs() < APART {
+    let relation = rng.pick(&RELATIONS);
+    let far = offset(scene, a, b, relation);
+    if far.abs() < MIN_OFFSET {
         return None;
     }
-    let kind = |o: usize| scene.objects[o].kind.word();
-    let asked = format!("the {} {} the {}", kind(a), beside.words, kind(b));
-    Some((words(asked), plain(if far > 0.0 { "yes" } else { "no" })))
+    let category = |o: usize| scene.objects[o].category.word();
+    let subject = format!("the {} {} the {}", category(a), relation.words, category(b));
+    Some((
+        text_segment(subject),
+        plain_text(if far > 0.0 { "yes" } else { "no" }),
+    ))
 }
 
 #[cfg(test)]
@@ -708,33 +676,33 @@ mod tests {
 
     use super::*;
 
-    fn straight(scene: &Scene) -> Vec<Option<usize>> {
+    fn identity(scene: &Scene) -> Vec<Option<usize>> {
         (0..scene.objects.len()).map(Some).collect()
     }
 
     #[test]
-    fn every_task_is_asked_often_and_answered_shortly() {
-        let mut asked: HashMap<Task, usize> = HashMap::new();
+    fn every_task_is_frequent_and_answers_are_short() {
+        let mut counts: HashMap<DialogueTask, usize> = HashMap::new();
         for seed in (0..200).chain(900_000..900_100) {
             let scene = Scene::draw(seed);
             for dialogue in dialogues(&scene, seed) {
-                let (question, answer) = dialogue.render(&straight(&scene)).unwrap();
+                let (question, answer) = dialogue.render(&identity(&scene)).unwrap();
                 assert!(!question.contains("[OBJ]"), "{question}");
                 assert!(!answer.contains("[OBJ]"), "{answer}");
                 assert!(answer.len() < 900, "{answer}");
-                *asked.entry(dialogue.task).or_default() += 1;
+                *counts.entry(dialogue.task).or_default() += 1;
             }
         }
-        for task in Task::ALL {
-            assert!(asked[&task] > 60, "{task:?}: {}", asked[&task]);
+        for task in DialogueTask::ALL {
+            assert!(counts[&task] > 60, "{task:?}: {}", counts[&task]);
         }
     }
 
     #[test]
-    fn answers_follow_the_boxes() {
+    fn answers_use_the_indices_of_the_boxes() {
         let dialogue = Dialogue {
-            task: Task::DetectSeveral,
-            question: vec![words("Find dog; car.")],
+            task: DialogueTask::DetectSeveral,
+            question: vec![text_segment("Find dog; car.")],
             answer: vec![group("dog", vec![0, 2]), group("car", vec![1])],
         };
         let answer = |boxes: &[Option<usize>]| dialogue.render(boxes).map(|(_, a)| a);
@@ -751,14 +719,14 @@ mod tests {
         );
         assert_eq!(answer(&[None, None, None]), None);
         let counted = Dialogue {
-            task: Task::Count,
+            task: DialogueTask::Count,
             ..dialogue
         };
         assert_eq!(counted.render(&[None, Some(3), None]), None);
     }
 
     #[test]
-    fn answers_are_true() {
+    fn answers_match_the_scene() {
         for seed in 0..300 {
             let scene = Scene::draw(seed);
             for dialogue in dialogues(&scene, seed) {
@@ -766,41 +734,46 @@ mod tests {
                     .question
                     .iter()
                     .map(|p| match p {
-                        Piece::Words(w) => w.clone(),
-                        Piece::Index(o) => scene.objects[*o].name(),
-                        Piece::Group { .. } => panic!("questions have no groups"),
+                        Segment::Text(w) => w.clone(),
+                        Segment::Index(o) => scene.objects[*o].name(),
+                        Segment::Group { .. } => panic!("a question has no group"),
                     })
                     .collect();
-                for piece in &dialogue.answer {
-                    let Piece::Group { phrase, objects } = piece else {
+                for segment in &dialogue.answer {
+                    let Segment::Group { phrase, objects } = segment else {
                         continue;
                     };
-                    let kind = Kind::from_word(phrase.rsplit(' ').next().unwrap()).unwrap();
+                    let category = Category::from_word(phrase.rsplit(' ').next().unwrap()).unwrap();
                     for &o in objects {
-                        assert_eq!(scene.objects[o].kind, kind, "{asked} {phrase}");
+                        assert_eq!(scene.objects[o].category, category, "{asked} {phrase}");
                     }
                     let refers = format!("{:?}", dialogue.task).starts_with("Refer");
                     assert!(!refers || objects.len() == 1, "{asked}");
                 }
-                if dialogue.task == Task::DetectAbsent {
-                    assert_eq!(dialogue.answer, vec![Piece::Words(REFUSAL.into())]);
-                    let asked_kind = dialogue.question[1].clone();
-                    assert!(scene.objects.iter().all(|o| words(o.name()) != asked_kind));
+                if dialogue.task == DialogueTask::DetectAbsent {
+                    assert_eq!(dialogue.answer, vec![Segment::Text(REFUSAL.into())]);
+                    let asked_category = dialogue.question[1].clone();
+                    assert!(
+                        scene
+                            .objects
+                            .iter()
+                            .all(|o| text_segment(o.name()) != asked_category)
+                    );
                 }
             }
         }
     }
 
     #[test]
-    fn test_questions_are_not_training_questions() {
-        let frames = |seeds: std::ops::Range<u64>| -> HashSet<(Task, Piece)> {
+    fn test_wordings_do_not_occur_in_training() {
+        let frames = |seeds: std::ops::Range<u64>| -> HashSet<(DialogueTask, Segment)> {
             seeds
                 .flat_map(|seed| dialogues(&Scene::draw(seed), seed))
                 .map(|d| (d.task, d))
                 .filter(|(_, d)| d.question.len() == 3)
                 .map(|(t, d)| {
                     let ends = [&d.question[0], &d.question[2]].map(|p| format!("{p:?}"));
-                    (t, Piece::Words(ends.concat()))
+                    (t, Segment::Text(ends.concat()))
                 })
                 .collect()
         };

@@ -1,112 +1,125 @@
-//! One scene: which stickers, how large, where, on what; and the picture of it.
+//! Generation of a scene: background, choice of stickers, sizes, layout and compositing.
 
 use std::ops::RangeInclusive;
 
 use super::Split;
-use super::backdrop::{Canvas, backdrop};
+use super::background::{Canvas, background};
 use super::rng::Rng;
-use super::stickers::{Kind, Tint, sticker};
+use super::stickers::{Category, Tint, sticker};
 use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 
-/// Shorter and longer limit of a picture's sides in pixels.
+/// Range of the width and of the height of an image in pixels.
 const SIDES: RangeInclusive<usize> = 192..=320;
-/// Share of a sticker's drawn pixels that must stay visible under later stickers.
-const VISIBLE: f32 = 0.75;
-/// Largest overlap of two boxes.
-const MOST_IOU: f32 = 0.2;
+/// Fraction of a sticker's pixels that later stickers must leave visible.
+const MIN_VISIBLE: f32 = 0.75;
+/// Upper limit of the IoU of two boxes.
+const MAX_IOU: f32 = 0.2;
 
-/// A drawn picture and what is in it.
+/// A synthetic image with its ground truth.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// What it was drawn from.
+    /// The seed it is drawn from.
     pub seed: u64,
-    /// The picture.
+    /// The image.
     pub pixels: Pixels,
-    /// The stickers, in the order in which they were drawn: later ones lie on earlier ones.
+    /// The stickers in drawing order: later ones cover earlier ones.
     pub objects: Vec<Object>,
 }
 
 /// A sticker of a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Object {
-    /// What it is.
-    pub kind: Kind,
-    /// The colour it is dyed in; none for its own colours, which no words name.
+    /// Its category.
+    pub category: Category,
+    /// Its tint; `None` for the natural colours, which texts never name.
     pub tint: Option<Tint>,
-    /// Visible extent in pixels of the picture: whole numbers, right and bottom edge excluded.
+    /// Bounding box of the visible pixels, in pixels of the image: integers, right and bottom edge
+    /// exclusive.
     pub bbox: BoxXyxy,
 }
 
 impl Object {
-    /// The word for the kind, after the colour where there is one: `red car`.
+    /// The category word, preceded by the colour if it is tinted: `red car`.
     pub fn name(&self) -> String {
-        named(self.kind.word(), self.tint)
+        named(self.category.word(), self.tint)
     }
 }
 
-/// `word`, after the colour where there is one.
+/// `word`, preceded by the colour if there is one.
 pub(super) fn named(word: &str, tint: Option<Tint>) -> String {
     tint.map_or_else(|| word.to_owned(), |t| format!("{} {word}", t.word()))
 }
 
-/// How large a sticker is beside its picture.
+/// Size class of a sticker relative to its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// Longer side below a fifth of the picture's shorter side.
+    /// Longer side below a fifth of the image's shorter side.
     Small,
-    /// In between; no word.
+    /// In between; texts have no word for it.
     Medium,
-    /// Longer side above a third of the picture's shorter side.
+    /// Longer side above a third of the image's shorter side.
     Big,
 }
 
 impl Scene {
-    /// The scene of `seed`, of 1 to 12 stickers.
+    /// Draws the scene of `seed` with 1 to 12 stickers.
     pub fn draw(seed: u64) -> Self {
         Self::draw_with(seed, 1..=12)
     }
 
-    /// The scene of `seed` with a number of stickers within `count`, from 1 to 12; fewer where
-    /// there is no room. Another `count` gives another scene.
+    /// Draws the scene of `seed` with a number of stickers within `count`, from 1 to 12, or fewer
+    /// if they do not fit. The scene depends on `count`.
     pub fn draw_with(seed: u64, count: RangeInclusive<usize>) -> Self {
         let split = Split::of(seed);
         let mut rng = Rng::new(seed, 0);
         let side = |rng: &mut Rng| SIDES.start() + rng.below(SIDES.end() - SIDES.start() + 1);
         let (width, height) = (side(&mut rng), side(&mut rng));
-        let canvas = backdrop(width, height, split, &mut rng);
+        let canvas = background(width, height, split, &mut rng);
         let least = (*count.start()).clamp(1, 12);
         let most = (*count.end()).clamp(least, 12);
         let n = least + rng.below(most - least + 1);
-        let wanted = cast(n, &mut rng);
-        let spots = layout(n, split, &mut rng);
-        let mut table = Table::new(canvas);
+        let stickers = choose_stickers(n, &mut rng);
+        let centres = layout(n, split, &mut rng);
+        let mut composition = Composition::new(canvas);
         let mut objects = Vec::with_capacity(n);
         let shorter = width.min(height) as f32;
-        for ((kind, tint), spot) in wanted.into_iter().zip(spots) {
+        for ((category, tint), preferred) in stickers.into_iter().zip(centres) {
             let mut longer = shorter * share(n, &mut rng);
             for attempt in 0..16 {
-                let placed = Placed::new(kind, tint, longer, spot, attempt, &table, &mut rng);
-                if table.lay(&placed) {
-                    objects.push((kind, tint));
+                let placed = PlacedSticker::new(
+                    category,
+                    tint,
+                    longer,
+                    preferred,
+                    attempt,
+                    &composition,
+                    &mut rng,
+                );
+                if composition.try_draw(&placed) {
+                    objects.push((category, tint));
                     break;
                 }
                 longer = (longer * 0.93).max(shorter * 0.15);
             }
         }
-        let boxes: Vec<BoxXyxy> = table.laid.iter().map(Laid::bbox).collect();
+        let boxes: Vec<BoxXyxy> = composition.drawn.iter().map(DrawnSticker::bbox).collect();
         Self {
             seed,
-            pixels: table.pixels(),
+            pixels: composition.pixels(),
             objects: objects
                 .into_iter()
                 .zip(boxes)
-                .map(|((kind, tint), bbox)| Object { kind, tint, bbox })
+                .map(|((category, tint), bbox)| Object {
+                    category,
+                    tint,
+                    bbox,
+                })
                 .collect(),
         }
     }
 
-    /// How large the object numbered `object` is, by its box.
+    /// Size class of object `object`, by its box.
     pub fn size(&self, object: usize) -> Size {
         match self.relative(object) {
             r if r < 0.2 => Size::Small,
@@ -115,74 +128,74 @@ impl Scene {
         }
     }
 
-    /// Longer side of the object's box over the picture's shorter side.
+    /// Longer side of the object's box over the image's shorter side.
     pub(super) fn relative(&self, object: usize) -> f32 {
         let b = self.objects[object].bbox;
         let shorter = self.pixels.width.min(self.pixels.height) as f32;
         (b.x2 - b.x1).max(b.y2 - b.y1) / shorter
     }
 
-    /// The kinds in the picture, in the order of the table.
-    pub fn kinds(&self) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = self.objects.iter().map(|o| o.kind).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        kinds
+    /// The categories in the image, in the order of the table.
+    pub fn categories(&self) -> Vec<Category> {
+        let mut categories: Vec<Category> = self.objects.iter().map(|o| o.category).collect();
+        categories.sort_unstable();
+        categories.dedup();
+        categories
     }
 }
 
-/// Which stickers: a few kinds with repeats, about half of them dyed.
-fn cast(n: usize, rng: &mut Rng) -> Vec<(Kind, Option<Tint>)> {
-    let kinds = 1 + rng.below(n.min(5));
-    let mut pool: Vec<Kind> = Kind::all().collect();
+/// Chooses categories and tints: a few categories with repeats, about half of the stickers tinted.
+fn choose_stickers(n: usize, rng: &mut Rng) -> Vec<(Category, Option<Tint>)> {
+    let categories = 1 + rng.below(n.min(5));
+    let mut pool: Vec<Category> = Category::all().collect();
     rng.shuffle(&mut pool);
-    pool.truncate(kinds);
-    let favourite = rng.chance(40);
-    let common: Vec<Option<Tint>> = pool.iter().map(|&kind| tint(kind, rng)).collect();
-    let alike: Vec<bool> = pool.iter().map(|_| rng.chance(40)).collect();
-    let mut cast: Vec<_> = (0..n)
+    pool.truncate(categories);
+    let dominant = rng.chance(40);
+    let tints: Vec<Option<Tint>> = pool.iter().map(|&category| tint(category, rng)).collect();
+    let fixed_tint: Vec<bool> = pool.iter().map(|_| rng.chance(40)).collect();
+    let mut chosen: Vec<_> = (0..n)
         .map(|i| {
             let of = match i {
-                i if i < kinds => i,
-                _ if favourite && rng.chance(70) => 0,
-                _ => rng.below(kinds),
+                i if i < categories => i,
+                _ if dominant && rng.chance(70) => 0,
+                _ => rng.below(categories),
             };
-            let tint = if alike[of] {
-                common[of]
+            let tint = if fixed_tint[of] {
+                tints[of]
             } else {
                 tint(pool[of], rng)
             };
             (pool[of], tint)
         })
         .collect();
-    let mut kept = [0; Kind::COUNT];
-    cast.retain(|(kind, _)| {
-        kept[kind.index()] += 1;
-        kept[kind.index()] <= 8
+    let mut counts = [0; Category::COUNT];
+    chosen.retain(|(category, _)| {
+        counts[category.index()] += 1;
+        counts[category.index()] <= 8
     });
-    rng.shuffle(&mut cast);
-    cast
+    rng.shuffle(&mut chosen);
+    chosen
 }
 
-fn tint(kind: Kind, rng: &mut Rng) -> Option<Tint> {
+fn tint(category: Category, rng: &mut Rng) -> Option<Tint> {
     let tint = *rng.pick(&Tint::ALL);
-    (rng.chance(55) && kind.takes(tint)).then_some(tint)
+    (rng.chance(55) && category.accepts(tint)).then_some(tint)
 }
 
-/// Longer side of a sticker over the picture's shorter side: 0.16 to 0.45, nearly log-uniform,
-/// with less room where there are many.
+/// Longer side of a sticker over the image's shorter side: 0.16 to 0.45, nearly log-uniform; the
+/// upper limit falls with the number `n` of stickers.
 fn share(n: usize, rng: &mut Rng) -> f32 {
     let most = (0.45 * (3.0 / n as f32).sqrt()).clamp(0.24, 0.45);
     let root = 1.0 + rng.unit() * ((most / 0.16).sqrt() - 1.0);
     0.16 * root * root
 }
 
-/// Where the stickers would like to be: centres as shares of width and height.
+/// Preferred centres of the stickers as fractions of width and height.
 fn layout(n: usize, split: Split, rng: &mut Rng) -> Vec<[f32; 2]> {
     let even = |i: usize| (i as f32 + 0.5) / n as f32;
     let anywhere = |rng: &mut Rng| [rng.unit(), rng.unit()];
     let shape = rng.below(3);
-    let mut spots: Vec<[f32; 2]> = match (split, shape) {
+    let mut centres: Vec<[f32; 2]> = match (split, shape) {
         (Split::Test, 0) => {
             let rising = rng.chance(50);
             let along = |i| [even(i), if rising { 1.0 - even(i) } else { even(i) }];
@@ -217,75 +230,78 @@ fn layout(n: usize, split: Split, rng: &mut Rng) -> Vec<[f32; 2]> {
         }
         _ => (0..n).map(|_| anywhere(rng)).collect(),
     };
-    rng.shuffle(&mut spots);
-    spots
+    rng.shuffle(&mut centres);
+    centres
 }
 
-/// A sticker at a place, ready to be drawn.
-struct Placed {
-    kind: Kind,
+/// A sticker with its position, scale and rotation.
+struct PlacedSticker {
+    category: Category,
     tint: Option<Tint>,
-    /// Screen pixels per pixel of the first level.
+    /// Image pixels per pixel of the first mip level.
     scale: f32,
     centre: [f32; 2],
-    /// Half of the width and height on screen.
-    reach: [f32; 2],
-    /// Cosine and sine of the turn.
-    turn: [f32; 2],
+    /// Half of the width and height of the rotated sticker, in image pixels.
+    half_size: [f32; 2],
+    /// Cosine and sine of the rotation angle.
+    rotation: [f32; 2],
     mirrored: bool,
 }
 
-impl Placed {
+impl PlacedSticker {
     fn new(
-        kind: Kind,
+        category: Category,
         tint: Option<Tint>,
         longer: f32,
-        spot: [f32; 2],
+        preferred: [f32; 2],
         attempt: usize,
-        table: &Table,
+        composition: &Composition,
         rng: &mut Rng,
     ) -> Self {
-        // Half angle tangent up to tan(12.5°): turns up to 25° without trigonometric functions,
-        // whose last bits differ between machines.
+        // Tangent of half the angle, up to tan(12.5°): rotations up to 25° without trigonometric
+        // functions, whose last bits differ between machines.
         let t = rng.between(-0.2217, 0.2217);
-        let turn = [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)];
+        let rotation = [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)];
         let scale = longer / 96.0;
-        let [w, h] = sticker(kind).extent;
-        let reach = [
-            scale * 0.5 * (w * turn[0] + h * turn[1].abs()),
-            scale * 0.5 * (h * turn[0] + w * turn[1].abs()),
+        let [w, h] = sticker(category).extent;
+        let half_size = [
+            scale * 0.5 * (w * rotation[0] + h * rotation[1].abs()),
+            scale * 0.5 * (h * rotation[0] + w * rotation[1].abs()),
         ];
-        let inside = if rng.chance(12) { 0.6 } else { 1.0 };
-        let stray = 0.04 + 0.05 * attempt as f32;
-        let sides = [table.canvas.width as f32, table.canvas.height as f32];
+        let overhang = if rng.chance(12) { 0.6 } else { 1.0 };
+        let jitter = 0.04 + 0.05 * attempt as f32;
+        let sides = [
+            composition.canvas.width as f32,
+            composition.canvas.height as f32,
+        ];
         let centre = std::array::from_fn(|axis| {
-            let wish = spot[axis] + rng.between(-stray, stray);
-            let least = reach[axis] * inside + 1.0;
-            (wish * sides[axis]).clamp(least, sides[axis] - least)
+            let wanted = preferred[axis] + rng.between(-jitter, jitter);
+            let least = half_size[axis] * overhang + 1.0;
+            (wanted * sides[axis]).clamp(least, sides[axis] - least)
         });
         Self {
-            kind,
+            category,
             tint,
             scale,
             centre,
-            reach,
-            turn,
+            half_size,
+            rotation,
             mirrored: rng.chance(30),
         }
     }
 
-    /// Every pixel it touches on `canvas`: index, colour 0 to 255 times alpha, alpha.
-    fn touched(&self, canvas: &Canvas) -> Vec<(usize, [f32; 3], f32)> {
-        let picture = sticker(self.kind);
-        let level = picture.level(self.scale * 96.0);
+    /// The pixels of `canvas` that it covers: index, colour (0 to 255, premultiplied), alpha.
+    fn coverage(&self, canvas: &Canvas) -> Vec<(usize, [f32; 3], f32)> {
+        let sticker = sticker(self.category);
+        let level = sticker.level(self.scale * 96.0);
         let shrink = level.side as f32 / 96.0;
-        let [cos, sin] = self.turn;
+        let [cos, sin] = self.rotation;
         let range = |axis: usize, end: usize| {
-            let reach = self.reach[axis] + 2.0;
-            let low = (self.centre[axis] - reach).max(0.0) as usize;
-            low..((self.centre[axis] + reach).max(0.0) as usize).min(end)
+            let half_size = self.half_size[axis] + 2.0;
+            let low = (self.centre[axis] - half_size).max(0.0) as usize;
+            low..((self.centre[axis] + half_size).max(0.0) as usize).min(end)
         };
-        let mut touched = Vec::new();
+        let mut coverage = Vec::new();
         for y in range(1, canvas.height) {
             for x in range(0, canvas.width) {
                 let dx = (x as f32 + 0.5 - self.centre[0]) / self.scale;
@@ -303,92 +319,97 @@ impl Placed {
                 }
                 let mut rgb = [r / a, g / a, b / a];
                 if let Some(tint) = self.tint {
-                    rgb = tint.dye(rgb);
+                    rgb = tint.apply(rgb);
                 }
-                touched.push((y * canvas.width + x, rgb.map(|c| c * a * 255.0), a));
+                coverage.push((y * canvas.width + x, rgb.map(|c| c * a * 255.0), a));
             }
         }
-        touched
+        coverage
     }
 }
 
-/// The canvas and which sticker each pixel belongs to.
-struct Table {
+/// The canvas and the sticker that each pixel belongs to.
+struct Composition {
     canvas: Canvas,
-    /// Sticker number plus one, 0 for the background.
+    /// Per pixel: index of the sticker plus one, 0 for the background.
     owner: Vec<u8>,
-    laid: Vec<Laid>,
+    drawn: Vec<DrawnSticker>,
 }
 
-/// A sticker on the table.
+/// Visibility and extent of a sticker that was drawn.
 #[derive(Clone, Copy)]
-struct Laid {
-    /// Pixels it had when it was laid.
-    drawn: usize,
+struct DrawnSticker {
+    /// Pixels it had when it was drawn.
+    pixels: usize,
     /// Pixels still visible.
     visible: usize,
-    /// Extent of the visible pixels: left, top, right, bottom, the last two excluded.
+    /// Extent of the visible pixels: left, top, right, bottom; the last two are exclusive.
     extent: [usize; 4],
 }
 
-impl Laid {
+impl DrawnSticker {
     fn bbox(&self) -> BoxXyxy {
         BoxXyxy::from(self.extent.map(|v| v as f32))
     }
 }
 
-impl Table {
+impl Composition {
     fn new(canvas: Canvas) -> Self {
         let owner = vec![0; canvas.width * canvas.height];
         Self {
             canvas,
             owner,
-            laid: Vec::new(),
+            drawn: Vec::new(),
         }
     }
 
-    /// Lays a sticker unless it would cover others too much or overlap a box too much; says
-    /// whether it did.
-    fn lay(&mut self, placed: &Placed) -> bool {
-        let touched = placed.touched(&self.canvas);
-        let solid: Vec<usize> = touched.iter().filter(|t| t.2 >= 0.5).map(|t| t.0).collect();
-        let mut after = self.laid.clone();
+    /// Draws a sticker unless it would cover another one or overlap its box too much. Returns
+    /// whether it was drawn.
+    fn try_draw(&mut self, placed: &PlacedSticker) -> bool {
+        let coverage = placed.coverage(&self.canvas);
+        let solid: Vec<usize> = coverage
+            .iter()
+            .filter(|t| t.2 >= 0.5)
+            .map(|t| t.0)
+            .collect();
+        let mut after = self.drawn.clone();
         for &at in &solid {
             if self.owner[at] > 0 {
                 after[usize::from(self.owner[at]) - 1].visible -= 1;
             }
         }
-        let hidden = |l: &Laid| (l.visible as f32) < VISIBLE * l.drawn as f32;
+        let hidden = |s: &DrawnSticker| (s.visible as f32) < MIN_VISIBLE * s.pixels as f32;
         if solid.len() < 80 || after.iter().any(hidden) {
             return false;
         }
         let number = after.len() as u8 + 1;
         let under: Vec<u8> = solid.iter().map(|&at| self.owner[at]).collect();
         solid.iter().for_each(|&at| self.owner[at] = number);
-        after.push(Laid {
-            drawn: solid.len(),
+        after.push(DrawnSticker {
+            pixels: solid.len(),
             visible: solid.len(),
             extent: [0, 0, self.canvas.width, self.canvas.height],
         });
-        for (i, laid) in after.iter_mut().enumerate() {
-            let covered = self.laid.get(i).is_none_or(|l| l.visible != laid.visible);
-            if covered {
-                laid.extent = extent(&self.owner, self.canvas.width, i as u8 + 1, laid.extent);
+        for (i, sticker) in after.iter_mut().enumerate() {
+            let before = self.drawn.get(i);
+            if before.is_none_or(|before| before.visible != sticker.visible) {
+                sticker.extent =
+                    extent(&self.owner, self.canvas.width, i as u8 + 1, sticker.extent);
             }
         }
-        let clash = |(i, a): (usize, &Laid)| {
+        let overlaps = |(i, a): (usize, &DrawnSticker)| {
             let a = a.bbox();
-            after[..i].iter().any(|b| a.iou(&b.bbox()) >= MOST_IOU)
+            after[..i].iter().any(|b| a.iou(&b.bbox()) >= MAX_IOU)
         };
-        if after.iter().enumerate().any(clash) {
+        if after.iter().enumerate().any(overlaps) {
             solid
                 .iter()
                 .zip(under)
                 .for_each(|(&at, was)| self.owner[at] = was);
             return false;
         }
-        self.laid = after;
-        for (at, rgb, a) in touched {
+        self.drawn = after;
+        for (at, rgb, a) in coverage {
             for (c, value) in rgb.into_iter().enumerate() {
                 let under = &mut self.canvas.rgb[at * 3 + c];
                 *under = *under * (1.0 - a) + value;
@@ -411,7 +432,7 @@ impl Table {
     }
 }
 
-/// The extent of the pixels of `number` within a part of a picture `width` pixels wide.
+/// Extent of the pixels of sticker `number` inside `within`; `owner` has rows of `width` pixels.
 fn extent(owner: &[u8], width: usize, number: u8, within: [usize; 4]) -> [usize; 4] {
     let mut e = [usize::MAX, usize::MAX, 0, 0];
     for y in within[1]..within[3] {
@@ -431,7 +452,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_a_scene() {
+    fn a_seed_determines_the_scene() {
         let (a, b) = (Scene::draw(7), Scene::draw(7));
         assert_eq!(a.pixels, b.pixels);
         assert_eq!(a.objects, b.objects);
@@ -439,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_lie_inside_and_apart() {
+    fn boxes_are_inside_the_image_and_overlap_little() {
         let mut counts = [0; 13];
         let mut most = 0;
         for seed in (0..150).chain(900_000..900_150) {
@@ -450,12 +471,16 @@ mod tests {
                 let b = a.bbox;
                 assert!(0.0 <= b.x1 && b.x1 < b.x2 && b.x2 <= w, "{seed}: {b:?}");
                 assert!(0.0 <= b.y1 && b.y1 < b.y2 && b.y2 <= h, "{seed}: {b:?}");
-                assert!(a.tint.is_none_or(|t| a.kind.takes(t)));
+                assert!(a.tint.is_none_or(|t| a.category.accepts(t)));
                 for other in &scene.objects[..i] {
-                    assert!(b.iou(&other.bbox) < MOST_IOU, "{seed}");
+                    assert!(b.iou(&other.bbox) < MAX_IOU, "{seed}");
                 }
-                let alike = scene.objects.iter().filter(|o| o.kind == a.kind).count();
-                most = most.max(alike);
+                let fixed_tint = scene
+                    .objects
+                    .iter()
+                    .filter(|o| o.category == a.category)
+                    .count();
+                most = most.max(fixed_tint);
             }
         }
         assert_eq!(counts[0], 0);
@@ -463,7 +488,7 @@ mod tests {
         assert!(most >= 7, "{most}");
     }
 
-    /// A sticker alone on its background: the box is where the picture differs from it.
+    /// With one sticker the box covers the pixels that differ from the background.
     #[test]
     fn boxes_are_tight() {
         for seed in 0..40 {
@@ -471,7 +496,7 @@ mod tests {
             let mut rng = Rng::new(seed, 0);
             let side = |rng: &mut Rng| 192 + rng.below(129);
             let (w, h) = (side(&mut rng), side(&mut rng));
-            let bare = Table::new(backdrop(w, h, Split::Train, &mut rng)).pixels();
+            let bare = Composition::new(background(w, h, Split::Train, &mut rng)).pixels();
             let changed = |i: &usize| {
                 (0..3).any(|c| bare.rgb[i * 3 + c].abs_diff(scene.pixels.rgb[i * 3 + c]) > 3)
             };

@@ -1,10 +1,10 @@
-//! Drawn pictures of stickers with everything that can be said about them: what nano is trained
-//! and measured on.
+//! Synthetic scenes: images of stickers with boxes, labels and dialogues. Nano is trained and
+//! evaluated on them.
 //!
-//! A seed means the same picture and words everywhere, and [`Split`] says what it may be used for.
-//! Nothing here knows a tensor.
+//! A seed gives the same image and the same texts on every machine; [`Split`] says what a seed is
+//! used for. This module does not use tensors.
 
-mod backdrop;
+mod background;
 mod dialogue;
 mod draw;
 mod rng;
@@ -12,21 +12,22 @@ mod stickers;
 mod wording;
 mod write;
 
-pub use dialogue::{Dialogue, Piece, Task, dialogue, dialogues, number_word};
-pub(crate) use dialogue::{absent_kind, detect_all};
+pub use dialogue::{Dialogue, Segment, dialogue, dialogues, number_word};
+pub(crate) use dialogue::{absent_category, detect_all};
 pub use draw::{Object, Scene, Size};
 pub use rng::Rng;
-pub use stickers::{Kind, Tint};
+pub use stickers::{Category, Tint};
+pub use wording::DialogueTask;
 pub use write::{WriteOptions, write};
 
-/// What a seed may be used for.
+/// The data set split of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Below 800000.
+    /// Training: seeds below 800000.
     Train,
-    /// From 800000; drawn and worded like training scenes.
+    /// Validation: seeds from 800000; layouts and wordings are those of training.
     Validation,
-    /// From 900000; layouts, backgrounds and wordings that training never sees.
+    /// Test: seeds from 900000; training never draws their layouts, backgrounds and wordings.
     Test,
 }
 

@@ -1,48 +1,47 @@
-//! The stickers: twenty-six kinds of thing, their words, their pictures and the colours they can
-//! be dyed.
+//! The stickers: 26 categories with their names and images, and the colours they can be tinted in.
 //!
-//! The pictures are Noto Color Emoji (`assets/stickers/LICENSE`), made by `assets/stickers/make.py`
-//! in the order of [`Kind::all`].
+//! The images are Noto Color Emoji (`assets/stickers/LICENSE`). `assets/stickers/make.py` writes them
+//! into an atlas in the order of [`Category::all`].
 
 use std::sync::OnceLock;
 
 use serde::{Serialize, Serializer};
 
-/// Side of an atlas cell in pixels; the longer side of every sticker.
-const CELL: usize = 96;
-/// Cells in a row of the atlas.
-const COLUMNS: usize = 8;
-/// Halvings kept of each sticker: 96, 48 and 24 pixels.
-const LEVELS: usize = 3;
+/// Side of an atlas cell in pixels, and the longer side of every sticker.
+const CELL_SIDE: usize = 96;
+/// Cells per row of the atlas.
+const ATLAS_COLUMNS: usize = 8;
+/// Mip levels of a sticker: 96, 48 and 24 pixels.
+const MIP_LEVELS: usize = 3;
 
-/// A kind of sticker, by its place in the table.
+/// The category of a sticker, an index into the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind(u8);
+pub struct Category(u8);
 
-/// What a [`Kind`] means.
-struct Entry {
+/// Names of a [`Category`] and its colours.
+struct CategoryInfo {
     word: &'static str,
     plural: &'static str,
-    group: &'static str,
-    /// Colours the sticker has by nature, in which it is therefore never dyed.
+    supercategory: &'static str,
+    /// Colours of the untinted sticker; it is never tinted in these.
     natural: &'static [Tint],
 }
 
 const fn entry(
     word: &'static str,
     plural: &'static str,
-    group: &'static str,
+    supercategory: &'static str,
     natural: &'static [Tint],
-) -> Entry {
-    Entry {
+) -> CategoryInfo {
+    CategoryInfo {
         word,
         plural,
-        group,
+        supercategory,
         natural,
     }
 }
 
-static TABLE: [Entry; 26] = {
+static TABLE: [CategoryInfo; 26] = {
     use Tint::{Blue, Green, Purple, Red, Yellow};
     [
         entry("dog", "dogs", "animal", &[]),
@@ -74,59 +73,62 @@ static TABLE: [Entry; 26] = {
     ]
 };
 
-impl Kind {
-    /// How many kinds there are.
+impl Category {
+    /// Number of categories.
     pub const COUNT: usize = TABLE.len();
 
-    /// Every kind, in the order of the table, which is also the order in which answers list them.
-    pub fn all() -> impl Iterator<Item = Kind> {
-        (0..Self::COUNT).map(|i| Kind(i as u8))
+    /// Every category in the order of the table. Answers list categories in this order.
+    pub fn all() -> impl Iterator<Item = Category> {
+        (0..Self::COUNT).map(|i| Category(i as u8))
     }
 
-    /// The kind numbered `index`; panics from [`Kind::COUNT`] on.
+    /// The category with class index `index`.
+    ///
+    /// # Panics
+    /// `index` is not below [`Category::COUNT`].
     pub fn at(index: usize) -> Self {
-        assert!(index < Self::COUNT, "no kind has number {index}");
-        Kind(index as u8)
+        assert!(index < Self::COUNT, "no category has index {index}");
+        Category(index as u8)
     }
 
-    /// Place in the table, a class number for training.
+    /// Index in the table; the class index in training.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// The word for one.
+    /// The singular.
     pub fn word(self) -> &'static str {
         TABLE[self.index()].word
     }
 
-    /// The word for several.
+    /// The plural.
     pub fn plural(self) -> &'static str {
         TABLE[self.index()].plural
     }
 
-    /// `animal`, `food`, `vehicle`, `thing` or `plant`.
-    pub fn group(self) -> &'static str {
-        TABLE[self.index()].group
+    /// `animal`, `food`, `vehicle`, `thing` or `plant`: the supercategory of COCO.
+    pub fn supercategory(self) -> &'static str {
+        TABLE[self.index()].supercategory
     }
 
-    /// Whether this kind is ever dyed in `tint`; not in a colour it has by nature.
-    pub fn takes(self, tint: Tint) -> bool {
+    /// Whether this category can be tinted in `tint`; false for its natural colours.
+    pub fn accepts(self, tint: Tint) -> bool {
         !TABLE[self.index()].natural.contains(&tint)
     }
 
-    /// The kind that `word` means, singular or plural.
+    /// The category named by `word`, singular or plural.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::all().find(|k| k.word() == word || k.plural() == word)
     }
 }
 
-impl Serialize for Kind {
+impl Serialize for Category {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(self.word())
     }
 }
 
-/// A colour that a sticker can be dyed in.
+/// A colour that a sticker can be tinted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tint {
@@ -152,7 +154,7 @@ impl Tint {
         Tint::Purple,
     ];
 
-    /// The word for it.
+    /// The colour word.
     pub fn word(self) -> &'static str {
         match self {
             Tint::Red => "red",
@@ -163,13 +165,13 @@ impl Tint {
         }
     }
 
-    /// Place in [`Tint::ALL`], a class number for training.
+    /// Index in [`Tint::ALL`]; the class index in training.
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Red, green and blue of the full colour, 0 to 1.
-    fn colour(self) -> [f32; 3] {
+    /// The saturated colour as red, green and blue, 0 to 1.
+    fn rgb(self) -> [f32; 3] {
         match self {
             Tint::Red => [0.90, 0.10, 0.12],
             Tint::Blue => [0.10, 0.32, 0.95],
@@ -179,11 +181,11 @@ impl Tint {
         }
     }
 
-    /// The dyed form of an opaque colour, each channel 0 to 1: its lightness on a ramp from a dark
-    /// to the full to a pale shade of the tint.
-    pub(super) fn dye(self, rgb: [f32; 3]) -> [f32; 3] {
+    /// Tints an opaque colour, channels 0 to 1: its luma selects a shade between dark, saturated and
+    /// pale.
+    pub(super) fn apply(self, rgb: [f32; 3]) -> [f32; 3] {
         let light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
-        let full = self.colour();
+        let full = self.rgb();
         full.map(|c| {
             if light < 0.6 {
                 c * (0.35 + 0.65 * light / 0.6)
@@ -194,19 +196,19 @@ impl Tint {
     }
 }
 
-/// A sticker's picture at one size: red, green, blue times alpha, and alpha.
-pub(super) struct Level {
-    /// Columns and rows.
+/// One mip level of a sticker, RGBA with premultiplied alpha.
+pub(super) struct MipLevel {
+    /// Width and height in pixels.
     pub(super) side: usize,
-    /// `(side + 2) * (side + 2)`: a clear pixel all around.
+    /// `(side + 2) * (side + 2)` texels: a transparent border of one pixel.
     texels: Vec<[f32; 4]>,
 }
 
-impl Level {
-    /// Colour at `(u, v)` in pixels of this level, pixel centres at halves, bilinear; clear
+impl MipLevel {
+    /// Bilinear sample at `(u, v)` in pixels of this level, pixel centres at halves; transparent
     /// outside.
     pub(super) fn sample(&self, u: f32, v: f32) -> [f32; 4] {
-        // A clear border of one pixel lies around the texels.
+        // The border shifts texels by one.
         let (u, v) = (u + 0.5, v + 0.5);
         let (last, side) = (self.side as f32 + 1.0, self.side + 2);
         if !(u >= 0.0 && v >= 0.0 && u < last && v < last) {
@@ -223,7 +225,7 @@ impl Level {
         })
     }
 
-    /// `side * side` texels from their place.
+    /// A level of `side * side` texels, given by `texel(x, y)`.
     fn from_fn(side: usize, texel: impl Fn(usize, usize) -> [f32; 4]) -> Self {
         let full = side + 2;
         let mut texels = vec![[0.0; 4]; full * full];
@@ -239,9 +241,9 @@ impl Level {
         self.texels[(y + 1) * (self.side + 2) + x + 1]
     }
 
-    /// The next level: every two by two pixels averaged.
-    fn halved(&self) -> Level {
-        Level::from_fn(self.side / 2, |x, y| {
+    /// The next level: the mean of every 2 x 2 pixels.
+    fn downsampled(&self) -> MipLevel {
+        MipLevel::from_fn(self.side / 2, |x, y| {
             let (x, y) = (2 * x, 2 * y);
             let four = [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)];
             std::array::from_fn(|c| four.iter().map(|&(x, y)| self.at(x, y)[c]).sum::<f32>() / 4.0)
@@ -249,58 +251,57 @@ impl Level {
     }
 }
 
-/// A sticker's picture at all its sizes.
+/// The mip levels of a sticker.
 pub(super) struct Sticker {
     /// From 96 pixels down.
-    levels: Vec<Level>,
-    /// Width and height of the visible extent in pixels of the first level; the longer is 96.
+    mips: Vec<MipLevel>,
+    /// Width and height of the visible part in pixels of the first level; the longer is 96.
     pub(super) extent: [f32; 2],
 }
 
 impl Sticker {
-    /// The level whose size is nearest above `longer` pixels on screen.
-    pub(super) fn level(&self, longer: f32) -> &Level {
-        let enough = |l: &&Level| l.side as f32 >= longer * 0.8;
-        self.levels
-            .iter()
-            .rev()
-            .find(enough)
-            .unwrap_or(&self.levels[0])
+    /// The smallest level that is sufficient for a longer side of `longer` pixels.
+    pub(super) fn level(&self, longer: f32) -> &MipLevel {
+        let enough = |l: &&MipLevel| l.side as f32 >= longer * 0.8;
+        self.mips.iter().rev().find(enough).unwrap_or(&self.mips[0])
     }
 }
 
-/// The picture of `kind`, decoded once.
-pub(super) fn sticker(kind: Kind) -> &'static Sticker {
+/// The sticker of `category`; the atlas is decoded once.
+pub(super) fn sticker(category: Category) -> &'static Sticker {
     static ALL: OnceLock<Vec<Sticker>> = OnceLock::new();
-    &ALL.get_or_init(decode)[kind.index()]
+    &ALL.get_or_init(decode)[category.index()]
 }
 
 fn decode() -> Vec<Sticker> {
     let bytes = include_bytes!("../../assets/stickers/atlas.png");
     let atlas = ::image::load_from_memory(bytes)
-        .expect("the atlas is compiled in")
+        .expect("the embedded atlas decodes")
         .to_rgba8();
-    (0..Kind::COUNT)
-        .map(|kind| {
-            let corner = [kind % COLUMNS * CELL, kind / COLUMNS * CELL];
-            let first = Level::from_fn(CELL, |x, y| {
+    (0..Category::COUNT)
+        .map(|category| {
+            let corner = [
+                category % ATLAS_COLUMNS * CELL_SIDE,
+                category / ATLAS_COLUMNS * CELL_SIDE,
+            ];
+            let first = MipLevel::from_fn(CELL_SIDE, |x, y| {
                 let (x, y) = (corner[0] + x, corner[1] + y);
                 let [r, g, b, a] = atlas.get_pixel(x as u32, y as u32).0.map(f32::from);
                 let alpha = a / 255.0;
                 let [r, g, b] = [r, g, b].map(|c| c / 255.0 * alpha);
                 [r, g, b, alpha]
             });
-            let visible = |i: &usize| first.at(i % CELL, i / CELL)[3] >= 0.5;
+            let visible = |i: &usize| first.at(i % CELL_SIDE, i / CELL_SIDE)[3] >= 0.5;
             let span = |of: fn(usize) -> usize| {
-                let seen = || (0..CELL * CELL).filter(visible).map(of);
+                let seen = || (0..CELL_SIDE * CELL_SIDE).filter(visible).map(of);
                 (seen().max().unwrap_or(0) + 1 - seen().min().unwrap_or(0)) as f32
             };
-            let extent = [span(|i| i % CELL), span(|i| i / CELL)];
-            let mut levels = vec![first];
-            while levels.len() < LEVELS {
-                levels.push(levels[levels.len() - 1].halved());
+            let extent = [span(|i| i % CELL_SIDE), span(|i| i / CELL_SIDE)];
+            let mut mips = vec![first];
+            while mips.len() < MIP_LEVELS {
+                mips.push(mips[mips.len() - 1].downsampled());
             }
-            Sticker { levels, extent }
+            Sticker { mips, extent }
         })
         .collect()
 }
@@ -310,31 +311,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_distinct_and_groups_are_many() {
-        let mut words: Vec<_> = Kind::all().flat_map(|k| [k.word(), k.plural()]).collect();
+    fn words_are_distinct_and_there_are_several_supercategories() {
+        let mut words: Vec<_> = Category::all()
+            .flat_map(|k| [k.word(), k.plural()])
+            .collect();
         words.sort_unstable();
         words.dedup();
-        assert_eq!(words.len(), 2 * Kind::COUNT);
-        let groups: std::collections::HashSet<_> = Kind::all().map(Kind::group).collect();
+        assert_eq!(words.len(), 2 * Category::COUNT);
+        let groups: std::collections::HashSet<_> =
+            Category::all().map(Category::supercategory).collect();
         assert!(groups.len() >= 4);
-        assert_eq!(Kind::from_word("butterflies"), Kind::from_word("butterfly"));
+        assert_eq!(
+            Category::from_word("butterflies"),
+            Category::from_word("butterfly")
+        );
     }
 
     #[test]
     fn every_sticker_fills_its_cell() {
-        for kind in Kind::all() {
-            let [w, h] = sticker(kind).extent;
-            assert!(w.max(h) >= 94.0, "{}: {w} x {h}", kind.word());
-            assert!(w.min(h) >= 30.0, "{}: {w} x {h}", kind.word());
+        for category in Category::all() {
+            let [w, h] = sticker(category).extent;
+            assert!(w.max(h) >= 94.0, "{}: {w} x {h}", category.word());
+            assert!(w.min(h) >= 30.0, "{}: {w} x {h}", category.word());
         }
     }
 
     #[test]
-    fn a_dyed_grey_has_the_hue_of_its_tint() {
+    fn a_tinted_grey_has_the_hue_of_its_tint() {
         for light in [0.05, 0.5, 0.95] {
-            let [r, g, b] = Tint::Red.dye([light; 3]);
+            let [r, g, b] = Tint::Red.apply([light; 3]);
             assert!(r > 1.5 * g && r > 1.5 * b, "{light}: {r} {g} {b}");
-            let [r, g, b] = Tint::Blue.dye([light; 3]);
+            let [r, g, b] = Tint::Blue.apply([light; 3]);
             assert!(b > r && b > g, "{light}: {r} {g} {b}");
         }
     }

@@ -1,34 +1,104 @@
-//! How each task may be asked. The first training wording of a task is the original's own string
-//! where `chatrex.md` 10 has one, misspellings included. Test wordings are never drawn for training;
-//! they put words of training wordings together anew.
+//! Question templates of each task. The first training wording of a task is the string of the original
+//! (`docs/reference/chatrex.md` section 10), misspellings included. Test wordings are never drawn for
+//! training; they are new sentences of the words of training wordings.
 //!
 //! `[OBJ]` stands for categories, phrases or `<objK>` tags joined with `; `.
 
+use serde::Serialize;
+
 use super::Split;
-use super::dialogue::Task;
 use super::rng::Rng;
 
-/// A wording of `task`, still with `[OBJ]`.
-pub(super) fn wording(task: Task, split: Split, rng: &mut Rng) -> &'static str {
+/// What a question asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialogueTask {
+    /// All objects of a category, or of a category and colour.
+    DetectOne,
+    /// Several categories; an absent one among them is omitted from the answer.
+    DetectSeveral,
+    /// A category that is absent; the answer is the refusal sentence.
+    DetectAbsent,
+    /// The category of a box.
+    Name,
+    /// Colour and category of a box: `a red car`.
+    ShortPhrase,
+    /// Size, colour and category of a box: `a small red car`.
+    Brief,
+    /// The same with the position: `a small red car on the left`.
+    Sentence,
+    /// A number word and the group: `two <ground>dogs</ground><objects>…</objects>`.
+    Count,
+    /// All categories with their numbers, in one sentence.
+    Caption,
+    /// All categories with their numbers, one sentence each; single objects with their position.
+    CaptionDetailed,
+    /// The leftmost, rightmost, highest or lowest object.
+    ReferPosition,
+    /// The biggest or smallest object.
+    ReferSize,
+    /// The only object of its category and colour, among others of its category.
+    ReferColour,
+    /// The only object of its category on one side of another object.
+    ReferRelation,
+    /// The position of the only object of its category, grounded.
+    Where,
+    /// Whether there is one: `yes` or `no`.
+    Exists,
+    /// Whether one object is left of another: `yes` or `no`.
+    Relation,
+    /// The colour of a box.
+    Colour,
+    /// The number of objects, as a word.
+    Total,
+}
+
+impl DialogueTask {
+    /// Every task.
+    pub const ALL: [DialogueTask; 19] = [
+        DialogueTask::DetectOne,
+        DialogueTask::DetectSeveral,
+        DialogueTask::DetectAbsent,
+        DialogueTask::Name,
+        DialogueTask::ShortPhrase,
+        DialogueTask::Brief,
+        DialogueTask::Sentence,
+        DialogueTask::Count,
+        DialogueTask::Caption,
+        DialogueTask::CaptionDetailed,
+        DialogueTask::ReferPosition,
+        DialogueTask::ReferSize,
+        DialogueTask::ReferColour,
+        DialogueTask::ReferRelation,
+        DialogueTask::Where,
+        DialogueTask::Exists,
+        DialogueTask::Relation,
+        DialogueTask::Colour,
+        DialogueTask::Total,
+    ];
+}
+
+/// A random wording of `task` for `split`, with `[OBJ]`.
+pub(super) fn wording(task: DialogueTask, split: Split, rng: &mut Rng) -> &'static str {
     let (train, test) = wordings(task);
     match split {
         Split::Test => test[rng.below(test.len())],
-        // The original's own string is what a person most likely sends: a third of the time.
+        // The original's string is what users most likely send: one third of the draws.
         _ if rng.chance(33) => train[0],
         _ => train[rng.below(train.len())],
     }
 }
 
 /// Training and test wordings of `task`.
-pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'static str]) {
+pub(super) fn wordings(task: DialogueTask) -> (&'static [&'static str], &'static [&'static str]) {
     match task {
-        Task::DetectOne
-        | Task::DetectSeveral
-        | Task::DetectAbsent
-        | Task::ReferPosition
-        | Task::ReferSize
-        | Task::ReferColour
-        | Task::ReferRelation => (
+        DialogueTask::DetectOne
+        | DialogueTask::DetectSeveral
+        | DialogueTask::DetectAbsent
+        | DialogueTask::ReferPosition
+        | DialogueTask::ReferSize
+        | DialogueTask::ReferColour
+        | DialogueTask::ReferRelation => (
             &[
                 "Please detect [OBJ] in this image. Answer the question with object indexes.",
                 "Detect [OBJ] in this image. Answer the question with object indexes.",
@@ -49,7 +119,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Please detect [OBJ] and answer with object indexes.",
             ],
         ),
-        Task::Name => (
+        DialogueTask::Name => (
             &[
                 "What is the category name of [OBJ]? Answer the question with its category name in free format.",
                 "What is the category of [OBJ]? Answer the question with its category name in free format.",
@@ -67,7 +137,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Tell me the category name of [OBJ].",
             ],
         ),
-        Task::ShortPhrase => (
+        DialogueTask::ShortPhrase => (
             &[
                 "Can you provide me with a short phrase to describe [OBJ]? Answer the question with a short phrase.",
                 "Can you provide me with a short phrase description of [OBJ]? Answer the question with short phrases.",
@@ -81,7 +151,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Can you describe [OBJ] in a short phrase? Answer the question with a short phrase.",
             ],
         ),
-        Task::Brief => (
+        DialogueTask::Brief => (
             &[
                 "Can you provide me with a brief description of [OBJ]? Answer the question with brief description.",
                 "Please give me a brief description of [OBJ].",
@@ -94,7 +164,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Can you give me a brief description of [OBJ]?",
             ],
         ),
-        Task::Sentence => (
+        DialogueTask::Sentence => (
             &[
                 "Can you provide a one sentence description of [OBJ] in the image? Answer the question with a one sentence description.",
                 "Can you provide a one sentence description of [OBJ] in the image? Answer the question with one sentence description.",
@@ -107,7 +177,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Can you describe [OBJ] in one sentence?",
             ],
         ),
-        Task::Count => (
+        DialogueTask::Count => (
             &[
                 "How many [OBJ] are there in this image? Answer the question with the number of objects and locate them with object indexes.",
                 "Please count [OBJ] in this image. Answer the question with the number of objects and locate them with object indexes.",
@@ -122,7 +192,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Please count the number of [OBJ]. Answer with the number of objects and object indexes.",
             ],
         ),
-        Task::Caption => (
+        DialogueTask::Caption => (
             &[
                 "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer.",
                 "Please briefly describe this image and detect all the mentioned objects. Answer with grounded object indexes.",
@@ -137,7 +207,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Can you give me a brief description of the image and detect all the mentioned objects? Answer with grounded object indexes.",
             ],
         ),
-        Task::CaptionDetailed => (
+        DialogueTask::CaptionDetailed => (
             &[
                 "Please provide a detailed description of the image and detect all the mentioned objects. Answer the question with grounded object indexes.",
                 "Describe this image in detail and detect all the mentioned objects. Answer with grounded object indexes.",
@@ -150,7 +220,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Can you describe the image in detail and locate all the mentioned objects? Answer the question with grounded object indexes.",
             ],
         ),
-        Task::Where => (
+        DialogueTask::Where => (
             &[
                 "Answer the question in grounded format. Where is the [OBJ]?",
                 "Answer the question in grounded format. Question: Where is the [OBJ]?",
@@ -163,7 +233,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Answer the question in grounded format. Where can you see the [OBJ]?",
             ],
         ),
-        Task::Exists => (
+        DialogueTask::Exists => (
             &[
                 "Is there [OBJ] in this image? Please answer the question with yes or no.",
                 "Is there [OBJ] in this image?",
@@ -177,7 +247,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Is there [OBJ] in the picture?",
             ],
         ),
-        Task::Relation => (
+        DialogueTask::Relation => (
             &[
                 "Is [OBJ]? Please answer the question with yes or no.",
                 "Is [OBJ] in this image? Answer yes or no.",
@@ -189,7 +259,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "Please answer yes or no: is [OBJ]?",
             ],
         ),
-        Task::Colour => (
+        DialogueTask::Colour => (
             &[
                 "What colour is [OBJ]?",
                 "What is the colour of [OBJ]?",
@@ -204,7 +274,7 @@ pub(super) fn wordings(task: Task) -> (&'static [&'static str], &'static [&'stat
                 "What colour is [OBJ]? Answer the question using a single word or phrase.",
             ],
         ),
-        Task::Total => (
+        DialogueTask::Total => (
             &[
                 "How many things are there in this image?",
                 "How many objects are there?",
@@ -235,17 +305,17 @@ mod tests {
 
     #[test]
     fn test_wordings_are_new_sentences_of_known_words() {
-        let known: HashSet<String> = Task::ALL
+        let known: HashSet<String> = DialogueTask::ALL
             .iter()
             .flat_map(|&t| wordings(t).0)
             .flat_map(|w| words(w))
             .collect();
-        let trained: HashSet<&str> = Task::ALL
+        let trained: HashSet<&str> = DialogueTask::ALL
             .iter()
             .flat_map(|&t| wordings(t).0)
             .copied()
             .collect();
-        for task in Task::ALL {
+        for task in DialogueTask::ALL {
             let (train, test) = wordings(task);
             assert!(train.len() >= 4 && test.len() >= 2, "{task:?}");
             for &wording in test {

@@ -1,4 +1,5 @@
-//! Scenes as files: pictures, COCO annotations, dialogues (`contracts.md`, JSON).
+//! Writes scenes as files: images, COCO annotations and dialogues
+//! (`docs/reference/interfaces.md` section 2).
 
 use std::fs;
 use std::io::Write;
@@ -6,53 +7,55 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Dialogue, Kind, Rng, Scene, dialogues};
-use crate::error::{Fault, FaultKind};
+use super::{Category, Dialogue, Rng, Scene, dialogues};
+use crate::error::{ErrorCode, Fault, FaultKind};
 
-/// What to write and where.
+/// Options of [`write`].
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
-    /// How many scenes.
+    /// Number of scenes.
     pub count: u64,
-    /// Seed of the first; scene `i` has `seed + i`.
+    /// Seed of the first scene; scene `i` has `seed + i`.
     pub seed: u64,
-    /// Folder to make; must not exist yet, or be empty.
+    /// Output folder; it must not exist or be empty.
     pub out: PathBuf,
 }
 
-/// Draws scenes into a folder: `images/000001.png …`, `annotations.json` in COCO's form (`bbox`
-/// is `[x, y, width, height]` in pixels) and `dialogues.jsonl`, one line per question:
-/// `{"image","task","question","answer","boxes","objects"}`, where `answer` is written over
-/// `boxes`, all boxes of the picture in random order, and `objects` are the indices it names.
+/// Writes scenes to a folder: `images/000001.png …`, `annotations.json` in COCO format (`bbox` is
+/// `[x, y, width, height]` in pixels) and `dialogues.jsonl` with one line per question:
+/// `{"image","task","question","answer","boxes","objects"}`. `boxes` are all boxes of the image in
+/// random order, `answer` refers to them by index, and `objects` are the indices it contains.
 ///
-/// Everything is written beside `out` first and moved there when it is whole. `drawn` is told how
-/// many scenes are done.
+/// The files are written to a temporary folder beside `out`, which is renamed at the end.
+/// `progress` gets the number of finished scenes.
 ///
 /// # Errors
-/// A folder with something in it, or one that cannot be written.
-pub fn write(options: &WriteOptions, mut drawn: impl FnMut(u64)) -> Result<(), Fault> {
+/// The folder is not empty or cannot be written.
+pub fn write(options: &WriteOptions, mut progress: impl FnMut(u64)) -> Result<(), Fault> {
     let out = &options.out;
     let full = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     if full || out.is_file() {
         return Err(Fault::new(
             FaultKind::File,
             out.display().to_string(),
-            "there is something already",
+            "exists and is not an empty folder",
             "Name a new folder",
-        ));
+        )
+        .code(ErrorCode::InvalidInput));
     }
     if options.seed.checked_add(options.count).is_none() {
         return Err(Fault::new(
             FaultKind::File,
             format!("--count {} --seed {}", options.count, options.seed),
-            "seeds end at 2^64 - 1",
-            "Start lower",
-        ));
+            "the largest seed is 2^64 - 1",
+            "Use a lower --seed",
+        )
+        .code(ErrorCode::InvalidInput));
     }
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let partial = out.with_file_name(name);
-    let written = fill(&partial, options, &mut drawn);
+    let written = write_files(&partial, options, &mut progress);
     let moved = written.and_then(|()| {
         let _ = fs::remove_dir(out);
         fs::rename(&partial, out).map_err(|e| Fault::file(out, e))
@@ -63,20 +66,24 @@ pub fn write(options: &WriteOptions, mut drawn: impl FnMut(u64)) -> Result<(), F
     moved
 }
 
-fn fill(folder: &Path, options: &WriteOptions, drawn: &mut dyn FnMut(u64)) -> Result<(), Fault> {
+fn write_files(
+    folder: &Path,
+    options: &WriteOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Fault> {
     let images = folder.join("images");
     fs::create_dir_all(&images).map_err(|e| Fault::file(&images, e))?;
     let lines_path = folder.join("dialogues.jsonl");
     let file = fs::File::create(&lines_path).map_err(|e| Fault::file(&lines_path, e))?;
     let mut lines = std::io::BufWriter::new(file);
-    let (mut pictures, mut annotations) = (Vec::new(), Vec::new());
+    let (mut images_json, mut annotations) = (Vec::new(), Vec::new());
     for i in 0..options.count {
         let seed = options.seed + i;
         let scene = Scene::draw(seed);
         let id = i + 1;
         let name = format!("{id:06}.png");
-        save(&scene, &images.join(&name))?;
-        pictures.push(json!({
+        save_image(&scene, &images.join(&name))?;
+        images_json.push(json!({
             "id": id,
             "file_name": name,
             "width": scene.pixels.width,
@@ -87,24 +94,24 @@ fn fill(folder: &Path, options: &WriteOptions, drawn: &mut dyn FnMut(u64)) -> Re
             annotations.push(json!({
                 "id": annotations.len() + 1,
                 "image_id": id,
-                "category_id": object.kind.index() + 1,
+                "category_id": object.category.index() + 1,
                 "bbox": [b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1],
                 "area": b.area(),
                 "iscrowd": 0,
                 "tint": object.tint,
             }));
         }
-        for line in said(&scene, &format!("images/{name}")) {
+        for line in dialogue_lines(&scene, &format!("images/{name}")) {
             writeln!(lines, "{line}").map_err(|e| Fault::file(&lines_path, e))?;
         }
-        drawn(id);
+        progress(id);
     }
     lines.flush().map_err(|e| Fault::file(&lines_path, e))?;
-    let categories: Vec<_> = Kind::all()
-        .map(|k| json!({"id": k.index() + 1, "name": k.word(), "supercategory": k.group()}))
+    let categories: Vec<_> = Category::all()
+        .map(|k| json!({"id": k.index() + 1, "name": k.word(), "supercategory": k.supercategory()}))
         .collect();
     let coco = json!({
-        "images": pictures,
+        "images": images_json,
         "annotations": annotations,
         "categories": categories,
     });
@@ -112,7 +119,7 @@ fn fill(folder: &Path, options: &WriteOptions, drawn: &mut dyn FnMut(u64)) -> Re
     fs::write(&path, coco.to_string()).map_err(|e| Fault::file(&path, e))
 }
 
-fn save(scene: &Scene, path: &Path) -> Result<(), Fault> {
+fn save_image(scene: &Scene, path: &Path) -> Result<(), Fault> {
     let p = &scene.pixels;
     ::image::save_buffer(
         path,
@@ -125,7 +132,7 @@ fn save(scene: &Scene, path: &Path) -> Result<(), Fault> {
 }
 
 /// The lines of `dialogues.jsonl` for one scene.
-fn said(scene: &Scene, image: &str) -> Vec<serde_json::Value> {
+fn dialogue_lines(scene: &Scene, image: &str) -> Vec<serde_json::Value> {
     let mut order: Vec<usize> = (0..scene.objects.len()).collect();
     Rng::new(scene.seed, 2).shuffle(&mut order);
     let mut box_of = vec![None; order.len()];
@@ -157,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_whole_or_absent() {
+    fn a_folder_is_complete_or_absent() {
         let root = std::env::temp_dir().join(format!("chatrex-scenes-{}", std::process::id()));
         let options = WriteOptions {
             count: 3,

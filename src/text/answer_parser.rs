@@ -1,39 +1,40 @@
-//! The answer grammar (`chatrex.md` 9): text with `<ground>phrase</ground><objects><objK>..</objects>`.
+//! Parses answers: text with groups `<ground>phrase</ground><objects><objK>..</objects>`
+//! (`docs/reference/chatrex.md`, section 9).
 //!
-//! Two readers of the same text. [`spans`] (and [`AnswerParser`], for an answer that is still being
-//! written) keeps every word and every index, and takes whatever a model may write: tags that lead
-//! nowhere are dropped and their words stay as plain words. [`compat`] is the original's, for its
-//! metrics only.
+//! There are two parsers. [`spans`] (and [`AnswerParser`], for an answer that is being generated)
+//! keeps all text and every index and accepts anything that a model may generate: unmatched tags are
+//! dropped and the text between them stays plain text. [`compat`] reproduces the parsers of the
+//! original projects, for their metrics only.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// A piece of an answer: words, and the boxes they name (empty for plain words).
+/// A part of an answer: text, and the boxes that it names (none for plain text).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
-    /// The words, without tags; `[K]` where the model named box K without words.
+    /// Text without tags; `[K]` if the model named box K without a phrase.
     pub text: String,
-    /// Indices of the boxes named; may lie beyond the boxes given.
+    /// Indices of the boxes named; may be beyond the boxes of the prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<u32>,
 }
 
-/// Reads an answer while it is being written.
+/// Parses an answer while it is generated.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerParser {
     text: String,
 }
 
 impl AnswerParser {
-    /// Nothing read yet.
+    /// A parser without text.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next stretch of the answer; it may end anywhere.
-    pub fn push(&mut self, stretch: &str) {
-        self.text.push_str(stretch);
+    /// Appends the next piece of the answer; it may end anywhere, even inside a tag.
+    pub fn push(&mut self, text: &str) {
+        self.text.push_str(text);
     }
 
     /// The answer so far, with tags.
@@ -41,27 +42,27 @@ impl AnswerParser {
         &self.text
     }
 
-    /// The answer so far. What may become a tag is held back; a phrase is plain words until its
+    /// The spans so far. An incomplete tag at the end is withheld; a phrase is plain text until its
     /// list of boxes is complete.
     pub fn spans(&self) -> Vec<Span> {
-        read(without_begun_tag(&self.text), false)
+        parse(without_incomplete_tag(&self.text), false)
     }
 
-    /// The answer, now that nothing more comes.
+    /// The spans of the complete answer.
     pub fn finish(self) -> Vec<Span> {
         spans(&self.text)
     }
 }
 
-/// A complete answer in pieces. A list of boxes that the end cuts off counts as far as it goes.
+/// The spans of a complete answer. A list of boxes without its end tag counts.
 pub fn spans(text: &str) -> Vec<Span> {
-    read(text, true)
+    parse(text, true)
 }
 
-/// A tag, or the words between two.
+/// A tag, or the text between two tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece<'a> {
-    Words(&'a str),
+enum Token<'a> {
+    Text(&'a str),
     Ground,
     EndGround,
     Objects,
@@ -69,226 +70,229 @@ enum Piece<'a> {
     Index(u32),
 }
 
-const TAGS: [(&str, Piece); 4] = [
-    ("<ground>", Piece::Ground),
-    ("</ground>", Piece::EndGround),
-    ("<objects>", Piece::Objects),
-    ("</objects>", Piece::EndObjects),
+const TAGS: [(&str, Token); 4] = [
+    ("<ground>", Token::Ground),
+    ("</ground>", Token::EndGround),
+    ("<objects>", Token::Objects),
+    ("</objects>", Token::EndObjects),
 ];
 
-/// Longest number in an index tag.
-const DIGITS: usize = 6;
+/// Most digits of an index tag.
+const MAX_DIGITS: usize = 6;
 
-/// The tag that `text` begins with, and what follows it.
-fn leading_tag(text: &str) -> Option<(Piece<'_>, &str)> {
+/// The tag that `text` starts with, and the text after it.
+fn leading_tag(text: &str) -> Option<(Token<'_>, &str)> {
     let fixed = TAGS
         .iter()
-        .find_map(|&(tag, piece)| Some((piece, text.strip_prefix(tag)?)));
+        .find_map(|&(tag, token)| Some((token, text.strip_prefix(tag)?)));
     fixed.or_else(|| {
         let (number, rest) = text.strip_prefix("<obj")?.split_once('>')?;
         (is_number(number) && !number.is_empty())
-            .then(|| (Piece::Index(number.parse().expect("few digits")), rest))
+            .then(|| (Token::Index(number.parse().expect("few digits")), rest))
     })
 }
 
 fn is_number(text: &str) -> bool {
-    text.len() <= DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
+    text.len() <= MAX_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `text` up to where its end may be the beginning of a tag.
-fn without_begun_tag(text: &str) -> &str {
+/// `text` without an incomplete tag at its end.
+fn without_incomplete_tag(text: &str) -> &str {
     let Some(start) = text.rfind('<') else {
         return text;
     };
     let end = &text[start..];
-    let begun = TAGS
+    let incomplete = TAGS
         .iter()
         .any(|(tag, _)| tag.starts_with(end) && *tag != end)
         || "<obj".starts_with(end)
         || end.strip_prefix("<obj").is_some_and(is_number);
-    if begun { &text[..start] } else { text }
+    if incomplete { &text[..start] } else { text }
 }
 
-fn pieces(mut text: &str) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
+/// Splits `text` into tags and the text between them.
+fn tokenize(mut text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
     while !text.is_empty() {
         let mut starts = text.match_indices('<').map(|(start, _)| start);
         let tag = starts.find_map(|start| Some((start, leading_tag(&text[start..])?)));
         let (start, tag) = tag.map_or((text.len(), None), |(start, tag)| (start, Some(tag)));
         if start > 0 {
-            pieces.push(Piece::Words(&text[..start]));
+            tokens.push(Token::Text(&text[..start]));
         }
-        let Some((piece, rest)) = tag else { break };
-        pieces.push(piece);
+        let Some((token, rest)) = tag else { break };
+        tokens.push(token);
         text = rest;
     }
-    pieces
+    tokens
 }
 
-/// A group being read.
+/// A group that is being parsed.
 struct Group<'a> {
     phrase: String,
     objects: Vec<u32>,
-    /// Words inside the list of boxes, where none belong.
+    /// Text inside the list of boxes, which the grammar does not allow.
     stray: String,
-    stage: Stage<'a>,
+    state: GroupState<'a>,
 }
 
+/// The part of a group that the next token belongs to.
 #[derive(Clone, Copy)]
-enum Stage<'a> {
+enum GroupState<'a> {
     Phrase,
-    /// Between phrase and list, with the blanks met there.
+    /// Between phrase and list, with the white space found there.
     Between(&'a str),
     List,
 }
 
 impl Group<'_> {
-    fn name(&mut self, object: u32) {
+    fn new() -> Self {
+        Self {
+            phrase: String::new(),
+            objects: Vec::new(),
+            stray: String::new(),
+            state: GroupState::Phrase,
+        }
+    }
+
+    fn add_object(&mut self, object: u32) {
         if !self.objects.contains(&object) {
             self.objects.push(object);
         }
     }
 }
 
-fn read(text: &str, complete: bool) -> Vec<Span> {
+/// Parses an answer, `complete` or so far.
+fn parse(text: &str, complete: bool) -> Vec<Span> {
     let mut spans = Spans::default();
     let mut open: Option<Group> = None;
-    for piece in pieces(text) {
+    for token in tokenize(text) {
         let Some(mut group) = open.take() else {
-            match piece {
-                Piece::Words(words) => spans.words(words),
-                Piece::Index(object) => spans.bare(object),
-                Piece::Ground => open = Some(begun()),
-                Piece::EndGround | Piece::Objects | Piece::EndObjects => {}
+            match token {
+                Token::Text(text) => spans.push_text(text),
+                Token::Index(object) => spans.push_index(object),
+                Token::Ground => open = Some(Group::new()),
+                Token::EndGround | Token::Objects | Token::EndObjects => {}
             }
             continue;
         };
-        match (group.stage, piece) {
-            (Stage::Phrase, Piece::Words(words)) => group.phrase.push_str(words),
-            (Stage::Phrase, Piece::Index(object)) => {
+        match (group.state, token) {
+            (GroupState::Phrase, Token::Text(text)) => group.phrase.push_str(text),
+            (GroupState::Phrase, Token::Index(object)) => {
                 group.phrase.push_str(&format!("[{object}]"));
-                group.name(object);
+                group.add_object(object);
             }
-            (Stage::Phrase, Piece::EndGround) => group.stage = Stage::Between(""),
-            (Stage::Between(""), Piece::Words(blank)) if blank.trim().is_empty() => {
-                group.stage = Stage::Between(blank);
+            (GroupState::Phrase, Token::EndGround) => group.state = GroupState::Between(""),
+            (GroupState::Between(""), Token::Text(space)) if space.trim().is_empty() => {
+                group.state = GroupState::Between(space);
             }
-            (Stage::Between(_), Piece::Objects) => group.stage = Stage::List,
-            (Stage::List, Piece::Words(words)) => group.stray.push_str(words.trim()),
-            (Stage::List, Piece::Index(object)) => group.name(object),
-            (Stage::List, Piece::EndObjects) => {
-                spans.group(group);
+            (GroupState::Between(_), Token::Objects) => group.state = GroupState::List,
+            (GroupState::List, Token::Text(text)) => group.stray.push_str(text.trim()),
+            (GroupState::List, Token::Index(object)) => group.add_object(object),
+            (GroupState::List, Token::EndObjects) => {
+                spans.push_group(group);
                 continue;
             }
-            (_, Piece::Ground) => {
-                spans.group(group);
-                open = Some(begun());
+            (_, Token::Ground) => {
+                spans.push_group(group);
+                open = Some(Group::new());
                 continue;
             }
-            (Stage::Phrase, Piece::Objects)
-            | (Stage::Between(_), Piece::Words(_) | Piece::Index(_)) => {
-                spans.group(group);
-                match piece {
-                    Piece::Words(words) => spans.words(words),
-                    Piece::Index(object) => spans.bare(object),
+            (GroupState::Phrase, Token::Objects)
+            | (GroupState::Between(_), Token::Text(_) | Token::Index(_)) => {
+                spans.push_group(group);
+                match token {
+                    Token::Text(text) => spans.push_text(text),
+                    Token::Index(object) => spans.push_index(object),
                     _ => {}
                 }
                 continue;
             }
-            (_, Piece::EndGround | Piece::Objects | Piece::EndObjects) => {}
+            (_, Token::EndGround | Token::Objects | Token::EndObjects) => {}
         }
         open = Some(group);
     }
     if let Some(mut group) = open {
         if !complete {
             group.objects.clear();
-            group.stage = Stage::List;
+            group.state = GroupState::List;
         }
-        spans.group(group);
+        spans.push_group(group);
     }
     spans.0
 }
 
-fn begun<'a>() -> Group<'a> {
-    Group {
-        phrase: String::new(),
-        objects: Vec::new(),
-        stray: String::new(),
-        stage: Stage::Phrase,
-    }
-}
-
-/// The spans so far; neighbouring plain words are one span.
+/// The spans so far; adjacent plain text is one span.
 #[derive(Default)]
 struct Spans(Vec<Span>);
 
 impl Spans {
-    fn words(&mut self, words: &str) {
+    fn push_text(&mut self, text: &str) {
         match self.0.last_mut() {
-            _ if words.is_empty() => {}
-            Some(last) if last.objects.is_empty() => last.text.push_str(words),
+            _ if text.is_empty() => {}
+            Some(last) if last.objects.is_empty() => last.text.push_str(text),
             _ => self.0.push(Span {
-                text: words.to_string(),
+                text: text.to_string(),
                 objects: Vec::new(),
             }),
         }
     }
 
-    fn bare(&mut self, object: u32) {
+    fn push_index(&mut self, object: u32) {
         self.0.push(Span {
             text: format!("[{object}]"),
             objects: vec![object],
         });
     }
 
-    /// Blanks around a phrase stay plain; a phrase without boxes is plain words, and boxes without
-    /// a phrase stand alone.
-    fn group(&mut self, group: Group) {
+    /// White space around a phrase stays plain text; a phrase without boxes is plain text, and boxes
+    /// without a phrase are spans of their own.
+    fn push_group(&mut self, group: Group) {
         let phrase = group.phrase.trim();
         if phrase.is_empty() || group.objects.is_empty() {
-            self.words(&group.phrase);
+            self.push_text(&group.phrase);
             for &object in &group.objects {
-                self.bare(object);
+                self.push_index(object);
             }
         } else {
             let (before, after) = group
                 .phrase
                 .split_once(phrase)
                 .expect("a string contains itself trimmed");
-            self.words(before);
+            self.push_text(before);
             self.0.push(Span {
                 text: phrase.to_string(),
                 objects: group.objects,
             });
-            self.words(after);
+            self.push_text(after);
         }
-        self.words(&group.stray);
-        if let Stage::Between(blank) = group.stage {
-            self.words(blank);
+        self.push_text(&group.stray);
+        if let GroupState::Between(space) = group.state {
+            self.push_text(space);
         }
     }
 }
 
-/// Which of the original's readers.
+/// The parser of an original project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compat {
-    /// The ChatRex demo: a group whose every index was named before is dropped.
+    /// The ChatRex demo: drops a group if all its tags occurred before.
     ChatRex,
-    /// The RexSeek evaluation: keeps such groups, and reads the grammar with single spaces between
-    /// its pieces where the proper one gives nothing.
+    /// The RexSeek evaluation: keeps such groups. If the grammar matches nothing, it is tried with a
+    /// single space between the tags.
     RexSeekEval,
 }
 
-/// What the original makes of an answer (`chatrex.md` 9.2): phrases with their indices, repeats
-/// included. Of a repeated phrase only the first group counts. Groups that hold a line break are
-/// not seen.
-pub fn compat(text: &str, reader: Compat) -> Vec<(String, Vec<u32>)> {
-    const PROPER: [&str; 3] = ["<ground>", "</ground><objects>", "</objects>"];
+/// Parses an answer as an original project does (`docs/reference/chatrex.md`, section 9.2): phrases
+/// with their index tags as written, repeated tags included, so that `<obj00>` is not `<obj0>`. Of a
+/// repeated phrase only the first group counts. A group must not contain a line break.
+pub fn compat(text: &str, parser: Compat) -> Vec<(String, Vec<String>)> {
+    const STRICT: [&str; 3] = ["<ground>", "</ground><objects>", "</objects>"];
     const SPACED: [&str; 3] = ["<ground> ", " </ground> <objects> ", " </objects>"];
     const REJECTION: &str = "There is no such thing in this image";
 
-    let mut found = groups(text, PROPER);
-    if reader == Compat::RexSeekEval {
+    let mut found = groups(text, STRICT);
+    if parser == Compat::RexSeekEval {
         if text.contains(REJECTION) {
             return Vec::new();
         }
@@ -297,42 +301,62 @@ pub fn compat(text: &str, reader: Compat) -> Vec<(String, Vec<u32>)> {
         }
     }
     let mut seen = BTreeSet::new();
-    let mut kept: Vec<(String, Vec<u32>)> = Vec::new();
+    let mut kept: Vec<(String, Vec<String>)> = Vec::new();
     for (phrase, list) in found {
-        let objects: Vec<u32> = pieces(list)
-            .into_iter()
-            .filter_map(|piece| match piece {
-                Piece::Index(object) => Some(object),
-                _ => None,
-            })
-            .collect();
-        let new = objects.iter().any(|object| !seen.contains(object));
-        seen.extend(objects.iter().copied());
-        if reader == Compat::ChatRex && !new {
+        let tags = index_tags(list);
+        let any_new = tags.iter().any(|tag| !seen.contains(tag));
+        seen.extend(tags.iter().copied());
+        if parser == Compat::ChatRex && !any_new {
             continue;
         }
-        let phrase = phrase.trim();
+        let phrase = phrase.trim_matches(is_python_space);
         if kept.iter().all(|(known, _)| known != phrase) {
-            kept.push((phrase.to_string(), objects));
+            let tags = tags.into_iter().map(str::to_string).collect();
+            kept.push((phrase.to_string(), tags));
         }
     }
     kept
 }
 
-/// The (phrase, index) pairs of [`compat`] over `boxes` boxes; indices beyond them are dropped.
-pub fn compat_pairs(text: &str, reader: Compat, boxes: usize) -> Vec<(String, u32)> {
-    compat(text, reader)
+/// The (phrase, index) pairs of [`compat`] for `boxes` boxes. An index is the number in its tag;
+/// indices of no box are dropped.
+pub fn compat_pairs(text: &str, parser: Compat, boxes: usize) -> Vec<(String, u32)> {
+    let index = |tag: &str| {
+        let digits = tag.strip_prefix("<obj")?.strip_suffix('>')?;
+        // A number that does not fit is beyond all boxes.
+        let index: u32 = digits.parse().ok()?;
+        ((index as usize) < boxes).then_some(index)
+    };
+    compat(text, parser)
         .into_iter()
-        .flat_map(|(phrase, objects)| {
-            objects
+        .flat_map(|(phrase, tags)| {
+            let indices: Vec<u32> = tags.iter().filter_map(|tag| index(tag)).collect();
+            indices
                 .into_iter()
-                .filter(|&object| (object as usize) < boxes)
-                .map(move |object| (phrase.clone(), object))
+                .map(move |index| (phrase.clone(), index))
         })
         .collect()
 }
 
-/// The matches of the regular expression `open(.*?)middle(.*?)close`, where `.` is not a line
+/// The matches of the regular expression `<obj\d+>` in `list`, for ASCII digits.
+fn index_tags(list: &str) -> Vec<&str> {
+    list.match_indices("<obj")
+        .filter_map(|(start, prefix)| {
+            let rest = &list[start + prefix.len()..];
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let end = start + prefix.len() + digits;
+            (digits > 0 && list[end..].starts_with('>')).then(|| &list[start..=end])
+        })
+        .collect()
+}
+
+/// The characters that `str.strip` of Python removes: white space, and four separators that Unicode
+/// does not count as such.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// The matches of the regular expression `open(.*?)middle(.*?)close`, where `.` does not match a line
 /// break.
 fn groups<'a>(mut text: &'a str, [open, middle, close]: [&str; 3]) -> Vec<(&'a str, &'a str)> {
     let mut groups = Vec::new();
@@ -408,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_answers_keep_their_words() {
+    fn malformed_answers_keep_their_text() {
         for (text, expected) in [
             ("<ground>unclosed", vec![span("unclosed", &[])]),
             ("<ground>a</ground> b", vec![span("a b", &[])]),
@@ -439,13 +463,13 @@ mod tests {
     }
 
     #[test]
-    fn half_tags_never_show_and_phrases_link_at_the_end_of_their_list() {
+    fn incomplete_tags_are_withheld_and_phrases_link_at_the_end_of_their_list() {
         let text = "see <ground>two dogs</ground> <objects><obj0><obj12></objects> <3";
-        let mut reader = AnswerParser::new();
+        let mut parser = AnswerParser::new();
         let mut shown = Vec::new();
         for character in text.chars() {
-            reader.push(character.encode_utf8(&mut [0; 4]));
-            let spans = reader.spans();
+            parser.push(character.encode_utf8(&mut [0; 4]));
+            let spans = parser.spans();
             let joined: String = spans.iter().map(|span| span.text.as_str()).collect();
             assert!(
                 !joined.contains("obj") && !joined.contains("gro"),
@@ -461,7 +485,7 @@ mod tests {
             assert!(pair[1].0.starts_with(&pair[0].0), "{pair:?}");
         }
         assert_eq!(
-            reader.finish(),
+            parser.finish(),
             [
                 span("see ", &[]),
                 span("two dogs", &[0, 12]),
@@ -470,7 +494,49 @@ mod tests {
         );
     }
 
-    /// A small deterministic source of numbers.
+    /// Index tags are compared and kept as written; only pairs take their numbers.
+    #[test]
+    fn compat_keeps_tags_as_written() {
+        let text = "<ground>cat</ground><objects><obj0><obj00></objects>\
+                    <ground>dog</ground><objects><obj00><obj007></objects>\
+                    <ground>owl</ground><objects><obj7></objects>\
+                    <ground>fox</ground><objects><obj007><obj0></objects>";
+        let group = |phrase: &str, tags: &[&str]| {
+            let tags = tags.iter().map(|tag| (*tag).to_string());
+            (phrase.to_string(), tags.collect::<Vec<_>>())
+        };
+        let mut expected = vec![
+            group("cat", &["<obj0>", "<obj00>"]),
+            group("dog", &["<obj00>", "<obj007>"]),
+            group("owl", &["<obj7>"]),
+        ];
+        assert_eq!(compat(text, Compat::ChatRex), expected);
+        expected.push(group("fox", &["<obj007>", "<obj0>"]));
+        assert_eq!(compat(text, Compat::RexSeekEval), expected);
+        let pairs = [("cat", 0), ("cat", 0), ("dog", 0), ("dog", 7), ("owl", 7)];
+        assert_eq!(
+            compat_pairs(text, Compat::ChatRex, 8),
+            pairs.map(|(phrase, index)| (phrase.to_string(), index))
+        );
+        assert_eq!(compat_pairs(text, Compat::ChatRex, 7).len(), 3);
+    }
+
+    #[test]
+    fn compat_accepts_numbers_of_any_length_and_no_other_tags() {
+        let list = "<obj12345678901234567890><obj><obj-1><objx><obj1 ><obj<obj2>";
+        let text = format!("<ground>\u{1c}a\u{a0}</ground><objects>{list}</objects>");
+        let tags = ["<obj12345678901234567890>", "<obj2>"].map(str::to_string);
+        assert_eq!(
+            compat(&text, Compat::ChatRex),
+            [("a".to_string(), tags.to_vec())]
+        );
+        assert_eq!(
+            compat_pairs(&text, Compat::ChatRex, 100),
+            [("a".to_string(), 2)]
+        );
+    }
+
+    /// A small deterministic generator of numbers.
     struct Numbers(u64);
 
     impl Numbers {
@@ -510,23 +576,23 @@ mod tests {
                 .map(|_| PARTS[numbers.below(PARTS.len())])
                 .collect();
             let whole = spans(&text);
-            let mut reader = AnswerParser::new();
-            let mut stretch = String::new();
+            let mut parser = AnswerParser::new();
+            let mut pending = String::new();
             for character in text.chars() {
-                stretch.push(character);
+                pending.push(character);
                 if numbers.below(3) == 0 {
-                    reader.push(&std::mem::take(&mut stretch));
-                    let so_far = reader.spans();
+                    parser.push(&std::mem::take(&mut pending));
+                    let so_far = parser.spans();
                     assert!(
                         so_far
                             .windows(2)
                             .all(|pair| { pair.iter().any(|span| !span.objects.is_empty()) }),
-                        "neighbouring plain spans in {so_far:?}"
+                        "adjacent plain spans in {so_far:?}"
                     );
                 }
             }
-            reader.push(&stretch);
-            assert_eq!(reader.finish(), whole, "{text}");
+            parser.push(&pending);
+            assert_eq!(parser.finish(), whole, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Words in and words out: prompt layout, tokenizer, answer grammar.
+//! Text in and out: prompt layout, tokenizer, answer parser.
 
 pub mod answer_parser;
 pub mod prompt;

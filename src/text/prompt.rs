@@ -1,28 +1,28 @@
-//! What the model reads: task templates, the user's turn with its slots, the chat template.
+//! Prompts: task templates, the user turn with its slots, and the chat template.
 //!
-//! The strings are interface constants of the trained models (`chatrex.md` 7.2 and 10), misspelling
-//! included.
+//! The strings are interface constants of the trained models (`docs/reference/chatrex.md`, sections
+//! 7.2 and 10), including a misspelling.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
 
-/// Stands in a prompt for the whole picture.
+/// Placeholder of the image in a prompt.
 pub const IMAGE: &str = "<image>";
 
-/// Stands in a prompt for the features of the next box.
+/// Placeholder of the features of the next box in a prompt.
 pub const OBJECT: &str = "<objfeat>";
 
-/// Takes the place of [`IMAGE`] among token ids.
+/// Token id of [`IMAGE`]; not in the vocabulary.
 pub const IMAGE_SLOT: i64 = -200;
 
-/// Takes the place of [`OBJECT`] among token ids.
+/// Token id of [`OBJECT`]; not in the vocabulary.
 pub const OBJECT_SLOT: i64 = -300;
 
-/// There are index tokens for this many boxes.
+/// The number of index tokens, and so the most boxes of a prompt.
 pub const MAX_BOXES: usize = 100;
 
-/// What a person wants to know; each has the words its model was trained on.
+/// A kind of question, with the wording that the models were trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
@@ -36,15 +36,15 @@ pub enum Task {
     Describe,
     /// A sentence about a box.
     Sentence,
-    /// How many there are, and where.
+    /// The number of objects, and their boxes.
     Count,
-    /// A sentence about the picture with boxes.
+    /// A one-sentence caption that names boxes.
     BriefCaption,
-    /// A detailed description of the picture with boxes.
+    /// A detailed caption that names boxes.
     DetailedCaption,
     /// Any question, answered with boxes.
     Grounded,
-    /// Any question as it is.
+    /// Any question, without a template.
     Free,
 }
 
@@ -63,7 +63,7 @@ impl Task {
         Self::Free,
     ];
 
-    /// The first of the training paraphrases, `[OBJ]` standing for what is asked about.
+    /// The first training paraphrase; `[OBJ]` is the placeholder of the subjects.
     pub fn template(self) -> &'static str {
         match self {
             Self::Detect => {
@@ -95,8 +95,8 @@ impl Task {
         }
     }
 
-    /// The question about `subjects`: categories, phrases, index tags or a question of one's own.
-    /// The captions need none.
+    /// The question about `subjects`: categories, phrases, index tags, or the user's own question. The
+    /// captions need none.
     pub fn question<S: AsRef<str>>(self, subjects: &[S]) -> String {
         let subjects: Vec<&str> = subjects.iter().map(AsRef::as_ref).collect();
         self.template().replace("[OBJ]", &subjects.join("; "))
@@ -108,15 +108,15 @@ pub fn index_tag(index: u32) -> String {
     format!("<obj{index}>")
 }
 
-/// The user's turn about a picture with `boxes` boxes (`chatrex.md` 7.2).
+/// The user turn about a picture with `boxes` boxes (`docs/reference/chatrex.md`, section 7.2).
 ///
 /// # Errors
-/// [`check_question`]'s, and more than [`MAX_BOXES`] boxes.
+/// Those of [`check_question`]; more than [`MAX_BOXES`] boxes.
 pub fn user_turn(boxes: usize, question: &str) -> Result<String, Fault> {
     check_question(question, boxes)?;
     if boxes > MAX_BOXES {
         return Err(fault(
-            format!("{boxes} boxes, the model can name {MAX_BOXES}"),
+            format!("has {boxes} boxes, the limit is {MAX_BOXES}"),
             "Ask about fewer boxes",
         ));
     }
@@ -126,23 +126,23 @@ pub fn user_turn(boxes: usize, question: &str) -> Result<String, Fault> {
     Ok(format!("{IMAGE}\n{objects}\n{question}"))
 }
 
-/// Checks a person's words before a model with `boxes` boxes reads them.
+/// Checks the user's question about `boxes` boxes.
 ///
 /// # Errors
-/// Nothing is asked, a slot stands in the words, or a box is named that is not there.
+/// The question is empty, contains a placeholder, or names a box that does not exist.
 pub fn check_question(question: &str, boxes: usize) -> Result<(), Fault> {
     if question.trim().is_empty() {
         return Err(fault("nothing is asked".to_string(), "Write a question"));
     }
-    for slot in [IMAGE, OBJECT] {
-        if question.contains(slot) {
+    for placeholder in [IMAGE, OBJECT] {
+        if question.contains(placeholder) {
             return Err(fault(
-                format!("the words `{slot}` have a meaning of their own to the model"),
-                "Leave them out; the picture and its boxes are always part of the question",
+                format!("contains `{placeholder}`, which is a control word of the model"),
+                "Remove it; the picture and its boxes are always part of the question",
             ));
         }
     }
-    let named = question
+    let missing = question
         .split("<obj")
         .skip(1)
         .filter_map(|rest| {
@@ -151,17 +151,17 @@ pub fn check_question(question: &str, boxes: usize) -> Result<(), Fault> {
             digits.then_some(number)
         })
         .find(|number| number.parse().map_or(true, |index: usize| index >= boxes));
-    let Some(number) = named else { return Ok(()) };
+    let Some(number) = missing else { return Ok(()) };
     Err(fault(
         match boxes {
-            0 => format!("it names <obj{number}>, and there are no boxes"),
-            1 => format!("it names <obj{number}>, and the only box is <obj0>"),
+            0 => format!("names <obj{number}>, but there are no boxes"),
+            1 => format!("names <obj{number}>, but the only box is <obj0>"),
             _ => format!(
-                "it names <obj{number}>, and there are {boxes} boxes, <obj0> to <obj{}>",
+                "names <obj{number}>, but there are {boxes} boxes, <obj0> to <obj{}>",
                 boxes - 1
             ),
         },
-        "Name one of the boxes shown, or let more boxes through",
+        "Name one of the boxes shown, or show more boxes",
     ))
 }
 
@@ -169,16 +169,16 @@ fn fault(what: String, advice: &str) -> Fault {
     Fault::new(FaultKind::Question, "question", what, advice)
 }
 
-/// How a conversation is written down for a language model; the strings come from the manifest.
+/// The chat template of a language model; the strings come from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChatTemplate {
-    /// What comes before everything; empty for the Qwen2.5 models as they are used here.
+    /// The start of a conversation; empty for the Qwen2.5 models as they are used here.
     #[serde(default)]
     pub system: String,
-    /// A question and the beginning of its answer; `{user}` stands for the user's turn.
+    /// A question and the start of its answer; `{user}` is the placeholder of the user turn.
     pub turn: String,
-    /// What comes between an answer and the next turn.
+    /// The text between an answer and the next turn.
     pub between: String,
     /// Tokens that end an answer.
     pub stop: Vec<String>,
@@ -195,7 +195,8 @@ impl ChatTemplate {
         }
     }
 
-    /// The template of Vicuna, without its optional system line (`chatrex.md` 7.2).
+    /// The template of Vicuna, without its optional system prompt (`docs/reference/chatrex.md`,
+    /// section 7.2).
     pub fn vicuna() -> Self {
         Self {
             system: String::new(),
@@ -205,12 +206,12 @@ impl ChatTemplate {
         }
     }
 
-    /// The prompt of a conversation that begins with the user's turn `user`.
+    /// The prompt of a conversation that starts with the user turn `user`.
     pub fn first(&self, user: &str) -> String {
         format!("{}{}", self.system, self.turn.replace("{user}", user))
     }
 
-    /// What follows an answer when the user goes on with `user`.
+    /// The continuation after an answer, with the next user turn `user`.
     pub fn next(&self, user: &str) -> String {
         format!("{}{}", self.between, self.turn.replace("{user}", user))
     }
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_have_words_and_templates_keep_braces() {
+    fn tasks_have_a_wording_and_templates_keep_braces() {
         assert_eq!(
             Task::Detect.question(&["person", "pigeon"]),
             "Please detect person; pigeon in this image. Answer the question with object indexes."

@@ -1,19 +1,19 @@
-//! Token ids for a prompt and words for token ids, after a `tokenizer.json`.
+//! The tokenizer: prompts to token ids and back, from a `tokenizer.json`.
 
 use tokenizers::AddedToken;
 
 use super::prompt::{IMAGE, IMAGE_SLOT, MAX_BOXES, OBJECT, OBJECT_SLOT, index_tag};
 use crate::error::Fault;
 
-/// The tags of the answer grammar that follow the index tags in the vocabulary.
+/// The tags of the answer grammar, which follow the index tags in the vocabulary.
 const TAGS: [&str; 4] = ["<ground>", "</ground>", "<objects>", "</objects>"];
 
-/// Gives those of `<obj0>` .. `<obj99>` and the four grounding tags that `inner` lacks the next
-/// free ids, in this order, and says how many they were. `place` names the file.
+/// Adds those of `<obj0>` .. `<obj99>` and the four grounding tags that `inner` lacks, in this order,
+/// with the next free ids. Returns their number. `place` names the file in errors.
 ///
 /// # Errors
-/// The tokenizer takes no more tokens.
-pub fn add_lacking(inner: &mut tokenizers::Tokenizer, place: &str) -> Result<usize, Fault> {
+/// The tokenizer rejects them.
+pub fn add_missing_tags(inner: &mut tokenizers::Tokenizer, place: &str) -> Result<usize, Fault> {
     let missing: Vec<AddedToken> = (0..MAX_BOXES as u32)
         .map(index_tag)
         .chain(TAGS.map(str::to_string))
@@ -27,23 +27,23 @@ pub fn add_lacking(inner: &mut tokenizers::Tokenizer, place: &str) -> Result<usi
     Ok(count)
 }
 
-/// A tokenizer that has the index and grounding tokens of the family.
+/// A tokenizer with the index and grounding tags of the ChatRex family.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Reads the bytes of a `tokenizer.json` found at `place`. Those of `<obj0>` .. `<obj99>` and
-    /// the four grounding tags that it lacks get the next free ids, in this order (`chatrex.md`
-    /// 7.1). `bos` names the token that every prompt begins with, where there is one.
+    /// Parses a `tokenizer.json` and adds the tags that it lacks (`docs/reference/chatrex.md`, section
+    /// 7.1). `place` names the file in errors. `bos` is the token that every prompt begins with, if
+    /// any.
     ///
     /// # Errors
-    /// Not a tokenizer, or one without `bos`.
+    /// Not a tokenizer, or one without the token `bos`.
     pub fn from_json(json: &[u8], place: &str, bos: Option<&str>) -> Result<Self, Fault> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|error| Fault::model(place, format!("this is not a tokenizer: {error}")))?;
-        add_lacking(&mut inner, place)?;
+            .map_err(|error| Fault::model(place, format!("is not a tokenizer: {error}")))?;
+        add_missing_tags(&mut inner, place)?;
         let mut tokenizer = Self { inner, bos: None };
         tokenizer.bos = bos
             .map(|token| {
@@ -56,7 +56,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Ids from 0 up to here are in use.
+    /// The vocabulary size: ids are below it.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -64,7 +64,7 @@ impl Tokenizer {
     /// The id of one token by its exact text.
     ///
     /// # Errors
-    /// The vocabulary lacks it.
+    /// The vocabulary does not contain it.
     pub fn id(&self, token: &str) -> Result<u32, Fault> {
         self.inner
             .token_to_id(token)
@@ -74,86 +74,101 @@ impl Tokenizer {
     /// The ids of `<objects>` and `</objects>`, and those of `<obj0>`, `<obj1>`, ...
     ///
     /// # Panics
-    /// Never: whatever was lacking was added when the vocabulary was read.
+    /// Never: missing tags are added when the tokenizer is read.
     pub fn list_tags(&self) -> ([u32; 2], Vec<u32>) {
-        let id = |token: &str| self.inner.token_to_id(token).expect("the family's token");
+        let id = |token: &str| {
+            self.inner
+                .token_to_id(token)
+                .expect("missing tags were added")
+        };
         let [.., open, close] = TAGS.map(id);
         let indices = (0..MAX_BOXES as u32).map(|index| id(&index_tag(index)));
         ([open, close], indices.collect())
     }
 
-    /// The ids of the beginning of a prompt: the begin token where the vocabulary has one, then
-    /// [`Tokenizer::encode_more`].
+    /// Token ids of the start of a prompt: the token `bos` if there is one, then
+    /// [`Tokenizer::encode_continuation`].
     pub fn encode(&self, prompt: &str) -> Vec<i64> {
         let bos = self.bos.map(i64::from);
-        bos.into_iter().chain(self.encode_more(prompt)).collect()
+        bos.into_iter()
+            .chain(self.encode_continuation(prompt))
+            .collect()
     }
 
-    /// Token ids with [`IMAGE_SLOT`] and [`OBJECT_SLOT`] in place of their marks. The words between
-    /// two marks are encoded on their own, so no token reaches across one (`chatrex.md` 7.3).
-    pub fn encode_more(&self, text: &str) -> Vec<i64> {
+    /// Token ids, with [`IMAGE_SLOT`] and [`OBJECT_SLOT`] for the placeholders. The text between two
+    /// placeholders is encoded separately, so no token spans one (`docs/reference/chatrex.md`, section
+    /// 7.3).
+    pub fn encode_continuation(&self, text: &str) -> Vec<i64> {
         let mut ids = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let mark = [(IMAGE, IMAGE_SLOT), (OBJECT, OBJECT_SLOT)]
+            let next = [(IMAGE, IMAGE_SLOT), (OBJECT, OBJECT_SLOT)]
                 .into_iter()
-                .filter_map(|(mark, slot)| Some((rest.find(mark)?, mark, slot)))
+                .filter_map(|(placeholder, slot)| {
+                    Some((rest.find(placeholder)?, placeholder, slot))
+                })
                 .min();
-            let words = &rest[..mark.map_or(rest.len(), |(at, ..)| at)];
-            if !words.is_empty() {
+            let text = &rest[..next.map_or(rest.len(), |(at, ..)| at)];
+            if !text.is_empty() {
                 let encoding = self
                     .inner
-                    .encode_fast(words, false)
-                    .expect("a tokenizer that was read encodes any text");
+                    .encode_fast(text, false)
+                    .expect("the tokenizer encodes any text");
                 ids.extend(encoding.get_ids().iter().copied().map(i64::from));
             }
-            let Some((at, mark, slot)) = mark else { break };
+            let Some((at, placeholder, slot)) = next else {
+                break;
+            };
             ids.push(slot);
-            rest = &rest[at + mark.len()..];
+            rest = &rest[at + placeholder.len()..];
         }
         ids
     }
 
-    /// The text of token ids, special tokens included; bytes that are no text become U+FFFD.
+    /// The text of token ids, special tokens included; invalid UTF-8 becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.inner
             .decode(ids, false)
-            .expect("a tokenizer that was read decodes any ids")
+            .expect("the tokenizer decodes any ids")
     }
 
-    /// Turns ids into text as they come.
-    pub fn decoding(&self) -> Decoding<'_> {
-        Decoding {
+    /// Decodes token ids one by one.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream {
             tokenizer: self,
             ids: Vec::new(),
-            given: 0,
+            returned: 0,
         }
     }
 }
 
-/// Text of a growing list of ids. A character that is spread over several tokens appears with the
-/// last of them.
-pub struct Decoding<'a> {
+/// Decodes a growing list of token ids. A character of several tokens is returned with the last of
+/// them.
+pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<u32>,
-    given: usize,
+    /// Bytes of text returned so far.
+    returned: usize,
 }
 
-impl Decoding<'_> {
+impl DecodeStream<'_> {
     /// The text that `id` adds; often empty.
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids);
-        let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
-        let new = whole.get(self.given..).unwrap_or_default().to_string();
-        self.given += new.len();
+        let complete = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        let new = complete
+            .get(self.returned..)
+            .unwrap_or_default()
+            .to_string();
+        self.returned += new.len();
         new
     }
 
-    /// What was held back, now that nothing more comes.
+    /// The text withheld so far, after the last id.
     pub fn finish(self) -> String {
         let text = self.tokenizer.decode(&self.ids);
-        text.get(self.given..).unwrap_or_default().to_string()
+        text.get(self.returned..).unwrap_or_default().to_string()
     }
 }
 
@@ -169,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn lacking_tokens_are_added_in_order() {
+    fn missing_tags_are_added_in_order() {
         let complete = tokenizer(FILE);
         let mut file: Value = serde_json::from_str(FILE).expect("json");
         let added = file["added_tokens"].as_array_mut().expect("a list");
@@ -188,32 +203,32 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_begins_with_the_begin_token_and_a_continuation_does_not() {
+    fn a_prompt_begins_with_bos_and_a_continuation_does_not() {
         let with_bos = Tokenizer::from_json(FILE.as_bytes(), "f", Some("<|im_start|>"));
         let with_bos = with_bos.expect("a tokenizer");
         let id = i64::from(with_bos.id("<|im_start|>").expect("a token"));
         assert_eq!(with_bos.encode("<image>"), [id, IMAGE_SLOT]);
-        assert_eq!(with_bos.encode_more("<image>"), [IMAGE_SLOT]);
+        assert_eq!(with_bos.encode_continuation("<image>"), [IMAGE_SLOT]);
         assert!(Tokenizer::from_json(FILE.as_bytes(), "f", Some("<s>")).is_err());
         assert!(Tokenizer::from_json(json!({}).to_string().as_bytes(), "f", None).is_err());
     }
 
     #[test]
-    fn streamed_text_is_the_text_in_whole_characters() {
+    fn streamed_text_has_complete_characters() {
         let tokenizer = tokenizer(FILE);
         let text = "café — 猫🐈 <ground>x</ground><objects><obj7></objects>";
         let ids: Vec<u32> = tokenizer.encode(text).iter().map(|&id| id as u32).collect();
-        let mut decoding = tokenizer.decoding();
-        let parts: Vec<String> = ids.iter().map(|&id| decoding.push(id)).collect();
+        let mut stream = tokenizer.decode_stream();
+        let parts: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
         assert_eq!(parts.concat(), text);
-        assert_eq!(decoding.finish(), "");
+        assert_eq!(stream.finish(), "");
         let cut = ids[..ids.len() - 5]
             .iter()
             .position(|&id| tokenizer.decode(&[id]) == "\u{fffd}");
         let cut = cut.expect("a character of several tokens");
-        let mut decoding = tokenizer.decoding();
-        let before: String = ids[..=cut].iter().map(|&id| decoding.push(id)).collect();
+        let mut stream = tokenizer.decode_stream();
+        let before: String = ids[..=cut].iter().map(|&id| stream.push(id)).collect();
         assert!(!before.contains('\u{fffd}'));
-        assert_eq!(before + &decoding.finish(), tokenizer.decode(&ids[..=cut]));
+        assert_eq!(before + &stream.finish(), tokenizer.decode(&ids[..=cut]));
     }
 }

@@ -1,5 +1,5 @@
-//! Named values on the host: starting values of networks, weights read from and written to
-//! safetensors, and the whole state of a run.
+//! Weights by name in CPU memory: initialization of networks, safetensors files, and checkpoints of a
+//! run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,38 +11,35 @@ use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::Fault;
+use crate::files;
 use crate::nn::loader::on_device;
 use crate::nn::weight::parameter_id;
 use crate::nn::{Init, WeightSource};
-use crate::train::optimizer::{AdamW, Moments};
-use crate::weights::source;
 
-/// A tensor on the host.
+/// An f32 tensor in CPU memory.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Values {
-    /// Its shape.
+pub struct CpuTensor {
+    /// The shape.
     pub shape: Vec<usize>,
-    /// Row-major.
+    /// The values, row-major.
     pub values: Vec<f32>,
 }
 
 /// Tensors by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
-    /// In the order of their names.
-    pub tensors: BTreeMap<String, Values>,
+    /// Sorted by name.
+    pub tensors: BTreeMap<String, CpuTensor>,
 }
 
-/// How [`Weights::write`] stores numbers.
+/// Precision of the values in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Exact.
+    /// f32, exact.
     F32,
-    /// Rounded to the nearest half; what is shipped.
+    /// f16, rounded to nearest.
     F16,
 }
 
@@ -50,24 +47,27 @@ impl Weights {
     /// Reads a safetensors file of f32, f16 or bf16 tensors.
     ///
     /// # Errors
-    /// The file is missing, damaged, or holds another type of number.
+    /// The file is missing or damaged, or has another dtype.
     pub fn read(path: &Path) -> Result<Self, Fault> {
         let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
-        let place = path.display().to_string();
+        let location = path.display().to_string();
         let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| Fault::model(&place, error.to_string()))?;
+            .map_err(|error| Fault::model(&location, error.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.tensors() {
             let values = decode(view.dtype(), view.data()).ok_or_else(|| {
-                Fault::model(&place, format!("{name} is stored as {:?}", view.dtype()))
+                Fault::model(
+                    &location,
+                    format!("{name} has the unsupported dtype {:?}", view.dtype()),
+                )
             })?;
             let shape = view.shape().to_vec();
-            tensors.insert(name, Values { shape, values });
+            tensors.insert(name, CpuTensor { shape, values });
         }
         Ok(Self { tensors })
     }
 
-    /// Writes a safetensors file; a reader sees the old file or the new one, never half of it.
+    /// Writes a safetensors file atomically.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -79,23 +79,23 @@ impl Weights {
         write_safetensors(path, tensors.collect(), None)
     }
 
-    /// The parameters of `module`, by the names that `start` gave out.
-    pub fn of_module<M: Module>(module: &M, start: &Start) -> Self {
-        let mut reader = Reader {
-            names: start.names(),
+    /// The parameters of `module`, by the names recorded in `initializer`.
+    pub fn of_module<M: Module>(module: &M, initializer: &Initializer) -> Self {
+        let mut collector = WeightCollector {
+            names: initializer.names(),
             weights: Self::default(),
         };
-        module.visit(&mut reader);
-        reader.weights
+        module.visit(&mut collector);
+        collector.weights
     }
 }
 
-struct Reader {
+struct WeightCollector {
     names: HashMap<u64, String>,
     weights: Weights,
 }
 
-impl ModuleVisitor for Reader {
+impl ModuleVisitor for WeightCollector {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = self.names[&param.id.val()].clone();
         let tensor = param.val();
@@ -103,22 +103,24 @@ impl ModuleVisitor for Reader {
         let values = tensor
             .into_data()
             .try_to_vec::<f32>()
-            .expect("parameters are f32 while they are trained");
-        self.weights.tensors.insert(name, Values { shape, values });
+            .expect("parameters are f32 during training");
+        self.weights
+            .tensors
+            .insert(name, CpuTensor { shape, values });
     }
 }
 
-/// Starting values of a network: given weights where there are some, else random numbers that
-/// depend on the seed and the parameter's name alone. Remembers every name it is asked for.
+/// Initial values of a network: stored weights, else random values that depend on the seed and on the
+/// parameter's name only. Records the name of every requested parameter.
 #[derive(Debug)]
-pub struct Start {
+pub struct Initializer {
     weights: Weights,
     seed: u64,
     names: Mutex<HashMap<u64, String>>,
 }
 
-impl Start {
-    /// Random but for the tensors in `weights`.
+impl Initializer {
+    /// Random initialization, except for the tensors in `weights`.
     pub fn new(weights: Weights, seed: u64) -> Self {
         Self {
             weights,
@@ -127,53 +129,51 @@ impl Start {
         }
     }
 
-    /// Name by parameter id, for every parameter asked for so far.
+    /// Names by parameter id, for all parameters requested so far.
     pub fn names(&self) -> HashMap<u64, String> {
         self.names
             .lock()
-            .expect("no holder of the lock panics")
+            .expect("no thread panics while it holds the lock")
             .clone()
     }
 }
 
-impl Start {
-    /// The values that parameter `name` starts with.
+impl Initializer {
+    /// Initial values of parameter `name`.
     ///
     /// # Errors
-    /// It is stored in another shape.
+    /// The stored tensor has another shape.
     pub fn parameter(&self, name: &str, shape: &[usize], init: &Init) -> Result<Vec<f32>, Fault> {
         self.names
             .lock()
-            .expect("no holder of the lock panics")
+            .expect("no thread panics while it holds the lock")
             .insert(parameter_id(name).val(), name.to_owned());
         if let Some(stored) = self.weights.tensors.get(name) {
             if stored.shape != shape {
                 return Err(Fault::model(
                     name,
-                    format!("stored as {:?}, expected {shape:?}", stored.shape),
+                    format!("has the shape {:?}, expected {shape:?}", stored.shape),
                 ));
             }
             return Ok(stored.values.clone());
         }
-        let mut random =
+        let mut rng =
             ChaCha8Rng::seed_from_u64(self.seed ^ parameter_id(name).val().rotate_left(17));
         let count = shape.iter().product::<usize>();
         Ok(match init {
             Init::Zeros => vec![0.0; count],
             Init::Ones => vec![1.0; count],
             Init::Constant(value) => vec![*value; count],
-            Init::Normal(deviation) => (0..count)
-                .map(|_| deviation * normal(&mut random))
-                .collect(),
+            Init::Normal(deviation) => (0..count).map(|_| deviation * normal(&mut rng)).collect(),
             Init::Uniform(bound) => (0..count)
-                .map(|_| bound * (2.0 * unit(&mut random) - 1.0))
+                .map(|_| bound * (2.0 * uniform(&mut rng) - 1.0))
                 .collect(),
             Init::Values(values) => values.clone(),
         })
     }
 }
 
-impl WeightSource for Start {
+impl WeightSource for Initializer {
     fn tensor(
         &self,
         name: &str,
@@ -186,133 +186,65 @@ impl WeightSource for Start {
 }
 
 /// Uniform in `(0, 1)`.
-fn unit(random: &mut ChaCha8Rng) -> f32 {
-    ((random.next_u32() >> 8) as f32 + 0.5) / (1 << 24) as f32
+fn uniform(rng: &mut ChaCha8Rng) -> f32 {
+    ((rng.next_u32() >> 8) as f32 + 0.5) / (1 << 24) as f32
 }
 
-/// Standard normal, by Box and Muller's transform.
-fn normal(random: &mut ChaCha8Rng) -> f32 {
-    let radius = (-2.0 * unit(random).ln()).sqrt();
-    radius * (std::f32::consts::TAU * unit(random)).cos()
+/// Standard normal (Box-Muller transform).
+fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    let radius = (-2.0 * uniform(rng).ln()).sqrt();
+    radius * (std::f32::consts::TAU * uniform(rng)).cos()
 }
 
-/// Marks the parameters whose name satisfies `trained` as requiring gradients and all others as
-/// constants.
-pub fn select_trained<M: Module>(module: M, start: &Start, trained: impl Fn(&str) -> bool) -> M {
-    module.map(&mut Selector {
-        names: start.names(),
-        trained,
+/// Enables gradients for the parameters whose name satisfies `trainable` and disables them for all
+/// others.
+pub fn set_trainable<M: Module>(
+    module: M,
+    initializer: &Initializer,
+    trainable: impl Fn(&str) -> bool,
+) -> M {
+    module.map(&mut GradientSelector {
+        names: initializer.names(),
+        trainable,
     })
 }
 
-struct Selector<F> {
+struct GradientSelector<F> {
     names: HashMap<u64, String>,
-    trained: F,
+    trainable: F,
 }
 
-impl<F: Fn(&str) -> bool> ModuleMapper for Selector<F> {
+impl<F: Fn(&str) -> bool> ModuleMapper for GradientSelector<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let trained = (self.trained)(&self.names[&param.id.val()]);
-        param.map(Tensor::detach).set_require_grad(trained)
+        let trainable = (self.trainable)(&self.names[&param.id.val()]);
+        param.map(Tensor::detach).set_require_grad(trainable)
     }
 }
 
-/// Writes a whole run: weights, optimiser and `progress` (step, seed, curriculum, ...).
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_state(
-    path: &Path,
-    weights: &Weights,
-    optimizer: &AdamW,
-    progress: &impl Serialize,
-) -> Result<(), Fault> {
-    let mut tensors = Vec::new();
-    for (name, tensor) in &weights.tensors {
-        let (dtype, bytes) = encode(&tensor.values, Precision::F32);
-        tensors.push((format!("weight/{name}"), tensor.shape.clone(), dtype, bytes));
-    }
-    for (name, moments) in &optimizer.moments {
-        for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-            let (dtype, bytes) = encode(values, Precision::F32);
-            tensors.push((format!("{kind}/{name}"), vec![values.len()], dtype, bytes));
-        }
-        let steps = moments.steps.to_le_bytes().to_vec();
-        tensors.push((format!("steps/{name}"), vec![1], Dtype::U64, steps));
-    }
-    let progress = serde_json::to_string(progress).expect("progress is plain data");
-    write_safetensors(path, tensors, Some(progress))
-}
+/// Name, shape, dtype and bytes of a tensor.
+pub(super) type TensorEntry = (String, Vec<usize>, Dtype, Vec<u8>);
 
-/// Reads what [`write_state`] wrote; the moments go into `optimizer`.
-///
-/// # Errors
-/// The file is missing or damaged.
-pub fn read_state<P: DeserializeOwned>(
+pub(super) fn write_safetensors(
     path: &Path,
-    optimizer: &mut AdamW,
-) -> Result<(Weights, P), Fault> {
-    let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
-    let place = path.display().to_string();
-    let damaged = |what: &str| Fault::model(&place, format!("damaged training state: {what}"));
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error.to_string()))?;
-    let progress = header
-        .metadata()
-        .as_ref()
-        .and_then(|entries| entries.get("progress"))
-        .ok_or_else(|| damaged("no progress entry"))?;
-    let progress = serde_json::from_str(progress).map_err(|error| damaged(&error.to_string()))?;
-    let mut weights = Weights::default();
-    let mut moments = BTreeMap::<String, Moments>::new();
-    for (key, view) in file.tensors() {
-        let (kind, name) = key.split_once('/').ok_or_else(|| damaged(&key))?;
-        if kind == "steps" {
-            let steps = view.data().try_into().map_err(|_| damaged(&key))?;
-            moments.entry(name.to_owned()).or_default().steps = u64::from_le_bytes(steps);
-            continue;
-        }
-        let values = decode(view.dtype(), view.data()).ok_or_else(|| damaged(&key))?;
-        match kind {
-            "weight" => {
-                let shape = view.shape().to_vec();
-                weights
-                    .tensors
-                    .insert(name.to_owned(), Values { shape, values });
-            }
-            "first" => moments.entry(name.to_owned()).or_default().first = values,
-            "second" => moments.entry(name.to_owned()).or_default().second = values,
-            _ => return Err(damaged(&key)),
-        }
-    }
-    optimizer.moments = moments;
-    Ok((weights, progress))
-}
-
-type Stored = (String, Vec<usize>, Dtype, Vec<u8>);
-
-fn write_safetensors(
-    path: &Path,
-    tensors: Vec<Stored>,
+    tensors: Vec<TensorEntry>,
     progress: Option<String>,
 ) -> Result<(), Fault> {
     let views = tensors.iter().map(|(name, shape, dtype, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes)
-            .expect("the bytes were made for this shape");
+            .expect("the number of bytes matches the shape");
         (name.as_str(), view)
     });
     let header = progress.map(|text| HashMap::from([("progress".to_owned(), text)]));
     let bytes = safetensors::serialize(views, header).map_err(|error| Fault::file(path, error))?;
-    replace(path, &bytes)
+    write_atomically(path, &bytes)
 }
 
-/// Replaces `path` with `bytes`; a reader sees the old file or the new one.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    source::replace(path, bytes).map_err(|error| Fault::file(path, error))
+/// Writes `bytes` to a temporary file and renames it to `path`.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    files::replace(path, bytes).map_err(|error| Fault::file(path, error))
 }
 
-fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
+pub(super) fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
     match precision {
         Precision::F32 => (Dtype::F32, bytemuck::cast_slice(values).to_vec()),
         Precision::F16 => (
@@ -325,8 +257,8 @@ fn encode(values: &[f32], precision: Precision) -> (Dtype, Vec<u8>) {
     }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let halves = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let pairs = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
     match dtype {
         Dtype::F32 => Some(
             bytes
@@ -334,8 +266,8 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
         ),
-        Dtype::F16 => Some(halves().map(|b| f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Some(halves().map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::F16 => Some(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::BF16 => Some(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
         _ => None,
     }
 }
@@ -344,11 +276,13 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::nn::{Linear, Loader};
+    use crate::train::optimizer::{AdamW, Moments};
+    use crate::train::state::{read_state, write_state};
 
     #[test]
-    fn values_depend_on_seed_and_name_only() {
+    fn random_values_depend_on_seed_and_name_only() {
         let draw = |seed, name: &str| {
-            Start::new(Weights::default(), seed)
+            Initializer::new(Weights::default(), seed)
                 .parameter(name, &[64], &Init::Normal(1.0))
                 .unwrap()
         };
@@ -358,16 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn weights_survive_a_file() {
-        let start = Start::new(Weights::default(), 3);
+    fn weights_round_trip_through_a_file() {
+        let initializer = Initializer::new(Weights::default(), 3);
         let linear = Linear::load(
-            &Loader::new(&start, &Device::flex()).child("fc"),
+            &Loader::new(&initializer, &Device::flex()).child("fc"),
             3,
             2,
             true,
         )
         .unwrap();
-        let weights = Weights::of_module(&linear, &start);
+        let weights = Weights::of_module(&linear, &initializer);
         assert_eq!(weights.tensors["fc.weight"].shape, [2, 3]);
         let folder = std::env::temp_dir().join(format!("chatrex-weights-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -381,7 +315,7 @@ mod tests {
                 assert!((a - b).abs() <= a.abs() / 1024.0, "{name}: {a} {b}");
             }
         }
-        let again = Start::new(weights, 4);
+        let again = Initializer::new(weights, 4);
         let wrong = Linear::load(
             &Loader::new(&again, &Device::flex()).child("fc"),
             4,

@@ -1,4 +1,4 @@
-//! Batches drawn ahead of time by other threads, handed out in order.
+//! Prefetches batches on worker threads and returns them in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-/// A queue of batches number `first`, `first + 1`, and so on. What a batch holds depends on its
-/// number alone, so the threads change nothing.
+/// An ordered queue of batches `first`, `first + 1` and so on. A batch depends on its index only, so
+/// the number of threads does not change the result.
 pub struct DataLoader<T> {
     receiver: Receiver<(u64, T)>,
-    early: BTreeMap<u64, T>,
+    /// Batches that arrived ahead of `next`.
+    pending: BTreeMap<u64, T>,
     next: u64,
     stop: Arc<AtomicBool>,
 }
 
 impl<T: Send + 'static> DataLoader<T> {
-    /// Starts `threads` threads that call `make` with the numbers from `first` on.
+    /// Starts `threads` worker threads that call `make` with the indices from `first` on.
     pub fn start(
         first: u64,
         threads: usize,
@@ -30,8 +31,8 @@ impl<T: Send + 'static> DataLoader<T> {
             let sender = sender.clone();
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let number = counter.fetch_add(1, Ordering::Relaxed);
-                    if sender.send((number, make(number))).is_err() {
+                    let index = counter.fetch_add(1, Ordering::Relaxed);
+                    if sender.send((index, make(index))).is_err() {
                         return;
                     }
                 }
@@ -39,27 +40,27 @@ impl<T: Send + 'static> DataLoader<T> {
         }
         Self {
             receiver,
-            early: BTreeMap::new(),
+            pending: BTreeMap::new(),
             next: first,
             stop,
         }
     }
 
-    /// The next batch.
+    /// Blocks until the next batch is ready and returns it.
     ///
     /// # Panics
-    /// A thread that makes batches panicked.
-    pub fn take(&mut self) -> T {
+    /// A worker thread panicked.
+    pub fn next_batch(&mut self) -> T {
         loop {
-            if let Some(batch) = self.early.remove(&self.next) {
+            if let Some(batch) = self.pending.remove(&self.next) {
                 self.next += 1;
                 return batch;
             }
-            let (number, batch) = self
+            let (index, batch) = self
                 .receiver
                 .recv()
-                .expect("the threads that make batches do not panic");
-            self.early.insert(number, batch);
+                .expect("the worker threads do not panic");
+            self.pending.insert(index, batch);
         }
     }
 }
@@ -75,10 +76,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hands_out_in_order() {
-        let mut feed = DataLoader::start(5, 3, |n| n * n);
+    fn returns_batches_in_order() {
+        let mut loader = DataLoader::start(5, 3, |n| n * n);
         for n in 5..40 {
-            assert_eq!(feed.take(), n * n);
+            assert_eq!(loader.next_batch(), n * n);
         }
     }
 }

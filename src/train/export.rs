@@ -1,68 +1,68 @@
-//! Trained weights become a checkpoint folder as other models are published: what `chatrex convert`
-//! reads.
+//! Exports trained weights as a checkpoint folder in the layout of published models, which
+//! `chatrex convert` reads.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde_json::json;
 
-use super::checkpoint::{Precision, Start, Weights, replace};
+use super::checkpoint::{Initializer, Precision, Weights, write_atomically};
 use crate::error::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::text::tokenizer::Tokenizer;
 
-/// What goes into a folder.
+/// Options of [`export`].
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// Trained proposal network; random without.
+    /// Weight file of UPN; random weights if `None`.
     pub upn: Option<PathBuf>,
-    /// Trained towers, projectors and decoder; random without.
+    /// Weight file of towers, projectors and decoder; random weights if `None`.
     pub chatrex: Option<PathBuf>,
-    /// The tokenizer.
+    /// The `tokenizer.json`.
     pub tokenizer: PathBuf,
-    /// The folder to write.
+    /// The output folder.
     pub out: PathBuf,
     /// Default score threshold of boxes.
     pub score: f32,
-    /// Default overlap above which a box gives way to a better one.
+    /// Default IoU threshold of NMS.
     pub nms: f64,
-    /// What it was trained on, in a sentence.
+    /// The training data, in one sentence.
     pub trained_on: String,
-    /// The commands that made the weights, in order.
+    /// The commands that produced the weights, in order.
     pub made_by: Vec<String>,
 }
 
-/// Writes nano as a checkpoint folder: `config.json`, `model.safetensors`, `tokenizer.json`, and
-/// `upn.safetensors` with its sizes in `upn.json`. Training's auxiliary heads are left out; a
-/// weight file that lacks a parameter is refused.
+/// Writes nano as a checkpoint folder: `config.json`, `model.safetensors`, `vision_sizes.json`,
+/// `tokenizer.json`, and UPN as `upn.safetensors` and `upn.json`. Auxiliary heads of the training are
+/// omitted.
 ///
 /// # Errors
-/// A file cannot be read or written, or holds tensors of other shapes than nano's.
+/// A file cannot be read or written, lacks a parameter, or has tensors of other shapes than nano's.
 pub fn export(options: &ExportOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
-    let words = std::fs::read(&options.tokenizer)
+    let tokenizer_json = std::fs::read(&options.tokenizer)
         .map_err(|error| Fault::file(&options.tokenizer, error))?;
     let place = options.tokenizer.display().to_string();
-    let vocabulary = Tokenizer::from_json(&words, &place, None)?.vocab_size();
+    let vocabulary = Tokenizer::from_json(&tokenizer_json, &place, None)?.vocab_size();
     let chatrex = ChatRexConfig::nano(vocabulary);
     let upn = UpnConfig::nano();
     let device = Device::flex();
     let path = |name: &str| options.out.join(name);
 
-    let weights = parameters(options.upn.as_deref(), |start| {
-        let network = Upn::load(&Loader::new(start, &device), &upn)?;
-        Ok(Weights::of_module(&network, start))
+    let weights = parameters(options.upn.as_deref(), |initializer| {
+        let network = Upn::load(&Loader::new(initializer, &device), &upn)?;
+        Ok(Weights::of_module(&network, initializer))
     })?;
     weights.write(&path("upn.safetensors"), Precision::F32)?;
-    let weights = parameters(options.chatrex.as_deref(), |start| {
-        let network = ChatRex::load(&Loader::new(start, &device), &chatrex)?;
-        Ok(Weights::of_module(&network, start))
+    let weights = parameters(options.chatrex.as_deref(), |initializer| {
+        let network = ChatRex::load(&Loader::new(initializer, &device), &chatrex)?;
+        Ok(Weights::of_module(&network, initializer))
     })?;
     weights.write(&path("model.safetensors"), Precision::F32)?;
     let mut config = serde_json::to_value(&chatrex.llm).expect("plain data");
-    let more = json!({
+    let extra = json!({
         "architectures": ["ChatRexForCausalLM"],
         "model_type": "chatrex",
         "mm_vision_select_layer": chatrex.clip.select_layer,
@@ -74,8 +74,8 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         "score": options.score,
         "nms": options.nms,
     });
-    if let (Some(config), serde_json::Value::Object(more)) = (config.as_object_mut(), more) {
-        config.extend(more);
+    if let (Some(config), serde_json::Value::Object(extra)) = (config.as_object_mut(), extra) {
+        config.extend(extra);
     }
     let sizes = json!({
         "clip": chatrex.clip,
@@ -88,19 +88,19 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         ("upn.json", &serde_json::to_value(&upn).expect("plain data")),
     ] {
         let text = serde_json::to_vec_pretty(value).expect("plain data");
-        replace(&path(name), &text)?;
+        write_atomically(&path(name), &text)?;
     }
-    replace(&path("tokenizer.json"), &words)
+    write_atomically(&path("tokenizer.json"), &tokenizer_json)
 }
 
-/// The parameters that `load` asks for, from `file` or at random.
+/// The parameters that `load` requests, from `file` or random.
 fn parameters(
     file: Option<&Path>,
-    load: impl FnOnce(&Start) -> Result<Weights, Fault>,
+    load: impl FnOnce(&Initializer) -> Result<Weights, Fault>,
 ) -> Result<Weights, Fault> {
     let stored = file.map(Weights::read).transpose()?;
-    let start = Start::new(stored.clone().unwrap_or_default(), 0);
-    let weights = load(&start)?;
+    let initializer = Initializer::new(stored.clone().unwrap_or_default(), 0);
+    let weights = load(&initializer)?;
     if let (Some(file), Some(stored)) = (file, stored) {
         let missing = |name: &&String| !stored.tensors.contains_key(*name);
         if let Some(name) = weights.tensors.keys().find(missing) {

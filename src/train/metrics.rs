@@ -1,4 +1,4 @@
-//! The record of a run: one JSON object per line, a curve drawn from it, and a progress bar.
+//! Log of a run: one JSON object per line, a plot of it, and a progress bar.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,15 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 
-/// Appends to `metrics.jsonl` and shows progress on standard error.
-pub struct Metrics {
+/// Writes `metrics.jsonl` and shows progress on standard error.
+pub struct MetricsLog {
     path: PathBuf,
     file: File,
     bar: ProgressBar,
 }
 
-impl Metrics {
-    /// Opens `FOLDER/metrics.jsonl`; without `resume` an earlier record is replaced.
+impl MetricsLog {
+    /// Opens `FOLDER/metrics.jsonl`; without `resume` an existing log is replaced.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -33,20 +33,20 @@ impl Metrics {
             .open(&path)
             .map_err(|error| Fault::file(&path, error))?;
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg}")
-            .expect("the template is well formed");
+            .expect("the template is valid");
         let bar = ProgressBar::new(1000)
             .with_style(style)
             .with_prefix(title.to_owned());
         Ok(Self { path, file, bar })
     }
 
-    /// Moves the bar to `fraction` of the run.
-    pub fn show(&self, fraction: f64, message: String) {
-        self.bar.set_position((fraction * 1000.0) as u64);
+    /// Sets the progress bar to `progress` of the run.
+    pub fn show(&self, progress: f64, message: String) {
+        self.bar.set_position((progress * 1000.0) as u64);
         self.bar.set_message(message);
     }
 
-    /// Writes one line; where no bar can be shown the line goes to standard error too.
+    /// Writes one line; if the progress bar is hidden, also to standard error.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -58,23 +58,22 @@ impl Metrics {
         writeln!(self.file, "{line}").map_err(|error| Fault::file(&self.path, error))
     }
 
-    /// Draws every number of the record except `step` and `seconds` over the steps, each scaled
-    /// by its largest value (named in the legend), into `curve.svg`.
+    /// Plots every metric over the steps into `curve.svg`, scaled by its maximum (in the legend).
     ///
     /// # Errors
-    /// The record cannot be read or the picture cannot be written.
-    pub fn draw(&self) -> Result<(), Fault> {
+    /// The log cannot be read or the plot cannot be written.
+    pub fn plot(&self) -> Result<(), Fault> {
         let text =
             std::fs::read_to_string(&self.path).map_err(|error| Fault::file(&self.path, error))?;
-        let picture = self.path.with_file_name("curve.svg");
-        draw_curves(&curves(&text), &picture).map_err(|error| Fault::file(&picture, error))
+        let image = self.path.with_file_name("curve.svg");
+        plot_curves(&curves(&text), &image).map_err(|error| Fault::file(&image, error))
     }
 }
 
-/// Name to points `(step, value)`.
-fn curves(record: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
+/// Points `(step, value)` by metric name, without `seconds`.
+fn curves(log_text: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
     let mut curves = BTreeMap::<_, Vec<_>>::new();
-    for line in record.lines() {
+    for line in log_text.lines() {
         let Ok(Value::Object(entry)) = serde_json::from_str(line) else {
             continue;
         };
@@ -93,16 +92,16 @@ fn curves(record: &str) -> BTreeMap<String, Vec<(f64, f64)>> {
     curves
 }
 
-fn draw_curves(
+fn plot_curves(
     curves: &BTreeMap<String, Vec<(f64, f64)>>,
-    picture: &Path,
+    image: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let last = curves
         .values()
         .flatten()
         .map(|point| point.0)
         .fold(1.0, f64::max);
-    let root = SVGBackend::new(picture, (1000, 600)).into_drawing_area();
+    let root = SVGBackend::new(image, (1000, 600)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .margin(10)
@@ -111,20 +110,20 @@ fn draw_curves(
         .build_cartesian_2d(0.0..last, 0.0..1.05)?;
     chart.configure_mesh().x_desc("step").draw()?;
     for (index, (name, points)) in curves.iter().enumerate() {
-        let top = points.iter().map(|point| point.1.abs()).fold(1.0, f64::max);
-        let colour = Palette99::pick(index).stroke_width(1);
-        let label = if top > 1.0 {
-            format!("{name} / {top:.3}")
+        let max = points.iter().map(|point| point.1.abs()).fold(1.0, f64::max);
+        let color = Palette99::pick(index).stroke_width(1);
+        let label = if max > 1.0 {
+            format!("{name} / {max:.3}")
         } else {
             name.clone()
         };
         chart
             .draw_series(LineSeries::new(
-                points.iter().map(|&(step, value)| (step, value / top)),
-                colour,
+                points.iter().map(|&(step, value)| (step, value / max)),
+                color,
             ))?
             .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color));
     }
     chart
         .configure_series_labels()
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_and_draws() {
+    fn appends_lines_and_plots_them() {
         let folder = std::env::temp_dir().join(format!("chatrex-metrics-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let entry = |step: u64, loss: f64| {
@@ -147,14 +146,14 @@ mod tests {
             value.as_object().unwrap().clone()
         };
         for (resume, step) in [(false, 1), (true, 2)] {
-            let mut metrics = Metrics::open(&folder, resume, "t").unwrap();
+            let mut metrics = MetricsLog::open(&folder, resume, "t").unwrap();
             metrics.log(entry(step, 3.0 / step as f64)).unwrap();
-            metrics.draw().unwrap();
+            metrics.plot().unwrap();
         }
         let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
         assert_eq!(curves(&text)["loss"], [(1.0, 3.0), (2.0, 1.5)]);
-        let picture = std::fs::read_to_string(folder.join("curve.svg")).unwrap();
-        assert!(picture.contains("loss / 3.000"));
+        let image = std::fs::read_to_string(folder.join("curve.svg")).unwrap();
+        assert!(image.contains("loss / 3.000"));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

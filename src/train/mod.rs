@@ -1,15 +1,15 @@
-//! Training of nano (`data-engine.md` section 2): UPN, the towers' warm-up, then the decoder's
-//! stages, each from random or earlier weights, each resumable to the bit.
+//! Training of nano (`docs/reference/training.md` sections 4 and 5): UPN, the towers, then the stages
+//! of the decoder. Each stage starts from random or earlier weights and resumes bit-exactly.
 //!
-//! A stage keeps everything it needs in `OUT/state.safetensors` (weights, optimiser moments, step,
-//! curriculum) and writes beside it `metrics.jsonl`, `curve.svg` and `weights.safetensors` (f16,
-//! the weights alone). All randomness is drawn from the seed and the step number.
+//! A stage stores its checkpoint in `OUT/state.safetensors` (weights, optimizer moments, step,
+//! curriculum), its weights in `weights.safetensors`, and its log in `metrics.jsonl` and `curve.svg`.
+//! All random numbers derive from the seed and the step.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::model::chatrex::ChatRexConfig;
 use crate::protocol::DevicePreference;
 use crate::text::tokenizer::Tokenizer;
@@ -25,32 +25,33 @@ pub mod packing;
 pub mod regions;
 pub mod schedule;
 pub mod stages;
+mod state;
 pub mod tokenizer;
 pub mod towers;
 pub mod upn;
+pub mod upn_data;
 pub mod upn_loss;
-pub mod upn_measure;
-pub mod upn_scenes;
+pub mod upn_metrics;
 
-/// The stages, in the order they are run.
+/// The training stages, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Stage {
+pub enum TrainStage {
     /// The tokenizer: `OUT/tokenizer.json`.
     Tokenizer,
-    /// The proposal network alone.
+    /// The proposal network UPN.
     Upn,
-    /// Both towers and the object projector, by classifying regions.
+    /// Both vision towers and the object projector, by region classification.
     Towers,
-    /// Decoder, projectors and embeddings on frozen towers: naming and finding.
+    /// Decoder, projectors and embeddings with frozen towers, on naming and detection.
     Align,
-    /// The same on all tasks.
+    /// The same parameters on all tasks.
     Perceive,
-    /// The towers too, on all tasks.
+    /// All parameters on all tasks.
     Instruct,
 }
 
-impl Stage {
-    /// The word of the command line.
+impl TrainStage {
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tokenizer => "tokenizer",
@@ -63,72 +64,72 @@ impl Stage {
     }
 }
 
-/// What to train, from what, for how long.
+/// Options of a training run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct TrainOptions {
     /// The stage.
-    pub stage: Stage,
-    /// A folder with `weights.safetensors` or shipped weights to start from; parameters that it
-    /// lacks start at random.
+    pub stage: TrainStage,
+    /// A folder with `weights.safetensors` or an exported checkpoint to start from. Missing
+    /// parameters are initialized at random.
     pub from: Option<PathBuf>,
-    /// A folder of the warm-up, trained on since: its towers replace those of `from`.
+    /// A folder of the `towers` stage; its towers replace those of `from`.
     pub towers: Option<PathBuf>,
-    /// A folder with the trained proposal network: the decoder's stages take the boxes of most
-    /// scenes from it, once there are enough of them.
+    /// A folder with a trained UPN. The decoder stages use its proposals for most scenes once the
+    /// curriculum has reached all scene sizes.
     pub upn: Option<PathBuf>,
-    /// Where state, weights and metrics go.
+    /// Output folder of checkpoint, weights and metrics.
     pub out: PathBuf,
-    /// Wall-clock budget; the learning rate falls towards its end.
+    /// Wall-clock budget in minutes; the learning rate schedule spans it.
     pub minutes: f64,
-    /// Ends after this many steps instead; the run is then reproducible to the bit.
+    /// Number of steps in place of `minutes`; the run is then bit-reproducible.
     pub steps: Option<u64>,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Where to compute; `Auto` means the processor here.
+    /// The device; `Auto` selects the CPU.
     pub device: DevicePreference,
-    /// Continue from `OUT/state.safetensors`.
+    /// Resume from `OUT/state.safetensors`.
     pub resume: bool,
 }
 
 /// Runs one stage.
 ///
 /// # Errors
-/// Files that cannot be read or written, weights of another shape, no adapter.
-pub fn run(options: &Options) -> Result<(), Fault> {
+/// A file cannot be read or written, weights have other shapes, or there is no GPU adapter.
+pub fn run(options: &TrainOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
     match options.stage {
-        Stage::Tokenizer => tokenizer::write(&options.out.join("tokenizer.json")),
-        Stage::Upn => upn::run(options),
+        TrainStage::Tokenizer => tokenizer::write(&options.out.join("tokenizer.json")),
+        TrainStage::Upn => upn::run(options),
         stage => {
             let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
             let mut weights = match &options.from {
-                Some(folder) => Weights::read(&weights_in(folder, CHATREX))?,
+                Some(folder) => Weights::read(&weights_in(folder, CHATREX_FILE))?,
                 None => Weights::default(),
             };
             if let Some(folder) = &options.towers {
-                let mut towers = Weights::read(&weights_in(folder, CHATREX))?;
+                let mut towers = Weights::read(&weights_in(folder, CHATREX_FILE))?;
                 towers
                     .tensors
                     .retain(|name, _| name.starts_with("vision_tower"));
                 weights.tensors.extend(towers.tensors);
             }
             match stage {
-                Stage::Towers => towers::run(options, &config, weights),
+                TrainStage::Towers => towers::run(options, &config, weights),
                 _ => stages::run(options, &config, weights),
             }
         }
     }
 }
 
-const CHATREX: &str = "model.safetensors";
+const CHATREX_FILE: &str = "model.safetensors";
 
-/// Where nano's tokenizer lies, from the root of the repository.
+/// Nano's tokenizer, relative to the root of the repository.
 pub const NANO_TOKENIZER: &str = "assets/models/nano/tokenizer.json";
 
 /// Nano's tokenizer.
 ///
 /// # Errors
-/// It is not there or damaged.
+/// The file is missing or damaged.
 pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
     let bytes = std::fs::read(NANO_TOKENIZER).map_err(|error| {
         Fault::new(
@@ -137,11 +138,12 @@ pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
             error.to_string(),
             "Run from the root of the repository",
         )
+        .code(ErrorCode::of_io(error.kind()))
     })?;
     Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
 }
 
-/// The weights in `folder`: those of a stage, or else of an exported checkpoint.
+/// The weight file in `folder`: that of a stage, else that of an exported checkpoint.
 fn weights_in(folder: &Path, exported: &str) -> PathBuf {
     let stage = folder.join("weights.safetensors");
     if stage.exists() {
@@ -151,10 +153,10 @@ fn weights_in(folder: &Path, exported: &str) -> PathBuf {
     }
 }
 
-/// The device to train on, gradients enabled.
+/// The training device, with autodiff.
 ///
 /// # Errors
-/// `Wgpu` was asked for and no adapter is there.
+/// `Wgpu` is requested and there is no adapter.
 pub fn training_device(preference: DevicePreference) -> Result<Device, Fault> {
     match preference {
         DevicePreference::Auto | DevicePreference::Cpu => Ok(Device::flex().autodiff()),
@@ -167,8 +169,9 @@ pub fn training_device(preference: DevicePreference) -> Result<Device, Fault> {
                         FaultKind::Device,
                         "wgpu",
                         error.to_string(),
-                        "Train with --device cpu",
+                        "Use --device cpu",
                     )
+                    .code(ErrorCode::NoAdapter)
                 })
         }
     }

@@ -1,11 +1,10 @@
-//! Scenes, boxes and dialogues as token sequences: the picture and its boxes once, then several
-//! dialogues behind them, each seeing the picture, the boxes and itself (positions restart after
-//! the boxes, so each dialogue reads as if it stood alone).
+//! Scenes, boxes and dialogues as packed token sequences: image and boxes once as a shared prefix, then
+//! several dialogues. A dialogue attends to the prefix and to itself, and its positions continue after
+//! the prefix, so its outputs equal those of a sequence with this dialogue alone.
 //!
-//! Beside the answers every box has a target of its own: its index, the token before it. Pointing
-//! needs that link at every box, and no answer teaches it as directly. [`AuxTarget`]s practise the two
-//! look-ups that all answers are made of, from an index to the kind and from a kind to its indices,
-//! at a few tokens each. Nothing reads these rows' outputs later.
+//! Beside the answers, the position before each box predicts the index token of the box. Pointing
+//! needs this link, and answers train it only indirectly. [`AuxTarget`]s train the two look-ups that
+//! answers consist of, index to category and category to indices, with few tokens.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,117 +12,112 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::chatrex::ChatRex;
 use crate::model::decoder::{AttentionSpan, Layout};
-use crate::scenes::{Dialogue, Rng, Scene, Task, dialogue};
+use crate::scenes::{Dialogue, DialogueTask, Object, Rng, Scene, dialogue};
 use crate::text::prompt::{ChatTemplate, IMAGE_SLOT, OBJECT_SLOT, user_turn};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::regions::Candidate;
+use crate::train::regions::LabeledBox;
 
-/// How dialogues are chosen.
+/// How dialogues are sampled.
 #[derive(Clone, Debug)]
 pub struct TaskMix {
-    /// Tasks and how often each is tried.
-    pub tasks: Vec<(Task, usize)>,
-    /// Most tokens of all dialogues of a scene together.
+    /// Tasks and their sampling weights.
+    pub tasks: Vec<(DialogueTask, usize)>,
+    /// Upper limit of the tokens of all dialogues of a scene.
     pub tokens: usize,
-    /// Every question is the shortest of this many.
+    /// Every dialogue is the shortest of this many samples.
     pub shortest_of: usize,
+}
+
+impl TaskMix {
+    fn sample(&self, rng: &mut Rng) -> DialogueTask {
+        let total = self.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
+        let mut rest = rng.below(total);
+        for &(task, weight) in &self.tasks {
+            if rest < weight {
+                return task;
+            }
+            rest -= weight;
+        }
+        unreachable!("the sample is below the sum of the weights")
+    }
 }
 
 /// A dialogue as tokens.
 #[derive(Clone, Debug)]
-pub struct Turn {
-    /// What is asked.
-    pub task: Task,
-    /// Question and answer, after the boxes.
+pub struct TokenizedDialogue {
+    /// The task.
+    pub task: DialogueTask,
+    /// Question and answer, without the prefix.
     pub ids: Vec<u32>,
-    /// Where the answer begins in `ids`.
-    pub answer: usize,
+    /// Index of the first answer token in `ids`.
+    pub answer_start: usize,
 }
 
-/// Tokens without a question, and what some of them should say.
+/// An auxiliary sequence after the prefix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuxTarget {
-    /// What is read, after the boxes.
+    /// Input tokens.
     pub ids: Vec<u32>,
-    /// What each of `ids` should say, where it should say something.
-    pub says: Vec<Option<u32>>,
+    /// The token that each input position predicts, if any.
+    pub targets: Vec<Option<u32>>,
 }
 
-/// A scene's sequence: what all dialogues share, the dialogues and the drills.
+/// The sequence of a scene.
 #[derive(Clone, Debug)]
 pub struct PackedExample {
-    /// Up to the last box, with slots.
+    /// Tokens up to the last box, with slots for image and boxes.
     pub prefix: Vec<i64>,
     /// The dialogues.
-    pub turns: Vec<Turn>,
-    /// The drills.
+    pub dialogues: Vec<TokenizedDialogue>,
+    /// The auxiliary sequences.
     pub aux_targets: Vec<AuxTarget>,
 }
 
 impl PackedExample {
-    /// Dialogues about `scene` over the boxes `candidates`, as `task_mix` says.
+    /// Samples dialogues about `scene` with `boxes` as `task_mix` says.
     pub fn new(
         scene: &Scene,
-        candidates: &[Candidate],
+        boxes: &[LabeledBox],
         task_mix: &TaskMix,
         tokenizer: &Tokenizer,
         rng: &mut Rng,
     ) -> Self {
         let mut box_of = vec![None; scene.objects.len()];
-        for (index, candidate) in candidates.iter().enumerate() {
-            if let Some(object) = candidate.object {
+        for (index, labeled) in boxes.iter().enumerate() {
+            if let Some(object) = labeled.object {
                 box_of[object] = Some(index);
             }
         }
-        let mut sheet = Self {
-            prefix: prefix_of(candidates.len(), tokenizer),
-            turns: Vec::new(),
-            aux_targets: aux_targets(scene, candidates, tokenizer, rng),
+        let mut example = Self {
+            prefix: prefix(boxes.len(), tokenizer),
+            dialogues: Vec::new(),
+            aux_targets: aux_targets(scene, boxes, tokenizer, rng),
         };
-        let total = task_mix
-            .tasks
-            .iter()
-            .map(|(_, weight)| weight)
-            .sum::<usize>();
-        let mut left = task_mix.tokens;
-        let mut said = HashSet::new();
+        let mut tokens_left = task_mix.tokens;
+        let mut seen = HashSet::new();
         for _ in 0..task_mix.tokens / 8 {
-            let mut ball = rng.below(total);
-            let task = task_mix
-                .tasks
-                .iter()
-                .find_map(|&(task, weight)| {
-                    if ball < weight {
-                        return Some(task);
-                    }
-                    ball -= weight;
-                    None
-                })
-                .expect("the ball is below the sum of weights");
-            let turn = (0..task_mix.shortest_of.max(1))
+            let task = task_mix.sample(rng);
+            let shortest = (0..task_mix.shortest_of.max(1))
                 .filter_map(|_| dialogue(scene, task, rng))
-                .filter_map(|d| turn_of(&d, &box_of, candidates.len(), tokenizer))
-                .min_by_key(|turn| turn.ids.len());
-            let Some(turn) = turn else { continue };
-            if turn.ids.len() > left {
+                .filter_map(|d| tokenize(&d, &box_of, boxes.len(), tokenizer))
+                .min_by_key(|dialogue| dialogue.ids.len());
+            let Some(dialogue) = shortest else { continue };
+            if dialogue.ids.len() > tokens_left {
                 break;
             }
-            if said.insert(turn.ids.clone()) {
-                left -= turn.ids.len();
-                sheet.turns.push(turn);
+            if seen.insert(dialogue.ids.clone()) {
+                tokens_left -= dialogue.ids.len();
+                example.dialogues.push(dialogue);
             }
         }
-        sheet
+        example
     }
 
-    /// Tokens in all, for a picture of `visual` tokens.
+    /// Length of the sequence for an image of `visual` tokens.
     fn len(&self, visual: usize) -> usize {
-        let turns = self.turns.iter().map(|turn| turn.ids.len());
-        let aux_targets = self
-            .aux_targets
-            .iter()
-            .map(|aux_target| aux_target.ids.len());
-        self.prefix_len(visual) + turns.chain(aux_targets).sum::<usize>()
+        let dialogues = self.dialogues.iter().map(|dialogue| dialogue.ids.len());
+        let aux = self.aux_targets.iter().map(|aux| aux.ids.len());
+        self.prefix_len(visual) + dialogues.chain(aux).sum::<usize>()
     }
 
     fn prefix_len(&self, visual: usize) -> usize {
@@ -131,71 +125,85 @@ impl PackedExample {
     }
 }
 
-/// The indices of all boxes on objects, each to say the first token of its kind; the kinds of the
-/// scene, each to say its first index; and each kind as it stands in an answer, to say all its
-/// indices. Two boxes in three are named by their kind alone, the others by their colour too.
+/// The auxiliary sequences of a scene: each group of an answer, which predicts its indices; the indices
+/// of all labeled boxes, each of which predicts the first token of its category; and the phrases, each
+/// of which predicts its first index. A phrase is the category for two boxes in three, else colour and
+/// category.
 fn aux_targets(
     scene: &Scene,
-    candidates: &[Candidate],
+    boxes: &[LabeledBox],
     tokenizer: &Tokenizer,
     rng: &mut Rng,
 ) -> Vec<AuxTarget> {
-    let standing = candidates.iter().enumerate();
-    let mut standing = standing
-        .filter_map(|(index, c)| Some((index, &scene.objects[c.object?])))
+    let labeled = boxes.iter().enumerate();
+    let mut labeled = labeled
+        .filter_map(|(index, b)| Some((index, &scene.objects[b.object?])))
         .collect::<Vec<_>>();
-    let mut groups = BTreeMap::<String, Vec<usize>>::new();
-    for (_, object) in &standing {
-        let phrase = match rng.chance(67) {
-            true => object.kind.word().to_owned(),
-            false => object.name(),
-        };
-        let alike = standing
-            .iter()
-            .filter(|(_, o)| phrase == o.kind.word() || phrase == o.name())
-            .map(|(index, _)| *index);
-        groups.insert(phrase.clone(), alike.collect());
-    }
+    let groups = sample_phrases(&labeled, rng);
     let mut aux_targets = Vec::new();
     for (phrase, indices) in &groups {
-        let mut ids = tokens(&format!("<ground>{phrase}</ground><objects>"), tokenizer);
-        let mut says = vec![None; ids.len() - 1];
-        for index in indices {
-            ids.extend(tokens(&format!("<obj{index}>"), tokenizer));
-        }
-        let end = tokens("</objects>", tokenizer);
-        says.extend(ids[says.len() + 1..].iter().chain(&end).copied().map(Some));
-        aux_targets.push(AuxTarget { ids, says });
+        aux_targets.push(group_target(phrase, indices, tokenizer));
     }
-    rng.shuffle(&mut standing);
+    rng.shuffle(&mut labeled);
     let mut groups = groups.into_iter().collect::<Vec<_>>();
     rng.shuffle(&mut groups);
-    let roll = standing.iter().map(|(index, object)| {
+    let index_to_category = labeled.iter().map(|(index, object)| {
         let index = tokens(&format!("<obj{index}>"), tokenizer);
-        (index, first_token(object.kind.word(), tokenizer))
+        (index, first_token(object.category.word(), tokenizer))
     });
-    let calls = groups.iter().map(|(phrase, indices)| {
+    let phrase_to_index = groups.iter().map(|(phrase, indices)| {
         let index = first_token(&format!("<obj{}>", indices[0]), tokenizer);
         (tokens(phrase, tokenizer), index)
     });
-    for pairs in [roll.collect::<Vec<_>>(), calls.collect()] {
-        let mut aux_target = AuxTarget {
-            ids: Vec::new(),
-            says: Vec::new(),
-        };
-        for (ids, says) in pairs {
-            aux_target.ids.extend(ids);
-            aux_target.says.resize(aux_target.ids.len() - 1, None);
-            aux_target.says.push(Some(says));
-        }
-        aux_targets.push(aux_target);
-    }
+    aux_targets.push(lookup_target(index_to_category));
+    aux_targets.push(lookup_target(phrase_to_index));
     aux_targets
 }
 
+/// A phrase for each of the `labeled` boxes, with the indices of all boxes that match it.
+fn sample_phrases(labeled: &[(usize, &Object)], rng: &mut Rng) -> BTreeMap<String, Vec<usize>> {
+    let mut groups = BTreeMap::new();
+    for (_, object) in labeled {
+        let phrase = match rng.chance(67) {
+            true => object.category.word().to_owned(),
+            false => object.name(),
+        };
+        let matching = labeled
+            .iter()
+            .filter(|(_, o)| phrase == o.category.word() || phrase == o.name())
+            .map(|(index, _)| *index);
+        groups.insert(phrase.clone(), matching.collect());
+    }
+    groups
+}
+
+/// `<ground>phrase</ground><objects>` and the indices; predicts the indices and `</objects>`.
+fn group_target(phrase: &str, indices: &[usize], tokenizer: &Tokenizer) -> AuxTarget {
+    let mut ids = tokens(&format!("<ground>{phrase}</ground><objects>"), tokenizer);
+    let mut targets = vec![None; ids.len() - 1];
+    for index in indices {
+        ids.extend(tokens(&format!("<obj{index}>"), tokenizer));
+    }
+    let end = tokens("</objects>", tokenizer);
+    let predicted = ids[targets.len() + 1..].iter().chain(&end);
+    targets.extend(predicted.copied().map(Some));
+    AuxTarget { ids, targets }
+}
+
+/// One sequence of all `pairs`: the last token of each key predicts its value.
+fn lookup_target(pairs: impl Iterator<Item = (Vec<u32>, u32)>) -> AuxTarget {
+    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    for (key, value) in pairs {
+        ids.extend(key);
+        targets.resize(ids.len() - 1, None);
+        targets.push(Some(value));
+    }
+    AuxTarget { ids, targets }
+}
+
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-    let ids = tokenizer.encode_more(text).into_iter();
-    ids.map(|id| u32::try_from(id).expect("no slots in words"))
+    let ids = tokenizer.encode_continuation(text).into_iter();
+    ids.map(|id| u32::try_from(id).expect("the text has no slots"))
         .collect()
 }
 
@@ -203,169 +211,209 @@ fn first_token(text: &str, tokenizer: &Tokenizer) -> u32 {
     tokens(text, tokenizer)[0]
 }
 
-fn prefix_of(boxes: usize, tokenizer: &Tokenizer) -> Vec<i64> {
-    let mut ids = prompt_of(boxes, "x", tokenizer);
-    let end = ids
-        .iter()
-        .rposition(|&id| id < 0)
-        .expect("every prompt has a picture");
-    ids.truncate(end + 1);
+/// The prompt up to the last slot of `boxes` boxes.
+fn prefix(boxes: usize, tokenizer: &Tokenizer) -> Vec<i64> {
+    let mut ids = prompt(boxes, "x", tokenizer);
+    ids.truncate(end_of_slots(&ids));
     ids
 }
 
-fn prompt_of(boxes: usize, question: &str, tokenizer: &Tokenizer) -> Vec<i64> {
-    let user = user_turn(boxes, question).expect("drawn questions can be asked");
+/// Index after the last slot.
+fn end_of_slots(ids: &[i64]) -> usize {
+    let last = ids.iter().rposition(|&id| id < 0);
+    last.expect("every prompt has an image slot") + 1
+}
+
+fn prompt(boxes: usize, question: &str, tokenizer: &Tokenizer) -> Vec<i64> {
+    let user = user_turn(boxes, question).expect("generated questions are valid");
     tokenizer.encode(&ChatTemplate::qwen().first(&user))
 }
 
-/// The part of a dialogue behind the boxes; nothing where the boxes do not allow it.
-pub fn turn_of(
+/// A dialogue as tokens after the prefix of `boxes` boxes; `None` if it cannot be rendered with
+/// `box_of`.
+pub fn tokenize(
     dialogue: &Dialogue,
     box_of: &[Option<usize>],
     boxes: usize,
     tokenizer: &Tokenizer,
-) -> Option<Turn> {
+) -> Option<TokenizedDialogue> {
     let (question, answer) = dialogue.render(box_of)?;
-    let prompt = prompt_of(boxes, &question, tokenizer);
-    let end = prompt
+    let prompt = prompt(boxes, &question, tokenizer);
+    let mut ids = prompt[end_of_slots(&prompt)..]
         .iter()
-        .rposition(|&id| id < 0)
-        .expect("every prompt has a picture");
-    let mut ids = prompt[end + 1..]
-        .iter()
-        .map(|&id| u32::try_from(id).expect("no slots behind the boxes"))
+        .map(|&id| u32::try_from(id).expect("no slots after the boxes"))
         .collect::<Vec<_>>();
-    let begin = ids.len();
+    let answer_start = ids.len();
     ids.extend(tokens(&format!("{answer}<|im_end|>"), tokenizer));
-    Some(Turn {
+    Some(TokenizedDialogue {
         task: dialogue.task,
         ids,
-        answer: begin,
+        answer_start,
     })
 }
 
-/// A token that the model should say.
+/// A position with a target token.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Row (over all sequences) whose output should say it.
+    /// Row, counted over all sequences, that predicts the token.
     pub row: usize,
     /// The token.
     pub id: u32,
-    /// Number of the dialogue within the batch; none for a box and for a drill.
-    pub turn: Option<usize>,
+    /// Index of the dialogue in the batch; `None` for boxes and auxiliary sequences.
+    pub dialogue: Option<usize>,
 }
 
-/// A batch of sheets.
+/// A batch of packed sequences.
 #[derive(Clone, Debug)]
-pub struct Packed {
-    /// Sequences.
+pub struct PackedBatch {
+    /// Number of sequences.
     pub batch: usize,
     /// Length of every sequence, padding included.
     pub length: usize,
+    /// Per position: row of the table that [`PackedBatch::logits`] gathers embeddings from.
     rows: Vec<i32>,
     positions: Vec<Vec<u32>>,
-    sights: Vec<Vec<AttentionSpan>>,
-    /// What should be said.
+    spans: Vec<Vec<AttentionSpan>>,
+    /// The targets.
     pub targets: Vec<Target>,
     /// Task and number of boxes of each dialogue.
-    pub turns: Vec<(Task, usize)>,
+    pub dialogues: Vec<(DialogueTask, usize)>,
 }
 
-impl Packed {
-    /// Lays out `sheets` for a vocabulary of `words` tokens, `visual` tokens per picture and
-    /// `objects` rows of box vectors per picture.
-    pub fn new(sheets: &[PackedExample], words: usize, visual: usize, objects: usize) -> Self {
-        let length = sheets.iter().map(|s| s.len(visual)).max().unwrap_or(0);
-        let batch = sheets.len();
-        let padding = (words + batch * (visual + objects)) as i32;
+/// Sizes that determine the rows of the embedding table: the vocabulary, then `visual` rows per image,
+/// then `boxes` rows per image, then one row of zeros for padding.
+#[derive(Clone, Copy)]
+struct TableSizes {
+    vocab: usize,
+    visual: usize,
+    boxes: usize,
+    batch: usize,
+}
+
+impl TableSizes {
+    fn visual_row(self, example: usize) -> usize {
+        self.vocab + example * self.visual
+    }
+
+    fn box_row(self, example: usize, index: usize) -> usize {
+        self.vocab + self.batch * self.visual + example * self.boxes + index
+    }
+
+    fn padding_row(self) -> usize {
+        self.vocab + self.batch * (self.visual + self.boxes)
+    }
+}
+
+impl PackedBatch {
+    /// Packs `examples` for a vocabulary of `vocab` tokens, `visual` tokens per image and `boxes` box
+    /// embeddings per image.
+    pub fn new(examples: &[PackedExample], vocab: usize, visual: usize, boxes: usize) -> Self {
+        let length = examples.iter().map(|e| e.len(visual)).max().unwrap_or(0);
+        let batch = examples.len();
+        let sizes = TableSizes {
+            vocab,
+            visual,
+            boxes,
+            batch,
+        };
         let mut packed = Self {
             batch,
             length,
             rows: Vec::with_capacity(batch * length),
             positions: Vec::new(),
-            sights: Vec::new(),
+            spans: Vec::new(),
             targets: Vec::new(),
-            turns: Vec::new(),
+            dialogues: Vec::new(),
         };
-        for (b, sheet) in sheets.iter().enumerate() {
-            let first = packed.rows.len();
-            let mut boxes = 0;
-            let mut last_word = 0;
-            for &id in &sheet.prefix {
-                match id {
-                    IMAGE_SLOT => {
-                        let at = words + b * visual;
-                        packed.rows.extend((at..at + visual).map(|row| row as i32));
-                    }
-                    OBJECT_SLOT => {
-                        let at = words + batch * visual + b * objects + boxes;
-                        packed.targets.push(Target {
-                            row: packed.rows.len(),
-                            id: last_word,
-                            turn: None,
-                        });
-                        packed.rows.push(at as i32);
-                        boxes += 1;
-                    }
-                    word => {
-                        last_word = word as u32;
-                        packed.rows.push(word as i32);
-                    }
-                }
-            }
-            let shared = sheet.prefix_len(visual);
-            let mut positions = (0..shared as u32).collect::<Vec<_>>();
-            let mut sights = vec![AttentionSpan::CAUSAL; shared];
-            let mut stretch = |ids: &[u32]| {
-                let own = positions.len();
-                packed.rows.extend(ids.iter().map(|&id| id as i32));
-                positions.extend((shared as u32..).take(ids.len()));
-                sights.extend(std::iter::repeat_n(
-                    AttentionSpan { shared, own },
-                    ids.len(),
-                ));
-                first + own
-            };
-            for turn in &sheet.turns {
-                let begin = stretch(&turn.ids);
-                let number = packed.turns.len();
-                packed.turns.push((turn.task, boxes));
-                for at in turn.answer..turn.ids.len() {
-                    packed.targets.push(Target {
-                        row: begin + at - 1,
-                        id: turn.ids[at],
-                        turn: Some(number),
-                    });
-                }
-            }
-            for aux_target in &sheet.aux_targets {
-                let begin = stretch(&aux_target.ids);
-                for (at, id) in aux_target.says.iter().enumerate() {
-                    packed.targets.extend(id.map(|id| Target {
-                        row: begin + at,
-                        id,
-                        turn: None,
-                    }));
-                }
-            }
-            for own in positions.len()..length {
-                packed.rows.push(padding);
-                positions.push(0);
-                sights.push(AttentionSpan { shared: 0, own });
-            }
-            packed.positions.push(positions);
-            packed.sights.push(sights);
+        for (index, example) in examples.iter().enumerate() {
+            packed.push(index, example, sizes);
         }
         packed
     }
 
+    fn push(&mut self, index: usize, example: &PackedExample, sizes: TableSizes) {
+        let first = self.rows.len();
+        let boxes = self.push_prefix(index, &example.prefix, sizes);
+        let shared = example.prefix_len(sizes.visual);
+        let mut positions = (0..shared as u32).collect::<Vec<_>>();
+        let mut spans = vec![AttentionSpan::CAUSAL; shared];
+        let mut push_sequence = |ids: &[u32], rows: &mut Vec<i32>| {
+            let own = positions.len();
+            rows.extend(ids.iter().map(|&id| id as i32));
+            positions.extend((shared as u32..).take(ids.len()));
+            spans.extend(std::iter::repeat_n(
+                AttentionSpan { shared, own },
+                ids.len(),
+            ));
+            first + own
+        };
+        for dialogue in &example.dialogues {
+            let start = push_sequence(&dialogue.ids, &mut self.rows);
+            let number = self.dialogues.len();
+            self.dialogues.push((dialogue.task, boxes));
+            for at in dialogue.answer_start..dialogue.ids.len() {
+                self.targets.push(Target {
+                    row: start + at - 1,
+                    id: dialogue.ids[at],
+                    dialogue: Some(number),
+                });
+            }
+        }
+        for aux in &example.aux_targets {
+            let start = push_sequence(&aux.ids, &mut self.rows);
+            for (at, id) in aux.targets.iter().enumerate() {
+                self.targets.extend(id.map(|id| Target {
+                    row: start + at,
+                    id,
+                    dialogue: None,
+                }));
+            }
+        }
+        for own in positions.len()..self.length {
+            self.rows.push(sizes.padding_row() as i32);
+            positions.push(0);
+            spans.push(AttentionSpan { shared: 0, own });
+        }
+        self.positions.push(positions);
+        self.spans.push(spans);
+    }
+
+    /// Appends the rows of a prefix, with the preceding index token as the target of each box. Returns
+    /// the number of boxes.
+    fn push_prefix(&mut self, index: usize, prefix: &[i64], sizes: TableSizes) -> usize {
+        let (mut boxes, mut last_token) = (0, 0);
+        for &id in prefix {
+            match id {
+                IMAGE_SLOT => {
+                    let first = sizes.visual_row(index);
+                    let rows = first..first + sizes.visual;
+                    self.rows.extend(rows.map(|row| row as i32));
+                }
+                OBJECT_SLOT => {
+                    self.targets.push(Target {
+                        row: self.rows.len(),
+                        id: last_token,
+                        dialogue: None,
+                    });
+                    self.rows.push(sizes.box_row(index, boxes) as i32);
+                    boxes += 1;
+                }
+                token => {
+                    last_token = token as u32;
+                    self.rows.push(token as i32);
+                }
+            }
+        }
+        boxes
+    }
+
     /// Logits of the targets, `[targets, V]`, from projected visual tokens `[B, P, D]` and box
-    /// vectors `[B, N, D]`.
+    /// embeddings `[B, N, D]`.
     pub fn logits(
         &self,
         model: &ChatRex,
         visual: Tensor<3>,
-        objects: Tensor<3>,
+        boxes: Tensor<3>,
         device: &Device,
     ) -> Tensor<2> {
         let [_, _, width] = visual.dims();
@@ -373,17 +421,17 @@ impl Packed {
             vec![
                 model.llm.embed_tokens.as_tensor(),
                 visual.flatten(0, 1),
-                objects.flatten(0, 1),
+                boxes.flatten(0, 1),
                 Tensor::zeros([1, width], device),
             ],
             0,
         );
-        let embeds = table
+        let embeddings = table
             .select(0, indices(self.rows.clone(), device))
             .reshape([self.batch, self.length, width]);
         let config = model.llm.config();
-        let layout = Layout::packed(&self.positions, &self.sights, config, device);
-        let hidden = model.llm.forward(embeds, &layout);
+        let layout = Layout::packed(&self.positions, &self.spans, config, device);
+        let hidden = model.llm.forward(embeddings, &layout);
         let rows = self.targets.iter().map(|target| target.row as i32);
         let hidden = hidden
             .reshape([self.batch * self.length, width])
@@ -391,7 +439,7 @@ impl Packed {
         model.llm.logits(hidden)
     }
 
-    /// The tokens that should be said, as labels.
+    /// The target tokens as labels.
     pub fn labels(&self) -> Vec<i32> {
         self.targets.iter().map(|target| target.id as i32).collect()
     }
@@ -405,98 +453,100 @@ fn indices(rows: Vec<i32>, device: &Device) -> Tensor<1, Int> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::regions::{ProposalNoise, candidates};
+    use crate::train::regions::{ProposalNoise, sample_boxes};
 
-    fn sheet(seed: u64) -> (PackedExample, Scene, Vec<Candidate>, Tokenizer) {
+    fn example(seed: u64) -> (PackedExample, Scene, Vec<LabeledBox>, Tokenizer) {
         let tokenizer = crate::train::nano_tokenizer().unwrap();
         let scene = Scene::draw(seed);
         let mut rng = Rng::new(seed, 0);
-        let found = candidates(&scene, ProposalNoise::PROPOSALS, 24, &mut rng);
+        let boxes = sample_boxes(&scene, ProposalNoise::PROPOSALS, 24, &mut rng);
         let task_mix = TaskMix {
-            tasks: vec![(Task::Name, 1), (Task::DetectOne, 1)],
+            tasks: vec![(DialogueTask::Name, 1), (DialogueTask::DetectOne, 1)],
             tokens: 120,
             shortest_of: 1,
         };
-        let sheet = PackedExample::new(&scene, &found, &task_mix, &tokenizer, &mut rng);
-        (sheet, scene, found, tokenizer)
+        let example = PackedExample::new(&scene, &boxes, &task_mix, &tokenizer, &mut rng);
+        (example, scene, boxes, tokenizer)
     }
 
     #[test]
-    fn drills_practise_what_is_true() {
+    fn auxiliary_targets_match_the_scene() {
         for seed in 0..20 {
-            let (sheet, scene, found, tokenizer) = sheet(seed);
-            let [finds @ .., roll, calls] = &sheet.aux_targets[..] else {
-                panic!("every sheet has a roll and calls");
+            let (example, scene, boxes, tokenizer) = example(seed);
+            let [groups @ .., index_to_category, phrase_to_index] = &example.aux_targets[..] else {
+                panic!("every example has both look-ups");
             };
             let mut phrase = Vec::new();
-            for (&id, says) in calls.ids.iter().zip(&calls.says) {
+            for (&id, target) in phrase_to_index.ids.iter().zip(&phrase_to_index.targets) {
                 phrase.push(id);
-                let Some(says) = says else { continue };
+                let Some(target) = target else { continue };
                 let phrase = tokenizer.decode(&std::mem::take(&mut phrase));
-                let find = finds.iter().find(|find| {
-                    let answer = tokenizer.decode(&find.ids);
+                let group = groups.iter().find(|group| {
+                    let answer = tokenizer.decode(&group.ids);
                     answer.starts_with(&format!("<ground>{phrase}</ground>"))
                 });
-                let first = find.and_then(|find| find.says.iter().flatten().next());
-                assert_eq!(first, Some(says), "{phrase}");
+                let first = group.and_then(|group| group.targets.iter().flatten().next());
+                assert_eq!(first, Some(target), "{phrase}");
             }
-            for (id, says) in roll.ids.iter().zip(&roll.says) {
+            for (id, target) in index_to_category.ids.iter().zip(&index_to_category.targets) {
                 let index = tokenizer.decode(&[*id]);
                 let index = index[4..index.len() - 1].parse::<usize>().unwrap();
-                let object = found[index].object.expect("only boxes on objects");
-                let word = scene.objects[object].kind.word();
-                let said = tokenizer.decode(&[says.unwrap()]);
-                assert!(word.starts_with(&said), "{word} begins with {said}");
+                let object = boxes[index].object.expect("only labeled boxes occur");
+                let word = scene.objects[object].category.word();
+                let predicted = tokenizer.decode(&[target.unwrap()]);
+                assert!(
+                    word.starts_with(&predicted),
+                    "{word} begins with {predicted}"
+                );
             }
-            for find in finds {
-                let answer = tokenizer.decode(&find.ids);
+            for group in groups {
+                let answer = tokenizer.decode(&group.ids);
                 let (phrase, listed) = answer
                     .strip_prefix("<ground>")
                     .and_then(|rest| rest.split_once("</ground><objects>"))
                     .expect("a group");
-                let alike = |c: &Candidate| {
-                    let object = c.object.map(|o| &scene.objects[o]);
-                    object.is_some_and(|o| o.name() == phrase || o.kind.word() == phrase)
+                let matches = |b: &LabeledBox| {
+                    let object = b.object.map(|o| &scene.objects[o]);
+                    object.is_some_and(|o| o.name() == phrase || o.category.word() == phrase)
                 };
-                let expected = (0..found.len())
-                    .filter(|&i| alike(&found[i]))
+                let expected = (0..boxes.len())
+                    .filter(|&i| matches(&boxes[i]))
                     .map(|i| format!("<obj{i}>"))
                     .collect::<String>();
                 assert_eq!(listed, expected, "seed {seed}: {phrase}");
-                let said = find.says.iter().flatten().copied().collect::<Vec<_>>();
-                assert_eq!(tokenizer.decode(&said), format!("{expected}</objects>"));
-                let begin = find.ids.len() + 1 - said.len();
-                assert_eq!(find.ids[begin..], said[..said.len() - 1]);
+                let targets = group.targets.iter().flatten().copied().collect::<Vec<_>>();
+                assert_eq!(tokenizer.decode(&targets), format!("{expected}</objects>"));
+                let start = group.ids.len() + 1 - targets.len();
+                assert_eq!(group.ids[start..], targets[..targets.len() - 1]);
             }
         }
     }
 
     #[test]
-    fn every_stretch_follows_the_boxes_and_sees_itself() {
-        let (sheet, _, found, tokenizer) = sheet(4);
+    fn every_sequence_follows_the_prefix_and_attends_to_itself() {
+        let (example, _, boxes, tokenizer) = example(4);
         let visual = 36;
-        let words = tokenizer.vocab_size();
-        let packed = Packed::new(std::slice::from_ref(&sheet), words, visual, found.len());
-        let shared = sheet.prefix_len(visual);
-        assert_eq!(packed.length, sheet.len(visual));
+        let vocab = tokenizer.vocab_size();
+        let packed = PackedBatch::new(std::slice::from_ref(&example), vocab, visual, boxes.len());
+        let shared = example.prefix_len(visual);
+        assert_eq!(packed.length, example.len(visual));
         let mut own = shared;
-        let turns = sheet.turns.iter().map(|turn| &turn.ids);
-        for ids in turns.chain(sheet.aux_targets.iter().map(|aux_target| &aux_target.ids)) {
+        let dialogues = example.dialogues.iter().map(|dialogue| &dialogue.ids);
+        for ids in dialogues.chain(example.aux_targets.iter().map(|aux| &aux.ids)) {
             for (offset, &id) in ids.iter().enumerate() {
                 let row = own + offset;
                 assert_eq!(packed.rows[row], id as i32);
                 assert_eq!(packed.positions[0][row] as usize, shared + offset);
-                assert_eq!(packed.sights[0][row], AttentionSpan { shared, own });
+                assert_eq!(packed.spans[0][row], AttentionSpan { shared, own });
             }
             own += ids.len();
         }
         assert_eq!(own, packed.length);
-        let practised = sheet
-            .aux_targets
-            .iter()
-            .flat_map(|d| d.says.iter().flatten());
-        let answered = sheet.turns.iter().map(|t| t.ids.len() - t.answer);
-        let expected = found.len() + practised.count() + answered.sum::<usize>();
+        let aux = example.aux_targets.iter();
+        let aux = aux.flat_map(|aux| aux.targets.iter().flatten());
+        let answers = example.dialogues.iter();
+        let answers = answers.map(|dialogue| dialogue.ids.len() - dialogue.answer_start);
+        let expected = boxes.len() + aux.count() + answers.sum::<usize>();
         assert_eq!(packed.targets.len(), expected);
     }
 }

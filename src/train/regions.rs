@@ -1,43 +1,42 @@
-//! Boxes to train on, made to look like what the proposal network leaves after its filters: every
-//! object found or missed, a little off, some found twice, some background.
+//! Training boxes that imitate the filtered proposals of UPN: objects are missed, displaced or found
+//! twice, and some boxes are on background.
 //!
-//! Labels are one-to-one: of all boxes that overlap an object with an IoU of at least 0.5 only the
-//! best one stands for it; the others, like background, stand for nothing. Evaluation counts the
-//! same way.
+//! Labels are one-to-one: of all boxes with an IoU of at least 0.5 with an object, only the best is
+//! labeled with it. The others have no label, like background. The evaluation counts the same way.
 
 use crate::geometry::BoxXyxy;
 use crate::scenes::{Rng, Scene};
 
-/// Least overlap of a box that stands for an object.
+/// Least IoU of a box with the object it is labeled with.
 pub const MATCH_IOU: f32 = 0.5;
 
-/// Overlap above which the better of two boxes hides the other, as nano's manifest has it.
+/// IoU threshold of NMS, as in nano's manifest.
 pub const NMS_IOU: f32 = 0.5;
 
-/// A candidate box.
+/// A box with its label.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    /// Pixels of the picture.
+pub struct LabeledBox {
+    /// The box in pixels of the scene.
     pub bbox: BoxXyxy,
-    /// The object of the scene it stands for.
+    /// Index of the object it is labeled with; `None` for background and unmatched boxes.
     pub object: Option<usize>,
 }
 
-/// How far candidates stray from the objects.
+/// Noise of the training boxes.
 #[derive(Clone, Copy, Debug)]
 pub struct ProposalNoise {
-    /// Objects that get no box, in percent.
+    /// Objects without a box, in percent.
     pub missed: usize,
-    /// Objects that get a second, worse box, in percent.
+    /// Objects with a second, less accurate box, in percent.
     pub doubled: usize,
-    /// Most boxes on background.
+    /// Maximum number of boxes on background.
     pub background: usize,
-    /// An edge moves by at most this share of the box's side.
+    /// Maximum displacement of an edge, as a fraction of the box's side.
     pub jitter: f32,
 }
 
 impl ProposalNoise {
-    /// Exact boxes of all objects.
+    /// The exact boxes of all objects.
     pub const NONE: Self = Self {
         missed: 0,
         doubled: 0,
@@ -45,7 +44,7 @@ impl ProposalNoise {
         jitter: 0.0,
     };
 
-    /// About what nano's proposal network leaves.
+    /// Approximately the errors of nano's UPN.
     pub const PROPOSALS: Self = Self {
         missed: 4,
         doubled: 6,
@@ -54,30 +53,30 @@ impl ProposalNoise {
     };
 }
 
-/// Candidates of `scene` in random order, at most `limit`; objects come before doubles and
-/// background when there is not room for all.
-pub fn candidates(
+/// Noisy boxes of `scene` after NMS, in random order, at most `limit`. Boxes of objects have priority
+/// over second boxes, and these over background.
+pub fn sample_boxes(
     scene: &Scene,
     noise: ProposalNoise,
     limit: usize,
     rng: &mut Rng,
-) -> Vec<Candidate> {
-    let truth = scene
+) -> Vec<LabeledBox> {
+    let ground_truth = scene
         .objects
         .iter()
         .map(|object| object.bbox)
         .collect::<Vec<_>>();
-    let mut order = (0..truth.len()).collect::<Vec<_>>();
+    let mut order = (0..ground_truth.len()).collect::<Vec<_>>();
     rng.shuffle(&mut order);
     let mut boxes = Vec::new();
     for &object in &order {
         if !rng.chance(noise.missed) {
-            boxes.push(moved(truth[object], noise.jitter, rng));
+            boxes.push(jittered(ground_truth[object], noise.jitter, rng));
         }
     }
     for &object in &order {
         if rng.chance(noise.doubled) {
-            boxes.push(moved(truth[object], 0.35, rng));
+            boxes.push(jittered(ground_truth[object], 0.35, rng));
         }
     }
     let (width, height) = (scene.pixels.width as f32, scene.pixels.height as f32);
@@ -87,7 +86,7 @@ pub fn candidates(
         let x = rng.between(-0.1 * w, width - 0.9 * w);
         let y = rng.between(-0.1 * h, height - 0.9 * h);
         let b = BoxXyxy::from([x, y, x + w, y + h]);
-        if truth.iter().all(|t| t.iou(&b) < 0.3) {
+        if ground_truth.iter().all(|t| t.iou(&b) < 0.3) {
             boxes.push(b);
         }
     }
@@ -98,15 +97,15 @@ pub fn candidates(
         }
     }
     rng.shuffle(&mut kept);
-    label(&kept, &truth)
+    assign_objects(&kept, &ground_truth)
 }
 
-/// Labels boxes as the module's header says: pairs in falling order of overlap, each box and each
-/// object once.
-pub fn label(boxes: &[BoxXyxy], truth: &[BoxXyxy]) -> Vec<Candidate> {
+/// Labels boxes one-to-one: matches pairs of box and object in descending order of IoU, at least
+/// [`MATCH_IOU`].
+pub fn assign_objects(boxes: &[BoxXyxy], ground_truth: &[BoxXyxy]) -> Vec<LabeledBox> {
     let mut pairs = Vec::new();
     for (i, b) in boxes.iter().enumerate() {
-        for (object, t) in truth.iter().enumerate() {
+        for (object, t) in ground_truth.iter().enumerate() {
             let iou = b.iou(t);
             if iou >= MATCH_IOU {
                 pairs.push((iou, i, object));
@@ -114,29 +113,29 @@ pub fn label(boxes: &[BoxXyxy], truth: &[BoxXyxy]) -> Vec<Candidate> {
         }
     }
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut labels = vec![None; boxes.len()];
-    let mut taken = vec![false; truth.len()];
+    let mut objects_of = vec![None; boxes.len()];
+    let mut taken = vec![false; ground_truth.len()];
     for (_, i, object) in pairs {
-        if labels[i].is_none() && !taken[object] {
-            labels[i] = Some(object);
+        if objects_of[i].is_none() && !taken[object] {
+            objects_of[i] = Some(object);
             taken[object] = true;
         }
     }
     boxes
         .iter()
-        .zip(labels)
-        .map(|(&bbox, object)| Candidate { bbox, object })
+        .zip(objects_of)
+        .map(|(&bbox, object)| LabeledBox { bbox, object })
         .collect()
 }
 
-fn moved(b: BoxXyxy, share: f32, rng: &mut Rng) -> BoxXyxy {
+fn jittered(b: BoxXyxy, max_jitter: f32, rng: &mut Rng) -> BoxXyxy {
     let (w, h) = (b.x2 - b.x1, b.y2 - b.y1);
-    let mut off = |side: f32| side * rng.between(-share, share);
+    let mut jitter = |side: f32| side * rng.between(-max_jitter, max_jitter);
     BoxXyxy {
-        x1: b.x1 + off(w),
-        y1: b.y1 + off(h),
-        x2: b.x2 + off(w),
-        y2: b.y2 + off(h),
+        x1: b.x1 + jitter(w),
+        y1: b.y1 + jitter(h),
+        x2: b.x2 + jitter(w),
+        y2: b.y2 + jitter(h),
     }
 }
 
@@ -145,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_box_stands_for_the_object() {
-        let truth = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]].map(BoxXyxy::from);
+    fn only_the_best_box_is_labeled() {
+        let ground_truth = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]].map(BoxXyxy::from);
         let boxes = [
             [2.0, 0.0, 12.0, 10.0],
             [0.0, 0.0, 10.0, 9.0],
@@ -154,7 +153,7 @@ mod tests {
             [21.0, 1.0, 30.0, 10.0],
         ]
         .map(BoxXyxy::from);
-        let objects = label(&boxes, &truth)
+        let objects = assign_objects(&boxes, &ground_truth)
             .iter()
             .map(|c| c.object)
             .collect::<Vec<_>>();
@@ -162,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn without_noise_every_object_has_its_box() {
+    fn without_noise_every_object_has_its_exact_box() {
         let scene = Scene::draw(11);
-        let found = candidates(&scene, ProposalNoise::NONE, 100, &mut Rng::new(1, 9));
+        let found = sample_boxes(&scene, ProposalNoise::NONE, 100, &mut Rng::new(1, 9));
         assert_eq!(found.len(), scene.objects.len());
-        for candidate in found {
-            let object = candidate.object.expect("every box is an object's");
-            assert_eq!(candidate.bbox, scene.objects[object].bbox);
+        for labeled in found {
+            let object = labeled.object.expect("every box has a label");
+            assert_eq!(labeled.bbox, scene.objects[object].bbox);
         }
     }
 }

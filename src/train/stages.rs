@@ -1,13 +1,13 @@
-//! The decoder's stages (`data-engine.md` 2.2, in miniature). `align` trains decoder, projectors
-//! and embeddings on frozen towers by naming and finding, `perceive` by all tasks; `instruct` trains
-//! everything on all tasks and keeps the warm-up's loss beside.
+//! The decoder stages (`docs/reference/training.md` section 5). `align` trains decoder, projectors and
+//! embeddings with frozen towers on naming and detection, `perceive` on all tasks; `instruct` trains
+//! all parameters on all tasks, with the loss of the `towers` stage as an auxiliary loss.
 //!
-//! Pointing is learnt in `align` by growing the number of boxes: it begins with three, and two are
-//! added whenever most index tokens are right at the present number. Training on many boxes from
-//! the start does not learn it at all.
+//! `align` learns pointing by a curriculum on the number of boxes: it starts with three boxes and adds
+//! two whenever most index tokens are correct. Training on many boxes from the start does not learn
+//! pointing at all.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -16,99 +16,100 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::Loader;
-use crate::scenes::{Rng, Scene, Task};
+use crate::scenes::{DialogueTask, Rng, Scene};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{
-    Precision, Start, Weights, read_state, select_trained, write_state,
-};
+use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
 use crate::train::detections::Detections;
-use crate::train::metrics::Metrics;
+use crate::train::metrics::MetricsLog;
 use crate::train::optimizer::AdamW;
-use crate::train::packing::{Packed, PackedExample, TaskMix};
-use crate::train::regions::{Candidate, ProposalNoise, candidates};
-use crate::train::schedule::{Budget, Schedule};
+use crate::train::packing::{PackedBatch, PackedExample, TaskMix};
+use crate::train::regions::{LabeledBox, ProposalNoise, sample_boxes};
+use crate::train::schedule::{Budget, LrSchedule};
+use crate::train::state::{read_state, write_state};
 use crate::train::towers::{
-    Pictures, RegionHeads, RegionLabels, Trained, Vocabulary, best_class, cross_entropy, entry,
-    training_seed,
+    ImageBatch, RegionHeads, RegionLabels, Trainee, WordAlignment, argmax, cross_entropy,
+    metrics_entry, training_seed,
 };
-use crate::train::{Options, Stage, training_device};
+use crate::train::{TrainOptions, TrainStage, training_device};
 
-/// Steps after which boxes are added anyway: with many boxes the towers' mistakes, not the
-/// pointing, decide.
-const LONGEST_WAIT: u64 = 2500;
-/// Most boxes that training grows to; nano's manifest lets no more through.
-pub const MOST_BOXES: usize = 24;
-/// Boxes in the beginning.
+/// Steps after which the curriculum adds boxes in any case: with many boxes the errors of the towers
+/// limit the accuracy, not the pointing.
+const MAX_STEPS_WITHOUT_GROWTH: u64 = 2500;
+/// Number of boxes at the end of the curriculum; nano's manifest has the same limit.
+pub const MAX_BOXES: usize = 24;
+/// Number of boxes at the start of the curriculum.
 const FIRST_BOXES: usize = 3;
-/// Share of right index tokens at which boxes are added. Growing sooner leaves pointing blurred
-/// for good: at 0.78 the answers over ten boxes stayed mostly wrong.
-const GROWS_AT: f64 = 0.88;
+/// Accuracy of index tokens at which the curriculum adds boxes. Earlier growth degrades pointing
+/// permanently: at 0.78 most answers over ten boxes stayed wrong.
+const GROWTH_ACCURACY: f64 = 0.88;
 /// Seconds between two validations.
-const PAUSE: f64 = 150.0;
+const VALIDATION_INTERVAL: f64 = 150.0;
+/// Weight of the auxiliary losses.
+const AUX_LOSS_WEIGHT: f32 = 0.3;
 
-/// What a stage does differently from the others.
+/// Settings of a stage.
 #[derive(Clone, Debug)]
-struct Plan {
+struct StageConfig {
     task_mix: TaskMix,
     batch: usize,
-    rate: f64,
-    /// Learning rate of the towers over that of the decoder; 0 freezes them.
-    towers: f64,
-    /// Scenes of the fixed validation set.
-    validation: u64,
+    lr: f64,
+    /// Factor of the learning rate of the towers; 0 freezes them.
+    towers_lr_factor: f64,
+    /// Number of validation scenes.
+    validation_scenes: u64,
 }
 
-impl Plan {
-    fn of(stage: Stage) -> Self {
+impl StageConfig {
+    fn of(stage: TrainStage) -> Self {
         let pointing = [
-            (Task::DetectOne, 7),
-            (Task::Name, 5),
-            (Task::DetectAbsent, 1),
-            (Task::ShortPhrase, 1),
-            (Task::Colour, 1),
+            (DialogueTask::DetectOne, 7),
+            (DialogueTask::Name, 5),
+            (DialogueTask::DetectAbsent, 1),
+            (DialogueTask::ShortPhrase, 1),
+            (DialogueTask::Colour, 1),
         ];
-        let everything = Task::ALL.map(|task| match task {
-            Task::DetectSeveral | Task::Count | Task::Caption => (task, 5),
-            Task::DetectOne | Task::Name => (task, 3),
-            Task::DetectAbsent | Task::CaptionDetailed => (task, 2),
+        let all_tasks = DialogueTask::ALL.map(|task| match task {
+            DialogueTask::DetectSeveral | DialogueTask::Count | DialogueTask::Caption => (task, 5),
+            DialogueTask::DetectOne | DialogueTask::Name => (task, 3),
+            DialogueTask::DetectAbsent | DialogueTask::CaptionDetailed => (task, 2),
             _ => (task, 1),
         });
         match stage {
-            Stage::Align => Self {
+            TrainStage::Align => Self {
                 task_mix: TaskMix {
                     tasks: pointing.to_vec(),
                     tokens: 110,
                     shortest_of: 3,
                 },
                 batch: 16,
-                rate: 1e-3,
-                towers: 0.0,
-                validation: 48,
+                lr: 1e-3,
+                towers_lr_factor: 0.0,
+                validation_scenes: 48,
             },
-            Stage::Perceive => Self {
+            TrainStage::Perceive => Self {
                 task_mix: TaskMix {
-                    tasks: everything.to_vec(),
+                    tasks: all_tasks.to_vec(),
                     tokens: 210,
                     shortest_of: 1,
                 },
                 batch: 12,
-                rate: 7e-4,
-                towers: 0.0,
-                validation: 48,
+                lr: 7e-4,
+                towers_lr_factor: 0.0,
+                validation_scenes: 48,
             },
             _ => Self {
-                rate: 3e-4,
-                towers: 0.3,
-                ..Self::of(Stage::Perceive)
+                lr: 3e-4,
+                towers_lr_factor: 0.3,
+                ..Self::of(TrainStage::Perceive)
             },
         }
     }
 
-    /// Learning rate of a parameter over that of the decoder.
-    fn share(&self, name: &str) -> f64 {
+    /// Factor of the learning rate of parameter `name`.
+    fn lr_factor(&self, name: &str) -> f64 {
         if name.starts_with("vision_tower") || name.starts_with("warmup") {
-            self.towers
+            self.towers_lr_factor
         } else if name.starts_with("mm_object_projector") {
             0.3
         } else {
@@ -117,382 +118,509 @@ impl Plan {
     }
 }
 
-/// Where a run stands.
+/// Progress of a run, stored in its checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Position {
+struct DecoderTrainerState {
     step: u64,
     seed: u64,
     seconds: f64,
-    /// Boxes at present.
+    /// Current number of boxes of the curriculum.
     boxes: usize,
-    /// Running share of right index tokens at about that many boxes.
-    pointing: f64,
-    /// Running share of right answers of the naming task.
-    naming: f64,
-    /// Running loss.
-    loss: f64,
-    /// Steps since boxes were added.
-    #[serde(default)]
-    waited: u64,
+    /// Running accuracy of index tokens at about that number of boxes.
+    #[serde(rename = "pointing")]
+    pointing_accuracy: f64,
+    /// Running accuracy of the naming task.
+    #[serde(rename = "naming")]
+    naming_accuracy: f64,
+    /// Running mean of the loss.
+    #[serde(rename = "loss")]
+    mean_loss: f64,
+    /// Steps since the curriculum added boxes.
+    #[serde(rename = "waited", default)]
+    steps_since_growth: u64,
 }
 
-/// A batch ready for the networks.
+/// A batch of preprocessed images and packed sequences.
 struct Batch {
-    pictures: Pictures,
-    packed: Packed,
+    images: ImageBatch,
+    packed: PackedBatch,
 }
 
-/// What batches are made from.
+/// Builds batches from scenes.
 struct BatchBuilder {
     config: ChatRexConfig,
     tokenizer: Tokenizer,
     task_mix: TaskMix,
     batch: usize,
     seed: u64,
-    validation: u64,
+    validation_scenes: u64,
     detections: Detections,
 }
 
-/// Scenes on which the proposal network is asked, beside those of the validation set.
-const DETECTED: u64 = 10_000;
-/// Share of the scenes whose boxes come from the proposal network, in percent.
-const DETECTED_SHARE: usize = 70;
-/// Sets the seeds of these scenes apart from the others.
-const DETECTED_STREAM: u64 = 0xde7e;
-/// Boxes from which on scenes are drawn without regard to their number.
+/// Training scenes with cached detections, in addition to the validation scenes.
+const DETECTED_SCENES: u64 = 10_000;
+/// Training scenes that use cached detections, in percent.
+const DETECTED_PERCENT: usize = 70;
+/// Distinguishes the seeds of these scenes from those of the other training scenes.
+const DETECTED_SEED: u64 = 0xde7e;
+/// Number of boxes from which on scenes of all sizes are drawn.
 const ALL_SIZES: usize = 12;
 
-/// The stream of [`Rng`] of training boxes and dialogues.
+/// [`Rng`] stream of training boxes and dialogues.
 const TRAINING_STREAM: u64 = 91;
-/// The stream of [`Rng`] of validation boxes and dialogues.
+/// [`Rng`] stream of validation boxes and dialogues.
 const VALIDATION_STREAM: u64 = 92;
-/// The first scene of the validation set.
+/// Seed of the first validation scene.
 const VALIDATION_SEED: u64 = 800_000;
 
 impl BatchBuilder {
     /// The training batch of step `step` with at most `boxes` boxes per scene.
     fn training(&self, step: u64, boxes: usize) -> Batch {
-        let most = boxes.min(ALL_SIZES);
-        let detected = self.detections.len() - self.validated();
+        let max_objects = boxes.min(ALL_SIZES);
+        let detected = self.detections.len() - self.detected_validation_scenes();
         let scenes = (0..self.batch as u64).map(|i| {
             let number = step * self.batch as u64 + i;
             let mut rng = Rng::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
-            if detected > 0 && most == ALL_SIZES && rng.chance(DETECTED_SHARE) {
-                let index = self.validated() + rng.below(detected);
+            if detected > 0 && max_objects == ALL_SIZES && rng.chance(DETECTED_PERCENT) {
+                let index = self.detected_validation_scenes() + rng.below(detected);
                 let scene = Scene::draw(self.detections.seed(index));
                 let score = rng.between(0.1, 0.3);
-                let found = self
+                let labeled = self
                     .detections
-                    .candidates(index, &scene, score, boxes, &mut rng);
-                return (scene, found, rng);
+                    .labeled_boxes(index, &scene, score, boxes, &mut rng);
+                return (scene, labeled, rng);
             }
-            let scene = Scene::draw_with(training_seed(self.seed, number), 1..=most);
-            let found = candidates(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng);
-            (scene, found, rng)
+            let scene = Scene::draw_with(training_seed(self.seed, number), 1..=max_objects);
+            let labeled = sample_boxes(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng);
+            (scene, labeled, rng)
         });
         self.batch(scenes.collect())
     }
 
-    /// Scenes at the front of the detections that belong to the validation set.
-    fn validated(&self) -> usize {
-        self.detections.len().min(self.validation as usize)
+    /// The detections start with this many validation scenes.
+    fn detected_validation_scenes(&self) -> usize {
+        self.detections.len().min(self.validation_scenes as usize)
     }
 
-    /// A batch of the fixed validation set.
+    /// The batch of the validation set from scene `first` on.
     fn validation(&self, first: u64, boxes: usize) -> Batch {
         let scenes = (first..first + self.batch as u64).map(|i| {
             let seed = VALIDATION_SEED + i;
             let (scene, mut rng) = (Scene::draw(seed), Rng::new(seed, VALIDATION_STREAM));
-            let found = match self.detections.is_empty() {
-                true => candidates(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng),
+            let labeled = match self.detections.is_empty() {
+                true => sample_boxes(&scene, ProposalNoise::PROPOSALS, boxes, &mut rng),
                 false => self
                     .detections
-                    .candidates(i as usize, &scene, 0.2, boxes, &mut rng),
+                    .labeled_boxes(i as usize, &scene, 0.2, boxes, &mut rng),
             };
-            (scene, found, rng)
+            (scene, labeled, rng)
         });
         self.batch(scenes.collect())
     }
 
-    fn batch(&self, scenes: Vec<(Scene, Vec<Candidate>, Rng)>) -> Batch {
-        let mut sheets = Vec::new();
-        let mut drawn = Vec::new();
-        for (scene, found, mut rng) in scenes {
-            sheets.push(PackedExample::new(
+    fn batch(&self, scenes: Vec<(Scene, Vec<LabeledBox>, Rng)>) -> Batch {
+        let mut examples = Vec::new();
+        let mut labeled_scenes = Vec::new();
+        for (scene, labeled, mut rng) in scenes {
+            examples.push(PackedExample::new(
                 &scene,
-                &found,
+                &labeled,
                 &self.task_mix,
                 &self.tokenizer,
                 &mut rng,
             ));
-            drawn.push((scene, found));
+            labeled_scenes.push((scene, labeled));
         }
-        let pictures = Pictures::prepare(drawn, &self.config);
-        let packed = Packed::new(
-            &sheets,
+        let images = ImageBatch::prepare(labeled_scenes, &self.config);
+        let packed = PackedBatch::new(
+            &examples,
             self.config.llm.vocab_size,
             self.config.visual_tokens(),
-            pictures.rows(),
+            images.max_boxes(),
         );
-        Batch { pictures, packed }
+        Batch { images, packed }
     }
 }
 
-/// Projected visual tokens and box vectors of a batch.
-fn look(model: &ChatRex, pictures: &Pictures, device: &Device) -> (Tensor<3>, Tensor<3>) {
-    let (low, high) = pictures.tensors(model.config(), device);
+fn start_loader(builder: &Arc<BatchBuilder>, step: u64, boxes: usize) -> DataLoader<Batch> {
+    let builder = builder.clone();
+    DataLoader::start(step, 1, move |step| builder.training(step, boxes))
+}
+
+/// Projected visual tokens `[B, P, D]` and box embeddings `[B, N, D]` of a batch.
+fn encode(model: &ChatRex, images: &ImageBatch, device: &Device) -> (Tensor<3>, Tensor<3>) {
+    let (low, high) = images.tensors(model.config(), device);
     let (visual, pyramid) = model.towers.forward(low, high);
-    let features = model.towers.box_features(&pyramid, &pictures.boxes);
+    let features = model.towers.box_features(&pyramid, &images.boxes);
     (
         model.towers.project_visual(visual),
         model.towers.project_objects(features),
     )
 }
 
-/// Right answers and answers by task, and right index tokens and index tokens of dialogues with
-/// at least `boxes` boxes.
+/// Accuracy of the argmax tokens of a batch, as `(correct, total)`.
 struct Score {
-    exact: BTreeMap<Task, (usize, usize)>,
+    /// Answers with all tokens correct, by task.
+    exact: BTreeMap<DialogueTask, (usize, usize)>,
+    /// Index tokens of detections with at least a given number of boxes.
     pointing: (usize, usize),
 }
 
-/// Scores the most likely tokens. With true tokens before it each answer is right as a whole
-/// exactly when greedy decoding would give it.
-fn score(packed: &Packed, said: &[i32], pointers: &[u32], boxes: usize) -> Score {
-    let mut right = vec![true; packed.turns.len()];
+/// Scores the argmax tokens. With teacher forcing, all tokens of an answer are correct exactly if greedy
+/// decoding produces this answer.
+fn score(packed: &PackedBatch, predicted: &[i32], index_tokens: &[u32], min_boxes: usize) -> Score {
+    let mut correct = vec![true; packed.dialogues.len()];
     let mut pointing = (0, 0);
-    for (target, &said) in packed.targets.iter().zip(said) {
-        let Some(turn) = target.turn else { continue };
-        let hit = said == target.id as i32;
-        right[turn] &= hit;
-        let (task, held) = packed.turns[turn];
-        let finds = matches!(task, Task::DetectOne | Task::DetectSeveral);
-        if finds && held >= boxes && pointers.contains(&target.id) {
+    for (target, &predicted) in packed.targets.iter().zip(predicted) {
+        let Some(dialogue) = target.dialogue else {
+            continue;
+        };
+        let hit = predicted == target.id as i32;
+        correct[dialogue] &= hit;
+        let (task, boxes) = packed.dialogues[dialogue];
+        let is_detection = matches!(task, DialogueTask::DetectOne | DialogueTask::DetectSeveral);
+        if is_detection && boxes >= min_boxes && index_tokens.contains(&target.id) {
             pointing.0 += usize::from(hit);
             pointing.1 += 1;
         }
     }
     let mut exact = BTreeMap::new();
-    for (&(task, _), right) in packed.turns.iter().zip(right) {
+    for (&(task, _), correct) in packed.dialogues.iter().zip(correct) {
         let sum = exact.entry(task).or_insert((0, 0));
-        sum.0 += usize::from(right);
+        sum.0 += usize::from(correct);
         sum.1 += 1;
     }
     Score { exact, pointing }
 }
 
-/// Index tokens, and the token that ends their list.
-fn pointer_tokens(tokenizer: &Tokenizer) -> Result<Vec<u32>, Fault> {
+/// The index tokens, and the token that ends a list of them.
+fn index_tokens(tokenizer: &Tokenizer) -> Result<Vec<u32>, Fault> {
     (0..100)
         .map(|index| tokenizer.id(&format!("<obj{index}>")))
         .chain([tokenizer.id("</objects>")])
         .collect()
 }
 
+/// Exact answers on the validation set by task, as `(correct, total)`.
 fn validate(
     model: &ChatRex,
     builder: &BatchBuilder,
-    pointers: &[u32],
+    index_tokens: &[u32],
     boxes: usize,
     device: &Device,
-) -> BTreeMap<Task, (usize, usize)> {
+) -> BTreeMap<DialogueTask, (usize, usize)> {
     let mut sums = BTreeMap::new();
-    for first in (0..builder.validation).step_by(builder.batch) {
+    for first in (0..builder.validation_scenes).step_by(builder.batch) {
         let batch = builder.validation(first, boxes);
-        let (visual, objects) = look(model, &batch.pictures, device);
-        let logits = batch.packed.logits(model, visual, objects, device);
-        let found = score(&batch.packed, &best_class(logits), pointers, 0);
-        for (task, (right, all)) in found.exact {
+        let (visual, embeddings) = encode(model, &batch.images, device);
+        let logits = batch.packed.logits(model, visual, embeddings, device);
+        let score = score(&batch.packed, &argmax(logits), index_tokens, 0);
+        for (task, (correct, total)) in score.exact {
             let sum = sums.entry(task).or_insert((0, 0));
-            sum.0 += right;
-            sum.1 += all;
+            sum.0 += correct;
+            sum.1 += total;
         }
     }
     sums
 }
 
-/// Runs a stage of the decoder.
+/// Runs a decoder stage.
 ///
 /// # Errors
-/// Files that cannot be read or written.
-pub fn run(options: &Options, config: &ChatRexConfig, weights: Weights) -> Result<(), Fault> {
-    run_stage(options, config, weights, &Plan::of(options.stage))
+/// A file cannot be read or written, or weights have other shapes.
+pub fn run(options: &TrainOptions, config: &ChatRexConfig, weights: Weights) -> Result<(), Fault> {
+    run_stage(options, config, weights, StageConfig::of(options.stage))
 }
 
 fn run_stage(
-    options: &Options,
+    options: &TrainOptions,
     config: &ChatRexConfig,
     weights: Weights,
-    plan: &Plan,
+    stage: StageConfig,
 ) -> Result<(), Fault> {
-    let device = training_device(options.device)?;
-    let plain = device.clone().inner();
-    let state = options.out.join("state.safetensors");
-    let mut optimizer = AdamW::default();
-    let (weights, mut position) = if options.resume {
-        read_state(&state, &mut optimizer)?
-    } else {
-        let position = Position {
-            seed: options.seed,
-            boxes: first_boxes(options),
-            ..Position::default()
-        };
-        (weights, position)
-    };
-    let start = Start::new(weights, position.seed);
-    let at = Loader::new(&start, &device);
-    let trained = Trained {
-        model: ChatRex::load(&at, config)?,
-        heads: RegionHeads::load(&at.child("warmup"), config.llm.hidden_size)?,
-    };
-    let mut trained = select_trained(trained, &start, |name| plan.share(name) > 0.0);
-    let schedule = Schedule {
-        peak: plan.rate,
-        warmup: 50,
-        hold: 0.6,
-        floor: 0.05,
-    };
-    let detections = match &options.upn {
-        Some(upn) => {
-            let seed = |i| training_seed(position.seed ^ DETECTED_STREAM, i);
-            let seeds =
-                (VALIDATION_SEED..VALIDATION_SEED + plan.validation).chain((0..DETECTED).map(seed));
-            Detections::kept_or_made(&options.out, upn, seeds)?
-        }
-        None => Detections::default(),
-    };
-    let builder = Arc::new(BatchBuilder {
-        detections,
-        config: config.clone(),
-        tokenizer: crate::train::nano_tokenizer()?,
-        task_mix: plan.task_mix.clone(),
-        batch: plan.batch,
-        seed: position.seed,
-        validation: plan.validation,
-    });
-    let pointers = pointer_tokens(&builder.tokenizer)?;
-    let vocabulary = Vocabulary::new(&builder.tokenizer)?;
-    let budget = Budget::start(options.minutes, options.steps, position.seconds);
-    let mut metrics = Metrics::open(&options.out, options.resume, options.stage.name())?;
-    let mut feed = feed(&builder, position.step, position.boxes);
-    let mut validated = budget.seconds();
-    while !budget.is_over(position.step) {
-        let fraction = budget.fraction(position.step);
-        let batch = feed.take();
-        let (visual, objects) = look(&trained.model, &batch.pictures, &plain);
-        let logits = batch
-            .packed
-            .logits(&trained.model, visual, objects.clone(), &plain);
-        let found = score(
-            &batch.packed,
-            &best_class(logits.clone()),
-            &pointers,
-            position.boxes.saturating_sub(2),
-        );
-        let mut loss = cross_entropy(logits, &batch.packed.labels());
-        let value = f64::from(loss.clone().into_scalar::<f32>());
-        let labels = RegionLabels::new(&batch.pictures.scenes, batch.pictures.rows());
-        let table = trained.model.llm.embed_tokens.as_tensor();
-        loss = loss + vocabulary.loss(objects.clone(), table, &labels) * 0.3;
-        if plan.towers > 0.0 {
-            loss = loss + trained.heads.loss(objects, &labels) * 0.3;
-        }
-        let rate = schedule.rate(position.step, fraction);
-        let (updated, norm) = optimizer.step(trained, &start, loss.backward(), |name| {
-            rate * plan.share(name)
-        });
-        trained = updated;
-        position.step += 1;
-        let grown = position.follow(&found, value);
-        if grown {
-            feed = self::feed(&builder, position.step, position.boxes);
-        }
-        metrics.show(
-            fraction,
-            format!(
-                "step {} boxes {} loss {:.3} pointing {:.2} naming {:.2}",
-                position.step, position.boxes, position.loss, position.pointing, position.naming
-            ),
-        );
-        let last = budget.is_over(position.step);
-        let due = match options.steps {
-            Some(_) => position.step.is_multiple_of(100),
-            None => budget.seconds() - validated > PAUSE,
-        };
-        if due || last || grown {
-            position.seconds = budget.seconds();
-            let mut line = entry(&[
-                ("step", position.step as f64),
-                ("seconds", position.seconds),
-                ("boxes", position.boxes as f64),
-                ("loss", position.loss),
-                ("rate", rate),
-                ("norm", f64::from(norm)),
-                ("pointing", position.pointing),
-                ("naming", position.naming),
-            ]);
-            if due || last {
-                let model = &trained.model;
-                let exact = validate(model, &builder, &pointers, MOST_BOXES, &plain);
-                for (task, (right, all)) in exact {
-                    let share = right as f64 / all as f64;
-                    line.insert(format!("exact_{}", task_name(task)), share.into());
-                }
-                validated = budget.seconds();
-            }
-            metrics.log(line)?;
-            metrics.draw()?;
-        }
-        if due || last {
-            let weights = Weights::of_module(&trained, &start);
-            write_state(&state, &weights, &optimizer, &position)?;
-            weights.write(&options.out.join("weights.safetensors"), Precision::F32)?;
-            write_boxes(&options.out, position.boxes)?;
-        }
+    let (mut trainer, mut trainee) = Trainer::start(options, config, weights, stage)?;
+    while !trainer.is_over() {
+        let step;
+        (trainee, step) = trainer.train_step(trainee);
+        trainer.finish_step(&trainee, &step)?;
     }
     Ok(())
 }
 
-fn feed(builder: &Arc<BatchBuilder>, step: u64, boxes: usize) -> DataLoader<Batch> {
-    let builder = builder.clone();
-    DataLoader::start(step, 1, move |step| builder.training(step, boxes))
+/// Everything of a run except the trained parameters.
+struct Trainer<'a> {
+    options: &'a TrainOptions,
+    stage: StageConfig,
+    /// The device without autodiff.
+    device: Device,
+    state_path: PathBuf,
+    state: DecoderTrainerState,
+    initializer: Initializer,
+    optimizer: AdamW,
+    schedule: LrSchedule,
+    budget: Budget,
+    builder: Arc<BatchBuilder>,
+    loader: DataLoader<Batch>,
+    index_tokens: Vec<u32>,
+    alignment: WordAlignment,
+    metrics: MetricsLog,
+    /// Time of the last validation, in seconds of the run.
+    validated_at: f64,
 }
 
-impl Position {
-    /// Takes a step's score into account; true when boxes were added.
-    fn follow(&mut self, found: &Score, loss: f64) -> bool {
-        self.loss = if self.step <= 1 {
+/// Result of a training step.
+struct StepReport {
+    lr: f64,
+    grad_norm: f32,
+    /// The curriculum added boxes.
+    grown: bool,
+}
+
+impl<'a> Trainer<'a> {
+    /// Loads the checkpoint or `weights`, and starts the data loader.
+    fn start(
+        options: &'a TrainOptions,
+        config: &ChatRexConfig,
+        weights: Weights,
+        stage: StageConfig,
+    ) -> Result<(Self, Trainee), Fault> {
+        let device = training_device(options.device)?;
+        let state_path = options.out.join("state.safetensors");
+        let mut optimizer = AdamW::default();
+        let (weights, state): (_, DecoderTrainerState) = if options.resume {
+            read_state(&state_path, &mut optimizer)?
+        } else {
+            let state = DecoderTrainerState {
+                seed: options.seed,
+                boxes: first_boxes(options),
+                ..DecoderTrainerState::default()
+            };
+            (weights, state)
+        };
+        let initializer = Initializer::new(weights, state.seed);
+        let at = Loader::new(&initializer, &device);
+        let trainee = Trainee {
+            model: ChatRex::load(&at, config)?,
+            heads: RegionHeads::load(&at.child("warmup"), config.llm.hidden_size)?,
+        };
+        let trainee = set_trainable(trainee, &initializer, |name| stage.lr_factor(name) > 0.0);
+        let builder = Arc::new(BatchBuilder {
+            detections: detections(options, state.seed, stage.validation_scenes)?,
+            config: config.clone(),
+            tokenizer: crate::train::nano_tokenizer()?,
+            task_mix: stage.task_mix.clone(),
+            batch: stage.batch,
+            seed: state.seed,
+            validation_scenes: stage.validation_scenes,
+        });
+        let index_tokens = index_tokens(&builder.tokenizer)?;
+        let alignment = WordAlignment::new(&builder.tokenizer)?;
+        let budget = Budget::start(options.minutes, options.steps, state.seconds);
+        let metrics = MetricsLog::open(&options.out, options.resume, options.stage.name())?;
+        let trainer = Self {
+            options,
+            device: device.inner(),
+            state_path,
+            initializer,
+            optimizer,
+            schedule: LrSchedule {
+                peak: stage.lr,
+                warmup: 50,
+                hold: 0.6,
+                floor: 0.05,
+            },
+            stage,
+            loader: start_loader(&builder, state.step, state.boxes),
+            state,
+            builder,
+            index_tokens,
+            alignment,
+            metrics,
+            validated_at: budget.seconds(),
+            budget,
+        };
+        Ok((trainer, trainee))
+    }
+
+    fn is_over(&self) -> bool {
+        self.budget.is_over(self.state.step)
+    }
+
+    /// Updates the parameters with the next batch.
+    fn train_step(&mut self, trainee: Trainee) -> (Trainee, StepReport) {
+        let step = self.state.step;
+        let progress = self.budget.progress(step);
+        let batch = self.loader.next_batch();
+        let (loss, answer_loss, score) = self.loss(&trainee, &batch);
+        let lr = self.schedule.lr(step, progress);
+        let stage = &self.stage;
+        let gradients = loss.backward();
+        let (trainee, grad_norm) =
+            self.optimizer
+                .step(trainee, &self.initializer, gradients, |name| {
+                    lr * stage.lr_factor(name)
+                });
+        self.state.step += 1;
+        let grown = self.state.update(&score, answer_loss);
+        let state = &self.state;
+        if grown {
+            self.loader = start_loader(&self.builder, state.step, state.boxes);
+        }
+        self.metrics.show(
+            progress,
+            format!(
+                "step {} boxes {} loss {:.3} pointing {:.2} naming {:.2}",
+                state.step,
+                state.boxes,
+                state.mean_loss,
+                state.pointing_accuracy,
+                state.naming_accuracy
+            ),
+        );
+        let report = StepReport {
+            lr,
+            grad_norm,
+            grown,
+        };
+        (trainee, report)
+    }
+
+    /// The total loss, the value of the next-token loss, and the score of the batch.
+    fn loss(&self, trainee: &Trainee, batch: &Batch) -> (Tensor<1>, f64, Score) {
+        let Batch { images, packed } = batch;
+        let (visual, boxes) = encode(&trainee.model, images, &self.device);
+        let logits = packed.logits(&trainee.model, visual, boxes.clone(), &self.device);
+        let score = score(
+            packed,
+            &argmax(logits.clone()),
+            &self.index_tokens,
+            self.state.boxes.saturating_sub(2),
+        );
+        let mut loss = cross_entropy(logits, &packed.labels());
+        let answer_loss = f64::from(loss.clone().into_scalar::<f32>());
+        let labels = RegionLabels::new(&images.scenes, images.max_boxes());
+        let table = trainee.model.llm.embed_tokens.as_tensor();
+        loss = loss + self.alignment.loss(boxes.clone(), table, &labels) * AUX_LOSS_WEIGHT;
+        if self.stage.towers_lr_factor > 0.0 {
+            loss = loss + trainee.heads.loss(boxes, &labels) * AUX_LOSS_WEIGHT;
+        }
+        (loss, answer_loss, score)
+    }
+
+    /// Validates, logs and writes the checkpoint if they are due after a step.
+    fn finish_step(&mut self, trainee: &Trainee, report: &StepReport) -> Result<(), Fault> {
+        let due = self.is_over()
+            || match self.options.steps {
+                Some(_) => self.state.step.is_multiple_of(100),
+                None => self.budget.seconds() - self.validated_at > VALIDATION_INTERVAL,
+            };
+        if due || report.grown {
+            self.log(trainee, report, due)?;
+        }
+        if due {
+            self.write_checkpoint(trainee)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line of metrics, with those of a validation if `validation`.
+    fn log(
+        &mut self,
+        trainee: &Trainee,
+        report: &StepReport,
+        validation: bool,
+    ) -> Result<(), Fault> {
+        self.state.seconds = self.budget.seconds();
+        let state = &self.state;
+        let mut line = metrics_entry(&[
+            ("step", state.step as f64),
+            ("seconds", state.seconds),
+            ("boxes", state.boxes as f64),
+            ("loss", state.mean_loss),
+            ("rate", report.lr),
+            ("norm", f64::from(report.grad_norm)),
+            ("pointing", state.pointing_accuracy),
+            ("naming", state.naming_accuracy),
+        ]);
+        if validation {
+            let exact = validate(
+                &trainee.model,
+                &self.builder,
+                &self.index_tokens,
+                MAX_BOXES,
+                &self.device,
+            );
+            for (task, (correct, total)) in exact {
+                let accuracy = correct as f64 / total as f64;
+                line.insert(format!("exact_{}", task_name(task)), accuracy.into());
+            }
+            self.validated_at = self.budget.seconds();
+        }
+        self.metrics.log(line)?;
+        self.metrics.plot()
+    }
+
+    fn write_checkpoint(&self, trainee: &Trainee) -> Result<(), Fault> {
+        let out = &self.options.out;
+        let weights = Weights::of_module(trainee, &self.initializer);
+        write_state(&self.state_path, &weights, &self.optimizer, &self.state)?;
+        weights.write(&out.join("weights.safetensors"), Precision::F32)?;
+        write_boxes(out, self.state.boxes)
+    }
+}
+
+/// The cached or computed proposals of the UPN in `options`; none without it.
+fn detections(
+    options: &TrainOptions,
+    seed: u64,
+    validation_scenes: u64,
+) -> Result<Detections, Fault> {
+    let Some(upn) = &options.upn else {
+        return Ok(Detections::default());
+    };
+    let validation = VALIDATION_SEED..VALIDATION_SEED + validation_scenes;
+    let training = (0..DETECTED_SCENES).map(|i| training_seed(seed ^ DETECTED_SEED, i));
+    Detections::load_or_compute(&options.out, upn, validation.chain(training))
+}
+
+impl DecoderTrainerState {
+    /// Updates the running means with the score of a step and advances the curriculum; true if it
+    /// added boxes.
+    fn update(&mut self, score: &Score, loss: f64) -> bool {
+        self.mean_loss = if self.step <= 1 {
             loss
         } else {
-            self.loss * 0.98 + loss * 0.02
+            self.mean_loss * 0.98 + loss * 0.02
         };
-        let blend = |old: f64, (right, all): (usize, usize)| {
-            let weight = 1.0 - 0.998_f64.powi(all as i32);
-            match all {
+        let blend = |old: f64, (correct, total): (usize, usize)| {
+            let weight = 1.0 - 0.998_f64.powi(total as i32);
+            match total {
                 0 => old,
-                _ => old * (1.0 - weight) + right as f64 / all as f64 * weight,
+                _ => old * (1.0 - weight) + correct as f64 / total as f64 * weight,
             }
         };
-        self.pointing = blend(self.pointing, found.pointing);
-        let names = found.exact.get(&Task::Name).copied().unwrap_or_default();
-        self.naming = blend(self.naming, names);
-        self.waited += 1;
-        let ready = self.pointing >= GROWS_AT || self.waited >= LONGEST_WAIT;
-        let grows = ready && self.boxes < MOST_BOXES;
+        self.pointing_accuracy = blend(self.pointing_accuracy, score.pointing);
+        let naming = score.exact.get(&DialogueTask::Name);
+        let naming = naming.copied().unwrap_or_default();
+        self.naming_accuracy = blend(self.naming_accuracy, naming);
+        self.steps_since_growth += 1;
+        let ready = self.pointing_accuracy >= GROWTH_ACCURACY
+            || self.steps_since_growth >= MAX_STEPS_WITHOUT_GROWTH;
+        let grows = ready && self.boxes < MAX_BOXES;
         if grows {
-            self.boxes = (self.boxes + 2).min(MOST_BOXES);
-            self.pointing *= 0.8;
-            self.waited = 0;
+            self.boxes = (self.boxes + 2).min(MAX_BOXES);
+            self.pointing_accuracy *= 0.8;
+            self.steps_since_growth = 0;
         }
         grows
     }
 }
 
-fn task_name(task: Task) -> String {
+fn task_name(task: DialogueTask) -> String {
     serde_json::to_value(task)
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
-        .expect("a task is written as its name")
+        .expect("a task serializes as a string")
 }
 
 const BOXES_FILE: &str = "boxes.json";
@@ -502,10 +630,11 @@ fn write_boxes(folder: &Path, boxes: usize) -> Result<(), Fault> {
     std::fs::write(&path, boxes.to_string()).map_err(|error| Fault::file(&path, error))
 }
 
-/// The number of boxes that `align` ended with before; later stages begin with all.
-fn first_boxes(options: &Options) -> usize {
-    if options.stage != Stage::Align {
-        return MOST_BOXES;
+/// Number of boxes at the start of a run: for `align`, that of the run in `options.from`, if any; for
+/// later stages all.
+fn first_boxes(options: &TrainOptions) -> usize {
+    if options.stage != TrainStage::Align {
+        return MAX_BOXES;
     }
     options
         .from
@@ -552,17 +681,17 @@ mod tests {
         }
     }
 
-    fn plan() -> Plan {
-        Plan {
+    fn stage() -> StageConfig {
+        StageConfig {
             batch: 2,
-            validation: 2,
-            ..Plan::of(Stage::Instruct)
+            validation_scenes: 2,
+            ..StageConfig::of(TrainStage::Instruct)
         }
     }
 
-    fn options(out: &Path, steps: u64, resume: bool) -> Options {
-        Options {
-            stage: Stage::Instruct,
+    fn options(out: &Path, steps: u64, resume: bool) -> TrainOptions {
+        TrainOptions {
+            stage: TrainStage::Instruct,
             from: None,
             towers: None,
             upn: None,
@@ -575,64 +704,64 @@ mod tests {
         }
     }
 
-    /// Two steps, a restart and two more give what four steps give, to the bit.
+    /// Two steps, a resumption and two more steps give the same bits as four steps.
     #[test]
-    fn resumes_exactly() {
+    fn a_resumed_run_equals_an_uninterrupted_one() {
         let root = std::env::temp_dir().join(format!("chatrex-resume-{}", std::process::id()));
-        let (straight, broken) = (root.join("straight"), root.join("broken"));
-        for folder in [&straight, &broken] {
+        let (whole, resumed) = (root.join("whole"), root.join("resumed"));
+        for folder in [&whole, &resumed] {
             std::fs::create_dir_all(folder).unwrap();
         }
-        let go = |out: &Path, steps, resume| {
+        let train = |out: &Path, steps, resume| {
             let options = options(out, steps, resume);
-            run_stage(&options, &tiny(), Weights::default(), &plan()).unwrap();
+            run_stage(&options, &tiny(), Weights::default(), stage()).unwrap();
         };
-        go(&straight, 4, false);
-        go(&broken, 2, false);
-        go(&broken, 4, true);
+        train(&whole, 4, false);
+        train(&resumed, 2, false);
+        train(&resumed, 4, true);
         let read = |out: &Path| Weights::read(&out.join("weights.safetensors")).unwrap();
-        assert_eq!(read(&straight), read(&broken));
+        assert_eq!(read(&whole), read(&resumed));
         std::fs::remove_dir_all(root).unwrap();
     }
 
-    /// The gradient of the whole loss, towers included, against central differences along it.
+    /// The gradient of the total loss, including the towers, against central differences along it.
     #[test]
-    fn gradients_agree_with_differences() {
+    fn gradients_equal_finite_differences() {
         let config = tiny();
         let builder = BatchBuilder {
             config: config.clone(),
             tokenizer: crate::train::nano_tokenizer().unwrap(),
-            task_mix: plan().task_mix,
+            task_mix: stage().task_mix,
             batch: 2,
             seed: 3,
-            validation: 0,
+            validation_scenes: 0,
             detections: Detections::default(),
         };
         let batch = builder.training(0, 5);
         let device = Device::flex().autodiff();
-        let plain = Device::flex();
+        let inner_device = Device::flex();
         let loss_of = |weights: &Weights| {
-            let start = Start::new(weights.clone(), 3);
-            let at = Loader::new(&start, &device);
-            let trained = Trained {
+            let initializer = Initializer::new(weights.clone(), 3);
+            let at = Loader::new(&initializer, &device);
+            let trainee = Trainee {
                 model: ChatRex::load(&at, &config).unwrap(),
                 heads: RegionHeads::load(&at.child("warmup"), 16).unwrap(),
             };
-            let (visual, objects) = look(&trained.model, &batch.pictures, &plain);
+            let (visual, boxes) = encode(&trainee.model, &batch.images, &inner_device);
             let logits = batch
                 .packed
-                .logits(&trained.model, visual, objects.clone(), &plain);
-            let labels = RegionLabels::new(&batch.pictures.scenes, batch.pictures.rows());
-            let loss = cross_entropy(logits, &batch.packed.labels())
-                + trained.heads.loss(objects, &labels);
-            (trained, start, loss)
+                .logits(&trainee.model, visual, boxes.clone(), &inner_device);
+            let labels = RegionLabels::new(&batch.images.scenes, batch.images.max_boxes());
+            let loss =
+                cross_entropy(logits, &batch.packed.labels()) + trainee.heads.loss(boxes, &labels);
+            (trainee, initializer, loss)
         };
         let value = |weights: &Weights| f64::from(loss_of(weights).2.into_scalar::<f32>());
-        let (trained, start, loss) = loss_of(&Weights::default());
-        let weights = Weights::of_module(&trained, &start);
-        let slopes = crate::train::optimizer::gradients(&trained, &start, loss.backward());
-        for (name, slope) in slopes {
-            let norm = slope.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let (trainee, initializer, loss) = loss_of(&Weights::default());
+        let weights = Weights::of_module(&trainee, &initializer);
+        let gradients = crate::train::optimizer::gradients(&trainee, &initializer, loss.backward());
+        for (name, gradient) in gradients {
+            let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
             if norm < 2e-3 {
                 continue;
             }
@@ -640,7 +769,7 @@ mod tests {
             let at = |sign: f32| {
                 let mut moved = weights.clone();
                 let tensor = moved.tensors.get_mut(&name).unwrap();
-                for (value, g) in tensor.values.iter_mut().zip(&slope) {
+                for (value, g) in tensor.values.iter_mut().zip(&gradient) {
                     *value += sign * step * g / norm;
                 }
                 value(&moved)

@@ -1,5 +1,5 @@
-//! Nano's tokenizer: byte-level BPE with Qwen2's pre-tokeniser (`chatrex.md` 7.3), trained on
-//! questions and answers about training scenes, then the family's special tokens.
+//! Nano's tokenizer: byte-level BPE with the pre-tokenizer of Qwen2 (`docs/reference/chatrex.md`
+//! section 7.3), trained on dialogues about training scenes, plus the special tokens.
 
 use std::path::Path;
 
@@ -13,19 +13,20 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 use crate::error::Fault;
 use crate::scenes::{Scene, dialogues};
 
-/// Regular entries: 256 bytes and merges.
-const ENTRIES: usize = 1000;
-/// Scenes that are asked about.
+/// Vocabulary size without special tokens: 256 bytes and the merges.
+const VOCAB_SIZE: usize = 1000;
+/// Number of scenes.
 const SCENES: u64 = 300;
-/// Times that each scene is asked about.
+/// Rounds of dialogues per scene.
 const ROUNDS: u64 = 8;
 
+/// Pre-tokenization pattern of Qwen2.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Trains the tokenizer and returns its `tokenizer.json`.
 pub fn train() -> String {
     let mut trainer = BpeTrainer::builder()
-        .vocab_size(ENTRIES)
+        .vocab_size(VOCAB_SIZE)
         .min_frequency(0)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
@@ -35,7 +36,7 @@ pub fn train() -> String {
         SplitDelimiterBehavior::Isolated,
         false,
     )
-    .expect("the pattern is well formed");
+    .expect("the pattern is valid");
     let bytes = ByteLevel::new(false, true, false);
     let mut tokenizer = TokenizerBuilder::<BPE, NFC, Sequence, ByteLevel, ByteLevel>::new()
         .with_model(BPE::default())
@@ -43,10 +44,10 @@ pub fn train() -> String {
         .with_pre_tokenizer(Some(Sequence::new(vec![split.into(), bytes.into()])))
         .with_decoder(Some(ByteLevel::default()))
         .build()
-        .expect("a model and a pre-tokeniser are given");
+        .expect("model and pre-tokenizer are set");
     tokenizer
-        .train(&mut trainer, texts().into_iter())
-        .expect("texts in memory can be read");
+        .train(&mut trainer, training_texts().into_iter())
+        .expect("texts in memory are readable");
     let objects = (0..100).map(|index| format!("<obj{index}>"));
     let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
         .map(str::to_owned)
@@ -55,10 +56,8 @@ pub fn train() -> String {
         .chain(["<ground>", "</ground>", "<objects>", "</objects>"].map(str::to_owned));
     tokenizer
         .add_special_tokens(special.map(|token| AddedToken::from(token, true)))
-        .expect("special tokens are plain strings");
-    tokenizer
-        .to_string(true)
-        .expect("a tokenizer can be written")
+        .expect("special tokens are valid");
+    tokenizer.to_string(true).expect("a tokenizer serializes")
 }
 
 /// Trains the tokenizer and writes it to `path`.
@@ -69,25 +68,25 @@ pub fn write(path: &Path) -> Result<(), Fault> {
     std::fs::write(path, train()).map_err(|error| Fault::file(path, error))
 }
 
-/// Questions and answers, cut at every tag: no merge may reach across a special token.
-fn texts() -> Vec<String> {
-    let mut texts = vec!["user\n".to_owned(), "assistant\n".to_owned()];
+/// Questions and answers, split at every tag: no merge may span a special token.
+fn training_texts() -> Vec<String> {
+    let mut training_texts = vec!["user\n".to_owned(), "assistant\n".to_owned()];
     for seed in 0..SCENES {
         let scene = Scene::draw(seed);
         let every_object = (0..scene.objects.len()).map(Some).collect::<Vec<_>>();
         for round in 0..ROUNDS {
             for dialogue in dialogues(&scene, seed * ROUNDS + round) {
                 if let Some((question, answer)) = dialogue.render(&every_object) {
-                    texts.extend(between_tags(&format!("\n{question}")));
-                    texts.extend(between_tags(&answer));
+                    training_texts.extend(split_at_tags(&format!("\n{question}")));
+                    training_texts.extend(split_at_tags(&answer));
                 }
             }
         }
     }
-    texts
+    training_texts
 }
 
-fn between_tags(text: &str) -> Vec<String> {
+fn split_at_tags(text: &str) -> Vec<String> {
     text.split('<')
         .enumerate()
         .map(|(i, piece)| match piece.split_once('>') {
@@ -104,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_cut_out() {
+    fn texts_are_split_at_tags() {
         assert_eq!(
-            between_tags("one <ground>red car</ground><objects><obj4></objects>."),
+            split_at_tags("one <ground>red car</ground><objects><obj4></objects>."),
             ["one ", "red car", "."]
         );
     }

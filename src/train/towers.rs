@@ -1,5 +1,5 @@
-//! Warm-up of the towers: crowded scenes, one vector per box, and three heads that say which kind,
-//! which colour and which size it is. The heads are not shipped.
+//! Pre-training of the vision towers: scenes with many objects, one embedding per box, and three heads
+//! that classify its category, colour and size. The heads are not exported.
 
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
@@ -11,87 +11,86 @@ use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::{Linear, Loader};
-use crate::scenes::{Kind, Rng, Scene, Size, Tint};
+use crate::scenes::{Category, Rng, Scene, Size, Tint};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{
-    Precision, Start, Weights, read_state, select_trained, write_state,
-};
+use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
-use crate::train::metrics::Metrics;
+use crate::train::metrics::MetricsLog;
 use crate::train::optimizer::AdamW;
-use crate::train::regions::{Candidate, ProposalNoise, candidates};
-use crate::train::schedule::{Budget, Schedule};
-use crate::train::{Options, training_device};
+use crate::train::regions::{LabeledBox, ProposalNoise, sample_boxes};
+use crate::train::schedule::{Budget, LrSchedule};
+use crate::train::state::{read_state, write_state};
+use crate::train::{TrainOptions, training_device};
 
 /// Scenes per step.
 const BATCH: usize = 16;
-/// Most boxes per scene.
-const BOXES: usize = 18;
-/// Scenes of the fixed validation set.
-const VALIDATION: u64 = 64;
+/// Maximum number of boxes per scene.
+const MAX_BOXES: usize = 18;
+/// Number of validation scenes.
+const VALIDATION_SCENES: u64 = 64;
 /// Steps between two validations.
-const EVERY: u64 = 100;
+const VALIDATION_INTERVAL: u64 = 100;
 
-/// Classifies box vectors: which kind (the last class is background), colour, size.
+/// Classifiers of box embeddings: category (the last class is background), colour, size.
 #[derive(Module, Debug)]
 pub struct RegionHeads {
-    kind: Linear,
+    category: Linear,
     tint: Linear,
     size: Linear,
 }
 
-/// What the heads should say about each box of a batch; -1 where there is nothing to say.
+/// Class of each box of a batch, per head; -1 is ignored.
 #[derive(Clone, Debug, Default)]
 pub struct RegionLabels {
-    kind: Vec<i32>,
+    category: Vec<i32>,
     tint: Vec<i32>,
     size: Vec<i32>,
 }
 
 impl RegionHeads {
-    /// Heads on vectors of width `width`.
+    /// Loads the heads for embeddings of width `width`.
     ///
     /// # Errors
-    /// A misshapen tensor.
+    /// A tensor has another shape.
     pub fn load(at: &Loader, width: usize) -> Result<Self, Fault> {
         let head = |name, classes| Linear::load(&at.child(name), width, classes, true);
         Ok(Self {
-            kind: head("kind", Kind::COUNT + 1)?,
+            category: head("kind", Category::COUNT + 1)?,
             tint: head("tint", Tint::ALL.len() + 1)?,
             size: head("size", 3)?,
         })
     }
 
-    /// Cross-entropy of all three, `objects` `[B, N, D]`.
-    pub fn loss(&self, objects: Tensor<3>, labels: &RegionLabels) -> Tensor<1> {
-        let [batch, rows, width] = objects.dims();
-        let x = objects.reshape([batch * rows, width]);
-        cross_entropy(self.kind.forward(x.clone()), &labels.kind)
+    /// Weighted cross-entropy of all heads for box embeddings `[B, N, D]`.
+    pub fn loss(&self, boxes: Tensor<3>, labels: &RegionLabels) -> Tensor<1> {
+        let [batch, max_boxes, width] = boxes.dims();
+        let x = boxes.reshape([batch * max_boxes, width]);
+        cross_entropy(self.category.forward(x.clone()), &labels.category)
             + cross_entropy(self.tint.forward(x.clone()), &labels.tint) * 0.5
             + cross_entropy(self.size.forward(x), &labels.size) * 0.3
     }
 
-    /// Right answers over answers: kind of boxes on objects, colour of boxes on objects, object or
-    /// background of all boxes.
-    fn accuracy(&self, objects: Tensor<3>, labels: &RegionLabels) -> [(usize, usize); 3] {
-        let [batch, rows, width] = objects.dims();
-        let x = objects.reshape([batch * rows, width]);
-        let kind = best_class(self.kind.forward(x.clone()));
-        let tint = best_class(self.tint.forward(x));
-        let background = Kind::COUNT as i32;
+    /// `(correct, total)` of: category of labeled boxes, colour of labeled boxes, object or background
+    /// of all boxes.
+    fn accuracy(&self, boxes: Tensor<3>, labels: &RegionLabels) -> [(usize, usize); 3] {
+        let [batch, max_boxes, width] = boxes.dims();
+        let x = boxes.reshape([batch * max_boxes, width]);
+        let category = argmax(self.category.forward(x.clone()));
+        let tint = argmax(self.tint.forward(x));
+        let background = Category::COUNT as i32;
         let mut counts = [(0, 0); 3];
         let mut count = |which: usize, right: bool| {
             counts[which].0 += usize::from(right);
             counts[which].1 += 1;
         };
-        for row in 0..batch * rows {
-            let (truth, colour) = (labels.kind[row], labels.tint[row]);
+        for row in 0..batch * max_boxes {
+            let (truth, colour) = (labels.category[row], labels.tint[row]);
             if truth < 0 {
                 continue;
             }
-            count(2, (truth == background) == (kind[row] == background));
+            count(2, (truth == background) == (category[row] == background));
             if truth != background {
-                count(0, kind[row] == truth);
+                count(0, category[row] == truth);
                 count(1, tint[row] == colour);
             }
         }
@@ -100,17 +99,17 @@ impl RegionHeads {
 }
 
 impl RegionLabels {
-    /// Labels of the boxes of `scenes`, `rows` per scene. A box that overlaps an object without
-    /// standing for it is left out, a box on background is background.
-    pub fn new(scenes: &[(Scene, Vec<Candidate>)], rows: usize) -> Self {
+    /// Labels of the boxes of `scenes`, padded to `max_boxes` per scene. An unlabeled box is background,
+    /// or ignored if it overlaps an object.
+    pub fn new(scenes: &[(Scene, Vec<LabeledBox>)], max_boxes: usize) -> Self {
         let mut labels = Self::default();
-        for (scene, candidates) in scenes {
-            for row in 0..rows {
-                let [kind, tint, size] = match candidates.get(row) {
-                    Some(candidate) => class_of(scene, candidate),
+        for (scene, boxes) in scenes {
+            for row in 0..max_boxes {
+                let [category, tint, size] = match boxes.get(row) {
+                    Some(labeled) => class_of(scene, labeled),
                     None => [-1; 3],
                 };
-                labels.kind.push(kind);
+                labels.category.push(category);
                 labels.tint.push(tint);
                 labels.size.push(size);
             }
@@ -119,68 +118,75 @@ impl RegionLabels {
     }
 }
 
-/// The words for kinds and colours as tokens, in every form in which they stand in text.
+/// Loss that aligns box embeddings with the token embeddings of the words for their category and
+/// colour, in all forms of the words.
 #[derive(Clone, Debug)]
-pub struct Vocabulary {
-    kinds: Vec<i32>,
+pub struct WordAlignment {
+    categories: Vec<i32>,
     tints: Vec<i32>,
 }
 
-impl Vocabulary {
-    /// Reads the words' tokens.
+impl WordAlignment {
+    /// Looks up the tokens of the words.
     ///
     /// # Errors
     /// A word is not one token.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, Fault> {
-        let token = |text: String| match tokenizer.encode_more(&text)[..] {
-            [id] => Ok(i32::try_from(id).expect("a word is no slot")),
+        let token = |text: String| match tokenizer.encode_continuation(&text)[..] {
+            [id] => Ok(i32::try_from(id).expect("a word has no slot")),
             _ => Err(Fault::model(
                 "tokenizer",
                 format!("{text:?} should be one token"),
             )),
         };
         let forms = |word: &str| [word.to_owned(), format!(" {word}")];
-        let kinds = Kind::all().flat_map(|kind| [forms(kind.word()), forms(kind.plural())]);
+        let categories =
+            Category::all().flat_map(|category| [forms(category.word()), forms(category.plural())]);
         let tints = Tint::ALL.iter().map(|tint| forms(tint.word()));
         Ok(Self {
-            kinds: kinds.flatten().map(token).collect::<Result<_, _>>()?,
+            categories: categories.flatten().map(token).collect::<Result<_, _>>()?,
             tints: tints.flatten().map(token).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Cross-entropy of the box vectors `objects` `[B, N, D]` against the mean rows of `table`
-    /// `[V, D]` for the words of each kind and of each colour. With box vectors among the words
-    /// for them, looking up a kind is the same step as looking up an index.
-    pub fn loss(&self, objects: Tensor<3>, table: Tensor<2>, labels: &RegionLabels) -> Tensor<1> {
-        let [batch, rows, width] = objects.dims();
-        let device = objects.device().inner();
-        let x = objects.reshape([batch * rows, width]) * SHARPNESS;
-        let against = |words: &[i32], forms: usize, labels: &[i32]| {
-            let classes = words.len() / forms;
-            let words = TensorData::new(words.to_vec(), [words.len()]);
+    /// Cross-entropy of box embeddings `boxes` `[B, N, D]` against the mean embedding of each
+    /// category and of each colour in `table` `[V, D]`. With box embeddings close to those of their
+    /// words, looking up a category is the same operation as looking up an index.
+    pub fn loss(&self, boxes: Tensor<3>, table: Tensor<2>, labels: &RegionLabels) -> Tensor<1> {
+        let [batch, max_boxes, width] = boxes.dims();
+        let device = boxes.device().inner();
+        let x = boxes.reshape([batch * max_boxes, width]) * LOGIT_SCALE;
+        let loss_against = |tokens: &[i32], forms: usize, labels: &[i32]| {
+            let classes = tokens.len() / forms;
+            let tokens = TensorData::new(tokens.to_vec(), [tokens.len()]);
             let means = table
                 .clone()
-                .select(0, Tensor::<1, Int>::from_data(words, &device))
+                .select(0, Tensor::<1, Int>::from_data(tokens, &device))
                 .reshape([classes, forms, width])
                 .mean_dim(1)
                 .reshape([classes, width]);
-            let known = |&label: &i32| if label < classes as i32 { label } else { -1 };
-            let labels = labels.iter().map(known).collect::<Vec<_>>();
+            let with_word = |&label: &i32| if label < classes as i32 { label } else { -1 };
+            let labels = labels.iter().map(with_word).collect::<Vec<_>>();
             cross_entropy(x.clone().matmul(means.transpose()), &labels)
         };
-        against(&self.kinds, 4, &labels.kind) + against(&self.tints, 2, &labels.tint)
+        loss_against(&self.categories, 4, &labels.category)
+            + loss_against(&self.tints, 2, &labels.tint)
     }
 }
 
-/// What products of box vectors and word vectors, both short, are multiplied by.
-const SHARPNESS: f32 = 10.0;
+/// Scale of the products of box and word embeddings, whose norms are small.
+const LOGIT_SCALE: f32 = 10.0;
 
-fn class_of(scene: &Scene, candidate: &Candidate) -> [i32; 3] {
-    let Some(index) = candidate.object else {
-        let near = |b: &BoxXyxy| b.iou(&candidate.bbox) >= 0.3;
-        let doubtful = scene.objects.iter().any(|o| near(&o.bbox));
-        let kind = if doubtful { -1 } else { Kind::COUNT as i32 };
-        return [kind, -1, -1];
+fn class_of(scene: &Scene, labeled: &LabeledBox) -> [i32; 3] {
+    let Some(index) = labeled.object else {
+        let overlaps = |b: &BoxXyxy| b.iou(&labeled.bbox) >= 0.3;
+        let ambiguous = scene.objects.iter().any(|o| overlaps(&o.bbox));
+        let category = if ambiguous {
+            -1
+        } else {
+            Category::COUNT as i32
+        };
+        return [category, -1, -1];
     };
     let object = &scene.objects[index];
     let size = match scene.size(index) {
@@ -189,54 +195,54 @@ fn class_of(scene: &Scene, candidate: &Candidate) -> [i32; 3] {
         Size::Big => 2,
     };
     let tint = object.tint.map_or(Tint::ALL.len(), Tint::index);
-    [object.kind.index() as i32, tint as i32, size]
+    [object.category.index() as i32, tint as i32, size]
 }
 
-/// Mean cross-entropy of `logits` `[R, C]` over the rows whose label is not negative.
+/// Mean cross-entropy of `logits` `[R, C]` over the rows with a non-negative label.
 pub fn cross_entropy(logits: Tensor<2>, labels: &[i32]) -> Tensor<1> {
     let device = logits.device().inner();
     let [rows, classes] = logits.dims();
     assert_eq!(rows, labels.len(), "one label per row");
-    let kept = labels.iter().filter(|&&label| label >= 0).count().max(1);
+    let labeled = labels.iter().filter(|&&label| label >= 0).count().max(1);
     let mut weights = vec![0.0_f32; rows * classes];
     for (row, &label) in labels.iter().enumerate() {
         if label >= 0 {
-            weights[row * classes + label as usize] = -1.0 / kept as f32;
+            weights[row * classes + label as usize] = -1.0 / labeled as f32;
         }
     }
     let weights = Tensor::<2>::from_data(TensorData::new(weights, [rows, classes]), &device);
     (log_softmax(logits, 1) * weights).sum()
 }
 
-/// The class of the largest logit of each row of `[R, C]`.
-pub fn best_class(logits: Tensor<2>) -> Vec<i32> {
+/// The argmax of each row of `[R, C]`.
+pub fn argmax(logits: Tensor<2>) -> Vec<i32> {
     let data = logits.inner().argmax(1).into_data();
     data.convert::<i32>()
         .try_into_vec::<i32>()
         .expect("converted to i32")
 }
 
-/// Prepared pictures of some scenes and their boxes.
-pub struct Pictures {
-    /// Scenes with their candidates.
-    pub scenes: Vec<(Scene, Vec<Candidate>)>,
+/// Preprocessed images of some scenes with their boxes.
+pub struct ImageBatch {
+    /// Scenes with their labeled boxes.
+    pub scenes: Vec<(Scene, Vec<LabeledBox>)>,
     low: Vec<f32>,
     high: Vec<f32>,
-    /// Candidate boxes in pixels of the high-resolution picture.
+    /// Boxes in pixels of the high-resolution image.
     pub boxes: Vec<Vec<BoxXyxy>>,
 }
 
-impl Pictures {
-    /// Prepares `scenes` as `config` says.
-    pub fn prepare(scenes: Vec<(Scene, Vec<Candidate>)>, config: &ChatRexConfig) -> Self {
+impl ImageBatch {
+    /// Preprocesses `scenes` for `config`.
+    pub fn prepare(scenes: Vec<(Scene, Vec<LabeledBox>)>, config: &ChatRexConfig) -> Self {
         let recipe = config.recipe();
         let (mut low, mut high, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
-        for (scene, candidates) in &scenes {
+        for (scene, labeled) in &scenes {
             let (large, small) = recipe.prepare(&scene.pixels);
             high.extend(large.values);
             low.extend(small.values);
             let (width, height) = (scene.pixels.width, scene.pixels.height);
-            let found = candidates.iter().map(|c| c.bbox).collect::<Vec<_>>();
+            let found = labeled.iter().map(|b| b.bbox).collect::<Vec<_>>();
             boxes.push(recipe.boxes(width, height, &found));
         }
         Self {
@@ -247,7 +253,7 @@ impl Pictures {
         }
     }
 
-    /// Low and high resolution, `[B, 3, side, side]`.
+    /// Low-resolution and high-resolution images, `[B, 3, side, side]` each.
     pub fn tensors(&self, config: &ChatRexConfig, device: &Device) -> (Tensor<4>, Tensor<4>) {
         let tensor = |values: &[f32], side: usize| {
             let shape = [self.scenes.len(), 3, side, side];
@@ -259,51 +265,51 @@ impl Pictures {
         )
     }
 
-    /// Most boxes of one picture.
-    pub fn rows(&self) -> usize {
+    /// Maximum number of boxes per image.
+    pub fn max_boxes(&self) -> usize {
         self.boxes.iter().map(Vec::len).max().unwrap_or(0)
     }
 }
 
-/// Where a run stands.
+/// Progress of a run, stored in its checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Position {
+struct TowersTrainerState {
     step: u64,
     seed: u64,
     seconds: f64,
 }
 
-/// The model and the heads that are trained beside it.
+/// The model and its auxiliary heads.
 #[derive(Module, Debug)]
-pub struct Trained {
-    /// What is shipped.
+pub struct Trainee {
+    /// The model.
     pub model: ChatRex,
-    /// What is not.
+    /// The heads, which are not exported.
     pub heads: RegionHeads,
 }
 
-impl Trained {
-    fn objects(&self, pictures: &Pictures, device: &Device) -> Tensor<3> {
-        let (low, high) = pictures.tensors(self.model.config(), device);
+impl Trainee {
+    fn box_embeddings(&self, images: &ImageBatch, device: &Device) -> Tensor<3> {
+        let (low, high) = images.tensors(self.model.config(), device);
         let (_, pyramid) = self.model.towers.forward(low, high);
-        let features = self.model.towers.box_features(&pyramid, &pictures.boxes);
+        let features = self.model.towers.box_features(&pyramid, &images.boxes);
         self.model.towers.project_objects(features)
     }
 
     fn validate(&self, device: &Device) -> [f64; 3] {
         let mut sums = [(0, 0); 3];
-        for first in (0..VALIDATION).step_by(BATCH) {
+        for first in (0..VALIDATION_SCENES).step_by(BATCH) {
             let scenes = (first..first + BATCH as u64).map(|i| {
                 let scene = Scene::draw(800_000 + i);
                 let mut rng = Rng::new(scene.seed, VALIDATION_STREAM);
-                let found = candidates(&scene, ProposalNoise::PROPOSALS, BOXES, &mut rng);
+                let found = sample_boxes(&scene, ProposalNoise::PROPOSALS, MAX_BOXES, &mut rng);
                 (scene, found)
             });
-            let pictures = Pictures::prepare(scenes.collect(), self.model.config());
-            let labels = RegionLabels::new(&pictures.scenes, pictures.rows());
+            let images = ImageBatch::prepare(scenes.collect(), self.model.config());
+            let labels = RegionLabels::new(&images.scenes, images.max_boxes());
             let counts = self
                 .heads
-                .accuracy(self.objects(&pictures, device), &labels);
+                .accuracy(self.box_embeddings(&images, device), &labels);
             for (sum, count) in sums.iter_mut().zip(counts) {
                 sum.0 += count.0;
                 sum.1 += count.1;
@@ -313,17 +319,17 @@ impl Trained {
     }
 }
 
-/// The stream of [`Rng`] that validation boxes are thrown from.
+/// [`Rng`] stream of validation boxes.
 const VALIDATION_STREAM: u64 = 77;
-/// The stream that training scenes and boxes are thrown from.
+/// [`Rng`] stream of training boxes.
 const TRAINING_STREAM: u64 = 78;
 
-/// A training scene's seed, from the run's seed and the scene's number within the run.
+/// Seed of training scene `number` of the run with seed `seed`.
 pub fn training_seed(seed: u64, number: u64) -> u64 {
     Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number, 1).below(800_000) as u64
 }
 
-fn draw_batch(seed: u64, step: u64, config: &ChatRexConfig) -> Pictures {
+fn draw_batch(seed: u64, step: u64, config: &ChatRexConfig) -> ImageBatch {
     let scenes = (0..BATCH as u64).map(|i| {
         let number = step * BATCH as u64 + i;
         let mut rng = Rng::new(seed ^ number.rotate_left(32), TRAINING_STREAM);
@@ -332,106 +338,104 @@ fn draw_batch(seed: u64, step: u64, config: &ChatRexConfig) -> Pictures {
             background: 4,
             ..ProposalNoise::PROPOSALS
         };
-        let found = candidates(&scene, noise, BOXES, &mut rng);
+        let found = sample_boxes(&scene, noise, MAX_BOXES, &mut rng);
         (scene, found)
     });
-    Pictures::prepare(scenes.collect(), config)
+    ImageBatch::prepare(scenes.collect(), config)
 }
 
-/// Runs the warm-up.
+/// Runs the `towers` stage.
 ///
 /// # Errors
-/// Files that cannot be read or written.
-pub fn run(options: &Options, config: &ChatRexConfig, weights: Weights) -> Result<(), Fault> {
+/// A file cannot be read or written, or weights have other shapes.
+pub fn run(options: &TrainOptions, config: &ChatRexConfig, weights: Weights) -> Result<(), Fault> {
     let device = training_device(options.device)?;
-    let state = options.out.join("state.safetensors");
+    let state_path = options.out.join("state.safetensors");
     let mut optimizer = AdamW::default();
-    let mut position = Position {
+    let mut state = TowersTrainerState {
         seed: options.seed,
-        ..Position::default()
+        ..TowersTrainerState::default()
     };
     let weights = if options.resume {
-        let (weights, read) = read_state(&state, &mut optimizer)?;
-        position = read;
+        let (weights, read) = read_state(&state_path, &mut optimizer)?;
+        state = read;
         weights
     } else {
         weights
     };
-    let start = Start::new(weights, position.seed);
-    let at = Loader::new(&start, &device);
-    let trained = Trained {
+    let initializer = Initializer::new(weights, state.seed);
+    let at = Loader::new(&initializer, &device);
+    let trainee = Trainee {
         model: ChatRex::load(&at, config)?,
         heads: RegionHeads::load(&at.child("warmup"), config.llm.hidden_size)?,
     };
-    let ours = |name: &str| {
+    let is_trained_part = |name: &str| {
         ["vision_tower", "mm_object_projector", "warmup"]
             .iter()
             .any(|part| name.starts_with(part))
     };
-    // From earlier weights only the towers move, so that a decoder trained on the vectors of the
-    // earlier ones still understands the new ones.
-    let moves = |name: &str| match &options.from {
+    // With earlier weights only the towers are trained. The projector stays fixed, so that a decoder
+    // trained on its embeddings stays compatible.
+    let is_trainable = |name: &str| match &options.from {
         Some(_) => name.starts_with("vision_tower"),
-        None => ours(name),
+        None => is_trained_part(name),
     };
-    let mut trained = select_trained(trained, &start, moves);
-    let schedule = Schedule {
+    let mut trainee = set_trainable(trainee, &initializer, is_trainable);
+    let schedule = LrSchedule {
         peak: if options.from.is_some() { 2e-3 } else { 3e-3 },
         warmup: 30,
         hold: 0.3,
         floor: 0.03,
     };
-    let budget = Budget::start(options.minutes, options.steps, position.seconds);
-    let mut metrics = Metrics::open(&options.out, options.resume, "towers")?;
+    let budget = Budget::start(options.minutes, options.steps, state.seconds);
+    let mut metrics = MetricsLog::open(&options.out, options.resume, "towers")?;
     let shared = config.clone();
-    let seed = position.seed;
-    let mut feed = DataLoader::start(position.step, 1, move |step| {
-        draw_batch(seed, step, &shared)
-    });
-    let mut running = None::<f64>;
-    let plain = device.clone().inner();
-    while !budget.is_over(position.step) {
-        let fraction = budget.fraction(position.step);
-        let pictures = feed.take();
-        let labels = RegionLabels::new(&pictures.scenes, pictures.rows());
-        let loss = trained
+    let seed = state.seed;
+    let mut loader = DataLoader::start(state.step, 1, move |step| draw_batch(seed, step, &shared));
+    let mut running_loss = None::<f64>;
+    let inner_device = device.clone().inner();
+    while !budget.is_over(state.step) {
+        let progress = budget.progress(state.step);
+        let images = loader.next_batch();
+        let labels = RegionLabels::new(&images.scenes, images.max_boxes());
+        let loss = trainee
             .heads
-            .loss(trained.objects(&pictures, &plain), &labels);
-        let value = f64::from(loss.clone().into_scalar::<f32>());
-        let rate = schedule.rate(position.step, fraction);
-        let norm;
-        (trained, norm) = optimizer.step(trained, &start, loss.backward(), |_| rate);
-        position.step += 1;
-        let smooth = running.map_or(value, |old| old * 0.95 + value * 0.05);
-        running = Some(smooth);
-        metrics.show(fraction, format!("step {} loss {smooth:.3}", position.step));
-        let last = budget.is_over(position.step);
-        if position.step.is_multiple_of(EVERY) || last {
-            let [kind, tint, object] = trained.valid().validate(&plain);
-            position.seconds = budget.seconds();
-            metrics.log(entry(&[
-                ("step", position.step as f64),
-                ("seconds", position.seconds),
-                ("loss", smooth),
-                ("rate", rate),
-                ("norm", f64::from(norm)),
-                ("kind_accuracy", kind),
+            .loss(trainee.box_embeddings(&images, &inner_device), &labels);
+        let loss_value = f64::from(loss.clone().into_scalar::<f32>());
+        let lr = schedule.lr(state.step, progress);
+        let grad_norm;
+        (trainee, grad_norm) = optimizer.step(trainee, &initializer, loss.backward(), |_| lr);
+        state.step += 1;
+        let mean_loss = running_loss.map_or(loss_value, |old| old * 0.95 + loss_value * 0.05);
+        running_loss = Some(mean_loss);
+        metrics.show(progress, format!("step {} loss {mean_loss:.3}", state.step));
+        let last = budget.is_over(state.step);
+        if state.step.is_multiple_of(VALIDATION_INTERVAL) || last {
+            let [category, tint, object] = trainee.valid().validate(&inner_device);
+            state.seconds = budget.seconds();
+            metrics.log(metrics_entry(&[
+                ("step", state.step as f64),
+                ("seconds", state.seconds),
+                ("loss", mean_loss),
+                ("rate", lr),
+                ("norm", f64::from(grad_norm)),
+                ("kind_accuracy", category),
                 ("tint_accuracy", tint),
                 ("object_accuracy", object),
             ]))?;
-            let weights = Weights::of_module(&trained, &start);
-            write_state(&state, &weights, &optimizer, &position)?;
-            let mut kept = weights;
-            kept.tensors.retain(|name, _| ours(name));
-            kept.write(&options.out.join("weights.safetensors"), Precision::F32)?;
-            metrics.draw()?;
+            let weights = Weights::of_module(&trainee, &initializer);
+            write_state(&state_path, &weights, &optimizer, &state)?;
+            let mut trained = weights;
+            trained.tensors.retain(|name, _| is_trained_part(name));
+            trained.write(&options.out.join("weights.safetensors"), Precision::F32)?;
+            metrics.plot()?;
         }
     }
     Ok(())
 }
 
-/// A line of metrics.
-pub fn entry(values: &[(&str, f64)]) -> Map<String, Value> {
+/// A line of the metrics log.
+pub fn metrics_entry(values: &[(&str, f64)]) -> Map<String, Value> {
     values
         .iter()
         .map(|&(name, value)| (name.to_owned(), Value::from(value)))
@@ -443,14 +447,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn box_vectors_among_their_words_cost_nothing() {
+    fn box_embeddings_equal_to_their_words_have_no_loss() {
         let device = Device::flex();
         let tokenizer = crate::train::nano_tokenizer().unwrap();
-        let vocabulary = Vocabulary::new(&tokenizer).unwrap();
-        // A table in which token t is the t-th unit vector.
+        let alignment = WordAlignment::new(&tokenizer).unwrap();
+        // The embedding of token t is the t-th unit vector.
         let size = tokenizer.vocab_size();
         let table = Tensor::<2>::eye(size, &device);
-        let word = |text: &str| match tokenizer.encode_more(text)[..] {
+        let word = |text: &str| match tokenizer.encode_continuation(text)[..] {
             [id] => id as usize,
             _ => panic!("{text} is not one token"),
         };
@@ -458,31 +462,31 @@ mod tests {
         for form in ["dog", " dog", "dogs", " dogs", "red", " red"] {
             vector[word(form)] = 10.0;
         }
-        let objects = Tensor::from_data(TensorData::new(vector, [1, 1, size]), &device);
-        let loss = |kind: &str, tint: Option<Tint>| {
-            let kind = Kind::all().find(|k| k.word() == kind).unwrap();
+        let boxes = Tensor::from_data(TensorData::new(vector, [1, 1, size]), &device);
+        let loss = |category: &str, tint: Option<Tint>| {
+            let category = Category::all().find(|k| k.word() == category).unwrap();
             let labels = RegionLabels {
-                kind: vec![kind.index() as i32],
+                category: vec![category.index() as i32],
                 tint: vec![tint.map_or(Tint::ALL.len(), Tint::index) as i32],
                 size: vec![-1],
             };
-            let loss = vocabulary.loss(objects.clone(), table.clone(), &labels);
+            let loss = alignment.loss(boxes.clone(), table.clone(), &labels);
             loss.into_scalar::<f32>()
         };
         let red = Tint::ALL.into_iter().find(|tint| tint.word() == "red");
         let blue = Tint::ALL.into_iter().find(|tint| tint.word() == "blue");
         assert!(loss("dog", red) < 1e-3);
-        assert!(loss("dog", None) < 1e-3, "its own colours have no word");
+        assert!(loss("dog", None) < 1e-3, "natural colours have no word");
         assert!(loss("cat", red) > 10.0);
         assert!(loss("dog", blue) > 10.0);
     }
 
     #[test]
-    fn cross_entropy_skips_unlabelled_rows() {
+    fn cross_entropy_ignores_unlabeled_rows() {
         let device = Device::flex();
         let logits = Tensor::<2>::from_floats([[0.0, 0.0], [3.0, -9.0], [1.0, 1.0]], &device);
         let loss = cross_entropy(logits.clone(), &[0, -1, 1]).into_scalar::<f32>();
         assert!((loss - std::f32::consts::LN_2).abs() < 1e-6);
-        assert_eq!(best_class(logits)[1], 0);
+        assert_eq!(argmax(logits)[1], 0);
     }
 }

@@ -1,5 +1,7 @@
-//! Training of the proposal network: scenes to boxes, both prompts on the same boxes in turn
-//! (recipe of `nano-upn-notes.md`).
+//! Training of UPN: scenes to boxes, with alternating prompts on the same boxes
+//! (`docs/reference/training.md` section 4).
+
+use std::path::PathBuf;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, read_sync};
@@ -8,37 +10,39 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Fault;
 use crate::geometry::{Proposal, proposals};
-use crate::model::upn::{PaddingMask, Upn, UpnConfig, read};
+use crate::gpu::readback::read;
+use crate::model::upn::{PaddingMask, Upn, UpnConfig};
 use crate::nn::{Init, Loader};
 use crate::protocol::Granularity;
 use crate::scenes::{Rng, Scene};
-use crate::train::checkpoint::{Precision, Start, Weights, read_state, write_state};
+use crate::train::checkpoint::{Initializer, Precision, Weights};
 use crate::train::data_loader::DataLoader;
-use crate::train::metrics::Metrics;
+use crate::train::metrics::MetricsLog;
 use crate::train::optimizer::AdamW;
-use crate::train::schedule::{Budget, Schedule};
+use crate::train::schedule::{Budget, LrSchedule};
+use crate::train::state::{read_state, write_state};
+use crate::train::upn_data::{POOL_BATCHES, UpnBatch, draw_pool};
 use crate::train::upn_loss::{Denoising, Loss, assign};
-use crate::train::upn_measure::Measure;
-use crate::train::upn_scenes::{Batch, POOL, pool};
-use crate::train::{Options, training_device};
+use crate::train::upn_metrics::DetectionMetrics;
+use crate::train::{TrainOptions, training_device};
 
-/// Scenes of the fixed validation set, from seed 800000 on.
-const VALIDATION: u64 = 100;
-/// Seconds between two validations, each followed by a checkpoint.
-const EVERY: f64 = 240.0;
-/// Learning rate of the sampling offsets over that of everything else.
-const OFFSET_RATE: f64 = 0.1;
-/// Parameters of the trainer alone; not part of the network.
-const TRAINER: &str = "denoising.";
+/// Number of validation scenes, with seeds from 800000 on.
+const VALIDATION_SCENES: u64 = 100;
+/// Seconds between two validations; each writes a checkpoint.
+const VALIDATION_INTERVAL: f64 = 240.0;
+/// Factor of the learning rate of the sampling offsets.
+const OFFSET_LR_FACTOR: f64 = 0.1;
+/// Prefix of the parameters that only the training uses.
+const DENOISING_PREFIX: &str = "denoising.";
 
-/// The network and the content of denoising queries.
+/// The network and the content embedding of denoising queries.
 #[derive(Module, Debug)]
-struct Trainee {
+struct UpnTrainee {
     upn: Upn,
     denoising: Param<Tensor<2>>,
 }
 
-impl Trainee {
+impl UpnTrainee {
     fn load(at: &Loader, config: &UpnConfig) -> Result<Self, Fault> {
         Ok(Self {
             upn: Upn::load(at, config)?,
@@ -53,7 +57,7 @@ impl Trainee {
     /// The loss of a batch, `[1]`.
     fn loss(
         &self,
-        batch: &Batch,
+        batch: &UpnBatch,
         granularity: Granularity,
         rng: &mut Rng,
     ) -> Result<Tensor<1>, Fault> {
@@ -62,254 +66,338 @@ impl Trainee {
         let memory = upn.encode(batch.image(&device), &batch.mask)?;
         let prompt = upn.prompt(granularity);
         let candidates = upn.logits(memory.candidates.clone(), prompt.clone());
-        let selection = upn.select(&memory, &values(candidates));
-        let [pictures, own, width] = selection.features.dims();
-        let count = batch.targets.iter().map(Vec::len).sum::<usize>().max(1) as f32;
+        let selection = upn.select(&memory, &to_vec(candidates));
+        let [images, matching, _] = selection.features.dims();
+        let targets = batch.targets.iter().map(Vec::len).sum::<usize>().max(1) as f32;
 
         let mut loss = Loss::default();
-        let chosen = upn.logits(selection.features.clone(), prompt.clone());
-        add_assigned(
+        let logits = upn.logits(selection.features.clone(), prompt.clone());
+        add_matched(
             &mut loss,
             batch,
-            chosen,
+            logits,
             selection.boxes.clone(),
-            1.0 / count,
+            1.0 / targets,
         );
 
         let denoising = Denoising::new(&batch.targets, rng);
-        let extra = denoising.queries;
-        let mut content = upn.content(pictures);
+        let noisy = denoising.queries;
+        let mut content = upn.content(images);
         let mut reference = selection.boxes.detach();
-        let mut blocked = None;
-        if extra > 0 {
-            let boxes = denoising
-                .boxes
-                .iter()
-                .flatten()
-                .copied()
-                .collect::<Vec<_>>();
-            let boxes = TensorData::new(boxes, [pictures, extra, 4]);
-            let learned = self
-                .denoising
-                .val()
-                .reshape([1, 1, width])
-                .expand([pictures, extra, width]);
-            content = Tensor::cat(vec![learned, content], 1);
-            reference = Tensor::cat(vec![Tensor::from_data(boxes, &device), reference], 1);
-            let total = extra + own;
-            let pairs = TensorData::new(denoising.blocked(own), [total, total]);
-            blocked = Some(Tensor::from_data(pairs, &device));
+        let mut attention_mask = None;
+        if noisy > 0 {
+            let (noisy_content, noisy_boxes) = self.denoising_queries(&denoising, images);
+            content = Tensor::cat(vec![noisy_content, content], 1);
+            reference = Tensor::cat(vec![noisy_boxes, reference], 1);
+            let total = noisy + matching;
+            let mask = TensorData::new(denoising.attention_mask(matching), [total, total]);
+            attention_mask = Some(Tensor::from_data(mask, &device));
         }
-        let groups = (extra as f32 / 2.0).max(1.0) * pictures as f32;
-        for state in upn.decode(&memory, content, reference, blocked) {
-            let logits = upn.logits(state.state.clone(), prompt.clone());
-            let boxes = upn.boxes(&state);
-            if extra > 0 {
+        let near_copies = (noisy as f32 / 2.0).max(1.0) * images as f32;
+        for layer in upn.decode(&memory, content, reference, attention_mask) {
+            let logits = upn.logits(layer.state.clone(), prompt.clone());
+            let boxes = upn.boxes(&layer);
+            if noisy > 0 {
                 loss.add(
-                    logits.clone().narrow(1, 0, extra),
-                    boxes.clone().narrow(1, 0, extra),
-                    1.0 / groups,
-                    |picture, query| {
-                        let answer = denoising.answers[picture * extra + query];
-                        answer.map(|target| batch.targets[picture][target])
+                    logits.clone().narrow(1, 0, noisy),
+                    boxes.clone().narrow(1, 0, noisy),
+                    1.0 / near_copies,
+                    |image, query| {
+                        let target = denoising.query_targets[image * noisy + query];
+                        target.map(|target| batch.targets[image][target])
                     },
                 );
             }
-            add_assigned(
+            add_matched(
                 &mut loss,
                 batch,
-                logits.narrow(1, extra, own),
-                boxes.narrow(1, extra, own),
-                1.0 / count,
+                logits.narrow(1, noisy, matching),
+                boxes.narrow(1, noisy, matching),
+                1.0 / targets,
             );
         }
         Ok(loss.sum())
     }
+
+    /// Content `[B, Q, D]` and boxes `[B, Q, 4]` of the denoising queries.
+    fn denoising_queries(&self, denoising: &Denoising, images: usize) -> (Tensor<3>, Tensor<3>) {
+        let content = self.denoising.val();
+        let [_, width] = content.dims();
+        let boxes = denoising.boxes.iter().flatten().copied();
+        let boxes = boxes.collect::<Vec<_>>();
+        let boxes = TensorData::new(boxes, [images, denoising.queries, 4]);
+        let boxes = Tensor::from_data(boxes, &content.device());
+        let content = content
+            .reshape([1, 1, width])
+            .expand([images, denoising.queries, width]);
+        (content, boxes)
+    }
 }
 
-/// Adds predictions whose queries are free to choose their box.
-fn add_assigned(loss: &mut Loss, batch: &Batch, logits: Tensor<2>, boxes: Tensor<3>, share: f32) {
+/// Adds predictions with the targets that Hungarian matching assigns to them.
+fn add_matched(
+    loss: &mut Loss,
+    batch: &UpnBatch,
+    logits: Tensor<2>,
+    boxes: Tensor<3>,
+    weight: f32,
+) {
     let [_, queries] = logits.dims();
-    let on_host = values(boxes.clone());
-    let on_host = on_host.as_chunks::<4>().0;
-    let scores = values(logits.clone());
-    let chosen = batch
+    let cpu_boxes = to_vec(boxes.clone());
+    let cpu_boxes = cpu_boxes.as_chunks::<4>().0;
+    let cpu_logits = to_vec(logits.clone());
+    let query_targets = batch
         .targets
         .iter()
         .enumerate()
-        .map(|(picture, targets)| {
-            let part = picture * queries..(picture + 1) * queries;
-            let mut answers = vec![None; queries];
-            let queries = assign(&scores[part.clone()], &on_host[part], targets);
-            for (query, &target) in queries.into_iter().zip(targets) {
-                answers[query] = Some(target);
+        .map(|(image, targets)| {
+            let part = image * queries..(image + 1) * queries;
+            let mut query_targets = vec![None; queries];
+            let matched = assign(&cpu_logits[part.clone()], &cpu_boxes[part], targets);
+            for (query, &target) in matched.into_iter().zip(targets) {
+                query_targets[query] = Some(target);
             }
-            answers
+            query_targets
         })
         .collect::<Vec<_>>();
-    loss.add(logits, boxes, share, |picture, query| {
-        chosen[picture][query]
+    loss.add(logits, boxes, weight, |image, query| {
+        query_targets[image][query]
     });
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    read_sync(read(tensor.inner())).expect("a device that trains hands back its values")
+fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    read_sync(read("a tensor of the training", tensor.inner()))
+        .expect("the training device can be read")
 }
 
+/// Progress of a run, stored in its checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Progress {
+struct UpnTrainerState {
     step: u64,
     seconds: f64,
+    /// Best sum of recall and average precision so far.
     best: f64,
 }
 
-/// Trains.
+/// Trains UPN.
 ///
 /// # Errors
-/// Files that cannot be read or written, weights of another shape.
-pub fn run(options: &Options) -> Result<(), Fault> {
-    let config = UpnConfig::nano();
-    let device = training_device(options.device)?;
-    let state_path = options.out.join("state.safetensors");
-    let weights_path = options.out.join("weights.safetensors");
-    let mut optimizer = AdamW {
-        beta2: 0.999,
-        decay: 1e-4,
-        ..AdamW::default()
-    };
-    let (weights, mut progress) = if options.resume {
-        read_state::<Progress>(&state_path, &mut optimizer)?
-    } else {
-        let weights = match &options.from {
-            Some(folder) => Weights::read(&folder.join("weights.safetensors"))?,
-            None => Weights::default(),
-        };
-        (weights, Progress::default())
-    };
-    let start = Start::new(weights, options.seed);
-    let mut trainee = Trainee::load(&Loader::new(&start, &device), &config)?;
-    let mut metrics = Metrics::open(&options.out, options.resume, "upn")?;
-    let budget = Budget::start(options.minutes, options.steps, progress.seconds);
-    let schedule = Schedule {
-        peak: 1e-3,
-        warmup: 60,
-        hold: 0.6,
-        floor: 0.0,
-    };
-    let (seed, recipe) = (options.seed, config.recipe());
-    let mut feed = DataLoader::start(progress.step / POOL, 1, move |number| {
-        pool(seed, number, &recipe)
-    });
-    let mut batches = feed.take().into_iter();
-    for _ in 0..progress.step % POOL {
-        batches.next();
-    }
-    let (mut sum, mut norms, mut since) = (0.0, 0.0, 0u32);
-    let mut measured = budget.seconds();
+/// A file cannot be read or written, or weights have other shapes.
+pub fn run(options: &TrainOptions) -> Result<(), Fault> {
+    let (mut trainer, mut trainee) = Trainer::start(options)?;
     loop {
-        let over = budget.is_over(progress.step);
-        if over || (budget.seconds() - measured > EVERY) {
-            progress.seconds = budget.seconds();
-            let network = trainee.upn.valid();
-            let found = measure(&network, Granularity::Coarse)?;
-            let mut entry = json!({
-                "step": progress.step,
-                "seconds": progress.seconds,
-                "loss": sum / f64::from(since.max(1)),
-                "gradient_norm": norms / f64::from(since.max(1)),
-                "recall_50_at_30": found.recall_50(),
-                "recall_75_at_30": found.recall_75(),
-                "recall_50_score_0.3": found.recall_confident(),
-                "ap_50": found.ap_50(),
-            });
-            if over {
-                let fine = measure(&network, Granularity::Fine)?;
-                entry["recall_50_at_30_fine"] = json!(fine.recall_50());
-            }
-            metrics.log(object(entry))?;
-            metrics.draw()?;
-            (sum, norms, since) = (0.0, 0.0, 0);
-            let mut weights = Weights::of_module(&trainee, &start);
-            let goodness = found.recall_50() + found.ap_50();
-            let better = goodness >= progress.best;
-            progress.best = progress.best.max(goodness);
-            write_state(&state_path, &weights, &optimizer, &progress)?;
-            weights.tensors.retain(|name, _| !name.starts_with(TRAINER));
-            if better {
-                weights.write(&weights_path, Precision::F16)?;
-            }
-            measured = budget.seconds();
+        let over = trainer.is_over();
+        if over || trainer.is_validation_due() {
+            trainer.validate(&trainee, over)?;
         }
         if over {
             return Ok(());
         }
-        let batch = match batches.next() {
-            Some(batch) => batch,
-            None => {
-                batches = feed.take().into_iter();
-                batches.next().expect("a pool has batches")
-            }
+        trainee = trainer.train_step(trainee)?;
+    }
+}
+
+/// Everything of a run except the trained parameters.
+struct Trainer {
+    seed: u64,
+    state_path: PathBuf,
+    weights_path: PathBuf,
+    state: UpnTrainerState,
+    initializer: Initializer,
+    optimizer: AdamW,
+    schedule: LrSchedule,
+    budget: Budget,
+    loader: DataLoader<Vec<UpnBatch>>,
+    /// The rest of the current pool.
+    batches: std::vec::IntoIter<UpnBatch>,
+    metrics: MetricsLog,
+    /// Sums of loss and gradient norm over `steps` steps since the last validation.
+    loss_sum: f64,
+    grad_norm_sum: f64,
+    steps: u32,
+    /// Time of the last validation, in seconds of the run.
+    validated_at: f64,
+}
+
+impl Trainer {
+    /// Loads the checkpoint or initial weights, and starts the data loader.
+    fn start(options: &TrainOptions) -> Result<(Self, UpnTrainee), Fault> {
+        let config = UpnConfig::nano();
+        let device = training_device(options.device)?;
+        let state_path = options.out.join("state.safetensors");
+        let mut optimizer = AdamW {
+            beta2: 0.999,
+            weight_decay: 1e-4,
+            ..AdamW::default()
         };
-        let granularity = if progress.step % 2 == 0 {
+        let (weights, state) = if options.resume {
+            read_state::<UpnTrainerState>(&state_path, &mut optimizer)?
+        } else {
+            let weights = match &options.from {
+                Some(folder) => Weights::read(&folder.join("weights.safetensors"))?,
+                None => Weights::default(),
+            };
+            (weights, UpnTrainerState::default())
+        };
+        let initializer = Initializer::new(weights, options.seed);
+        let trainee = UpnTrainee::load(&Loader::new(&initializer, &device), &config)?;
+        let metrics = MetricsLog::open(&options.out, options.resume, "upn")?;
+        let budget = Budget::start(options.minutes, options.steps, state.seconds);
+        let (seed, recipe) = (options.seed, config.recipe());
+        let mut loader = DataLoader::start(state.step / POOL_BATCHES, 1, move |pool| {
+            draw_pool(seed, pool, &recipe)
+        });
+        let mut batches = loader.next_batch().into_iter();
+        for _ in 0..state.step % POOL_BATCHES {
+            batches.next();
+        }
+        let trainer = Self {
+            seed,
+            state_path,
+            weights_path: options.out.join("weights.safetensors"),
+            state,
+            initializer,
+            optimizer,
+            schedule: LrSchedule {
+                peak: 1e-3,
+                warmup: 60,
+                hold: 0.6,
+                floor: 0.0,
+            },
+            validated_at: budget.seconds(),
+            budget,
+            loader,
+            batches,
+            metrics,
+            loss_sum: 0.0,
+            grad_norm_sum: 0.0,
+            steps: 0,
+        };
+        Ok((trainer, trainee))
+    }
+
+    fn is_over(&self) -> bool {
+        self.budget.is_over(self.state.step)
+    }
+
+    fn is_validation_due(&self) -> bool {
+        self.budget.seconds() - self.validated_at > VALIDATION_INTERVAL
+    }
+
+    /// Updates the parameters with the next batch.
+    fn train_step(&mut self, trainee: UpnTrainee) -> Result<UpnTrainee, Fault> {
+        let step = self.state.step;
+        let batch = self.next_batch();
+        let granularity = if step.is_multiple_of(2) {
             Granularity::Coarse
         } else {
             Granularity::Fine
         };
-        let mut rng = Rng::new(seed ^ 0x5eed, progress.step);
+        let mut rng = Rng::new(self.seed ^ 0x5eed, step);
         let loss = trainee.loss(&batch, granularity, &mut rng)?;
-        sum += f64::from(values(loss.clone())[0]);
-        let rate = schedule.rate(progress.step, budget.fraction(progress.step));
-        let (next, norm) = optimizer.step(trainee, &start, loss.backward(), |name| {
-            if name.contains("sampling_offsets") {
-                rate * OFFSET_RATE
-            } else {
-                rate
-            }
-        });
-        trainee = next;
-        norms += f64::from(norm);
-        since += 1;
-        progress.step += 1;
-        metrics.show(
-            budget.fraction(progress.step),
-            format!("step {} loss {:.3}", progress.step, sum / f64::from(since)),
+        self.loss_sum += f64::from(to_vec(loss.clone())[0]);
+        let lr = self.schedule.lr(step, self.budget.progress(step));
+        let gradients = loss.backward();
+        let (trainee, grad_norm) =
+            self.optimizer
+                .step(trainee, &self.initializer, gradients, |name| {
+                    if name.contains("sampling_offsets") {
+                        lr * OFFSET_LR_FACTOR
+                    } else {
+                        lr
+                    }
+                });
+        self.grad_norm_sum += f64::from(grad_norm);
+        self.steps += 1;
+        self.state.step += 1;
+        let mean_loss = self.loss_sum / f64::from(self.steps);
+        self.metrics.show(
+            self.budget.progress(self.state.step),
+            format!("step {} loss {mean_loss:.3}", self.state.step),
         );
+        Ok(trainee)
+    }
+
+    fn next_batch(&mut self) -> UpnBatch {
+        if let Some(batch) = self.batches.next() {
+            return batch;
+        }
+        self.batches = self.loader.next_batch().into_iter();
+        self.batches.next().expect("a pool is not empty")
+    }
+
+    /// Validates, logs, writes the checkpoint, and the weights if they are the best so far. The last
+    /// validation evaluates the fine prompt too.
+    fn validate(&mut self, trainee: &UpnTrainee, last: bool) -> Result<(), Fault> {
+        self.state.seconds = self.budget.seconds();
+        let network = trainee.upn.valid();
+        let coarse = evaluate(&network, Granularity::Coarse)?;
+        let mut entry = json!({
+            "step": self.state.step,
+            "seconds": self.state.seconds,
+            "loss": self.loss_sum / f64::from(self.steps.max(1)),
+            "gradient_norm": self.grad_norm_sum / f64::from(self.steps.max(1)),
+            "recall_50_at_30": coarse.recall_50(),
+            "recall_75_at_30": coarse.recall_75(),
+            "recall_50_score_0.3": coarse.recall_confident(),
+            "ap_50": coarse.ap_50(),
+        });
+        if last {
+            let fine = evaluate(&network, Granularity::Fine)?;
+            entry["recall_50_at_30_fine"] = json!(fine.recall_50());
+        }
+        self.metrics.log(object(entry))?;
+        self.metrics.plot()?;
+        (self.loss_sum, self.grad_norm_sum, self.steps) = (0.0, 0.0, 0);
+        let mut weights = Weights::of_module(trainee, &self.initializer);
+        let quality = coarse.recall_50() + coarse.ap_50();
+        let is_best = quality >= self.state.best;
+        self.state.best = self.state.best.max(quality);
+        write_state(&self.state_path, &weights, &self.optimizer, &self.state)?;
+        weights
+            .tensors
+            .retain(|name, _| !name.starts_with(DENOISING_PREFIX));
+        if is_best {
+            weights.write(&self.weights_path, Precision::F16)?;
+        }
+        self.validated_at = self.budget.seconds();
+        Ok(())
     }
 }
 
 fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(entries) => entries,
-        other => panic!("an entry of the record is an object, not {other}"),
+        other => panic!("a log entry is an object, not {other}"),
     }
 }
 
-/// Proposals on the validation scenes.
-fn measure(upn: &Upn, granularity: Granularity) -> Result<Measure, Fault> {
-    let mut measure = Measure::default();
-    for seed in 800_000..800_000 + VALIDATION {
+/// Metrics of `upn` on the validation scenes.
+fn evaluate(upn: &Upn, granularity: Granularity) -> Result<DetectionMetrics, Fault> {
+    let mut metrics = DetectionMetrics::default();
+    for seed in 800_000..800_000 + VALIDATION_SCENES {
         let scene = Scene::draw(seed);
         let ranked = detect(upn, &scene, granularity)?;
-        let truths = scene.objects.iter().map(|o| o.bbox).collect::<Vec<_>>();
-        measure.add(&ranked, &truths);
+        let ground_truth = scene.objects.iter().map(|o| o.bbox).collect::<Vec<_>>();
+        metrics.add(&ranked, &ground_truth);
     }
-    Ok(measure)
+    Ok(metrics)
 }
 
-/// What `upn` finds on `scene`, best first, in pixels of the scene.
+/// The proposals of `upn` on `scene`, best first, in pixels of the scene.
 ///
 /// # Errors
-/// A scene too small for the network's queries.
+/// The scene is too small for the number of queries.
 pub fn detect(upn: &Upn, scene: &Scene, granularity: Granularity) -> Result<Vec<Proposal>, Fault> {
     let device = upn.prompt(granularity).device();
-    let batch = Batch::prepare(std::slice::from_ref(scene), &upn.config().recipe());
+    let batch = UpnBatch::prepare(std::slice::from_ref(scene), &upn.config().recipe());
     let PaddingMask { height, width, .. } = batch.mask;
     let memory = upn.encode(batch.image(&device), &PaddingMask::none(1, height, width))?;
     let found = read_sync(upn.propose(&memory, granularity))?;
-    let boxes = values(found.boxes);
+    let boxes = to_vec(found.boxes);
     Ok(proposals(
         boxes.as_chunks::<4>().0,
-        &values(found.logits),
+        &to_vec(found.logits),
         scene.pixels.width,
         scene.pixels.height,
     ))
@@ -346,23 +434,23 @@ mod tests {
         }
     }
 
-    struct Reader {
+    struct GradientReader {
         names: HashMap<u64, String>,
         source: Gradients,
         gradients: HashMap<String, Vec<f32>>,
     }
 
-    impl ModuleVisitor for Reader {
+    impl ModuleVisitor for GradientReader {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = param.val().grad(&self.source) {
                 let name = self.names[&param.id.val()].clone();
-                self.gradients.insert(name, values(gradient));
+                self.gradients.insert(name, to_vec(gradient));
             }
         }
     }
 
-    /// Encoder and decoder losses with fixed answers and fixed starting boxes: no step that the
-    /// gradient leaves out on purpose.
+    /// Encoder and decoder losses with fixed targets and fixed reference boxes, that is without the
+    /// operations that the gradient skips by design.
     fn smooth_loss(upn: &Upn, device: &Device) -> Tensor<1> {
         let numbers = |shape: [usize; 4]| {
             let values = (0..shape.iter().product::<usize>())
@@ -375,23 +463,23 @@ mod tests {
         let memory = upn.encode(image, &mask).unwrap();
         let prompt = upn.prompt(Granularity::Fine);
         let logits = upn.logits(memory.candidates.clone(), prompt.clone());
-        let fixed = (0..values(logits).len())
+        let fixed = (0..to_vec(logits).len())
             .map(|i| (i as f32 * 1.3).cos())
             .collect::<Vec<_>>();
         let selection = upn.select(&memory, &fixed);
         let mut loss = Loss::default();
-        let answer = |picture: usize, query: usize| {
-            let shift = 0.1 * picture as f32;
+        let target = |image: usize, query: usize| {
+            let shift = 0.1 * image as f32;
             query
                 .is_multiple_of(2)
                 .then_some([0.4 + shift, 0.3 + 0.1 * query as f32, 0.35, 0.2])
         };
-        let chosen = upn.logits(selection.features, prompt.clone());
-        loss.add(chosen, selection.boxes, 0.3, answer);
+        let logits = upn.logits(selection.features, prompt.clone());
+        loss.add(logits, selection.boxes, 0.3, target);
         let reference = numbers([1, 2, 5, 4]).reshape([2, 5, 4]) * 0.2 + 0.45;
         for state in upn.decode(&memory, upn.content(2), reference, None) {
             let logits = upn.logits(state.state.clone(), prompt.clone());
-            loss.add(logits, upn.boxes(&state), 0.3, answer);
+            loss.add(logits, upn.boxes(&state), 0.3, target);
         }
         loss.sum()
     }
@@ -399,26 +487,26 @@ mod tests {
     #[test]
     fn gradients_equal_finite_differences() {
         let config = tiny();
-        let plain = Device::flex();
-        let start = Start::new(Weights::default(), 3);
-        let upn = Upn::load(&Loader::new(&start, &plain), &config).unwrap();
-        let mut weights = Weights::of_module(&upn, &start);
-        // Away from zeros and from sampling points exactly on pixels.
+        let inner_device = Device::flex();
+        let initializer = Initializer::new(Weights::default(), 3);
+        let upn = Upn::load(&Loader::new(&initializer, &inner_device), &config).unwrap();
+        let mut weights = Weights::of_module(&upn, &initializer);
+        // Avoids zeros and sampling points exactly at pixel centres.
         for tensor in weights.tensors.values_mut() {
             for (index, value) in tensor.values.iter_mut().enumerate() {
                 *value += 0.1 * (index as f32 * 2.1 + 1.0).sin();
             }
         }
         let loss_at = |weights: &Weights| {
-            let start = Start::new(weights.clone(), 3);
-            let upn = Upn::load(&Loader::new(&start, &plain), &config).unwrap();
-            values(smooth_loss(&upn, &plain))[0]
+            let initializer = Initializer::new(weights.clone(), 3);
+            let upn = Upn::load(&Loader::new(&initializer, &inner_device), &config).unwrap();
+            to_vec(smooth_loss(&upn, &inner_device))[0]
         };
         let device = Device::flex().autodiff();
-        let start = Start::new(weights.clone(), 3);
-        let upn = Upn::load(&Loader::new(&start, &device), &config).unwrap();
-        let mut reader = Reader {
-            names: start.names(),
+        let initializer = Initializer::new(weights.clone(), 3);
+        let upn = Upn::load(&Loader::new(&initializer, &device), &config).unwrap();
+        let mut reader = GradientReader {
+            names: initializer.names(),
             source: smooth_loss(&upn, &device).backward(),
             gradients: HashMap::new(),
         };
@@ -444,25 +532,25 @@ mod tests {
             "bbox_embed.0.layers.1.weight",
         ] {
             let gradient = &gradients[name];
-            let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+            let grad_norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
             let moved = |step: f32| {
                 let mut weights = weights.clone();
                 let tensor = weights.tensors.get_mut(name).unwrap();
                 for (value, g) in tensor.values.iter_mut().zip(gradient) {
-                    *value += step * g / norm;
+                    *value += step * g / grad_norm;
                 }
                 loss_at(&weights)
             };
-            // A long step crosses kinks of the sampling and of L1, a short one drowns in rounding.
+            // A long step crosses kinks of the sampling and of L1; rounding errors dominate a short one.
             let slope = |step: f32| (moved(step) - moved(-step)) / (2.0 * step);
             let closest = [1e-2, 3e-3, 1e-3, 3e-4]
                 .map(slope)
                 .into_iter()
-                .min_by(|a, b| (a - norm).abs().total_cmp(&(b - norm).abs()))
+                .min_by(|a, b| (a - grad_norm).abs().total_cmp(&(b - grad_norm).abs()))
                 .unwrap();
             assert!(
-                (closest - norm).abs() < 0.01 * norm + 2e-3,
-                "{name}: {norm} by hand, {closest} by differences"
+                (closest - grad_norm).abs() < 0.01 * grad_norm + 2e-3,
+                "{name}: gradient {grad_norm}, differences {closest}"
             );
         }
     }

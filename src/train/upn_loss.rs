@@ -1,6 +1,6 @@
-//! What UPN learns from: a one-to-one assignment of boxes to queries, focal, L1 and overlap losses
-//! on it (`upn.md` 12), and queries that start from disturbed true boxes (DINO, Zhang et al. 2022,
-//! arXiv 2203.03605, "contrastive denoising").
+//! Loss of UPN: Hungarian matching of targets and queries, focal, L1 and GIoU losses
+//! (`docs/reference/upn.md` section 12), and contrastive denoising queries (DINO, Zhang et al. 2022,
+//! arXiv 2203.03605).
 
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -11,23 +11,23 @@ use crate::scenes::Rng;
 
 const CLASS_COST: f32 = 2.0;
 const L1_COST: f32 = 5.0;
-const OVERLAP_COST: f32 = 2.0;
+const GIOU_COST: f32 = 2.0;
 const CLASS_WEIGHT: f32 = 1.0;
 const L1_WEIGHT: f32 = 5.0;
-const OVERLAP_WEIGHT: f32 = 2.0;
+const GIOU_WEIGHT: f32 = 2.0;
 const FOCAL_ALPHA: f32 = 0.25;
-/// Denoising queries come in this many groups, each with a near and a far copy of every box.
-const GROUPS: usize = 3;
-/// Added to the score of a pair that must not see each other.
-const BLOCKED: f32 = -1e4;
+/// Number of groups of denoising queries, each with a near and a far copy of every box.
+const DENOISING_GROUPS: usize = 3;
+/// Added to the attention logit of a masked pair.
+const MASKED: f32 = -1e4;
 
-/// `x1, y1, x2, y2` of `cx, cy, w, h`.
+/// `cx, cy, w, h` as `x1, y1, x2, y2`.
 pub fn corners([cx, cy, w, h]: [f32; 4]) -> [f32; 4] {
     [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
 }
 
-/// Generalised intersection over union of two boxes given by corners (Rezatofighi et al. 2019).
-pub fn generalised_iou(a: [f32; 4], b: [f32; 4]) -> f32 {
+/// Generalized IoU of two boxes `x1, y1, x2, y2` (Rezatofighi et al. 2019, arXiv 1902.09630).
+pub fn giou(a: [f32; 4], b: [f32; 4]) -> f32 {
     let area = |b: [f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
     let side = |low: f32, high: f32| (high - low).max(0.0);
     let common = side(a[0].max(b[0]), a[2].min(b[2])) * side(a[1].max(b[1]), a[3].min(b[3]));
@@ -36,7 +36,7 @@ pub fn generalised_iou(a: [f32; 4], b: [f32; 4]) -> f32 {
     common / union.max(1e-9) - (hull - union) / hull.max(1e-9)
 }
 
-/// The query for each target: the assignment of least total cost.
+/// The query of each target, by the assignment of least total cost.
 pub fn assign(logits: &[f32], boxes: &[[f32; 4]], targets: &[[f32; 4]]) -> Vec<usize> {
     if targets.is_empty() {
         return Vec::new();
@@ -52,9 +52,9 @@ pub fn assign(logits: &[f32], boxes: &[[f32; 4]], targets: &[[f32; 4]]) -> Vec<u
                 .zip(bbox)
                 .map(|(a, b)| (a - b).abs())
                 .sum::<f32>();
-            let overlap = generalised_iou(corners(bbox), corners(target));
+            let overlap = giou(corners(bbox), corners(target));
             let cost =
-                CLASS_COST * (positive - negative) + L1_COST * distance - OVERLAP_COST * overlap;
+                CLASS_COST * (positive - negative) + L1_COST * distance - GIOU_COST * overlap;
             costs.push((cost.clamp(-1e4, 1e4) * 1e5) as i64);
         }
     }
@@ -63,32 +63,35 @@ pub fn assign(logits: &[f32], boxes: &[[f32; 4]], targets: &[[f32; 4]]) -> Vec<u
     kuhn_munkres_min(&matrix).1
 }
 
-/// Disturbed true boxes that ride along as extra queries.
+/// Denoising queries: noisy copies of the target boxes.
 #[derive(Clone, Debug)]
 pub struct Denoising {
-    /// Queries added in front; 0 where the batch has no target.
+    /// Number of denoising queries per image, before the matching queries; 0 if an image has no target.
     pub queries: usize,
     /// `[B, queries]` boxes, `cx, cy, w, h`.
     pub boxes: Vec<[f32; 4]>,
-    /// `[B, queries]`: the box a query should restore (index into the picture's targets), or none
-    /// where it should say that there is nothing.
-    pub answers: Vec<Option<usize>>,
+    /// `[B, queries]`: the target that a query must reconstruct, by its index in the image, or `None`
+    /// if it must predict background.
+    pub query_targets: Vec<Option<usize>>,
 }
 
 impl Denoising {
-    /// Near copies move each corner by less than half the box, far ones by half to a whole.
-    /// Pictures with fewer boxes than others repeat theirs.
+    /// Near copies move each edge by less than half of the side, far copies by half to a whole side.
+    /// Images with fewer boxes than others repeat theirs.
     pub fn new(targets: &[Vec<[f32; 4]>], rng: &mut Rng) -> Self {
-        let most = targets.iter().map(Vec::len).max().unwrap_or(0);
+        let max_boxes = targets.iter().map(Vec::len).max().unwrap_or(0);
         let queries = if targets.iter().any(Vec::is_empty) {
             0
         } else {
-            2 * GROUPS * most
+            2 * DENOISING_GROUPS * max_boxes
         };
-        let (mut boxes, mut answers) = (Vec::new(), Vec::new());
+        let (mut boxes, mut query_targets) = (Vec::new(), Vec::new());
         for targets in targets {
             for query in 0..queries {
-                let (far, index) = ((query / most) % 2 == 1, query % most % targets.len());
+                let (far, index) = (
+                    (query / max_boxes) % 2 == 1,
+                    query % max_boxes % targets.len(),
+                );
                 let [cx, cy, w, h] = targets[index];
                 let mut edges = corners([cx, cy, w, h]);
                 for (edge, half) in edges.iter_mut().zip([w / 2.0, h / 2.0, w / 2.0, h / 2.0]) {
@@ -103,26 +106,26 @@ impl Denoising {
                     (x2 - x1).max(1e-3),
                     (y2 - y1).max(1e-3),
                 ]);
-                answers.push((!far).then_some(index));
+                query_targets.push((!far).then_some(index));
             }
         }
         Self {
             queries,
             boxes,
-            answers,
+            query_targets,
         }
     }
 
-    /// Which query must not see which, `[Q, Q]` row-major for all `Q = queries + own`: the
-    /// network's own queries see no denoising query, denoising groups do not see each other.
-    pub fn blocked(&self, own: usize) -> Vec<f32> {
-        let total = self.queries + own;
-        let group = |query: usize| query * GROUPS / self.queries;
+    /// Additive attention mask `[Q, Q]`, row-major, for `Q = queries + matching`: matching queries do
+    /// not attend to denoising queries, denoising groups do not attend to each other.
+    pub fn attention_mask(&self, matching: usize) -> Vec<f32> {
+        let total = self.queries + matching;
+        let group = |query: usize| query * DENOISING_GROUPS / self.queries;
         let mut values = vec![0.0; total * total];
         for from in 0..total {
             for to in 0..self.queries {
                 if from >= self.queries || group(from) != group(to) {
-                    values[from * total + to] = BLOCKED;
+                    values[from * total + to] = MASKED;
                 }
             }
         }
@@ -130,49 +133,49 @@ impl Denoising {
     }
 }
 
-/// Predictions of one stage of the network and what they should be, gathered for one evaluation.
+/// Accumulates predictions of all layers with their targets, so that the loss is evaluated once.
 #[derive(Default)]
 pub struct Loss {
     logits: Vec<Tensor<1>>,
     boxes: Vec<Tensor<2>>,
-    /// Per row: +1 for an object, -1 for nothing.
+    /// Per row: +1 for an object, -1 for background.
     signs: Vec<f32>,
-    /// Per row: share in the loss.
-    shares: Vec<f32>,
-    /// Rows with a box to learn, the box, and its share.
-    rows: Vec<i32>,
-    truths: Vec<[f32; 4]>,
-    box_shares: Vec<f32>,
+    /// Per row: weight in the loss.
+    weights: Vec<f32>,
+    /// Rows with a target box, their boxes and weights.
+    box_rows: Vec<i32>,
+    box_targets: Vec<[f32; 4]>,
+    box_weights: Vec<f32>,
 }
 
 impl Loss {
-    /// Adds rows: `logits` `[B, Q]`, `boxes` `[B, Q, 4]`; `truth(picture, query)` is the box that a
-    /// query should give. Every row counts `share`.
+    /// Adds predictions `logits` `[B, Q]` and `boxes` `[B, Q, 4]`. `target(image, query)` is the target
+    /// box of a query; `weight` is the weight of every row.
     pub fn add(
         &mut self,
         logits: Tensor<2>,
         boxes: Tensor<3>,
-        share: f32,
-        truth: impl Fn(usize, usize) -> Option<[f32; 4]>,
+        weight: f32,
+        target: impl Fn(usize, usize) -> Option<[f32; 4]>,
     ) {
         let [batch, queries] = logits.dims();
-        for picture in 0..batch {
+        for image in 0..batch {
             for query in 0..queries {
-                let truth = truth(picture, query);
-                if let Some(bbox) = truth {
-                    self.rows.push(self.signs.len() as i32);
-                    self.truths.push(bbox);
-                    self.box_shares.push(share);
+                let target = target(image, query);
+                if let Some(bbox) = target {
+                    self.box_rows.push(self.signs.len() as i32);
+                    self.box_targets.push(bbox);
+                    self.box_weights.push(weight);
                 }
-                self.signs.push(if truth.is_some() { 1.0 } else { -1.0 });
-                self.shares.push(share);
+                self.signs.push(if target.is_some() { 1.0 } else { -1.0 });
+                self.weights.push(weight);
             }
         }
         self.logits.push(logits.reshape([batch * queries]));
         self.boxes.push(boxes.reshape([batch * queries, 4]));
     }
 
-    /// The sum, weighted: focal + L1 + overlap, `[1]`.
+    /// The weighted sum of focal, L1 and GIoU loss, `[1]`.
     pub fn sum(self) -> Tensor<1> {
         let logits = Tensor::cat(self.logits, 0);
         let device = logits.device().inner();
@@ -183,35 +186,37 @@ impl Loss {
         let alphas = self
             .signs
             .iter()
-            .zip(&self.shares)
-            .map(|(&sign, share)| {
+            .zip(&self.weights)
+            .map(|(&sign, weight)| {
                 let alpha = if sign > 0.0 {
                     FOCAL_ALPHA
                 } else {
                     1.0 - FOCAL_ALPHA
                 };
-                -CLASS_WEIGHT * alpha * share
+                -CLASS_WEIGHT * alpha * weight
             })
             .collect::<Vec<_>>();
         let signed = logits * constant(self.signs);
-        let wrong = sigmoid(signed.clone().neg());
-        let focal = (wrong.square() * log_sigmoid(signed) * constant(alphas)).sum();
-        if self.rows.is_empty() {
+        let p_wrong = sigmoid(signed.clone().neg());
+        let focal = (p_wrong.square() * log_sigmoid(signed) * constant(alphas)).sum();
+        if self.box_rows.is_empty() {
             return focal;
         }
-        let count = self.rows.len();
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(self.rows, [count]), &device);
-        let found = Tensor::cat(self.boxes, 0).select(0, rows);
-        let truths = constant(self.truths.into_iter().flatten().collect()).reshape([count, 4]);
-        let shares = constant(self.box_shares).reshape([count, 1]);
-        let distance = ((found.clone() - truths.clone()).abs() * shares.clone()).sum();
-        let gap = generalised_iou_of(found, truths).neg().add_scalar(1.0);
-        focal + distance * L1_WEIGHT + (gap * shares).sum() * OVERLAP_WEIGHT
+        let count = self.box_rows.len();
+        let box_rows =
+            Tensor::<1, Int>::from_data(TensorData::new(self.box_rows, [count]), &device);
+        let predicted = Tensor::cat(self.boxes, 0).select(0, box_rows);
+        let box_targets =
+            constant(self.box_targets.into_iter().flatten().collect()).reshape([count, 4]);
+        let weights = constant(self.box_weights).reshape([count, 1]);
+        let distance = ((predicted.clone() - box_targets.clone()).abs() * weights.clone()).sum();
+        let giou_loss = batched_giou(predicted, box_targets).neg().add_scalar(1.0);
+        focal + distance * L1_WEIGHT + (giou_loss * weights).sum() * GIOU_WEIGHT
     }
 }
 
-/// Row by row, of `cx, cy, w, h`: `[N, 4]` twice to `[N, 1]`.
-fn generalised_iou_of(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+/// Row-wise GIoU of boxes `cx, cy, w, h`: two `[N, 4]` to `[N, 1]`.
+fn batched_giou(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     let split = |boxes: Tensor<2>| {
         let half = boxes.clone().narrow(1, 2, 2) * 0.5;
         let centre = boxes.narrow(1, 0, 2);
@@ -238,7 +243,7 @@ mod tests {
     use burn::tensor::Device;
 
     #[test]
-    fn the_cheapest_assignment_wins_over_the_nearest_box() {
+    fn matching_minimizes_the_total_cost() {
         let boxes = [
             [0.3, 0.5, 0.2, 0.2],
             [0.5, 0.5, 0.2, 0.2],
@@ -249,22 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn overlap_in_tensors_equals_the_scalar_form() {
+    fn giou_of_tensors_equals_the_scalar_form() {
         let device = Device::flex();
         let (a, b) = ([0.3, 0.4, 0.2, 0.5], [0.5, 0.45, 0.3, 0.2]);
         let tensor = |b: [f32; 4]| Tensor::<2>::from_floats([b], &device);
-        let found = generalised_iou_of(tensor(a), tensor(b)).into_scalar::<f32>();
-        assert!((found - generalised_iou(corners(a), corners(b))).abs() < 1e-6);
+        let predicted = batched_giou(tensor(a), tensor(b)).into_scalar::<f32>();
+        assert!((predicted - giou(corners(a), corners(b))).abs() < 1e-6);
     }
 
     #[test]
-    fn groups_of_denoising_queries_see_themselves_and_the_networks_own() {
+    fn denoising_groups_attend_to_themselves_and_to_matching_queries() {
         let targets = vec![vec![[0.5, 0.5, 0.2, 0.2]; 2], vec![[0.5, 0.5, 0.2, 0.2]]];
         let denoising = Denoising::new(&targets, &mut Rng::new(1, 1));
         assert_eq!(denoising.queries, 12);
-        let blocked = denoising.blocked(3);
-        let sees = |from: usize, to: usize| blocked[from * 15 + to] == 0.0;
-        assert!(sees(0, 3) && !sees(0, 4) && sees(0, 14) && !sees(14, 0));
-        assert_eq!(denoising.answers[..4], [Some(0), Some(1), None, None]);
+        let attention_mask = denoising.attention_mask(3);
+        let attends = |from: usize, to: usize| attention_mask[from * 15 + to] == 0.0;
+        assert!(attends(0, 3) && !attends(0, 4) && attends(0, 14) && !attends(14, 0));
+        assert_eq!(denoising.query_targets[..4], [Some(0), Some(1), None, None]);
     }
 }

@@ -1,7 +1,7 @@
-//! Pieces of a model, one after another: fetched or taken from where they are kept, checked,
-//! fetched again where they are wrong, and cut into tensors.
+//! Downloads a model piece by piece: each piece is read from the cache or fetched, hashed, fetched
+//! again where its hash is wrong, and split into tensors.
 //!
-//! At most a handful of pieces is held at any time, whatever the size of the model.
+//! A few pieces are in memory at a time, whatever the size of the model.
 
 use std::cell::Cell;
 
@@ -10,94 +10,95 @@ use futures_util::stream;
 
 use super::manifest::{Manifest, Part, TensorEntry, sha256_hex};
 use super::source::{ByteSource, Piece, PieceStore, Runtime, TransferControl};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 
-/// A piece is asked for this many times in a row without a byte coming, then the transfer ends;
-/// with the waits between that is about four minutes.
-const MAX_SILENT: u32 = 8;
+/// After this many requests in a row that bring no byte the transfer fails; with the backoff between
+/// them that takes about four minutes.
+const MAX_EMPTY_READS: u32 = 8;
 
-/// A piece whose bytes are wrong this often is wrong at its source.
-const MAX_WRONG: u32 = 3;
+/// A piece whose hash is wrong this often is corrupt at its source.
+const MAX_CORRUPT_READS: u32 = 3;
 
-/// The longest wait between two requests, in milliseconds.
-const LONGEST_WAIT: u32 = 60_000;
+/// The longest backoff between two requests, in milliseconds.
+const MAX_BACKOFF: u32 = 60_000;
 
-/// What a transfer did so far.
+/// Counters of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferStats {
-    /// Bytes that came from the source, wrong and repeated ones included.
+    /// Bytes received from the source, corrupt and repeated ones included.
     pub fetched: u64,
-    /// Bytes that were taken from where they were kept.
-    pub kept: u64,
-    /// Bytes that are whole and checked.
+    /// Bytes read from the store.
+    pub cached: u64,
+    /// Bytes of complete, checked pieces.
     pub done: u64,
-    /// Bytes there are in all.
+    /// Bytes of all pieces.
     pub total: u64,
     /// Requests that ended early.
-    pub cuts: u32,
-    /// Pieces whose bytes were wrong.
+    pub interruptions: u32,
+    /// Pieces whose hash was wrong.
     pub wrong: u32,
 }
 
-/// Takes the checked bytes of one piece after another.
+/// Receives the checked bytes of one piece after another.
 type Visit<'a> = dyn FnMut(&Piece, &[u8]) -> Result<(), Fault> + 'a;
 
-/// One model on its way.
+/// The transfer of one model.
 pub struct Downloader<'a> {
     manifest: &'a Manifest,
     source: &'a dyn ByteSource,
     store: Option<&'a dyn PieceStore>,
-    pace: &'a dyn Runtime,
+    runtime: &'a dyn Runtime,
     report: &'a dyn Fn(TransferStats),
-    tally: Cell<TransferStats>,
+    stats: Cell<TransferStats>,
 }
 
 impl<'a> Downloader<'a> {
-    /// A transfer from `source`, through `store` where there is one; `report` hears of progress.
+    /// A transfer from `source`, through `store` where there is one; every change of the counters goes
+    /// to `report`.
     pub fn new(
         manifest: &'a Manifest,
         source: &'a dyn ByteSource,
         store: Option<&'a dyn PieceStore>,
-        pace: &'a dyn Runtime,
+        runtime: &'a dyn Runtime,
         report: &'a dyn Fn(TransferStats),
     ) -> Self {
         Self {
             manifest,
             source,
             store,
-            pace,
+            runtime,
             report,
-            tally: Cell::default(),
+            stats: Cell::default(),
         }
     }
 
-    /// What it did so far.
-    pub fn tally(&self) -> TransferStats {
-        self.tally.get()
+    /// The counters.
+    pub fn stats(&self) -> TransferStats {
+        self.stats.get()
     }
 
-    /// Brings every piece into the store.
+    /// Downloads every missing piece into the store.
     ///
     /// # Errors
-    /// The source fails for good, a piece stays wrong, the store has no room, or the person
-    /// cancels. What was stored by then stays.
+    /// The source fails permanently, a piece stays corrupt, the store is full, or the user
+    /// cancels. Pieces stored before that stay.
     pub async fn keep(&self) -> Result<(), Fault> {
         let pieces = pieces(self.manifest);
-        let stored = |piece: &Piece| self.store.is_some_and(|store| store.has(piece));
+        let is_stored = |piece: &Piece| self.store.is_some_and(|store| store.has(piece));
         let length = |pieces: &[Piece]| pieces.iter().map(size).sum::<u64>();
-        let (have, missing): (Vec<_>, Vec<_>) = pieces.into_iter().partition(stored);
-        self.count(|tally| {
-            tally.total = length(&have) + length(&missing);
-            tally.done = length(&have);
-            tally.kept = tally.done;
+        let (stored, missing): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_stored);
+        self.count(|stats| {
+            stats.total = length(&stored) + length(&missing);
+            stats.done = length(&stored);
+            stats.cached = stats.done;
         });
-        self.each(missing, &mut |_, _| Ok(())).await
+        self.visit_pieces(missing, &mut |_, _| Ok(())).await
     }
 
-    /// Hands the tensors of `parts` that `sink` wants to it, in load order.
+    /// Passes the tensors of `parts` that `sink` wants to it, in load order.
     ///
     /// # Errors
-    /// As [`Downloader::keep`], and whatever `sink` finds wrong.
+    /// As [`Downloader::keep`], and the errors of `sink`.
     pub async fn tensors(&self, parts: &[Part], sink: &mut dyn TensorSink) -> Result<(), Fault> {
         let manifest = self.manifest;
         let shards: Vec<&str> = manifest
@@ -119,9 +120,9 @@ impl<'a> Downloader<'a> {
                     .any(|(_, tensor)| overlap(tensor, piece).is_some())
             })
             .collect();
-        self.count(|tally| tally.total = needed.iter().map(size).sum());
+        self.count(|stats| stats.total = needed.iter().map(size).sum());
         let mut next = 0;
-        self.each(needed, &mut |piece, bytes| {
+        self.visit_pieces(needed, &mut |piece, bytes| {
             while let Some((name, tensor)) = wanted.get(next) {
                 let Some((from, to)) = overlap(tensor, piece) else {
                     break;
@@ -130,8 +131,8 @@ impl<'a> Downloader<'a> {
                 if start >= piece.range.start {
                     sink.begin(name, tensor)?;
                 }
-                let cut = |at: u64| (at - piece.range.start) as usize;
-                sink.bytes(&bytes[cut(from)..cut(to)])?;
+                let in_piece = |at: u64| (at - piece.range.start) as usize;
+                sink.bytes(&bytes[in_piece(from)..in_piece(to)])?;
                 if to < start + byte_count(tensor) {
                     break;
                 }
@@ -143,32 +144,37 @@ impl<'a> Downloader<'a> {
         .await
     }
 
-    async fn each(&self, pieces: Vec<Piece<'_>>, visit: &mut Visit<'_>) -> Result<(), Fault> {
-        let mut coming = stream::iter(&pieces)
-            .map(|piece| async move { (piece, self.obtain(piece).await) })
+    /// Reads pieces in order, several at a time.
+    async fn visit_pieces(
+        &self,
+        pieces: Vec<Piece<'_>>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Fault> {
+        let mut reads = stream::iter(&pieces)
+            .map(|piece| async move { (piece, self.checked_bytes(piece).await) })
             .buffered(self.source.max_parallel().max(1));
-        while let Some((piece, bytes)) = coming.next().await {
+        while let Some((piece, bytes)) = reads.next().await {
             visit(piece, &bytes?)?;
-            self.count(|tally| tally.done += size(piece));
-            self.pace.yield_now().await;
+            self.count(|stats| stats.done += size(piece));
+            self.runtime.yield_now().await;
         }
         Ok(())
     }
 
-    /// The checked bytes of a piece.
-    async fn obtain(&self, piece: &Piece<'_>) -> Result<Vec<u8>, Fault> {
+    /// The bytes of a piece, whose hash is right.
+    async fn checked_bytes(&self, piece: &Piece<'_>) -> Result<Vec<u8>, Fault> {
         if let Some(store) = self.store.filter(|store| store.has(piece)) {
             let bytes = store.read(piece);
             if let Ok(bytes) = bytes
                 && sha256_hex(&bytes) == piece.sha256
             {
-                self.count(|tally| tally.kept += size(piece));
+                self.count(|stats| stats.cached += size(piece));
                 return Ok(bytes);
             }
             store.forget(piece);
-            self.count(|tally| tally.wrong += 1);
+            self.count(|stats| stats.wrong += 1);
         }
-        for _ in 0..MAX_WRONG {
+        for _ in 0..MAX_CORRUPT_READS {
             let bytes = self.fetch(piece).await?;
             if sha256_hex(&bytes) == piece.sha256 {
                 if let Some(store) = self.store {
@@ -176,7 +182,7 @@ impl<'a> Downloader<'a> {
                 }
                 return Ok(bytes);
             }
-            self.count(|tally| tally.wrong += 1);
+            self.count(|stats| stats.wrong += 1);
         }
         Err(Fault::model(
             format!(
@@ -184,93 +190,94 @@ impl<'a> Downloader<'a> {
                 piece.shard, piece.range.start, piece.range.end
             ),
             format!(
-                "is damaged at {}: its SHA-256 was wrong {MAX_WRONG} times",
+                "is damaged at {}: its SHA-256 was wrong {MAX_CORRUPT_READS} times",
                 self.source.place()
             ),
         ))
     }
 
-    /// A piece as the source has it: what came before a cut is kept, and only the rest asked for.
+    /// Fetches a piece, unchecked. After an interruption only the missing bytes are requested.
     async fn fetch(&self, piece: &Piece<'_>) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
-        let mut silent = 0;
+        let mut empty_reads = 0;
         loop {
-            self.wait_while_held().await?;
+            self.wait_while_paused().await?;
             let from = piece.range.start + bytes.len() as u64;
-            let arrived = |more| self.count(|tally| tally.fetched += more);
+            let on_bytes = |more| self.count(|stats| stats.fetched += more);
             let read = self
                 .source
-                .range(piece.shard, piece.length, from..piece.range.end, &arrived)
+                .range(piece.shard, piece.length, from..piece.range.end, &on_bytes)
                 .await;
-            let cut = match read {
+            let partial = match read {
                 Ok(rest) if bytes.is_empty() => return Ok(rest),
                 Ok(rest) => {
                     bytes.extend(rest);
                     return Ok(bytes);
                 }
-                Err(cut) => cut,
+                Err(partial) => partial,
             };
-            self.count(|tally| tally.cuts += 1);
-            silent = if cut.arrived.is_empty() {
-                silent + 1
+            self.count(|stats| stats.interruptions += 1);
+            empty_reads = if partial.arrived.is_empty() {
+                empty_reads + 1
             } else {
                 0
             };
-            if !cut.again || silent >= MAX_SILENT {
-                return Err(cut.fault);
+            if !partial.again || empty_reads >= MAX_EMPTY_READS {
+                return Err(partial.fault);
             }
-            bytes.extend(cut.arrived);
-            if silent > 0 && self.pace.hold() == TransferControl::Run {
-                let wait = (500_u32 << silent).min(LONGEST_WAIT);
-                self.pace.sleep(wait).await;
+            bytes.extend(partial.arrived);
+            if empty_reads > 0 && self.runtime.hold() == TransferControl::Run {
+                let backoff = (500_u32 << empty_reads).min(MAX_BACKOFF);
+                self.runtime.sleep(backoff).await;
             }
         }
     }
 
-    async fn wait_while_held(&self) -> Result<(), Fault> {
+    async fn wait_while_paused(&self) -> Result<(), Fault> {
         loop {
-            match self.pace.hold() {
+            match self.runtime.hold() {
                 TransferControl::Run => return Ok(()),
-                TransferControl::Pause => self.pace.sleep(200).await,
+                TransferControl::Pause => self.runtime.sleep(200).await,
                 TransferControl::Cancel => return Err(cancelled(&self.manifest.name)),
             }
         }
     }
 
     fn count(&self, change: impl FnOnce(&mut TransferStats)) {
-        let mut tally = self.tally.get();
-        change(&mut tally);
-        self.tally.set(tally);
-        (self.report)(tally);
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+        (self.report)(stats);
     }
 }
 
-/// The fault of a transfer that the person gave up.
+/// The fault of a transfer that the user cancelled.
 pub fn cancelled(model: &str) -> Fault {
     Fault::new(FaultKind::Network, model, "the download was cancelled", "")
+        .code(ErrorCode::Cancelled)
 }
 
-/// Takes tensors as they come.
+/// Receives tensors one after another, each in several steps.
 pub trait TensorSink {
-    /// Whether tensor `name` is wanted at all.
+    /// Whether tensor `name` is wanted.
     fn wants(&self, name: &str) -> bool;
 
-    /// A tensor begins.
+    /// Starts a tensor.
     ///
     /// # Errors
-    /// It cannot be taken.
+    /// The sink cannot store it.
     fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault>;
 
-    /// More of its bytes, a multiple of four but at its end.
+    /// The next bytes of the tensor; their number is a multiple of four except at the end.
     ///
     /// # Errors
-    /// They are not what a tensor may hold.
+    /// The tensor may not hold these values.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault>;
 
-    /// It is complete.
+    /// Completes the tensor.
     ///
     /// # Errors
-    /// It cannot be taken.
+    /// The sink cannot store it.
     fn end(&mut self) -> Result<(), Fault>;
 }
 
@@ -301,7 +308,7 @@ fn byte_count(tensor: &TensorEntry) -> u64 {
     tensor.bytes().expect("the manifest was checked")
 }
 
-/// The bytes of the shard that tensor and piece share.
+/// The bytes of the shard that are both in the tensor and in the piece.
 fn overlap(tensor: &TensorEntry, piece: &Piece) -> Option<(u64, u64)> {
     let from = tensor.offset.max(piece.range.start);
     let to = (tensor.offset + byte_count(tensor)).min(piece.range.end);
@@ -317,15 +324,15 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::ops::Range;
 
-    /// A server with weaknesses.
+    /// A server with faults.
     struct Server<'a> {
         files: &'a BTreeMap<String, Vec<u8>>,
-        /// The connection ends whenever this many bytes have gone over it.
-        cut_every: u64,
+        /// The connection breaks whenever it has carried this many bytes.
+        break_every: u64,
         sent: Cell<u64>,
-        /// Byte of the first file that is wrong so many times.
+        /// A byte offset that is wrong, and how many times.
         wrong: RefCell<(usize, u32)>,
-        /// Nothing comes.
+        /// No request brings a byte.
         dead: bool,
     }
 
@@ -333,7 +340,7 @@ mod tests {
         fn new(sample: &'a Sample) -> Self {
             Self {
                 files: &sample.shards,
-                cut_every: u64::MAX,
+                break_every: u64::MAX,
                 sent: Cell::new(0),
                 wrong: RefCell::new((0, 0)),
                 dead: false,
@@ -347,7 +354,7 @@ mod tests {
         }
 
         fn read<'a>(&'a self, _: &'a str, _: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>> {
-            unreachable!("only ranges are asked for")
+            unreachable!("only ranges are requested")
         }
 
         fn range<'a>(
@@ -355,7 +362,7 @@ mod tests {
             file: &'a str,
             _length: u64,
             range: Range<u64>,
-            arrived: &'a dyn Fn(u64),
+            on_bytes: &'a dyn Fn(u64),
         ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
             Box::pin(async move {
                 let fault = Fault::new(FaultKind::Network, file, "connection lost", "");
@@ -366,7 +373,7 @@ mod tests {
                         again: true,
                     });
                 }
-                let room = self.cut_every - self.sent.get() % self.cut_every;
+                let room = self.break_every - self.sent.get() % self.break_every;
                 let end = range.end.min(range.start.saturating_add(room));
                 let mut bytes = self.files[file][range.start as usize..end as usize].to_vec();
                 let mut wrong = self.wrong.borrow_mut();
@@ -375,7 +382,7 @@ mod tests {
                     wrong.1 -= 1;
                 }
                 self.sent.set(self.sent.get() + bytes.len() as u64);
-                arrived(bytes.len() as u64);
+                on_bytes(bytes.len() as u64);
                 if end < range.end {
                     return Err(PartialRead {
                         arrived: bytes,
@@ -395,8 +402,8 @@ mod tests {
     #[derive(Default)]
     struct Memory {
         pieces: RefCell<BTreeMap<usize, Vec<u8>>>,
-        /// Pieces there is room for.
-        room: Option<usize>,
+        /// The most pieces it can hold.
+        capacity: Option<usize>,
     }
 
     impl PieceStore for Memory {
@@ -409,7 +416,7 @@ mod tests {
         }
 
         fn write(&self, piece: &Piece, bytes: &[u8]) -> Result<(), Fault> {
-            if self.room == Some(self.pieces.borrow().len()) {
+            if self.capacity == Some(self.pieces.borrow().len()) {
                 return Err(Fault::new(FaultKind::File, piece.shard, "no room", ""));
             }
             let mut pieces = self.pieces.borrow_mut();
@@ -422,41 +429,42 @@ mod tests {
         }
     }
 
-    /// Somebody who changes their mind after some pieces.
-    struct Watcher {
+    /// A runtime whose clock is a counter and whose user acts after some pieces.
+    struct Scripted {
         slept: Cell<u32>,
-        breaths: Cell<u32>,
-        then: (u32, TransferControl),
+        yields: Cell<u32>,
+        /// From which yield on which control applies.
+        action: (u32, TransferControl),
     }
 
-    impl Watcher {
-        fn patient() -> Self {
-            Self::then(u32::MAX, TransferControl::Run)
+    impl Scripted {
+        fn running() -> Self {
+            Self::after(u32::MAX, TransferControl::Run)
         }
 
-        fn then(breaths: u32, hold: TransferControl) -> Self {
+        fn after(yields: u32, control: TransferControl) -> Self {
             Self {
                 slept: Cell::new(0),
-                breaths: Cell::new(0),
-                then: (breaths, hold),
+                yields: Cell::new(0),
+                action: (yields, control),
             }
         }
     }
 
-    impl Runtime for Watcher {
+    impl Runtime for Scripted {
         fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
             self.slept.set(self.slept.get() + milliseconds);
             Box::pin(std::future::ready(()))
         }
 
         fn yield_now(&self) -> LocalFuture<'_, ()> {
-            self.breaths.set(self.breaths.get() + 1);
+            self.yields.set(self.yields.get() + 1);
             Box::pin(std::future::ready(()))
         }
 
         fn hold(&self) -> TransferControl {
-            match self.then {
-                (breaths, hold) if self.breaths.get() >= breaths => hold,
+            match self.action {
+                (yields, control) if self.yields.get() >= yields => control,
                 _ => TransferControl::Run,
             }
         }
@@ -465,43 +473,43 @@ mod tests {
     #[derive(Default)]
     struct Collected {
         tensors: BTreeMap<String, Vec<u8>>,
-        now: String,
-        without: BTreeSet<&'static str>,
+        current: String,
+        unwanted: BTreeSet<&'static str>,
     }
 
     impl TensorSink for Collected {
         fn wants(&self, name: &str) -> bool {
-            !self.without.contains(name)
+            !self.unwanted.contains(name)
         }
 
         fn begin(&mut self, name: &str, _: &TensorEntry) -> Result<(), Fault> {
-            self.now = name.into();
+            self.current = name.into();
             self.tensors.insert(name.into(), Vec::new());
             Ok(())
         }
 
         fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-            let now = self.tensors.get_mut(&self.now).expect("begun");
-            now.extend(bytes);
+            let tensor = self.tensors.get_mut(&self.current).expect("begun");
+            tensor.extend(bytes);
             Ok(())
         }
 
         fn end(&mut self) -> Result<(), Fault> {
-            self.now.clear();
+            self.current.clear();
             Ok(())
         }
     }
 
-    fn kept(
+    fn downloaded(
         sample: &Sample,
         server: &Server,
         store: &Memory,
-        watcher: &Watcher,
+        runtime: &Scripted,
     ) -> (Result<(), Fault>, TransferStats) {
-        let silent = |_| ();
-        let transfer = Downloader::new(&sample.manifest, server, Some(store), watcher, &silent);
+        let report = |_| ();
+        let transfer = Downloader::new(&sample.manifest, server, Some(store), runtime, &report);
         let outcome = pollster::block_on(transfer.keep());
-        (outcome, transfer.tally())
+        (outcome, transfer.stats())
     }
 
     fn bytes_of(sample: &Sample, name: &str) -> Vec<u8> {
@@ -511,10 +519,10 @@ mod tests {
     }
 
     #[test]
-    fn tensors_come_whole_across_pieces() {
+    fn tensors_span_pieces() {
         let sample = Sample::floats();
         let server = Server::new(&sample);
-        for (parts, without, names) in [
+        for (parts, unwanted, names) in [
             (
                 vec![Part::Upn, Part::Decoder],
                 vec![],
@@ -528,37 +536,37 @@ mod tests {
             ),
         ] {
             let mut sink = Collected {
-                without: without.into_iter().collect(),
+                unwanted: unwanted.into_iter().collect(),
                 ..Collected::default()
             };
-            let watcher = Watcher::patient();
-            let transfer = Downloader::new(&sample.manifest, &server, None, &watcher, &|_| ());
+            let runtime = Scripted::running();
+            let transfer = Downloader::new(&sample.manifest, &server, None, &runtime, &|_| ());
             pollster::block_on(transfer.tensors(&parts, &mut sink)).expect("a good server");
             assert_eq!(sink.tensors.keys().collect::<Vec<_>>(), names);
             for (name, bytes) in &sink.tensors {
                 assert!(*bytes == bytes_of(&sample, name), "{name}");
             }
-            assert_eq!(transfer.tally().done, transfer.tally().total);
+            assert_eq!(transfer.stats().done, transfer.stats().total);
         }
     }
 
     #[test]
-    fn cuts_cost_no_bytes_and_one_wrong_piece_costs_itself() {
+    fn interruptions_repeat_no_bytes_and_a_corrupt_piece_is_fetched_again() {
         let sample = Sample::floats();
         let total: u64 = sample.manifest.shards.iter().map(|shard| shard.bytes).sum();
         let mut server = Server::new(&sample);
-        server.cut_every = 50_000;
+        server.break_every = 50_000;
         let store = Memory::default();
-        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
-        outcome.expect("cuts are survived");
-        assert_eq!((tally.fetched, tally.done), (total, total));
-        assert!(tally.cuts >= (total / 50_000) as u32);
+        let (outcome, stats) = downloaded(&sample, &server, &store, &Scripted::running());
+        outcome.expect("interruptions are survived");
+        assert_eq!((stats.fetched, stats.done), (total, total));
+        assert!(stats.interruptions >= (total / 50_000) as u32);
 
         *server.wrong.borrow_mut() = (100_000, 1);
         let store = Memory::default();
-        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
+        let (outcome, stats) = downloaded(&sample, &server, &store, &Scripted::running());
         outcome.expect("the wrong piece is fetched again");
-        assert_eq!((tally.fetched, tally.wrong), (total + PIECE, 1));
+        assert_eq!((stats.fetched, stats.wrong), (total + PIECE, 1));
         for piece in pieces(&sample.manifest) {
             let bytes = &store.pieces.borrow()[&piece.number];
             assert_eq!(sha256_hex(bytes), piece.sha256);
@@ -566,70 +574,71 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_not_fetched_again_unless_it_is_damaged() {
+    fn stored_pieces_are_not_fetched_again_unless_damaged() {
         let sample = Sample::floats();
         let total: u64 = sample.manifest.shards.iter().map(|shard| shard.bytes).sum();
         let server = Server::new(&sample);
         let store = Memory::default();
-        let (outcome, _) = kept(
+        let (outcome, _) = downloaded(
             &sample,
             &server,
             &store,
-            &Watcher::then(2, TransferControl::Cancel),
+            &Scripted::after(2, TransferControl::Cancel),
         );
         assert!(outcome.expect_err("cancelled").what.contains("cancelled"));
-        let have = store.pieces.borrow().len();
-        assert!((2..=5).contains(&have), "{have} pieces");
+        let stored = store.pieces.borrow().len();
+        assert!((2..=5).contains(&stored), "{stored} pieces");
 
-        let (outcome, tally) = kept(&sample, &server, &store, &Watcher::patient());
-        outcome.expect("it goes on");
-        assert_eq!(tally.fetched + tally.kept, total);
+        let (outcome, stats) = downloaded(&sample, &server, &store, &Scripted::running());
+        outcome.expect("the download resumes");
+        assert_eq!(stats.fetched + stats.cached, total);
         assert_eq!(server.sent.get(), total);
 
-        store.pieces.borrow_mut().get_mut(&1).expect("kept")[7] ^= 1;
+        store.pieces.borrow_mut().get_mut(&1).expect("stored")[7] ^= 1;
         let mut sink = Collected::default();
-        let watcher = Watcher::patient();
-        let transfer = Downloader::new(&sample.manifest, &server, Some(&store), &watcher, &|_| ());
+        let runtime = Scripted::running();
+        let transfer = Downloader::new(&sample.manifest, &server, Some(&store), &runtime, &|_| ());
         pollster::block_on(transfer.tensors(&Part::ALL, &mut sink)).expect("repaired");
         assert_eq!(
-            (transfer.tally().wrong, transfer.tally().fetched),
+            (transfer.stats().wrong, transfer.stats().fetched),
             (1, PIECE)
         );
         assert!(sink.tensors["b"] == bytes_of(&sample, "b"));
     }
 
     #[test]
-    fn what_cannot_succeed_ends_with_a_reason() {
+    fn permanent_failures_end_with_a_reason() {
         let sample = Sample::floats();
         let mut server = Server::new(&sample);
         *server.wrong.borrow_mut() = (70_000, 99);
-        let (outcome, tally) = kept(&sample, &server, &Memory::default(), &Watcher::patient());
-        let fault = outcome.expect_err("wrong for good").to_string();
+        let (outcome, stats) =
+            downloaded(&sample, &server, &Memory::default(), &Scripted::running());
+        let fault = outcome.expect_err("corrupt at the source").to_string();
         assert!(
             fault.contains("upn.safetensors, bytes 65536 to 131072"),
             "{fault}"
         );
-        assert_eq!(tally.wrong, MAX_WRONG);
+        assert_eq!(stats.wrong, MAX_CORRUPT_READS);
 
         *server.wrong.borrow_mut() = (0, 0);
         let full = Memory {
-            room: Some(3),
+            capacity: Some(3),
             ..Memory::default()
         };
-        let (outcome, _) = kept(&sample, &server, &full, &Watcher::patient());
+        let (outcome, _) = downloaded(&sample, &server, &full, &Scripted::running());
         assert_eq!(outcome.expect_err("full").what, "no room");
         assert_eq!(full.pieces.borrow().len(), 3);
 
         server.dead = true;
-        let watcher = Watcher::patient();
-        let (outcome, tally) = kept(&sample, &server, &Memory::default(), &watcher);
+        let runtime = Scripted::running();
+        let (outcome, stats) = downloaded(&sample, &server, &Memory::default(), &runtime);
         assert_eq!(outcome.expect_err("dead").what, "connection lost");
-        assert!(tally.cuts >= MAX_SILENT);
-        assert!(watcher.slept.get() > 100_000, "{}", watcher.slept.get());
+        assert!(stats.interruptions >= MAX_EMPTY_READS);
+        assert!(runtime.slept.get() > 100_000, "{}", runtime.slept.get());
     }
 
     #[test]
-    fn a_pause_waits() {
+    fn a_pause_waits_until_the_user_resumes() {
         let sample = Sample::floats();
         let server = Server::new(&sample);
         struct Pausing(Cell<u32>);
@@ -652,7 +661,7 @@ mod tests {
         let pausing = Pausing(Cell::new(0));
         let store = Memory::default();
         let transfer = Downloader::new(&sample.manifest, &server, Some(&store), &pausing, &|_| ());
-        pollster::block_on(transfer.keep()).expect("it goes on after the pause");
+        pollster::block_on(transfer.keep()).expect("it resumes after the pause");
         assert_eq!(pausing.0.get(), 5);
     }
 }

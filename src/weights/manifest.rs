@@ -1,4 +1,4 @@
-//! `model.json`: what a model folder holds.
+//! `model.json`, the manifest of a model folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::dtype::DType;
 use crate::error::Fault;
 
-/// The manifest version this program writes and reads.
+/// The manifest version that this program writes and reads.
 pub const VERSION: u32 = 2;
 
 /// The name of the manifest in a model folder.
 pub const MANIFEST: &str = "model.json";
 
-/// A manifest is never longer than this many bytes.
+/// The most bytes of a manifest.
 pub const MAX_MANIFEST: u64 = 32 << 20;
 
-/// A tokenizer is never longer than this many bytes.
+/// The most bytes of a tokenizer.
 pub const MAX_TOKENIZER: u64 = 64 << 20;
 
-/// A stored tensor has at most this many bytes; converters split larger ones by rows.
+/// The most bytes of a stored tensor; converters split larger ones by rows.
 pub const MAX_TENSOR: u64 = 256 << 20;
 
-/// Pieces may have these lengths in bytes.
+/// Allowed lengths of a piece in bytes.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 16..=16 << 20;
 
 /// The contents of `model.json`; `docs/format.md` describes it for other programs.
@@ -31,15 +31,15 @@ const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 16..=16 << 20;
 pub struct Manifest {
     /// [`VERSION`].
     pub version: u32,
-    /// Short name shown to people, e.g. `nano`.
+    /// Short name shown to users, e.g. `nano`.
     pub name: String,
     /// Network family, e.g. `chatrex`.
     pub family: String,
-    /// The family's own configuration; read by `engine`.
+    /// The configuration of the family; parsed by `engine`.
     pub config: serde_json::Value,
-    /// Defaults a front starts with.
+    /// Initial settings of a user interface.
     pub defaults: Defaults,
-    /// How weights are stored, in a few words, e.g. `q4, groups of 32`.
+    /// How weights are stored, for users, e.g. `q4, groups of 32`.
     pub precision: String,
     /// The tokenizer file.
     pub tokenizer: FileEntry,
@@ -47,28 +47,28 @@ pub struct Manifest {
     pub piece_bytes: u64,
     /// Safetensors shards, in load order.
     pub shards: Vec<Shard>,
-    /// Every tensor of every shard, but for padding.
+    /// Every tensor of every shard, without padding.
     pub tensors: BTreeMap<String, TensorEntry>,
     /// Name and text of the licence of the weights.
     pub licence: Licence,
     /// Where the weights come from.
     pub provenance: Provenance,
-    /// What a device must compute before it is trusted.
+    /// What a device must compute before it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_test: Option<SelfTest>,
 }
 
-/// Defaults a front starts with.
+/// Initial settings of a user interface.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
-    /// Boxes below this score are left out.
+    /// Boxes below this score are dropped.
     pub score: f32,
-    /// Boxes overlapping a better one by more than this IoU are left out; 0 or less keeps all.
+    /// IoU threshold of non-maximum suppression; 0 or less keeps all boxes.
     pub nms: f64,
-    /// Answers are cut after this many tokens.
+    /// Answers end after this many tokens.
     pub max_tokens: u32,
-    /// Penalty on tokens an answer already has; 1 is none.
+    /// Repetition penalty; 1 is none.
     #[serde(default = "no_penalty", skip_serializing_if = "is_no_penalty")]
     pub repetition_penalty: f32,
 }
@@ -81,7 +81,7 @@ fn is_no_penalty(penalty: &f32) -> bool {
     *penalty == 1.0
 }
 
-/// One whole file of a model.
+/// A file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
@@ -109,15 +109,15 @@ pub struct Shard {
     pub pieces: Vec<String>,
 }
 
-/// A part of a model that can be on the device alone.
+/// A part of a model that can be on the device without the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The proposal network.
     Upn,
-    /// Both towers and the projectors.
+    /// Both vision towers and the projectors.
     Towers,
-    /// The language model.
+    /// The decoder.
     Decoder,
 }
 
@@ -136,12 +136,12 @@ pub struct TensorEntry {
     pub offset: u64,
     /// Type of its elements.
     pub dtype: DType,
-    /// Sizes, outermost first.
+    /// Sizes, outermost axis first.
     pub shape: Vec<usize>,
 }
 
 impl TensorEntry {
-    /// Elements.
+    /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -162,7 +162,7 @@ impl TensorEntry {
 pub struct Licence {
     /// SPDX expression or common name.
     pub name: String,
-    /// Text or notice shown to people.
+    /// Text or notice shown to users.
     pub text: String,
 }
 
@@ -176,7 +176,7 @@ pub struct Provenance {
     pub commands: Vec<String>,
 }
 
-/// A fixed input of the decoder's first block and what must come out.
+/// A fixed input of the decoder's first block and its expected output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelfTest {
@@ -184,7 +184,7 @@ pub struct SelfTest {
     pub rows: usize,
     /// The first outputs of the last row.
     pub expected: Vec<f32>,
-    /// How far an output may be from it.
+    /// Largest allowed difference of an output.
     pub tolerance: f32,
 }
 
@@ -212,7 +212,8 @@ impl Manifest {
                 place,
                 format!("has {found}; this program reads version {VERSION}"),
                 "Update the program, or convert the model again",
-            ));
+            )
+            .code(crate::error::ErrorCode::Unsupported));
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| Fault::model(place, format!("does not fit its format: {error}")))?;
@@ -374,14 +375,14 @@ mod tests {
     use crate::weights::sample::Sample;
 
     #[test]
-    fn a_manifest_survives_its_file() {
+    fn a_manifest_round_trips_through_json() {
         let manifest = Sample::floats().manifest;
         let json = serde_json::to_vec(&manifest).expect("plain data");
         assert_eq!(Manifest::parse(&json, MANIFEST), Ok(manifest));
     }
 
     #[test]
-    fn what_does_not_hold_together_is_refused() {
+    fn inconsistent_manifests_are_refused() {
         type Change = fn(&mut Manifest);
         let cases: [(Change, &str); 12] = [
             (
@@ -418,14 +419,14 @@ mod tests {
                 "tensor e in x, which is no shard",
             ),
         ];
-        for (damage, says) in cases {
+        for (damage, message) in cases {
             let mut manifest = Sample::floats().manifest;
             damage(&mut manifest);
             let json = serde_json::to_vec(&manifest).expect("plain data");
             let fault = Manifest::parse(&json, MANIFEST)
-                .expect_err(says)
+                .expect_err(message)
                 .to_string();
-            assert!(fault.contains(says), "{says}: {fault}");
+            assert!(fault.contains(message), "{message}: {fault}");
         }
         let html = Manifest::parse(b"  <!doctype html>", "m").expect_err("html");
         assert!(html.what.contains("web page"), "{html}");

@@ -1,11 +1,11 @@
-//! A safetensors file that lies in memory as a whole: small ones, for comparisons and measurements.
+//! Parser of safetensors files that are in memory as a whole: small ones, for parity and benchmarks.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Where the header of a file begins.
+/// Offset of the JSON header; before it stands its length.
 const HEADER: usize = 8;
 
 /// A tensor of a file.
@@ -13,11 +13,11 @@ const HEADER: usize = 8;
 pub struct Stored<'a> {
     /// Its name.
     pub name: String,
-    /// The type of its elements, by the format's name.
+    /// Type of its elements, by the format's name.
     pub dtype: String,
-    /// Extents, outermost first.
+    /// Sizes, outermost axis first.
     pub shape: Vec<usize>,
-    /// Its elements, row-major, least significant byte first.
+    /// Its elements, row-major, little-endian.
     pub bytes: &'a [u8],
 }
 
@@ -28,10 +28,10 @@ struct Entry {
     data_offsets: [usize; 2],
 }
 
-/// The metadata of `file` (null where there is none) and its tensors in the order of their names.
+/// The metadata of `file` (null where there is none) and its tensors, sorted by name.
 ///
 /// # Errors
-/// It is damaged; the words go after the file's name.
+/// It is damaged; the message continues a sentence that begins with the file's name.
 pub fn read(file: &[u8]) -> Result<(Value, Vec<Stored<'_>>), String> {
     let (length, rest) = file
         .split_first_chunk::<HEADER>()
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_come_with_their_bytes() {
+    fn tensors_have_their_bytes() {
         let header = serde_json::json!({
             "__metadata__": {"config": "x"},
             "b": {"dtype": "U8", "shape": [2, 2], "data_offsets": [2, 6]},
@@ -104,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_in_words() {
+    fn damage_is_reported() {
         let entry = |dtype: &str, shape: &[usize], end: usize| {
             let header = serde_json::json!(
                 {"t": {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}});
             file(&header, &[0; 8])
         };
-        for (file, says) in [
+        for (file, message) in [
             (vec![1, 2, 3], "is no safetensors file"),
             (vec![9, 0, 0, 0, 0, 0, 0, 0, 1], "has a header of 9 bytes"),
             (vec![0xff; 8], "has a header of"),
@@ -120,8 +120,8 @@ mod tests {
             (entry("F32", &[usize::MAX, 3], 8), "are not its bytes"),
             (file(&serde_json::json!({"t": 1}), &[]), "tensor t"),
         ] {
-            let refused = read(&file).expect_err(says);
-            assert!(refused.contains(says), "{refused}");
+            let refused = read(&file).expect_err(message);
+            assert!(refused.contains(message), "{refused}");
         }
     }
 }

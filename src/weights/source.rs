@@ -1,10 +1,10 @@
-//! Where the files of a model are read from, and where checked pieces of them are kept.
+//! Sources of a model's files, and the store that caches checked pieces of them.
 
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -12,16 +12,16 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// A read that ended early.
 #[derive(Clone, Debug)]
 pub struct PartialRead {
-    /// What had come by then, from the start of the range.
+    /// The bytes received, from the start of the range.
     pub arrived: Vec<u8>,
     /// Why it ended.
     pub fault: Fault,
-    /// Whether asking again may help.
+    /// Whether a retry may succeed.
     pub again: bool,
 }
 
 impl PartialRead {
-    /// A read that failed before anything came, for good.
+    /// A permanent failure that brought no byte.
     pub fn fatal(fault: Fault) -> Self {
         Self {
             arrived: Vec::new(),
@@ -33,23 +33,23 @@ impl PartialRead {
 
 /// Reads the files of one model folder, by plain name.
 pub trait ByteSource {
-    /// The folder or base address, for messages.
+    /// The folder or base URL, for messages.
     fn place(&self) -> String;
 
-    /// The whole file `name`, unless it is longer than `limit` bytes.
+    /// The whole file `name`; an error if it is longer than `limit` bytes.
     fn read<'a>(&'a self, name: &'a str, limit: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>>;
 
-    /// The bytes `range` of `file`, which is `length` bytes long; `arrived` is told how many more
-    /// have come.
+    /// The bytes `range` of `file`, which is `length` bytes long. `on_bytes` receives the number of
+    /// bytes of each chunk that arrives.
     fn range<'a>(
         &'a self,
         file: &'a str,
         length: u64,
         range: Range<u64>,
-        arrived: &'a dyn Fn(u64),
+        on_bytes: &'a dyn Fn(u64),
     ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>>;
 
-    /// Ranges it serves best at a time.
+    /// How many ranges to request at a time.
     fn max_parallel(&self) -> usize {
         1
     }
@@ -62,7 +62,7 @@ pub struct Piece<'a> {
     pub shard: &'a str,
     /// Length of the shard.
     pub length: u64,
-    /// Number among all pieces of the model.
+    /// Index among all pieces of the model.
     pub number: usize,
     /// Its bytes in the shard.
     pub range: Range<u64>,
@@ -70,9 +70,9 @@ pub struct Piece<'a> {
     pub sha256: &'a str,
 }
 
-/// Keeps pieces of one model between visits.
+/// Caches pieces of one model between visits.
 pub trait PieceStore {
-    /// Whether the piece was written. Its bytes are checked again when they are read.
+    /// Whether the piece is stored. Its hash is checked again after every read.
     fn has(&self, piece: &Piece) -> bool;
 
     /// The piece's bytes.
@@ -81,59 +81,48 @@ pub trait PieceStore {
     /// They cannot be read.
     fn read(&self, piece: &Piece) -> Result<Vec<u8>, Fault>;
 
-    /// Keeps a checked piece.
+    /// Stores a checked piece.
     ///
     /// # Errors
-    /// There is no room, or the storage fails.
+    /// The storage is full, or fails.
     fn write(&self, piece: &Piece, bytes: &[u8]) -> Result<(), Fault>;
 
-    /// Notes that the piece turned out damaged.
+    /// Drops a piece that is damaged.
     fn forget(&self, piece: &Piece);
 }
 
-/// The files of one model: where they come from, and where checked pieces are kept.
+/// The source of one model's files and the store of its checked pieces.
 pub struct ModelFiles {
-    /// Reads manifest and tokenizer too.
+    /// Serves manifest, tokenizer and shards.
     pub source: Box<dyn ByteSource>,
-    /// Absent where the source is as near as any store would be.
+    /// Absent where the source is as fast as a store.
     pub store: Option<Box<dyn PieceStore>>,
 }
 
-/// What the person wants of a transfer.
+/// What the user wants of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferControl {
-    /// Go on.
+    /// Continue.
     Run,
     /// Wait.
     Pause,
-    /// Give up.
+    /// Stop for good.
     Cancel,
 }
 
-/// Time, and the wishes of whoever watches.
+/// Timers, yielding and pause/cancel.
 pub trait Runtime {
-    /// Waits. A host that learns of a better moment, such as a connection coming back, ends it.
+    /// Waits. A host may end the wait early, e.g. when the network is back.
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()>;
 
-    /// Lets others run.
+    /// Lets pending messages be handled.
     fn yield_now(&self) -> LocalFuture<'_, ()>;
 
-    /// What the person wants now.
+    /// The current wish of the user.
     fn hold(&self) -> TransferControl;
 }
 
-/// Replaces the file `path` with `bytes`; a reader sees the old file or the new one.
-///
-/// # Errors
-/// It cannot be written.
-#[cfg(feature = "native")]
-pub fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, bytes)?;
-    std::fs::rename(&unfinished, path)
-}
-
-/// Nobody waits for others and nobody interrupts.
+/// Sleeps on the thread, never yields, pauses or cancels.
 #[cfg(feature = "native")]
 pub struct BlockingRuntime;
 
@@ -164,6 +153,7 @@ impl Folder {
             path.display().to_string(),
             format!("cannot be read ({error})"),
         )
+        .code(ErrorCode::of_io(error.kind()))
     }
 
     fn read_range(
@@ -211,12 +201,12 @@ impl ByteSource for Folder {
         file: &'a str,
         length: u64,
         range: Range<u64>,
-        arrived: &'a dyn Fn(u64),
+        on_bytes: &'a dyn Fn(u64),
     ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
         Box::pin(async move {
             let bytes =
                 Self::read_range(&self.0.join(file), length, &range).map_err(PartialRead::fatal)?;
-            arrived(bytes.len() as u64);
+            on_bytes(bytes.len() as u64);
             Ok(bytes)
         })
     }
@@ -241,9 +231,9 @@ pub struct Embedded {
 impl Embedded {
     fn find(&self, name: &str) -> Result<&'static [u8], Fault> {
         let found = self.files.iter().find(|(file, _)| *file == name);
-        found
-            .map(|(_, bytes)| *bytes)
-            .ok_or_else(|| Fault::model(name, format!("is not part of {}", self.name)))
+        found.map(|(_, bytes)| *bytes).ok_or_else(|| {
+            Fault::model(name, format!("is not part of {}", self.name)).code(ErrorCode::NotFound)
+        })
     }
 }
 
@@ -267,7 +257,7 @@ impl ByteSource for Embedded {
         file: &'a str,
         length: u64,
         range: Range<u64>,
-        arrived: &'a dyn Fn(u64),
+        on_bytes: &'a dyn Fn(u64),
     ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
         Box::pin(async move {
             let bytes = self.find(file).map_err(PartialRead::fatal)?;
@@ -275,7 +265,7 @@ impl ByteSource for Embedded {
                 let what = format!("has {} bytes instead of {length}", bytes.len());
                 return Err(PartialRead::fatal(Fault::model(file, what)));
             }
-            arrived(range.end - range.start);
+            on_bytes(range.end - range.start);
             Ok(bytes[range.start as usize..range.end as usize].to_vec())
         })
     }

@@ -1,4 +1,4 @@
-// A person's first visit: the sample is answered live, a picture is dropped, asked about, stopped.
+// A first visit: the sample is answered, a picture is dropped and asked about, an answer is stopped.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -32,7 +32,7 @@ describe("a first visit", () => {
     const { state, words } = await answered(page, 0);
     assert.equal(state, "done");
     assert.notEqual(words.trim(), "");
-    assert.doesNotMatch(words, /<|obj\d/, "no tag reaches the eye");
+    assert.doesNotMatch(words, /<|obj\d/, "no tag is shown");
     const [ready] = await happened(page, "Ready");
     console.log(`computed on ${ready.device}, ${ready.adapter}`);
     assert.equal(ready.device, "wgpu");
@@ -40,7 +40,7 @@ describe("a first visit", () => {
     assert.ok(done.answer.tokens > 1, "the model wrote it");
   });
 
-  test("a dropped scene gives the native engine's boxes and words", async () => {
+  test("a dropped scene gives the boxes and answers of the native engine", async () => {
     const { picture, dialogues } = await scene(900_001);
     const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
     await looked(page, () => drop(page, picture));
@@ -56,7 +56,7 @@ describe("a first visit", () => {
     }
   });
 
-  test("a phrase lights exactly its boxes", async () => {
+  test("a phrase highlights exactly its boxes", async () => {
     const phrases = await page.getByTestId("phrase").all();
     const linked = [];
     for (const phrase of phrases) {
@@ -71,7 +71,7 @@ describe("a first visit", () => {
     }
   });
 
-  test("clicking a phrase keeps its boxes lit until Escape", async () => {
+  test("a clicked phrase keeps its boxes highlighted until Escape", async () => {
     const phrase = page.locator('[data-testid="phrase"]:not([data-objects=""])').last();
     const objects = numbers(await phrase.getAttribute("data-objects"));
     await phrase.click();
@@ -108,7 +108,7 @@ describe("a first visit", () => {
     assert.equal((await asked(page, "Look")).length, looks);
   });
 
-  test("words by chance are those of the native engine with the same seed", async () => {
+  test("a sampled answer is that of the native engine with the same seed", async () => {
     const { picture, dialogues } = await scene(900_001);
     const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
     await page.getByText("How words are chosen").click();
@@ -131,7 +131,7 @@ describe("a first visit", () => {
     await page.getByText("How words are chosen").click();
   });
 
-  test("it goes without a pointer", async () => {
+  test("a question can be asked with the keyboard alone", async () => {
     const turn = await page.getByTestId("answer").count();
     await page.getByTestId("question").focus();
     await page.keyboard.type("How many objects are there?");
@@ -139,7 +139,7 @@ describe("a first visit", () => {
     assert.equal((await answered(page, turn)).state, "done");
   });
 
-  test("nothing foreign was asked for and no policy was broken", () => nothingForbidden(browser.seen));
+  test("there were no foreign requests and no policy violations", () => nothingForbidden(browser.seen));
 });
 
 // Drops a PNG on the page.

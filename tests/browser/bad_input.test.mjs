@@ -1,5 +1,5 @@
-// What goes wrong says so once, keeps picture and conversation, and leaves the page usable. On the
-// processor, which is faster than WebGPU in software.
+// A failure shows one message, keeps picture and conversation, and leaves the page usable. On the CPU,
+// which is faster than WebGPU in software.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -116,7 +116,7 @@ describe("weights", () => {
   test("a missing manifest is named", () =>
     failsToLoad("**/models/nano/model.json", damage.missing, /model\.json/));
 
-  test("weights that are no numbers are noticed before anything is answered, on WebGPU", async () => {
+  test("NaN weights are reported before any answer, on WebGPU", async () => {
     const files = await copyOfNano({
       name: "nano",
       spoil(files, { tensors }) {
@@ -145,7 +145,8 @@ describe("weights", () => {
     ));
 });
 
-// Opens the page with a file of the model replaced: one message that names it, then a new start works.
+// Opens the page with a broken file of the model: one message names it, and a retry with the real file
+// works.
 async function failsToLoad(files, change, says, { webgpu = false } = {}) {
   const browser = await open({ webgpu, serviceWorkers: "block" });
   const { context, page } = browser;

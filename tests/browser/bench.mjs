@@ -1,28 +1,28 @@
-// The rows of `chatrex bench` in a browser; `cargo xtask bench` runs it. CHATREX_BENCH is
+// The rows of `chatrex bench` in a browser, for `cargo xtask bench`. CHATREX_BENCH is
 // `{ plan, model, json }`.
 
 import { writeFile } from "node:fs/promises";
 import { needed } from "./flags.mjs";
 import { measuring } from "./measure.mjs";
 
-const { json, ...ask } = JSON.parse(needed("CHATREX_BENCH"));
+const { json, ...request } = JSON.parse(needed("CHATREX_BENCH"));
 
 const done = await measuring("start.js", (page) =>
   page.evaluate(
-    (ask) =>
+    (request) =>
       new Promise((resolve, reject) => {
-        const worker = new Worker(new URL("worker_start.js?bench", location.href), { type: "module" });
-        const model = ask.model && new URL(ask.model, location.href).href;
+        const worker = new Worker(new URL("worker_dev_start.js?bench", location.href), { type: "module" });
+        const model = request.model && new URL(request.model, location.href).href;
         worker.onerror = (event) => reject(new Error(event.message));
         worker.onmessage = ({ data: [text] }) => {
-          const said = JSON.parse(text);
-          if (said.ready) worker.postMessage([JSON.stringify({ bench: { ...ask, model } })]);
-          if (said.row) console.log(said.row);
-          if (said.Failed) reject(new Error(JSON.stringify(said.Failed.fault)));
-          if (said.done) resolve(said.done);
+          const event = JSON.parse(text);
+          if (event.ready) worker.postMessage([JSON.stringify({ bench: { ...request, model } })]);
+          if (event.row) console.log(event.row);
+          if (event.Failed) reject(new Error(JSON.stringify(event.Failed.fault)));
+          if (event.done) resolve(event.done);
         };
       }),
-    ask,
+    request,
   ),
 );
 if (done.fault) {

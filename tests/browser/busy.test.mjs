@@ -1,4 +1,4 @@
-// While the model works the page answers: typing and sliding, busy against idle.
+// The page stays responsive while the model works: latency of typing and of a slider, busy and idle.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,41 +1,33 @@
-// The engine's worker on the browser's WebGPU: it computes, also where `timestamp-query` is missing.
+// The worker on the browser's WebGPU: every kernel agrees with its reference, with and without
+// subgroups, under minimum limits and without `timestamp-query`.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { test } from "node:test";
+import { before, test } from "node:test";
 import { inFrontOf, withBrowser, withLeast } from "./devices.mjs";
-import { chat } from "./native.mjs";
+import { chat, parity } from "./native.mjs";
 import { answered, asked, check, happened, QUIET, URL_OF_PAGE } from "./page.mjs";
 
-// What the worker compares with the processor.
-const KERNELS = [
-  "activation",
-  "attention",
-  "causal_attention",
-  "copy",
-  "deform_attention",
-  "depthwise",
-  "fused",
-  "group_norm",
-  "layer_norm",
-  "noise",
-  "roi_align",
-  "roi_pool",
-  "sine_of_boxes",
-  "weight_rows",
-  "window_attention",
-];
+// The kernels of the native program's registry.
+let kernels;
+before(async () => {
+  ({ kernels } = await parity("tests/data/golden", "roi_align"));
+  console.log(`native registry: ${kernels.join(", ")}`);
+});
 
+// The worker sweeps the native program's kernels, each over at least one shape.
 function everyKernelAgrees(report) {
-  for (const [kernel, swept] of Object.entries(report.kernels)) {
-    console.log(`${kernel}: ${JSON.stringify(swept)}`);
-  }
-  for (const kernel of KERNELS) {
-    assert.ok(report.kernels[kernel]?.shapes > 0, `${kernel} agrees with its reference`);
+  for (const { name, ...result } of report.kernels) console.log(`${name}: ${JSON.stringify(result)}`);
+  const swept = report.kernels.map(({ name }) => name);
+  console.log(`swept in the browser: ${swept.join(", ")}`);
+  assert.ok(kernels.length > 10, "the native registry is complete");
+  assert.deepEqual(swept, kernels);
+  for (const { name, shapes } of report.kernels) {
+    assert.ok(shapes > 0, `${name} agrees with its reference`);
   }
 }
 
-// Put in front of `timestamp_query.js`: an adapter that lacks the feature and refuses to give it.
+// Prepended to `timestamp_query.js`: an adapter that lacks the feature and rejects requests for it.
 const HIDE = `
 {
   const prototype = GPUAdapter.prototype;
@@ -60,14 +52,14 @@ test("the browser offers a WebGPU adapter", () =>
   withBrowser(async ({ page }) => {
     await page.goto(QUIET);
     const adapter = await page.evaluate(async () => {
-      const found = await navigator.gpu?.requestAdapter();
-      return found ? `${found.info.vendor} ${found.info.architecture}`.trim() : "none";
+      const adapter = await navigator.gpu?.requestAdapter();
+      return adapter ? `${adapter.info.vendor} ${adapter.info.architecture}`.trim() : "none";
     });
     console.log(`adapter: ${adapter}`);
     assert.notEqual(adapter, "none");
   }));
 
-// Where subgroups are used the kernels are others than under the least limits.
+// With subgroups the kernels are other variants than under minimum limits.
 test("burn and our kernels compute on it", () =>
   withBrowser(async ({ page, seen }) => {
     await page.goto(QUIET);
@@ -82,7 +74,7 @@ test("burn and our kernels compute on it", () =>
     assert.deepEqual(seen.violations, []);
   }));
 
-test("with the least limits that WebGPU promises all kernels compute", () =>
+test("with the minimum limits of WebGPU all kernels compute", () =>
   withLeast(async ({ page }) => {
     await page.goto(QUIET);
     const report = await check(page, { kernels: true });
@@ -90,7 +82,7 @@ test("with the least limits that WebGPU promises all kernels compute", () =>
     everyKernelAgrees(report);
   }));
 
-test("with the least limits nano answers as on the processor", () =>
+test("with the minimum limits of WebGPU nano answers as on the CPU", () =>
   withLeast(async ({ page }) => {
     await page.goto(URL_OF_PAGE);
     assert.equal((await answered(page, 0)).state, "done");

@@ -1,10 +1,10 @@
-// Browsers whose WebGPU is not quite what the machine offers.
+// Browsers whose WebGPU is changed by a script.
 
 import assert from "node:assert/strict";
 import { LONG, open } from "./page.mjs";
 
-// Put in front of `timestamp_query.js`: an adapter that offers no more than WebGPU promises of every
-// device, so that the device is made with these limits and enforces them, and without subgroups.
+// Prepended to `timestamp_query.js`: the adapter has the minimum limits of WebGPU and no subgroups, so
+// the device is created with these limits and enforces them.
 const LEAST = `
 {
   const prototype = GPUAdapter.prototype;
@@ -55,7 +55,7 @@ export async function withBrowser(use) {
   }
 }
 
-// Changes the first script of every worker: `change` gets its text and gives what is run instead.
+// Changes the first script of every worker: `change` maps its text to the text that runs instead.
 export function inFrontOf(page, change) {
   return page.context().route("**/timestamp_query.js", async (route) => {
     const response = await route.fetch();
@@ -63,16 +63,16 @@ export function inFrontOf(page, change) {
   });
 }
 
-// A browser whose adapter offers the least limits.
+// A browser whose adapter has the minimum limits.
 export function withLeast(use) {
   return withBrowser(async (browser) => {
     const { page } = browser;
-    const said = [];
+    const messages = [];
     page.setDefaultTimeout(LONG);
     page.setDefaultNavigationTimeout(LONG);
-    page.on("console", (message) => said.push(message.text()));
+    page.on("console", (message) => messages.push(message.text()));
     await inFrontOf(page, (body) => LEAST + body);
     await use(browser);
-    assert.ok(said.includes("least limits kept"), said.join("\n"));
+    assert.ok(messages.includes("least limits kept"), messages.join("\n"));
   });
 }

@@ -1,20 +1,20 @@
-// Nano in the browser's worker answers the evaluation's questions as the processor does.
+// Nano in the browser's worker answers the questions of the evaluation as on the CPU.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { withBrowser } from "./devices.mjs";
-import { judge } from "./judge.mjs";
+import { evaluate } from "./stdio_server.mjs";
 import { QUIET, URL_OF_PAGE } from "./page.mjs";
 
 const SCENES = 6;
 
-test(`the questions about ${SCENES} scenes are answered word for word as on the processor`, () =>
+test(`the questions about ${SCENES} scenes have the same answers as on the CPU`, () =>
   withBrowser(async ({ page }) => {
     await page.goto(QUIET);
-    const began = Date.now();
-    const { report, ready } = await judge(page, { model: `${URL_OF_PAGE}models/nano`, count: SCENES });
+    const start = Date.now();
+    const { report, ready } = await evaluate(page, { model: `${URL_OF_PAGE}models/nano`, count: SCENES });
     assert.equal(ready.device, "wgpu");
-    console.log(`${report.questions} questions in ${((Date.now() - began) / 1000).toFixed(0)} s`);
+    console.log(`${report.questions} questions in ${((Date.now() - start) / 1000).toFixed(0)} s`);
     console.log(`boxes differ by at most ${report.box_difference} pixels`);
     assert.ok(report.questions >= 6 * SCENES, `${report.questions} questions`);
     assert.equal(report.same_answers, 1);

@@ -1,5 +1,5 @@
-// What a browser's device computes at every stage of a model; `chatrex examine` compares it with the
-// processor. Not part of the tests: `cargo xtask manual examine FOLDER` runs it.
+// Activations of every stage of a model on a browser's GPU; `chatrex examine` compares them with the
+// CPU's. Not part of the tests: `cargo xtask manual examine FOLDER` runs it.
 
 import { execFileSync } from "node:child_process";
 import { readdir, readFile, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ const FOLDER = process.env.CHATREX_FOLDER;
 const DAY = 86_400_000;
 const SIZE = [1066, 800];
 
-test("the browser agrees with the processor at every stage", { timeout: DAY }, async () => {
+test("the browser agrees with the CPU at every stage", { timeout: DAY }, async () => {
   const host = await startHost();
   const files = new Map();
   for (const name of await readdir(FOLDER)) files.set(name, await readFile(join(FOLDER, name)));
@@ -23,12 +23,12 @@ test("the browser agrees with the processor at every stage", { timeout: DAY }, a
     const { page } = browser;
     page.setDefaultTimeout(DAY);
     await page.goto(`${host.url}start.js`);
-    const began = Date.now();
-    page.on("console", (message) => console.log(((Date.now() - began) / 1000).toFixed(0), "s", message.text()));
+    const start = Date.now();
+    page.on("console", (message) => console.log(((Date.now() - start) / 1000).toFixed(0), "s", message.text()));
     const answer = await page.evaluate(
       ([model, [width, height], base]) =>
         new Promise((done, fail) => {
-          const worker = new Worker(`${base}worker_start.js?examine`, { type: "module" });
+          const worker = new Worker(`${base}worker_dev_start.js?examine`, { type: "module" });
           worker.onerror = (event) => fail(new Error(event.message));
           worker.onmessage = ({ data: [text] }) => {
             if (text.includes('"Look"')) console.log(text);
@@ -41,8 +41,8 @@ test("the browser agrees with the processor at every stage", { timeout: DAY }, a
     );
     const file = join(PICTURES, "examined.json");
     await writeFile(file, answer);
-    const words = ["examine", "--model", FOLDER, "--device", "cpu", "--against", file];
-    console.log(execFileSync(PROGRAM, words, { encoding: "utf8" }));
+    const args = ["examine", "--model", FOLDER, "--device", "cpu", "--against", file];
+    console.log(execFileSync(PROGRAM, args, { encoding: "utf8" }));
   } finally {
     await browser.close();
     await host.close();

@@ -1,16 +1,16 @@
-// Pictures as cameras write them: JPEG whose pixels lie on their side, with an EXIF note.
+// Pictures as cameras write them: JPEG with rotated pixels and an EXIF orientation.
 
-// `photo` (PNG bytes) as JPEG bytes, turned a quarter to the left when `onItsSide`, with the note
-// that says to turn it back (orientation 6).
-export async function cameraJpeg(page, photo, { onItsSide }) {
+// `photo` (PNG bytes) as JPEG bytes; with `isRotated` rotated left by 90 degrees, with the EXIF
+// orientation that rotates it back (6).
+export async function cameraJpeg(page, photo, { isRotated }) {
   const base64 = await page.evaluate(
-    async ([photo, onItsSide]) => {
+    async ([photo, isRotated]) => {
       const bytes = Uint8Array.from(atob(photo), (letter) => letter.charCodeAt(0));
       const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
       const { width, height } = bitmap;
-      const canvas = onItsSide ? new OffscreenCanvas(height, width) : new OffscreenCanvas(width, height);
+      const canvas = isRotated ? new OffscreenCanvas(height, width) : new OffscreenCanvas(width, height);
       const context = canvas.getContext("2d");
-      if (onItsSide) {
+      if (isRotated) {
         context.translate(0, width);
         context.rotate(-Math.PI / 2);
       }
@@ -19,13 +19,13 @@ export async function cameraJpeg(page, photo, { onItsSide }) {
       const encoded = new Uint8Array(await jpeg.arrayBuffer());
       return btoa(Array.from(encoded, (byte) => String.fromCharCode(byte)).join(""));
     },
-    [photo.toString("base64"), onItsSide],
+    [photo.toString("base64"), isRotated],
   );
   const jpeg = Buffer.from(base64, "base64");
-  return onItsSide ? withOrientation(jpeg, 6) : jpeg;
+  return isRotated ? withOrientation(jpeg, 6) : jpeg;
 }
 
-// A JPEG with an EXIF segment that holds nothing but the orientation, right after the start mark.
+// A JPEG with an EXIF segment that holds only the orientation, after the start marker.
 function withOrientation(jpeg, orientation) {
   const entry = [0x01, 0x12, 0x00, 0x03, 0, 0, 0, 1, 0, orientation, 0, 0];
   const tiff = [0x4d, 0x4d, 0x00, 0x2a, 0, 0, 0, 8, 0, 1, ...entry, 0, 0, 0, 0];

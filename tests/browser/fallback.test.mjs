@@ -1,4 +1,4 @@
-// A browser without a graphics adapter: the processor answers, and the page says so.
+// A browser without a GPU adapter: the CPU answers, and the page shows a note.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,7 +16,7 @@ const absent = {
 };
 
 for (const [what, prepare] of Object.entries(absent)) {
-  test(`${what}: the processor answers`, async () => {
+  test(`${what}: the CPU answers`, async () => {
     const browser = await open({ webgpu: false, serviceWorkers: "block" });
     const { context, page, seen } = browser;
     try {

@@ -1,4 +1,4 @@
-// A host that serves the page and, below it, model folders that go wrong in every way a host can.
+// An HTTP server for the page and for model folders with injected faults.
 
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -7,13 +7,13 @@ import { createServer, request } from "node:http";
 import { setTimeout as later } from "node:timers/promises";
 import { URL_OF_PAGE } from "./page.mjs";
 
-const NANO = "web/models/nano";
+const NANO = "assets/models/nano";
 const CHUNK = 1 << 14;
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
-// Nano's files under another name and in smaller pieces; `spoil` may alter their bytes, and `change`
-// the manifest.
+// Nano's files under another name and in smaller pieces; `spoil` may change their bytes, `change` the
+// manifest.
 export async function copyOfNano({ name, piece = 1 << 16, spoil = () => {}, change = (manifest) => manifest }) {
   const files = new Map();
   for (const file of await readdir(NANO)) files.set(file, await readFile(`${NANO}/${file}`));
@@ -31,18 +31,18 @@ export async function copyOfNano({ name, piece = 1 << 16, spoil = () => {}, chan
   return files;
 }
 
-// Bytes of everything but the manifest.
+// Size in bytes of all files except the manifest.
 export const sizeOf = (files) =>
   [...files].reduce((sum, [name, bytes]) => sum + (name === "model.json" ? 0 : bytes.length), 0);
 
 // Serves folders below `folders/`. A folder is `{ files, served, requests, …faults }`:
-//   cutEvery      the connection ends after every so many bytes
-//   corruptOnce   [file, byte]: that byte is wrong the first time it is sent
-//   ranges        false: the host ignores ranges
-//   html          every file but the manifest is a web page with status 200
-//   redirect      every file but the manifest is elsewhere
-//   short         the file that is one byte short
-//   version       what the entity tag says; may change
+//   cutEvery      closes the connection after this many bytes, again and again
+//   corruptOnce   [file, byte]: sends a wrong byte there once
+//   ranges        false: ignores range headers
+//   html          sends a web page with status 200 for every file except the manifest
+//   redirect      redirects every file except the manifest to this address
+//   short         the file that lacks its last byte
+//   version       the entity tag; may change
 //   rate          bytes per second of each connection
 export async function startHost() {
   const folders = new Map();
@@ -70,7 +70,7 @@ export async function startHost() {
   };
 }
 
-// Everything else comes from the host that `cargo xtask` runs.
+// Other requests are forwarded to the server of `cargo xtask`.
 function pass(incoming, response) {
   return new Promise((done, fail) => {
     const { host: _, ...headers } = incoming.headers;
@@ -110,7 +110,7 @@ async function send(folder, name, incoming, response) {
   await stream(folder, name, bytes, start, end, response);
 }
 
-// Sends bytes little by little, counting them, and cuts the connection where that is due.
+// Sends and counts bytes in chunks, and closes the connection where a fault asks for it.
 async function stream(folder, name, bytes, start, end, response) {
   for (let at = start; at < end; ) {
     if (response.destroyed) return;

@@ -1,4 +1,4 @@
-// How browsers are started: alike for tests and measurements.
+// Command-line flags of browsers, for tests and measurements.
 
 export function needed(name) {
   const value = process.env[name];
@@ -17,7 +17,7 @@ export const ALWAYS = [
 
 export const SOFTWARE = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
-// A graphics card without a display; half precision where a driver has it.
+// A GPU without a display; f16 where the driver supports it.
 export const HARDWARE = [
   "--enable-unsafe-webgpu",
   "--enable-features=Vulkan",

@@ -1,4 +1,4 @@
-// A model of real size is brought into the browser over a bad network, kept, and loaded. Not part
+// A model of real size is downloaded into the browser over a bad network, stored, and loaded. Not part
 // of the tests: `cargo xtask manual large FOLDER` runs it.
 
 import assert from "node:assert/strict";
@@ -32,7 +32,7 @@ after(async () => {
   await host?.close();
 });
 
-// The longest time for which the page could not answer, in milliseconds.
+// Measures the longest time in which the page did not respond, in milliseconds.
 const watched = () =>
   page.evaluate(() => {
     self.longest = 0;
@@ -44,7 +44,7 @@ const watched = () =>
     }, 50);
   });
 
-test("it is downloaded through cuts, a damaged piece and a reload", { timeout: DAY }, async () => {
+test("it survives closed connections, a damaged piece and a reload", { timeout: DAY }, async () => {
   await modelReady(page);
   const shell = await memory(page);
   await manager(page);
@@ -66,12 +66,12 @@ test("it is downloaded through cuts, a damaged piece and a reload", { timeout: D
   const peak = Math.max(first, await memory(page));
   console.log(
     `${(size / 1e6).toFixed(0)} MB in ${seconds.toFixed(0)} s, ${((folder.served / size - 1) * 100).toFixed(2)} % fetched twice; ` +
-      `wasm memory ${shell.toFixed(0)} MB before, ${peak.toFixed(0)} MB at most; the page was away for ${longest.toFixed(0)} ms at most`,
+      `wasm memory ${shell.toFixed(0)} MB before, ${peak.toFixed(0)} MB at most; the page did not respond for ${longest.toFixed(0)} ms at most`,
   );
   assert.ok(folder.served <= size * 1.02, `${folder.served} bytes for ${size}`);
   assert.equal(folder.corruptOnce, undefined, "the damaged piece was sent");
   assert.ok(peak - shell < 128, `${peak - shell} MB above the shell`);
-  assert.ok(longest < 500, "the page answers all the time");
+  assert.ok(longest < 500, "the page stays responsive");
 });
 
 test("what is stored is what the folder holds", { timeout: DAY }, async () => {
@@ -93,7 +93,7 @@ test("what is stored is what the folder holds", { timeout: DAY }, async () => {
   }
 });
 
-test("it is uploaded to the graphics device", { timeout: DAY }, async () => {
+test("it is uploaded to the GPU", { timeout: DAY }, async () => {
   const before = await memory(page);
   await watched();
   const began = Date.now();
@@ -103,7 +103,7 @@ test("it is uploaded to the graphics device", { timeout: DAY }, async () => {
   longest = await page.evaluate(() => self.longest);
   console.log(
     `checked and uploaded in ${((Date.now() - began) / 1000).toFixed(0)} s; wasm memory ${before.toFixed(0)} MB before, ` +
-      `${peak.toFixed(0)} MB at most; the page was away for ${longest.toFixed(0)} ms at most`,
+      `${peak.toFixed(0)} MB at most; the page did not respond for ${longest.toFixed(0)} ms at most`,
   );
   assert.ok(peak - before < 128, `${peak - before} MB above the shell`);
 });

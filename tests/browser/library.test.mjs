@@ -1,5 +1,5 @@
-// Models are brought here over networks and hosts that fail, kept, loaded, and deleted. On the
-// processor, which is faster than WebGPU in software.
+// The model store: downloads over faulty networks and from faulty hosts, imports, loading, deleting. On
+// the CPU, which is faster than WebGPU in software.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -35,7 +35,7 @@ describe("a download", () => {
   });
   after(() => browser?.close());
 
-  test("nothing comes before the licence is accepted", async () => {
+  test("nothing is downloaded before the licence is accepted", async () => {
     await manager(page);
     await survey(page, folder.address);
     assert.equal(folder.served, 0);
@@ -47,7 +47,7 @@ describe("a download", () => {
     await page.getByTestId("begin").click();
   });
 
-  test("it outlives cut connections, a damaged piece and a reload, fetching little twice", async () => {
+  test("it survives closed connections, a damaged piece and a reload, and fetches little twice", async () => {
     await page.waitForFunction(
       () => Number(document.querySelector('[data-testid="model"] progress')?.value) > 400,
       null,
@@ -68,7 +68,7 @@ describe("a download", () => {
     const size = sizeOf(files);
     const peak = await memory(page);
     console.log(`wasm memory: ${shell.toFixed(0)} MB before, ${peak.toFixed(0)} MB at most`);
-    assert.ok(peak - shell < 128, "pieces are not piled up");
+    assert.ok(peak - shell < 128, "pieces do not accumulate in memory");
     const limit = size * 1.02 + AT_ONCE * PIECE;
     console.log(`${folder.served} bytes served for ${size}, ${before} of them before the reload`);
     assert.ok(before > size * 0.4, "the reload came in the middle");
@@ -95,7 +95,7 @@ describe("a download", () => {
     }
   });
 
-  test("it answers exactly as nano does, and the conversation goes on", async () => {
+  test("it answers exactly as nano does, and the conversation continues", async () => {
     const turns = await page.getByTestId("answer").count();
     const [nano] = await happened(page, "Done");
     await row(page).getByTestId("load").click();
@@ -106,7 +106,7 @@ describe("a download", () => {
     assert.equal((await happened(page, "Ready")).at(-1).name, "faulty");
   });
 
-  test("another tab is told who has it", async () => {
+  test("another tab shows that it is in use", async () => {
     const other = await browser.context.newPage();
     await other.goto(host.url);
     await modelReady(other);
@@ -122,7 +122,7 @@ describe("a download", () => {
     await other.close();
   });
 
-  test("a damaged piece alone comes again from its source", async () => {
+  test("only a damaged piece is fetched again", async () => {
     await page.bringToFront();
     await page.evaluate(async () => {
       const root = await navigator.storage.getDirectory();
@@ -143,7 +143,7 @@ describe("a download", () => {
     await stands(page, "ready");
   });
 
-  test("it is deleted only after a question", async () => {
+  test("it is deleted only after a confirmation", async () => {
     await row(page).getByTestId("delete").click();
     assert.match(await row(page).innerText(), /cannot be undone/);
     await row(page).getByTestId("delete-yes").click();
@@ -151,16 +151,16 @@ describe("a download", () => {
     assert.equal(await kept(page), 0);
   });
 
-  test("nothing foreign was asked for and no policy was broken", () => {
+  test("there were no foreign requests and no policy violations", () => {
     const { foreign, violations, errors } = browser.seen;
-    // Cut connections are the test's own.
+    // The test closes connections itself.
     const others = errors.filter((error) => !/ERR_|Failed to load/.test(error));
     const own = foreign.filter((address) => !address.startsWith(host.url));
     nothingForbidden({ foreign: own, violations, errors: others });
   });
 });
 
-describe("a person's wishes", () => {
+describe("pause and cancel", () => {
   let browser, page, folder;
   before(async () => {
     folder = host.add("slow", await copyOfNano({ name: "slow" }), { rate: 300_000 });
@@ -171,7 +171,7 @@ describe("a person's wishes", () => {
   });
   after(() => browser?.close());
 
-  test("pause stops at once, resume goes on, cancel keeps what came", async () => {
+  test("pause stops at once, resume continues, cancel keeps the pieces", async () => {
     await bring(page, folder.address);
     await moves(page, folder);
     await row(page).getByTestId("pause").click();
@@ -179,7 +179,7 @@ describe("a person's wishes", () => {
     await new Promise((done) => setTimeout(done, 300));
     const paused = folder.served;
     await new Promise((done) => setTimeout(done, 700));
-    assert.ok(folder.served - paused <= AT_ONCE * PIECE, "nothing comes while it is paused");
+    assert.ok(folder.served - paused <= AT_ONCE * PIECE, "nothing is fetched while it is paused");
     assert.match(await page.getByTestId("model-words").innerText(), /Paused\. .* is kept\./);
     await shot(page, "models-paused");
     await row(page).getByTestId("resume").click();
@@ -190,7 +190,7 @@ describe("a person's wishes", () => {
     assert.equal(await kept(page), 1);
   });
 
-  test("cancel deletes what came", async () => {
+  test("cancel deletes the pieces", async () => {
     await row(page).getByTestId("resume").click();
     await moves(page, folder);
     await row(page).getByTestId("cancel").click();
@@ -199,7 +199,7 @@ describe("a person's wishes", () => {
     assert.equal(await kept(page), 0);
   });
 
-  test("without room nothing is left behind", async () => {
+  test("without space nothing is left behind", async () => {
     const session = await browser.context.newCDPSession(page);
     const quota = { origin: new URL(host.url).origin, quotaSize: 3_000_000 };
     await session.send("Storage.overrideQuotaForOrigin", quota);
@@ -228,7 +228,7 @@ describe("a lost worker", () => {
   });
   after(() => browser?.close());
 
-  test("is replaced, the same model is loaded from here, and nothing said is lost", async () => {
+  test("is replaced, the same model is loaded from storage, and the conversation stays", async () => {
     const served = folder.served;
     const turns = await page.getByTestId("answer").count();
     const ready = (await happened(page, "Ready")).length;
@@ -263,7 +263,7 @@ describe("a lost worker", () => {
   });
 });
 
-test("a lost graphics device is restored, and the waiting question is answered", async () => {
+test("a lost GPU is restored, and the queued question is answered", async () => {
   const browser = await open({ serviceWorkers: "block" });
   const { page, context } = browser;
   try {
@@ -273,7 +273,7 @@ test("a lost graphics device is restored, and the waiting question is answered",
     await session.send("Browser.crashGpuProcess");
     const recovery = page.getByTestId("recovery");
     await recovery.waitFor({ timeout: LONG });
-    assert.match(await recovery.innerText(), /graphics device was reset|Restored/);
+    assert.match(await recovery.innerText(), /GPU was reset|Restored/);
     assert.equal((await answered(page, 0)).state, "done");
     assert.equal(await page.getByTestId("error").count(), 0);
   } finally {
@@ -317,7 +317,7 @@ describe("hosts", () => {
     });
   }
 
-  test("one whose file changes on the way is named", async () => {
+  test("one whose file changes during the download is named", async () => {
     const folder = host.add("changing", await copyOfNano({ name: "changing" }), { rate: 400_000 });
     await bring(page, folder.address);
     await moves(page, folder);
@@ -342,13 +342,13 @@ describe("hosts", () => {
     });
   }
 
-  test("a hub is refused by the policy, and the page says so", async () => {
+  test("a hub is blocked by the policy, and the page says so", async () => {
     await look(page, "owner/name@main");
     await complains(page, /huggingface\.co.*content security policy/s);
   });
 });
 
-describe("files of the person", () => {
+describe("files of the user", () => {
   let browser, page, files, place;
   before(async () => {
     files = await copyOfNano({ name: "own" });
@@ -370,7 +370,7 @@ describe("files of the person", () => {
     await complains(page, /towers\.safetensors: is not among the files/);
   });
 
-  test("one with a flipped bit is named and not taken for good", async () => {
+  test("one with a flipped bit is named and not accepted", async () => {
     const name = "upn.safetensors";
     const bytes = Buffer.from(files.get(name));
     bytes[2_000_000] ^= 1;
@@ -382,7 +382,7 @@ describe("files of the person", () => {
     await writeFile(join(place, name), files.get(name));
   });
 
-  test("chosen again they are taken and answer", async () => {
+  test("chosen again they are imported and answer", async () => {
     await choose([...files.keys()]);
     await accept(page);
     await stands(page, "ready");
@@ -394,7 +394,7 @@ describe("files of the person", () => {
   });
 });
 
-// Waits until more of a folder was served.
+// Waits until more bytes of a folder were served.
 async function moves(page, folder) {
   await stands(page, "moving");
   const before = folder.served;
@@ -426,7 +426,7 @@ const kept = (page) =>
     return count;
   });
 
-// Puts the last question again, with the same boxes, and gives the engine's last word on it.
+// Asks the last question again, with the same boxes, and returns the answer.
 const askedAgain = (page) => again(page, "retry");
 
 async function again(page, button) {

@@ -1,4 +1,4 @@
-// The page for everybody: axe finds nothing serious, wide and narrow, light and dark; screenshots.
+// Accessibility: axe finds nothing serious, wide and narrow, light and dark; screenshots.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

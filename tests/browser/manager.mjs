@@ -1,8 +1,8 @@
-// What a person does in the model manager.
+// The user's actions in the model manager.
 
 import { LONG, open } from "./page.mjs";
 
-// A visit to `host` whose worker tells its memory.
+// Opens the page of `host`; its worker exposes its wasm memory.
 export async function visit(host, { webgpu = false } = {}) {
   const browser = await open({ webgpu, serviceWorkers: "block" });
   await browser.context.route("**/worker_start.js", async (route) => {
@@ -14,7 +14,7 @@ export async function visit(host, { webgpu = false } = {}) {
   return browser;
 }
 
-// Megabytes of the worker's memory, which never shrinks.
+// Size of the worker's wasm memory in megabytes; it never shrinks.
 export async function memory(page) {
   const sizes = page.workers().map((worker) => worker.evaluate(() => self.wasm?.memory.buffer.byteLength ?? 0));
   return Math.max(...(await Promise.all(sizes))) / 1e6;

@@ -1,4 +1,4 @@
-// A page to measure in, in a browser of its own.
+// A browser of its own to measure in.
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { ALWAYS, HARDWARE, SOFTWARE, needed } from "./flags.mjs";
 
-// Opens `path` below the page's address and hands the page to `use`; closes everything.
+// Opens `path`, relative to the site, calls `use` with the page, and closes the browser.
 export async function measuring(path, use) {
   const profile = await mkdtemp(join(tmpdir(), "chatrex-bench-"));
   const context = await chromium.launchPersistentContext(profile, {

@@ -1,4 +1,4 @@
-// The same engine as a program: what the page is compared with.
+// The native program, with which the page is compared.
 
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -18,7 +18,7 @@ async function inFolder(use) {
   }
 }
 
-// One scene of the test range: its picture as PNG bytes, and its dialogues.
+// One scene of the test seeds: its picture as PNG bytes, and its dialogues.
 export function scene(seed) {
   return inFolder(async (folder) => {
     await run(PROGRAM, ["scenes", "--count", "1", "--seed", String(seed), "--out", folder]);
@@ -30,23 +30,25 @@ export function scene(seed) {
   });
 }
 
-// The native answer to questions about a picture, on the processor.
+// The native answers to questions about a picture, on the CPU.
 export const chat = (picture, ...questions) => chatWith([], picture, ...questions);
 
-// The same with further options of `chatrex chat`.
+// The same with more options of `chatrex chat`.
 export function chatWith(options, picture, ...questions) {
   return inFolder(async (folder) => {
     const image = join(folder, "picture.png");
     await writeFile(image, picture);
     const asks = questions.flatMap((question) => ["--ask", question]);
-    const words = ["chat", "--image", image, ...asks, "--json", "--device", "cpu", ...options];
-    const { stdout } = await run(PROGRAM, words, { maxBuffer: 1 << 26 });
+    const args = ["chat", "--image", image, ...asks, "--json", "--device", "cpu", ...options];
+    const { stdout } = await run(PROGRAM, args, { maxBuffer: 1 << 26 });
     return JSON.parse(stdout);
   });
 }
 
-// What `chatrex parity` finds in a folder of recordings, on the processor.
-export async function parity(golden) {
-  const { stdout } = await run(PROGRAM, ["parity", "--golden", golden, "--device", "cpu", "--json"]);
+// The report of `chatrex parity` on a folder of fixtures, on the CPU; with `only`, of one fixture.
+export async function parity(golden, only) {
+  const filter = only ? ["--only", only] : [];
+  const args = ["parity", "--golden", golden, "--device", "cpu", "--json", ...filter];
+  const { stdout } = await run(PROGRAM, args);
   return JSON.parse(stdout);
 }

@@ -1,4 +1,4 @@
-// After one visit the page works without a network, and takes a new version when there is one.
+// After one visit the page works without a network, and updates to a new version.
 
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { answered, ask, DEEP_SITE, DEEP_URL_OF_PAGE, LONG, modelReady, open, URL_OF_PAGE } from "./page.mjs";
 
-test("reloaded without a network it answers", async () => {
+test("a reloaded page without a network answers", async () => {
   const browser = await open({ webgpu: false });
   const { context, page } = browser;
   try {
@@ -21,7 +21,7 @@ test("reloaded without a network it answers", async () => {
   }
 });
 
-test("in a folder of a host it works, and a new version takes over at the next opening", async () => {
+test("the page works in a subfolder, and a new version takes over at the next visit", async () => {
   const browser = await open({ webgpu: false });
   const { page } = browser;
   try {
@@ -38,7 +38,7 @@ test("in a folder of a host it works, and a new version takes over at the next o
         await new Promise((resolve) => coming.addEventListener("statechange", resolve, { once: true }));
       }
     });
-    assert.equal(await page.title(), "ChatRex", "the visit goes on undisturbed");
+    assert.equal(await page.title(), "ChatRex", "the current visit is not disturbed");
     await page.reload();
     await page.waitForFunction(() => document.title === "The next version", null, { timeout: LONG });
     const caches = await page.evaluate(async () => (await self.caches.keys()).length);
@@ -48,7 +48,7 @@ test("in a folder of a host it works, and a new version takes over at the next o
   }
 });
 
-// Changes the title of the served copy and says so in its service worker.
+// Changes the title of the served copy and the version in its service worker.
 async function newVersion() {
   const page = join(DEEP_SITE, "index.html");
   const html = await readFile(page, "utf8");

@@ -1,4 +1,4 @@
-// Opens the page in the browser that `cargo xtask test` names, watching for what must never happen.
+// Opens the page in the browser of `cargo xtask test`, and records requests, errors and messages.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -8,17 +8,17 @@ import { chromium } from "playwright-core";
 import { ALWAYS, SOFTWARE as WEBGPU, needed } from "./flags.mjs";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
-// A document of the site that starts no engine of its own.
+// A document of the site that starts no engine.
 export const QUIET = `${URL_OF_PAGE}start.js`;
 export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
 export const PICTURES = needed("CHATREX_PICTURES");
 export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
 
-// A software adapter on a busy machine is slow; nothing is judged by the clock.
+// Timeout in milliseconds; a software adapter on a busy machine is slow.
 export const LONG = 600_000;
 
-// A browser profile of its own. `webgpu: false` leaves the browser without an adapter.
+// Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters.
 export async function open({ webgpu = true, ...options } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "chatrex-browser-"));
   const context = await chromium.launchPersistentContext(profile, {
@@ -30,7 +30,7 @@ export async function open({ webgpu = true, ...options } = {}) {
   });
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
-  await page.addInitScript(overhear);
+  await page.addInitScript(record);
   return {
     context,
     page,
@@ -42,8 +42,8 @@ export async function open({ webgpu = true, ...options } = {}) {
   };
 }
 
-// Runs in the page: keeps what page and engine say to each other, and reports policy violations.
-function overhear() {
+// Runs in the page: records the messages between page and worker, and reports policy violations.
+function record() {
   addEventListener("securitypolicyviolation", (event) => {
     console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`);
   });
@@ -51,8 +51,8 @@ function overhear() {
   self.requests = [];
   self.events = [];
   self.Worker = class extends Plain {
-    constructor(...words) {
-      super(...words);
+    constructor(...args) {
+      super(...args);
       this.addEventListener("message", ({ data }) => {
         const event = JSON.parse(data[0]);
         if (!event.Progress) self.events.push(event);
@@ -65,7 +65,7 @@ function overhear() {
   };
 }
 
-// Everything the browser did that a test may have to judge.
+// Records foreign requests, policy violations, errors and the console.
 function watch(context, page) {
   const seen = { foreign: [], violations: [], errors: [], log: [] };
   const own = new URL(URL_OF_PAGE).origin;
@@ -83,14 +83,14 @@ function watch(context, page) {
   return seen;
 }
 
-// What the engine's worker reports about its device when asked to check it: a matrix product, and
-// with `kernels` all kernels beside the processor.
+// The worker's report about its device: a matrix product, and with `kernels` the sweep of every kernel
+// against the CPU.
 export async function check(page, { kernels }) {
   const report = await page.evaluate(
     (kernels) =>
       new Promise((resolve, reject) => {
         const what = kernels ? "check" : "product";
-        const worker = new Worker(`./worker_start.js?${what}`, { type: "module" });
+        const worker = new Worker(`./worker_dev_start.js?${what}`, { type: "module" });
         worker.onmessage = (message) => resolve(message.data[0]);
         worker.onerror = (error) => reject(new Error(error.message));
       }),
@@ -104,7 +104,7 @@ export async function modelReady(page) {
   await page.locator('[data-testid="model-state"][data-state="ready"]').waitFor({ timeout: LONG });
 }
 
-// Waits until the answer numbered `turn` (from 0) has ended, and gives its state and words.
+// Waits until the answer of turn `turn` (from 0) has ended, and returns its state and text.
 export async function answered(page, turn) {
   const answer = page.getByTestId("answer").nth(turn);
   await page.waitForFunction(
@@ -118,7 +118,7 @@ export async function answered(page, turn) {
   return { state: await answer.getAttribute("data-state"), words: await answer.innerText() };
 }
 
-// Asks in free words and gives the number of the turn.
+// Asks a question and returns the number of the turn.
 export async function ask(page, question) {
   const turn = await page.getByTestId("answer").count();
   await page.getByTestId("question").fill(question);
@@ -127,18 +127,18 @@ export async function ask(page, question) {
   return turn;
 }
 
-// Moves a slider. The page brings itself up to date once per frame.
+// Moves a slider. The page updates once per frame.
 export async function slide(page, slider, value) {
   await page.getByTestId(slider).fill(value);
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
 
-// Opens a picture through the file input and waits until its boxes are there.
+// Opens a picture through the file input and waits for its boxes.
 export async function openPicture(page, file) {
   await looked(page, () => page.getByTestId("file-input").setInputFiles(file));
 }
 
-// Opens a picture by `act` and waits for its boxes, not those of an earlier one.
+// Opens a picture by `act` and waits for its boxes, not those of an earlier picture.
 export async function looked(page, act) {
   const before = Math.max(...(await asked(page, "Look")).map((look) => look.picture));
   await act();
@@ -157,7 +157,7 @@ export const happened = (page, kind) =>
 export const asked = (page, kind) =>
   page.evaluate((kind) => self.requests.flatMap((request) => request[kind] ?? []), kind);
 
-// The boxes as drawn, by number: `[x1, y1, x2, y2]` in pixels of the picture.
+// The drawn boxes by number: `[x1, y1, x2, y2]` in pixels of the picture.
 export async function drawnBoxes(page) {
   await page.getByTestId("show-all").check({ force: true });
   return page.evaluate(() => {
@@ -173,7 +173,7 @@ export async function drawnBoxes(page) {
   });
 }
 
-// What must hold at the end of any visit.
+// Asserts that there were no foreign requests, policy violations or errors.
 export function nothingForbidden({ foreign, violations, errors }) {
   assert.deepEqual({ foreign, violations, errors }, { foreign: [], violations: [], errors: [] });
 }

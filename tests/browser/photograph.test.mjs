@@ -1,4 +1,4 @@
-// A real photograph as a camera writes it: JPEG, on its side, with the EXIF note to turn it back.
+// A photograph as a camera writes it: a rotated JPEG with an EXIF orientation.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { answered, ask, happened, modelReady, nothingForbidden, open, openPictur
 const PHOTO = new URL("../data/photo/chelsea.png", import.meta.url);
 const [WIDTH, HEIGHT] = [451, 300];
 
-test("boxes of a photograph on its side lie where they lie upright", async () => {
+test("the boxes of a rotated photograph are those of the upright one", async () => {
   const photo = await readFile(PHOTO);
   const browser = await open();
   const { page, seen } = browser;
@@ -17,15 +17,15 @@ test("boxes of a photograph on its side lie where they lie upright", async () =>
     await page.goto(URL_OF_PAGE);
     await modelReady(page);
     const found = [];
-    for (const onItsSide of [false, true]) {
-      const buffer = await cameraJpeg(page, photo, { onItsSide });
+    for (const isRotated of [false, true]) {
+      const buffer = await cameraJpeg(page, photo, { isRotated });
       await openPicture(page, { name: "photo.jpg", mimeType: "image/jpeg", buffer });
       found.push((await happened(page, "Proposed")).at(-1).boxes);
       const turn = await ask(page, "What is in the picture?");
       assert.equal((await answered(page, turn)).state, "done");
     }
-    const [upright, turned] = found;
-    for (const { box } of turned.slice(0, 5)) {
+    const [upright, rotated] = found;
+    for (const { box } of rotated.slice(0, 5)) {
       const [x, y] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
       assert.ok(x >= 0 && x <= WIDTH && y >= 0 && y <= HEIGHT, `the box ${box} lies in the picture`);
       const best = Math.max(...upright.map((other) => overlap(box, other.box)));

@@ -1,5 +1,5 @@
-// Shaders in the browser: each is compiled once, while the model loads, and one that does not compile
-// is named.
+// Shaders in the browser: each is compiled once, while the model loads; a compile error names its
+// kernel.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { answered, LONG, URL_OF_PAGE } from "./page.mjs";
 
 const BROKEN = "roi_pool";
 
-// Put in front of `timestamp_query.js`: a compiler that stumbles over one kernel.
+// Prepended to `timestamp_query.js`: breaks the source of one kernel.
 const BREAK = `
 {
   const plain = GPUDevice.prototype.createShaderModule;
@@ -20,8 +20,8 @@ const BREAK = `
 }
 `;
 
-// Put in front of `timestamp_query.js`: tells of every pipeline the text of its shader, by its hash.
-const TELL = `
+// Prepended to `timestamp_query.js`: logs every pipeline with the hash of its shader.
+const LOG = `
 {
   const { createShaderModule, createComputePipeline } = GPUDevice.prototype;
   const texts = new WeakMap();
@@ -57,30 +57,30 @@ test("a shader that does not compile is named on the page", () =>
 
 test("shaders are compiled once, before the model is ready", () =>
   withBrowser(async ({ page }) => {
-    const said = [];
-    page.on("console", (message) => said.push(message.text()));
-    await page.exposeFunction("modelIsReady", () => said.push("ready"));
+    const log = [];
+    page.on("console", (message) => log.push(message.text()));
+    await page.exposeFunction("modelIsReady", () => log.push("ready"));
     await page.addInitScript(() => {
       const Plain = self.Worker;
       self.Worker = class extends Plain {
-        constructor(...words) {
-          super(...words);
+        constructor(...args) {
+          super(...args);
           this.addEventListener("message", ({ data }) => {
             if (data[0].startsWith('{"Ready"')) self.modelIsReady();
           });
         }
       };
     });
-    await inFrontOf(page, (body) => TELL + body);
+    await inFrontOf(page, (body) => LOG + body);
     await page.goto(URL_OF_PAGE);
     assert.equal((await answered(page, 0)).state, "done");
-    const ready = said.indexOf("ready");
+    const ready = log.indexOf("ready");
     const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
-    const [before, after] = [pipelines(said.slice(0, ready)), pipelines(said.slice(ready))];
+    const [before, after] = [pipelines(log.slice(0, ready)), pipelines(log.slice(ready))];
     console.log(`${before.length} pipelines before, ${after.length} after`);
     for (const line of after) console.log(`after: ${line}`);
     assert.ok(ready > 0 && before.length > 20);
     const all = [...before, ...after].filter((line) => !line.includes("stock"));
     assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
-    assert.deepEqual(after, [], "nothing is left to compile");
+    assert.deepEqual(after, [], "no pipeline is compiled later");
   }));

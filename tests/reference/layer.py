@@ -1,25 +1,24 @@
-"""One block of a network with random weights, as several runtimes read it.
+"""One layer of a network with random weights, in the formats of several runtimes.
 
     layer.py OUT [SHAPE]...
     layer.py --weights OUT [SHAPE]...
 
-For every shape OUT/SHAPE gets
-  ours.safetensors   the weights for chatrex (engine/bench/layer.rs)
-  NAME.onnx          graphs for onnxruntime, whose weights are those very bytes of ours.safetensors
-  x.f32              what is read
-  meta.json          the configuration, for every case the outputs computed here in float64, and how far
-                     those of chatrex and of every graph may be from them at most
+Writes to OUT/SHAPE for every shape
+  ours.safetensors   the weights for chatrex (src/diagnostics/bench/layer.rs)
+  NAME.onnx          graphs for onnxruntime, which reference the weights in ours.safetensors
+  x.f32              the input
+  meta.json          the configuration, for every case the outputs computed here in float64, and the
+                     tolerance of chatrex and of every graph
 
-With --weights only ours.safetensors and x.f32 are made again from the seed, beside graphs and a
-meta.json that are there, without SHAPE for all of them; that needs no package but NumPy.
+With --weights only ours.safetensors and x.f32 are generated again from the seed, beside existing graphs
+and meta.json; without SHAPE for all existing shapes. This needs only NumPy.
 
-d896, d2048 and d4096 are a block of a language model, the last norm, and a head of VOCABULARY rows on
-the last token. Weights have 4 bits in groups of 32 with one scale that half precision holds;
-onnxruntime gets the scale as f32. acc0.onnx computes with f32 activations, acc4.onnx with int8.
+d896, d2048 and d4096 are one decoder layer, the final norm, and an LM head of VOCAB_SIZE rows on the last
+token. Weights are quantized to 4 bits in groups of 32 with an f16 scale; onnxruntime gets the scale as
+f32. acc0.onnx computes with f32 activations, acc4.onnx with int8.
 
-clip-l is a block of CLIP's ViT-L/14 at 336 pixels, convnext-192 to convnext-1536 are blocks of
-ConvNeXt-L's stages for a picture of 768 pixels. Weights are f32. Outputs are READ positions of the
-last activations.
+clip-l is a layer of CLIP's ViT-L/14 at 336 pixels, convnext-192 to convnext-1536 are blocks of the stages
+of ConvNeXt-L for an image of 768 pixels. Weights are f32. Outputs are the activations at SAMPLED positions.
 """
 
 import hashlib
@@ -32,21 +31,21 @@ from pathlib import Path
 import numpy as np
 
 GROUP = 32
-VOCABULARY = 1024
+VOCAB_SIZE = 1024
 TOKENS = 258
 PREFILL = [16, 64, 256]
 DECODE = [16, 256]
 THETA = 1e6
 EPS = 1e-6
-READ = 64
+SAMPLED = 64
 SEED = 20261121
-# The largest error of an output that is computed in f32, as a part of the largest output.
-EXACT = 1e-3
+# Tolerance of outputs computed in f32, relative to the largest output.
+F32_TOLERANCE = 1e-3
 WEIGHTS = "ours.safetensors"
 
 
-class Packed:
-    """A matrix [rows, columns] in 4 bits."""
+class Quantized:
+    """A matrix [rows, columns] quantized to 4 bits."""
 
     def __init__(self, random, rows, columns):
         self.shape = [rows, columns]
@@ -63,8 +62,8 @@ class Packed:
         return (codes.astype(np.float64) - 8) * wide
 
 
-def normal(random, shape, middle, deviation):
-    return random.normal(middle, deviation, shape).astype(np.float32)
+def normal(random, shape, mean, deviation):
+    return random.normal(mean, deviation, shape).astype(np.float32)
 
 
 def layer_norm(x, weight, bias, eps):
@@ -79,18 +78,18 @@ def softmax(x):
 
 
 class Graph:
-    """An ONNX graph whose weights lie in ours.safetensors."""
+    """An ONNX graph with external weights in ours.safetensors."""
 
-    def __init__(self, places):
+    def __init__(self, locations):
         import onnx
 
         self.onnx = onnx
-        self.places = places
+        self.locations = locations
         self.nodes, self.constants = [], {}
 
     def weight(self, tensor, shape=None):
-        """A tensor of the file as a constant; `shape` in bytes for packed codes."""
-        dtype, own, start, length = self.places[tensor]
+        """A tensor of the file as an initializer; `shape` in bytes for quantized codes."""
+        dtype, own, start, length = self.locations[tensor]
         if tensor not in self.constants:
             kind = self.onnx.TensorProto
             made = kind(name=tensor, dims=shape or own, data_location=kind.EXTERNAL)
@@ -115,9 +114,9 @@ class Graph:
         return self.node(kind, inputs, outputs, "com.microsoft", **attributes)
 
     def product(self, stem, x, out):
-        """x W^T without the bias; the turned weight is a constant once a session is made."""
-        turned = self.node("Transpose", [self.weight(f"{stem}.weight")], f"{stem}.turned", perm=[1, 0])
-        return self.node("MatMul", [x, turned], out)
+        """x W^T without the bias; the session folds the transposed weight into a constant."""
+        transposed = self.node("Transpose", [self.weight(f"{stem}.weight")], f"{stem}.transposed", perm=[1, 0])
+        return self.node("MatMul", [x, transposed], out)
 
     def linear(self, stem, x, out):
         bias = self.weight(f"{stem}.bias")
@@ -137,11 +136,11 @@ class Graph:
         self.onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=9), path)
 
 
-class Language:
-    """A decoder of one block."""
+class DecoderLayer:
+    """One decoder layer with final norm and LM head."""
 
     family = "decoder"
-    rivals = {"acc0": EXACT, "acc4": 0.05}
+    rivals = {"acc0": F32_TOLERANCE, "acc4": 0.05}
 
     def __init__(self, width, heads, groups, head, inner):
         self.sizes = width, heads, groups, head, inner
@@ -153,12 +152,12 @@ class Language:
             "num_key_value_heads": groups,
             "rms_norm_eps": EPS,
             "rope_theta": THETA,
-            "vocab_size": VOCABULARY,
+            "vocab_size": VOCAB_SIZE,
             "tie_word_embeddings": False,
             "head_dim": head,
         }
         random = np.random.default_rng([SEED, width])
-        vector = lambda count, middle: normal(random, count, middle, 0.1)
+        vector = lambda count, mean: normal(random, count, mean, 0.1)
         self.x = normal(random, (TOKENS, width), 0, 1)
         self.norms = {
             "input_layernorm": vector(width, 1),
@@ -166,22 +165,22 @@ class Language:
             "norm": vector(width, 1),
         }
         self.linears = {
-            "q_proj": (Packed(random, heads * head, width), vector(heads * head, 0)),
-            "k_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
-            "v_proj": (Packed(random, groups * head, width), vector(groups * head, 0)),
-            "o_proj": (Packed(random, width, heads * head), None),
-            "gate_proj": (Packed(random, inner, width), None),
-            "up_proj": (Packed(random, inner, width), None),
-            "down_proj": (Packed(random, width, inner), None),
-            "lm_head": (Packed(random, VOCABULARY, width), None),
+            "q_proj": (Quantized(random, heads * head, width), vector(heads * head, 0)),
+            "k_proj": (Quantized(random, groups * head, width), vector(groups * head, 0)),
+            "v_proj": (Quantized(random, groups * head, width), vector(groups * head, 0)),
+            "o_proj": (Quantized(random, width, heads * head), None),
+            "gate_proj": (Quantized(random, inner, width), None),
+            "up_proj": (Quantized(random, inner, width), None),
+            "down_proj": (Quantized(random, width, inner), None),
+            "lm_head": (Quantized(random, VOCAB_SIZE, width), None),
         }
 
     def angles(self, dtype):
-        """Cosine and sine of every position, [TOKENS, head / 2]; the angle rounded to f32 as in the original."""
+        """RoPE table: cosine and sine, [TOKENS, head / 2]; angles are rounded to f32 as in the original."""
         half = self.sizes[3] // 2
         frequencies = (THETA ** (-np.arange(half) / half)).astype(np.float32)
-        turned = (np.arange(TOKENS, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
-        return np.cos(turned).astype(dtype), np.sin(turned).astype(dtype)
+        angles = (np.arange(TOKENS, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+        return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
     def reference(self):
         """The logits after every token, in float64."""
@@ -198,21 +197,21 @@ class Language:
 
         cosine, sine = self.angles(np.float64)
 
-        def turn(x):
+        def apply_rope(x):
             first, second = np.split(x, 2, axis=-1)
             c, s = cosine[:, None], sine[:, None]
             return np.concatenate([first * c - second * s, second * c + first * s], axis=-1)
 
         x = self.x.astype(np.float64)
         y = norm(x, "input_layernorm")
-        q = turn(linear(y, "q_proj").reshape(TOKENS, heads, head))
-        k = turn(linear(y, "k_proj").reshape(TOKENS, groups, head))
+        q = apply_rope(linear(y, "q_proj").reshape(TOKENS, heads, head))
+        k = apply_rope(linear(y, "k_proj").reshape(TOKENS, groups, head))
         v = linear(y, "v_proj").reshape(TOKENS, groups, head)
         k, v = (np.repeat(t, heads // groups, axis=1) for t in (k, v))
         scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head)
         scores = softmax(scores + np.triu(np.full((TOKENS, TOKENS), -np.inf), 1))
-        mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(TOKENS, heads * head)
-        x = x + linear(mixed, "o_proj")
+        attended = np.einsum("hqk,khd->qhd", scores, v).reshape(TOKENS, heads * head)
+        x = x + linear(attended, "o_proj")
         y = norm(x, "post_attention_layernorm")
         gate = linear(y, "gate_proj")
         x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "up_proj"), "down_proj")
@@ -231,7 +230,7 @@ class Language:
         return "model.norm.weight" if of == "norm" else f"model.layers.0.{of}.weight"
 
     def tensors(self):
-        embedding = np.zeros((VOCABULARY, self.sizes[0]), np.float32)
+        embedding = np.zeros((VOCAB_SIZE, self.sizes[0]), np.float32)
         embedding[:TOKENS] = self.x
         found = {"model.embed_tokens.weight": ("F32", embedding)}
         for of, weight in self.norms.items():
@@ -243,9 +242,9 @@ class Language:
                 found[f"{self.stem(of)}.bias"] = ("F32", bias)
         return found
 
-    def graph(self, path, places):
+    def graph(self, path, locations):
         width, heads, groups, head, _ = self.sizes
-        graph = Graph(places)
+        graph = Graph(locations)
 
         def linear(of, x):
             matrix, bias = self.linears[of]
@@ -265,8 +264,8 @@ class Language:
 
         y = norm("x", "input_layernorm", "y1")
         q, k, v = (linear(of, y) for of in ("q_proj", "k_proj", "v_proj"))
-        turns = [graph.constant(*of) for of in zip(("cosine", "sine"), self.angles(np.float32))]
-        graph.fused("GroupQueryAttention", [q, k, v, "past_k", "past_v", "seqlens_k", "total", *turns],
+        rope_table = [graph.constant(*of) for of in zip(("cosine", "sine"), self.angles(np.float32))]
+        graph.fused("GroupQueryAttention", [q, k, v, "past_k", "past_v", "seqlens_k", "total", *rope_table],
                     ["mixed", "new_k", "new_v"], num_heads=heads, kv_num_heads=groups, do_rotary=1,
                     rotary_interleaved=0)
         between = graph.weight(self.norm_name("post_attention_layernorm"))
@@ -283,26 +282,26 @@ class Language:
         graph.save(path,
                    [("x", np.float32, [1, "tokens", width]), ("past_k", np.float32, past),
                     ("past_v", np.float32, past), ("seqlens_k", np.int32, [1]), ("total", np.int32, [])],
-                   [("lm_head", np.float32, [1, 1, VOCABULARY]), ("new_k", np.float32, new),
+                   [("lm_head", np.float32, [1, 1, VOCAB_SIZE]), ("new_k", np.float32, new),
                     ("new_v", np.float32, new)])
 
 
-class Block:
-    """A block of a tower over `positions` of `width` numbers, READ of them compared."""
+class TowerLayer:
+    """A layer of a vision tower on activations of `shape`; SAMPLED positions are compared."""
 
-    rivals = {"f32": EXACT}
+    rivals = {"f32": F32_TOLERANCE}
 
     def __init__(self, name, shape):
         self.shape, self.width, self.positions = shape, shape[-1], math.prod(shape[:-1])
         self.random = np.random.default_rng([SEED, *name.encode()])
         self.x = normal(self.random, shape, 0, 1)
         ends = {0, self.positions - 1}
-        others = self.random.choice(np.arange(1, self.positions - 1), READ - len(ends), replace=False)
-        self.read = sorted(ends | set(others.tolist()))
+        others = self.random.choice(np.arange(1, self.positions - 1), SAMPLED - len(ends), replace=False)
+        self.sampled = sorted(ends | set(others.tolist()))
         self.weights = {}
 
-    def add(self, name, shape, middle, deviation):
-        self.weights[name] = normal(self.random, shape, middle, deviation)
+    def add(self, name, shape, mean, deviation):
+        self.weights[name] = normal(self.random, shape, mean, deviation)
 
     def add_linear(self, stem, outputs, inputs):
         self.add(f"{stem}.weight", (outputs, inputs), 0, inputs**-0.5)
@@ -327,11 +326,11 @@ class Block:
 
     def save(self, path, graph, out):
         rows = graph.node("Reshape", [out, graph.constant("flat", np.array([-1, self.width], np.int64))], "flat_out")
-        graph.node("Gather", [rows, graph.constant("read", np.array(self.read, np.int64))], "rows", axis=0)
-        graph.save(path, [("x", np.float32, self.shape)], [("rows", np.float32, [READ, self.width])])
+        graph.node("Gather", [rows, graph.constant("read", np.array(self.sampled, np.int64))], "rows", axis=0)
+        graph.save(path, [("x", np.float32, self.shape)], [("rows", np.float32, [SAMPLED, self.width])])
 
 
-class Clip(Block):
+class ClipLayer(TowerLayer):
     """LayerNorm, attention, LayerNorm, MLP with quick GELU."""
 
     family = "clip"
@@ -361,21 +360,21 @@ class Clip(Block):
         y = layer_norm(x, *self.both("layer_norm1"), self.eps)
         head = self.width // self.heads
         split = lambda of, rows: self.linear(f"self_attn.{of}", rows).reshape(-1, self.heads, head)
-        q, k, v = split("q_proj", y[self.read]), split("k_proj", y), split("v_proj", y)
+        q, k, v = split("q_proj", y[self.sampled]), split("k_proj", y), split("v_proj", y)
         scores = softmax(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head))
-        mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(READ, self.width)
-        x = x[self.read] + self.linear("self_attn.out_proj", mixed)
+        attended = np.einsum("hqk,khd->qhd", scores, v).reshape(SAMPLED, self.width)
+        x = x[self.sampled] + self.linear("self_attn.out_proj", attended)
         y = self.linear("mlp.fc1", layer_norm(x, *self.both("layer_norm2"), self.eps))
         return x + self.linear("mlp.fc2", y / (1 + np.exp(-1.702 * y)))
 
-    def graph(self, path, places):
-        graph = Graph(places)
+    def graph(self, path, locations):
+        graph = Graph(locations)
         y = graph.norm("layer_norm1", "x", "y1", self.eps)
         q, k, v = (graph.linear(f"self_attn.{of}_proj", y, of) for of in "qkv")
         graph.fused("MultiHeadAttention", [q, k, v], "mixed", num_heads=self.heads)
         weights = [graph.weight(f"layer_norm2.{part}") for part in ("weight", "bias")]
-        attended = graph.product("self_attn.out_proj", "mixed", "attended")
-        graph.fused("SkipLayerNormalization", ["x", attended, *weights, graph.weight("self_attn.out_proj.bias")],
+        projected = graph.product("self_attn.out_proj", "mixed", "projected")
+        graph.fused("SkipLayerNormalization", ["x", projected, *weights, graph.weight("self_attn.out_proj.bias")],
                     ["y2", "", "", "residual"], epsilon=self.eps)
         inner = graph.linear("mlp.fc1", "y2", "inner")
         opened = graph.fused("QuickGelu", [inner], "opened", alpha=1.702)
@@ -383,7 +382,7 @@ class Clip(Block):
         self.save(path, graph, out)
 
 
-class ConvNext(Block):
+class ConvNextBlock(TowerLayer):
     """Depthwise 7 x 7, LayerNorm, MLP with GELU, layer scale; channels last."""
 
     family = "convnext"
@@ -406,16 +405,16 @@ class ConvNext(Block):
         edge = self.kernel // 2
         padded = np.pad(x, [(edge, edge), (edge, edge), (0, 0)])
         weight, bias = self.both("conv_dw")
-        places = [divmod(at, self.side) for at in self.read]
-        windows = np.stack([padded[row : row + self.kernel, column : column + self.kernel] for row, column in places])
+        locations = [divmod(at, self.side) for at in self.sampled]
+        windows = np.stack([padded[row : row + self.kernel, column : column + self.kernel] for row, column in locations])
         y = np.einsum("nijc,cij->nc", windows, weight[:, 0]) + bias
         y = self.linear("mlp.fc1", layer_norm(y, *self.both("norm"), self.eps))
         y = y / 2 * (1 + np.vectorize(math.erf)(y / math.sqrt(2)))
-        own = np.stack([x[place] for place in places])
+        own = np.stack([x[place] for place in locations])
         return own + self.linear("mlp.fc2", y) * self.weights["ramma"].astype(np.float64)
 
-    def graph(self, path, places):
-        graph = Graph(places)
+    def graph(self, path, locations):
+        graph = Graph(locations)
         first = graph.node("Transpose", ["x"], "channels_first", perm=[0, 3, 1, 2])
         weights = [graph.weight(f"conv_dw.{part}") for part in ("weight", "bias")]
         edge = self.kernel // 2
@@ -429,24 +428,24 @@ class ConvNext(Block):
         self.save(path, graph, graph.node("Add", ["x", scaled], "out"))
 
 
-# Width, query heads, key heads, width of a head, width of the MLP.
+# Hidden size, query heads, KV heads, head dim, MLP size.
 SHAPES = {
-    "d896": lambda _: Language(896, 14, 2, 64, 4864),
-    "d2048": lambda _: Language(2048, 16, 2, 128, 11008),
-    "d4096": lambda _: Language(4096, 32, 32, 128, 11008),
-    "clip-l": lambda name: Clip(name, width=1024, heads=16, inner=4096, image=336, patch=14),
-    "convnext-192": lambda name: ConvNext(name, 192, 192),
-    "convnext-384": lambda name: ConvNext(name, 384, 96),
-    "convnext-768": lambda name: ConvNext(name, 768, 48),
-    "convnext-1536": lambda name: ConvNext(name, 1536, 24),
+    "d896": lambda _: DecoderLayer(896, 14, 2, 64, 4864),
+    "d2048": lambda _: DecoderLayer(2048, 16, 2, 128, 11008),
+    "d4096": lambda _: DecoderLayer(4096, 32, 32, 128, 11008),
+    "clip-l": lambda name: ClipLayer(name, width=1024, heads=16, inner=4096, image=336, patch=14),
+    "convnext-192": lambda name: ConvNextBlock(name, 192, 192),
+    "convnext-384": lambda name: ConvNextBlock(name, 384, 96),
+    "convnext-768": lambda name: ConvNextBlock(name, 768, 48),
+    "convnext-1536": lambda name: ConvNextBlock(name, 1536, 24),
 }
 
 
 def safetensors(path, layer):
-    """Writes the weights; where every tensor lies in the file."""
+    """Writes the weights; returns dtype, shape, offset and length of every tensor."""
     metadata = {"family": layer.family, "config": json.dumps(layer.config)}
-    if isinstance(layer, Block):
-        metadata["read"] = json.dumps(layer.read)
+    if isinstance(layer, TowerLayer):
+        metadata["read"] = json.dumps(layer.sampled)
     header, at = {"__metadata__": metadata}, 0
     tensors = layer.tensors()
     for tensor, (dtype, values) in tensors.items():
@@ -476,38 +475,38 @@ def write(out, name, weights_only):
     layer = SHAPES[name](name)
     meta = out / "meta.json"
     if weights_only and not meta.is_file():
-        sys.exit(f"{meta}: is missing; --weights adds to what was written without it")
+        sys.exit(f"{meta} is missing; --weights needs the output of a run without it")
     out.mkdir(parents=True, exist_ok=True)
-    places = safetensors(out / WEIGHTS, layer)
+    locations = safetensors(out / WEIGHTS, layer)
     (out / "x.f32").write_bytes(layer.x.tobytes())
-    made = sha256(out / WEIGHTS)
+    digest = sha256(out / WEIGHTS)
     if weights_only:
-        if made != json.loads(meta.read_text())["weights"]:
-            sys.exit(f"{out / WEIGHTS}: NumPy {np.__version__} draws other numbers than the graphs' were")
+        if digest != json.loads(meta.read_text())["weights"]:
+            sys.exit(f"{out / WEIGHTS}: NumPy {np.__version__} generates other random numbers than those of the graphs")
         return
     for rival in layer.rivals:
-        layer.graph(out / f"{rival}.onnx", places)
+        layer.graph(out / f"{rival}.onnx", locations)
     cases = [{"work": work, "expected": [float(f"{value:.9g}") for value in expected]}
              for work, expected in layer.cases()]
     script = sha256(Path(__file__))
     meta.write_text(json.dumps({
         "name": name, "family": layer.family, "config": layer.config, "shape": list(layer.x.shape),
-        "limits": {"ours": EXACT} | layer.rivals, "weights": made, "script": script, "cases": cases,
+        "limits": {"ours": F32_TOLERANCE} | layer.rivals, "weights": digest, "script": script, "cases": cases,
     }))
 
 
 def main():
-    words = sys.argv[1:]
-    weights_only = words[:1] == ["--weights"]
-    words = words[weights_only:]
-    if not words:
+    arguments = sys.argv[1:]
+    weights_only = arguments[:1] == ["--weights"]
+    arguments = arguments[weights_only:]
+    if not arguments:
         sys.exit(f"{__doc__}\nShapes: {', '.join(SHAPES)}")
-    unknown = [name for name in words[1:] if name not in SHAPES]
+    unknown = [name for name in arguments[1:] if name not in SHAPES]
     if unknown:
-        sys.exit(f"layer.py: there is no layer {', '.join(unknown)}, only {', '.join(SHAPES)}")
-    out = Path(words[0])
-    there = sorted(path.parent.name for path in out.glob("*/meta.json"))
-    for name in words[1:] or (there if weights_only else ["d896", "d2048"]):
+        sys.exit(f"layer.py: unknown layer {', '.join(unknown)}; known are {', '.join(SHAPES)}")
+    out = Path(arguments[0])
+    existing = sorted(path.parent.name for path in out.glob("*/meta.json"))
+    for name in arguments[1:] or (existing if weights_only else ["d896", "d2048"]):
         write(out / name, name, weights_only)
 
 

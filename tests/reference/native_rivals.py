@@ -1,26 +1,25 @@
-"""Other runtimes beside `chatrex bench` on a machine with a graphics card; needs no network.
+"""Compares other runtimes with `chatrex bench` on a machine with a GPU; needs no network.
 
     native_rivals.py --layers DIR --program CHATREX [--shape NAME]... [--repeats N]
                      [--only ort|llama|torch]... [--llama DIR] [--json FILE] [--any-device]
 
-DIR is what layer.py wrote; without --shape every layer there is measured. What is missing is named
-and left out:
+DIR is the output of layer.py; without --shape all layers in it are measured. A runtime that is not
+installed is reported and skipped:
 
-  ort    onnxruntime-ep-webgpu: the graphs that layer.py wrote, the kernels of onnxruntime-web outside
-         a browser
+  ort    onnxruntime-ep-webgpu: the graphs of layer.py with the kernels of onnxruntime-web, outside a
+         browser
   llama  llama.cpp with Vulkan, from the folder of shared libraries in npm's package
-         @node-llama-cpp/linux-x64-vulkan: a language model's weights as Q4_0, keys and values in
-         half precision, its default
+         @node-llama-cpp/linux-x64-vulkan: decoder weights as Q4_0, KV cache in f16, its default
   torch  PyTorch with CUDA: all of CLIP-L, ConvNeXt-L and UPN with random weights (torch_models.py);
          outputs not compared
 
-Our program runs before and after every rival; ours is the median of its medians. A ratio is theirs /
-ours, above 1 where ours is faster, and stands only where the outputs of both agree with float64.
-Software adapters are refused without --any-device, and named as such with it: their numbers say
-nothing of a graphics card. VK_DRIVER_FILES chooses a Vulkan driver for both sides.
+chatrex runs before and after every other runtime; its time is the median of both medians. A ratio is
+theirs / ours, above 1 if chatrex is faster, and is printed only if both outputs agree with float64.
+Software adapters are rejected without --any-device and marked with it: their times are not GPU times.
+VK_DRIVER_FILES selects the Vulkan driver of both sides.
 
-onnxruntime's flash attention is wrong where subgroups have four invocations, as on SwiftShader: no
-ratio for many tokens there, and outside a browser subgroups cannot be kept from it.
+onnxruntime's flash attention is wrong for subgroups of four invocations, as on SwiftShader. Outside a
+browser subgroups cannot be hidden from it, so there is no ratio for prefill there.
 """
 
 import argparse
@@ -36,37 +35,36 @@ from pathlib import Path
 from statistics import median
 
 COSINE = 0.999
-# The largest error of llama.cpp's outputs, as a part of the largest: it computes with 8-bit
-# activations.
-LLAMA_LIMIT = 0.05
+# Tolerance of llama.cpp's outputs, relative to the largest: it computes with 8-bit activations.
+LLAMA_TOLERANCE = 0.05
 LLAMA_TYPES = {"F32": 0, "Q4_0": 2}
-# Kinds of llama.cpp's devices that are graphics cards: of their own, and built in.
-CARDS = (1, 2)
+# Device types of llama.cpp that are GPUs: discrete and integrated.
+GPU_TYPES = (1, 2)
 
 
 class Missing(Exception):
-    """A package, program or device that a part needs."""
+    """A package, program or device that a runtime needs is missing."""
 
 
-class Found:
-    """What is measured, printed as it comes."""
+class Results:
+    """Collects the results and prints each as it is measured."""
 
     def __init__(self, options):
         self.options = options
         self.adapter = self.software = None
         self.rows, self.missing = [], {}
 
-    def ours(self, *words):
-        """The report of our program, which says what it runs on."""
-        command = [self.options.program, "bench", *words, "--device", "wgpu", "--json", "-"]
+    def ours(self, *arguments):
+        """Runs chatrex and returns its report; prints its adapter once."""
+        command = [self.options.program, "bench", *arguments, "--device", "wgpu", "--json", "-"]
         if self.options.repeats:
             command += ["--repeats", str(self.options.repeats)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            raise Missing(f"{' '.join(command)} ended with {done.returncode}")
+            raise Missing(f"{' '.join(command)} exited with {done.returncode}")
         report = json.loads(done.stdout)
         if report["software"] and not self.options.any_device:
-            raise Missing(f"a graphics card: {report['adapter']} is software")
+            raise Missing(f"a GPU: {report['adapter']} is a software adapter")
         if self.adapter is None:
             label = " (software: not a GPU number)" if report["software"] else ""
             print(f"ours on {report['adapter']}{label}")
@@ -74,11 +72,11 @@ class Found:
         return report
 
     def layer(self, folder):
-        """Our cases of a layer, by name."""
+        """The cases of a layer measured by chatrex, by name."""
         return {name_of(case["work"]): case for case in self.ours("--layer", str(folder))["cases"]}
 
     def timed(self, run):
-        """The median of a run, in milliseconds."""
+        """The median time of `run` in milliseconds, after warm-up runs."""
         repeats = self.options.repeats or (3 if self.software else 21)
         for _ in range(1 if self.software else 2):
             run()
@@ -101,7 +99,7 @@ class Found:
         )
 
     def compared(self, rival, folder, meta, run_of, limit):
-        """Every case of a layer that `run_of` gives a run for, between two runs of ours."""
+        """Measures all cases of a layer with `run_of`, between two runs of chatrex."""
         import numpy as np
 
         before, found = self.layer(folder), []
@@ -127,9 +125,9 @@ def name_of(work):
 
 
 @contextmanager
-def card_in_sysfs():
-    """onnxruntime offers WebGPU only where sysfs lists a card; which adapter is taken is Dawn's own
-    choice. Where none is listed, one is shown while onnxruntime looks."""
+def gpu_in_sysfs():
+    """onnxruntime offers WebGPU only if sysfs lists a GPU, although Dawn selects the adapter. Without one,
+    this mounts a sysfs entry while onnxruntime enumerates devices."""
     cards = list(Path("/sys/class/drm").glob("card*"))
     kinds = [path.read_text() for path in Path("/sys/bus/pci/devices").glob("*/class")]
     if cards or any(kind.startswith("0x03") for kind in kinds):
@@ -144,7 +142,7 @@ def card_in_sysfs():
         or libc.mount(b"none", place, b"tmpfs", 0, None)
     ):
         error = os.strerror(ctypes.get_errno())
-        raise Missing(f"a card in sysfs for onnxruntime, and showing it one failed: {error}")
+        raise Missing(f"a GPU in sysfs for onnxruntime, and mounting an entry failed: {error}")
     try:
         device = Path("/sys/class/drm/card0/device")
         device.mkdir(parents=True)
@@ -155,8 +153,8 @@ def card_in_sysfs():
         libc.umount(place)
 
 
-def ort(options, found):
-    with card_in_sysfs():
+def ort(options, results):
+    with gpu_in_sysfs():
         try:
             import numpy as np
             import onnxruntime
@@ -166,7 +164,7 @@ def ort(options, found):
         onnxruntime.register_execution_provider_library("webgpu", plugin.get_library_path())
         devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == plugin.get_ep_name()]
     if not devices:
-        raise Missing("a card that onnxruntime's WebGPU lists")
+        raise Missing("a GPU that onnxruntime's WebGPU lists")
     held = lambda values: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), "webgpu", 0)
 
     for folder in options.folders:
@@ -178,19 +176,19 @@ def ort(options, found):
                 continue
             settings = onnxruntime.SessionOptions()
             settings.log_severity_level = 3
-            # What is placed on the processor instead is no WebGPU number.
+            # Nodes on the CPU would distort the measurement.
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             settings.add_provider_for_devices(devices[:1], {"validationMode": "disabled"})
             try:
                 session = onnxruntime.InferenceSession(str(folder / f"{graph}.onnx"), settings, enable_fallback=0)
             except Exception as error:
-                # Of its own types, some of which are no errors of Python's.
+                # onnxruntime raises types of its own.
                 reason = " ".join(str(error).split())
                 raise Missing(f"an adapter that onnxruntime's WebGPU can use: {reason[-300:]}") from error
             print(f"onnxruntime {onnxruntime.__version__}, WebGPU {devices[0].ep_metadata.get('version')}, {graph}")
 
             def tokens(first, count, past):
-                """Keys and values stay where they are; logits are read."""
+                """Runs tokens; the KV cache stays on the GPU, logits are read back."""
                 binding = session.io_binding()
                 total = first + count
                 empty = np.zeros([1, config["num_key_value_heads"], 0, config["head_dim"]], np.float32)
@@ -224,11 +222,11 @@ def ort(options, found):
                 past = tokens(0, work["decode"], None)
                 return lambda: tokens(work["decode"], 1, past)["lm_head"].numpy()
 
-            found.compared(f"onnxruntime {graph}", folder, meta, run_of, meta["limits"][graph])
+            results.compared(f"onnxruntime {graph}", folder, meta, run_of, meta["limits"][graph])
 
 
 def read_layer(folder):
-    """The tensors of ours.safetensors by name, as raw arrays."""
+    """The configuration of a layer and the tensors of ours.safetensors by name."""
     import numpy as np
 
     file = (folder / "ours.safetensors").read_bytes()
@@ -244,7 +242,7 @@ def read_layer(folder):
 
 
 class Gguf:
-    """A GGUF file of version 3: values by key, then tensors."""
+    """Writer of a GGUF file, version 3: key-value pairs, then tensors."""
 
     align = 32
 
@@ -287,12 +285,12 @@ class Gguf:
                 file.write(data + bytes(-len(data) % self.align))
 
 
-def gguf_of(folder, path):
-    """The layer for llama.cpp: the same codes and scales as Q4_0."""
+def write_gguf(folder, path):
+    """Writes the layer for llama.cpp, with the same codes and scales as Q4_0."""
     import numpy as np
 
     config, tensors = read_layer(folder)
-    words, head = config["vocab_size"], config["head_dim"]
+    vocab_size, head = config["vocab_size"], config["head_dim"]
     file = Gguf()
     file.add("general.architecture", "qwen2")
     for key, value in {
@@ -309,12 +307,12 @@ def gguf_of(folder, path):
         "rope.freq_base": config["rope_theta"],
     }.items():
         file.add(f"qwen2.{key}", value)
-    letters = [chr(256 + index) for index in range(words)]
+    letters = [chr(256 + index) for index in range(vocab_size)]
     for key, value in {
         "model": "gpt2",
         "pre": "qwen2",
         "tokens": letters,
-        "token_type": [1] * words,
+        "token_type": [1] * vocab_size,
         "merges": [f"{letters[0]} {letters[1]}"],
         "eos_token_id": 0,
     }.items():
@@ -323,14 +321,14 @@ def gguf_of(folder, path):
     def plain(name, tensor):
         file.tensor(name, tensor.shape, "F32", tensor.tobytes())
 
-    def packed(name, stem):
+    def quantized(name, stem):
         codes = tensors[f"{stem}.qweight"]
         scales = tensors[f"{stem}.scales"]
         rows, groups = scales.shape
         pairs = codes.view(np.uint8).reshape(rows, groups, 16)
         single = np.empty((rows, groups, 32), np.uint8)
         single[..., 0::2], single[..., 1::2] = pairs & 15, pairs >> 4
-        # Q4_0: a half, then 16 bytes with code j low and code j + 16 high.
+        # Q4_0: an f16 scale, then 16 bytes with code j in the low and code j + 16 in the high half.
         halves = single[..., :16] | single[..., 16:] << 4
         blocks = np.concatenate([scales[..., None].view(np.uint8), halves], axis=-1)
         file.tensor(name, (rows, groups * 32), "Q4_0", blocks.tobytes())
@@ -338,27 +336,27 @@ def gguf_of(folder, path):
     at = "model.layers.0."
     plain("token_embd.weight", tensors["model.embed_tokens.weight"])
     plain("output_norm.weight", tensors["model.norm.weight"])
-    packed("output.weight", "lm_head")
+    quantized("output.weight", "lm_head")
     plain("blk.0.attn_norm.weight", tensors[f"{at}input_layernorm.weight"])
     plain("blk.0.ffn_norm.weight", tensors[f"{at}post_attention_layernorm.weight"])
     for theirs, mine in [("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("output", "o_proj")]:
-        packed(f"blk.0.attn_{theirs}.weight", f"{at}self_attn.{mine}")
+        quantized(f"blk.0.attn_{theirs}.weight", f"{at}self_attn.{mine}")
         if theirs != "output":
             plain(f"blk.0.attn_{theirs}.bias", tensors[f"{at}self_attn.{mine}.bias"])
     for part in ("gate", "up", "down"):
-        packed(f"blk.0.ffn_{part}.weight", f"{at}mlp.{part}_proj")
+        quantized(f"blk.0.ffn_{part}.weight", f"{at}mlp.{part}_proj")
     file.write(path)
 
 
 class Blob(ctypes.Structure):
-    """A structure of llama.cpp's that is only passed on, larger than any."""
+    """An opaque structure of llama.cpp that is passed by value; larger than any of them."""
 
     _fields_ = [("bytes", ctypes.c_uint8 * 512)]
 
 
 class Llama:
-    """llama.cpp's C interface, as far as it takes to read tokens; parameters are its defaults, which
-    put all layers on the card."""
+    """The part of llama.cpp's C interface that decodes tokens, with default parameters, which offload all
+    layers to the GPU."""
 
     def __init__(self, folder, any_device):
         pick = lambda stem: next(iter(sorted(folder.glob(f"{stem}*.so"))), None)
@@ -366,7 +364,7 @@ class Llama:
         if None in libraries:
             raise Missing(f"llama.cpp: {folder} lacks libggml-base, libggml or libllama")
         if any_device:
-            # Else software adapters are left out.
+            # By default llama.cpp skips software adapters.
             os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
         try:
             self.base, self.ggml, self.llama = (ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL) for path in libraries)
@@ -398,29 +396,30 @@ class Llama:
         self.llama.llama_log_set(ctypes.cast(self.silent, pointer), None)
         self.ggml.ggml_backend_load_all_from_path(str(folder).encode())
         devices = [self.ggml.ggml_backend_dev_get(i) for i in range(self.ggml.ggml_backend_dev_count())]
-        cards = [device for device in devices if self.base.ggml_backend_dev_type(device) in CARDS]
-        if not cards:
-            raise Missing("a card that llama.cpp's Vulkan can use")
-        self.card = self.base.ggml_backend_dev_description(cards[0]).decode()
+        gpus = [device for device in devices if self.base.ggml_backend_dev_type(device) in GPU_TYPES]
+        if not gpus:
+            raise Missing("a GPU that llama.cpp's Vulkan can use")
+        self.gpu = self.base.ggml_backend_dev_description(gpus[0]).decode()
 
     @contextmanager
-    def opened(self, path, words):
-        """A run of tokens after others: the logits of the last."""
+    def opened(self, path, vocab_size):
+        """Yields a function that decodes `count` tokens from position `first` on and returns the logits of
+        the last."""
         import numpy as np
 
         llama = self.llama
         model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
         context = model and llama.llama_init_from_model(model, llama.llama_context_default_params())
         if not context:
-            raise Missing(f"llama.cpp: it does not read {path}")
+            raise Missing(f"llama.cpp: it cannot load {path}")
         memory = llama.llama_get_memory(context)
 
         def read(first, count):
             llama.llama_memory_seq_rm(memory, 0, first, -1)
             ids = np.arange(first, first + count, dtype=np.int32)
             if llama.llama_decode(context, llama.llama_batch_get_one(ids.ctypes.data, count)):
-                raise Missing(f"llama.cpp: it does not read {count} tokens")
-            return np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), [words]).copy()
+                raise Missing(f"llama.cpp: it cannot decode {count} tokens")
+            return np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), [vocab_size]).copy()
 
         try:
             yield read
@@ -429,7 +428,7 @@ class Llama:
             llama.llama_model_free(model)
 
 
-def llama(options, found):
+def llama(options, results):
     try:
         import numpy  # noqa: F401
     except ImportError as error:
@@ -443,9 +442,9 @@ def llama(options, found):
             continue
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "layer.gguf"
-            gguf_of(folder, path)
+            write_gguf(folder, path)
             with library.opened(path, meta["config"]["vocab_size"]) as read:
-                print(f"llama.cpp, Q4_0 weights of the same values, on {library.card}")
+                print(f"llama.cpp, Q4_0 weights of the same values, on {library.gpu}")
 
                 def run_of(work):
                     if "prefill" in work:
@@ -453,21 +452,21 @@ def llama(options, found):
                     read(0, work["decode"])
                     return lambda: read(work["decode"], 1)
 
-                found.compared("llama.cpp", folder, meta, run_of, LLAMA_LIMIT)
+                results.compared("llama.cpp", folder, meta, run_of, LLAMA_TOLERANCE)
 
 
-def torch_models(options, found):
+def torch_models(options, results):
     try:
         import torch
         from torch_models import NETWORKS
     except ImportError as error:
         raise Missing(f"a package: {error.name}") from error
     if not torch.cuda.is_available():
-        raise Missing("a graphics card for PyTorch")
+        raise Missing("a GPU for PyTorch")
     own = {}
     for quant in ("f32", "q4"):
-        words = ("--like", "rexseek-3b", "--quant", quant, "--only", "towers", "--only", "upn")
-        own[quant] = {row["name"]: row["milliseconds"] for row in found.ours(*words)["rows"]}
+        arguments = ("--like", "rexseek-3b", "--quant", quant, "--only", "towers", "--only", "upn")
+        own[quant] = {row["name"]: row["milliseconds"] for row in results.ours(*arguments)["rows"]}
     print(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name()}; outputs not compared")
     for name, rows, make, shape in NETWORKS:
         network, x = make().to("cuda").eval(), torch.randn(shape, device="cuda")
@@ -476,12 +475,12 @@ def torch_models(options, found):
             with torch.no_grad():
                 return network(x).flatten()[0].item()
 
-        # As PyTorch comes, matrix products are in f32 and convolutions in TF32.
+        # Default of PyTorch: matrix products in f32, convolutions in TF32.
         for dtype, convolutions in (("f32", False), ("f32, TF32 in convolutions", True)):
             torch.backends.cudnn.allow_tf32 = convolutions
-            theirs = found.timed(run)
+            theirs = results.timed(run)
             for quant, rates in own.items():
-                found.row("PyTorch", f"{name}, {dtype}; ours {quant}", theirs, sum(rates[row] for row in rows))
+                results.row("PyTorch", f"{name}, {dtype}; ours {quant}", theirs, sum(rates[row] for row in rows))
         del network
 
 
@@ -503,16 +502,16 @@ def main():
     options.folders = [options.layers / name for name in names]
     for folder in options.folders:
         if not (folder / "meta.json").is_file() or not (folder / "ours.safetensors").is_file():
-            parser.error(f"{folder} holds no layer; write it with layer.py")
-    found = Found(options)
+            parser.error(f"{folder} has no layer; write it with layer.py")
+    results = Results(options)
     for name in options.only or PARTS:
         try:
-            PARTS[name](options, found)
+            PARTS[name](options, results)
         except Missing as missing:
-            found.missing[name] = str(missing)
-            print(f"{name}: missing is {missing}")
+            results.missing[name] = str(missing)
+            print(f"{name}: missing: {missing}")
     if options.json:
-        report = {key: getattr(found, key) for key in ("adapter", "software", "rows", "missing")}
+        report = {key: getattr(results, key) for key in ("adapter", "software", "rows", "missing")}
         options.json.write_text(json.dumps(report, indent=1))
 
 

@@ -1,9 +1,9 @@
-"""The vision networks in PyTorch with random weights, in the sizes of the published models: what
-`native_rivals.py` measures beside ours. Attention is PyTorch's own fused one; deformable attention,
-which PyTorch lacks, samples every level with `grid_sample`.
+"""The vision networks in PyTorch with random weights, in the sizes of the published models, for
+`native_rivals.py`. Attention is the fused attention of PyTorch; deformable attention samples every level
+with `grid_sample`.
 
-Every network has one picture. `NETWORKS` lists them: a name, the rows of `chatrex bench` that are the
-same work, what makes the network, and the shape that it reads.
+The batch size is one. `NETWORKS` lists name, the equivalent rows of `chatrex bench`, constructor, and
+input shape.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Clip(nn.Module):
-    """A block of ViT-L/14."""
+    """A layer of ViT-L/14."""
 
     def __init__(self):
         super().__init__()
@@ -24,8 +24,8 @@ class Clip(nn.Module):
     def forward(self, x):
         split = lambda t: t.unflatten(-1, (16, 64)).transpose(1, 2)
         q, k, v = (split(t) for t in self.qkv(self.norm(x)).chunk(3, -1))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
         y = self.fc1(self.norm2(x))
         return x + self.fc2(y * torch.sigmoid(1.702 * y))
 
@@ -57,7 +57,7 @@ def convnext():
 
 
 class SwinBlock(nn.Module):
-    """A block of Swin over `[1, h, w, C]`; every second one shifts its windows."""
+    """A Swin block on `[1, h, w, C]`; every second block shifts its windows."""
 
     window = 12
 
@@ -70,8 +70,9 @@ class SwinBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.table = nn.Parameter(0.02 * torch.randn((2 * side - 1) ** 2, heads))
         at = torch.cartesian_prod(torch.arange(side), torch.arange(side))
-        apart = at[:, None] - at[None] + side - 1
-        self.register_buffer("apart", apart[..., 0] * (2 * side - 1) + apart[..., 1], persistent=False)
+        offset = at[:, None] - at[None] + side - 1
+        index = offset[..., 0] * (2 * side - 1) + offset[..., 1]
+        self.register_buffer("relative_index", index, persistent=False)
 
     def windows(self, x):
         side = self.window
@@ -83,7 +84,7 @@ class SwinBlock(nn.Module):
         _, h, w, c = x.shape
         y = F.pad(self.norm(x), (0, 0, 0, -w % side, 0, -h % side))
         _, hp, wp, _ = y.shape
-        mask = self.table[self.apart.view(-1)].view(side * side, side * side, -1).permute(2, 0, 1)[None]
+        mask = self.table[self.relative_index.view(-1)].view(side * side, side * side, -1).permute(2, 0, 1)[None]
         if shift:
             y = y.roll((-shift, -shift), (1, 2))
             region = lambda size: torch.bucketize(
@@ -94,15 +95,15 @@ class SwinBlock(nn.Module):
             mask = mask - 100.0 * (ids[:, None, :, None] != ids[:, None, None, :]).to(x.dtype)
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         q, k, v = (split(t) for t in self.qkv(self.windows(y)).chunk(3, -1))
-        mixed = F.scaled_dot_product_attention(q, k, v, mask.to(x.dtype).expand(q.shape[0], -1, -1, -1))
-        y = self.out(mixed.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, mask.to(x.dtype).expand(q.shape[0], -1, -1, -1))
+        y = self.out(attended.transpose(1, 2).flatten(2))
         y = y.view(1, hp // side, wp // side, side, side, c).transpose(2, 3).reshape(1, hp, wp, c)
         x = x + y.roll((shift, shift), (1, 2))[:, :h, :w]
         return x + self.mlp(self.norm2(x))
 
 
-class Merge(nn.Module):
-    """Four neighbours become one cell of twice the width."""
+class PatchMerging(nn.Module):
+    """Patch merging: 2 x 2 patches of width C become one of width 2 C."""
 
     def __init__(self, width):
         super().__init__()
@@ -114,7 +115,7 @@ class Merge(nn.Module):
         return self.linear(self.norm(torch.cat(parts, -1)))
 
 
-class Deformable(nn.Module):
+class DeformableAttention(nn.Module):
     """Multi-scale deformable attention: 8 heads, 5 levels, 4 points."""
 
     def __init__(self):
@@ -123,50 +124,50 @@ class Deformable(nn.Module):
         self.offsets, self.weights = nn.Linear(256, 8 * 5 * 4 * 2), nn.Linear(256, 8 * 5 * 4)
 
     def forward(self, query, reference, source, shapes):
-        """`reference` is `[1, Q, 1, 1, 1, 2]` or, with a width and a height, `[1, Q, 1, 1, 1, 4]`."""
+        """`reference` is `[1, Q, 1, 1, 1, 2]` for points or `[1, Q, 1, 1, 1, 4]` for boxes."""
         count = query.shape[1]
         values = self.value(source).unflatten(-1, (8, 32)).split([h * w for h, w in shapes], 1)
         offsets = self.offsets(query).view(1, count, 8, 5, 4, 2)
         weights = self.weights(query).view(1, count, 8, 20).softmax(-1)
         if reference.shape[-1] == 2:
             scale = torch.tensor([[w, h] for h, w in shapes], device=query.device, dtype=query.dtype)
-            places = reference + offsets / scale[:, None]
+            positions = reference + offsets / scale[:, None]
         else:
-            places = reference[..., :2] + offsets / 8 * reference[..., 2:]
-        grids = 2 * places - 1
+            positions = reference[..., :2] + offsets / 8 * reference[..., 2:]
+        grids = 2 * positions - 1
         sampled = []
         for level, (h, w) in enumerate(shapes):
             maps = values[level].flatten(2).transpose(1, 2).reshape(8, 32, h, w)
             grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)
             sampled.append(F.grid_sample(maps, grid, padding_mode="zeros", align_corners=False))
         sampled = torch.stack(sampled, -2).flatten(-2)
-        mixed = (sampled * weights.transpose(1, 2).reshape(8, 1, count, 20)).sum(-1)
-        return self.out(mixed.reshape(1, 256, count).transpose(1, 2))
+        attended = (sampled * weights.transpose(1, 2).reshape(8, 1, count, 20)).sum(-1)
+        return self.out(attended.reshape(1, 256, count).transpose(1, 2))
 
 
 class EncoderLayer(nn.Module):
     def __init__(self):
         super().__init__()
-        self.attention, self.norm, self.norm2 = Deformable(), nn.LayerNorm(256), nn.LayerNorm(256)
+        self.attention, self.norm, self.norm2 = DeformableAttention(), nn.LayerNorm(256), nn.LayerNorm(256)
         self.mlp = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 256))
 
-    def forward(self, x, places, reference, shapes):
-        x = self.norm(x + self.attention(x + places, reference, x, shapes))
+    def forward(self, x, positions, reference, shapes):
+        x = self.norm(x + self.attention(x + positions, reference, x, shapes))
         return self.norm2(x + self.mlp(x))
 
 
 class DecoderLayer(nn.Module):
     def __init__(self):
         super().__init__()
-        self.own = nn.MultiheadAttention(256, 8, batch_first=True)
-        self.attention = Deformable()
+        self.self_attention = nn.MultiheadAttention(256, 8, batch_first=True)
+        self.attention = DeformableAttention()
         self.norms = nn.ModuleList(nn.LayerNorm(256) for _ in range(3))
         self.mlp = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 256))
 
-    def forward(self, x, places, reference, memory, shapes):
-        y = x + places
-        x = self.norms[1](x + self.own(y, y, x, need_weights=False)[0])
-        x = self.norms[0](x + self.attention(x + places, reference, memory, shapes))
+    def forward(self, x, positions, reference, memory, shapes):
+        y = x + positions
+        x = self.norms[1](x + self.self_attention(y, y, x, need_weights=False)[0])
+        x = self.norms[0](x + self.attention(x + positions, reference, memory, shapes))
         return self.norms[2](x + self.mlp(x))
 
 
@@ -177,15 +178,15 @@ def mlp(*widths):
     return nn.Sequential(*layers[:-1])
 
 
-def sines(x, count):
-    """Sine and cosine in turn, `count` of every number in the last axis, temperature 20."""
-    turns = 20.0 ** (2 * (torch.arange(count, device=x.device) // 2) / count)
-    x = (2 * torch.pi * x[..., None] / turns).to(x.dtype)
+def sine_embedding(x, count):
+    """Sine embedding of the last axis: alternating sine and cosine, `count` per value, temperature 20."""
+    periods = 20.0 ** (2 * (torch.arange(count, device=x.device) // 2) / count)
+    x = (2 * torch.pi * x[..., None] / periods).to(x.dtype)
     return torch.stack((x[..., 0::2].sin(), x[..., 1::2].cos()), -1).flatten(-3)
 
 
 class Upn(nn.Module):
-    """Swin-L, five levels from stride 4 on, six encoder and six decoder layers, 900 queries."""
+    """UPN: Swin-L, five levels from stride 4 on, six encoder and six decoder layers, 900 queries."""
 
     def __init__(self):
         super().__init__()
@@ -195,7 +196,7 @@ class Upn(nn.Module):
             nn.Sequential(*(SwinBlock(width, count, at % 2 == 1) for at in range(depth)))
             for width, depth, count in zip(widths, depths, heads)
         )
-        self.merges = nn.ModuleList(Merge(width) for width in widths[:-1])
+        self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         self.inputs = nn.ModuleList(
             nn.Sequential(conv, nn.GroupNorm(32, 256))
@@ -207,13 +208,13 @@ class Upn(nn.Module):
         self.prompt = nn.Parameter(0.1 * torch.randn(256))
         self.first_boxes, self.boxes = mlp(256, 256, 256, 4), mlp(256, 256, 256, 4)
         self.queries = nn.Parameter(torch.randn(1, 900, 256))
-        self.places = mlp(512, 256, 256)
+        self.positions = mlp(512, 256, 256)
         self.decoder = nn.ModuleList(DecoderLayer() for _ in range(6))
         self.last_norm = nn.LayerNorm(256)
 
-    def backbone(self, picture):
-        h, w = picture.shape[2:]
-        x = self.norm(self.patches(F.pad(picture, (0, -w % 4, 0, -h % 4))).permute(0, 2, 3, 1))
+    def backbone(self, image):
+        h, w = image.shape[2:]
+        x = self.norm(self.patches(F.pad(image, (0, -w % 4, 0, -h % 4))).permute(0, 2, 3, 1))
         found = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
@@ -222,30 +223,30 @@ class Upn(nn.Module):
                 x = self.merges[index](x)
         return [*found, found[-1]]
 
-    def forward(self, picture):
-        maps = [project(x) for project, x in zip(self.inputs, self.backbone(picture))]
+    def forward(self, image):
+        maps = [project(x) for project, x in zip(self.inputs, self.backbone(image))]
         shapes = [tuple(x.shape[2:]) for x in maps]
         source = torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2)
-        places, references, sides = [], [], []
+        positions, references, sides = [], [], []
         for level, (h, w) in enumerate(shapes):
             axis = lambda size: (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) / size
             reference = torch.stack(torch.meshgrid(axis(h), axis(w), indexing="ij")[::-1], -1).flatten(0, 1)
-            places.append(sines(reference.flip(-1), 128) + self.levels[level])
+            positions.append(sine_embedding(reference.flip(-1), 128) + self.levels[level])
             references.append(reference)
             sides.append(torch.full_like(reference, 0.05 * 2**level))
-        places, reference = torch.cat(places)[None], torch.cat(references)[None]
+        positions, reference = torch.cat(positions)[None], torch.cat(references)[None]
         proposals = torch.cat((reference, torch.cat(sides)[None].clamp(max=0.9)), -1)
         around = reference[:, :, None, None, None]
         for layer in self.encoder:
-            source = layer(source, places, around, shapes)
+            source = layer(source, positions, around, shapes)
         memory = self.memory(source)
         best = (memory @ self.prompt).topk(900, 1).indices[..., None]
         boxes = self.first_boxes(memory) + proposals.logit(1e-3)
         boxes = boxes.gather(1, best.expand(-1, -1, 4)).sigmoid()
         x = self.queries
         for layer in self.decoder:
-            turned = self.places(sines(boxes[..., [1, 0, 2, 3]], 128))
-            x = layer(x, turned, boxes[:, :, None, None, None], source, shapes)
+            position = self.positions(sine_embedding(boxes[..., [1, 0, 2, 3]], 128))
+            x = layer(x, position, boxes[:, :, None, None, None], source, shapes)
             boxes = (self.boxes(x) + boxes.logit(1e-3)).sigmoid()
         return torch.cat((boxes.flatten(), self.last_norm(x).matmul(self.prompt).flatten()))
 

@@ -1,29 +1,28 @@
-// Runs in the browser: one layer in our worker and in onnxruntime-web, in turns. `tests/reference/
-// layer.py` describes the files. Outputs of both are compared with its float64 before anything is
-// timed.
+// Runs in the browser: one layer in our worker and in onnxruntime-web, alternately.
+// `tests/reference/layer.py` describes the files. Both outputs are compared with float64 references
+// before the timing.
 //
-// onnxruntime-web's attention over many tokens (its flash attention kernel) takes sums across a
-// subgroup and is wrong where subgroups have four invocations, as on SwiftShader. Where its outputs
-// differ, it is asked again in an instance that is not told of subgroups, and that one is timed.
+// The flash attention kernel of onnxruntime-web reduces across a subgroup and is wrong for subgroups
+// of four invocations, as on SwiftShader. If its outputs differ, it runs again in an instance that
+// has no subgroups feature, and that instance is timed.
 //
-// Its build for browsers that can suspend WebAssembly waits for the device with less ado; it is taken
-// where it runs.
+// The JSPI build waits for the GPU with less overhead; it is used if the browser supports it.
 
 const BUILD = "Suspending" in WebAssembly ? "jspi" : "webgpu";
-const FIRST = [];
-const WITHOUT = ["subgroups"];
+const ALL_FEATURES = [];
+const NO_SUBGROUPS = ["subgroups"];
 const COSINE = 0.999;
 
 // Our worker, one request at a time.
 class Ours {
   static start() {
     return new Promise((resolve, reject) => {
-      const worker = new Worker(new URL("worker_start.js?layer", location.href), { type: "module" });
+      const worker = new Worker(new URL("worker_dev_start.js?layer", location.href), { type: "module" });
       worker.onerror = (event) => reject(new Error(`ours: ${event.message}`));
       worker.onmessage = () => resolve(Object.assign(new Ours(), { worker }));
     });
   }
-  ask(task, words) {
+  request(task, argument) {
     return new Promise((resolve, reject) => {
       this.worker.onerror = (event) => reject(new Error(`ours: ${event.message}`));
       this.worker.onmessage = ({ data: [text] }) => {
@@ -31,30 +30,30 @@ class Ours {
         if (done.fault) reject(new Error(`ours: ${done.fault}`));
         else resolve(done);
       };
-      this.worker.postMessage([JSON.stringify({ [task]: words })]);
+      this.worker.postMessage([JSON.stringify({ [task]: argument })]);
     });
   }
-  // The tokens before are no part of a decoded one's time.
+  // Fills the KV cache, which is not part of the decode time.
   async prepare({ decode }) {
     if (decode) await this.run({ prefill: decode });
   }
   run(work) {
-    return this.ask("run", work);
+    return this.request("run", work);
   }
 }
 
 const features = Object.getOwnPropertyDescriptor(GPUAdapter.prototype, "features").get;
 const instances = new Map();
 
-// An instance of onnxruntime whose device has none of the features `hidden`. A device with control
-// over the size of subgroups has subgroups too.
+// An instance of onnxruntime whose device lacks the features `hidden`. Control over the subgroup size
+// implies subgroups.
 async function runtime(hidden) {
-  const shown = (name) => !hidden.includes(name) && !(hidden.includes("subgroups") && name.startsWith("subgroup-"));
+  const isVisible = (name) => !hidden.includes(name) && !(hidden.includes("subgroups") && name.startsWith("subgroup-"));
   Object.defineProperty(GPUAdapter.prototype, "features", {
     configurable: true,
     enumerable: true,
     get() {
-      return new Set([...features.call(this)].filter(shown));
+      return new Set([...features.call(this)].filter(isVisible));
     },
   });
   const key = hidden.join("+");
@@ -89,10 +88,10 @@ class Theirs {
   }
 }
 
-// Keys and values stay on the device.
+// The KV cache stays on the GPU.
 class TheirDecoder extends Theirs {
   static options = { preferredOutputLocation: { new_k: "gpu-buffer", new_v: "gpu-buffer" } };
-  async feed(first, count, past) {
+  async runTokens(first, count, past) {
     const { hidden_size: width, num_key_value_heads: groups, head_dim: head } = this.meta.config;
     const { Tensor } = this.ort;
     const empty = () => new Tensor("float32", new Float32Array(0), [1, groups, 0, head]);
@@ -105,18 +104,18 @@ class TheirDecoder extends Theirs {
       total: new Tensor("int32", [total], []),
     });
   }
-  forget() {
+  dropCache() {
     this.past?.new_k.dispose();
     this.past?.new_v.dispose();
     this.past = undefined;
   }
   async prepare({ decode }) {
-    this.forget();
-    if (decode) this.past = await this.feed(0, decode);
+    this.dropCache();
+    if (decode) this.past = await this.runTokens(0, decode);
   }
   async run({ prefill, decode }) {
     const begun = performance.now();
-    const found = prefill ? await this.feed(0, prefill) : await this.feed(decode, 1, this.past);
+    const found = prefill ? await this.runTokens(0, prefill) : await this.runTokens(decode, 1, this.past);
     const output = [...found.lm_head.data];
     const milliseconds = performance.now() - begun;
     found.new_k.dispose();
@@ -124,13 +123,13 @@ class TheirDecoder extends Theirs {
     return { milliseconds, output };
   }
   async close() {
-    this.forget();
+    this.dropCache();
     await super.close();
   }
 }
 
-// What is read stays on the device.
-class TheirBlock extends Theirs {
+// The input stays on the GPU.
+class TheirTowerLayer extends Theirs {
   async ready() {
     const device = await this.ort.env.webgpu.device;
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
@@ -179,17 +178,17 @@ function nameOf({ prefill, decode }) {
 async function shape(ours, folder, { cases, repeats, adapter, without }) {
   const get = async (name) => {
     const response = await fetch(`${folder}/${name}`);
-    if (!response.ok) throw new Error(`${folder}/${name}: the host answers ${response.status}`);
+    if (!response.ok) throw new Error(`${folder}/${name}: status ${response.status}`);
     return response;
   };
   const meta = await (await get("meta.json")).json();
   const x = new Float32Array(await (await get("x.f32")).arrayBuffer());
-  await ours.ask("open", new URL(`${folder}/ours.safetensors`, location.href).href);
-  const Kind = meta.family === "decoder" ? TheirDecoder : TheirBlock;
+  await ours.request("open", new URL(`${folder}/ours.safetensors`, location.href).href);
+  const Runner = meta.family === "decoder" ? TheirDecoder : TheirTowerLayer;
   const opened = new Map();
   const start = async (who, hidden) => {
     const key = [who, ...hidden].join();
-    if (!opened.has(key)) opened.set(key, await Kind.start(folder, who, { meta, x, hidden }));
+    if (!opened.has(key)) opened.set(key, await Runner.start(folder, who, { meta, x, hidden }));
     return opened.get(key);
   };
   const rows = [];
@@ -200,9 +199,9 @@ async function shape(ours, folder, { cases, repeats, adapter, without }) {
       await runner.prepare(work);
       const { milliseconds, output } = await runner.run(work);
       const found = { runner, ...compare(output, expected, meta.limits[who]), cold: milliseconds, times: [], hidden };
-      const told = hidden.length ? ` without ${hidden.join(", ")}` : "";
+      const label = hidden.length ? ` without ${hidden.join(", ")}` : "";
       console.log(
-        `${meta.name} ${name}: ${who}${told} ${found.agrees ? "agrees" : "differs"}, cosine ${found.cosine}, ` +
+        `${meta.name} ${name}: ${who}${label} ${found.agrees ? "agrees" : "differs"}, cosine ${found.cosine}, ` +
           `error ${found.worst.toExponential(1)}, first run ${milliseconds.toFixed(1)} ms`,
       );
       return found;
@@ -213,7 +212,7 @@ async function shape(ours, folder, { cases, repeats, adapter, without }) {
         found.ours = await first(who, ours, []);
         continue;
       }
-      for (const more of [FIRST, WITHOUT]) {
+      for (const more of [ALL_FEATURES, NO_SUBGROUPS]) {
         const hidden = [...new Set([...without, ...more])];
         const again = await first(who, await start(who, hidden), hidden);
         if (!found[who] || again.agrees) found[who] = again;
@@ -241,16 +240,16 @@ async function shape(ours, folder, { cases, repeats, adapter, without }) {
 self.measure = async (options) => {
   const found = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   const ours = await Ours.start();
-  const told = found ? [...features.call(found)] : [];
+  const supported = found ? [...features.call(found)] : [];
   const rows = [];
   let adapter;
   for (const name of options.shapes) {
-    adapter ??= (await ours.ask("adapter", null)).adapter;
+    adapter ??= (await ours.request("adapter", null)).adapter;
     rows.push(...(await shape(ours, `layers/${name}`, { ...options, adapter })));
   }
   const { info } = found ?? {};
   const subgroup = info?.subgroupMinSize;
   const [version] = [...instances.values()].map((ort) => ort.env.versions.web);
   const runtime = `${version} (${BUILD})`;
-  return { adapter, features: told, subgroup, runtime, rows };
+  return { adapter, features: supported, subgroup, runtime, rows };
 };

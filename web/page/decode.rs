@@ -1,9 +1,10 @@
-//! From a file, a drop, the clipboard or an address to pixels, by the browser's own decoder.
+//! Decodes a picture from a file, a drop, the clipboard or an address by the browser's decoder.
 //!
-//! The pixels stay outside this program's memory, in a JavaScript array, until they travel to
-//! the worker: a 50 megapixel picture would otherwise double it.
+//! The pixels stay in a JavaScript array outside the wasm memory until they are sent to the worker: a
+//! picture of 50 megapixels would otherwise double that memory, which never shrinks.
 
-use chatrex::error::{Fault, FaultKind};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
+use chatrex::image::Pixels;
 use js_sys::{Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -13,11 +14,8 @@ use web_sys::{
     Response, Url,
 };
 
-/// Larger pictures are refused.
-const MAX_PIXELS: u64 = 64_000_000;
-
 /// Pixels read from the canvas at a time.
-const STRIP: u32 = 1 << 20;
+const STRIP_PIXELS: u32 = 1 << 20;
 
 /// A decoded picture.
 pub struct Opened {
@@ -27,11 +25,11 @@ pub struct Opened {
     pub height: u32,
     /// `height * width * 3` bytes, row-major.
     pub rgb: Uint8Array,
-    /// Address of the file's own bytes, for showing; revoked with this value.
+    /// Object URL of the file, for the `img` element; revoked when dropped.
     pub url: ObjectUrl,
 }
 
-/// An address of bytes in memory.
+/// An object URL.
 pub struct ObjectUrl(String);
 
 impl ObjectUrl {
@@ -49,12 +47,12 @@ impl ObjectUrl {
 
 impl Drop for ObjectUrl {
     fn drop(&mut self) {
-        // Revoking an address twice or never only costs memory.
+        // A failure only costs memory.
         let _ = Url::revoke_object_url(&self.0);
     }
 }
 
-/// Fetches a picture of this site.
+/// Fetches a picture from this site.
 pub async fn fetch(address: &str) -> Result<Blob, Fault> {
     let missing = || {
         Fault::new(
@@ -74,19 +72,19 @@ pub async fn fetch(address: &str) -> Result<Blob, Fault> {
     Ok(blob.map_err(|_| missing())?.unchecked_into())
 }
 
-/// Decodes a picture. Transparent parts become white.
+/// Decodes a picture. Transparent pixels are blended with white.
 pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
     let url = ObjectUrl::new(blob)?;
     let (width, height) = measure(&url).await?;
     let pixels = u64::from(width) * u64::from(height);
-    if pixels > MAX_PIXELS {
+    if pixels > Pixels::LIMIT {
         let millions = pixels.div_ceil(1_000_000);
         return Err(Fault::new(
             FaultKind::Picture,
             "that picture",
             format!(
                 "it has {millions} million pixels; {} million is the most",
-                MAX_PIXELS / 1_000_000
+                Pixels::LIMIT / 1_000_000
             ),
             "Make it smaller and try again; your current picture is unchanged",
         ));
@@ -103,7 +101,7 @@ pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
     })
 }
 
-/// Size of a picture from its head, before anything is decoded.
+/// Width and height of a picture from its header, before it is decoded.
 async fn measure(url: &ObjectUrl) -> Result<(u32, u32), Fault> {
     let image = HtmlImageElement::new().map_err(|_| unreadable())?;
     let loaded = Promise::new(&mut |resolve, reject| {
@@ -131,10 +129,11 @@ async fn bitmap(blob: &Blob) -> Result<ImageBitmap, Fault> {
     Ok(decoded.unchecked_into())
 }
 
-/// The bitmap's bytes, strip by strip with a breath between, so that the page stays alive.
+/// The RGB bytes of a bitmap. Reads strips and yields between them, so that the page stays
+/// responsive.
 async fn read(bitmap: &ImageBitmap) -> Result<Uint8Array, Fault> {
     let (width, height) = (bitmap.width(), bitmap.height());
-    let rows = (STRIP / width).clamp(1, height);
+    let rows = (STRIP_PIXELS / width).clamp(1, height);
     let canvas = OffscreenCanvas::new(width, rows).map_err(|_| too_large())?;
     let context = context(&canvas).ok_or_else(too_large)?;
     context.set_fill_style_str("white");
@@ -181,7 +180,7 @@ fn context(canvas: &OffscreenCanvas) -> Option<OffscreenCanvasRenderingContext2d
     Some(context.unchecked_into())
 }
 
-/// Lets the browser handle whatever waits.
+/// Yields to pending events of the browser.
 async fn yield_now() {
     let window = web_sys::window().expect("a page has a window");
     let waited = Promise::new(&mut |resolve, _| {
@@ -200,6 +199,7 @@ fn unreadable() -> Fault {
         "it is not a picture this browser can read",
         "Take a JPEG, PNG or WebP file; your current picture is unchanged",
     )
+    .code(ErrorCode::Unsupported)
 }
 
 fn too_large() -> Fault {
@@ -209,4 +209,5 @@ fn too_large() -> Fault {
         "the browser found no memory for its pixels",
         "Make it smaller and try again; your current picture is unchanged",
     )
+    .code(ErrorCode::OutOfMemory)
 }

@@ -1,96 +1,85 @@
-//! The typed channel to the engine's worker: requests out, events in.
+//! The typed channel to the worker: requests out, events in.
 //!
-//! A message is the array `[json, beside]`: a [`ToWorker`] or a [`FromWorker`] as JSON, and beside a
-//! `Look` the picture's `ArrayBuffer`, transferred, beside `SurveyFiles` the files; `null` otherwise.
+//! A message to the worker is an [`Envelope`] as the array `[json, attachment]`: a [`ToWorker`] as
+//! JSON; with a `Look` the picture's `ArrayBuffer`, which is transferred, with `SurveyFiles` the array
+//! of files, else `null`. A message of the worker is the array `[json]` with a [`FromWorker`].
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::rc::Rc;
 
-use chatrex::error::{Fault, FaultKind};
-use chatrex::protocol::store::{StoreEvent, StoreRequest};
-use chatrex::protocol::{Event, FromWorker, Request, ToWorker};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
+use chatrex::protocol::store::StoreEvent;
+use chatrex::protocol::{Envelope, Event, FromWorker, ToWorker};
 use js_sys::{Array, ArrayBuffer, Reflect};
 use wasm_bindgen::prelude::*;
 use web_sys::{MessageEvent, Worker, WorkerOptions, WorkerType};
 
-/// The worker's first script, beside the page.
+/// The worker's start script, relative to the page.
 const SCRIPT: &str = "./worker_start.js";
 
-/// What the worker has to say.
+/// A message of the worker, or its end.
 pub enum Report {
-    /// The engine said something.
+    /// An event of the engine.
     Event(Event),
-    /// The library said something.
-    Shelf(StoreEvent),
-    /// The worker cannot go on.
+    /// An event of the model store.
+    Store(StoreEvent),
+    /// The worker cannot continue.
     Lost(Fault),
 }
 
-/// A running worker and the way to it.
+/// A running worker; dropping it terminates the worker.
 pub struct Link {
     worker: Worker,
     _handlers: [Closure<dyn FnMut(JsValue)>; 3],
 }
 
 impl Link {
-    /// Starts a worker; `hear` gets whatever it reports until the link is dropped.
-    pub fn start(hear: Rc<dyn Fn(Report)>) -> Result<Self, Fault> {
+    /// Starts a worker; `on_report` gets its messages until the link is dropped.
+    pub fn start(on_report: Rc<dyn Fn(Report)>) -> Result<Self, Fault> {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
         let worker = Worker::new_with_options(SCRIPT, &options)
             .map_err(|error| lost(&format!("it could not start ({error:?})")))?;
-        let lost_once = Rc::new(RefCell::new(false));
 
         let on_message = {
-            let hear = Rc::clone(&hear);
+            let on_report = Rc::clone(&on_report);
             Closure::<dyn FnMut(JsValue)>::new(move |event: JsValue| {
                 let data = event.unchecked_into::<MessageEvent>().data();
-                hear(read(&data));
+                on_report(read(&data));
             })
         };
         let on_error = {
-            let (hear, lost_once) = (Rc::clone(&hear), Rc::clone(&lost_once));
+            let on_report = Rc::clone(&on_report);
+            let is_lost = Cell::new(false);
             Closure::<dyn FnMut(JsValue)>::new(move |event: JsValue| {
-                if !lost_once.replace(true) {
-                    hear(Report::Lost(lost(&why(&event))));
+                if !is_lost.replace(true) {
+                    on_report(Report::Lost(lost(&reason(&event))));
                 }
             })
         };
-        let on_garbled = Closure::<dyn FnMut(JsValue)>::new(move |_| {
-            hear(Report::Lost(lost("a message could not be read")));
+        let on_message_error = Closure::<dyn FnMut(JsValue)>::new(move |_| {
+            on_report(Report::Lost(unreadable("a message could not be read")));
         });
         worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
-        worker.set_onmessageerror(Some(on_garbled.as_ref().unchecked_ref()));
+        worker.set_onmessageerror(Some(on_message_error.as_ref().unchecked_ref()));
         Ok(Self {
             worker,
-            _handlers: [on_message, on_error, on_garbled],
+            _handlers: [on_message, on_error, on_message_error],
         })
     }
 
-    /// Sends a request; `pixels` travel beside it and are gone here afterwards.
-    pub fn send(&self, request: &Request, pixels: Option<ArrayBuffer>) -> Result<(), Fault> {
+    /// Sends a message. An attached `ArrayBuffer` is transferred and empty afterwards.
+    pub fn send(&self, message: &Envelope<ToWorker, JsValue>) -> Result<(), Fault> {
+        let json = serde_json::to_string(&message.body).expect("messages have string keys only");
+        let attachment = message.attachment.clone().unwrap_or(JsValue::NULL);
         let transfer = Array::new();
-        let beside = match pixels {
-            Some(buffer) => {
-                transfer.push(&buffer);
-                buffer.into()
-            }
-            None => JsValue::NULL,
-        };
-        self.post(&ToWorker::Engine(request.clone()), &beside, &transfer)
-    }
-
-    /// Asks the library; `files` travel beside the request.
-    pub fn ask_library(&self, request: StoreRequest, files: &JsValue) -> Result<(), Fault> {
-        self.post(&ToWorker::Shelf(request), files, &Array::new())
-    }
-
-    fn post(&self, message: &ToWorker, beside: &JsValue, transfer: &Array) -> Result<(), Fault> {
-        let json = serde_json::to_string(message).expect("messages have string keys only");
-        let message = Array::of2(&JsValue::from_str(&json), beside);
+        if attachment.is_instance_of::<ArrayBuffer>() {
+            transfer.push(&attachment);
+        }
+        let message = Array::of2(&JsValue::from_str(&json), &attachment);
         self.worker
-            .post_message_with_transfer(&message, transfer)
+            .post_message_with_transfer(&message, &transfer)
             .map_err(|error| lost(&format!("it takes no messages ({error:?})")))
     }
 }
@@ -109,17 +98,17 @@ fn read(data: &JsValue) -> Report {
         .dyn_ref::<Array>()
         .and_then(|message| message.get(0).as_string());
     let Some(json) = json else {
-        return Report::Lost(lost("it sent something that is no event"));
+        return Report::Lost(unreadable("it sent a message that is not an event"));
     };
     match serde_json::from_str(&json) {
         Ok(FromWorker::Engine(event)) => Report::Event(event),
-        Ok(FromWorker::Shelf(event)) => Report::Shelf(event),
-        Err(error) => Report::Lost(lost(&format!("it sent an unknown event ({error})"))),
+        Ok(FromWorker::Store(event)) => Report::Store(event),
+        Err(error) => Report::Lost(unreadable(&format!("it sent an unknown event ({error})"))),
     }
 }
 
-/// A script that could not be fetched gives an event without a message.
-fn why(event: &JsValue) -> String {
+/// The reason in an error event; an event without a message means that a script was not fetched.
+fn reason(event: &JsValue) -> String {
     let message = Reflect::get(event, &"message".into())
         .ok()
         .and_then(|m| m.as_string());
@@ -129,6 +118,7 @@ fn why(event: &JsValue) -> String {
     }
 }
 
+/// The fault of a worker that stopped for a reason that the browser tells.
 fn lost(what: &str) -> Fault {
     Fault::new(
         FaultKind::Device,
@@ -136,4 +126,11 @@ fn lost(what: &str) -> Fault {
         what,
         "Start it again; picture and conversation are kept",
     )
+    .code(ErrorCode::WorkerLost)
+    .code_of(what)
+}
+
+/// The fault of a worker whose messages cannot be parsed.
+fn unreadable(what: &str) -> Fault {
+    lost(what).code(ErrorCode::Protocol)
 }

@@ -1,4 +1,4 @@
-//! The program of the page.
+//! The page: starts the user interface.
 
 mod decode;
 mod link;

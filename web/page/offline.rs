@@ -1,15 +1,15 @@
-//! Whether the page works without a network: asks what the service worker has stored.
+//! Whether the page works without a network: checks the caches of the service worker.
 
 use js_sys::{Object, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CacheStorage, Response, Url};
 
-/// The list of the site's files the service worker stores last.
+/// The list of the files of the site, which the service worker stores last.
 const LIST: &str = "files.json";
 
-/// Waits for the service worker and checks that every file of the site is stored. False where
-/// there is no service worker or something is missing.
+/// Waits for the service worker and checks that every file of the site is stored. False if
+/// there is no service worker or a file is missing.
 pub async fn stored() -> bool {
     check().await.unwrap_or(false)
 }

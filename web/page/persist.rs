@@ -1,4 +1,4 @@
-//! The browser's promise to keep what a page stores.
+//! Persistent storage: the browser does not evict what the page stores.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;
@@ -10,10 +10,12 @@ extern "C" {
     fn persist() -> Result<Promise, JsValue>;
 }
 
-/// Asks for the promise; false where the browser gives none.
-pub async fn promised() -> bool {
-    let Ok(asked) = persist() else {
+/// Requests persistent storage; false where the browser refuses it.
+pub async fn is_granted() -> bool {
+    let Ok(request) = persist() else {
         return false;
     };
-    JsFuture::from(asked).await.is_ok_and(|yes| yes.is_truthy())
+    JsFuture::from(request)
+        .await
+        .is_ok_and(|granted| granted.is_truthy())
 }

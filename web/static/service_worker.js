@@ -1,23 +1,23 @@
-// Keeps the page and its own model for use without a network. `cargo xtask` puts two constants
-// in front: `FILES`, the SHA-256 of every file of the site by its path relative to this one, and
-// `VERSION`, the SHA-256 of them all.
+// Stores the page and the demo model for use without a network. `cargo xtask` prepends two constants:
+// `FILES`, the SHA-256 of every file of the site by its path relative to this one, and `VERSION`, the
+// SHA-256 of them all.
 
 const SCOPE = new URL("./", self.location).href;
 const LIST = "files.json";
 const PREFIX = `chatrex ${SCOPE} `;
 const CURRENT = PREFIX + VERSION;
 
-// A version takes over as soon as all of it is stored: what is open goes on undisturbed, the next
-// opening gets it. Waiting for that opening instead does not work everywhere: Chromium at times
-// keeps a new version waiting that takes over during a reload.
+// A version takes over as soon as it is stored completely: open pages are not disturbed, the next visit
+// gets it. Waiting for that visit instead does not work everywhere: Chromium sometimes keeps a new
+// version waiting that should take over during a reload.
 self.addEventListener("install", (event) => event.waitUntil(store().then(() => self.skipWaiting())));
-self.addEventListener("activate", (event) => event.waitUntil(dropOlder()));
+self.addEventListener("activate", (event) => event.waitUntil(deleteOlder()));
 self.addEventListener("fetch", (event) => {
   const path = pathOf(event.request);
   if (path !== null) event.respondWith(stored(path, event.request));
 });
 
-// The path within FILES that a request means, or null where it is none of ours.
+// The path of a request in FILES, or null for other requests.
 function pathOf(request) {
   const url = request.url.split(/[?#]/)[0];
   if (request.method !== "GET" || !url.startsWith(SCOPE)) return null;
@@ -30,7 +30,7 @@ async function stored(path, request) {
   return (await cache.match(SCOPE + path)) ?? fetch(request);
 }
 
-// Stores every file, taking from older caches what has not changed.
+// Stores every file; unchanged ones are copied from older caches.
 async function store() {
   const cache = await caches.open(CURRENT);
   const older = await olderFiles();
@@ -43,7 +43,7 @@ async function store() {
   await cache.put(SCOPE + LIST, new Response(JSON.stringify(FILES)));
 }
 
-// What complete older caches hold, by "path hash".
+// The files of complete older caches, by "path hash".
 async function olderFiles() {
   const files = new Map();
   for (const name of await olderCaches()) {
@@ -57,7 +57,7 @@ async function olderFiles() {
   return files;
 }
 
-async function dropOlder() {
+async function deleteOlder() {
   for (const name of await olderCaches()) await caches.delete(name);
   await self.clients.claim();
 }

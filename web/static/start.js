@@ -1,4 +1,4 @@
-// Starts the page. A file of its own, for the content security policy refuses inline scripts.
+// Starts the page. The content security policy blocks inline scripts, hence this file.
 import init from "./page.js";
 
 if ("serviceWorker" in navigator) {

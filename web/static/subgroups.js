@@ -1,18 +1,18 @@
-// wgpu asks no browser for subgroups. Devices are made with them where the adapter has them, and
-// `told` hears whether a device has. Subgroups of fewer invocations save no barriers worth the name;
-// on software they cost.
-const LEAST = 8;
+// wgpu does not request the WebGPU feature `subgroups`. This requests it where the adapter supports it, and
+// calls `onDevice` with whether a device has it. Smaller subgroups save too few barriers, and are slower
+// on software adapters.
+const MIN_SIZE = 8;
 
-export function askForSubgroups(told) {
+export function askForSubgroups(onDevice) {
   const prototype = self.GPUAdapter?.prototype;
   if (!prototype) return;
   const requestDevice = prototype.requestDevice;
   prototype.requestDevice = async function (descriptor = {}) {
     const wanted = new Set(descriptor.requiredFeatures ?? []);
     const size = this.info?.subgroupMinSize ?? 0;
-    if (this.features.has("subgroups") && size >= LEAST) wanted.add("subgroups");
+    if (this.features.has("subgroups") && size >= MIN_SIZE) wanted.add("subgroups");
     const device = await requestDevice.call(this, { ...descriptor, requiredFeatures: [...wanted] });
-    told(device.features.has("subgroups"));
+    onDevice(device.features.has("subgroups"));
     return device;
   };
 }

@@ -1,6 +1,5 @@
-// cubecl 0.11 panics on an adapter without `timestamp-query`, although only profiling uses it and
-// nothing here profiles. Report the feature to the program, and never ask the browser for it
-// where it is missing.
+// cubecl 0.11 panics on an adapter without `timestamp-query`, although only profiling uses it and nothing
+// here profiles. This reports the feature as present, and does not request it where it is missing.
 const FEATURE = "timestamp-query";
 
 if (self.GPUAdapter) {

@@ -1,4 +1,4 @@
-//! The person's wish for a transfer, and everything that must end at once when it changes.
+//! Pause and cancel of a transfer: a change aborts its requests and wakes its sleeps.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,96 +12,96 @@ use super::js::{
     AbortController, add_event_listener, clear_timeout, remove_event_listener, set_timeout,
 };
 
-/// A request without a byte for this many milliseconds is given up and made again.
-const STALLED: f64 = 45_000.0;
+/// A request that receives no byte for this many milliseconds is aborted and repeated.
+const STALL_TIMEOUT: f64 = 45_000.0;
 
-/// Runs, until told otherwise.
+/// The control of one transfer; at first it runs.
 pub struct PauseControl {
-    hold: Cell<TransferControl>,
+    control: Cell<TransferControl>,
     requests: RefCell<Vec<Rc<AbortController>>>,
-    sleepers: RefCell<Vec<Function>>,
+    /// The resolve functions of the sleeps.
+    sleeps: RefCell<Vec<Function>>,
 }
 
 impl Default for PauseControl {
     fn default() -> Self {
         Self {
-            hold: Cell::new(TransferControl::Run),
+            control: Cell::new(TransferControl::Run),
             requests: RefCell::default(),
-            sleepers: RefCell::default(),
+            sleeps: RefCell::default(),
         }
     }
 }
 
 impl PauseControl {
-    /// What the person wants.
-    pub fn hold(&self) -> TransferControl {
-        self.hold.get()
+    /// Whether the transfer runs, pauses or ends.
+    pub fn control(&self) -> TransferControl {
+        self.control.get()
     }
 
-    /// The person wants something else: what is on its way ends, whoever sleeps wakes.
-    pub fn set(&self, hold: TransferControl) {
-        if self.hold.replace(hold) == hold {
+    /// Sets the control; a change aborts all requests and ends all sleeps.
+    pub fn set(&self, control: TransferControl) {
+        if self.control.replace(control) == control {
             return;
         }
         let requests: Vec<_> = self.requests.borrow().clone();
         requests.iter().for_each(|request| request.abort());
-        for wake in self.sleepers.take() {
+        for wake in self.sleeps.take() {
             let _ = wake.call0(&JsValue::NULL);
         }
     }
 
-    /// Waits, at most until the connection comes back or the person wants something else.
+    /// Sleeps until the time is over, the network is back or the control changes.
     pub async fn sleep(&self, milliseconds: u32) {
-        let mut ways = None;
+        let mut pending = None;
         let slept = Promise::new(&mut |resolve, _| {
             let timer = set_timeout(&resolve, f64::from(milliseconds));
             add_event_listener("online", &resolve);
-            self.sleepers.borrow_mut().push(resolve.clone());
-            ways = Some((timer, resolve));
+            self.sleeps.borrow_mut().push(resolve.clone());
+            pending = Some((timer, resolve));
         });
         let _ = JsFuture::from(slept).await;
-        if let Some((timer, resolve)) = ways {
+        if let Some((timer, resolve)) = pending {
             clear_timeout(timer);
             remove_event_listener("online", &resolve);
-            self.sleepers.borrow_mut().retain(|wake| *wake != resolve);
+            self.sleeps.borrow_mut().retain(|wake| *wake != resolve);
         }
     }
 }
 
-/// A request that ends when the person wants something else, when nothing comes for long, and when
-/// it is dropped.
+/// A request that is aborted when the control changes, when it stalls, and when it is dropped.
 pub struct AbortableFetch {
-    steering: Rc<PauseControl>,
+    control: Rc<PauseControl>,
     controller: Rc<AbortController>,
-    give_up: Closure<dyn FnMut()>,
+    abort: Closure<dyn FnMut()>,
     timer: f64,
 }
 
 impl AbortableFetch {
-    /// A request about to begin.
-    pub fn new(steering: &Rc<PauseControl>) -> Self {
+    /// A request about to start.
+    pub fn new(control: &Rc<PauseControl>) -> Self {
         let controller = Rc::new(AbortController::new());
-        steering.requests.borrow_mut().push(Rc::clone(&controller));
+        control.requests.borrow_mut().push(Rc::clone(&controller));
         let aborted = Rc::clone(&controller);
-        let give_up = Closure::<dyn FnMut()>::new(move || aborted.abort());
-        let timer = set_timeout(give_up.as_ref(), STALLED);
+        let abort = Closure::<dyn FnMut()>::new(move || aborted.abort());
+        let timer = set_timeout(abort.as_ref(), STALL_TIMEOUT);
         Self {
-            steering: Rc::clone(steering),
+            control: Rc::clone(control),
             controller,
-            give_up,
+            abort,
             timer,
         }
     }
 
-    /// What a request must be given.
+    /// The `signal` option of the request.
     pub fn signal(&self) -> JsValue {
         self.controller.signal()
     }
 
-    /// Something came.
-    pub fn alive(&mut self) {
+    /// Bytes arrived: the stall timeout starts again.
+    pub fn restart_timeout(&mut self) {
         clear_timeout(self.timer);
-        self.timer = set_timeout(self.give_up.as_ref(), STALLED);
+        self.timer = set_timeout(self.abort.as_ref(), STALL_TIMEOUT);
     }
 }
 
@@ -110,7 +110,7 @@ impl Drop for AbortableFetch {
         clear_timeout(self.timer);
         self.controller.abort();
         let own = &self.controller;
-        let mut requests = self.steering.requests.borrow_mut();
+        let mut requests = self.control.requests.borrow_mut();
         requests.retain(|request| !Rc::ptr_eq(request, own));
     }
 }

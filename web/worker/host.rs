@@ -1,4 +1,4 @@
-//! What the engine needs of a browser's worker: model files, a clock, turns for waiting messages.
+//! The engine's host in a worker of the browser: model files, a clock, and yielding to messages.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -21,12 +21,12 @@ thread_local! {
     static DEVICE_IS_OPEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the engine has opened its device. Nobody else may open it first: it is opened once.
+/// Whether the engine has opened its device. The engine opens it first, once.
 pub fn device_is_open() -> bool {
     DEVICE_IS_OPEN.get()
 }
 
-/// Notes that the person wants `turn` stopped.
+/// Requests that `turn` stops.
 pub fn stop(turn: TurnId) {
     STOPPED.with_borrow_mut(|stopped| stopped.insert(turn));
 }
@@ -39,8 +39,8 @@ pub fn post(message: &FromWorker) {
         .expect("a string can always be cloned");
 }
 
-/// A message to oneself: it queues behind those already waiting, without the delay that browsers
-/// add to timers.
+/// Yields through a message to the worker itself: it queues behind the pending messages, without the
+/// delay that browsers add to timers.
 pub struct Yielder(MessageChannel);
 
 impl Default for Yielder {
@@ -50,8 +50,8 @@ impl Default for Yielder {
 }
 
 impl Yielder {
-    /// Lets others run.
-    pub fn take(&self) -> LocalFuture<'static, ()> {
+    /// Yields to pending messages.
+    pub fn yield_now(&self) -> LocalFuture<'static, ()> {
         let promise = Promise::new(&mut |resolve, _| {
             self.0.port1().set_onmessage(&resolve);
         });
@@ -62,24 +62,24 @@ impl Yielder {
     }
 }
 
-/// The worker around the engine.
+/// The host.
 #[derive(Default)]
 pub struct Worker {
-    breath: Yielder,
-    steering: Rc<PauseControl>,
+    yielder: Yielder,
+    control: Rc<PauseControl>,
 }
 
 impl Runtime for Worker {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
-        Box::pin(self.steering.sleep(milliseconds))
+        Box::pin(self.control.sleep(milliseconds))
     }
 
     fn yield_now(&self) -> LocalFuture<'_, ()> {
-        self.breath.take()
+        self.yielder.yield_now()
     }
 
     fn hold(&self) -> TransferControl {
-        self.steering.hold()
+        self.control.control()
     }
 }
 
@@ -100,6 +100,6 @@ impl Host for Worker {
     }
 
     fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>> {
-        Box::pin(model_store::files(model, &self.steering))
+        Box::pin(model_store::files(model, &self.control))
     }
 }

@@ -1,11 +1,11 @@
-//! A model folder on a server, read by ranges; from a server without ranges file by file.
+//! A model folder on a server, read by HTTP ranges; from a server without ranges file by file.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use chatrex::error::{Fault, FaultKind};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::weights::ByteSource;
 use chatrex::weights::source::{LocalFuture, PartialRead, TransferControl, too_long};
 use js_sys::Uint8Array;
@@ -15,55 +15,59 @@ use super::abort::{AbortableFetch, PauseControl};
 use super::js::{
     ReadableStreamDefaultReader, Response, add_event_listener, describe, fetch, field, object, wait,
 };
-use super::priority_lock::{Passing, PriorityLock};
+use super::priority_lock::{PriorityGuard, PriorityLock};
 
-/// A small file is asked for this often before its absence is final.
+/// Number of attempts to fetch a small file.
 const ATTEMPTS: u32 = 5;
 
 thread_local! {
-    /// Addresses the content security policy refused.
-    static REFUSED: RefCell<Vec<String>> = RefCell::default();
+    /// Addresses that the content security policy blocked.
+    static BLOCKED: RefCell<Vec<String>> = RefCell::default();
 }
 
-/// Notes what the content security policy refuses, so that it can be told from a lost connection.
+/// Records what the content security policy blocks, to distinguish it from a lost connection.
 pub fn watch_policy() {
-    let note = Closure::<dyn FnMut(JsValue)>::new(|event: JsValue| {
+    let record = Closure::<dyn FnMut(JsValue)>::new(|event: JsValue| {
         let address = field(&event, "blockedURI").as_string().unwrap_or_default();
-        REFUSED.with_borrow_mut(|refused| refused.push(address));
+        BLOCKED.with_borrow_mut(|blocked| blocked.push(address));
     });
-    add_event_listener("securitypolicyviolation", note.as_ref());
-    note.forget();
+    add_event_listener("securitypolicyviolation", record.as_ref());
+    record.forget();
 }
 
 /// The folder at a base address.
 pub struct HttpSource {
     base: String,
-    steering: Rc<PauseControl>,
-    /// The files asked for so far, in that order.
+    control: Rc<PauseControl>,
+    /// The files requested so far, in that order.
     files: RefCell<Vec<String>>,
-    /// What each file's server called its version.
+    /// Version of each file: its entity tag or modification date.
     versions: RefCell<HashMap<String, String>>,
-    /// Whether the server serves ranges, once that is known.
+    /// Whether the server supports ranges, once known.
     ranges: Cell<Option<bool>>,
-    gate: PriorityLock,
-    /// The body of a server without ranges, read as far as anybody asked.
-    whole: RefCell<Option<Whole>>,
+    /// Orders the requests to a server without ranges by their position in the model.
+    lock: PriorityLock,
+    /// The partly read body of a server without ranges.
+    stream: RefCell<Option<FileStream>>,
 }
 
-struct Whole {
+/// The body of a whole file.
+struct FileStream {
     file: String,
-    at: u64,
+    /// Bytes read so far.
+    position: u64,
     body: Body,
 }
 
-/// A request that failed.
-struct Broken {
+/// A failed request.
+struct FailedRequest {
     fault: Fault,
+    /// Whether a retry can succeed.
     again: bool,
 }
 
-impl Broken {
-    fn cut(self, arrived: Vec<u8>) -> PartialRead {
+impl FailedRequest {
+    fn with_part(self, arrived: Vec<u8>) -> PartialRead {
         PartialRead {
             arrived,
             fault: self.fault,
@@ -73,16 +77,16 @@ impl Broken {
 }
 
 impl HttpSource {
-    /// The folder at `base`; requests end as `steering` says.
-    pub fn new(base: &str, steering: Rc<PauseControl>) -> Self {
+    /// The folder at `base`; `control` aborts its requests.
+    pub fn new(base: &str, control: Rc<PauseControl>) -> Self {
         Self {
             base: base.trim_end_matches('/').to_owned(),
-            steering,
+            control,
             files: RefCell::default(),
             versions: RefCell::default(),
             ranges: Cell::new(None),
-            gate: PriorityLock::default(),
-            whole: RefCell::default(),
+            lock: PriorityLock::default(),
+            stream: RefCell::default(),
         }
     }
 
@@ -90,8 +94,12 @@ impl HttpSource {
         format!("{}/{file}", self.base)
     }
 
-    /// Asks for a file, or a range of it.
-    async fn ask(&self, file: &str, range: Option<&Range<u64>>) -> Result<Answer, Broken> {
+    /// Requests a file or a range of it.
+    async fn request(
+        &self,
+        file: &str,
+        range: Option<&Range<u64>>,
+    ) -> Result<HttpResponse, FailedRequest> {
         let address = self.address(file);
         let version = self.versions.borrow().get(file).cloned();
         let mut headers = Vec::new();
@@ -100,18 +108,18 @@ impl HttpSource {
             headers.push(("Range", JsValue::from(bytes)));
             headers.extend(version.clone().map(|v| ("If-Range", JsValue::from(v))));
         }
-        let mut flight = AbortableFetch::new(&self.steering);
+        let mut fetch_guard = AbortableFetch::new(&self.control);
         let options = object(&[
             ("headers", object(&headers)),
-            ("signal", flight.signal()),
+            ("signal", fetch_guard.signal()),
             ("cache", "no-store".into()),
             ("credentials", "same-origin".into()),
         ]);
         let response: Response = match wait(fetch(&address, &options)).await {
             Ok(response) => response,
-            Err(error) => return Err(self.unanswered(&address, &error).await),
+            Err(error) => return Err(self.no_response(&address, &error).await),
         };
-        flight.alive();
+        fetch_guard.restart_timeout();
         check_status(&address, &response)?;
         let found = version_of(&response);
         if version.is_some() && found.is_some() && version != found {
@@ -125,25 +133,25 @@ impl HttpSource {
         let body = Body {
             address,
             reader,
-            flight,
-            spare: None,
+            guard: fetch_guard,
+            rest: None,
         };
-        Ok(Answer { response, body })
+        Ok(HttpResponse { response, body })
     }
 
-    /// Why there was no answer at all.
-    async fn unanswered(&self, address: &str, error: &JsValue) -> Broken {
-        // A refusal by the policy is reported a moment after the request failed.
-        if self.steering.hold() == TransferControl::Run {
-            self.steering.sleep(30).await;
+    /// Why there was no response.
+    async fn no_response(&self, address: &str, error: &JsValue) -> FailedRequest {
+        // The policy violation is reported shortly after the request fails.
+        if self.control.control() == TransferControl::Run {
+            self.control.sleep(30).await;
         }
-        let refused = REFUSED.with_borrow_mut(|refused| {
-            let before = refused.len();
-            refused.retain(|blocked| blocked.is_empty() || !address.starts_with(blocked.as_str()));
-            refused.len() < before
+        let is_blocked = BLOCKED.with_borrow_mut(|blocked| {
+            let before = blocked.len();
+            blocked.retain(|prefix| prefix.is_empty() || !address.starts_with(prefix.as_str()));
+            blocked.len() < before
         });
-        if refused {
-            return Broken {
+        if is_blocked {
+            return FailedRequest {
                 fault: Fault::new(
                     FaultKind::Network,
                     address,
@@ -151,14 +159,15 @@ impl HttpSource {
                      policy forbids",
                     "Put the model folder on this page's own host, or name the other host in the \
                      policy's connect-src",
-                ),
+                )
+                .code(ErrorCode::Unsupported),
                 again: false,
             };
         }
         lost(address, &describe(error))
     }
 
-    /// The bytes of a range, from a server that has ranges or does not.
+    /// The bytes of a range, from any server.
     async fn read_range(
         &self,
         file: &str,
@@ -167,11 +176,13 @@ impl HttpSource {
         arrived: &dyn Fn(u64),
     ) -> Result<Vec<u8>, PartialRead> {
         if self.ranges.get() == Some(true) {
-            let answer = self.ask(file, Some(&range)).await;
-            let answer = answer.map_err(|broken| broken.cut(Vec::new()))?;
-            return self.take(answer, file, length, range, arrived).await;
+            let answer = self.request(file, Some(&range)).await;
+            let answer = answer.map_err(|failed| failed.with_part(Vec::new()))?;
+            return self
+                .read_response(answer, file, length, range, arrived)
+                .await;
         }
-        let place = {
+        let index = {
             let mut files = self.files.borrow_mut();
             let known = files.iter().position(|known| known == file);
             known.unwrap_or_else(|| {
@@ -179,100 +190,108 @@ impl HttpSource {
                 files.len() - 1
             })
         };
-        let passing = self.gate.pass((place, range.start)).await;
+        let guard = self.lock.lock((index, range.start)).await;
         if self.ranges.get() == Some(true) {
-            drop(passing);
+            drop(guard);
             return Box::pin(self.read_range(file, length, range, arrived)).await;
         }
-        self.read_in_turn(passing, file, length, range, arrived)
+        self.read_in_order(guard, file, length, range, arrived)
             .await
     }
 
-    /// The first request of all, or one to a server without ranges.
-    async fn read_in_turn(
+    /// The first request, or one to a server without ranges.
+    async fn read_in_order(
         &self,
-        passing: Passing<'_>,
+        guard: PriorityGuard<'_>,
         file: &str,
         length: u64,
         range: Range<u64>,
         arrived: &dyn Fn(u64),
     ) -> Result<Vec<u8>, PartialRead> {
-        let open = self.whole.take();
-        let mut whole = match open.filter(|w| w.file == file && w.at <= range.start) {
-            Some(whole) => whole,
+        let open = self.stream.take();
+        let mut stream = match open.filter(|s| s.file == file && s.position <= range.start) {
+            Some(stream) => stream,
             None => {
-                let answer = self.ask(file, Some(&range)).await;
-                let answer = answer.map_err(|broken| broken.cut(Vec::new()))?;
+                let answer = self.request(file, Some(&range)).await;
+                let answer = answer.map_err(|failed| failed.with_part(Vec::new()))?;
                 if answer.response.status() == 206 {
                     self.ranges.set(Some(true));
-                    drop(passing);
-                    return self.take(answer, file, length, range, arrived).await;
+                    drop(guard);
+                    return self
+                        .read_response(answer, file, length, range, arrived)
+                        .await;
                 }
                 self.ranges.set(Some(false));
-                self.whole(answer, file, length)
-                    .map_err(|broken| broken.cut(Vec::new()))?
+                self.stream(answer, file, length)
+                    .map_err(|failed| failed.with_part(Vec::new()))?
             }
         };
-        while whole.at < range.start {
-            let more = (range.start - whole.at).min(1 << 20);
-            let skipped = whole.body.bytes(more, arrived).await;
-            whole.at += skipped.map_err(|cut| PartialRead {
+        while stream.position < range.start {
+            let more = (range.start - stream.position).min(1 << 20);
+            let skipped = stream.body.skip(more, arrived).await;
+            stream.position += skipped.map_err(|part| PartialRead {
                 arrived: Vec::new(),
-                ..cut
+                ..part
             })?;
         }
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-        whole.body.fill(&mut bytes, &range, arrived).await?;
-        whole.at = range.end;
-        if whole.at < length {
-            self.whole.replace(Some(whole));
+        stream.body.fill(&mut bytes, &range, arrived).await?;
+        stream.position = range.end;
+        if stream.position < length {
+            self.stream.replace(Some(stream));
         }
         Ok(bytes)
     }
 
-    /// The answer of a server without ranges.
-    fn whole(&self, answer: Answer, file: &str, length: u64) -> Result<Whole, Broken> {
-        let Answer { response, body } = answer;
+    /// The response of a server without ranges.
+    fn stream(
+        &self,
+        answer: HttpResponse,
+        file: &str,
+        length: u64,
+    ) -> Result<FileStream, FailedRequest> {
+        let HttpResponse { response, body } = answer;
         let headers = response.headers();
-        let told = headers.get("content-length").and_then(|l| l.parse().ok());
-        let told: Option<u64> = told.filter(|_| headers.get("content-encoding").is_none());
-        if let Some(told) = told.filter(|&told| told != length) {
-            return Err(wrong_length(&body.address, told, length));
+        let declared = headers.get("content-length").and_then(|l| l.parse().ok());
+        let declared: Option<u64> = declared.filter(|_| headers.get("content-encoding").is_none());
+        if let Some(declared) = declared.filter(|&declared| declared != length) {
+            return Err(wrong_length(&body.address, declared, length));
         }
-        Ok(Whole {
+        Ok(FileStream {
             file: file.to_owned(),
-            at: 0,
+            position: 0,
             body,
         })
     }
 
-    /// The bytes of an answer to a range.
-    async fn take(
+    /// The bytes of the response to a range request.
+    async fn read_response(
         &self,
-        answer: Answer,
+        answer: HttpResponse,
         file: &str,
         length: u64,
         range: Range<u64>,
         arrived: &dyn Fn(u64),
     ) -> Result<Vec<u8>, PartialRead> {
-        let Answer { response, mut body } = answer;
+        let HttpResponse { response, mut body } = answer;
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         if response.status() != 206 {
-            // Some hosts answer a range of everything with everything.
+            // Some servers answer a range over the whole file with status 200.
             if range == (0..length) {
-                let mut whole = self.whole(Answer { response, body }, file, length);
-                let whole = whole.as_mut().map_err(|broken| {
-                    let what = broken.fault.what.clone();
-                    final_fault(&self.address(file), &what).cut(Vec::new())
+                let answer = HttpResponse { response, body };
+                let mut stream = self.stream(answer, file, length);
+                let stream = stream.as_mut().map_err(|failed| {
+                    let what = failed.fault.what.clone();
+                    final_fault(&self.address(file), &what).with_part(Vec::new())
                 })?;
-                whole.body.fill(&mut bytes, &range, arrived).await?;
+                stream.body.fill(&mut bytes, &range, arrived).await?;
                 return Ok(bytes);
             }
             let fault = "was asked for a range and sent whole, although ranges worked before";
-            return Err(final_fault(&body.address, fault).cut(bytes));
+            return Err(final_fault(&body.address, fault).with_part(bytes));
         }
-        let told = response.headers().get("content-range");
-        if let Some((start, total)) = told.as_deref().and_then(content_range) {
+        let declared = response.headers().get("content-range");
+        if let Some((start, total)) = declared.as_deref().and_then(content_range) {
             let wrong = if total.is_some_and(|total| total != length) {
                 Some(wrong_length(
                     &body.address,
@@ -286,20 +305,20 @@ impl HttpSource {
                 None
             };
             if let Some(wrong) = wrong {
-                return Err(wrong.cut(bytes));
+                return Err(wrong.with_part(bytes));
             }
         }
         body.fill(&mut bytes, &range, arrived).await?;
         Ok(bytes)
     }
 
-    async fn read_small(&self, name: &str, limit: u64) -> Result<Vec<u8>, Broken> {
-        let mut answer = self.ask(name, None).await?;
+    async fn read_small(&self, name: &str, limit: u64) -> Result<Vec<u8>, FailedRequest> {
+        let mut answer = self.request(name, None).await?;
         let headers = answer.response.headers();
-        let told = headers.get("content-length").and_then(|l| l.parse().ok());
-        if let Some(told) = told.filter(|&told: &u64| told > limit) {
-            return Err(Broken {
-                fault: too_long(&answer.body.address, told, limit),
+        let declared = headers.get("content-length").and_then(|l| l.parse().ok());
+        if let Some(declared) = declared.filter(|&declared: &u64| declared > limit) {
+            return Err(FailedRequest {
+                fault: too_long(&answer.body.address, declared, limit),
                 again: false,
             });
         }
@@ -307,7 +326,7 @@ impl HttpSource {
         while let Some(chunk) = answer.body.chunk().await? {
             append(&mut bytes, &chunk);
             if bytes.len() as u64 > limit {
-                return Err(Broken {
+                return Err(FailedRequest {
                     fault: too_long(&answer.body.address, bytes.len() as u64, limit),
                     again: false,
                 });
@@ -329,10 +348,10 @@ impl ByteSource for HttpSource {
                 attempt += 1;
                 match self.read_small(name, limit).await {
                     Ok(bytes) => return Ok(bytes),
-                    Err(broken) if !broken.again || attempt == ATTEMPTS => {
-                        return Err(broken.fault);
+                    Err(failed) if !failed.again || attempt == ATTEMPTS => {
+                        return Err(failed.fault);
                     }
-                    Err(_) => self.steering.sleep(250 << attempt).await,
+                    Err(_) => self.control.sleep(250 << attempt).await,
                 }
             }
         })
@@ -353,25 +372,26 @@ impl ByteSource for HttpSource {
     }
 }
 
-struct Answer {
+/// A response and the reader of its body.
+struct HttpResponse {
     response: Response,
     body: Body,
 }
 
-/// A body on its way.
+/// The body of a response.
 struct Body {
     address: String,
     reader: Option<ReadableStreamDefaultReader>,
-    flight: AbortableFetch,
-    /// What came beyond what was asked for.
-    spare: Option<Uint8Array>,
+    guard: AbortableFetch,
+    /// Bytes that were received beyond the last range.
+    rest: Option<Uint8Array>,
 }
 
 impl Body {
-    /// The next bytes, as many as come; nothing at the end.
-    async fn chunk(&mut self) -> Result<Option<Uint8Array>, Broken> {
-        if let Some(spare) = self.spare.take() {
-            return Ok(Some(spare));
+    /// The next chunk; `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Uint8Array>, FailedRequest> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
         }
         let Some(reader) = &self.reader else {
             return Ok(None);
@@ -379,19 +399,19 @@ impl Body {
         let next: JsValue = wait(reader.read())
             .await
             .map_err(|error| lost(&self.address, &describe(&error)))?;
-        self.flight.alive();
+        self.guard.restart_timeout();
         let done = field(&next, "done").is_truthy();
         Ok((!done).then(|| field(&next, "value").unchecked_into()))
     }
 
-    /// At most `limit` bytes less, and how many.
-    async fn bytes(&mut self, limit: u64, arrived: &dyn Fn(u64)) -> Result<u64, PartialRead> {
+    /// Skips `count` bytes; returns how many.
+    async fn skip(&mut self, count: u64, arrived: &dyn Fn(u64)) -> Result<u64, PartialRead> {
         let mut bytes = Vec::new();
-        self.fill(&mut bytes, &(0..limit), arrived).await?;
-        Ok(limit)
+        self.fill(&mut bytes, &(0..count), arrived).await?;
+        Ok(count)
     }
 
-    /// Appends the bytes of `range`, which come next.
+    /// Appends the bytes of `range`, which are the next ones.
     async fn fill(
         &mut self,
         bytes: &mut Vec<u8>,
@@ -400,23 +420,23 @@ impl Body {
     ) -> Result<(), PartialRead> {
         let mut missing = range.end - range.start;
         while missing > 0 {
-            let fresh = self.spare.is_none();
+            let is_new = self.rest.is_none();
             let chunk = match self.chunk().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => {
                     let what = format!("ended {missing} bytes early");
-                    return Err(lost(&self.address, &what).cut(std::mem::take(bytes)));
+                    return Err(lost(&self.address, &what).with_part(std::mem::take(bytes)));
                 }
-                Err(broken) => return Err(broken.cut(std::mem::take(bytes))),
+                Err(failed) => return Err(failed.with_part(std::mem::take(bytes))),
             };
-            if fresh {
+            if is_new {
                 arrived(u64::from(chunk.length()));
             }
             let take = u64::from(chunk.length()).min(missing) as u32;
             append(bytes, &chunk.subarray(0, take));
             missing -= u64::from(take);
             if take < chunk.length() {
-                self.spare = Some(chunk.subarray(take, chunk.length()));
+                self.rest = Some(chunk.subarray(take, chunk.length()));
             }
         }
         Ok(())
@@ -429,8 +449,8 @@ fn append(bytes: &mut Vec<u8>, chunk: &Uint8Array) {
     chunk.copy_to(&mut bytes[start..]);
 }
 
-/// Whether an answer holds a model's file at all.
-fn check_status(address: &str, response: &Response) -> Result<(), Broken> {
+/// Checks that a response carries a file of a model.
+fn check_status(address: &str, response: &Response) -> Result<(), FailedRequest> {
     let status = response.status();
     let headers = response.headers();
     if status == 416 {
@@ -445,10 +465,14 @@ fn check_status(address: &str, response: &Response) -> Result<(), Broken> {
     if !response.ok() {
         let what = format!("the server says {status}");
         let again = status >= 500 || matches!(status, 408 | 425 | 429);
-        return Err(Broken {
+        let mut failed = FailedRequest {
             again,
             ..lost(address, &what)
-        });
+        };
+        if matches!(status, 404 | 410) {
+            failed.fault = failed.fault.code(ErrorCode::NotFound);
+        }
+        return Err(failed);
     }
     let html = headers.get("content-type");
     if html.is_some_and(|kind| kind.trim_start().starts_with("text/html")) {
@@ -460,39 +484,41 @@ fn check_status(address: &str, response: &Response) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What the server calls this version of a file: a strong tag, else a date.
+/// The version of a file: a strong entity tag, else the modification date.
 fn version_of(response: &Response) -> Option<String> {
     let headers = response.headers();
     let tag = headers.get("etag").filter(|tag| !tag.starts_with("W/"));
     tag.or_else(|| headers.get("last-modified"))
 }
 
-/// First byte and total of `bytes 0-9/20`.
+/// First byte and total of a `content-range` such as `bytes 0-9/20`.
 fn content_range(header: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
     let (start, _) = range.split_once('-')?;
     Some((start.parse().ok()?, total.parse().ok()))
 }
 
-fn wrong_length(address: &str, found: u64, length: u64) -> Broken {
+fn wrong_length(address: &str, found: u64, length: u64) -> FailedRequest {
     final_fault(address, &format!("has {found} bytes instead of {length}"))
 }
 
-fn final_fault(address: &str, what: &str) -> Broken {
-    Broken {
+/// A fault of the file, which a retry does not cure.
+fn final_fault(address: &str, what: &str) -> FailedRequest {
+    FailedRequest {
         fault: Fault::new(
             FaultKind::Network,
             address,
             what,
-            "Look at the address, or ask whoever keeps it to put the model there again",
-        ),
+            "Check the address, or ask the owner of the folder to upload the model again",
+        )
+        .code(ErrorCode::Corrupt),
         again: false,
     }
 }
 
-/// The connection's fault, not the file's.
-fn lost(address: &str, what: &str) -> Broken {
-    Broken {
+/// A fault of the connection, which a retry may cure.
+fn lost(address: &str, what: &str) -> FailedRequest {
+    FailedRequest {
         fault: Fault::new(
             FaultKind::Network,
             address,

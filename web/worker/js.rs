@@ -1,4 +1,4 @@
-//! What the worker uses of the browser: network, timers, storage, locks.
+//! Bindings of browser functions for the worker: network, timers, storage, locks.
 //!
 //! Declared here because every feature added to web-sys reaches wgpu and rebuilds all of burn.
 
@@ -119,12 +119,12 @@ extern "C" {
     fn query_locks() -> Result<Promise, JsValue>;
 }
 
-/// The worker this runs in.
+/// The scope of this worker.
 pub fn scope() -> DedicatedWorkerGlobalScope {
     js_sys::global().unchecked_into()
 }
 
-/// Waits for a promise of a `T`.
+/// Awaits a promise of a `T`.
 pub async fn wait<T: JsCast>(promise: Promise) -> Result<T, JsValue> {
     JsFuture::from(promise).await.map(JsValue::unchecked_into)
 }
@@ -148,7 +148,7 @@ pub fn name_of(error: &JsValue) -> String {
     field(error, "name").as_string().unwrap_or_default()
 }
 
-/// An exception in words.
+/// The message of an exception.
 pub fn describe(error: &JsValue) -> String {
     let message = field(error, "message").as_string();
     message.unwrap_or_else(|| format!("{error:?}"))
@@ -160,7 +160,7 @@ pub async fn bytes_of(file: &File) -> Result<Vec<u8>, JsValue> {
     Ok(Uint8Array::new(&buffer).to_vec())
 }
 
-/// The names of what a directory holds.
+/// The names of the entries of a directory.
 pub async fn names_in(directory: &Directory) -> Result<Vec<String>, JsValue> {
     let names = directory.keys();
     let mut found = Vec::new();
@@ -173,33 +173,33 @@ pub async fn names_in(directory: &Directory) -> Result<Vec<String>, JsValue> {
     }
 }
 
-/// A lock that all tabs of this origin share; given back when dropped.
+/// A Web Lock, shared by all tabs of this origin; released when dropped.
 pub struct Lock(Function);
 
 impl Lock {
-    /// The lock called `name`, unless it is held.
+    /// Takes the lock `name`; `None` if it is held.
     pub async fn get(name: &str) -> Result<Option<Self>, JsValue> {
-        let mut asked = Ok(());
-        let answer = Promise::new(&mut |resolve, _| {
-            let granted = Closure::once_into_js(move |lock: JsValue| {
+        let mut requested = Ok(());
+        let granted = Promise::new(&mut |resolve, _| {
+            let on_lock = Closure::once_into_js(move |lock: JsValue| {
                 if lock.is_null() {
                     let _ = resolve.call1(&JsValue::NULL, &JsValue::NULL);
                     return JsValue::UNDEFINED;
                 }
-                let until = Promise::new(&mut |release, _| {
+                let held = Promise::new(&mut |release, _| {
                     let _ = resolve.call1(&JsValue::NULL, &release);
                 });
-                until.into()
+                held.into()
             });
             let options = object(&[("ifAvailable", JsValue::TRUE)]);
-            asked = request_lock(name, &options, &granted).map(|_| ());
+            requested = request_lock(name, &options, &on_lock).map(|_| ());
         });
-        asked?;
-        let release: JsValue = wait(answer).await?;
+        requested?;
+        let release: JsValue = wait(granted).await?;
         Ok(release.dyn_into().ok().map(Self))
     }
 
-    /// The names of all locks that are held, here or in another tab.
+    /// The names of all held locks, here or in another tab.
     pub async fn held() -> Result<Vec<String>, JsValue> {
         let state: JsValue = wait(query_locks()?).await?;
         let held = Array::from(&field(&state, "held"));

@@ -1,15 +1,15 @@
-//! The program of the dedicated worker: requests in, events out, the engine between.
+//! The dedicated worker: requests in, events out, the engine between.
 //!
-//! `worker_start.js` loads it and hands every message of the page to [`receive`]. A message is the
-//! array `[json, attachment]`: a `ToWorker` or `FromWorker` as JSON and, with a `Look`, the pixels'
-//! `ArrayBuffer`, with `SurveyFiles` the files. A panic becomes an error event of the worker.
+//! `worker_start.js` loads it and passes every message of the page to [`receive`]. A message is the
+//! array `[json, attachment]` (`chatrex::protocol::envelope`). A panic becomes an error event of the
+//! worker.
 //!
 //! The worker for tests (`web/worker_dev`) contains this program as a module.
 
 mod abort;
-pub mod host;
+pub(crate) mod host;
 mod http_source;
-pub mod js;
+pub(crate) mod js;
 mod model_store;
 mod opfs;
 mod priority_lock;
@@ -25,7 +25,7 @@ unsafe extern "C" {
 /// Runs once, when the module is instantiated.
 pub fn main() {
     // Without this call the linker runs cubecl's thousands of constructors on every export
-    // (`burn-webgpu.md` section 0, trap 1).
+    // (documentation of the crate `inventory`, "WebAssembly and constructors").
     // SAFETY: the linker's own function, called once and before anything that relies on it.
     unsafe { __wasm_call_ctors() };
     std::panic::set_hook(Box::new(|panic| {
@@ -35,13 +35,13 @@ pub fn main() {
     http_source::watch_policy();
 }
 
-/// Whether this browser's device was made with subgroups (`subgroups.js`).
+/// Tells whether the browser's device was created with subgroups (`subgroups.js`).
 #[wasm_bindgen]
 pub fn use_subgroups(subgroups: bool) {
-    launch::use_subgroups(subgroups);
+    shader::use_subgroups(subgroups);
 }
 
-/// Takes one message of the page.
+/// Handles one message of the page.
 #[wasm_bindgen]
 pub fn receive(message: JsValue) {
     queue::receive(&message);

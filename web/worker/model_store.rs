@@ -1,18 +1,18 @@
-//! The library beside the engine: surveys, downloads, imports and deletions, each a task of its
-//! own, so that the engine goes on answering meanwhile.
+//! The model store: previews, downloads, imports and deletions. Each is a task of its own, so that the
+//! engine keeps answering meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use chatrex::engine::ModelConfig;
 use chatrex::engine::memory_plan::{kv_cache_dtype, needs, plan_memory};
-use chatrex::error::{Fault, FaultKind};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::gpu::device::open;
 use chatrex::memory::Fit;
+use chatrex::model::config::ModelConfig;
 use chatrex::protocol::store::{
-    Activity, Facts, ModelId, Moved, StoreEvent, StoreRequest, StoredModel, Survey,
+    Activity, DownloadProgress, Facts, ModelId, Preview, StoreEvent, StoreRequest, StoredModel,
 };
 use chatrex::protocol::{DevicePreference, FromWorker};
 use chatrex::weights::download::{Downloader, TransferStats};
@@ -29,24 +29,27 @@ use super::abort::PauseControl;
 use super::host::{Yielder, device_is_open, post};
 use super::http_source::HttpSource;
 use super::js::{File, bytes_of, describe, performance_now};
-use super::opfs::{self, Kept, Metadata, Pieces};
+use super::opfs::{self, Metadata, ModelFolder, Pieces};
 
-/// Where models named by a hub's `owner/name` lie.
+/// The hub of `owner/name`.
 const HUB: &str = "https://huggingface.co";
 
-/// Progress is told at most this often, in milliseconds.
-const NEWS: f64 = 120.0;
+/// Shortest time between two progress events, in milliseconds.
+const PROGRESS_INTERVAL: f64 = 120.0;
 
-/// Whether another tab still has a model is looked up this often, in milliseconds.
-const AGAIN: u32 = 1_500;
+/// Time between two checks whether another tab still locks a model, in milliseconds.
+const LOCK_POLL_INTERVAL: u32 = 1_500;
 
 thread_local! {
-    static WATCHING: Cell<bool> = const { Cell::new(false) };
-    static SURVEYED: RefCell<HashMap<String, Found>> = RefCell::default();
+    /// Whether the next check for locks of other tabs is scheduled.
+    static POLLING: Cell<bool> = const { Cell::new(false) };
+    /// The previewed models by id.
+    static PREVIEWED: RefCell<HashMap<String, Found>> = RefCell::default();
+    /// The running downloads by id.
     static JOBS: RefCell<HashMap<String, Rc<Job>>> = RefCell::default();
 }
 
-/// A manifest and where the rest of its model lies.
+/// A manifest and the source of its model.
 #[derive(Clone)]
 struct Found {
     json: Vec<u8>,
@@ -54,16 +57,19 @@ struct Found {
     origin: Origin,
 }
 
+/// The source of a model.
 #[derive(Clone)]
 enum Origin {
+    /// A base address.
     Address(String),
-    Files(Rc<Picked>),
+    /// Files of the user.
+    Files(Rc<PickedFiles>),
 }
 
 impl Origin {
-    fn source(&self, steering: &Rc<PauseControl>) -> Rc<dyn ByteSource> {
+    fn source(&self, control: &Rc<PauseControl>) -> Rc<dyn ByteSource> {
         match self {
-            Self::Address(address) => Rc::new(HttpSource::new(address, Rc::clone(steering))),
+            Self::Address(address) => Rc::new(HttpSource::new(address, Rc::clone(control))),
             Self::Files(files) => Rc::clone(files) as Rc<dyn ByteSource>,
         }
     }
@@ -76,15 +82,17 @@ impl Origin {
     }
 }
 
-/// One model being brought here.
+/// The download or import of a model.
 struct Job {
     model: ModelId,
-    steering: Rc<PauseControl>,
-    breath: Yielder,
+    control: Rc<PauseControl>,
+    yielder: Yielder,
+    /// Whether it waits for the network.
     waiting: Cell<bool>,
-    told: Cell<f64>,
-    tally: Cell<TransferStats>,
-    /// Delete what came, once it has ended.
+    /// Time of the last progress event.
+    reported: Cell<f64>,
+    stats: Cell<TransferStats>,
+    /// Whether its pieces are deleted once it has ended.
     discard: Cell<bool>,
 }
 
@@ -92,69 +100,69 @@ impl Job {
     fn new(model: ModelId) -> Rc<Self> {
         Rc::new(Self {
             model,
-            steering: Rc::default(),
-            breath: Yielder::default(),
+            control: Rc::default(),
+            yielder: Yielder::default(),
             waiting: Cell::new(false),
-            told: Cell::new(f64::NEG_INFINITY),
-            tally: Cell::default(),
+            reported: Cell::new(f64::NEG_INFINITY),
+            stats: Cell::default(),
             discard: Cell::new(false),
         })
     }
 
-    fn hear(&self, tally: TransferStats) {
-        self.tally.set(tally);
-        if performance_now() - self.told.get() >= NEWS {
-            self.tell();
+    fn on_stats(&self, stats: TransferStats) {
+        self.stats.set(stats);
+        if performance_now() - self.reported.get() >= PROGRESS_INTERVAL {
+            self.report();
         }
     }
 
-    fn tell(&self) {
-        self.told.set(performance_now());
-        let tally = self.tally.get();
-        let moved = Moved {
-            done: tally.done,
-            total: tally.total,
-            fetched: tally.fetched,
-            wrong: tally.wrong,
+    fn report(&self) {
+        self.reported.set(performance_now());
+        let stats = self.stats.get();
+        let progress = DownloadProgress {
+            done: stats.done,
+            total: stats.total,
+            fetched: stats.fetched,
+            wrong: stats.wrong,
             waiting: self.waiting.get(),
         };
         let model = self.model.clone();
-        say(StoreEvent::Moved { model, moved });
+        emit(StoreEvent::Progress { model, progress });
     }
 }
 
 impl Runtime for Job {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
         Box::pin(async move {
-            let waits = self.hold() == TransferControl::Run;
-            if waits && !self.waiting.replace(true) {
-                self.tell();
+            let is_retry = self.hold() == TransferControl::Run;
+            if is_retry && !self.waiting.replace(true) {
+                self.report();
             }
-            self.steering.sleep(milliseconds).await;
-            if waits {
+            self.control.sleep(milliseconds).await;
+            if is_retry {
                 self.waiting.set(false);
             }
         })
     }
 
     fn yield_now(&self) -> LocalFuture<'_, ()> {
-        self.breath.take()
+        self.yielder.yield_now()
     }
 
     fn hold(&self) -> TransferControl {
-        self.steering.hold()
+        self.control.control()
     }
 }
 
-/// Carries out a request of the page; files of the person travel in `beside`.
-pub fn receive(request: StoreRequest, beside: JsValue) {
+/// Handles a request of the page; files of the user are the attachment.
+pub fn receive(request: StoreRequest, attachment: Option<JsValue>) {
     spawn_local(async move {
         match request {
             StoreRequest::List => {}
-            StoreRequest::Survey { address } => survey(address).await,
-            StoreRequest::SurveyFiles => survey_files(&beside).await,
-            StoreRequest::Keep { model } => keep(model).await,
-            StoreRequest::Pause { model } => steer(&model, TransferControl::Pause),
+            StoreRequest::Preview { address } => preview(address).await,
+            StoreRequest::PreviewFiles => preview_files(attachment).await,
+            StoreRequest::Download { model } => download(model).await,
+            StoreRequest::Pause { model } => pause(&model),
             StoreRequest::Cancel { model, keep } => cancel(model, keep).await,
             StoreRequest::Delete { model } => delete(&model).await,
         }
@@ -162,46 +170,46 @@ pub fn receive(request: StoreRequest, beside: JsValue) {
     });
 }
 
-fn say(event: StoreEvent) {
-    post(&FromWorker::Shelf(event));
+fn emit(event: StoreEvent) {
+    post(&FromWorker::Store(event));
 }
 
 fn job(model: &ModelId) -> Option<Rc<Job>> {
     JOBS.with_borrow(|jobs| jobs.get(&model.0).cloned())
 }
 
-/// Tells the page what is kept.
+/// Sends the list of the stored models to the page.
 pub async fn list() {
-    // A browser that keeps nothing has an empty shelf; whoever adds to it hears why it cannot.
+    // Without storage the list is empty; a download fails with the reason.
     let Ok(found) = opfs::list().await else {
         return;
     };
-    let models: Vec<_> = found.into_iter().map(shelved).collect();
-    let elsewhere = |model: &StoredModel| model.activity == Activity::Elsewhere;
-    if models.iter().any(elsewhere) && !WATCHING.replace(true) {
+    let models: Vec<_> = found.into_iter().map(stored_model).collect();
+    let in_other_tab = |model: &StoredModel| model.activity == Activity::InOtherTab;
+    if models.iter().any(in_other_tab) && !POLLING.replace(true) {
         spawn_local(async {
-            PauseControl::default().sleep(AGAIN).await;
-            WATCHING.set(false);
+            PauseControl::default().sleep(LOCK_POLL_INTERVAL).await;
+            POLLING.set(false);
             Box::pin(list()).await;
         });
     }
-    say(StoreEvent::Listed { models });
+    emit(StoreEvent::Listed { models });
 }
 
-fn shelved(listed: opfs::Listed) -> StoredModel {
+fn stored_model(listed: opfs::Listed) -> StoredModel {
     let model = ModelId(listed.id);
     let activity = match job(&model) {
         Some(job) if job.hold() == TransferControl::Pause => Activity::Paused,
-        Some(_) => Activity::Moving,
-        None if listed.elsewhere => Activity::Elsewhere,
-        None if opfs::held(&model.0).is_some() => Activity::Loaded,
+        Some(_) => Activity::Downloading,
+        None if listed.in_other_tab => Activity::InOtherTab,
+        None if opfs::opened(&model.0).is_some() => Activity::Loaded,
         None => Activity::Idle,
     };
     StoredModel {
         facts: facts(&listed.manifest),
-        address: listed.label.address,
+        address: listed.metadata.address,
         done: listed.done,
-        used: listed.label.used,
+        used: listed.metadata.used,
         activity,
         model,
     }
@@ -218,32 +226,32 @@ fn facts(manifest: &Manifest) -> Facts {
     }
 }
 
-async fn survey(address: String) {
-    let surveyed = async {
+async fn preview(address: String) {
+    let found = async {
         let base = base_of(&address)?;
         let source = HttpSource::new(&base, Rc::default());
         let json = source.read(MANIFEST, MAX_MANIFEST).await?;
-        found(
+        parse(
             json,
             &format!("{base}/{MANIFEST}"),
             Origin::Address(base.clone()),
         )
     };
-    tell_survey(surveyed.await).await;
+    emit_preview(found.await).await;
 }
 
-async fn survey_files(beside: &JsValue) {
-    let surveyed = async {
-        let files = Rc::new(Picked::new(beside));
+async fn preview_files(attachment: Option<JsValue>) {
+    let found = async {
+        let files = Rc::new(PickedFiles::new(attachment));
         let json = files.read(MANIFEST, MAX_MANIFEST).await?;
-        let found = found(json, MANIFEST, Origin::Files(Rc::clone(&files)))?;
-        files.complete(&found.manifest)?;
+        let found = parse(json, MANIFEST, Origin::Files(Rc::clone(&files)))?;
+        files.check(&found.manifest)?;
         Ok(found)
     };
-    tell_survey(surveyed.await).await;
+    emit_preview(found.await).await;
 }
 
-fn found(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
+fn parse(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
     let manifest = Manifest::parse(&json, place)?;
     ModelConfig::of(&manifest, place)?;
     Ok(Found {
@@ -253,7 +261,7 @@ fn found(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
     })
 }
 
-/// Whether a model fits the engine's device, as far as its manifest tells.
+/// The memory plan of a model on the engine's device, from its manifest.
 async fn fit(manifest: &Manifest) -> Option<Fit> {
     if !device_is_open() {
         return None;
@@ -270,101 +278,104 @@ async fn fit(manifest: &Manifest) -> Option<Fit> {
     )
 }
 
-async fn tell_survey(surveyed: Result<Found, Fault>) {
-    match surveyed {
+async fn emit_preview(found: Result<Found, Fault>) {
+    match found {
         Ok(found) => {
             let fit = fit(&found.manifest).await;
             let model = ModelId(opfs::id_of(&found.json));
-            say(StoreEvent::Surveyed(Survey {
+            emit(StoreEvent::Previewed(Preview {
                 model: model.clone(),
                 facts: facts(&found.manifest),
                 address: found.origin.address(),
                 fit,
             }));
-            SURVEYED.with_borrow_mut(|surveyed| surveyed.insert(model.0, found));
+            PREVIEWED.with_borrow_mut(|previewed| previewed.insert(model.0, found));
         }
-        Err(fault) => say(StoreEvent::NotSurveyed { fault }),
+        Err(fault) => emit(StoreEvent::PreviewFailed { fault }),
     }
 }
 
-/// The base address that a person's words mean: an address, or a hub's `owner/name[@revision]`.
-fn base_of(words: &str) -> Result<String, Fault> {
-    let words = words.trim().trim_end_matches('/');
-    let words = words.strip_suffix(MANIFEST).unwrap_or(words);
-    let words = words.trim_end_matches('/');
-    if words.starts_with("http://") || words.starts_with("https://") {
-        return Ok(words.to_owned());
+/// The base address of a user's input: an address, or a hub's `owner/name[@revision]`.
+fn base_of(input: &str) -> Result<String, Fault> {
+    let input = input.trim().trim_end_matches('/');
+    let input = input.strip_suffix(MANIFEST).unwrap_or(input);
+    let input = input.trim_end_matches('/');
+    if input.starts_with("http://") || input.starts_with("https://") {
+        return Ok(input.to_owned());
     }
-    let (name, revision) = words.split_once('@').unwrap_or((words, "main"));
-    let plain = |part: &str| {
+    let (name, revision) = input.split_once('@').unwrap_or((input, "main"));
+    let is_plain = |part: &str| {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         !part.is_empty() && !part.starts_with('.') && part.chars().all(fits)
     };
     match name.split_once('/') {
-        Some((owner, name)) if [owner, name, revision].into_iter().all(plain) => {
+        Some((owner, name)) if [owner, name, revision].into_iter().all(is_plain) => {
             Ok(format!("{HUB}/{owner}/{name}/resolve/{revision}"))
         }
         _ => Err(Fault::new(
             FaultKind::Model,
-            words,
+            input,
             "is neither an address nor a hub's owner/name",
             "Give the address of a folder that holds model.json",
-        )),
+        )
+        .code(ErrorCode::InvalidInput)),
     }
 }
 
-/// Brings a model here, or goes on after a pause.
-async fn keep(model: ModelId) {
+/// Downloads or imports a model, or continues after a pause.
+async fn download(model: ModelId) {
     if let Some(job) = job(&model) {
-        job.steering.set(TransferControl::Run);
+        job.control.set(TransferControl::Run);
         return;
     }
     let job = Job::new(model.clone());
     JOBS.with_borrow_mut(|jobs| jobs.insert(model.0.clone(), Rc::clone(&job)));
-    let outcome = bring(&job).await;
+    let outcome = run(&job).await;
     JOBS.with_borrow_mut(|jobs| jobs.remove(&model.0));
-    let cancelled = job.hold() == TransferControl::Cancel;
+    let is_cancelled = job.hold() == TransferControl::Cancel;
     if job.discard.get()
         && let Err(fault) = opfs::delete(&model.0).await
     {
-        say(StoreEvent::Failed { model, fault });
+        emit(StoreEvent::Failed { model, fault });
         return;
     }
     match outcome {
         Ok(()) => {
-            job.tell();
-            say(StoreEvent::Complete { model });
+            job.report();
+            emit(StoreEvent::Complete { model });
         }
-        Err(_) if cancelled => {}
-        Err(fault) => say(StoreEvent::Failed { model, fault }),
+        Err(_) if is_cancelled => {}
+        Err(fault) => emit(StoreEvent::Failed { model, fault }),
     }
 }
 
-async fn bring(job: &Rc<Job>) -> Result<(), Fault> {
-    let found = SURVEYED.with_borrow(|surveyed| surveyed.get(&job.model.0).cloned());
-    let here = Kept::open(&job.model.0).await?;
-    let (kept, origin) = match (here, found) {
-        (Some(kept), Some(found)) => {
+/// Runs a download until it is complete, fails or is cancelled.
+async fn run(job: &Rc<Job>) -> Result<(), Fault> {
+    let found = PREVIEWED.with_borrow(|previewed| previewed.get(&job.model.0).cloned());
+    let stored = ModelFolder::open(&job.model.0).await?;
+    let (folder, origin) = match (stored, found) {
+        (Some(folder), Some(found)) => {
             let address = found.origin.address();
-            if address.is_some() && address != kept.address() {
-                kept.move_to(address).await?;
+            if address.is_some() && address != folder.address() {
+                folder.set_address(address).await?;
             }
-            (kept, found.origin)
+            (folder, found.origin)
         }
-        (Some(kept), None) => {
-            let address = kept
+        (Some(folder), None) => {
+            let address = folder
                 .address()
-                .ok_or_else(|| files_again(&kept.manifest.name))?;
-            (kept, Origin::Address(address))
+                .ok_or_else(|| needs_files(&folder.manifest.name))?;
+            (folder, Origin::Address(address))
         }
         (None, Some(found)) => {
             let entry = &found.manifest.tokenizer;
-            let source = found.origin.source(&job.steering);
+            let source = found.origin.source(&job.control);
             let tokenizer = source.read(&entry.name, entry.bytes).await?;
             entry.check(&tokenizer)?;
-            let label = Metadata::new(found.origin.address());
-            let kept = Kept::create(found.json, found.manifest, &tokenizer, label).await?;
-            (kept, found.origin)
+            let metadata = Metadata::new(found.origin.address());
+            let folder =
+                ModelFolder::create(found.json, found.manifest, &tokenizer, metadata).await?;
+            (folder, found.origin)
         }
         (None, None) => {
             return Err(Fault::new(
@@ -372,30 +383,33 @@ async fn bring(job: &Rc<Job>) -> Result<(), Fault> {
                 "this model",
                 "is not known any more",
                 "Give its address or choose its files again",
-            ));
+            )
+            .code(ErrorCode::NotFound));
         }
     };
     list().await;
-    let store = Pieces(Rc::clone(&kept));
-    let source = origin.source(&job.steering);
-    let report = |tally| job.hear(tally);
-    Downloader::new(&kept.manifest, &*source, Some(&store), &**job, &report)
+    let store = Pieces(Rc::clone(&folder));
+    let source = origin.source(&job.control);
+    let report = |stats| job.on_stats(stats);
+    Downloader::new(&folder.manifest, &*source, Some(&store), &**job, &report)
         .keep()
         .await
 }
 
-fn files_again(name: &str) -> Fault {
+/// The fault of a model that was imported and needs its files again.
+fn needs_files(name: &str) -> Fault {
     Fault::new(
         FaultKind::Model,
         name,
         "came from files of yours, and some are missing or damaged here",
         "Choose the files again",
     )
+    .code(ErrorCode::NotFound)
 }
 
-fn steer(model: &ModelId, hold: TransferControl) {
+fn pause(model: &ModelId) {
     if let Some(job) = job(model) {
-        job.steering.set(hold);
+        job.control.set(TransferControl::Pause);
     }
 }
 
@@ -403,7 +417,7 @@ async fn cancel(model: ModelId, keep: bool) {
     match job(&model) {
         Some(job) => {
             job.discard.set(!keep);
-            job.steering.set(TransferControl::Cancel);
+            job.control.set(TransferControl::Cancel);
         }
         None if !keep => delete(&model).await,
         None => {}
@@ -413,18 +427,18 @@ async fn cancel(model: ModelId, keep: bool) {
 async fn delete(model: &ModelId) {
     if let Err(fault) = opfs::delete(&model.0).await {
         let model = model.clone();
-        say(StoreEvent::Failed { model, fault });
+        emit(StoreEvent::Failed { model, fault });
     }
 }
 
-/// The files of a model for the engine: a kept one, or those at an address.
+/// The files of a model for the engine: a stored one, or those at an address.
 ///
 /// # Errors
-/// It is not here, another tab has it, or it is still on its way.
-pub async fn files(model: &str, steering: &Rc<PauseControl>) -> Result<ModelFiles, Fault> {
-    let Some(id) = ModelId::of_load(model) else {
+/// It is not stored, another tab has locked it, or its download is not complete.
+pub async fn files(model: &str, control: &Rc<PauseControl>) -> Result<ModelFiles, Fault> {
+    let Some(id) = ModelId::from_address(model) else {
         return Ok(ModelFiles {
-            source: Box::new(HttpSource::new(model, Rc::clone(steering))),
+            source: Box::new(HttpSource::new(model, Rc::clone(control))),
             store: None,
         });
     };
@@ -434,43 +448,45 @@ pub async fn files(model: &str, steering: &Rc<PauseControl>) -> Result<ModelFile
             "this model",
             "is not here as a whole yet",
             "Wait for it, then load it",
-        ));
+        )
+        .code(ErrorCode::NotReady));
     }
-    let kept = Kept::open(&id.0).await?.ok_or_else(|| {
+    let folder = ModelFolder::open(&id.0).await?.ok_or_else(|| {
         Fault::new(
             FaultKind::Model,
             "this model",
             "is not kept in this browser any more",
             "Download or import it again",
         )
+        .code(ErrorCode::NotFound)
     })?;
-    kept.touch().await;
-    let address = kept.address();
-    let origin = address.map(|address| HttpSource::new(&address, Rc::clone(steering)));
+    folder.touch().await;
+    let address = folder.address();
+    let origin = address.map(|address| HttpSource::new(&address, Rc::clone(control)));
     spawn_local(list());
     Ok(ModelFiles {
-        store: Some(Box::new(Pieces(Rc::clone(&kept)))),
-        source: Box::new(Cached { kept, origin }),
+        store: Some(Box::new(Pieces(Rc::clone(&folder)))),
+        source: Box::new(StoredSource { folder, origin }),
     })
 }
 
-/// A kept model, whose damaged parts alone come from where it came from.
-struct Cached {
-    kept: Rc<Kept>,
+/// The source of a stored model: damaged parts are fetched again from its origin.
+struct StoredSource {
+    folder: Rc<ModelFolder>,
     origin: Option<HttpSource>,
 }
 
-impl Drop for Cached {
+impl Drop for StoredSource {
     fn drop(&mut self) {
-        // The engine lets go of the model a moment after this.
+        // The engine drops the model shortly after this.
         spawn_local(async {
-            Yielder::default().take().await;
+            Yielder::default().yield_now().await;
             list().await;
         });
     }
 }
 
-impl ByteSource for Cached {
+impl ByteSource for StoredSource {
     fn place(&self) -> String {
         let origin = self.origin.as_ref().map(ByteSource::place);
         origin.unwrap_or_else(|| "this browser's storage".to_owned())
@@ -479,18 +495,18 @@ impl ByteSource for Cached {
     fn read<'a>(&'a self, name: &'a str, limit: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>> {
         Box::pin(async move {
             if name == MANIFEST {
-                return Ok(self.kept.json.clone());
+                return Ok(self.folder.json.clone());
             }
-            let entry = &self.kept.manifest.tokenizer;
-            let here = self.kept.tokenizer().await;
-            let here = here.and_then(|bytes| entry.check(&bytes).map(|()| bytes));
-            match (here, &self.origin) {
+            let entry = &self.folder.manifest.tokenizer;
+            let stored = self.folder.tokenizer().await;
+            let stored = stored.and_then(|bytes| entry.check(&bytes).map(|()| bytes));
+            match (stored, &self.origin) {
                 (Ok(bytes), _) => Ok(bytes),
-                (Err(_), None) => Err(files_again(name)),
+                (Err(_), None) => Err(needs_files(name)),
                 (Err(_), Some(origin)) => {
                     let bytes = origin.read(name, limit).await?;
                     entry.check(&bytes)?;
-                    self.kept.mend_tokenizer(&bytes).await?;
+                    self.folder.write_tokenizer(&bytes).await?;
                     Ok(bytes)
                 }
             }
@@ -506,7 +522,7 @@ impl ByteSource for Cached {
     ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
         match &self.origin {
             Some(origin) => origin.range(file, length, range, arrived),
-            None => Box::pin(async move { Err(PartialRead::fatal(files_again(file))) }),
+            None => Box::pin(async move { Err(PartialRead::fatal(needs_files(file))) }),
         }
     }
 
@@ -515,12 +531,13 @@ impl ByteSource for Cached {
     }
 }
 
-/// Files the person picked.
-struct Picked(HashMap<String, File>);
+/// Files that the user picked.
+struct PickedFiles(HashMap<String, File>);
 
-impl Picked {
-    fn new(beside: &JsValue) -> Self {
-        let files = beside.dyn_ref::<Array>().cloned().unwrap_or_default();
+impl PickedFiles {
+    fn new(attachment: Option<JsValue>) -> Self {
+        let files = attachment.and_then(|files| files.dyn_into::<Array>().ok());
+        let files = files.unwrap_or_default();
         let files = files.iter().map(JsValue::unchecked_into::<File>);
         Self(files.map(|file| (file.name(), file)).collect())
     }
@@ -529,8 +546,8 @@ impl Picked {
         self.0.get(name).ok_or_else(|| missing(&[name]))
     }
 
-    /// Whether every file of the manifest is there with its length.
-    fn complete(&self, manifest: &Manifest) -> Result<(), Fault> {
+    /// Checks that every file of the manifest is there with its length.
+    fn check(&self, manifest: &Manifest) -> Result<(), Fault> {
         let shards = manifest.shards.iter().map(|s| (&s.name, s.bytes));
         let tokenizer = (&manifest.tokenizer.name, manifest.tokenizer.bytes);
         let mut absent = Vec::new();
@@ -559,9 +576,10 @@ fn missing(names: &[&str]) -> Fault {
         format!("{verb} not among the files you chose"),
         "Choose the whole folder",
     )
+    .code(ErrorCode::NotFound)
 }
 
-fn unread(name: &str, error: &JsValue) -> Fault {
+fn unreadable(name: &str, error: &JsValue) -> Fault {
     Fault::new(
         FaultKind::File,
         name,
@@ -570,7 +588,7 @@ fn unread(name: &str, error: &JsValue) -> Fault {
     )
 }
 
-impl ByteSource for Picked {
+impl ByteSource for PickedFiles {
     fn place(&self) -> String {
         "the files you chose".to_owned()
     }
@@ -581,7 +599,9 @@ impl ByteSource for Picked {
             if file.size() > limit as f64 {
                 return Err(too_long(name, file.size() as u64, limit));
             }
-            bytes_of(file).await.map_err(|error| unread(name, &error))
+            bytes_of(file)
+                .await
+                .map_err(|error| unreadable(name, &error))
         })
     }
 
@@ -596,7 +616,7 @@ impl ByteSource for Picked {
             let found = self.find(file).map_err(PartialRead::fatal)?;
             let slice = found.slice(range.start as f64, range.end as f64);
             let bytes = bytes_of(&slice).await;
-            let bytes = bytes.map_err(|error| PartialRead::fatal(unread(file, &error)))?;
+            let bytes = bytes.map_err(|error| PartialRead::fatal(unreadable(file, &error)))?;
             arrived(bytes.len() as u64);
             if bytes.len() as u64 != range.end - range.start {
                 let fault = Fault::model(file, "is shorter than it was when it was chosen");

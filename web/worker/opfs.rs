@@ -1,14 +1,14 @@
-//! Models kept in this origin's private file system: `models/<id>/` with the manifest, the
-//! tokenizer, the shards at their full length, one mark per piece, and what the shelf says of it.
+//! Models in the origin private file system: `models/<id>/` with the manifest, the tokenizer, the
+//! shards at their full length, a bitmap of the stored pieces (one byte each), and metadata.
 //!
-//! The manifest is written last: a folder without one is no model and is swept away. A mark is a
-//! hint, for pieces are hashed again when they are read.
+//! The manifest is written last; a folder without one is deleted. The bitmap is a hint: pieces are
+//! hashed again when they are read.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use chatrex::error::{Fault, FaultKind};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::weights::Manifest;
 use chatrex::weights::manifest::{MANIFEST, sha256_hex};
 use chatrex::weights::source::{Piece, PieceStore};
@@ -22,25 +22,25 @@ use super::js::{
 };
 
 const MODELS: &str = "models";
-const MARKS: &str = "pieces.bin";
-const SHELF: &str = "shelf.json";
+const BITMAP: &str = "pieces.bin";
+const METADATA: &str = "shelf.json";
 
-/// A file just left by a worker that ended may stay taken for a moment.
+/// Attempts to open a file: that of a terminated worker stays locked for a moment.
 const ATTEMPTS: u32 = 20;
 
-/// What the shelf says of a model.
+/// The metadata of a stored model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// Where it came from; none for files of the person.
+    /// Its address; `None` for files of the user.
     pub address: Option<String>,
-    /// When it was added, in milliseconds since 1970.
+    /// Time of the first download, in milliseconds since 1970.
     pub added: f64,
-    /// When it was last loaded.
+    /// Time of the last load.
     pub used: Option<f64>,
 }
 
 impl Metadata {
-    /// A model from `address` that is added now.
+    /// The metadata of a model that is added now.
     pub fn new(address: Option<String>) -> Self {
         Self {
             address,
@@ -50,45 +50,46 @@ impl Metadata {
     }
 }
 
-/// The identity of a model: the beginning of its manifest's hash.
+/// The identity of a model: the first digits of its manifest's SHA-256.
 pub fn id_of(json: &[u8]) -> String {
     sha256_hex(json)[..16].to_owned()
 }
 
 thread_local! {
-    /// The models this worker holds.
-    static HELD: RefCell<HashMap<String, Weak<Kept>>> = RefCell::default();
+    /// The models that this worker has open.
+    static OPENED: RefCell<HashMap<String, Weak<ModelFolder>>> = RefCell::default();
 }
 
-/// A kept model, held by this worker alone until it is dropped.
-pub struct Kept {
+/// The open folder of a stored model, locked against other tabs until it is dropped.
+pub struct ModelFolder {
     /// The manifest's own bytes.
     pub json: Vec<u8>,
-    /// What they say.
+    /// The manifest.
     pub manifest: Manifest,
     folder: Directory,
     shards: HashMap<String, OpenFile>,
-    marks: OpenFile,
-    marked: RefCell<Vec<u8>>,
-    label: RefCell<Metadata>,
+    bitmap_file: OpenFile,
+    /// 1 for each stored piece.
+    bitmap: RefCell<Vec<u8>>,
+    metadata: RefCell<Metadata>,
     _lock: Lock,
 }
 
-impl Drop for Kept {
+impl Drop for ModelFolder {
     fn drop(&mut self) {
         self.shards.values().for_each(OpenFile::close);
-        self.marks.close();
+        self.bitmap_file.close();
     }
 }
 
-impl Kept {
-    /// The model called `id`, if it is here.
+impl ModelFolder {
+    /// Opens the model `id`, if it is stored.
     ///
     /// # Errors
-    /// Another tab has it, or its files cannot be opened.
+    /// Another tab has locked it, or its files cannot be opened.
     pub async fn open(id: &str) -> Result<Option<Rc<Self>>, Fault> {
-        if let Some(kept) = held(id) {
-            return Ok(Some(kept));
+        if let Some(folder) = opened(id) {
+            return Ok(Some(folder));
         }
         let Some(folder) = find(id).await? else {
             return Ok(None);
@@ -98,74 +99,71 @@ impl Kept {
             return Ok(None);
         };
         let manifest = Manifest::parse(&json, MANIFEST)?;
-        let label = read(&folder, SHELF).await.ok();
-        let label = label.and_then(|json| serde_json::from_slice(&json).ok());
-        let label = label.unwrap_or_else(|| Metadata::new(None));
-        Self::take(id, folder, lock, json, manifest, label)
+        let metadata = read_metadata(&folder).await;
+        Self::open_files(id, folder, lock, json, manifest, metadata)
             .await
             .map(Some)
     }
 
-    /// Makes room for a model and holds it.
+    /// Reserves the storage of a model and opens it.
     ///
     /// # Errors
-    /// There is no room, another tab has it, or the storage fails. Nothing is left behind then.
+    /// There is no space, another tab has locked it, or the storage fails. Nothing is left behind then.
     pub async fn create(
         json: Vec<u8>,
         manifest: Manifest,
         tokenizer: &[u8],
-        label: Metadata,
+        metadata: Metadata,
     ) -> Result<Rc<Self>, Fault> {
         let id = id_of(&json);
         let lock = lock(&id).await?;
         let models = models().await?;
-        let made = Self::fill(&models, &id, &json, &manifest, tokenizer, &label).await;
-        match made {
-            Ok(folder) => Self::take(&id, folder, lock, json, manifest, label).await,
+        let reserved = Self::reserve(&models, &id, &json, &manifest, tokenizer, &metadata).await;
+        match reserved {
+            Ok(folder) => Self::open_files(&id, folder, lock, json, manifest, metadata).await,
             Err(error) => {
-                let whole = object(&[("recursive", JsValue::TRUE)]);
-                let _ = wait::<JsValue>(models.remove(&id, &whole)).await;
-                Err(stuck(&manifest.name, manifest.bytes(), &error))
+                let _ = wait::<JsValue>(models.remove(&id, &recursive())).await;
+                Err(unwritable(&manifest.name, manifest.bytes(), &error))
             }
         }
     }
 
-    async fn fill(
+    async fn reserve(
         models: &Directory,
         id: &str,
         json: &[u8],
         manifest: &Manifest,
         tokenizer: &[u8],
-        label: &Metadata,
+        metadata: &Metadata,
     ) -> Result<Directory, JsValue> {
         let folder: Directory = wait(models.directory(id, &create())).await?;
         for shard in &manifest.shards {
-            let file = take_file(&folder, &shard.name, &create()).await?;
+            let file = open_file(&folder, &shard.name, &create()).await?;
             let reserved = file.truncate(shard.bytes as f64);
             file.close();
             reserved?;
         }
         let pieces: usize = manifest.shards.iter().map(|s| s.pieces.len()).sum();
-        write(&folder, MARKS, &vec![0; pieces]).await?;
+        write(&folder, BITMAP, &vec![0; pieces]).await?;
         write(&folder, &manifest.tokenizer.name, tokenizer).await?;
-        write(&folder, SHELF, &to_json(label)).await?;
+        write(&folder, METADATA, &to_json(metadata)).await?;
         write(&folder, MANIFEST, json).await?;
         Ok(folder)
     }
 
-    async fn take(
+    async fn open_files(
         id: &str,
         folder: Directory,
         lock: Lock,
         json: Vec<u8>,
         manifest: Manifest,
-        label: Metadata,
+        metadata: Metadata,
     ) -> Result<Rc<Self>, Fault> {
-        let fail = |error: JsValue| stuck(&manifest.name, manifest.bytes(), &error);
+        let fail = |error: JsValue| unwritable(&manifest.name, manifest.bytes(), &error);
         let existing = object(&[]);
         let mut shards = HashMap::new();
         for shard in &manifest.shards {
-            let file = take_file(&folder, &shard.name, &create())
+            let file = open_file(&folder, &shard.name, &create())
                 .await
                 .map_err(fail)?;
             if file.get_size().map_err(fail)? != shard.bytes as f64 {
@@ -173,53 +171,53 @@ impl Kept {
             }
             shards.insert(shard.name.clone(), file);
         }
-        let marks = take_file(&folder, MARKS, &existing).await;
-        let marks = marks.map_err(fail)?;
+        let bitmap_file = open_file(&folder, BITMAP, &existing).await;
+        let bitmap_file = bitmap_file.map_err(fail)?;
         let pieces: usize = manifest.shards.iter().map(|s| s.pieces.len()).sum();
-        let mut marked = vec![0; pieces];
-        marks.read(&mut marked, &at(0)).map_err(fail)?;
-        let kept = Rc::new(Self {
+        let mut bitmap = vec![0; pieces];
+        bitmap_file.read(&mut bitmap, &at(0)).map_err(fail)?;
+        let opened = Rc::new(Self {
             json,
             manifest,
             folder,
             shards,
-            marks,
-            marked: RefCell::new(marked),
-            label: RefCell::new(label),
+            bitmap_file,
+            bitmap: RefCell::new(bitmap),
+            metadata: RefCell::new(metadata),
             _lock: lock,
         });
-        HELD.with_borrow_mut(|held| held.insert(id.to_owned(), Rc::downgrade(&kept)));
-        Ok(kept)
+        OPENED.with_borrow_mut(|all| all.insert(id.to_owned(), Rc::downgrade(&opened)));
+        Ok(opened)
     }
 
-    /// Where it came from.
+    /// Its address; `None` for files of the user.
     pub fn address(&self) -> Option<String> {
-        self.label.borrow().address.clone()
+        self.metadata.borrow().address.clone()
     }
 
-    /// Notes where its pieces can be had.
+    /// Sets its address.
     ///
     /// # Errors
     /// The storage fails.
-    pub async fn move_to(&self, address: Option<String>) -> Result<(), Fault> {
-        self.label.borrow_mut().address = address;
-        self.write_label().await
+    pub async fn set_address(&self, address: Option<String>) -> Result<(), Fault> {
+        self.metadata.borrow_mut().address = address;
+        self.write_metadata().await
     }
 
-    /// Notes that it is loaded now.
+    /// Sets the time of the last load to now.
     pub async fn touch(&self) {
-        self.label.borrow_mut().used = Some(Date::now());
-        // Only the list's order suffers where this is not written.
-        let _ = self.write_label().await;
+        self.metadata.borrow_mut().used = Some(Date::now());
+        // A failure only loses the time.
+        let _ = self.write_metadata().await;
     }
 
-    async fn write_label(&self) -> Result<(), Fault> {
-        let json = to_json(&self.label.borrow());
-        let written = write(&self.folder, SHELF, &json).await;
-        written.map_err(|error| stuck(&self.manifest.name, json.len() as u64, &error))
+    async fn write_metadata(&self) -> Result<(), Fault> {
+        let json = to_json(&self.metadata.borrow());
+        let written = write(&self.folder, METADATA, &json).await;
+        written.map_err(|error| unwritable(&self.manifest.name, json.len() as u64, &error))
     }
 
-    /// The tokenizer as it was stored.
+    /// The stored tokenizer.
     ///
     /// # Errors
     /// It cannot be read.
@@ -229,30 +227,31 @@ impl Kept {
         bytes.map_err(|error| unreadable(name, &error))
     }
 
-    /// Stores the tokenizer again.
+    /// Writes the tokenizer.
     ///
     /// # Errors
     /// The storage fails.
-    pub async fn mend_tokenizer(&self, bytes: &[u8]) -> Result<(), Fault> {
+    pub async fn write_tokenizer(&self, bytes: &[u8]) -> Result<(), Fault> {
         let name = &self.manifest.tokenizer.name;
         let written = write(&self.folder, name, bytes).await;
-        written.map_err(|error| stuck(name, bytes.len() as u64, &error))
+        written.map_err(|error| unwritable(name, bytes.len() as u64, &error))
     }
 
-    fn mark(&self, number: usize, mark: u8) -> Result<(), JsValue> {
-        self.marks.write(&[mark], &at(number as u64))?;
-        self.marks.flush()?;
-        self.marked.borrow_mut()[number] = mark;
+    fn set_stored(&self, piece: usize, is_stored: bool) -> Result<(), JsValue> {
+        let value = u8::from(is_stored);
+        self.bitmap_file.write(&[value], &at(piece as u64))?;
+        self.bitmap_file.flush()?;
+        self.bitmap.borrow_mut()[piece] = value;
         Ok(())
     }
 }
 
-/// The pieces of a kept model.
-pub struct Pieces(pub Rc<Kept>);
+/// The pieces of a stored model.
+pub struct Pieces(pub Rc<ModelFolder>);
 
 impl PieceStore for Pieces {
     fn has(&self, piece: &Piece) -> bool {
-        self.0.marked.borrow()[piece.number] == 1
+        self.0.bitmap.borrow()[piece.number] == 1
     }
 
     fn read(&self, piece: &Piece) -> Result<Vec<u8>, Fault> {
@@ -270,111 +269,109 @@ impl PieceStore for Pieces {
                 true => shard.flush(),
                 false => Err(JsValue::from_str("a write was cut short")),
             })
-            .and_then(|()| self.0.mark(piece.number, 1));
-        written.map_err(|error| stuck(&self.0.manifest.name, self.0.manifest.bytes(), &error))
+            .and_then(|()| self.0.set_stored(piece.number, true));
+        written.map_err(|error| unwritable(&self.0.manifest.name, self.0.manifest.bytes(), &error))
     }
 
     fn forget(&self, piece: &Piece) {
-        // A mark left standing costs one more hash at the next reading.
-        let _ = self.0.mark(piece.number, 0);
+        // A failure costs one more hash at the next read.
+        let _ = self.0.set_stored(piece.number, false);
     }
 }
 
-/// A kept model as the shelf lists it.
+/// A stored model in the list.
 pub struct Listed {
     /// Its identity.
     pub id: String,
     /// Its manifest.
     pub manifest: Manifest,
-    /// What the shelf says of it.
-    pub label: Metadata,
-    /// Bytes that are here.
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Bytes stored so far.
     pub done: u64,
-    /// Another tab has it.
-    pub elsewhere: bool,
+    /// Whether another tab has locked it.
+    pub in_other_tab: bool,
 }
 
-/// Everything that is kept. What is no model, and in nobody's hands, is swept away.
+/// All stored models. Unlocked folders that hold no model are deleted.
 ///
 /// # Errors
-/// This browser keeps nothing for pages here.
+/// The browser offers no storage.
 pub async fn list() -> Result<Vec<Listed>, Fault> {
     let models = models().await?;
     let fail = |error| unreadable(MODELS, &error);
     let locks = Lock::held().await.map_err(fail)?;
     let mut found = Vec::new();
     for id in names_in(&models).await.map_err(fail)? {
-        let elsewhere = held(&id).is_none() && locks.contains(&lock_name(&id));
-        match listed(&models, &id, elsewhere).await {
+        let in_other_tab = opened(&id).is_none() && locks.contains(&lock_name(&id));
+        match listed(&models, &id, in_other_tab).await {
             Some(listed) => found.push(listed),
             None if locks.contains(&lock_name(&id)) => {}
             None => {
-                let whole = object(&[("recursive", JsValue::TRUE)]);
-                let _ = wait::<JsValue>(models.remove(&id, &whole)).await;
+                let _ = wait::<JsValue>(models.remove(&id, &recursive())).await;
             }
         }
     }
-    let key = |l: &Listed| (l.manifest.name.clone(), l.label.added as u64);
+    let key = |l: &Listed| (l.manifest.name.clone(), l.metadata.added as u64);
     found.sort_by_key(key);
     Ok(found)
 }
 
-async fn listed(models: &Directory, id: &str, elsewhere: bool) -> Option<Listed> {
+async fn listed(models: &Directory, id: &str, in_other_tab: bool) -> Option<Listed> {
     let folder: Directory = wait(models.directory(id, &object(&[]))).await.ok()?;
     let json = read(&folder, MANIFEST).await.ok()?;
     let manifest = Manifest::parse(&json, MANIFEST).ok()?;
-    let label = read(&folder, SHELF).await.ok();
-    let label = label.and_then(|json| serde_json::from_slice(&json).ok());
-    let marked = match held(id) {
-        Some(kept) => kept.marked.borrow().clone(),
-        None => read(&folder, MARKS).await.unwrap_or_default(),
+    let metadata = read_metadata(&folder).await;
+    let bitmap = match opened(id) {
+        Some(opened) => opened.bitmap.borrow().clone(),
+        None => read(&folder, BITMAP).await.unwrap_or_default(),
     };
     let pieces = chatrex::weights::download::pieces(&manifest);
-    let here = pieces.iter().filter(|p| marked.get(p.number) == Some(&1));
-    let done = here.map(|p| p.range.end - p.range.start).sum::<u64>();
+    let stored = pieces.iter().filter(|p| bitmap.get(p.number) == Some(&1));
+    let done = stored.map(|p| p.range.end - p.range.start).sum::<u64>();
     Some(Listed {
         id: id.to_owned(),
         done: done + manifest.tokenizer.bytes,
         manifest,
-        label: label.unwrap_or_else(|| Metadata::new(None)),
-        elsewhere,
+        metadata,
+        in_other_tab,
     })
 }
 
-/// Deletes a kept model that nobody holds.
+/// Deletes a stored model that is not in use.
 ///
 /// # Errors
-/// It is held here or in another tab, or the storage fails.
+/// It is in use here or in another tab, or the storage fails.
 pub async fn delete(id: &str) -> Result<(), Fault> {
-    if held(id).is_some() {
+    if opened(id).is_some() {
         return Err(Fault::new(
             FaultKind::File,
             "this model",
             "is loaded",
             "Unload it first, then delete it",
-        ));
+        )
+        .code(ErrorCode::InUse));
     }
     if find(id).await?.is_none() {
         return Ok(());
     }
     let _lock = lock(id).await?;
-    let whole = object(&[("recursive", JsValue::TRUE)]);
-    let removed = wait::<JsValue>(models().await?.remove(id, &whole)).await;
+    let removed = wait::<JsValue>(models().await?.remove(id, &recursive())).await;
     removed
         .map(|_| ())
-        .map_err(|error| stuck("this model", 0, &error))
+        .map_err(|error| unwritable("this model", 0, &error))
 }
 
-/// The model called `id` where this worker holds it.
-pub fn held(id: &str) -> Option<Rc<Kept>> {
-    HELD.with_borrow(|held| held.get(id).and_then(Weak::upgrade))
+/// The open folder of the model `id`, if this worker has it open.
+pub fn opened(id: &str) -> Option<Rc<ModelFolder>> {
+    OPENED.with_borrow(|opened| opened.get(id).and_then(Weak::upgrade))
 }
 
 fn lock_name(id: &str) -> String {
     format!("chatrex model {id}")
 }
 
-/// Holds a model's files against other tabs.
+/// Locks a model against other tabs.
 async fn lock(id: &str) -> Result<Lock, Fault> {
     for _ in 0..ATTEMPTS {
         let lock = Lock::get(&lock_name(id)).await;
@@ -383,12 +380,7 @@ async fn lock(id: &str) -> Result<Lock, Fault> {
         }
         pause().await;
     }
-    Err(Fault::new(
-        FaultKind::File,
-        "this model",
-        "is in use in another tab",
-        "Unload it or close that tab, then try again",
-    ))
+    Err(in_use("this model"))
 }
 
 async fn pause() {
@@ -414,20 +406,27 @@ async fn find(id: &str) -> Result<Option<Directory>, Fault> {
     })
 }
 
-/// Opens a file of a folder for reading and writing at once.
-async fn take_file(folder: &Directory, name: &str, options: &JsValue) -> Result<OpenFile, JsValue> {
+/// Opens a file of a folder for synchronous reads and writes.
+async fn open_file(folder: &Directory, name: &str, options: &JsValue) -> Result<OpenFile, JsValue> {
     let file: FileHandle = wait(folder.file(name, options)).await?;
     let mut attempt = 1;
     loop {
         match wait(file.open()).await {
-            Err(error) if attempt < ATTEMPTS && name_of(&error) == TAKEN => pause().await,
+            Err(error) if attempt < ATTEMPTS && name_of(&error) == LOCKED => pause().await,
             opened => return opened,
         }
         attempt += 1;
     }
 }
 
-const TAKEN: &str = "NoModificationAllowedError";
+/// Name of the exception for a file that another worker has open.
+const LOCKED: &str = "NoModificationAllowedError";
+
+async fn read_metadata(folder: &Directory) -> Metadata {
+    let json = read(folder, METADATA).await.ok();
+    let metadata = json.and_then(|json| serde_json::from_slice(&json).ok());
+    metadata.unwrap_or_else(|| Metadata::new(None))
+}
 
 async fn read(folder: &Directory, name: &str) -> Result<Vec<u8>, JsValue> {
     let file: FileHandle = wait(folder.file(name, &object(&[]))).await?;
@@ -436,7 +435,7 @@ async fn read(folder: &Directory, name: &str) -> Result<Vec<u8>, JsValue> {
 }
 
 async fn write(folder: &Directory, name: &str, bytes: &[u8]) -> Result<(), JsValue> {
-    let file = take_file(folder, name, &create()).await?;
+    let file = open_file(folder, name, &create()).await?;
     let written = (file.truncate(0.0))
         .and_then(|()| file.write(bytes, &at(0)))
         .and_then(|count| match count == bytes.len() as f64 {
@@ -447,8 +446,12 @@ async fn write(folder: &Directory, name: &str, bytes: &[u8]) -> Result<(), JsVal
     written
 }
 
-fn to_json(label: &Metadata) -> Vec<u8> {
-    serde_json::to_vec(label).expect("a label has string keys only")
+fn to_json(metadata: &Metadata) -> Vec<u8> {
+    serde_json::to_vec(metadata).expect("metadata have string keys only")
+}
+
+fn recursive() -> JsValue {
+    object(&[("recursive", JsValue::TRUE)])
 }
 
 fn create() -> JsValue {
@@ -459,8 +462,18 @@ fn at(byte: u64) -> JsValue {
     object(&[("at", JsValue::from_f64(byte as f64))])
 }
 
-/// The fault of storage that takes no more.
-fn stuck(name: &str, bytes: u64, error: &JsValue) -> Fault {
+fn in_use(name: &str) -> Fault {
+    Fault::new(
+        FaultKind::File,
+        name,
+        "is in use in another tab",
+        "Unload it or close that tab, then try again",
+    )
+    .code(ErrorCode::InUse)
+}
+
+/// The fault of a failed write.
+fn unwritable(name: &str, bytes: u64, error: &JsValue) -> Fault {
     match name_of(error).as_str() {
         "QuotaExceededError" => Fault::new(
             FaultKind::File,
@@ -470,13 +483,9 @@ fn stuck(name: &str, bytes: u64, error: &JsValue) -> Fault {
                 size(bytes)
             ),
             "Delete another model, or free space on this device",
-        ),
-        TAKEN => Fault::new(
-            FaultKind::File,
-            name,
-            "is in use in another tab",
-            "Unload it or close that tab, then try again",
-        ),
+        )
+        .code(ErrorCode::Quota),
+        LOCKED => in_use(name),
         _ => Fault::new(
             FaultKind::File,
             name,
@@ -501,7 +510,7 @@ fn unreadable(name: &str, error: &JsValue) -> Fault {
             "could not be read from this browser's storage: {}",
             describe(error)
         ),
-        "Try again, or delete the model and bring it here again",
+        "Try again, or delete the model and download it again",
     )
 }
 
@@ -512,4 +521,5 @@ fn unavailable(error: &JsValue) -> Fault {
         format!("keeps no files for this page: {}", describe(error)),
         "Open the page over HTTPS and outside a private window",
     )
+    .code(ErrorCode::Unsupported)
 }

@@ -1,67 +1,67 @@
-//! A gate that one passes at a time: of those who wait, the one with the lowest key.
+//! An async mutex whose waiters are served in the order of their keys.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-/// A place in a model: the file's place among the files, and the byte.
+/// A position in a model: the index of the file, and the byte.
 type Key = (usize, u64);
 
-/// Open at first.
+/// The mutex, unlocked at first.
 #[derive(Default)]
 pub struct PriorityLock {
-    passing: Cell<bool>,
+    locked: Cell<bool>,
     waiting: RefCell<BTreeMap<Key, Waker>>,
 }
 
-/// The right to be inside; given back when dropped.
-pub struct Passing<'a>(&'a PriorityLock);
+/// The lock is held until this is dropped.
+pub struct PriorityGuard<'a>(&'a PriorityLock);
 
 impl PriorityLock {
-    /// Waits for the turn of `key`.
-    pub async fn pass(&self, key: Key) -> Passing<'_> {
-        let queued = Queued { gate: self, key };
+    /// Waits until the mutex is unlocked and `key` is the lowest of those that wait.
+    pub async fn lock(&self, key: Key) -> PriorityGuard<'_> {
+        let waiter = Waiter { lock: self, key };
         poll_fn(|context| {
             let mut waiting = self.waiting.borrow_mut();
             waiting.insert(key, context.waker().clone());
-            let first = waiting.first_key_value().is_some_and(|(&k, _)| k == key);
-            if self.passing.get() || !first {
+            let is_first = waiting.first_key_value().is_some_and(|(&k, _)| k == key);
+            if self.locked.get() || !is_first {
                 return Poll::Pending;
             }
-            self.passing.set(true);
+            self.locked.set(true);
             Poll::Ready(())
         })
         .await;
-        drop(queued);
-        Passing(self)
+        drop(waiter);
+        PriorityGuard(self)
     }
 
-    fn wake(&self) {
+    fn wake_first(&self) {
         if let Some((_, waker)) = self.waiting.borrow().first_key_value() {
             waker.wake_by_ref();
         }
     }
 }
 
-impl Drop for Passing<'_> {
+impl Drop for PriorityGuard<'_> {
     fn drop(&mut self) {
-        self.0.passing.set(false);
-        self.0.wake();
+        self.0.locked.set(false);
+        self.0.wake_first();
     }
 }
 
-/// A place in the queue, left when whoever waits gives up.
-struct Queued<'a> {
-    gate: &'a PriorityLock,
+/// An entry among the waiters; dropped with the future that waits.
+struct Waiter<'a> {
+    lock: &'a PriorityLock,
     key: Key,
 }
 
-impl Drop for Queued<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.gate.waiting.borrow_mut().remove(&self.key);
-        if !self.gate.passing.get() {
-            self.gate.wake();
+        self.lock.waiting.borrow_mut().remove(&self.key);
+        if !self.lock.locked.get() {
+            self.lock.wake_first();
         }
     }
 }

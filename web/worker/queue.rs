@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use chatrex::engine::Engine;
-use chatrex::error::{Fault, FaultKind};
-use chatrex::protocol::{Event, FromWorker, Request, ToWorker};
+use chatrex::error::{ErrorCode, Fault, FaultKind};
+use chatrex::protocol::{Envelope, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 
@@ -14,67 +14,69 @@ use super::{host, model_store};
 /// The engine and its pending requests; the engine is taken out while it works.
 struct EngineQueue {
     engine: Option<Engine<host::Worker>>,
-    waiting: VecDeque<Request>,
+    pending: VecDeque<Envelope<Request>>,
 }
 
 thread_local! {
     static QUEUE: RefCell<EngineQueue> = RefCell::new(EngineQueue {
         engine: Some(Engine::new(host::Worker::default())),
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
     });
 }
 
-/// Takes one message of the page.
+/// Handles one message of the page.
 pub fn receive(message: &JsValue) {
-    match request(message) {
-        Ok(ToWorker::Shelf(request)) => model_store::receive(request, attachment(message)),
-        Ok(ToWorker::Engine(Request::Stop { turn })) => host::stop(turn),
-        Ok(ToWorker::Engine(request)) => {
-            let engine = QUEUE.with_borrow_mut(|queue| {
-                queue.waiting.push_back(request);
-                queue.engine.take()
-            });
-            if let Some(engine) = engine {
-                wasm_bindgen_futures::spawn_local(work(engine));
-            }
-        }
-        Err(fault) => host::post(&failed(fault)),
+    let Envelope { body, attachment } = match parse(message) {
+        Ok(envelope) => envelope,
+        Err(fault) => return host::post(&failed(fault)),
+    };
+    match body {
+        ToWorker::Store(request) => model_store::receive(request, attachment),
+        ToWorker::Engine(Request::Stop { turn }) => host::stop(turn),
+        ToWorker::Engine(body) => enqueue(Envelope {
+            body,
+            attachment: attachment.map(|buffer| Uint8Array::new(&buffer).to_vec()),
+        }),
+    }
+}
+
+fn enqueue(request: Envelope<Request>) {
+    let engine = QUEUE.with_borrow_mut(|queue| {
+        queue.pending.push_back(request);
+        queue.engine.take()
+    });
+    if let Some(engine) = engine {
+        wasm_bindgen_futures::spawn_local(work(engine));
     }
 }
 
 /// Handles the pending requests, first in, first out.
 async fn work(mut engine: Engine<host::Worker>) {
-    while let Some(request) = QUEUE.with_borrow_mut(|queue| queue.waiting.pop_front()) {
+    while let Some(request) = QUEUE.with_borrow_mut(|queue| queue.pending.pop_front()) {
         engine.handle(request).await;
     }
     QUEUE.with_borrow_mut(|queue| queue.engine = Some(engine));
 }
 
-/// The request in a message, with the picture's bytes in place.
-fn request(message: &JsValue) -> Result<ToWorker, Fault> {
+/// The message `[json, attachment]`.
+fn parse(message: &JsValue) -> Result<Envelope<ToWorker, JsValue>, Fault> {
     let array: &Array = message.unchecked_ref();
     let json = array.get(0).as_string().unwrap_or_default();
-    let mut request: ToWorker = serde_json::from_str(&json).map_err(|error| {
+    let body = serde_json::from_str(&json).map_err(|error| {
         Fault::new(
             FaultKind::Device,
             "message to the engine",
             error.to_string(),
             "Reload the page: it is of another version than the engine",
         )
+        .code(ErrorCode::Protocol)
     })?;
-    if let ToWorker::Engine(Request::Look {
-        pixels: Some(pixels),
-        ..
-    }) = &mut request
-    {
-        pixels.rgb = Uint8Array::new(&attachment(message)).to_vec();
-    }
-    Ok(request)
-}
-
-/// What travels beside the JSON of a message.
-fn attachment(message: &JsValue) -> JsValue {
-    message.unchecked_ref::<Array>().get(1)
+    let attachment = array.get(1);
+    let is_absent = attachment.is_null() || attachment.is_undefined();
+    Ok(Envelope {
+        body,
+        attachment: (!is_absent).then_some(attachment),
+    })
 }
 
 fn failed(fault: Fault) -> FromWorker {

@@ -1,13 +1,13 @@
-//! Measuring in a browser: the rows of `chatrex bench`, and a layer beside another runtime's.
+//! Benchmarks in a browser: the rows of `chatrex bench`, and one layer for comparison with another
+//! runtime.
 
 use std::cell::RefCell;
 
 use chatrex::diagnostics::bench::layer::{Layer, Work};
 use chatrex::diagnostics::bench::report::Row;
-use chatrex::diagnostics::bench::{Around, Plan};
+use chatrex::diagnostics::bench::{self, Environment, Plan};
 use chatrex::engine::Engine;
-use chatrex::error::Fault;
-use chatrex::gpu::device::open;
+use chatrex::gpu::device::{is_software_name, open};
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::{Array, Float32Array};
 use serde::Deserialize;
@@ -18,86 +18,97 @@ use crate::worker::js::scope;
 
 #[wasm_bindgen]
 extern "C" {
-    /// Dispatches of this worker, counted by `worker_bench.js`.
+    /// Dispatches of this worker so far, counted by `worker_bench.js`.
     #[wasm_bindgen(js_name = countedDispatches)]
     fn counted_dispatches() -> f64;
 }
 
-/// What to measure, and on what.
+/// A benchmark request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ask {
+struct BenchRequest {
     plan: Plan,
-    /// Base address of a model folder, where no made-up model is measured.
+    /// Address of a model folder; not used if the plan has random weights.
     model: Option<String>,
-    /// The adapter's name and whether it is software.
-    adapter: (String, bool),
+    adapter: Adapter,
 }
 
-/// The report of a run, as `chatrex bench --json` writes it, beside its table. Every row is posted
-/// as it comes.
+/// The adapter as the browser describes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adapter {
+    name: String,
+    fallback: bool,
+}
+
+impl Adapter {
+    /// Its name, and whether it is a software adapter.
+    fn described(self) -> (String, bool) {
+        let software = self.fallback || is_software_name(&self.name);
+        (self.name, software)
+    }
+}
+
+/// Runs a benchmark. Returns the report as JSON, as `chatrex bench --json` writes it, and its table;
+/// posts every row as soon as it is measured.
 #[wasm_bindgen]
-pub async fn bench(ask: String) -> Result<Array, String> {
-    let Ask {
+pub async fn bench(request: String) -> Result<Array, String> {
+    let BenchRequest {
         plan,
         model,
         adapter,
-    } = serde_json::from_str(&ask).map_err(|error| format!("plan: {error}"))?;
+    } = serde_json::from_str(&request).map_err(|error| format!("plan: {error}"))?;
     let mut engine = Engine::new(host::Worker::default());
     if let Some(model) = model.filter(|_| plan.like.is_none()) {
-        let device = DevicePreference::Wgpu;
-        let memory = None;
-        engine
-            .handle(Request::Load {
-                model,
-                device,
-                memory,
-                cache: None,
-            })
-            .await;
+        let options = DevicePreference::Wgpu.into();
+        engine.handle(Request::Load { model, options }).await;
     }
-    let tell = |row: &Row| {
+    let post_row = |row: &Row| {
         let line = serde_json::json!({ "row": row.line() }).to_string();
+        // Rows are for information only.
         let _ = scope().post_message(&Array::of1(&line.into()));
     };
-    let around = Around {
-        adapter: Some(adapter),
+    let environment = Environment {
+        adapter: Some(adapter.described()),
         dispatches: Some(&|| counted_dispatches() as u64),
     };
-    let report = engine
-        .bench(&plan, DevicePreference::Wgpu, around, &tell)
-        .await;
-    let report = report.map_err(in_words)?;
+    let preference = DevicePreference::Wgpu;
+    let report = bench::run(&mut engine, &plan, preference, environment, &post_row).await;
+    let report = report.map_err(|fault| fault.to_string())?;
     let json = serde_json::to_string(&report).map_err(|error| error.to_string())?;
     Ok(Array::of2(&json.into(), &report.table().into()))
+}
+
+/// The name of an adapter as the browser describes it, and whether it is a software adapter.
+#[wasm_bindgen]
+pub fn described_adapter(name: String, fallback: bool) -> Array {
+    let (name, software) = Adapter { name, fallback }.described();
+    Array::of2(&name.into(), &software.into())
 }
 
 thread_local! {
     static LAYER: RefCell<Option<Layer>> = const { RefCell::new(None) };
 }
 
-/// Puts the layer in a file on the device, in the place of an earlier one.
+/// Uploads the layer in `file` in place of an earlier one.
 #[wasm_bindgen]
 pub async fn open_layer(name: String, file: Vec<u8>) -> Result<(), String> {
     LAYER.take();
-    let opened = open(DevicePreference::Wgpu).await.map_err(in_words)?;
-    let layer = Layer::open(&name, &file, &opened.device).map_err(in_words)?;
+    let opened = open(DevicePreference::Wgpu).await;
+    let device = opened.map_err(|fault| fault.to_string())?.device;
+    let layer = Layer::open(&name, &file, &device).map_err(|fault| fault.to_string())?;
     LAYER.set(Some(layer));
     Ok(())
 }
 
-/// What comes out of the layer's work, a [`Work`] as JSON.
+/// The output of the layer for `work`, a [`Work`] as JSON.
 #[wasm_bindgen]
 pub async fn run_layer(work: String) -> Result<Float32Array, String> {
     let work: Work = serde_json::from_str(&work).map_err(|error| format!("work: {error}"))?;
-    let mut layer = LAYER.take().ok_or("no layer was opened")?;
+    let mut layer = LAYER.take().ok_or("no layer is open")?;
     let output = layer.run(work).await;
     LAYER.set(Some(layer));
     output
         .map(|output| Float32Array::from(&output[..]))
-        .map_err(in_words)
-}
-
-fn in_words(fault: Fault) -> String {
-    fault.to_string()
+        .map_err(|fault| fault.to_string())
 }

@@ -1,6 +1,7 @@
-//! The worker for tests and measurements: the shipped worker, and every check that runs in a browser.
+//! The worker for tests and measurements: the shipped worker and every diagnostic that runs in a
+//! browser. It is never part of the published site.
 //!
-//! It is never part of the built page.
+//! `worker_dev_start.js` loads it and calls the functions exported here.
 
 mod bench;
 mod parity;
@@ -8,11 +9,12 @@ mod parity;
 mod worker;
 
 use burn::tensor::{Device, Tensor};
-use chatrex::diagnostics::compare::picture;
+use chatrex::diagnostics::compare::dump_activations;
 use chatrex::engine::Engine;
 use chatrex::gpu::device::open;
 use chatrex::gpu::testing::SweepReport;
 use chatrex::gpu::{KERNELS, launch};
+use chatrex::image::Pixels;
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::Date;
 use wasm_bindgen::prelude::*;
@@ -22,8 +24,8 @@ fn main() {
     worker::main();
 }
 
-/// Computes on this browser's device and reports, for the browser tests: a matrix product
-/// (`worker_start.js?product`), and with `kernels` every kernel's sweep (`worker_start.js?check`).
+/// Checks the browser's GPU: a matmul, and with `kernels` the sweep of every kernel. Returns a report
+/// as JSON.
 #[wasm_bindgen]
 pub async fn check(kernels: bool) -> Result<String, String> {
     let device = open(DevicePreference::Wgpu)
@@ -38,45 +40,40 @@ pub async fn check(kernels: bool) -> Result<String, String> {
         .map_err(|error| format!("{error:?}"))?;
     let sum: f32 = sum.iter::<f32>().sum();
     let kernels = match kernels {
-        true => sweep(&device).await?,
-        false => serde_json::Value::Null,
+        true => sweep_kernels(&device).await?,
+        false => Vec::new(),
     };
     Ok(serde_json::json!({
         "matmul": sum,
-        "subgroups": launch::uses_subgroups(),
+        "subgroups": shader::uses_subgroups(),
         "kernels": kernels,
     })
     .to_string())
 }
 
-/// Runs every sweep of the kernel registry: results and seconds by kernel.
-async fn sweep(device: &Device) -> Result<serde_json::Value, String> {
-    let mut found = serde_json::Map::new();
+/// Sweeps every kernel of the registry, in its order: name, result and seconds of each.
+async fn sweep_kernels(device: &Device) -> Result<Vec<serde_json::Value>, String> {
+    let mut reports = Vec::new();
     for kernel in KERNELS {
-        let began = Date::now();
+        let start = Date::now();
         let SweepReport { shapes, worst } = (kernel.sweep)(device).await?;
-        let seconds = (Date::now() - began) / 1000.0;
-        let report = serde_json::json!({ "shapes": shapes, "worst": worst, "seconds": seconds });
-        found.insert(kernel.name.into(), report);
+        let seconds = (Date::now() - start) / 1000.0;
+        reports.push(serde_json::json!({
+            "name": kernel.name, "shapes": shapes, "worst": worst, "seconds": seconds,
+        }));
     }
-    Ok(found.into())
+    Ok(reports)
 }
 
-/// What this browser's device computes at every stage of `model` on a made-up picture, as
-/// `chatrex examine` prints it (`worker_start.js?examine`).
+/// Activations of every stage of `model`, an address, on the test picture, as `chatrex examine` prints
+/// them.
 #[wasm_bindgen]
 pub async fn examine(model: String, width: u32, height: u32) -> Result<String, String> {
     let mut engine = Engine::new(host::Worker::default());
-    engine
-        .handle(Request::Load {
-            model,
-            device: DevicePreference::Wgpu,
-            memory: None,
-            cache: None,
-        })
-        .await;
-    let pixels = picture(width, height);
-    let examined = engine.examine(&pixels, None).await;
-    let examined = examined.map_err(|fault| fault.to_string())?;
-    serde_json::to_string(&examined).map_err(|error| error.to_string())
+    let options = DevicePreference::Wgpu.into();
+    engine.handle(Request::Load { model, options }).await;
+    let pixels = Pixels::test_pattern(width, height);
+    let dump = dump_activations(&mut engine, &pixels, None).await;
+    let dump = dump.map_err(|fault| fault.to_string())?;
+    serde_json::to_string(&dump).map_err(|error| error.to_string())
 }

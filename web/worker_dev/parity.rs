@@ -1,4 +1,4 @@
-//! Recordings of the original implementation against this browser's device.
+//! Compares recordings of the original implementation with this browser's GPU.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -11,10 +11,10 @@ use chatrex::protocol::DevicePreference;
 use js_sys::{Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-/// Files that the page handed in: an object of `Uint8Array`s by path.
-struct Handed(Object);
+/// Files from the page: an object of `Uint8Array`s by path.
+struct PageFiles(Object);
 
-impl Recordings for Handed {
+impl Recordings for PageFiles {
     fn file(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
         let path = path.to_string_lossy();
         let file = Reflect::get(&self.0, &JsValue::from_str(&path))
@@ -24,20 +24,20 @@ impl Recordings for Handed {
     }
 }
 
-/// Compares the fixture `name` among `files`, whose paths begin in the folder of
-/// `tolerances.json`: a report as `chatrex parity --json` prints it, beside its table. Keys and values are held in
-/// half precision where `halves` says so.
+/// Compares fixture `name` of `files`, whose paths are relative to the folder of `tolerances.json`, with
+/// a KV cache in f16 or f32. Returns the report, as `chatrex parity --json` prints it, and its table.
 #[wasm_bindgen]
-pub async fn parity(name: String, files: Object, halves: bool) -> Result<String, String> {
-    let cache = if halves {
+pub async fn parity(name: String, files: Object, f16: bool) -> Result<String, String> {
+    let cache = if f16 {
         KvCacheDType::F16
     } else {
         KvCacheDType::F32
     };
-    let in_words = |fault: Fault| fault.to_string();
-    let device = open(DevicePreference::Wgpu).await.map_err(in_words)?.device;
-    let golden = Golden::open(Rc::new(Handed(files)), Path::new(""), cache).map_err(in_words)?;
-    let report = Report::of(vec![golden.compare(&name, &device).await]);
+    let text = |fault: Fault| fault.to_string();
+    let device = open(DevicePreference::Wgpu).await.map_err(text)?.device;
+    let files = Rc::new(PageFiles(files));
+    let golden = Golden::open(files, Path::new(""), cache).map_err(text)?;
+    let report = Report::new(vec![golden.compare(&name, &device).await]);
     let table = report.table();
     Ok(serde_json::json!({ "report": report, "table": table }).to_string())
 }

@@ -128,9 +128,12 @@ fn native() -> Result<Count> {
     let mut count = Count::default();
     let mut good = true;
     for package in ["chatrex", "xtask"] {
-        let words = ["test", "--locked", "--no-fail-fast", "--package", package];
+        let words = ["test", "--locked", "--package", package];
+        times::step(&format!("build tests of {package}"), || {
+            run(cargo(&words).arg("--no-run"))
+        })?;
         let mut tests = cargo(&words);
-        tests.env("CHATREX_NEED_ADAPTER", "1");
+        tests.arg("--no-fail-fast").env("CHATREX_NEED_ADAPTER", "1");
         good &= times::step(&format!("tests of {package}"), || {
             run_streaming(&mut tests, |line| count.add(cargo_result(line)))
         })?;

@@ -20,18 +20,22 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Prints the recorded steps and their total.
+/// Prints the recorded steps, except those that took no time, and their total.
 pub fn print() {
     println!("\n{}", table(&steps()));
 }
 
 fn table(steps: &[(String, Duration)]) -> String {
+    const SHORTEST: Duration = Duration::from_millis(50);
     let total = steps.iter().map(|(_, took)| *took).sum();
-    let rows = steps.iter().map(|(name, took)| (&**name, *took));
-    let rows = rows.chain([("total", total)]);
-    let width = steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let width = width.max("total".len());
-    let lines = rows.map(|(name, took)| format!("{name:width$} {:7.1} s", took.as_secs_f64()));
+    let mut rows: Vec<(&str, Duration)> =
+        steps.iter().map(|(name, took)| (&**name, *took)).collect();
+    rows.retain(|(_, took)| *took >= SHORTEST);
+    rows.push(("total", total));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = rows
+        .iter()
+        .map(|(name, took)| format!("{name:width$} {:7.1} s", took.as_secs_f64()));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -66,9 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn the_table_ends_with_the_total() {
-        let rows = [("web".to_owned(), 90), ("native".to_owned(), 30)];
-        let rows = rows.map(|(name, seconds)| (name, Duration::from_secs(seconds)));
+    fn the_table_has_no_empty_rows_and_ends_with_the_total() {
+        let rows = [("web", 90), ("nothing", 0), ("native", 30)];
+        let rows = rows.map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
         assert_eq!(
             table(&rows),
             "web       90.0 s\nnative    30.0 s\ntotal    120.0 s"

@@ -1,115 +1,118 @@
-//! Rows of the kernels that attend: over the words before, over a picture, over windows of it, and at
-//! sampled places.
+//! Rows of the attention kernels: decoder, CLIP, windows of Swin, deformable attention; and group norm.
 
 use burn::tensor::{Int, Tensor};
 
-use super::clock::{Case, Clock};
-use super::kernels::{Shapes, case};
+use super::case::{Case, kernel_case as case};
+use super::clock::Clock;
+use super::plan::Shapes;
 use crate::engine::Host;
 use crate::error::Fault;
-use crate::gpu::attention::decoder::{
-    self as decoder_attention, AttentionShape, KvLayer, Qkv, RopeTable,
-};
 use crate::gpu::attention::encoder::attention;
 use crate::gpu::attention::window::{Regions, window_attention};
+use crate::gpu::attention::{
+    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, rope_kv_append,
+    supports_head_dim,
+};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::deform_attention::deform_attention;
 use crate::gpu::group_norm::group_norm;
 use crate::gpu::random_fill;
 use crate::model::upn::UpnConfig;
 
-/// Rows of the language model that attend together: one token, a question, a part of a picture's turn.
-const TOGETHER: [usize; 3] = [1, 20, 256];
+/// Query rows of decoder attention: one decoded token, a question, a part of the image's prompt.
+const QUERY_ROWS: [usize; 3] = [1, 20, 256];
 
-/// All rows of this file.
+/// Measures all rows of this file.
 ///
 /// # Errors
 /// The device fails.
 pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
-    if is_gpu(clock.device()) && decoder_attention::takes(shapes.chatrex.llm.head_width()) {
-        over_words(clock, shapes).await?;
+    if is_gpu(clock.device()) && supports_head_dim(shapes.chatrex.llm.head_width()) {
+        decoder(clock, shapes).await?;
     }
-    over_picture(clock, shapes).await?;
+    clip(clock, shapes).await?;
     match shapes.upn {
-        Some(upn) => over_pyramid(clock, upn).await,
+        Some(upn) => upn_layers(clock, upn).await,
         None => Ok(()),
     }
 }
 
-/// The language model's attention, and what lays keys and values down for it.
-async fn over_words<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
+/// Decoder attention, and the kernel that applies RoPE and appends to the KV cache.
+async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
     let llm = &shapes.chatrex.llm;
     let device = clock.device();
-    let before = shapes.chatrex.visual_tokens() + 2 * shapes.boxes;
-    let most = TOGETHER.into_iter().max().unwrap_or(1);
-    let heads = AttentionShape {
-        queries: llm.num_attention_heads,
-        keys: llm.num_key_value_heads,
-        width: llm.head_width(),
-        capacity: before + most,
+    let past = shapes.chatrex.visual_tokens() + 2 * shapes.boxes;
+    let max_rows = QUERY_ROWS.into_iter().max().unwrap_or(1);
+    let shape = AttentionShape {
+        heads: llm.num_attention_heads,
+        kv_heads: llm.num_key_value_heads,
+        head_dim: llm.head_width(),
+        capacity: past + max_rows,
     };
-    let (wide, narrow) = (heads.queries * heads.width, heads.keys * heads.width);
-    let cache = KvLayer::new(heads, shapes.cache, device);
-    let angles = random_fill::floats(heads.capacity * heads.width, 1, 0.0, 1.0, device);
-    let angles = angles.reshape([heads.capacity, heads.width]);
-    let places = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
-    let written = wide + 2 * narrow;
+    let (q_width, kv_width) = (
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+    );
+    let cache = KvLayer::new(shape, shapes.cache, device);
+    let angles = random_fill::uniform(shape.capacity * shape.head_dim, 1, 0.0, 1.0, device);
+    let angles = angles.reshape([shape.capacity, shape.head_dim]);
+    let rope = RopeTable::new(angles, Tensor::<1, Int>::zeros([1], device));
+    let qkv_width = q_width + 2 * kv_width;
     let rows = |count: usize| -> Tensor<2> {
-        random_fill::floats(count * written, 2, 0.0, 1.0, device).reshape([count, written])
+        random_fill::uniform(count * qkv_width, 2, 0.0, 1.0, device).reshape([count, qkv_width])
     };
-    let write = |rows, past| {
-        let rows = Qkv::Packed(Box::new(rows));
-        decoder_attention::rope_kv_append(rows, heads, past, &places, &cache)
+    let append = |qkv, position| {
+        let qkv = Qkv::Packed(Box::new(qkv));
+        rope_kv_append(qkv, shape, position, &rope, &cache)
     };
-    // Keys and values that are attended to; of zeros all scores would be alike.
-    for past in (0..heads.capacity).step_by(most) {
-        write(rows(most.min(heads.capacity - past)), past);
+    // Fills the cache with random keys and values: with zeros all scores would be equal.
+    for position in (0..shape.capacity).step_by(max_rows) {
+        append(rows(max_rows.min(shape.capacity - position)), position);
     }
-    let key_bytes = shapes.cache.bytes() * 2 * narrow;
-    let sizes = format!("{} x {}", heads.queries, heads.width);
-    for count in TOGETHER {
-        let fresh = rows(count);
-        let seen = before as f64 + (count as f64 + 1.0) / 2.0;
-        let attended = Case {
-            bytes: (count == 1).then_some(seen * key_bytes as f64),
-            flops: Some(4.0 * count as f64 * seen * wide as f64),
-            ..case(format!("attention, {count} after {before}"), sizes.clone())
+    let kv_bytes = shapes.cache.bytes() * 2 * kv_width;
+    let sizes = format!("{} x {}", shape.heads, shape.head_dim);
+    for count in QUERY_ROWS {
+        let qkv = rows(count);
+        let keys = past as f64 + (count as f64 + 1.0) / 2.0;
+        let attention = Case {
+            bytes: (count == 1).then_some(keys * kv_bytes as f64),
+            flops: Some(4.0 * count as f64 * keys * q_width as f64),
+            ..case(format!("attention, {count} after {past}"), sizes.clone())
         };
         if count == 1 {
-            let row = || Qkv::Packed(Box::new(fresh.clone()));
-            let work =
-                |_| decoder_attention::attention_decode(row(), heads, before, &places, &cache);
-            clock.kernel(attended, work).await?;
+            let row = || Qkv::Packed(Box::new(qkv.clone()));
+            let work = |_| attention_decode(row(), shape, past, &rope, &cache);
+            clock.kernel(attention, work).await?;
             continue;
         }
-        let turned = Case {
-            bytes: Some((count * (4 * (written + wide) + key_bytes)) as f64),
-            ..case(format!("rotation and cache, {count} rows"), sizes.clone())
+        let appended = Case {
+            bytes: Some((count * (4 * (qkv_width + q_width) + kv_bytes)) as f64),
+            ..case(format!("RoPE and KV append, {count} rows"), sizes.clone())
         };
         clock
-            .kernel(turned, |_| write(fresh.clone(), before))
+            .kernel(appended, |_| append(qkv.clone(), past))
             .await?;
-        let q = write(fresh, before);
-        let work = |_| decoder_attention::attention_prefill(q.clone(), heads, before, &cache);
-        clock.kernel(attended, work).await?;
+        let q = append(qkv, past);
+        let work = |_| attention_prefill(q.clone(), shape, past, &cache);
+        clock.kernel(attention, work).await?;
     }
     Ok(())
 }
 
-/// The low-resolution tower's attention.
-async fn over_picture<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
+/// CLIP's attention.
+async fn clip<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
     let clip = &shapes.chatrex.clip;
     let tokens = shapes.chatrex.visual_tokens() + 1;
     let (width, heads) = (clip.hidden_size, clip.num_attention_heads);
-    let part = |seed| -> Tensor<3> {
-        let values = random_fill::floats(tokens * width, seed, 0.0, 1.0, clock.device());
+    let random = |seed| -> Tensor<3> {
+        let values = random_fill::uniform(tokens * width, seed, 0.0, 1.0, clock.device());
         values.reshape([1, tokens, width])
     };
-    let [q, k, v] = [1, 2, 3].map(part);
+    let [q, k, v] = [1, 2, 3].map(random);
     let case = Case {
         flops: Some(4.0 * (tokens * tokens * width) as f64),
         ..case(
-            "attention of CLIP",
+            "CLIP attention",
             format!("{tokens} x {heads} x {}", width / heads),
         )
     };
@@ -117,9 +120,9 @@ async fn over_picture<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) ->
     clock.kernel(case, work).await.map(|_| ())
 }
 
-/// What the proposal network needs beside products: windows of its backbone's first stage, and the norm
-/// and the sampling of its pyramid, for a picture of 4 by 3.
-async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Result<(), Fault> {
+/// Kernels of the proposal network on a 4:3 image: window attention in the backbone's first stage, group
+/// norm and deformable attention over the feature pyramid.
+async fn upn_layers<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Result<(), Fault> {
     let device = clock.device();
     let height = upn.size as usize;
     let first = [height, height * 4 / 3].map(|side| side.div_ceil(4));
@@ -128,13 +131,13 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
     let (side, heads, channels) = (swin.window_size, swin.num_heads[0], swin.embed_dim);
     let windows: usize = first.iter().map(|cells| cells.div_ceil(side)).product();
     let tokens = side * side;
-    let qkv = random_fill::floats(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
+    let qkv = random_fill::uniform(windows * tokens * 3 * channels, 1, 0.0, 1.0, device);
     let qkv: Tensor<3> = qkv.reshape([windows, tokens, 3 * channels]);
-    let relations = (2 * side - 1).pow(2);
+    let offsets = (2 * side - 1).pow(2);
     let table =
-        random_fill::floats(relations * heads, 2, 0.0, 1.0, device).reshape([relations, heads]);
+        random_fill::uniform(offsets * heads, 2, 0.0, 1.0, device).reshape([offsets, heads]);
     let regions = Regions::one(tokens, device);
-    let windowed = Case {
+    let window = Case {
         flops: Some(4.0 * (windows * tokens * tokens * channels) as f64),
         ..case(
             "window attention",
@@ -142,16 +145,16 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
         )
     };
     clock
-        .kernel(windowed, |_| {
+        .kernel(window, |_| {
             window_attention(qkv.clone(), table.clone(), &regions, 0)
         })
         .await?;
 
     let width = upn.d_model;
-    let map = random_fill::floats(first[0] * first[1] * width, 3, 0.0, 1.0, device);
+    let map = random_fill::uniform(first[0] * first[1] * width, 3, 0.0, 1.0, device);
     let map: Tensor<3> = map.reshape([1, first[0] * first[1], width]);
     let ones = Tensor::<1>::ones([width], device);
-    let normed = Case {
+    let norm = Case {
         bytes: Some(8.0 * (first[0] * first[1] * width) as f64),
         ..case(
             "group norm",
@@ -160,7 +163,7 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
     };
     let groups = upn.group_norm_groups;
     clock
-        .kernel(normed, |_| {
+        .kernel(norm, |_| {
             group_norm(map.clone(), ones.clone(), ones.clone(), groups, 1e-5)
         })
         .await?;
@@ -171,15 +174,15 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
     let cells = levels.iter().map(|[h, w]| h * w).sum::<usize>();
     let heads = upn.n_heads;
     let samples = heads * levels.len() * upn.n_points;
-    // As many places as the encoder has in one portion of its queries at most.
+    // The encoder's largest chunk of queries.
     let queries = cells.min(1 << 14);
-    let value = random_fill::floats(cells * width, 4, 0.0, 1.0, device);
+    let value = random_fill::uniform(cells * width, 4, 0.0, 1.0, device);
     let value: Tensor<4> = value.reshape([1, cells, heads, width / heads]);
-    let locations = random_fill::floats(queries * samples * 2, 5, 0.5, 0.5, device);
+    let locations = random_fill::uniform(queries * samples * 2, 5, 0.5, 0.5, device);
     let locations: Tensor<3> = locations.reshape([1, queries, samples * 2]);
-    let weights = random_fill::floats(queries * samples, 6, 0.05, 0.05, device);
+    let weights = random_fill::uniform(queries * samples, 6, 0.05, 0.05, device);
     let weights: Tensor<3> = weights.reshape([1, queries, samples]);
-    let sampled = Case {
+    let deformable = Case {
         bytes: Some(4.0 * (cells * width + queries * (3 * samples + width)) as f64),
         flops: Some(8.0 * (queries * samples * (width / heads)) as f64),
         ..case(
@@ -188,7 +191,7 @@ async fn over_pyramid<H: Host>(clock: &mut Clock<'_, H>, upn: &UpnConfig) -> Res
         )
     };
     clock
-        .kernel(sampled, |_| {
+        .kernel(deformable, |_| {
             deform_attention(value.clone(), &levels, locations.clone(), weights.clone())
         })
         .await

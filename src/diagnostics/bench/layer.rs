@@ -1,14 +1,12 @@
-//! One block of a network, from one file: what another runtime is given too, so that both compute
-//! the same.
+//! One layer of a network from a file, for comparison with another runtime on the same file.
 //!
-//! The file is a safetensors file whose metadata say in `family` what it holds and in `config` its
-//! sizes, as JSON:
+//! The file is safetensors with JSON metadata: `family` names the kind of layer, `config` has its sizes:
 //!
-//! - `decoder`: a language model of one block ([`DecoderConfig`]). Row `i` of the embedding is what
-//!   the model reads at position `i`, so that the work is a number of tokens.
-//! - `clip` ([`ClipVitConfig`]) and `convnext` ([`ConvNextConfig`]): a block of a tower, named from
-//!   its own root. Tensor `x` is what it reads; metadata `read` lists the positions of its output
-//!   that are read back.
+//! - `decoder`: a decoder of one layer ([`DecoderConfig`]). Row `i` of the embedding is the input at
+//!   position `i`, so the work is given by a number of tokens.
+//! - `clip` ([`ClipVitConfig`]) and `convnext` ([`ConvNextConfig`]): a block of a tower; tensor names
+//!   start at the block. Tensor `x` is the input; metadata `read` lists the output positions that are
+//!   read back.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
@@ -18,70 +16,70 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
+use crate::gpu::readback::read;
 use crate::memory::KvCacheDType;
 use crate::model::clip_vit::{self, ClipVitConfig};
 use crate::model::convnext::{self, ConvNextConfig};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
-use crate::model::upn::read;
 use crate::nn::{Init, Loader, WeightMap, WeightSource};
 use crate::weights::download::TensorSink;
 use crate::weights::manifest::TensorEntry;
 use crate::weights::safetensors;
 
-/// Bytes that go to the device at a time.
-const PORTION: usize = 4 << 20;
+/// Bytes that are uploaded at a time.
+const CHUNK: usize = 4 << 20;
 
-/// What a block of a tower reads.
+/// The input tensor of a tower's block.
 const INPUT: &str = "x";
 
-/// A block on its device, with what it reads.
+/// A layer on its device, with its input.
 pub enum Layer {
-    /// Of a language model.
-    Decoder(Box<Language>),
-    /// Of CLIP.
+    /// A decoder layer.
+    Decoder(Box<OneLayerDecoder>),
+    /// A block of CLIP.
     Clip {
         /// The block.
         block: Box<clip_vit::Block>,
         /// `[1, tokens, C]`.
         x: Tensor<3>,
-        /// Positions of the output that are read back.
+        /// Output positions that are read back.
         rows: Tensor<1, Int>,
     },
-    /// Of ConvNeXt.
+    /// A block of ConvNeXt.
     ConvNext {
         /// The block.
         block: Box<convnext::Block>,
         /// `[1, H, W, C]`.
         x: Tensor<4>,
-        /// Positions of the output that are read back.
+        /// Output positions that are read back.
         rows: Tensor<1, Int>,
     },
 }
 
-/// A language model of one block, and what it has read.
-pub struct Language {
+/// A decoder of one layer and its KV cache.
+pub struct OneLayerDecoder {
     llm: Decoder,
     cache: KvCache,
 }
 
-/// What `tests/reference/layer.py` says of a layer.
+/// The description of a layer that `tests/reference/layer.py` writes.
 #[derive(Debug, Deserialize)]
 pub struct Meta {
     /// The layer's name.
     pub name: String,
-    /// What is computed.
+    /// The cases to compute.
     pub cases: Vec<LayerCase>,
 }
 
-/// What a layer computes.
+/// A computation of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Work {
-    /// So many tokens at once.
+    /// Prefill of this many tokens into an empty cache.
     Prefill(usize),
-    /// One token after so many others.
+    /// Decoding of one token after this many.
     Decode(usize),
-    /// All of a tower's input.
+    /// The forward pass of a tower's block.
     Forward,
 }
 
@@ -95,56 +93,55 @@ impl Display for Work {
     }
 }
 
-/// Work, and what comes out of it.
+/// A computation and its expected output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerCase {
-    /// What is computed.
+    /// The computation.
     pub work: Work,
-    /// The last token's logits, or a tower's output at the positions that are read back, computed in
-    /// f64.
+    /// In f64: the last token's logits, or a tower's output at the positions that are read back.
     #[serde(skip_serializing)]
     pub expected: Vec<f64>,
 }
 
 impl LayerCase {
-    /// Cosine between `output` and what is expected, and their largest difference; an error where
-    /// the outputs do not stand for the same.
+    /// The cosine similarity of `output` and the expected output, and their largest absolute
+    /// difference.
     ///
     /// # Errors
-    /// Another length, values that are no numbers, a cosine below [`COSINE`] or a difference above
-    /// [`EXACT`].
+    /// Another length, NaN, a cosine of [`MIN_COSINE`] or less, or a difference above
+    /// [`MAX_DIFFERENCE`].
     pub fn compare(&self, output: &[f32]) -> Result<(f64, f64), String> {
-        let (mut dot, mut squares, mut worst) = (0.0, [0.0; 2], 0.0_f64);
+        let (mut dot, mut norms, mut worst) = (0.0, [0.0; 2], 0.0_f64);
         let largest = self.expected.iter().fold(0.0_f64, |n, b| n.max(b.abs()));
         for (&a, b) in output.iter().zip(&self.expected) {
             let a = f64::from(a);
             dot += a * b;
-            squares[0] += a * a;
-            squares[1] += b * b;
+            norms[0] += a * a;
+            norms[1] += b * b;
             worst = worst.max((a - b).abs());
         }
-        let cosine = dot / (squares[0] * squares[1]).sqrt();
-        let alike = cosine > COSINE && worst <= EXACT * largest;
-        if output.len() == self.expected.len() && alike {
+        let cosine = dot / (norms[0] * norms[1]).sqrt();
+        let agrees = cosine > MIN_COSINE && worst <= MAX_DIFFERENCE * largest;
+        if output.len() == self.expected.len() && agrees {
             Ok((cosine, worst))
         } else {
-            let (found, wanted) = (output.len(), self.expected.len());
+            let (actual, expected) = (output.len(), self.expected.len());
             Err(format!(
-                "{found} outputs with a cosine of {cosine} to the {wanted} expected and a difference of {worst}"
+                "{actual} outputs, {expected} expected: cosine {cosine}, largest difference {worst}"
             ))
         }
     }
 }
 
-/// Outputs that are less alike are not of the same layer.
-pub const COSINE: f64 = 0.999;
+/// Lower limit of the cosine similarity.
+pub const MIN_COSINE: f64 = 0.999;
 
-/// Nor are outputs that are further away than this part of the largest one: where a residual
-/// carries most of an output, a wrong attention hardly turns it.
-pub const EXACT: f64 = 1e-3;
+/// Upper limit of the difference, relative to the largest output. The cosine alone is not enough: where
+/// the residual dominates an output, wrong attention hardly changes its direction.
+pub const MAX_DIFFERENCE: f64 = 1e-3;
 
-/// A safetensors file whose tensors are on the device.
-struct Opened<'a> {
+/// A layer's file with its tensors on the device.
+struct LayerFile<'a> {
     name: &'a str,
     metadata: serde_json::Value,
     shapes: BTreeMap<String, Vec<usize>>,
@@ -152,11 +149,11 @@ struct Opened<'a> {
     device: &'a Device,
 }
 
-impl<'a> Opened<'a> {
-    fn read(name: &'a str, file: &[u8], device: &'a Device) -> Result<Self, Fault> {
-        let wrong = |what: String| Fault::new(FaultKind::Model, name, what, "");
-        let (metadata, tensors) = safetensors::read(file).map_err(wrong)?;
-        let mut opened = Self {
+impl<'a> LayerFile<'a> {
+    fn open(name: &'a str, file: &[u8], device: &'a Device) -> Result<Self, Fault> {
+        let fault = |what: String| Fault::new(FaultKind::Model, name, what, "");
+        let (metadata, tensors) = safetensors::read(file).map_err(fault)?;
+        let mut layer = Self {
             name,
             metadata,
             shapes: BTreeMap::new(),
@@ -165,24 +162,24 @@ impl<'a> Opened<'a> {
         };
         for stored in tensors {
             let dtype = serde_json::from_value(stored.dtype.into())
-                .map_err(|error| wrong(format!("tensor {}: {error}", stored.name)))?;
+                .map_err(|error| fault(format!("tensor {}: {error}", stored.name)))?;
             let entry = TensorEntry {
                 shard: name.into(),
                 offset: 0,
                 dtype,
                 shape: stored.shape,
             };
-            opened.weights.begin(&stored.name, &entry)?;
-            for portion in stored.bytes.chunks(PORTION) {
-                opened.weights.bytes(portion)?;
+            layer.weights.begin(&stored.name, &entry)?;
+            for chunk in stored.bytes.chunks(CHUNK) {
+                layer.weights.bytes(chunk)?;
             }
-            opened.weights.end()?;
-            opened.shapes.insert(stored.name, entry.shape);
+            layer.weights.end()?;
+            layer.shapes.insert(stored.name, entry.shape);
         }
-        Ok(opened)
+        Ok(layer)
     }
 
-    fn wrong(&self, what: impl Into<String>) -> Fault {
+    fn fault(&self, what: impl Into<String>) -> Fault {
         Fault::new(FaultKind::Model, self.name, what, "")
     }
 
@@ -190,13 +187,13 @@ impl<'a> Opened<'a> {
         self.metadata[key].as_str().unwrap_or_default()
     }
 
-    /// Metadata that are JSON of their own.
+    /// A metadata value parsed as JSON.
     fn parsed<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
         serde_json::from_str(self.metadata(key))
-            .map_err(|error| self.wrong(format!("metadata {key:?}: {error}")))
+            .map_err(|error| self.fault(format!("metadata {key:?}: {error}")))
     }
 
-    /// What a tower's block of `width` reads, and the positions of its output that are read back.
+    /// The input of a tower's block of `width` channels, and the output positions that are read back.
     fn input<const D: usize>(&self, width: usize) -> Result<(Tensor<D>, Tensor<1, Int>), Fault> {
         let shape = self.shapes.get(INPUT).map_or(&[][..], Vec::as_slice);
         let shape: [usize; D] = shape
@@ -204,15 +201,15 @@ impl<'a> Opened<'a> {
             .ok()
             .filter(|shape: &[usize; D]| shape[D - 1] == width && !shape.contains(&0))
             .ok_or_else(|| {
-                self.wrong(format!(
-                    "tensor {INPUT}: has shape {shape:?}, wanted {D} sides of which the last is {width}"
+                self.fault(format!(
+                    "tensor {INPUT}: has shape {shape:?}, expected {D} axes, the last of {width}"
                 ))
             })?;
         let rows: Vec<u32> = self.parsed("read")?;
         let positions = shape[..D - 1].iter().product::<usize>();
         if rows.is_empty() || rows.iter().any(|&row| row as usize >= positions) {
-            return Err(self.wrong(format!(
-                "metadata \"read\": wanted some of 0 to {}",
+            return Err(self.fault(format!(
+                "metadata \"read\": expected positions from 0 to {}",
                 positions - 1
             )));
         }
@@ -228,76 +225,79 @@ impl<'a> Opened<'a> {
 }
 
 impl Layer {
-    /// Puts the file's weights on `device`; `name` is the file's.
+    /// Uploads the weights of `file` to `device`; `name` is the file's name.
     ///
     /// # Errors
-    /// The file is damaged, or holds other tensors than its configuration needs.
+    /// The file is damaged, or its tensors do not match its configuration.
     pub fn open(name: &str, file: &[u8], device: &Device) -> Result<Self, Fault> {
-        let opened = Opened::read(name, file, device)?;
-        let root = Loader::new(&opened.weights, device);
-        let layer = match opened.metadata("family") {
+        let file = LayerFile::open(name, file, device)?;
+        let root = Loader::new(&file.weights, device);
+        let layer = match file.metadata("family") {
             "decoder" => {
-                let config: DecoderConfig = opened.parsed("config")?;
+                let config: DecoderConfig = file.parsed("config")?;
                 let llm = Decoder::load(&root, &config)?;
                 let cache = KvCache::new(&config, config.vocab_size, KvCacheDType::F32, device);
-                Self::Decoder(Box::new(Language { llm, cache }))
+                Self::Decoder(Box::new(OneLayerDecoder { llm, cache }))
             }
             "clip" => {
-                let config: ClipVitConfig = opened.parsed("config")?;
+                let config: ClipVitConfig = file.parsed("config")?;
                 let (width, heads) = (config.hidden_size, config.num_attention_heads);
                 if heads == 0 || width % heads != 0 {
-                    return Err(opened.wrong(format!("{heads} heads share no width of {width}")));
+                    return Err(
+                        file.fault(format!("{width} channels do not divide into {heads} heads"))
+                    );
                 }
                 let block = Box::new(clip_vit::Block::load(&root, &config)?);
-                let (x, rows) = opened.input(width)?;
+                let (x, rows) = file.input(width)?;
                 Self::Clip { block, x, rows }
             }
             "convnext" => {
-                let config: ConvNextConfig = opened.parsed("config")?;
+                let config: ConvNextConfig = file.parsed("config")?;
                 let (&[width], 1) = (&config.dims[..], config.kernel % 2) else {
                     let (dims, kernel) = (&config.dims, config.kernel);
-                    return Err(opened.wrong(format!(
-                        "widths {dims:?} and a kernel of {kernel}, wanted one width and an odd kernel"
+                    return Err(file.fault(format!(
+                        "dims {dims:?} and kernel {kernel}: expected one width and an odd kernel"
                     )));
                 };
                 let block = Box::new(convnext::Block::load(&root, &config, width)?);
-                let (x, rows) = opened.input(width)?;
+                let (x, rows) = file.input(width)?;
                 Self::ConvNext { block, x, rows }
             }
             other => {
                 let what = format!("metadata \"family\": {other:?}, not decoder, clip or convnext");
-                return Err(opened.wrong(what));
+                return Err(file.fault(what));
             }
         };
-        opened.weights.finish()?;
+        file.weights.finish()?;
         Ok(layer)
     }
 
-    /// Does `work`: the last token's logits, or a tower's output at the positions that are read back.
+    /// Computes `work`: the last token's logits, or a tower's output at the positions that are read
+    /// back.
     ///
     /// # Errors
-    /// The layer does no such work or holds fewer tokens, or the device fails.
+    /// The work does not suit the layer or needs more tokens than it has, or the device fails.
     pub async fn run(&mut self, work: Work) -> Result<Vec<f32>, Fault> {
         let y = match (self, work) {
-            (Self::Decoder(language), Work::Prefill(tokens)) => language.prefill(tokens)?,
-            (Self::Decoder(language), Work::Decode(past)) => language.decode(past)?,
+            (Self::Decoder(decoder), Work::Prefill(tokens)) => decoder.prefill(tokens)?,
+            (Self::Decoder(decoder), Work::Decode(past)) => decoder.decode(past)?,
             (Self::Clip { block, x, rows }, Work::Forward) => {
-                picked(block.forward(x.clone()), rows)
+                select_rows(block.forward(x.clone()), rows)
             }
             (Self::ConvNext { block, x, rows }, Work::Forward) => {
-                picked(block.forward(x.clone()), rows)
+                select_rows(block.forward(x.clone()), rows)
             }
             (_, work) => {
-                let what = format!("{work} is nothing that this layer does");
+                let what = format!("this layer cannot compute {work}");
                 return Err(Fault::new(FaultKind::Question, "layer", what, ""));
             }
         };
-        read(y).await
+        read("output of the layer", y).await
     }
 }
 
-/// Rows `rows` of `y` `[.., C]`, one after another.
-fn picked<const D: usize>(y: Tensor<D>, rows: &Tensor<1, Int>) -> Tensor<1> {
+/// Rows `rows` of `y` `[.., C]`, concatenated.
+fn select_rows<const D: usize>(y: Tensor<D>, rows: &Tensor<1, Int>) -> Tensor<1> {
     let shape = y.dims();
     let width = shape[D - 1];
     let positions = shape[..D - 1].iter().product::<usize>();
@@ -306,19 +306,19 @@ fn picked<const D: usize>(y: Tensor<D>, rows: &Tensor<1, Int>) -> Tensor<1> {
         .reshape([rows.dims()[0] * width])
 }
 
-impl Language {
-    /// Reads tokens 0 to `tokens` into an empty cache: the logits after the last.
+impl OneLayerDecoder {
+    /// Prefill of tokens `0..tokens` into an empty cache: the logits after the last.
     fn prefill(&mut self, tokens: usize) -> Result<Tensor<1>, Fault> {
-        self.within(tokens)?;
+        self.check_count(tokens)?;
         let ids: Vec<u32> = (0..tokens as u32).collect();
         self.cache.truncate(0);
         let embeds = self.llm.embed(&ids).unsqueeze();
         Ok(self.llm.prefill(embeds, &mut self.cache))
     }
 
-    /// Reads token `past` after the `past` tokens before it: the logits after it.
+    /// Decodes token `past` after the `past` tokens before it: the logits after it.
     fn decode(&mut self, past: usize) -> Result<Tensor<1>, Fault> {
-        self.within(past.saturating_add(1))?;
+        self.check_count(past.saturating_add(1))?;
         if self.cache.len() < past {
             self.prefill(past)?;
         }
@@ -326,10 +326,10 @@ impl Language {
         Ok(self.llm.step(past as u32, &mut self.cache))
     }
 
-    fn within(&self, tokens: usize) -> Result<(), Fault> {
-        let most = self.cache.capacity();
-        if tokens == 0 || tokens > most {
-            let what = format!("{tokens} tokens, the file has 1 to {most}");
+    fn check_count(&self, tokens: usize) -> Result<(), Fault> {
+        let limit = self.cache.capacity();
+        if tokens == 0 || tokens > limit {
+            let what = format!("{tokens} tokens: the file has {limit}");
             let kind = FaultKind::Question;
             return Err(Fault::new(kind, "layer", what, "Choose other cases"));
         }
@@ -350,11 +350,11 @@ mod tests {
         file
     }
 
-    /// A header with `metadata` and tensors of smooth numbers, and the numbers.
-    fn made(metadata: &Value, tensors: &[(&str, &[usize])]) -> (Value, Vec<u8>) {
+    /// A header with `metadata` and tensors of smooth values, and their bytes.
+    fn tensors(metadata: &Value, shapes: &[(&str, &[usize])]) -> (Value, Vec<u8>) {
         let mut header = json!({"__metadata__": metadata});
         let mut bytes = Vec::new();
-        for (seed, &(name, shape)) in tensors.iter().enumerate() {
+        for (seed, &(name, shape)) in shapes.iter().enumerate() {
             let count: usize = shape.iter().product();
             let start = bytes.len();
             for i in 0..count {
@@ -366,12 +366,12 @@ mod tests {
         (header, bytes)
     }
 
-    /// A whole block of two heads over a width of 8.
+    /// A layer of two heads over a width of 8.
     fn decoder() -> (Value, Vec<u8>) {
         let config = r#"{"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
             "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6,
             "rope_theta": 1e6, "vocab_size": 12, "tie_word_embeddings": false}"#;
-        made(
+        tensors(
             &json!({"family": "decoder", "config": config}),
             &[
                 ("model.embed_tokens.weight", &[12, 8]),
@@ -393,11 +393,11 @@ mod tests {
         )
     }
 
-    /// Five tokens of two heads over a width of 8, of which two are read.
+    /// Five tokens of two heads over a width of 8; two positions are read back.
     fn clip() -> (Value, Vec<u8>) {
         let config = r#"{"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
             "num_attention_heads": 2, "image_size": 4, "patch_size": 2}"#;
-        made(
+        tensors(
             &json!({"family": "clip", "config": config, "read": "[0, 4]"}),
             &[
                 ("x", &[1, 5, 8]),
@@ -421,10 +421,10 @@ mod tests {
         )
     }
 
-    /// A map of 3 x 4 over a width of 4, of which three positions are read.
+    /// A map of 3 x 4 over a width of 4; three positions are read back.
     fn convnext() -> (Value, Vec<u8>) {
         let config = r#"{"depths": [1], "dims": [4]}"#;
-        made(
+        tensors(
             &json!({"family": "convnext", "config": config, "read": "[0, 7, 11]"}),
             &[
                 ("x", &[1, 3, 4, 4]),
@@ -450,12 +450,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_the_same_alone_and_with_others() {
+    fn decode_agrees_with_prefill() {
         let mut layer = open(&decoder());
-        let together = run(&mut layer, Work::Prefill(6)).expect("6 tokens");
-        let alone = run(&mut layer, Work::Decode(5)).expect("5 before it");
-        assert_eq!(alone.len(), 12);
-        for (a, b) in alone.iter().zip(&together) {
+        let prefill = run(&mut layer, Work::Prefill(6)).expect("a prefill");
+        let decode = run(&mut layer, Work::Decode(5)).expect("a decoded token");
+        assert_eq!(decode.len(), 12);
+        for (a, b) in decode.iter().zip(&prefill) {
             assert!((a - b).abs() < 1e-4, "{a} {b}");
         }
         for work in [
@@ -469,15 +469,17 @@ mod tests {
         }
     }
 
-    /// Zeros as the last product's weight leave the input and, where there is one, the bias.
+    /// With zeros as the weights and biases of the last linear layers, a block returns its input.
     #[test]
-    fn towers_give_the_positions_that_are_read() {
-        for (mut made, width, read) in [(clip(), 8, &[0, 4][..]), (convnext(), 4, &[0, 7, 11])] {
-            let mut layer = open(&made);
-            let plain = run(&mut layer, Work::Forward).expect("a block");
-            assert_eq!(plain.len(), read.len() * width);
+    fn towers_return_the_positions_that_are_read_back() {
+        for (mut layer_file, width, read) in
+            [(clip(), 8, &[0, 4][..]), (convnext(), 4, &[0, 7, 11])]
+        {
+            let mut layer = open(&layer_file);
+            let output = run(&mut layer, Work::Forward).expect("a block");
+            assert_eq!(output.len(), read.len() * width);
             assert!(run(&mut layer, Work::Prefill(1)).is_err());
-            let (header, bytes) = &mut made;
+            let (header, bytes) = &mut layer_file;
             let input: Vec<f32> = numbers(header, bytes, "x");
             let mut names = vec!["mlp.fc2.weight", "mlp.fc2.bias"];
             if width == 8 {
@@ -488,12 +490,12 @@ mod tests {
                 let [start, end] = [&at[0], &at[1]].map(|at| at.as_u64().expect("an offset"));
                 bytes[start as usize..end as usize].fill(0);
             }
-            let still = run(&mut open(&made), Work::Forward).expect("a block");
-            let kept = read
+            let unchanged = run(&mut open(&layer_file), Work::Forward).expect("a block");
+            let expected = read
                 .iter()
                 .flat_map(|row| &input[row * width..(row + 1) * width]);
-            assert!(still.iter().eq(kept), "{still:?}");
-            assert_ne!(plain, still);
+            assert!(unchanged.iter().eq(expected), "{unchanged:?}");
+            assert_ne!(output, unchanged);
         }
     }
 
@@ -505,12 +507,12 @@ mod tests {
     }
 
     #[test]
-    fn outputs_of_something_else_are_noticed() {
+    fn outputs_of_another_layer_are_rejected() {
         let case = LayerCase {
             work: Work::Prefill(1),
             expected: vec![1.0, -2.0],
         };
-        let (cosine, worst) = case.compare(&[1.0, -2.001]).expect("the same");
+        let (cosine, worst) = case.compare(&[1.0, -2.001]).expect("equal outputs");
         assert!(cosine > 0.9999 && (worst - 0.001).abs() < 1e-6);
         for wrong in [
             &[2.0, 1.0][..],
@@ -524,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn work_travels_as_json() {
+    fn work_is_json() {
         for (text, work, name) in [
             (r#"{"prefill":16}"#, Work::Prefill(16), "prefill 16"),
             (r#"{"decode":16}"#, Work::Decode(16), "decode after 16"),
@@ -537,26 +539,28 @@ mod tests {
         assert!(serde_json::from_str::<Work>(r#"{"prefill":-1}"#).is_err());
     }
 
-    fn take_compile_error(header: &Value, bytes: &[u8], says: &str) {
-        refused_file(&file(header, bytes), says);
+    fn rejects(header: &Value, bytes: &[u8], message: &str) {
+        rejects_file(&file(header, bytes), message);
     }
 
-    fn refused_file(file: &[u8], says: &str) {
-        let fault = Layer::open("f", file, &Device::flex()).err().expect(says);
-        assert!(fault.to_string().contains(says), "{fault}");
+    fn rejects_file(file: &[u8], message: &str) {
+        let fault = Layer::open("f", file, &Device::flex())
+            .err()
+            .expect(message);
+        assert!(fault.to_string().contains(message), "{fault}");
     }
 
     #[test]
-    fn damaged_files_are_refused_in_words() {
+    fn damaged_files_are_rejected() {
         let (header, bytes) = decoder();
         let good = file(&header, &bytes);
-        refused_file(&good[..4], "no safetensors");
-        refused_file(&good[..100], "has a header of");
-        refused_file(&good[..good.len() - 1], "are not its bytes");
-        let but = |change: &dyn Fn(&mut Value), says: &str| {
+        rejects_file(&good[..4], "no safetensors");
+        rejects_file(&good[..100], "has a header of");
+        rejects_file(&good[..good.len() - 1], "are not its bytes");
+        let but = |change: &dyn Fn(&mut Value), message: &str| {
             let mut header = header.clone();
             change(&mut header);
-            take_compile_error(&header, &bytes, says);
+            rejects(&header, &bytes, message);
         };
         but(
             &|header| header["model.norm.weight"]["shape"] = json!([usize::MAX, 9]),
@@ -570,23 +574,23 @@ mod tests {
     }
 
     #[test]
-    fn damaged_towers_are_refused_in_words() {
+    fn damaged_towers_are_rejected() {
         let (clip, convnext) = (clip(), convnext());
-        let but = |(header, bytes): &(Value, Vec<u8>), key: &str, value: Value, says: &str| {
+        let but = |(header, bytes): &(Value, Vec<u8>), key: &str, value: Value, message: &str| {
             let mut header = header.clone();
             header["__metadata__"][key] = value;
-            take_compile_error(&header, bytes, says);
+            rejects(&header, bytes, message);
         };
-        for made in [&clip, &convnext] {
-            but(made, "family", json!("resnet"), "\"resnet\"");
-            but(made, "read", json!("[]"), "\"read\"");
-            but(made, "read", json!("[12]"), "\"read\"");
-            but(made, "read", json!("x"), "\"read\"");
-            let (mut header, bytes) = (made.0.clone(), &made.1);
-            header["x"]["shape"] = json!([made.1.len()]);
-            take_compile_error(&header, bytes, "tensor x");
+        for tower in [&clip, &convnext] {
+            but(tower, "family", json!("resnet"), "\"resnet\"");
+            but(tower, "read", json!("[]"), "\"read\"");
+            but(tower, "read", json!("[12]"), "\"read\"");
+            but(tower, "read", json!("x"), "\"read\"");
+            let (mut header, bytes) = (tower.0.clone(), &tower.1);
+            header["x"]["shape"] = json!([tower.1.len()]);
+            rejects(&header, bytes, "tensor x");
             header.as_object_mut().expect("an object").remove("x");
-            take_compile_error(&header, bytes, "tensor x");
+            rejects(&header, bytes, "tensor x");
         }
         let config = clip.0["__metadata__"]["config"].as_str().expect("JSON");
         let three = config.replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 3");

@@ -1,389 +1,309 @@
-//! How fast a device is at what a model does: kernels against what its memory and arithmetic can
-//! do, and stages of a question. The same rows natively and in a browser.
+//! Benchmarks: kernels against the device's measured ceilings, and the stages of a question. The same
+//! rows natively and in a browser.
 //!
-//! Every timed block ends with the reading of a value that depends on it, and comes after a warm-up
-//! whose time is told apart. [`clock`] measures, [`kernels`] and [`stages`] list what is measured,
-//! [`report`] is what comes out. [`layer`] is what other runtimes are measured beside.
+//! Every timed block ends with the readback of a value that depends on it, and follows a warm-up run
+//! that is reported apart. `clock` measures, `kernels` and `stages` list the rows, [`report`] is the
+//! result. [`layer`] measures one layer for comparison with other runtimes.
 
 mod attention;
-pub mod clock;
+mod case;
+mod clock;
 mod kernels;
 pub mod layer;
+mod plan;
 pub mod report;
 mod stages;
 
-use std::fmt::{Display, Formatter};
-use std::str::FromStr;
+use burn::tensor::Device;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::case::median;
 use self::clock::Clock;
-use self::report::Report;
+use self::plan::Shapes;
+pub use self::plan::{GROUPS, Plan};
+use self::report::{Report, Row, Token};
+use self::stages::{Encoded, TowersInput};
 use super::random_weights::RandomWeights;
-use crate::engine::{Engine, Host, no_model};
-use crate::error::Fault;
+use crate::engine::{Engine, Host, LoadedModel, no_model};
+use crate::error::{Fault, FaultKind};
 use crate::gpu::device;
+use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::decoder::Decoder;
+use crate::model::presets::Preset;
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::protocol::DevicePreference;
 use crate::weights::manifest::Part;
 use crate::weights::storage::QuantPreset;
 
-/// Whose sizes a made-up model has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Like {
-    /// ChatRex-7B with UPN.
-    #[serde(rename = "chatrex-7b")]
-    ChatRex7b,
-    /// RexSeek-3B with UPN.
-    #[serde(rename = "rexseek-3b")]
-    RexSeek3b,
-    /// The model of this project.
-    #[serde(rename = "nano")]
-    Nano,
-}
-
-impl Like {
-    /// Every one, by name.
-    pub const ALL: [(&str, Self); 3] = [
-        ("chatrex-7b", Self::ChatRex7b),
-        ("rexseek-3b", Self::RexSeek3b),
-        ("nano", Self::Nano),
-    ];
-
-    fn sizes(self) -> (ChatRexConfig, UpnConfig) {
-        match self {
-            Self::ChatRex7b => (ChatRexConfig::chatrex_7b(), UpnConfig::large()),
-            Self::RexSeek3b => (ChatRexConfig::rexseek_3b(), UpnConfig::large()),
-            Self::Nano => (ChatRexConfig::nano(NANO_WORDS), UpnConfig::nano()),
-        }
-    }
-}
-
-/// Tokens of a made-up nano; the real one has about as many.
-const NANO_WORDS: usize = 1024;
-
-impl Display for Like {
-    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        let found = Self::ALL.iter().find(|(_, like)| like == self);
-        f.write_str(found.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for Like {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|(name, _)| *name == text);
-        found.map(|(_, like)| *like).ok_or_else(|| {
-            let known = Self::ALL.map(|(name, _)| name).join(", ");
-            format!("is none of {known}")
-        })
-    }
-}
-
-/// The parts of a run, in order.
-pub const GROUPS: [&str; 4] = ["kernels", "upn", "towers", "decoder"];
-
-/// What to measure.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Plan {
-    /// Sizes of a made-up model; without it the loaded one is measured.
-    pub like: Option<Like>,
-    /// Blocks of a made-up language model; all without.
-    pub layers: Option<usize>,
-    /// Blocks in every stage of made-up towers and of UPN; all without.
-    pub depth: Option<usize>,
-    /// How a made-up model is stored.
-    pub quant: QuantPreset,
-    /// How keys and values are held; without it as the model at hand holds them, and in half precision
-    /// beside packed weights of a made-up one.
-    pub cache: Option<KvCacheDType>,
-    /// Boxes in the prompt.
-    pub boxes: usize,
-    /// Timed blocks of every row; 0 takes 7, on a software adapter 3.
-    pub repeats: usize,
-    /// Seconds after which a row is not repeated; rows that would take longer at the pace of the
-    /// matrix product are left out.
-    pub seconds: f64,
-    /// Which of [`GROUPS`], beside the ceilings; all without any.
-    pub only: Vec<String>,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            like: None,
-            layers: None,
-            depth: None,
-            quant: QuantPreset::Q4,
-            cache: None,
-            boxes: 100,
-            repeats: 0,
-            seconds: 60.0,
-            only: Vec::new(),
-        }
-    }
-}
-
-impl Plan {
-    /// What cannot be measured.
-    ///
-    /// # Errors
-    /// An unknown group, or a number outside its range, in words.
-    pub fn check(&self) -> Result<(), String> {
-        for group in &self.only {
-            if !GROUPS.contains(&group.as_str()) {
-                return Err(format!("{group:?} is none of {}", GROUPS.join(", ")));
-            }
-        }
-        let ranges = [
-            (
-                "boxes",
-                Some(self.boxes),
-                1..=crate::text::prompt::MAX_BOXES,
-            ),
-            ("layers", self.layers, 1..=1000),
-            ("depth", self.depth, 1..=1000),
-            ("repeats", Some(self.repeats), 0..=1000),
-        ];
-        for (name, value, range) in ranges {
-            if let Some(value) = value.filter(|value| !range.contains(value)) {
-                return Err(format!(
-                    "{name} is {value}, not {} to {}",
-                    range.start(),
-                    range.end()
-                ));
-            }
-        }
-        if self.like.is_none() && (self.layers.is_some() || self.depth.is_some()) {
-            return Err("layers and depth are those of a made-up model: say like which".into());
-        }
-        Ok(())
-    }
-
-    fn wants(&self, group: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == group)
-    }
-
-    fn sizes(&self, like: Like) -> (ChatRexConfig, UpnConfig) {
-        let (mut chatrex, mut upn) = like.sizes();
-        if let Some(layers) = self.layers {
-            chatrex.llm.num_hidden_layers = layers;
-        }
-        if let Some(depth) = self.depth {
-            chatrex.clip.num_hidden_layers = depth + 1;
-            chatrex.convnext.depths.fill(depth);
-            upn.backbone.depths.fill(depth);
-            upn.num_encoder_layers = depth;
-            upn.num_decoder_layers = depth;
-        }
-        (chatrex, upn)
-    }
-}
-
-/// What the program around knows of the device better than the engine.
+/// What the host program knows about the device.
 #[derive(Default)]
-pub struct Around<'a> {
-    /// The adapter's name and whether it is software.
+pub struct Environment<'a> {
+    /// The adapter's name and whether it is a software adapter, where the engine cannot ask.
     pub adapter: Option<(String, bool)>,
-    /// Dispatches of this thread so far, stock operations included.
+    /// Counts the dispatches of this thread so far, those of burn included.
     pub dispatches: Option<&'a dyn Fn() -> u64>,
 }
 
-impl<H: Host> Engine<H> {
-    /// Measures what `plan` says on the loaded model, or on a made-up one; rows go to `tell` as they
-    /// come.
-    ///
-    /// # Errors
-    /// The plan asks for what there is not, no model is loaded, or the device fails.
-    pub async fn bench(
-        &mut self,
+/// Measures the rows of `plan` on the loaded model or on random weights. Every row is handed to
+/// `on_row` as soon as it is measured.
+///
+/// # Errors
+/// The plan is invalid, no model is loaded, or the device fails.
+pub async fn run<H: Host>(
+    engine: &mut Engine<H>,
+    plan: &Plan,
+    preference: DevicePreference,
+    environment: Environment<'_>,
+    on_row: &dyn Fn(&Row),
+) -> Result<Report, Fault> {
+    plan.check().map_err(|what| {
+        let advice = "See `chatrex bench --help`";
+        Fault::new(FaultKind::Question, "bench", what, advice)
+    })?;
+    let opened = device::open(preference).await?;
+    let (host, loaded) = engine.parts();
+    let (adapter, software) = environment
+        .adapter
+        .unwrap_or((opened.adapter.clone(), opened.software));
+    let clock = Clock::new(host, &opened.device, software, plan, on_row);
+    let mut bench = Bench::new(clock, plan, loaded)?;
+    let (model, stored) = bench.weights.names();
+    let layers = bench.chatrex.llm.num_hidden_layers;
+    kernels::ceilings(&mut bench.clock).await?;
+    if plan.includes("kernels") {
+        bench.kernels().await?;
+    }
+    let pixels = Pixels::test_pattern(1066, 800);
+    if plan.includes("upn") {
+        bench.upn(&pixels).await?;
+    }
+    let mut token = None;
+    if plan.includes("towers") || plan.includes("decoder") {
+        let encoded = bench.towers(&pixels).await?;
+        if plan.includes("decoder") {
+            token = Some(bench.decoder(&encoded, environment.dispatches).await?);
+        }
+    }
+    let (rows, ceilings) = bench.clock.finish();
+    let mut report = Report {
+        model,
+        stored,
+        layers,
+        device: opened.kind.into(),
+        adapter,
+        software,
+        ceilings,
+        rows,
+        token,
+    };
+    report.fill_shares();
+    Ok(report)
+}
+
+/// The state of a run.
+struct Bench<'a, H> {
+    clock: Clock<'a, H>,
+    weights: Weights<'a>,
+    chatrex: ChatRexConfig,
+    upn: Option<UpnConfig>,
+    cache: KvCacheDType,
+    boxes: usize,
+    /// Whether the towers' rows are wanted; the decoder needs their output in any case.
+    measure_towers: bool,
+}
+
+impl<'a, H: Host> Bench<'a, H> {
+    fn new(
+        clock: Clock<'a, H>,
         plan: &Plan,
-        preference: DevicePreference,
-        around: Around<'_>,
-        tell: &dyn Fn(&report::Row),
-    ) -> Result<Report, Fault> {
-        plan.check().map_err(|what| {
-            let kind = crate::error::FaultKind::Question;
-            Fault::new(kind, "bench", what, "See `chatrex bench --help`")
-        })?;
-        let opened = device::open(preference).await?;
-        let (chatrex, upn_config) = match (plan.like, &self.model) {
-            (Some(like), _) => {
-                let (chatrex, upn) = plan.sizes(like);
-                (chatrex, Some(upn))
+        loaded: Option<&'a mut LoadedModel>,
+    ) -> Result<Self, Fault> {
+        let (weights, chatrex, upn, cache) = match (plan.like, loaded) {
+            (Some(preset), _) => {
+                let (chatrex, upn) = plan.configs(preset);
+                let quantized = matches!(plan.quant, QuantPreset::Q4 | QuantPreset::Q8);
+                let random = Random {
+                    preset,
+                    quant: plan.quant,
+                    layers: chatrex.llm.num_hidden_layers,
+                    device: clock.device(),
+                };
+                let cache = KvCacheDType::default_for(quantized);
+                (Weights::Random(random), chatrex, Some(upn), cache)
             }
-            (None, Some(model)) => (model.config.chatrex.clone(), model.config.upn.clone()),
-            (None, None) => return Err(no_model()),
-        };
-        let (model, stored) = match (plan.like, &self.model) {
             (None, Some(model)) => {
-                let (name, stored) = model.describe();
-                (name.to_string(), stored.to_string())
-            }
-            (Some(like), _) => {
-                let stored = serde_json::to_value(plan.quant).expect("a plain name");
-                let stored = stored.as_str().unwrap_or_default().to_string();
-                (format!("random weights like {like}"), stored)
+                let (chatrex, upn) = (model.config.chatrex.clone(), model.config.upn.clone());
+                let cache = model.cache;
+                (Weights::Loaded(model), chatrex, upn, cache)
             }
             (None, None) => return Err(no_model()),
         };
-        let (adapter, software) = around
-            .adapter
-            .unwrap_or((opened.adapter.clone(), opened.software));
-        let device = &opened.device;
-        let mut clock = Clock::new(&self.host, device, software, plan, tell);
-        let mut report = Report {
-            model,
-            stored,
-            layers: chatrex.llm.num_hidden_layers,
-            device: opened.kind.into(),
-            adapter,
-            software,
-            ..Report::default()
+        Ok(Self {
+            clock,
+            weights,
+            chatrex,
+            upn,
+            cache: plan.cache.unwrap_or(cache),
+            boxes: plan.boxes,
+            measure_towers: plan.includes("towers"),
+        })
+    }
+
+    async fn kernels(&mut self) -> Result<(), Fault> {
+        let shapes = Shapes {
+            chatrex: &self.chatrex,
+            upn: self.upn.as_ref(),
+            cache: self.cache,
+            boxes: self.boxes,
         };
-        kernels::ceilings(&mut clock).await?;
-        let held = match (plan.like, &self.model) {
-            (None, Some(model)) => model.cache,
-            _ => KvCacheDType::default_for(matches!(plan.quant, QuantPreset::Q4 | QuantPreset::Q8)),
+        kernels::measure(&mut self.clock, &shapes).await
+    }
+
+    async fn upn(&mut self, pixels: &Pixels) -> Result<(), Fault> {
+        let Some(config) = &self.upn else {
+            return Ok(());
         };
-        let form = plan.cache.unwrap_or(held);
-        if plan.wants("kernels") {
-            let shapes = kernels::Shapes {
-                chatrex: &chatrex,
-                upn: upn_config.as_ref(),
-                cache: form,
-                boxes: plan.boxes,
-            };
-            kernels::measure(&mut clock, &shapes).await?;
+        let image = config.recipe().prepare(pixels);
+        match self.weights.upn(config, self.clock.host()).await? {
+            Some(upn) => stages::upn(&mut self.clock, &upn, image).await,
+            None => Ok(()),
         }
-        let pixels = super::compare::picture(1066, 800);
-        let layers = chatrex.llm.num_hidden_layers;
-        let made = |part| RandomWeights::new(part, plan.quant, layers, device);
-        if let Some(config) = upn_config.filter(|_| plan.wants("upn")) {
-            let image = config.recipe().prepare(&pixels);
-            match plan.like {
-                Some(_) => {
-                    let source = made(Part::Upn);
-                    let upn = Upn::load(&Loader::new(&source, device), &config)?;
-                    stages::upn(&mut clock, &upn, image).await?;
-                }
-                None => {
-                    let model = self.model.as_mut().ok_or_else(no_model)?;
-                    if let Some(upn) = model.upn(&self.host).await? {
-                        stages::upn(&mut clock, upn, image).await?;
-                    }
-                }
-            }
-        }
-        let mut looked = None;
-        if plan.wants("towers") || plan.wants("decoder") {
-            let setting = stages::Setting {
-                chatrex: &chatrex,
-                pixels: &pixels,
-                boxes: plan.boxes,
-                measured: plan.wants("towers"),
-            };
-            looked = Some(match plan.like {
-                Some(_) => {
-                    let source = made(Part::Towers);
-                    let towers = Towers::load(&Loader::new(&source, device), &chatrex)?;
-                    stages::towers(&mut clock, &towers, setting).await?
-                }
-                None => {
-                    let model = self.model.as_mut().ok_or_else(no_model)?;
-                    let towers = model.towers(&self.host).await?;
-                    stages::towers(&mut clock, towers, setting).await?
-                }
-            });
-        }
-        if let Some(looked) = looked.filter(|_| plan.wants("decoder")) {
-            let count = around.dispatches;
-            report.token = Some(match plan.like {
-                Some(_) => {
-                    let source = made(Part::Decoder);
-                    let llm = Decoder::load(&Loader::new(&source, device), &chatrex.llm)?;
-                    let [embedding, rest] = source.bytes();
-                    let tied = chatrex.llm.tie_word_embeddings;
-                    let bytes = rest + if tied { embedding } else { 0 };
-                    stages::decoder(&mut clock, &llm, &looked, form, bytes, count).await?
-                }
-                None => {
-                    let model = self.model.as_mut().ok_or_else(no_model)?;
-                    let bytes = model.bytes_per_token();
-                    let llm = model.llm(&self.host).await?;
-                    stages::decoder(&mut clock, llm, &looked, form, bytes, count).await?
-                }
-            });
-        }
-        (report.rows, report.ceilings) = clock.finish();
-        report.share();
-        Ok(report)
+    }
+
+    async fn towers(&mut self, pixels: &Pixels) -> Result<Encoded, Fault> {
+        let host = self.clock.host();
+        let towers = self.weights.towers(&self.chatrex, host).await?;
+        let input = TowersInput {
+            chatrex: &self.chatrex,
+            pixels,
+            boxes: self.boxes,
+            measured: self.measure_towers,
+        };
+        stages::towers(&mut self.clock, &towers, input).await
+    }
+
+    async fn decoder(
+        &mut self,
+        encoded: &Encoded,
+        dispatches: Option<&dyn Fn() -> u64>,
+    ) -> Result<Token, Fault> {
+        let host = self.clock.host();
+        let (llm, bytes) = self.weights.decoder(&self.chatrex, host).await?;
+        let run = stages::DecoderRun {
+            llm: &llm,
+            encoded,
+            cache: self.cache,
+            weight_bytes: bytes,
+            dispatches,
+        };
+        run.measure(&mut self.clock).await
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The weights that are measured.
+enum Weights<'a> {
+    Random(Random<'a>),
+    Loaded(&'a mut LoadedModel),
+}
 
-    #[test]
-    fn plans_outside_their_range_are_refused() {
-        let good = Plan {
-            like: Some(Like::Nano),
-            layers: Some(2),
-            ..Plan::default()
-        };
-        assert_eq!(good.check(), Ok(()));
-        let cases = [
-            (
-                Plan {
-                    boxes: 0,
-                    ..good.clone()
-                },
-                "boxes is 0",
-            ),
-            (
-                Plan {
-                    layers: Some(0),
-                    ..good.clone()
-                },
-                "layers is 0",
-            ),
-            (
-                Plan {
-                    like: None,
-                    ..good.clone()
-                },
-                "say like which",
-            ),
-            (
-                Plan {
-                    only: vec!["towers".into(), "x".into()],
-                    ..good.clone()
-                },
-                "\"x\" is none of kernels",
-            ),
-        ];
-        for (plan, says) in cases {
-            let error = plan.check().expect_err(says);
-            assert!(error.contains(says), "{error}");
+/// Random weights of a preset's shapes.
+struct Random<'a> {
+    preset: Preset,
+    quant: QuantPreset,
+    layers: usize,
+    device: &'a Device,
+}
+
+impl Random<'_> {
+    fn source(&self, part: Part) -> RandomWeights {
+        RandomWeights::new(part, self.quant, self.layers, self.device)
+    }
+}
+
+/// A network with random weights, or one of the loaded model.
+enum Network<'a, T> {
+    Random(Box<T>),
+    Loaded(&'a T),
+}
+
+impl<T> std::ops::Deref for Network<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Random(network) => network,
+            Self::Loaded(network) => network,
+        }
+    }
+}
+
+impl Weights<'_> {
+    /// The model's name and how its weights are stored.
+    fn names(&self) -> (String, String) {
+        match self {
+            Self::Random(Random { preset, quant, .. }) => {
+                let stored = serde_json::to_value(quant).expect("a plain name");
+                let stored = stored.as_str().unwrap_or_default().to_string();
+                (format!("random weights like {preset}"), stored)
+            }
+            Self::Loaded(model) => {
+                let (name, stored) = model.describe();
+                (name.to_string(), stored.to_string())
+            }
         }
     }
 
-    #[test]
-    fn a_plan_travels_as_json() {
-        let text = r#"{"like": "rexseek-3b", "layers": 1, "quant": "q8"}"#;
-        let plan: Plan = serde_json::from_str(text).expect("a plan");
-        assert_eq!((plan.like, plan.layers), (Some(Like::RexSeek3b), Some(1)));
-        assert_eq!((plan.quant, plan.boxes), (QuantPreset::Q8, 100));
-        assert!(serde_json::from_str::<Plan>(r#"{"layer": 1}"#).is_err());
-        assert_eq!("nano".parse(), Ok(Like::Nano));
-        assert_eq!(Like::ChatRex7b.to_string(), "chatrex-7b");
-        assert!("llama".parse::<Like>().is_err());
+    async fn upn(
+        &mut self,
+        config: &UpnConfig,
+        host: &impl Host,
+    ) -> Result<Option<Network<'_, Upn>>, Fault> {
+        Ok(match self {
+            Self::Random(random) => {
+                let source = random.source(Part::Upn);
+                let upn = Upn::load(&Loader::new(&source, random.device), config)?;
+                Some(Network::Random(Box::new(upn)))
+            }
+            Self::Loaded(model) => model.upn(host).await?.map(Network::Loaded),
+        })
+    }
+
+    async fn towers(
+        &mut self,
+        config: &ChatRexConfig,
+        host: &impl Host,
+    ) -> Result<Network<'_, Towers>, Fault> {
+        Ok(match self {
+            Self::Random(random) => {
+                let source = random.source(Part::Towers);
+                let towers = Towers::load(&Loader::new(&source, random.device), config)?;
+                Network::Random(Box::new(towers))
+            }
+            Self::Loaded(model) => Network::Loaded(model.towers(host).await?),
+        })
+    }
+
+    /// The decoder, and the bytes of weights that every token reads.
+    async fn decoder(
+        &mut self,
+        config: &ChatRexConfig,
+        host: &impl Host,
+    ) -> Result<(Network<'_, Decoder>, u64), Fault> {
+        Ok(match self {
+            Self::Random(random) => {
+                let source = random.source(Part::Decoder);
+                let llm = Decoder::load(&Loader::new(&source, random.device), &config.llm)?;
+                let [embedding, rest] = source.bytes();
+                let tied = config.llm.tie_word_embeddings;
+                let bytes = rest + if tied { embedding } else { 0 };
+                (Network::Random(Box::new(llm)), bytes)
+            }
+            Self::Loaded(model) => {
+                let bytes = model.bytes_per_token();
+                (Network::Loaded(model.llm(host).await?), bytes)
+            }
+        })
     }
 }

@@ -1,48 +1,37 @@
-//! What a run found, as data and as a table.
+//! The result of a benchmark run, as data and as a table.
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Case;
-
-/// What a run found.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The model's name.
     pub model: String,
     /// How its weights are stored.
     pub stored: String,
-    /// Blocks of its language model.
+    /// Decoder layers.
     pub layers: usize,
     /// `wgpu` or `cpu`.
     pub device: String,
     /// The adapter's name.
     pub adapter: String,
-    /// True where no graphics card computes: none of the numbers are then a graphics card's.
+    /// Whether the adapter is a software adapter: the numbers are then no GPU numbers.
     pub software: bool,
-    /// What the device can do at most, measured in the same run.
+    /// What the device reaches at most, measured in the same run.
     pub ceilings: Ceilings,
     /// All rows.
     pub rows: Vec<Row>,
-    /// What one token takes.
+    /// The cost of one decoded token.
     pub token: Option<Token>,
 }
 
-/// What a device can do at most.
+/// The rates that a device reaches at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Bytes read and written by a copy, per second.
+    /// Bytes read and written per second by a copy.
     pub copy_gigabytes_per_second: Option<f64>,
-    /// Of a product of f32 matrices.
+    /// Arithmetic of a matmul of f32 matrices.
     pub matmul_gigaflops: Option<f64>,
-}
-
-impl Ceilings {
-    /// Seconds that one run of `case` takes at least, as far as can be told.
-    pub(super) fn estimate(&self, case: &Case) -> Option<f64> {
-        let flops = Some(case.flops? / self.matmul_gigaflops? / 1e9);
-        let bytes = (|| Some(case.bytes? / self.copy_gigabytes_per_second? / 1e9))();
-        flops.into_iter().chain(bytes).reduce(f64::max)
-    }
 }
 
 /// One measurement.
@@ -50,73 +39,73 @@ impl Ceilings {
 pub struct Row {
     /// `kernels`, `upn`, `towers` or `decoder`.
     pub group: String,
-    /// What was done.
+    /// The operation.
     pub name: String,
-    /// With what sizes.
+    /// Its sizes.
     pub shape: String,
-    /// Median of the timed blocks; nothing where it was left out.
+    /// Median time per run over the timed blocks; `None` if the row was left out.
     pub milliseconds: Option<f64>,
-    /// The fastest block.
+    /// Time per run of the fastest block.
     pub least: Option<f64>,
-    /// The slowest block.
+    /// Time per run of the slowest block.
     pub most: Option<f64>,
-    /// The first run, compiling included.
+    /// Time of the first run, pipeline compilation included.
     pub first: Option<f64>,
-    /// Timed blocks.
+    /// Number of timed blocks.
     pub blocks: usize,
-    /// Runs in a block.
+    /// Runs per block.
     pub times: usize,
-    /// Of the bytes that must move.
+    /// Rate of the bytes that must move.
     pub gigabytes_per_second: Option<f64>,
-    /// Of the operations that must be done.
+    /// Rate of the floating-point operations.
     pub gigaflops: Option<f64>,
-    /// Of the ceiling that limits it: the copy where bytes are known, else the product.
+    /// Share of the ceiling: of the copy where bytes are known, else of the matmul.
     pub share: Option<f64>,
-    /// Why it was not measured.
+    /// Why the row was left out.
     pub left_out: Option<String>,
 }
 
-/// What one decoded token takes.
+/// The cost of one decoded token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Token {
-    /// Tokens before it.
+    /// Tokens in the KV cache.
     pub past: usize,
-    /// Launches of this project's own kernels.
+    /// Launches of this crate's kernels.
     pub own_launches: f64,
-    /// All dispatches, where the program around can count them.
+    /// All dispatches, where the host program can count them.
     pub dispatches: Option<f64>,
-    /// Bytes of weights, with keys and values as f32.
+    /// Bytes read: weights, keys and values.
     pub bytes: u64,
-    /// The median of the row without reading.
+    /// Median time per token without readback.
     pub milliseconds: Option<f64>,
-    /// What of the copy's pace `bytes` in that time are.
+    /// Rate of `bytes` as a share of the copy's.
     pub share: Option<f64>,
 }
 
 impl Report {
-    /// Fills in the shares of the ceilings.
-    pub(super) fn share(&mut self) {
+    /// Computes the shares of the ceilings.
+    pub(super) fn fill_shares(&mut self) {
         let copy = self.ceilings.copy_gigabytes_per_second;
-        let product = self.ceilings.matmul_gigaflops;
+        let matmul = self.ceilings.matmul_gigaflops;
         for row in &mut self.rows {
-            let of = |part: Option<f64>, whole: Option<f64>| Some(part? / whole?);
+            let ratio = |rate: Option<f64>, ceiling: Option<f64>| Some(rate? / ceiling?);
             row.share = match row.gigabytes_per_second {
-                Some(_) => of(row.gigabytes_per_second, copy),
-                None => of(row.gigaflops, product),
+                Some(_) => ratio(row.gigabytes_per_second, copy),
+                None => ratio(row.gigaflops, matmul),
             };
         }
         if let Some(token) = &mut self.token {
-            let pace = |token: &Token| Some(token.bytes as f64 / token.milliseconds? / 1e6);
-            token.share = pace(token).zip(copy).map(|(pace, copy)| pace / copy);
+            let rate = |token: &Token| Some(token.bytes as f64 / token.milliseconds? / 1e6);
+            token.share = rate(token).zip(copy).map(|(rate, copy)| rate / copy);
         }
     }
 
-    /// The report for people.
+    /// The report as a table.
     pub fn table(&self) -> String {
         let mut lines = vec![self.heading()];
         lines.push(format!(
             "{:<8} {:<34} {:<30} {:>12} {:>12} {:>9} {:>10} {:>7}",
-            "part", "what", "sizes", "ms", "first ms", "GB/s", "GFLOP/s", "share"
+            "group", "operation", "sizes", "ms", "first ms", "GB/s", "GFLOP/s", "share"
         ));
         lines.extend(self.rows.iter().map(Row::line));
         if let Some(token) = &self.token {
@@ -134,17 +123,17 @@ impl Report {
             adapter,
             ..
         } = self;
-        let what = format!("{model}, {stored}, {layers} blocks, on {device}: {adapter}");
+        let heading = format!("{model}, {stored}, {layers} layers, on {device}: {adapter}");
         if self.software {
-            format!("{what}\nsoftware: no graphics card computes here, these are no GPU numbers")
+            format!("{heading}\nsoftware adapter: these are no GPU numbers")
         } else {
-            what
+            heading
         }
     }
 }
 
 impl Row {
-    /// The row for people.
+    /// The row as a line of the table.
     pub fn line(&self) -> String {
         let Self {
             group, name, shape, ..
@@ -174,14 +163,14 @@ impl Row {
 impl Token {
     fn line(&self) -> String {
         let dispatches = self.dispatches.map_or_else(
-            || "stock operations and replayed graphs are not counted".to_string(),
-            |all| format!("{all:.0} dispatches in all"),
+            || "burn's and those of replayed graphs are not counted".to_string(),
+            |all| format!("{all:.0} dispatches in total"),
         );
         let share = self.share.map_or_else(String::new, |share| {
-            format!(", {:.1} % of the copy's pace", 100.0 * share)
+            format!(", {:.1} % of the copy's rate", 100.0 * share)
         });
         format!(
-            "a token after {} others: {:.0} launches of own kernels ({dispatches}), {:.1} MB{share}",
+            "one token after {}: {:.0} launches of this crate's kernels ({dispatches}), {:.1} MB{share}",
             self.past,
             self.own_launches,
             self.bytes as f64 / 1e6,
@@ -224,12 +213,12 @@ mod tests {
             }),
             ..Report::default()
         };
-        report.share();
+        report.fill_shares();
         report
     }
 
     #[test]
-    fn shares_are_of_what_limits() {
+    fn shares_refer_to_the_limiting_ceiling() {
         let report = report(false);
         let shares: Vec<_> = report.rows.iter().map(|row| row.share).collect();
         assert_eq!(shares, [Some(0.8), Some(0.5), None]);
@@ -246,15 +235,5 @@ mod tests {
         assert_eq!(ends[0], ends[1], "{table}");
         assert_eq!(ends[1], ends[2], "{table}");
         assert!(lines[3].ends_with("left out: would take about 90 s"));
-    }
-
-    #[test]
-    fn what_is_not_known_is_not_estimated() {
-        let case = Case {
-            flops: Some(2e12),
-            ..Case::default()
-        };
-        assert_eq!(Ceilings::default().estimate(&case), None);
-        assert_eq!(report(false).ceilings.estimate(&case), Some(2.0));
     }
 }

@@ -1,8 +1,8 @@
-//! What counts, and how closely it must agree: `tolerances.json` and the comparison itself.
+//! `tolerances.json`, which says what counts and how closely it must agree, and the comparison itself.
 //!
-//! Per fixture, a glob over the keys of `io.safetensors` gives the largest absolute error; 0 means
-//! equal. Where several globs match one key, the most literal one decides. `json` stands for the
-//! recorded JSON results; keys that begin with `_` are notes.
+//! Per fixture, globs over the keys of `io.safetensors` give the largest absolute error; 0 means equal.
+//! Where several globs match a key, the one with the most literal characters is used. `json` stands for
+//! the recorded JSON results; keys that start with `_` are notes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::fixture::{Array, Computed, Fixture, Recordings, read_json};
+use super::glob::glob;
 use crate::error::Fault;
 
 /// One comparison.
@@ -18,20 +19,20 @@ use crate::error::Fault;
 pub struct Check {
     /// The key of `io.safetensors`, or `json`.
     pub key: String,
-    /// The largest absolute difference; the number of differences for `json`; null where there is
-    /// nothing to measure (not computed, another shape, not a number).
+    /// The largest absolute difference, for `json` the number of differences; null if it cannot be
+    /// measured (not computed, another shape, NaN).
     pub error: Option<f64>,
     /// The largest error that passes.
     pub tolerance: f64,
-    /// True when the error is within the tolerance.
+    /// Whether the error is within the tolerance.
     pub pass: bool,
-    /// Why it failed, where the numbers do not say.
+    /// Why it failed, if the numbers do not tell.
     #[serde(skip)]
     pub note: String,
 }
 
 impl Check {
-    /// A check that failed for a reason no number tells.
+    /// A check that failed without an error value.
     pub fn failed(key: &str, tolerance: f64, note: &str) -> Self {
         Self {
             key: key.to_string(),
@@ -45,11 +46,11 @@ impl Check {
 
 /// The content of `tolerances.json`.
 pub struct Tolerances {
-    fixtures: BTreeMap<String, Counted>,
+    fixtures: BTreeMap<String, CountedKeys>,
 }
 
 #[derive(Default)]
-struct Counted {
+struct CountedKeys {
     globs: Vec<(String, f64)>,
     json: bool,
 }
@@ -70,7 +71,7 @@ impl Tolerances {
             let entries = entries
                 .as_object()
                 .ok_or_else(|| format!("`{name}`: expected an object"))?;
-            let mut counted = Counted::default();
+            let mut counted = CountedKeys::default();
             for (key, value) in entries.iter().filter(|(key, _)| !key.starts_with('_')) {
                 if key == "json" {
                     counted.json = true;
@@ -86,7 +87,7 @@ impl Tolerances {
         Ok(Self { fixtures })
     }
 
-    /// The tolerance of `key`, where it counts.
+    /// The tolerance of `key`, if it counts.
     fn tolerance(&self, fixture: &str, key: &str) -> Option<f64> {
         self.fixtures
             .get(fixture)?
@@ -97,8 +98,8 @@ impl Tolerances {
             .map(|&(_, tolerance)| tolerance)
     }
 
-    /// One check per counted key of the fixture, then one for its JSON results where they count.
-    /// `computed` is what the implementation returned, or why it returned nothing.
+    /// One check per counted key of the fixture, then one for its JSON results if they count.
+    /// `computed` is the implementation's result or its error.
     pub(super) fn checks(
         &self,
         name: &str,
@@ -140,7 +141,7 @@ fn compare(key: &str, tolerance: f64, actual: &Array, expected: &Array) -> Check
         return Check::failed(key, tolerance, &note);
     }
     let mut error = 0.0;
-    let mut worst = 0;
+    let mut worst_index = 0;
     for (index, (&a, &e)) in actual.values.iter().zip(&expected.values).enumerate() {
         if a == e {
             continue;
@@ -151,7 +152,7 @@ fn compare(key: &str, tolerance: f64, actual: &Array, expected: &Array) -> Check
             return Check::failed(key, tolerance, &note);
         }
         if difference > error {
-            (error, worst) = (difference, index);
+            (error, worst_index) = (difference, index);
         }
     }
     let pass = error <= tolerance;
@@ -163,22 +164,9 @@ fn compare(key: &str, tolerance: f64, actual: &Array, expected: &Array) -> Check
         note: if pass {
             String::new()
         } else {
-            let (a, e) = (actual.values[worst], expected.values[worst]);
-            format!("{a} at {worst}, expected {e}")
+            let (a, e) = (actual.values[worst_index], expected.values[worst_index]);
+            format!("{a} at {worst_index}, expected {e}")
         },
-    }
-}
-
-/// True when `text` matches `pattern`, in which `*` stands for any characters, also none.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
-            rest.char_indices()
-                .map(|(at, _)| at)
-                .chain([rest.len()])
-                .any(|at| glob(tail, &rest[at..]))
-        }),
     }
 }
 
@@ -187,17 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn globs() {
-        assert!(glob("*.out.*", "single_fine.out.pred_boxes"));
-        assert!(glob("out", "out"));
-        assert!(glob("nms*.keep", "nms12.keep"));
-        assert!(!glob("*.mean", "0.real.aux_mean"));
-        assert!(!glob("*.out", "a.out.b"));
-        assert!(!glob("out", "x.out"));
-    }
-
-    #[test]
-    fn the_most_literal_glob_decides_and_notes_are_no_globs() {
+    fn the_most_literal_glob_is_used_and_notes_are_ignored() {
         let content = serde_json::json!({
             "_read_me": "x",
             "box": {"*.out": 1e-4, "exact.out": 0, "_note": "y", "json": ["z"]},
@@ -210,21 +188,21 @@ mod tests {
         assert!(tolerances.fixtures["box"].json);
     }
 
-    fn verdict(actual: &[f64], expected: &[f64]) -> bool {
+    fn passes(actual: &[f64], expected: &[f64]) -> bool {
         let array = |values: &[f64]| Array::new(&[values.len()], values.iter().copied());
         compare("k", 0.5, &array(actual), &array(expected)).pass
     }
 
     #[test]
-    fn comparison_knows_shapes_infinities_and_nan() {
+    fn comparison_handles_shapes_infinities_and_nan() {
         const INF: f64 = f64::INFINITY;
-        assert!(verdict(&[1.0, INF, -INF], &[1.5, INF, -INF]));
-        assert!(!verdict(&[1.0], &[1.6]));
-        assert!(!verdict(&[INF], &[-INF]));
-        assert!(!verdict(&[INF], &[1e300]));
-        assert!(!verdict(&[f64::NAN], &[0.0]));
-        assert!(!verdict(&[f64::NAN], &[f64::NAN]));
-        assert!(!verdict(&[0.0], &[f64::NAN]));
-        assert!(!verdict(&[0.0, 0.0], &[0.0]));
+        assert!(passes(&[1.0, INF, -INF], &[1.5, INF, -INF]));
+        assert!(!passes(&[1.0], &[1.6]));
+        assert!(!passes(&[INF], &[-INF]));
+        assert!(!passes(&[INF], &[1e300]));
+        assert!(!passes(&[f64::NAN], &[0.0]));
+        assert!(!passes(&[f64::NAN], &[f64::NAN]));
+        assert!(!passes(&[0.0], &[f64::NAN]));
+        assert!(!passes(&[0.0, 0.0], &[0.0]));
     }
 }

@@ -1,4 +1,4 @@
-//! One recorded fixture: its config, its tensors, its weights, and what we computed for it.
+//! One recorded fixture: its config, tensors and weights, and what was computed for it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,23 +9,24 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::check::glob;
+use super::glob::glob;
 use crate::error::{Fault, FaultKind};
+use crate::gpu::readback::read;
 use crate::memory::KvCacheDType;
 use crate::nn::loader::on_device;
 use crate::nn::{Init, WeightSource};
 use crate::weights::safetensors::{self, Stored};
 
-/// Where recordings lie.
+/// Reads the files of recordings.
 pub trait Recordings {
-    /// What a file holds; nothing where there is no such file.
+    /// The content of a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// It is there and cannot be read.
+    /// The file exists and cannot be read.
     fn file(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault>;
 }
 
-/// Recordings in folders of this machine.
+/// Recordings on the local file system.
 #[cfg(feature = "native")]
 pub struct Disk;
 
@@ -40,7 +41,7 @@ impl Recordings for Disk {
     }
 }
 
-/// A tensor on the host. All recorded types (f32, f64, i64 below 2^53, u8) fit into f64 exactly.
+/// A tensor in CPU memory. All recorded types (f32, f64, i64 below 2^53, u8) are exact in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Extents, outermost first; empty for a single value.
@@ -50,13 +51,16 @@ pub struct Array {
 }
 
 impl Array {
-    /// An array from values that convert to f64 without loss.
+    /// An array of values that are exact in f64.
+    ///
+    /// # Panics
+    /// `shape` does not match the number of values.
     pub fn new<T: Into<f64>>(shape: &[usize], values: impl IntoIterator<Item = T>) -> Self {
         let values: Vec<f64> = values.into_iter().map(Into::into).collect();
         assert_eq!(
             shape.iter().product::<usize>(),
             values.len(),
-            "Array::new: shape {shape:?} against the number of values"
+            "Array::new: shape {shape:?} does not match the number of values"
         );
         Self {
             shape: shape.to_vec(),
@@ -95,15 +99,15 @@ pub struct Fixture {
     folder: PathBuf,
     config: Value,
     io: BTreeMap<String, Array>,
-    /// How a graphics device holds keys and values.
+    /// KV-cache dtype on a GPU.
     pub cache: KvCacheDType,
 }
 
 impl Fixture {
-    /// Opens a folder. `config.json` and `io.safetensors` may each be absent.
+    /// Opens a folder. `config.json` and `io.safetensors` may be absent.
     ///
     /// # Errors
-    /// A file that is there but cannot be read.
+    /// A file exists but cannot be read.
     pub fn open(files: Rc<dyn Recordings>, folder: &Path) -> Result<Self, Fault> {
         let config = folder.join("config.json");
         let io = folder.join("io.safetensors");
@@ -122,13 +126,13 @@ impl Fixture {
         })
     }
 
-    /// The same, with keys and values held in another form on a graphics device.
+    /// The same fixture with another KV-cache dtype on a GPU.
     #[must_use]
     pub fn with_cache(self, cache: KvCacheDType) -> Self {
         Self { cache, ..self }
     }
 
-    /// `config.json`; null where there is none.
+    /// `config.json`; null if there is none.
     pub fn config(&self) -> &Value {
         &self.config
     }
@@ -162,12 +166,12 @@ impl Fixture {
         read_json(&*self.files, &self.path(file))
     }
 
-    /// What the file at `path` holds.
+    /// The content of the file at `path`.
     ///
     /// # Errors
     /// It is missing or cannot be read.
     pub fn bytes(&self, path: &Path) -> Result<Vec<u8>, Fault> {
-        present(&*self.files, path)
+        existing_file(&*self.files, path)
     }
 
     /// The path of a file in this folder.
@@ -176,7 +180,7 @@ impl Fixture {
     }
 
     /// The path of a file in the folder `fixture` beside this one.
-    pub fn beside(&self, fixture: &str, file: &str) -> PathBuf {
+    pub fn sibling(&self, fixture: &str, file: &str) -> PathBuf {
         self.folder.with_file_name(fixture).join(file)
     }
 
@@ -185,7 +189,7 @@ impl Fixture {
         self.io.keys().map(String::as_str)
     }
 
-    /// True where `io.safetensors` has `key`.
+    /// Whether `io.safetensors` has `key`.
     pub fn has(&self, key: &str) -> bool {
         self.io.contains_key(key)
     }
@@ -226,7 +230,7 @@ impl Fixture {
         })
     }
 
-    /// A fault of this fixture: what is recorded cannot be used.
+    /// The fault of a recording that cannot be used.
     pub fn fault(&self, what: &str) -> Fault {
         Fault::new(FaultKind::File, self.folder.display().to_string(), what, "")
     }
@@ -241,7 +245,7 @@ impl Fixture {
     }
 }
 
-/// The recorded parameters of a fixture; remembers which were asked for.
+/// The recorded parameters of a fixture; records which were loaded.
 pub struct FixtureWeights {
     path: PathBuf,
     tensors: BTreeMap<String, Array>,
@@ -249,15 +253,15 @@ pub struct FixtureWeights {
 }
 
 impl FixtureWeights {
-    /// True where there is a tensor `name`.
+    /// Whether there is a tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// To be called after loading: nothing may be left over but names that match a glob of `skip`.
+    /// Checks, after loading, that every tensor was loaded except those that match a glob of `skip`.
     ///
     /// # Errors
-    /// Names every tensor left over.
+    /// Names every other tensor that was not loaded.
     pub fn finish(&self, skip: &[&str]) -> Result<(), Fault> {
         let used = self.used.borrow();
         let surplus: Vec<&str> = self
@@ -303,8 +307,7 @@ impl WeightSource for FixtureWeights {
     }
 }
 
-/// What an implementation computed, by key of `io.safetensors`. Keys that do not count are welcome:
-/// they are ignored.
+/// What an implementation computed, by key of `io.safetensors`. Keys that do not count are ignored.
 #[derive(Default)]
 pub struct Computed {
     pub(super) arrays: BTreeMap<String, Array>,
@@ -312,7 +315,7 @@ pub struct Computed {
 }
 
 impl Computed {
-    /// Nothing yet.
+    /// An empty result.
     pub fn new() -> Self {
         Self::default()
     }
@@ -327,18 +330,18 @@ impl Computed {
         tensor: Tensor<D>,
     ) -> Result<(), Fault> {
         let shape = tensor.dims();
-        let values = crate::model::upn::read(tensor).await?;
+        let key = key.into();
+        let values = read(&key, tensor).await?;
         self.put_array(key, Array::new(&shape, values));
         Ok(())
     }
 
-    /// Puts host values under `key`.
+    /// Puts values in CPU memory under `key`.
     pub fn put_array(&mut self, key: impl Into<String>, array: Array) {
         self.arrays.insert(key.into(), array);
     }
 
-    /// States how the recorded JSON results differ from ours, one sentence per difference; none when
-    /// they agree. Several calls add up.
+    /// Adds differences from the recorded JSON results, one sentence each; none if they agree.
     pub fn put_json(&mut self, differences: impl IntoIterator<Item = String>) {
         self.json.get_or_insert_default().extend(differences);
     }
@@ -346,10 +349,10 @@ impl Computed {
 
 /// Reads a JSON file.
 pub(super) fn read_json(files: &dyn Recordings, path: &Path) -> Result<Value, Fault> {
-    parse(path, &present(files, path)?)
+    parse(path, &existing_file(files, path)?)
 }
 
-fn present(files: &dyn Recordings, path: &Path) -> Result<Vec<u8>, Fault> {
+fn existing_file(files: &dyn Recordings, path: &Path) -> Result<Vec<u8>, Fault> {
     files
         .file(path)?
         .ok_or_else(|| Fault::file(path, "there is no such file"))

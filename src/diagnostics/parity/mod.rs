@@ -1,26 +1,26 @@
 //! Compares this crate with recordings of the original implementation, fixture by fixture.
 //!
 //! A fixture is a folder with `config.json`, `io.safetensors` and, for networks, `weights.safetensors`
-//! ([`fixture`]). One function per fixture, listed in [`FIXTURES`], rebuilds the instance from its own
-//! config and computes tensors under the names of `io.safetensors`; which of them count, and how
-//! closely they must agree, is written beside the fixtures in `tolerances.json` ([`check`]). Nothing
-//! here knows the sizes of the shipped recordings.
+//! ([`fixture`]). [`FIXTURES`] has one function per fixture: it builds the instance from the fixture's
+//! own config and computes tensors under the keys of `io.safetensors`. `tolerances.json`, beside the
+//! fixtures, says which keys count and how closely they must agree ([`check`]). No function depends on
+//! the sizes of a particular recording.
 //!
-//! It runs natively and in a browser's worker, so it reads nothing but what [`Recordings`] gives and
-//! never blocks.
+//! It runs natively and in a browser's worker: it reads files through [`Recordings`] and never blocks.
 //!
 //! To add a fixture: write `async fn run(&Fixture, &Device) -> Result<Computed, Fault>` in a file of
 //! this folder and add one line to [`FIXTURES`].
 
 pub mod check;
-pub mod fixture;
-mod language;
-mod picture;
 #[cfg(feature = "native")]
-mod published;
+mod converter;
+mod decoder;
+pub mod fixture;
+mod glob;
+mod image;
+mod text;
 pub mod upn;
 mod vision;
-mod words;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,77 +35,91 @@ use crate::weights::source::LocalFuture;
 use check::{Check, Tolerances};
 pub use fixture::{Array, Computed, Fixture, FixtureWeights, Recordings};
 
-/// Rebuilds one fixture on a device and gives what it computed.
+/// Computes one fixture on a device.
 pub type Implementation =
     for<'a> fn(&'a Fixture, &'a Device) -> LocalFuture<'a, Result<Computed, Fault>>;
 
-macro_rules! of {
+macro_rules! boxed {
     ($run:path) => {
         |fixture, device| Box::pin($run(fixture, device))
     };
 }
 
-/// Every fixture that is compared, by the name of its folder. Those of the converter are native.
+/// The implemented fixtures by the name of their folder. Those of the converter are native only.
 pub const FIXTURES: &[(&str, Implementation)] = &[
-    ("llama_untied", of!(language::decoder)),
-    ("qwen2_tied", of!(language::decoder)),
-    ("qwen2_untied", of!(language::decoder)),
-    ("rexseek", of!(language::rexseek)),
-    ("ms_deform_attn", of!(upn::ms_deform_attn)),
-    ("swin", of!(upn::swin)),
-    ("upn", of!(upn::upn)),
-    ("upn_decoder_layer", of!(upn::upn_decoder_layer)),
-    ("upn_encoder_layer", of!(upn::upn_encoder_layer)),
-    ("upn_helpers", of!(upn::upn_helpers)),
-    ("box_encoder", of!(vision::box_encoder)),
+    ("llama_untied", boxed!(decoder::decoder)),
+    ("qwen2_tied", boxed!(decoder::decoder)),
+    ("qwen2_untied", boxed!(decoder::decoder)),
+    ("rexseek", boxed!(decoder::rexseek)),
+    ("ms_deform_attn", boxed!(upn::ms_deform_attn)),
+    ("swin", boxed!(upn::swin)),
+    ("upn", boxed!(upn::upn)),
+    ("upn_decoder_layer", boxed!(upn::upn_decoder_layer)),
+    ("upn_encoder_layer", boxed!(upn::upn_encoder_layer)),
+    ("upn_helpers", boxed!(upn::upn_helpers)),
+    ("box_encoder", boxed!(vision::box_encoder)),
     #[cfg(feature = "native")]
-    ("checkpoint", of!(published::checkpoint)),
+    ("checkpoint", boxed!(converter::checkpoint)),
     #[cfg(feature = "native")]
-    ("tokenizer_llama", of!(published::tokenizer_llama)),
-    ("clip_vision", of!(vision::clip_vision)),
-    ("convnext", of!(vision::convnext)),
-    ("projectors", of!(vision::projectors)),
-    ("roi_align", of!(vision::roi_align)),
-    ("parse_nms", of!(words::parse_nms)),
-    ("preprocess", of!(picture::preprocess)),
-    ("tokenizer", of!(words::tokenizer)),
-    ("upn_postprocess", of!(picture::upn_postprocess)),
-    ("upn_resize_table", of!(picture::upn_resize_table)),
+    ("tokenizer_llama", boxed!(converter::tokenizer_llama)),
+    ("clip_vision", boxed!(vision::clip_vision)),
+    ("convnext", boxed!(vision::convnext)),
+    ("projectors", boxed!(vision::projectors)),
+    ("roi_align", boxed!(vision::roi_align)),
+    ("parse_nms", boxed!(text::parse_nms)),
+    ("preprocess", boxed!(image::preprocess)),
+    ("tokenizer", boxed!(text::tokenizer)),
+    ("upn_postprocess", boxed!(image::upn_postprocess)),
+    ("upn_resize_table", boxed!(image::upn_resize_table)),
 ];
 
-/// What a comparison found.
+fn implementation(name: &str) -> Option<Implementation> {
+    let found = FIXTURES.iter().find(|(known, _)| *known == name);
+    found.map(|&(_, implementation)| implementation)
+}
+
+/// The result of a comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// One entry per folder, in alphabetical order.
     pub fixtures: Vec<FixtureReport>,
-    /// Checks that passed.
+    /// Number of checks that passed.
     pub passed: usize,
-    /// Checks that failed.
+    /// Number of checks that failed.
     pub failed: usize,
-    /// Folders passed over; none is.
+    /// Number of folders that were skipped.
     pub skipped: usize,
 }
 
-/// What a comparison found in one folder.
+/// The result of one folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct FixtureReport {
     /// The folder's name.
     pub name: String,
-    /// One per counted key.
+    /// One check per counted key.
     pub checks: Vec<Check>,
+    /// Why the folder was skipped; absent if it was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<&'static str>,
 }
 
 impl Report {
-    /// A report on folders.
-    pub fn of(fixtures: Vec<FixtureReport>) -> Self {
+    /// The report on these folders.
+    pub fn new(fixtures: Vec<FixtureReport>) -> Self {
         let checks = || fixtures.iter().flat_map(|fixture| &fixture.checks);
         let passed = checks().filter(|check| check.pass).count();
+        let skipped = fixtures.iter().filter(|fixture| fixture.skipped.is_some());
         Self {
             passed,
             failed: checks().count() - passed,
-            skipped: 0,
+            skipped: skipped.count(),
             fixtures,
         }
+    }
+
+    /// Whether at least one check ran and none failed.
+    pub fn is_good(&self) -> bool {
+        self.passed > 0 && self.failed == 0
     }
 
     /// The report as a table; the last line is `N passed, N failed, N skipped`.
@@ -119,7 +133,14 @@ impl Report {
             .unwrap_or(0);
         let mut table = String::new();
         for fixture in &self.fixtures {
-            let _ = writeln!(table, "{}", fixture.name);
+            match fixture.skipped {
+                Some(reason) => {
+                    let _ = writeln!(table, "{}  skipped: {reason}", fixture.name);
+                }
+                None => {
+                    let _ = writeln!(table, "{}", fixture.name);
+                }
+            }
             for check in &fixture.checks {
                 let verdict = if check.pass { "ok" } else { "FAILED" };
                 let error = check
@@ -146,7 +167,7 @@ impl Report {
     }
 }
 
-/// Recordings, and what of them counts.
+/// A folder of fixtures and its tolerances.
 pub struct Golden {
     files: Rc<dyn Recordings>,
     folder: PathBuf,
@@ -155,8 +176,8 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Opens `folder` of `files`, which holds fixtures and `tolerances.json`. On a graphics device keys
-    /// and values are held in the form `cache`.
+    /// Opens `folder` of `files`, which holds fixtures and `tolerances.json`. `cache` is the KV-cache
+    /// dtype on a GPU.
     ///
     /// # Errors
     /// `tolerances.json` cannot be read.
@@ -173,8 +194,9 @@ impl Golden {
         })
     }
 
-    /// Compares the fixture `name`, computing on `device`. What goes wrong is a failed check, and so
-    /// is a folder that nothing implements or of which nothing counts; a panic goes through.
+    /// Compares the fixture `name`, computing on `device`. A folder without an implementation is
+    /// skipped. Any error is a failed check, as is an implemented fixture of which no key counts;
+    /// panics are not caught.
     pub async fn compare(&self, name: &str, device: &Device) -> FixtureReport {
         self.report(name, async |implementation, fixture| {
             let computed = implementation(fixture, device).await;
@@ -191,10 +213,14 @@ impl Golden {
         let report = |checks| FixtureReport {
             name: name.to_string(),
             checks,
+            skipped: None,
         };
         let failed = |note: &str| report(vec![Check::failed("fixture", 0.0, note)]);
-        let Some(&(_, implementation)) = FIXTURES.iter().find(|(known, _)| *known == name) else {
-            return failed("nothing implements it");
+        let Some(implementation) = implementation(name) else {
+            return FixtureReport {
+                skipped: Some("not implemented"),
+                ..report(Vec::new())
+            };
         };
         let fixture = match Fixture::open(self.files.clone(), &self.folder.join(name)) {
             Ok(fixture) => fixture.with_cache(self.cache),
@@ -203,18 +229,18 @@ impl Golden {
         let computed = compute(implementation, &fixture).await;
         let computed = computed.as_ref().map_err(String::as_str);
         match self.tolerances.checks(name, &fixture, computed) {
-            none if none.is_empty() => failed("tolerances.json counts nothing of it"),
+            none if none.is_empty() => failed("no key of it counts by tolerances.json"),
             checks => report(checks),
         }
     }
 }
 
-/// Compares every fixture folder below `golden`, or the one called `only`, computing on `device`
-/// with keys and values in the form `cache`.
+/// Compares every fixture folder in `golden`, or the one called `only`, computing on `device` with a
+/// KV cache of dtype `cache`.
 ///
 /// # Errors
-/// `golden` or its `tolerances.json` cannot be read, or there is no folder `only`. What goes wrong
-/// inside a fixture is a failed check instead, a panic too.
+/// `golden` or its `tolerances.json` cannot be read, or there is no folder `only`. An error or a panic
+/// inside a fixture is a failed check instead.
 #[cfg(feature = "native")]
 pub fn run(
     golden: &Path,
@@ -243,17 +269,17 @@ pub fn run(
             match catch_unwind(AssertUnwindSafe(run)) {
                 Ok(computed) => computed.map_err(|fault| fault.to_string()),
                 Err(panic) => {
-                    let words = panic
+                    let message = panic
                         .downcast_ref::<String>()
                         .map(String::as_str)
                         .or_else(|| panic.downcast_ref::<&str>().copied())
                         .unwrap_or("no message");
-                    Err(format!("panicked: {words}"))
+                    Err(format!("panicked: {message}"))
                 }
             }
         }))
     });
-    Ok(Report::of(fixtures.collect()))
+    Ok(Report::new(fixtures.collect()))
 }
 
 #[cfg(feature = "native")]
@@ -276,25 +302,25 @@ mod tests {
     use super::*;
     use crate::gpu::device::adapter_for_test;
 
-    /// How far logits may be off with keys and values in half precision.
-    const HALF: f64 = 0.03;
+    /// Largest error of logits with an f16 KV cache.
+    const F16_TOLERANCE: f64 = 0.03;
 
-    /// The processor's turn is in `tests/parity.rs`.
+    /// `tests/parity.rs` runs the fixtures on the CPU.
     #[test]
-    fn every_fixture_agrees_on_a_graphics_device() {
-        let Some(device) = adapter_for_test("every_fixture_agrees_on_a_graphics_device") else {
+    fn every_fixture_agrees_on_a_gpu() {
+        let Some(device) = adapter_for_test("every_fixture_agrees_on_a_gpu") else {
             return;
         };
         let golden = Path::new("tests/data/golden");
         let report = |cache| run(golden, None, &device, cache).expect("a readable golden folder");
         let single = report(KvCacheDType::F32);
         assert_eq!(single.failed, 0, "{}", single.table());
-        // Tolerances are those of single precision: with keys and values rounded to eleven bits the
-        // same tokens are chosen, from logits up to some ten that are a little off.
+        // The tolerances are for f32. An f16 KV cache has 11 significant bits: logits of about 10 are
+        // slightly off, the greedy tokens are the same.
         let half = report(KvCacheDType::F16);
         for fixture in &half.fixtures {
             for check in fixture.checks.iter().filter(|check| !check.pass) {
-                let close = check.error.is_some_and(|error| error < HALF);
+                let close = check.error.is_some_and(|error| error < F16_TOLERANCE);
                 let logits = check.key.contains("logits");
                 assert!(
                     logits && close,
@@ -308,18 +334,27 @@ mod tests {
     }
 
     #[test]
-    fn unknown_folders_fail() {
-        let golden = std::env::temp_dir().join(format!("parity-run-{}", std::process::id()));
-        std::fs::create_dir_all(golden.join("no_such_network"))
-            .expect("a writable temporary folder");
-        std::fs::write(golden.join("tolerances.json"), "{}").expect("a writable temporary folder");
-        let report = run(&golden, None, &Device::flex(), KvCacheDType::F32)
-            .expect("a readable golden folder");
-        let missing = run(&golden, Some("absent"), &Device::flex(), KvCacheDType::F32);
-        std::fs::remove_dir_all(&golden).expect("the folder made above");
-        assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 0));
+    fn unimplemented_folders_are_skipped_and_uncounted_ones_fail() {
+        let golden = tempfile::tempdir().expect("a temporary folder");
+        for name in ["no_such_network", "roi_align"] {
+            std::fs::create_dir(golden.path().join(name)).expect("a folder");
+        }
+        std::fs::write(golden.path().join("tolerances.json"), "{}").expect("a file");
+        let device = Device::flex();
+        let run = |only| run(golden.path(), only, &device, KvCacheDType::F32);
+        let report = run(None).expect("a readable golden folder");
+        assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 1));
         let table = report.table();
-        assert_eq!(table.lines().last(), Some("0 passed, 1 failed, 0 skipped"));
-        assert!(missing.is_err());
+        assert_eq!(table.lines().last(), Some("0 passed, 1 failed, 1 skipped"));
+        assert!(
+            table.contains("no_such_network  skipped: not implemented"),
+            "{table}"
+        );
+        let json = serde_json::to_value(&report).expect("plain data");
+        assert_eq!(json["fixtures"][0]["skipped"], "not implemented");
+        assert_eq!(json["fixtures"][1].get("skipped"), None);
+        let report = run(Some("no_such_network")).expect("a readable golden folder");
+        assert!(report.failed == 0 && !report.is_good());
+        assert!(run(Some("absent")).is_err());
     }
 }

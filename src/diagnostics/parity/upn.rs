@@ -1,23 +1,25 @@
-//! The proposal network and its parts against their fixtures.
+//! The proposal network and its parts: `ms_deform_attn`, `swin`, `upn_helpers`, `upn_encoder_layer`,
+//! `upn_decoder_layer`, `upn`.
 
 use burn::tensor::{Device, Tensor};
 
-use crate::diagnostics::parity::picture::{Recorded, put_ranked, ranked};
-use crate::diagnostics::parity::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
+use super::image::{Recorded, put_ranked, ranked};
 use crate::error::Fault;
 use crate::gpu::deform_attention::deform_attention;
+use crate::gpu::readback::read;
 use crate::model::deformable::{
     DecoderLayer, DeformableAttention, DeformableConfig, EncoderLayer, Pyramid,
 };
 use crate::model::swin::{Swin, SwinConfig};
 use crate::model::upn::{
-    self, Memory, PaddingMask, Upn, UpnConfig, box_position_embedding, encoder_proposals,
+    Memory, PaddingMask, Upn, UpnConfig, box_position_embedding, encoder_proposals,
     encoder_references, inverse_sigmoid, sine_positions,
 };
 use crate::nn::Loader;
 use crate::protocol::Granularity;
 
-fn layer_size(fixture: &Fixture) -> Result<DeformableConfig, Fault> {
+fn deformable_config(fixture: &Fixture) -> Result<DeformableConfig, Fault> {
     let size = |name: &str| fixture.config_at::<usize>(&format!("/{name}"));
     Ok(DeformableConfig {
         d_model: size("d_model")?,
@@ -28,7 +30,7 @@ fn layer_size(fixture: &Fixture) -> Result<DeformableConfig, Fault> {
     })
 }
 
-fn sizes(fixture: &Fixture, key: &str) -> Result<Vec<[usize; 2]>, Fault> {
+fn level_sizes(fixture: &Fixture, key: &str) -> Result<Vec<[usize; 2]>, Fault> {
     let shapes = fixture.array(key)?.i64();
     Ok(shapes
         .chunks(2)
@@ -36,7 +38,7 @@ fn sizes(fixture: &Fixture, key: &str) -> Result<Vec<[usize; 2]>, Fault> {
         .collect())
 }
 
-/// `[B, S]` with 1 on padding, to `[B, S, 1]` with 0 on padding.
+/// `[B, S]` with 1 at padding, as `[B, S, 1]` with 0 at padding.
 fn keep(fixture: &Fixture, key: &str, device: &Device) -> Result<Tensor<3>, Fault> {
     let padded = fixture.tensor::<2>(key, device)?;
     let [batch, cells] = padded.dims();
@@ -56,10 +58,10 @@ fn mask(fixture: &Fixture, key: &str) -> Result<PaddingMask, Fault> {
 /// Fixture `ms_deform_attn`.
 ///
 /// # Errors
-/// The fixture lacks something or its weights do not fit.
+/// The recording is incomplete or its weights do not match its config.
 pub async fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
-    let sizes = sizes(fixture, "core.in.spatial_shapes")?;
+    let sizes = level_sizes(fixture, "core.in.spatial_shapes")?;
     let locations = fixture.tensor::<6>("core.in.sampling_locations", device)?;
     let weights = fixture.tensor::<5>("core.in.attention_weights", device)?;
     let [batch, queries, heads, levels, points] = weights.dims();
@@ -76,26 +78,33 @@ pub async fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Comput
         )
         .await?;
     let parameters = fixture.weights()?;
-    let module =
-        DeformableAttention::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
+    let module = DeformableAttention::load(
+        &Loader::new(&parameters, device),
+        deformable_config(fixture)?,
+    )?;
     parameters.finish(&[])?;
     let query = fixture.tensor::<3>("module.in.query", device)?;
-    let mut source = Pyramid {
+    let references: Vec<&str> = fixture
+        .keys()
+        .filter_map(|key| key.strip_prefix("module.in."))
+        .filter(|name| name.starts_with("ref"))
+        .collect();
+    let mut pyramid = Pyramid {
         tokens: fixture.tensor("module.in.input_flatten", device)?,
         keep: None,
         sizes,
     };
-    for numbers in ["ref2", "ref4"] {
-        let reference = fixture.tensor(&format!("module.in.{numbers}"), device)?;
-        let out = module.forward(query.clone(), reference, &source);
-        computed.put(format!("module.out.{numbers}"), out).await?;
+    for name in &references {
+        let reference = fixture.tensor(&format!("module.in.{name}"), device)?;
+        let out = module.forward(query.clone(), reference, &pyramid);
+        computed.put(format!("module.out.{name}"), out).await?;
     }
-    source.keep = Some(keep(fixture, "module.in.padding_mask", device)?);
-    for numbers in ["ref2", "ref4"] {
-        let reference = fixture.tensor(&format!("module.in.{numbers}"), device)?;
-        let out = module.forward(query.clone(), reference, &source);
+    pyramid.keep = Some(keep(fixture, "module.in.padding_mask", device)?);
+    for name in &references {
+        let reference = fixture.tensor(&format!("module.in.{name}"), device)?;
+        let out = module.forward(query.clone(), reference, &pyramid);
         computed
-            .put(format!("module.out.{numbers}_masked"), out)
+            .put(format!("module.out.{name}_masked"), out)
             .await?;
     }
     Ok(computed)
@@ -104,7 +113,7 @@ pub async fn ms_deform_attn(fixture: &Fixture, device: &Device) -> Result<Comput
 /// Fixture `swin`.
 ///
 /// # Errors
-/// The fixture lacks something or its weights do not fit.
+/// The recording is incomplete or its weights do not match its config.
 pub async fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let config = fixture.config_as::<SwinConfig>()?;
@@ -112,7 +121,14 @@ pub async fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault>
     let parameters = fixture.weights()?;
     let swin = Swin::load(&Loader::new(&parameters, device), &config, &outputs)?;
     parameters.finish(&["*.relative_position_index"])?;
-    for (case, image) in [("single", "single.in.image"), ("batch", "batch.in.padded")] {
+    let inputs: Vec<(&str, &str)> = fixture
+        .keys()
+        .filter_map(|key| {
+            let case = key.strip_suffix(".in.image");
+            Some((case.or_else(|| key.strip_suffix(".in.padded"))?, key))
+        })
+        .collect();
+    for (case, image) in inputs {
         let image = fixture.tensor::<4>(image, device)?;
         let [batch, _, height, width] = image.dims();
         let key = format!("{case}.in.mask");
@@ -142,7 +158,7 @@ pub async fn swin(fixture: &Fixture, device: &Device) -> Result<Computed, Fault>
 /// Fixture `upn_helpers`.
 ///
 /// # Errors
-/// The fixture lacks something.
+/// The recording is incomplete.
 pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let channels = fixture.config_at::<usize>("/sine/dims_per_coord")?;
@@ -159,7 +175,7 @@ pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed,
         )
         .await?;
     let channels = fixture.config_at::<usize>("/pos/num_pos_feats")?;
-    let temperature = fixture.config_at::<f64>("/pos/temperatureH")?;
+    let temperature = temperature(fixture, "/pos")?;
     let pos = mask(fixture, "pos.in.mask")?;
     let shape = [pos.batch, pos.height, pos.width, 2 * channels];
     let table = Tensor::<4>::from_data(
@@ -171,12 +187,12 @@ pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed,
     let flat = fixture.array("prop.in.mask_flatten")?;
     let [batch, cells] = [flat.shape[0], flat.shape[1]];
     let mut start = 0;
-    let levels = sizes(fixture, "prop.in.spatial_shapes")?
+    let levels = level_sizes(fixture, "prop.in.spatial_shapes")?
         .into_iter()
         .map(|[height, width]| {
             let padded = (0..batch)
-                .flat_map(|picture| {
-                    let row = &flat.values[picture * cells..][..cells];
+                .flat_map(|image| {
+                    let row = &flat.values[image * cells..][..cells];
                     row[start..start + height * width].iter().map(|&p| p != 0.0)
                 })
                 .collect();
@@ -207,12 +223,12 @@ pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed,
         Array::new(&[batch, cells, 4], proposals.into_iter().flatten()),
     );
 
-    let sizes = sizes(fixture, "encref.in.spatial_shapes")?;
+    let sizes = level_sizes(fixture, "encref.in.spatial_shapes")?;
     let ratios = fixture.array("encref.in.valid_ratios")?;
     let ratios = ratios
         .f32()
         .chunks(2 * sizes.len())
-        .map(|picture| picture.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
+        .map(|image| image.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
         .collect::<Vec<Vec<[f32; 2]>>>();
     let references = encoder_references(&sizes, &ratios);
     let shape = [
@@ -228,22 +244,25 @@ pub async fn upn_helpers(fixture: &Fixture, device: &Device) -> Result<Computed,
 /// Fixture `upn_encoder_layer`.
 ///
 /// # Errors
-/// The fixture lacks something or its weights do not fit.
+/// The recording is incomplete or its weights do not match its config.
 pub async fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
-    let layer = EncoderLayer::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
+    let layer = EncoderLayer::load(
+        &Loader::new(&parameters, device),
+        deformable_config(fixture)?,
+    )?;
     parameters.finish(&[])?;
-    let source = Pyramid {
+    let pyramid = Pyramid {
         tokens: fixture.tensor("in.src", device)?,
         keep: Some(keep(fixture, "in.padding_mask", device)?),
-        sizes: sizes(fixture, "in.spatial_shapes")?,
+        sizes: level_sizes(fixture, "in.spatial_shapes")?,
     };
     let mut computed = Computed::new();
     computed
         .put(
             "out",
             layer.forward(
-                &source,
+                &pyramid,
                 fixture.tensor("in.pos", device)?,
                 fixture.tensor("in.reference_points", device)?,
             ),
@@ -255,10 +274,13 @@ pub async fn upn_encoder_layer(fixture: &Fixture, device: &Device) -> Result<Com
 /// Fixture `upn_decoder_layer`; its tensors are (length, batch, channel).
 ///
 /// # Errors
-/// The fixture lacks something or its weights do not fit.
+/// The recording is incomplete or its weights do not match its config.
 pub async fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
-    let layer = DecoderLayer::load(&Loader::new(&parameters, device), layer_size(fixture)?)?;
+    let layer = DecoderLayer::load(
+        &Loader::new(&parameters, device),
+        deformable_config(fixture)?,
+    )?;
     parameters.finish(&[])?;
     let batch_first = |key: &str| {
         let tensor = fixture.tensor::<3>(key, device)?;
@@ -267,7 +289,7 @@ pub async fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Com
     let memory = Pyramid {
         tokens: batch_first("in.memory")?,
         keep: Some(keep(fixture, "in.padding_mask", device)?),
-        sizes: sizes(fixture, "in.spatial_shapes")?,
+        sizes: level_sizes(fixture, "in.spatial_shapes")?,
     };
     let reference = fixture.tensor::<4>("in.reference_points_input", device)?;
     let out = layer.forward(
@@ -282,9 +304,28 @@ pub async fn upn_decoder_layer(fixture: &Fixture, device: &Device) -> Result<Com
     Ok(computed)
 }
 
+/// The temperature of the position embedding below the JSON pointer `at`: one for both axes.
+fn temperature(fixture: &Fixture, at: &str) -> Result<f64, Fault> {
+    let vertical: f64 = fixture.config_at(&format!("{at}/temperatureH"))?;
+    let horizontal: f64 = fixture.config_at(&format!("{at}/temperatureW"))?;
+    if vertical == horizontal {
+        return Ok(vertical);
+    }
+    let what = format!("config.json at `{at}`: two temperatures are not supported");
+    Err(fixture.fault(&what))
+}
+
 fn upn_config(fixture: &Fixture) -> Result<UpnConfig, Fault> {
     let transformer =
         |name: &str| fixture.config_at::<usize>(&format!("/model/transformer_cfg/{name}"));
+    for name in ["n_heads", "d_ffn", "n_points"] {
+        let encoder = transformer(&format!("encoder_cfg/encoder_layer_cfg/{name}")).ok();
+        let decoder = transformer(&format!("decoder_cfg/decoder_layer_cfg/{name}")).ok();
+        if encoder != decoder {
+            let what = format!("config.json: encoder and decoder differ in {name}");
+            return Err(fixture.fault(&what));
+        }
+    }
     Ok(UpnConfig {
         backbone: fixture.config_at("/swin")?,
         return_interm_indices: fixture
@@ -298,18 +339,17 @@ fn upn_config(fixture: &Fixture) -> Result<UpnConfig, Fault> {
             .unwrap_or(UpnConfig::large().n_points),
         num_encoder_layers: transformer("encoder_cfg/num_layers")?,
         num_decoder_layers: transformer("decoder_cfg/num_layers")?,
-        temperature: fixture
-            .config_at("/model/vision_backbone_cfg/position_embedding_cfg/temperatureH")?,
+        temperature: temperature(fixture, "/model/vision_backbone_cfg/position_embedding_cfg")?,
         size: fixture.config_at("/resize/size")?,
         max_size: fixture.config_at("/resize/max_size")?,
         ..UpnConfig::large()
     })
 }
 
-/// Fixture `upn`: the whole network, both prompts, and a padded batch.
+/// Fixture `upn`: the whole network on one image and on a padded batch, with the recorded prompts.
 ///
 /// # Errors
-/// The fixture lacks something or its weights do not fit.
+/// The recording is incomplete or its weights do not match its config.
 pub async fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let parameters = fixture.weights()?;
     let config = upn_config(fixture)?;
@@ -329,17 +369,25 @@ pub async fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> 
         })?;
     let [_, _, height, width] = single.dims();
     let memory = network.encode(single, &PaddingMask::none(1, height, width))?;
-    for (case, granularity) in [
-        ("single_fine", Granularity::Fine),
-        ("single_coarse", Granularity::Coarse),
-    ] {
-        propose(fixture, &network, &memory, granularity, case, &mut computed).await?;
+    for (case, granularity) in recorded_prompts(fixture, "single") {
+        propose(
+            fixture,
+            &network,
+            &memory,
+            granularity,
+            &case,
+            &mut computed,
+        )
+        .await?;
     }
     let images = (0..)
         .map(|index| format!("batch.in.image{index}"))
         .take_while(|key| fixture.has(key))
         .map(|key| fixture.tensor::<3>(&key, device))
         .collect::<Result<Vec<_>, _>>()?;
+    if images.is_empty() {
+        return Ok(computed);
+    }
     let sizes = images
         .iter()
         .map(|image| [image.dims()[1], image.dims()[2]])
@@ -351,17 +399,27 @@ pub async fn upn(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> 
         .map(|(image, [h, w])| image.pad((0, mask.width - w, 0, mask.height - h), 0.0))
         .collect::<Vec<_>>();
     let memory = network.encode(Tensor::stack(images, 0), &mask)?;
-    let case = "batch_fine";
-    propose(
-        fixture,
-        &network,
-        &memory,
-        Granularity::Fine,
-        case,
-        &mut computed,
-    )
-    .await?;
+    for (case, granularity) in recorded_prompts(fixture, "batch") {
+        propose(
+            fixture,
+            &network,
+            &memory,
+            granularity,
+            &case,
+            &mut computed,
+        )
+        .await?;
+    }
     Ok(computed)
+}
+
+/// The cases `{input}_fine` and `{input}_coarse` that are recorded.
+fn recorded_prompts(fixture: &Fixture, input: &str) -> Vec<(String, Granularity)> {
+    [("fine", Granularity::Fine), ("coarse", Granularity::Coarse)]
+        .into_iter()
+        .map(|(prompt, granularity)| (format!("{input}_{prompt}"), granularity))
+        .filter(|(case, _)| fixture.has(&format!("{case}.out.pred_boxes")))
+        .collect()
 }
 
 async fn propose(
@@ -373,9 +431,9 @@ async fn propose(
     computed: &mut Computed,
 ) -> Result<(), Fault> {
     let logits = network.logits(memory.candidates.clone(), network.prompt(granularity));
-    let on_host = upn::read(logits.clone()).await?;
-    let chosen = network.select(memory, &on_host).indices;
-    let [batch, queries] = [chosen.len(), network.config().num_queries];
+    let values = read("encoder logits", logits.clone()).await?;
+    let selected = network.select(memory, &values).indices;
+    let [batch, queries] = [selected.len(), network.config().num_queries];
     computed
         .put(format!("{case}.mid.enc_logits"), logits)
         .await?;
@@ -383,7 +441,7 @@ async fn propose(
         format!("{case}.mid.topk_indices"),
         Array::new(
             &[batch, queries],
-            chosen.into_iter().flatten().map(|index| index as u32),
+            selected.into_iter().flatten().map(|index| index as u32),
         ),
     );
     let proposals = network.propose(memory, granularity).await?;
@@ -396,13 +454,12 @@ async fn propose(
             proposals.logits.clone().reshape([batch, queries, 1]),
         )
         .await?;
-    let picture_sizes = case.split('_').next().unwrap_or(case);
-    let picture_sizes =
-        fixture.config_at::<Vec<[u32; 2]>>(&format!("/image_sizes_hw/{picture_sizes}"))?;
-    let boxes = upn::read(proposals.boxes).await?;
-    let logits = upn::read(proposals.logits).await?;
+    let input = case.split('_').next().unwrap_or(case);
+    let image_sizes = fixture.config_at::<Vec<[u32; 2]>>(&format!("/image_sizes_hw/{input}"))?;
+    let boxes = read("boxes", proposals.boxes).await?;
+    let logits = read("logits", proposals.logits).await?;
     let ranked = ranked(
-        &picture_sizes,
+        &image_sizes,
         &Array::new(&[batch, queries, 4], boxes),
         &Array::new(&[batch, queries, 1], logits),
     );

@@ -1,16 +1,16 @@
-//! The towers, the box encoder and the projectors: `clip_vision`, `convnext`, `projectors`,
-//! `roi_align`, `box_encoder`.
+//! Vision towers, box encoder and projectors: `clip_vision`, `convnext`, `projectors`, `roi_align`,
+//! `box_encoder`.
 
 use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::roi_align::{self, roi_align_reference};
-use crate::image::prepare::round_to_half;
+use crate::image::prepare::round_to_f16;
 use crate::model::clip_vit::{ClipVit, ClipVitConfig};
 use crate::model::convnext::{ConvNext, ConvNextConfig};
 use crate::model::projector::Projector;
@@ -35,7 +35,7 @@ pub(super) async fn clip_vision(fixture: &Fixture, device: &Device) -> Result<Co
     Ok(computed)
 }
 
-/// The high-resolution tower, for every recorded input.
+/// The high-resolution tower on every recorded input.
 pub(super) async fn convnext(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let config: ConvNextConfig = fixture.config_as()?;
     let weights = fixture.weights()?;
@@ -51,7 +51,7 @@ pub(super) async fn convnext(fixture: &Fixture, device: &Device) -> Result<Compu
     Ok(computed)
 }
 
-/// Both projectors, or whichever are recorded.
+/// The recorded projectors.
 pub(super) async fn projectors(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let width: usize = fixture.config_at("/hidden_size")?;
     let weights = fixture.weights()?;
@@ -78,12 +78,13 @@ struct RoiCase {
     aligned: bool,
 }
 
-/// RoIAlign itself: the kernel on a graphics device, its reference elsewhere.
+/// RoIAlign: the kernel on a GPU, its reference on the CPU. Cases with other options than the
+/// model's are not computed.
 pub(super) async fn roi_align(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     for case in fixture.config_at::<Vec<RoiCase>>("/cases")? {
-        if case.aligned || case.sampling_ratio != -1 {
-            return Err(fixture.fault("roi_align is adaptive and not aligned here"));
+        if case.aligned || case.sampling_ratio > 0 {
+            continue;
         }
         let features = format!("feat.{}", case.feat);
         let boxes = boxes(fixture, &format!("{}.boxes", case.name))?;
@@ -97,7 +98,7 @@ pub(super) async fn roi_align(fixture: &Fixture, device: &Device) -> Result<Comp
         }
         let features = fixture.array(&features)?;
         let &[1, channels, height, width] = features.shape.as_slice() else {
-            return Err(fixture.fault("a feature map has the shape [1, C, H, W]"));
+            return Err(fixture.fault("a feature map needs the shape [1, C, H, W]"));
         };
         let size = [channels, height, width];
         let aligned = roi_align_reference(&features.f32(), size, &boxes, scale, cells);
@@ -114,15 +115,20 @@ struct BoxCase {
     box_dtype: String,
 }
 
-/// The whole box encoder, its position embedding at full width, and the rounding of boxes.
+/// The whole box encoder, its position embedding alone, and the rounding of boxes to f16.
 pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     for (name, case) in fixture.config_at::<serde_json::Map<String, Value>>("/cases")? {
         let case = BoxCase::deserialize(&case)
             .map_err(|error| fixture.fault(&format!("config.json, case `{name}`: {error}")))?;
         let mut boxes = boxes(fixture, &format!("{name}.in.boxes_xyxy"))?;
-        if case.box_dtype.ends_with("float16") {
-            boxes.iter_mut().for_each(|b| *b = round_to_half(*b));
+        match case.box_dtype.trim_start_matches("torch.") {
+            "float32" => {}
+            "float16" => boxes.iter_mut().for_each(|b| *b = round_to_f16(*b)),
+            other => {
+                let what = format!("config.json, case `{name}`: unknown box_dtype {other}");
+                return Err(fixture.fault(&what));
+            }
         }
         let pyramid = (0..)
             .map(|i| format!("{name}.in.level{i}"))
@@ -133,34 +139,34 @@ pub(super) async fn box_encoder(fixture: &Fixture, device: &Device) -> Result<Co
             roi_encoder::encode_cells(&pyramid, &[boxes], case.image_hw, case.output_size);
         computed.put(format!("{name}.out"), encoded).await?;
     }
-    if fixture.has("sine720.in_cxcywh") {
-        let centres = fixture.array("sine720.in_cxcywh")?;
-        let recorded = fixture.array("sine720.out")?;
+    for name in cases(fixture, ".in_cxcywh") {
+        let boxes = fixture.array(&format!("{name}.in_cxcywh"))?.f32();
+        let recorded = fixture.array(&format!("{name}.out"))?;
         let width = *recorded.shape.last().unwrap_or(&0);
         let mut values = vec![0.0; recorded.values.len()];
-        let centres = centres.f32();
-        for (centre, out) in centres
+        for (cxcywh, out) in boxes
             .as_chunks::<4>()
             .0
             .iter()
-            .zip(values.chunks_exact_mut(width))
+            .zip(values.chunks_exact_mut(width.max(1)))
         {
-            roi_encoder::position_embedding(*centre, out);
+            roi_encoder::position_embedding(*cxcywh, out);
         }
-        computed.put_array("sine720.out", Array::new(&recorded.shape, values));
+        computed.put_array(format!("{name}.out"), Array::new(&recorded.shape, values));
     }
-    if fixture.has("fp16_rounding.in_fp32") {
-        let rounded = boxes(fixture, "fp16_rounding.in_fp32")?
-            .iter()
-            .flat_map(|b| <[f32; 4]>::from(round_to_half(*b)))
+    for name in cases(fixture, ".in_fp32") {
+        let key = format!("{name}.in_fp32");
+        let rounded = boxes(fixture, &key)?
+            .into_iter()
+            .flat_map(|b| <[f32; 4]>::from(round_to_f16(b)))
             .collect::<Vec<_>>();
-        let shape = &fixture.array("fp16_rounding.in_fp32")?.shape;
-        computed.put_array("fp16_rounding.out", Array::new(shape, rounded));
+        let shape = &fixture.array(&key)?.shape;
+        computed.put_array(format!("{name}.out"), Array::new(shape, rounded));
     }
     Ok(computed)
 }
 
-/// The beginnings of all keys that end in `suffix`.
+/// All keys that end in `suffix`, without it.
 fn cases(fixture: &Fixture, suffix: &str) -> Vec<String> {
     fixture
         .keys()

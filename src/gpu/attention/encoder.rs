@@ -1,75 +1,107 @@
-//! Attention of every token to all tokens, without a matrix of scores on a graphics device.
+//! Attention without a causal mask, for vision encoders: every token attends to all tokens of its
+//! image.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
 
-use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::attention::row_tiles;
+use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::uniforms;
+
+#[cfg(feature = "diagnostics")]
+use burn::tensor::{Device, TensorData};
+
+#[cfg(feature = "diagnostics")]
+use crate::gpu::attention::testing::{Poison, compare_values};
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
-/// Rows that a workgroup of `shaders/shared/flash.wgsl` makes.
-pub(super) const ROWS: usize = 32;
+/// Head dimensions of the shader variants; a head runs in the smallest variant that holds it.
+pub const HEAD_DIMS: [u32; 3] = [16, 32, 64];
 
-/// Widths of a head that shaders are made for; others run in the next larger one.
-pub const WIDTHS: [u32; 3] = [16, 32, 64];
-
-macro_rules! shaders {
-    ($name:literal) => {
+/// `shaders/NAME.wgsl` for [`HEAD_DIMS`]: its uniforms, and the chunks of channels of each variant.
+macro_rules! for_head_dims {
+    ($name:literal, $uniforms:ty) => {
         [
-            shaders!($name, 1, 16),
-            shaders!($name, 1, 32),
-            shaders!($name, 2, 32),
+            for_head_dims!($name, $uniforms, 1, 16),
+            for_head_dims!($name, $uniforms, 1, 32),
+            for_head_dims!($name, $uniforms, 2, 32),
         ]
     };
-    ($name:literal, $chunks:literal, $depth:literal) => {
-        Shader {
+    ($name:literal, $uniforms:ty, $chunks:literal, $depth:literal) => {
+        $crate::gpu::shader::Shader {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
-            constants: &[("CHUNKS", $chunks), ("DEPTH", $depth)],
+            uniforms: <$uniforms as $crate::gpu::uniforms::Uniforms>::LAYOUT,
+            constants: &[
+                ("CHUNKS", $chunks),
+                ("DEPTH", $depth),
+                ("TILE_ROWS", $crate::gpu::attention::TILE_ROWS),
+                ("TILE_KEYS", $crate::gpu::attention::TILE_KEYS),
+            ],
             imports: &[],
         }
     };
 }
 
-pub(crate) use shaders;
+pub(super) use for_head_dims;
 
-/// `shaders/attention_encoder.wgsl` for [`WIDTHS`].
-pub const SHADERS: [Shader; 3] = shaders!("attention_encoder");
-
-/// Which of [`WIDTHS`] serves heads of `width`; none where it is larger, or not made of steps of
-/// four channels.
-pub fn variant(width: usize) -> Option<usize> {
-    let fits = |served: &u32| width <= *served as usize && width.is_multiple_of(4) && width > 0;
-    WIDTHS.iter().position(fits)
+uniforms! {
+    /// Uniforms of `shaders/attention_encoder.wgsl`.
+    struct AttentionEncoderUniforms {
+        /// B.
+        batch: u32,
+        /// T.
+        tokens: u32,
+        /// H.
+        heads: u32,
+        /// D.
+        head_dim: u32,
+    }
 }
 
-/// `softmax(q k^T / sqrt(D) + blocked) v` for each of `heads` heads, D channels wide.
+/// `shaders/attention_encoder.wgsl` for [`HEAD_DIMS`].
+pub const SHADERS: [Shader; 3] = for_head_dims!("attention_encoder", AttentionEncoderUniforms);
+
+/// The index of the smallest of [`HEAD_DIMS`] that holds `head_dim`; none where it is too large or
+/// not a multiple of four.
+pub(super) fn variant(head_dim: usize) -> Option<usize> {
+    let fits =
+        |largest: &u32| head_dim <= *largest as usize && head_dim.is_multiple_of(4) && head_dim > 0;
+    HEAD_DIMS.iter().position(fits)
+}
+
+/// `softmax(q k^T / sqrt(D) + mask) v` for each of `heads` heads of D channels.
 ///
-/// `query`, `key` and `value` are `[B, T, heads * D]`; `blocked` `[T, T]` (row = query) is meant for
-/// training and added where it is given. Returns `[B, T, heads * D]`. Heads that no shader serves
-/// ([`variant`]) take tensor operations.
+/// `query`, `key` and `value` are `[B, T, heads * D]`; `mask` `[T, T]` (row = query) is added to
+/// the scores and used in training only. Returns `[B, T, heads * D]`. Tensor operations compute it
+/// where there is a mask or no shader variant for D.
 pub fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
-    blocked: Option<Tensor<2>>,
+    mask: Option<Tensor<2>>,
 ) -> Tensor<3> {
     let shape = query.dims();
     assert_eq!(
         (key.dims(), value.dims()),
         (shape, shape),
-        "attention: shapes of keys and values, and that of the queries"
+        "attention: shapes of keys and values, and shape of queries"
     );
     let [batch, tokens, channels] = shape;
     assert!(
         heads > 0 && channels.is_multiple_of(heads),
         "attention: {channels} channels in {heads} heads"
     );
-    let width = channels / heads;
-    let shader = match variant(width) {
-        Some(index) if is_gpu(&query.device()) && blocked.is_none() => &SHADERS[index],
-        _ => return attention_reference(query, key, value, heads, blocked),
+    let head_dim = channels / heads;
+    let shader = match variant(head_dim) {
+        Some(index) if is_gpu(&query.device()) && mask.is_none() => &SHADERS[index],
+        _ => return attention_reference(query, key, value, heads, mask),
     };
     if batch * tokens == 0 {
         return query;
@@ -83,10 +115,15 @@ pub fn attention(
     launch(
         shader,
         &query.client,
-        (batch * heads * tokens.div_ceil(ROWS)) as u64,
+        (batch * heads * row_tiles(tokens)) as u64,
         &[&query.handle, &key.handle, &value.handle],
         &[&out],
-        &[batch, tokens, heads, width / 4].map(|size| size as u32),
+        &AttentionEncoderUniforms {
+            batch: batch as u32,
+            tokens: tokens as u32,
+            heads: heads as u32,
+            head_dim: head_dim as u32,
+        },
     );
     from_buffer(&query, out, shape)
 }
@@ -97,16 +134,16 @@ pub fn attention_reference(
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
-    blocked: Option<Tensor<2>>,
+    mask: Option<Tensor<2>>,
 ) -> Tensor<3> {
     let [batch, tokens, channels] = query.dims();
-    let width = channels / heads;
-    let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, width]).swap_dims(1, 2);
-    let query = split(query).mul_scalar((width as f32).sqrt().recip());
+    let head_dim = channels / heads;
+    let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
+    let query = split(query).mul_scalar((head_dim as f32).sqrt().recip());
     let scores = query.matmul(split(key).swap_dims(2, 3)); // [B, heads, T, T]
-    let scores = match blocked {
+    let scores = match mask {
         None => scores,
-        Some(blocked) => scores + blocked.unsqueeze(),
+        Some(mask) => scores + mask.unsqueeze(),
     };
     softmax(scores, 3)
         .matmul(split(value))
@@ -114,18 +151,20 @@ pub fn attention_reference(
         .reshape([batch, tokens, channels])
 }
 
-/// Values lie in [-1, 1] and the results between them; scores are a few units large.
+/// Values and results are in [-1, 1]; scores are a few units.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 1e-5;
 
-/// Compares the kernel on `device`, a graphics device, with the reference on the processor: every
-/// width and some between, tokens around the tile and the workgroup, several pictures, more
-/// workgroups than one dimension holds.
+/// Compares the kernel on a GPU with [`attention_reference`] on the CPU: every variant and head
+/// dimensions between them, tokens around the tile and the workgroup, several images, more
+/// workgroups than one dispatch dimension holds; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
-    for [batch, tokens, heads, width] in [
+    let mut report = SweepReport::on(device)?;
+    for [batch, tokens, heads, head_dim] in [
         [1, 1, 1, 4],
         [0, 3, 2, 16],
         [1, 15, 3, 64],
@@ -140,10 +179,10 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [1, 577, 2, 64],
         [65_537, 1, 1, 4],
     ] {
-        let name = format!("attention [{batch}, {tokens}, {heads}, {width}]");
-        let mut dice = TestRng::default();
-        let inputs = [0, 1, 2].map(|_| dice.data([batch, tokens, heads * width]));
-        let mixed = |device: &Device| {
+        let name = format!("attention [{batch}, {tokens}, {heads}, {head_dim}]");
+        let mut rng = TestRng::default();
+        let inputs = [0, 1, 2].map(|_| rng.data([batch, tokens, heads * head_dim]));
+        let attend = |device: &Device| {
             let [query, key, value] = inputs
                 .clone()
                 .map(|data| Tensor::<3>::from_data(data, device));
@@ -152,30 +191,36 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         let expected = if batch == 0 {
             Vec::new()
         } else {
-            read(&name, mixed(&Device::flex())).await?
+            read(&name, attend(&Device::flex())).await?
         };
-        let got = with_nan_fill(|| mixed(device));
-        swept.compare(&name, got, &expected, TOLERANCE).await?;
+        let got = with_nan_fill(|| attend(device));
+        report.compare(&name, got, &expected, TOLERANCE).await?;
     }
-    Ok(swept)
+    for (poison, head_dim) in Poison::ALL.into_iter().flat_map(|p| [(p, 16), (p, 64)]) {
+        let (tokens, heads) = (70, 2);
+        let name = format!("attention [1, {tokens}, {heads}, {head_dim}] with {poison:?}");
+        let inputs = poison.inputs(tokens, [heads, heads, head_dim]);
+        let attend = |device: &Device| {
+            let [query, key, value] = inputs.clone().map(|values| {
+                let data = TensorData::new(values, [1, tokens, heads * head_dim]);
+                Tensor::<3>::from_data(data, device)
+            });
+            attention(query, key, value, heads, None)
+        };
+        let expected = read(&name, attend(&Device::flex())).await?;
+        let got = with_nan_fill(|| attend(device));
+        let got = read(&name, got).await?;
+        compare_values(&mut report, &name, &got, &expected, TOLERANCE)?;
+    }
+    Ok(report)
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
-    use crate::gpu::device::adapter_for_test;
 
     #[test]
-    fn attention_kernels_agree_with_their_reference() {
-        let Some(device) = adapter_for_test("attention_kernels_agree_with_their_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{swept:?}");
-    }
-
-    #[test]
-    fn the_smallest_shader_that_holds_a_head_is_taken() {
+    fn the_smallest_variant_that_holds_a_head_is_used() {
         let variants = [0, 4, 6, 16, 20, 32, 64, 68].map(variant);
         let [a, b, c] = [Some(0), Some(1), Some(2)];
         assert_eq!(variants, [None, a, None, a, b, b, c, None]);

@@ -1,24 +1,91 @@
-//! Products of a decoder block that share their input: queries, keys and values, and the two halves
-//! of a gated MLP, each in one launch for a few rows. The norm before them is part of it.
+//! Fused projections of a decoder block for a few rows: QKV, and gate and up of a SwiGLU MLP, each with
+//! the RMS norm before it in one launch.
 
 use burn::backend::Cube;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::gpu::buffer::{alloc, from_buffer, to_buffer, with_nan_fill};
-use crate::gpu::launch::{Shader, launch};
+use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
+use crate::gpu::launch::launch;
+use crate::gpu::matmul::device_matrix::{VARIANTS, for_weights, scale_shift};
 use crate::gpu::matmul::{
-    DeviceMatrix, FORMATS, GEMV_GROUP, GEMV_PRODUCTS, RmsNormPrologue, VARIANTS, for_weights,
-    integers, linear_reference, normed, scale_shift,
+    DeviceMatrix, GEMV_GROUP_OUTPUTS, GEMV_OUTPUTS, GEMV_WORKGROUP_SIZE, RmsNormPrologue,
 };
-use crate::gpu::testing::{SweepReport, TestRng};
+use crate::gpu::shader::Shader;
+use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use crate::weights::{DType, WeightFormat};
 
-/// `shaders/gemv_qkv.wgsl` for every precision.
-pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!("gemv_qkv", &[("GROUP", GEMV_GROUP)]);
+#[cfg(feature = "diagnostics")]
+use burn::tensor::Device;
 
-/// `shaders/gemv_swiglu.wgsl` for every precision.
-pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!("gemv_swiglu", &[("GROUP", GEMV_GROUP)]);
+#[cfg(feature = "diagnostics")]
+use crate::gpu::buffer::with_nan_fill;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::device_matrix::FORMATS;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::matmul::linear_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::rms_norm::rms_norm_reference;
+#[cfg(feature = "diagnostics")]
+use crate::gpu::testing::{SweepReport, TestRng, tensor};
+
+uniforms! {
+    /// Uniforms of `shaders/gemv_qkv.wgsl`.
+    struct QkvUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of w_q, a multiple of 4.
+        n_q: u32,
+        /// Rows of w_k, a multiple of 4.
+        n_k: u32,
+        /// Rows of w_v.
+        n_v: u32,
+        /// Columns of x and the matrices.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// 1 if there is a bias.
+        biased: u32,
+        /// Of the RMS norm: added to the mean square.
+        eps: f32,
+    }
+}
+
+uniforms! {
+    /// Uniforms of `shaders/gemv_swiglu.wgsl`.
+    struct SwiGluProjUniforms {
+        /// Rows of x.
+        m: u32,
+        /// Rows of each matrix.
+        n: u32,
+        /// Columns of x and the matrices.
+        k: u32,
+        /// Binary logarithm of the number of weights per scale.
+        group_shift: u32,
+        /// Of the RMS norm: added to the mean square.
+        eps: f32,
+    }
+}
+
+/// `shaders/gemv_qkv.wgsl` for every weight format.
+pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!(
+    "gemv_qkv",
+    QkvUniforms,
+    &[
+        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
+        ("OUTPUTS", GEMV_GROUP_OUTPUTS)
+    ]
+);
+
+/// `shaders/gemv_swiglu.wgsl` for every weight format.
+pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!(
+    "gemv_swiglu",
+    SwiGluProjUniforms,
+    &[
+        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
+        ("OUTPUTS", GEMV_GROUP_OUTPUTS / 2)
+    ]
+);
 
 /// Whether [`FusedWeights`] takes matrices of these shapes `[rows, columns]` and formats: one width
 /// and one format that kernels read, a multiple of four rows where there are three matrices, and
@@ -58,7 +125,7 @@ impl<const N: usize> FusedWeights<N> {
             WeightFormat::Quantized(_) => {
                 let words = parts.iter().map(|part| part.scales.clone());
                 let words = words.map(Tensor::<1, Int>::from_primitive::<Cube>);
-                integers(Tensor::cat(words.collect(), 0))
+                int_to_buffer("scales", Tensor::cat(words.collect(), 0))
             }
             WeightFormat::Dense(_) => parts[0].scales.clone(),
         };
@@ -74,11 +141,11 @@ impl<const N: usize> FusedWeights<N> {
     }
 }
 
-/// `[norm(x) W0^T, norm(x) W1^T, norm(x) W2^T] + bias` side by side, for `x` `[M, K]` and `bias`
-/// `[N0 + N1 + N2]`: `[M, N0 + N1 + N2]`.
+/// The QKV projection `concat(norm(x) WQ^T, norm(x) WK^T, norm(x) WV^T) + bias` for `x` `[M, K]` and
+/// `bias` `[NQ + NK + NV]`: `[M, NQ + NK + NV]`.
 ///
 /// # Panics
-/// Widths disagree, or a buffer is larger than the device binds.
+/// Widths disagree, or the device cannot bind a buffer of that size.
 pub fn qkv_proj(
     x: Tensor<2>,
     norm: &RmsNormPrologue,
@@ -86,7 +153,7 @@ pub fn qkv_proj(
     bias: Option<Tensor<1>>,
 ) -> Tensor<2> {
     let [count, inputs] = x.dims();
-    assert_eq!(inputs, matrices.columns(), "gemv_three: width of the input");
+    assert_eq!(inputs, matrices.columns(), "gemv_qkv: width of the input");
     let rows = matrices.parts.each_ref().map(|part| part.rows);
     let outputs = rows.iter().sum::<usize>();
     let x = to_buffer("gemv_qkv", x);
@@ -95,7 +162,7 @@ pub fn qkv_proj(
     let bias = bias.map_or_else(
         || x.handle.clone(),
         |bias| {
-            assert_eq!(bias.dims(), [outputs], "gemv_three: bias");
+            assert_eq!(bias.dims(), [outputs], "gemv_qkv: bias");
             to_buffer("gemv_qkv", bias).handle
         },
     );
@@ -104,7 +171,7 @@ pub fn qkv_proj(
     launch(
         w0.of(&GEMV_QKV),
         &x.client,
-        (count * outputs.div_ceil(GEMV_PRODUCTS)) as u64,
+        (count * outputs.div_ceil(GEMV_OUTPUTS)) as u64,
         &[
             &x.handle,
             &gain.handle,
@@ -115,36 +182,41 @@ pub fn qkv_proj(
             &bias,
         ],
         &[&out],
-        &[
-            count as u32,
-            rows[0] as u32,
-            rows[1] as u32,
-            rows[2] as u32,
-            inputs as u32,
-            scale_shift(matrices.format()) as u32,
-            u32::from(biased),
-            norm.eps.to_bits(),
-        ],
+        &QkvUniforms {
+            m: count as u32,
+            n_q: rows[0] as u32,
+            n_k: rows[1] as u32,
+            n_v: rows[2] as u32,
+            k: inputs as u32,
+            group_shift: scale_shift(matrices.format()) as u32,
+            biased: u32::from(biased),
+            eps: norm.eps,
+        },
     );
     from_buffer(&x, out, [count, outputs])
 }
 
-/// `silu(norm(x) W0^T) * norm(x) W1^T` for `x` `[M, K]`: `[M, N]`.
+/// The gate and up projections of a SwiGLU MLP, `silu(norm(x) WG^T) * norm(x) WU^T`, for `x` `[M, K]`:
+/// `[M, N]`.
 ///
 /// # Panics
-/// Widths disagree, or a buffer is larger than the device binds.
+/// Widths disagree, or the device cannot bind a buffer of that size.
 pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights<2>) -> Tensor<2> {
     let [count, inputs] = x.dims();
-    assert_eq!(inputs, matrices.columns(), "gemv_gated: width of the input");
+    assert_eq!(
+        inputs,
+        matrices.columns(),
+        "gemv_swiglu: width of the input"
+    );
     let [w0, w1] = &matrices.parts;
-    assert_eq!(w0.rows, w1.rows, "gemv_gated: rows of the two halves");
+    assert_eq!(w0.rows, w1.rows, "gemv_swiglu: rows of gate and up");
     let x = to_buffer("gemv_swiglu", x);
     let gain = to_buffer("gemv_swiglu", norm.gain.clone());
     let out = alloc("gemv_swiglu", &x.client, count * w0.rows);
     launch(
         w0.of(&GEMV_SWIGLU),
         &x.client,
-        (count * w0.rows.div_ceil(GEMV_PRODUCTS / 2)) as u64,
+        (count * w0.rows.div_ceil(GEMV_OUTPUTS / 2)) as u64,
         &[
             &x.handle,
             &gain.handle,
@@ -153,30 +225,29 @@ pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights
             &matrices.scales.handle,
         ],
         &[&out],
-        &[
-            count as u32,
-            w0.rows as u32,
-            inputs as u32,
-            scale_shift(matrices.format()) as u32,
-            norm.eps.to_bits(),
-            0,
-            0,
-            0,
-        ],
+        &SwiGluProjUniforms {
+            m: count as u32,
+            n: w0.rows as u32,
+            k: inputs as u32,
+            group_shift: scale_shift(matrices.format()) as u32,
+            eps: norm.eps,
+        },
     );
     from_buffer(&x, out, [count, w0.rows])
 }
 
-/// Inputs and gains lie in [-1, 1] and at most 320 products are added in f32; the norm makes them
-/// up to a few times as large, and the gate multiplies two.
+/// The largest difference allowed: x and gain lie in [-1, 1], and at most 320 products are added in f32;
+/// the norm scales them by a few, and SwiGLU multiplies two.
+#[cfg(feature = "diagnostics")]
 const TOLERANCE: f32 = 5e-4;
 
-/// Compares both kernels on `device`, a graphics device, with plain loops on the processor.
+/// Compares both kernels on `device`, a GPU, with plain loops on the CPU.
 ///
 /// # Errors
 /// The first difference, with its shape, place and both values; or a failed read.
+#[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
-    let mut swept = SweepReport::on(device)?;
+    let mut report = SweepReport::on(device)?;
     for format in FORMATS {
         for (count, rows, columns) in [
             (1, [4, 4, 4], 64),
@@ -184,23 +255,24 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             (4, [64, 68, 4], 320),
             (1, [4, 8, 12], 4096),
         ] {
-            compare(device, format, count, rows, columns, &mut swept).await?;
+            compare(device, format, count, rows, columns, &mut report).await?;
         }
     }
-    Ok(swept)
+    Ok(report)
 }
 
+#[cfg(feature = "diagnostics")]
 async fn compare(
     device: &Device,
     format: WeightFormat,
     count: usize,
     rows: [usize; 3],
     columns: usize,
-    swept: &mut SweepReport,
+    report: &mut SweepReport,
 ) -> Result<(), String> {
     let name = format!("fused {format:?} [{count}, {columns}] x {rows:?}");
-    let mut dice = TestRng::default();
-    let mut values = |count| dice.values(count);
+    let mut rng = TestRng::default();
+    let mut values = |count| rng.values(count);
     let x = values(count * columns);
     let gain = values(columns);
     let outputs = rows.iter().sum::<usize>();
@@ -212,28 +284,25 @@ async fn compare(
     };
     let mut weights = Vec::new();
     let blocks = rows.map(|rows| [block(rows, &mut weights)]);
-    let tensor = |values: &[f32], shape: [usize; 2]| {
-        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
-    };
-    let input = || tensor(&x, [count, columns]);
+    let input = || tensor(&x, [count, columns], device);
     let norm = RmsNormPrologue {
-        gain: tensor(&gain, [1, columns]).reshape([columns]),
+        gain: tensor(&gain, [columns], device),
         eps: 1e-3,
     };
-    let x_normed = normed(&x, &gain, norm.eps);
+    let x_normed = rms_norm_reference(&x, &gain, norm.eps);
     let mut expected = linear_reference(&x_normed, &weights, columns);
     for (i, value) in expected.iter_mut().enumerate() {
         *value += bias[i % outputs];
     }
-    let joined = FusedWeights::of(blocks.each_ref().map(<[_; 1]>::as_slice));
-    let joined = joined.ok_or_else(|| format!("{name}: matrices do not join"))?;
-    let bias = tensor(&bias, [1, outputs]).reshape([outputs]);
-    let got = with_nan_fill(|| qkv_proj(input(), &norm, &joined, Some(bias)));
-    let label = format!("{name}, three");
-    swept.compare(&label, got, &expected, TOLERANCE).await?;
+    let fused = FusedWeights::of(blocks.each_ref().map(<[_; 1]>::as_slice));
+    let fused = fused.ok_or_else(|| format!("{name}: QKV is not fusible"))?;
+    let bias = tensor(&bias, [outputs], device);
+    let got = with_nan_fill(|| qkv_proj(input(), &norm, &fused, Some(bias)));
+    let label = format!("{name}, QKV");
+    report.compare(&label, got, &expected, TOLERANCE).await?;
 
     let mut weights = Vec::new();
-    // Two rows more than a multiple of four: the last team has half of its work.
+    // Not a multiple of 4: the last 32-thread group computes half of its outputs.
     let half = rows[1] + 2;
     let halves = [(); 2].map(|()| [block(half, &mut weights)]);
     let both = linear_reference(&x_normed, &weights, columns);
@@ -245,24 +314,9 @@ async fn compare(
             pairs.map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up)
         })
         .collect();
-    let joined = FusedWeights::of(halves.each_ref().map(<[_; 1]>::as_slice));
-    let joined = joined.ok_or_else(|| format!("{name}: halves do not join"))?;
-    let got = with_nan_fill(|| swiglu_proj(input(), &norm, &joined));
-    let label = format!("{name}, gated");
-    swept.compare(&label, got, &expected, TOLERANCE).await
-}
-
-#[cfg(all(test, feature = "native"))]
-mod tests {
-    use super::*;
-    use crate::gpu::device::adapter_for_test;
-
-    #[test]
-    fn fused_products_agree_with_their_reference() {
-        let Some(device) = adapter_for_test("fused_products_agree_with_their_reference") else {
-            return;
-        };
-        let swept = pollster::block_on(sweep(&device)).expect("kernels and reference agree");
-        println!("{swept:?}");
-    }
+    let fused = FusedWeights::of(halves.each_ref().map(<[_; 1]>::as_slice));
+    let fused = fused.ok_or_else(|| format!("{name}: gate and up are not fusible"))?;
+    let got = with_nan_fill(|| swiglu_proj(input(), &norm, &fused));
+    let label = format!("{name}, SwiGLU");
+    report.compare(&label, got, &expected, TOLERANCE).await
 }

@@ -1,17 +1,18 @@
-//! What the model is, what it knows, and whose it is.
+//! About the model and the page.
 
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::Choice;
+use chatrex::chat::strings;
 use leptos::prelude::*;
 
 use super::state::app_state;
 
-/// A button and the card it opens.
+/// A button and the popover it opens.
 #[component]
 pub fn About() -> impl IntoView {
-    let desk = app_state();
+    let app = app_state();
     let card = move || {
-        desk.model.with(|model| match model {
+        app.model.with(|model| match model {
             Model::Ready(card) => {
                 let megabytes = card.weight_bytes as f64 / 1e6;
                 view! {
@@ -39,14 +40,12 @@ pub fn About() -> impl IntoView {
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
-            <Show when=move || desk.library.with(|l| *l.choice() == Choice::Demo)>
-                <p>
-                    "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of about two dozen kinds of thing, among them cats, dogs, apples, carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied backgrounds. It can say what they are, how many, which colour, how large and where. On photographs it finds boxes, but its words are mostly wrong. It cannot read text, recognise people or know anything else about the world."
-                </p>
+            <Show when=move || app.models.with(|m| *m.choice() == Choice::Demo)>
+                <p>{strings::ABOUT_DEMO}</p>
             </Show>
             {card}
             <h2>"Private"</h2>
-            <p>"Pictures and questions stay in this browser. No tracking, no account, no other host."</p>
+            <p>{strings::ABOUT_PRIVACY}</p>
         </div>
     }
 }

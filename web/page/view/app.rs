@@ -1,4 +1,4 @@
-//! The layout, and what reaches the page from outside: dropped and pasted pictures.
+//! The layout, and input from outside the views: dropped and pasted files, and global keys.
 
 use chatrex::chat::conversation::Input;
 use chatrex::chat::overlay::Overlay;
@@ -11,27 +11,27 @@ use super::ask::Ask;
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
-use super::models::{all_files, show, take_files};
+use super::models::{all_files, preview_files, show_manager};
 use super::objects::Objects;
 use super::state::{AppState, app_state};
-use super::status::{DeviceNote, ModelState, Problem, Status};
+use super::status::{DeviceNote, ModelState, ProblemMessage, Status};
 
 /// The whole page.
 #[component]
 pub fn App() -> impl IntoView {
-    let desk = AppState::new();
-    provide_context(desk);
-    desk.begin();
+    let app = AppState::new();
+    provide_context(app);
+    app.begin();
     let over = RwSignal::new(false);
-    take_drops(desk, over);
-    take_pastes(desk);
-    take_keys(desk);
+    listen_for_drops(app, over);
+    listen_for_pastes(app);
+    listen_for_keys(app);
     let wide = window()
         .inner_width()
         .ok()
         .and_then(|w| w.as_f64())
         .is_none_or(|w| w >= 1024.0);
-    let count = move || desk.candidates.with(|c| c.boxes.len());
+    let count = move || app.candidates.with(|c| c.boxes.len());
 
     view! {
         <a class="skip" href="#picture">"To the picture"</a>
@@ -51,7 +51,7 @@ pub fn App() -> impl IntoView {
                 </details>
             </section>
             <section class="right" aria-label="Conversation">
-                <Problem />
+                <ProblemMessage />
                 <DeviceNote />
                 <Transcript />
                 <Ask />
@@ -65,11 +65,11 @@ pub fn App() -> impl IntoView {
 
 #[component]
 fn Header() -> impl IntoView {
-    let desk = app_state();
+    let app = app_state();
     let open_chosen = move |event: ev::Event| {
         let input: HtmlInputElement = event_target(&event);
         if let Some(file) = input.files().and_then(|files| files.get(0)) {
-            desk.open_file(file.into());
+            app.open_file(file.into());
         }
         input.set_value("");
     };
@@ -98,16 +98,16 @@ fn Header() -> impl IntoView {
                     type="button"
                     class="button"
                     data-testid="sample"
-                    on:click=move |_| desk.open_sample()
+                    on:click=move |_| app.open_sample()
                 >
                     "Sample"
                 </button>
-                <Show when=move || desk.can_reopen.get()>
+                <Show when=move || app.can_reopen.get()>
                     <button
                         type="button"
                         class="button"
                         data-testid="reopen"
-                        on:click=move |_| desk.reopen()
+                        on:click=move |_| app.reopen()
                     >
                         "Undo"
                     </button>
@@ -115,7 +115,7 @@ fn Header() -> impl IntoView {
             </div>
             <div class="bar-state">
                 <ModelState />
-                <Show when=move || desk.offline.get()>
+                <Show when=move || app.offline.get()>
                     <span
                         class="badge"
                         data-testid="offline-badge"
@@ -130,14 +130,15 @@ fn Header() -> impl IntoView {
     }
 }
 
-/// Opens a picture or looks at a model dropped anywhere; `over` is true while one hangs over the page.
-fn take_drops(desk: AppState, over: RwSignal<bool>) {
-    let brings_files = |event: &DragEvent| {
+/// Opens a picture or previews a model that is dropped anywhere; `over` is true while files are
+/// dragged over the page.
+fn listen_for_drops(app: AppState, over: RwSignal<bool>) {
+    let has_files = |event: &DragEvent| {
         let kinds = event.data_transfer().map(|d| d.types());
         kinds.is_some_and(|kinds| kinds.includes(&"Files".into(), 0))
     };
     window_event_listener(ev::dragover, move |event| {
-        if brings_files(&event) {
+        if has_files(&event) {
             event.prevent_default();
             over.set(true);
         }
@@ -149,48 +150,46 @@ fn take_drops(desk: AppState, over: RwSignal<bool>) {
     });
     window_event_listener(ev::drop, move |event| {
         over.set(false);
-        if brings_files(&event) {
+        if has_files(&event) {
             event.prevent_default();
             let files = event.data_transfer().and_then(|d| d.files());
             let files = files.map(all_files).unwrap_or_default();
             if files.iter().any(|file| file.name() == "model.json") {
-                show(desk);
-                take_files(desk, &files);
+                show_manager(app);
+                preview_files(app, &files);
             } else if let Some(file) = first_picture(files) {
-                desk.open_file(file.into());
+                app.open_file(file.into());
             }
         }
     });
 }
 
-/// Opens a pasted picture; pasted text is left alone.
-fn take_pastes(desk: AppState) {
+/// Opens a pasted picture; pasted text keeps its default action.
+fn listen_for_pastes(app: AppState) {
     window_event_listener(ev::paste, move |event| {
         let files = event.clipboard_data().and_then(|d| d.files());
         let file = files.map(all_files).and_then(first_picture);
         if let Some(file) = file.filter(|file| file.type_().starts_with("image/")) {
             event.prevent_default();
-            desk.open_file(file.into());
+            app.open_file(file.into());
         }
     });
 }
 
-/// Keys that work wherever the focus is: Escape lets go of what is pointed at, Alt+R asks the last
-/// question again.
-fn take_keys(desk: AppState) {
+/// Keys that work with any focus: Escape clears selection and highlights, Alt+R asks the last question
+/// again.
+fn listen_for_keys(app: AppState) {
     window_event_listener(ev::keydown, move |event| {
         if event.default_prevented() {
             return;
         }
         if event.key() == "Escape" {
-            desk.overlay.maybe_update(Overlay::escape);
-        } else if event.alt_key() && event.code() == "KeyR" && !desk.busy.get_untracked() {
-            let last = desk
-                .turns
-                .with_untracked(|turns| turns.last().map(|t| t.id));
+            app.overlay.maybe_update(Overlay::escape);
+        } else if event.alt_key() && event.code() == "KeyR" && !app.busy.get_untracked() {
+            let last = app.turns.with_untracked(|turns| turns.last().map(|t| t.id));
             if let Some(turn) = last {
                 event.prevent_default();
-                desk.act(Input::Retry(turn));
+                app.act(Input::Retry(turn));
             }
         }
     });

@@ -1,83 +1,49 @@
-//! The text box, the kinds of question, send and stop.
+//! The text box, the kinds of question, and the buttons to send and stop.
 
+use chatrex::chat::candidates::LOST_MARK;
 use chatrex::chat::conversation::Input;
+use chatrex::chat::question::{ChipAction, QuestionKind};
+use chatrex::chat::strings;
 use leptos::html;
 use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
-use super::sampling_panel::Choosing;
+use super::sampling_panel::SamplingPanel;
 use super::state::{AppState, app_state};
-use chatrex::chat::question::Task;
 
-/// Key code browsers report while an input method composes.
+/// Key code that browsers report while an input method composes.
 const COMPOSING: u32 = 229;
 
-/// Where questions are written.
+type TextBox = NodeRef<html::Textarea>;
+
+/// The form in which the user writes a question.
 #[component]
 pub fn Ask() -> impl IntoView {
-    let desk = app_state();
-    let text = NodeRef::<html::Textarea>::new();
-    let complete = Memo::new(move |_| {
-        desk.task.get().stands_alone() || desk.draft.with(|d| !d.trim().is_empty())
-    });
+    let app = app_state();
+    let text_box = TextBox::new();
     let ready = Memo::new(move |_| {
-        complete.get() && desk.can_ask.get() && !desk.draft.with(|d| d.contains("[?]"))
+        app.can_ask.get() && app.draft.with(|draft| app.kind.get().is_complete(draft))
     });
-    let exact = move || {
-        let candidates = desk.candidates.get();
-        desk.draft
-            .with(|draft| desk.task.get().phrase(draft, &candidates).1)
-    };
     Effect::new(move |before: Option<u32>| {
-        let wishes = desk.focus_draft.get();
-        if before.is_some_and(|b| b != wishes) {
-            focus(text);
+        let requests = app.focus_draft.get();
+        if before.is_some_and(|before| before != requests) {
+            focus(text_box);
         }
-        wishes
+        requests
     });
-    let use_key = move |event: KeyboardEvent| {
-        let composing = event.is_composing() || event.key_code() == COMPOSING;
-        match event.key().as_str() {
-            "Enter" if !event.shift_key() && !composing => {
-                event.prevent_default();
-                if ready.get_untracked() {
-                    send(desk);
-                }
-            }
-            "Escape" if desk.busy.get_untracked() => {
-                event.prevent_default();
-                desk.act(Input::Stop);
-            }
-            "Escape" if desk.task.get_untracked() != Task::Free => {
-                event.prevent_default();
-                desk.task.set(Task::Free);
-            }
-            "ArrowUp" if desk.draft.with_untracked(String::is_empty) => {
-                let last = desk.turns.with_untracked(|t| {
-                    t.last().map(|t| t.turn.with_untracked(|t| t.shown.clone()))
-                });
-                if let Some(last) = last {
-                    event.prevent_default();
-                    desk.draft.set(last);
-                }
-            }
-            _ => {}
-        }
-    };
-
     view! {
         <form
             class="ask"
             on:submit=move |event| {
                 event.prevent_default();
                 if ready.get_untracked() {
-                    send(desk);
-                    focus(text);
+                    app.send_draft();
+                    focus(text_box);
                 }
             }
         >
             <div class="chips" role="group" aria-label="Kinds of question">
-                {Task::CHIPS.map(|task| view! { <Chip task text /> }).collect_view()}
+                {QuestionKind::CHIPS.map(|kind| view! { <Chip kind text_box /> }).collect_view()}
             </div>
             <div class="field">
                 <label class="hidden" for="question">
@@ -85,72 +51,116 @@ pub fn Ask() -> impl IntoView {
                 </label>
                 <textarea
                     id="question"
-                    node_ref=text
+                    node_ref=text_box
                     rows="2"
                     data-testid="question"
-                    placeholder=move || desk.task.get().placeholder()
-                    prop:value=move || desk.draft.get()
-                    on:input=move |event| desk.draft.set(event_target_value(&event))
-                    on:keydown=use_key
+                    placeholder=move || app.kind.get().placeholder()
+                    prop:value=move || app.draft.get()
+                    on:input=move |event| app.draft.set(event_target_value(&event))
+                    on:keydown=move |event| on_key(app, ready, &event)
                 ></textarea>
-                <Show
-                    when=move || desk.busy.get()
-                    fallback=move || {
-                        view! {
-                            <button
-                                type="submit"
-                                class="button primary send"
-                                data-testid="send"
-                                disabled=move || !ready.get()
-                            >
-                                "Send"
-                            </button>
-                        }
-                    }
-                >
-                    <button
-                        type="button"
-                        class="button send"
-                        data-testid="stop"
-                        on:click=move |_| {
-                            desk.act(Input::Stop);
-                            focus(text);
-                        }
-                    >
-                        "Stop"
-                    </button>
-                </Show>
+                <SendOrStop ready text_box />
             </div>
-            <Show when=move || desk.draft.with(|d| d.contains("[?]"))>
-                <p class="hint">
-                    "A box you mention is no longer shown. Replace [?] by a number in the picture."
-                </p>
+            <Show when=move || app.draft.with(|draft| draft.contains(LOST_MARK))>
+                <p class="hint">{strings::LOST_MARK_HINT}</p>
             </Show>
-            <div class="small-print">
-                <details class="exact">
-                    <summary>"Exact words sent"</summary>
-                    <code data-testid="exact">{exact}</code>
-                </details>
-                <Choosing />
-                <p>"Answers and boxes may be wrong."</p>
-            </div>
+            <SmallPrint />
         </form>
     }
 }
 
+/// Keys in the text box: Enter sends, Escape stops or returns to free words, the up arrow repeats the last
+/// question.
+fn on_key(app: AppState, ready: Memo<bool>, event: &KeyboardEvent) {
+    let composing = event.is_composing() || event.key_code() == COMPOSING;
+    match event.key().as_str() {
+        "Enter" if !event.shift_key() && !composing => {
+            if ready.get_untracked() {
+                app.send_draft();
+            }
+        }
+        "Escape" if app.busy.get_untracked() => app.act(Input::Stop),
+        "Escape" if app.kind.get_untracked() != QuestionKind::Free => {
+            app.kind.set(QuestionKind::Free)
+        }
+        "ArrowUp" if app.draft.with_untracked(String::is_empty) => {
+            let last = app
+                .turns
+                .with_untracked(|t| t.last().map(|t| t.turn.with_untracked(|t| t.shown.clone())));
+            let Some(last) = last else {
+                return;
+            };
+            app.draft.set(last);
+        }
+        _ => return,
+    }
+    event.prevent_default();
+}
+
 #[component]
-fn Chip(task: Task, text: NodeRef<html::Textarea>) -> impl IntoView {
-    let desk = app_state();
-    let choose = move |_| {
-        let marks = desk.selection_marks();
-        let free = desk.can_ask.get_untracked();
-        match task {
-            Task::Describe if free => desk.ask(task, ""),
-            Task::Name if free && !marks.is_empty() => desk.ask(task, &marks),
-            _ => {
-                desk.task
-                    .update(|now| *now = if *now == task { Task::Free } else { task });
-                focus(text);
+fn SendOrStop(ready: Memo<bool>, text_box: TextBox) -> impl IntoView {
+    let app = app_state();
+    let send = move || {
+        view! {
+            <button
+                type="submit"
+                class="button primary send"
+                data-testid="send"
+                disabled=move || !ready.get()
+            >
+                "Send"
+            </button>
+        }
+    };
+    let stop = move |_| {
+        app.act(Input::Stop);
+        focus(text_box);
+    };
+    view! {
+        <Show when=move || app.busy.get() fallback=send>
+            <button type="button" class="button send" data-testid="stop" on:click=stop>
+                "Stop"
+            </button>
+        </Show>
+    }
+}
+
+#[component]
+fn SmallPrint() -> impl IntoView {
+    let app = app_state();
+    let exact = move || {
+        let candidates = app.candidates.get();
+        app.draft
+            .with(|draft| app.kind.get().phrase(draft, &candidates).1)
+    };
+    view! {
+        <div class="small-print">
+            <details class="exact">
+                <summary>"Exact words sent"</summary>
+                <code data-testid="exact">{exact}</code>
+            </details>
+            <SamplingPanel />
+            <p>{strings::MAY_BE_WRONG}</p>
+        </div>
+    }
+}
+
+#[component]
+fn Chip(kind: QuestionKind, text_box: TextBox) -> impl IntoView {
+    let app = app_state();
+    let on_click = move |_| {
+        let marks = app.selection_marks().join("; ");
+        match kind.on_chip(&marks, app.can_ask.get_untracked()) {
+            ChipAction::Ask(words) => app.ask(kind, &words),
+            ChipAction::Toggle => {
+                app.kind.update(|now| {
+                    *now = if *now == kind {
+                        QuestionKind::Free
+                    } else {
+                        kind
+                    }
+                });
+                focus(text_box);
             }
         }
     };
@@ -158,25 +168,18 @@ fn Chip(task: Task, text: NodeRef<html::Textarea>) -> impl IntoView {
         <button
             type="button"
             class="chip-button"
-            data-testid=format!("chip-{}", task.key())
-            aria-pressed=move || (desk.task.get() == task).to_string()
-            on:click=choose
+            data-testid=format!("chip-{}", kind.key())
+            aria-pressed=move || (app.kind.get() == kind).to_string()
+            on:click=on_click
         >
-            {task.label()}
+            {kind.label()}
         </button>
     }
 }
 
-fn send(desk: AppState) {
-    let (task, words) = (desk.task.get_untracked(), desk.draft.get_untracked());
-    desk.ask(task, &words);
-    desk.draft.set(String::new());
-    desk.task.set(Task::Free);
-}
-
-fn focus(text: NodeRef<html::Textarea>) {
-    if let Some(text) = text.get_untracked() {
-        // An element that cannot take the focus keeps it where it is.
-        let _ = text.focus();
+fn focus(text_box: TextBox) {
+    if let Some(text_box) = text_box.get_untracked() {
+        // An element that cannot take the focus leaves it where it is.
+        let _ = text_box.focus();
     }
 }

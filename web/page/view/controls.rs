@@ -1,84 +1,89 @@
-//! Which boxes there are: granularity and the two filters. They only filter what was found.
+//! Which boxes there are: granularity and the two filters.
 
 use chatrex::chat::candidates::Filter;
 use chatrex::chat::conversation::Input;
+use chatrex::chat::strings;
 use chatrex::protocol::Granularity;
-use chatrex::text::prompt::MAX_BOXES;
 use leptos::prelude::*;
 
 use super::state::app_state;
 
-/// Granularity and sliders.
+/// Granularity and the sliders of the filters.
 #[component]
 pub fn Controls() -> impl IntoView {
-    let desk = app_state();
-    let score = move || f64::from(desk.filter.with(|f| f.score));
-    let nms = move || desk.filter.with(|f| f.nms);
-    let score_words = move || format!("{:.2}", score());
-    let nms_words = move || match nms() {
-        all if all >= 1.0 => "keep all".to_owned(),
-        nms => format!("{nms:.2}"),
+    let app = app_state();
+    let change = move |change: &dyn Fn(&mut Filter)| {
+        let mut filter = app.filter.get_untracked();
+        change(&mut filter);
+        app.act(Input::Filter(filter));
     };
-    let set_score = move |value: f64| {
-        let nms = desk.filter.with_untracked(|f| f.nms);
-        desk.act(Input::Filter(Filter {
-            score: value as f32,
-            nms,
-        }));
-    };
-    let set_nms = move |value: f64| {
-        let score = desk.filter.with_untracked(|f| f.score);
-        desk.act(Input::Filter(Filter { score, nms: value }));
-    };
-    let left_out = move || {
-        let left_out = desk.candidates.with(|c| c.left_out);
-        (left_out > 0)
-            .then(|| format!("{left_out} more pass, but {MAX_BOXES} is the most the chat can use."))
-    };
+    let nms = move || app.filter.with(|f| f.nms);
+    let left_out = move || app.candidates.with(|c| strings::left_out(c));
     view! {
         <div class="controls">
             <fieldset class="segments">
                 <legend class="hidden">"What to look for"</legend>
-                <Way granularity=Granularity::Coarse words="Whole objects" />
-                <Way granularity=Granularity::Fine words="Parts too" />
+                <GranularityButton granularity=Granularity::Coarse label="Whole objects" />
+                <GranularityButton granularity=Granularity::Fine label="Parts too" />
             </fieldset>
-            <Slider name="Minimum confidence" id="score-slider" least="0" value=score shown=score_words set=set_score />
-            <Slider name="Merge overlapping boxes" id="nms-slider" least="0.1" value=nms shown=nms_words set=set_nms />
-            {move || left_out().map(|words| view! { <p class="hint" data-testid="left-out">{words}</p> })}
+            <Slider
+                name="Minimum confidence"
+                id="score-slider"
+                min="0"
+                value=move || f64::from(app.filter.with(|f| f.score))
+                set=move |value| change(&|filter| filter.score = value as f32)
+            />
+            <Slider
+                name="Merge overlapping boxes"
+                id="nms-slider"
+                min="0.1"
+                value=nms
+                shown=Signal::derive(move || strings::nms(nms()))
+                set=move |value| change(&|filter| filter.nms = value)
+            />
+            {move || left_out().map(|text| view! { <p class="hint" data-testid="left-out">{text}</p> })}
         </div>
     }
 }
 
-/// A slider up to 1 with its name and its value in words.
+/// A slider up to 1 with its name and its value; `shown` is the value in words, by default with two
+/// decimals.
 #[component]
 pub fn Slider(
     name: &'static str,
     id: &'static str,
-    least: &'static str,
-    value: impl Fn() -> f64 + Copy + Send + 'static,
-    shown: impl Fn() -> String + Send + 'static,
+    min: &'static str,
+    value: impl Fn() -> f64 + Copy + Send + Sync + 'static,
+    #[prop(optional)] shown: Option<Signal<String>>,
     set: impl Fn(f64) + 'static,
 ) -> impl IntoView {
+    let decimals = move || format!("{:.2}", value());
+    let shown = shown.unwrap_or_else(|| Signal::derive(decimals));
+    let on_input = move |event| {
+        if let Ok(value) = event_target_value(&event).parse() {
+            set(value);
+        }
+    };
     view! {
         <label class="slider">
             <span>{name}</span>
-            <output>{shown}</output>
+            <output>{move || shown.get()}</output>
             <input
                 type="range"
-                min=least
+                min=min
                 max="1"
                 step="0.01"
                 data-testid=id
-                prop:value=move || format!("{:.2}", value())
-                on:input=move |event| number(&event).map_or((), &set)
+                prop:value=decimals
+                on:input=on_input
             />
         </label>
     }
 }
 
 #[component]
-fn Way(granularity: Granularity, words: &'static str) -> impl IntoView {
-    let desk = app_state();
+fn GranularityButton(granularity: Granularity, label: &'static str) -> impl IntoView {
+    let app = app_state();
     let value = format!("{granularity:?}").to_lowercase();
     view! {
         <label>
@@ -87,14 +92,10 @@ fn Way(granularity: Granularity, words: &'static str) -> impl IntoView {
                 name="granularity"
                 value=value.clone()
                 data-testid=format!("granularity-{value}")
-                prop:checked=move || desk.granularity.get() == granularity
-                on:change=move |_| desk.act(Input::Prefer(granularity))
+                prop:checked=move || app.granularity.get() == granularity
+                on:change=move |_| app.act(Input::Prefer(granularity))
             />
-            <span>{words}</span>
+            <span>{label}</span>
         </label>
     }
-}
-
-fn number(event: &leptos::ev::Event) -> Option<f64> {
-    event_target_value(event).parse().ok()
 }

@@ -1,5 +1,6 @@
-//! The page's parts. They hold state in signals, forward what the person does and decide nothing:
-//! the decisions are in `chatrex::chat`.
+//! The views: they draw the signals of [`state::AppState`] and forward the actions of the user. The
+//! decisions and the texts with rules are in `chatrex::chat`; a label that never changes stands in its
+//! view.
 
 pub mod about;
 pub mod app;

@@ -1,11 +1,14 @@
-//! The model manager: what is here, what could be, and everything one can do with it.
+//! The dialog of the model manager: stored models, downloads and imports.
 
 use chatrex::chat::conversation::Model;
-use chatrex::chat::model_manager::{Choice, Input, Item, Search, Status};
+use chatrex::chat::model_manager::{
+    Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
+};
+use chatrex::chat::strings;
 use chatrex::error::Fault;
 use chatrex::memory::Verdict;
 use chatrex::progress::Progress;
-use chatrex::protocol::store::{ModelId, Survey};
+use chatrex::protocol::store::{ModelId, Preview};
 use js_sys::Array;
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
@@ -14,13 +17,11 @@ use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::state::{AppState, app_state};
-use super::status::sentence;
-use chatrex::chat::strings;
 
-/// Opens the manager above the page.
-pub fn show(desk: AppState) {
-    if let Some(dialog) = desk.manager.get_untracked() {
-        // Refused only where it is open already.
+/// Opens the dialog.
+pub fn show_manager(app: AppState) {
+    if let Some(dialog) = app.manager_dialog.get_untracked() {
+        // Fails only if it is open already.
         let _ = dialog.show_modal();
     }
 }
@@ -28,22 +29,22 @@ pub fn show(desk: AppState) {
 /// The dialog.
 #[component]
 pub fn Manager() -> impl IntoView {
-    let desk = app_state();
-    let dialog = desk.manager;
-    take_title(desk);
+    let app = app_state();
+    let dialog = app.manager_dialog;
+    show_in_title(app);
     let close = move |_| {
         if let Some(dialog) = dialog.get_untracked() {
             dialog.close();
         }
     };
     let models = Memo::new(move |_| {
-        desk.library.with(|l| {
-            let items = l.items().iter();
-            items.map(|i| i.shelved.model.clone()).collect::<Vec<_>>()
+        app.models.with(|m| {
+            let entries = m.entries().iter();
+            entries.map(|e| e.stored.model.clone()).collect::<Vec<_>>()
         })
     });
-    let used = Memo::new(move |_| desk.library.with(|l| l.used()));
-    let fault = Memo::new(move |_| desk.library.with(|l| l.fault().cloned()));
+    let used = Memo::new(move |_| app.models.with(|m| m.used()));
+    let fault = Memo::new(move |_| app.models.with(|m| m.fault().cloned()));
     view! {
         <dialog class="manager" node_ref=dialog aria-labelledby="manager-title" data-testid="manager">
             <header>
@@ -53,8 +54,8 @@ pub fn Manager() -> impl IntoView {
                     {strings::CLOSE}
                 </button>
             </header>
-            <Show when=move || desk.volatile.get()>
-                <p class="note" data-testid="volatile">{volatile()}</p>
+            <Show when=move || app.is_volatile.get()>
+                <p class="note" data-testid="volatile">{strings::volatile(is_safari())}</p>
             </Show>
             <ul class="models">
                 <Demo />
@@ -63,20 +64,20 @@ pub fn Manager() -> impl IntoView {
                 </For>
             </ul>
             <div role="alert">
-                {move || fault.get().map(|fault| view! { <Wrong fault /> })}
+                {move || fault.get().map(|fault| view! { <Failure fault /> })}
             </div>
             <Add />
         </dialog>
     }
 }
 
-/// While a model comes, the title of the page says how far it is.
-fn take_title(desk: AppState) {
+/// Shows the progress of a download in the title of the page.
+fn show_in_title(app: AppState) {
     let title = document().title();
     let part = Memo::new(move |_| {
-        desk.library.with(|l| {
-            let moving = l.moving();
-            moving.map(|i| strings::percent(i.moved.done, i.moved.total))
+        app.models.with(|m| {
+            let entry = m.downloading();
+            entry.map(|e| strings::percent(e.progress.done, e.progress.total))
         })
     });
     Effect::new(move |before: Option<bool>| {
@@ -90,40 +91,40 @@ fn take_title(desk: AppState) {
     });
 }
 
-fn volatile() -> String {
+fn is_safari() -> bool {
     let agent = window().navigator().user_agent().unwrap_or_default();
-    let safari = agent.contains("Safari") && !agent.contains("Chrom");
-    let more = if safari { strings::VOLATILE_SAFARI } else { "" };
-    format!("{}{more}.", strings::VOLATILE)
+    agent.contains("Safari") && !agent.contains("Chrom")
 }
 
 #[component]
-fn Wrong(fault: Fault) -> impl IntoView {
-    view! { <p class="wrong" data-testid="model-error">{sentence(&fault)}</p> }
+fn Failure(fault: Fault) -> impl IntoView {
+    view! {
+        <p class="wrong" data-testid="model-error">
+            {strings::sentence(&fault)} " "
+            <small class="error-code" data-testid="error-code">{strings::error_code(&fault)}</small>
+        </p>
+    }
 }
 
-/// The model beside the page.
+/// The demo model.
 #[component]
 fn Demo() -> impl IntoView {
-    let desk = app_state();
-    let chosen = move || desk.library.with(|l| *l.choice() == Choice::Demo);
-    let words = move || {
-        desk.model.with(|model| match model {
-            Model::Ready(_) if chosen() => "Loaded".to_owned(),
-            Model::Loading(progress) if chosen() => strings::loading(strings::DEMO, *progress),
-            _ => String::new(),
-        })
+    let app = app_state();
+    let is_chosen = move || app.models.with(|m| *m.choice() == Choice::Demo);
+    let status = move || {
+        let models = app.models.read();
+        app.model.with(|model| strings::demo_status(&models, model))
     };
     view! {
         <li class="model" data-testid="demo-model">
             <div class="model-head">
                 <h3>{strings::DEMO}</h3>
-                <span class="facts">{strings::DEMO_WHAT}</span>
+                <span class="facts">{strings::DEMO_DESCRIPTION}</span>
             </div>
-            <p class="stand">{words}</p>
+            <p class="stand">{status}</p>
             <div class="model-actions">
-                <Show when=move || !chosen()>
-                    <Act words=strings::LOAD key="load-demo" act=move || desk.manage(Input::Load(Choice::Demo)) />
+                <Show when=move || !is_chosen()>
+                    <Action label=strings::LOAD key="load-demo" act=move || app.manage(Input::Load(Choice::Demo)) />
                 </Show>
             </div>
         </li>
@@ -132,8 +133,8 @@ fn Demo() -> impl IntoView {
 
 /// A button of a model.
 #[component]
-fn Act(
-    words: &'static str,
+fn Action(
+    label: &'static str,
     key: &'static str,
     #[prop(default = false)] primary: bool,
     act: impl Fn() + 'static,
@@ -145,89 +146,80 @@ fn Act(
     };
     view! {
         <button type="button" class=class data-testid=key on:click=move |_| act()>
-            {words}
+            {label}
         </button>
     }
 }
 
-/// What a row asks before it does something that cannot be undone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Question {
-    None,
-    Cancel,
-    Delete,
-}
-
-/// A kept model.
+/// A stored model.
 #[component]
 fn Row(model: ModelId) -> impl IntoView {
-    let desk = app_state();
+    let app = app_state();
     let id = StoredValue::new(model);
-    let item = Memo::new(move |_| desk.library.with(|l| l.item(&id.get_value()).cloned()));
-    let stand = Memo::new(move |_| {
-        item.with(|item| {
-            let item = item.as_ref()?;
-            desk.model
-                .with(|engine| desk.library.with(|l| Some(l.stand(item, engine))))
+    let entry = Memo::new(move |_| app.models.with(|m| m.entry(&id.get_value()).cloned()));
+    let status = Memo::new(move |_| {
+        entry.with(|entry| {
+            let entry = entry.as_ref()?;
+            app.model
+                .with(|engine| app.models.with(|m| Some(m.status(entry, engine))))
         })
     });
-    let word = Memo::new(move |_| stand.with(|s| s.as_ref().map_or("gone", Status::word)));
-    let fact = move |of: fn(&Item) -> String| item.with(|i| i.as_ref().map(of).unwrap_or_default());
+    let state = Memo::new(move |_| status.with(|s| s.as_ref().map_or("gone", Status::name)));
+    let fact =
+        move |of: fn(&Entry) -> String| entry.with(|e| e.as_ref().map(of).unwrap_or_default());
     let progress = move || {
-        desk.model.with(|model| match model {
+        app.model.with(|model| match model {
             Model::Loading(progress) => *progress,
             _ => None,
         })
     };
-    let said = move || {
-        item.with(|item| {
-            let item = item.as_ref()?;
-            stand.with(|s| s.as_ref().map(|s| strings::stand(item, s, progress())))
+    let text = move || {
+        entry.with(|entry| {
+            let entry = entry.as_ref()?;
+            status.with(|s| {
+                s.as_ref()
+                    .map(|s| strings::entry_status(entry, s, progress()))
+            })
         })
     };
-    let fault = Memo::new(move |_| item.with(|i| i.as_ref().and_then(|i| i.fault.clone())));
+    let fault = Memo::new(move |_| entry.with(|e| e.as_ref().and_then(|e| e.fault.clone())));
     view! {
-        <li class="model" data-testid="model" data-state=move || word.get() data-model=id.get_value().0>
+        <li class="model" data-testid="model" data-state=move || state.get() data-model=id.get_value().0>
             <div class="model-head">
-                <h3>{move || fact(|i| i.shelved.facts.name.clone())}</h3>
-                <span class="facts">{move || fact(facts)}</span>
+                <h3>{move || fact(|e| e.stored.facts.name.clone())}</h3>
+                <span class="facts">{move || fact(strings::facts)}</span>
             </div>
-            <Bar item stand progress=Signal::derive(progress) />
-            <p class="stand" data-testid="model-words">{said}</p>
+            <Bar entry status progress=Signal::derive(progress) />
+            <p class="stand" data-testid="model-words">{text}</p>
             <div role="alert">
-                {move || fault.get().map(|fault| view! { <Wrong fault /> })}
+                {move || fault.get().map(|fault| view! { <Failure fault /> })}
             </div>
-            <Actions id=id.get_value() word item />
+            <Actions id=id.get_value() status entry />
             <details class="licence">
-                <summary>{move || strings::licence(&fact(|i| i.shelved.facts.licence.clone()))}</summary>
-                <p>{move || fact(|i| i.shelved.facts.licence_text.clone())}</p>
+                <summary>{move || strings::licence(&fact(|e| e.stored.facts.licence.clone()))}</summary>
+                <p>{move || fact(|e| e.stored.facts.licence_text.clone())}</p>
             </details>
         </li>
     }
 }
 
-fn facts(item: &Item) -> String {
-    let facts = &item.shelved.facts;
-    format!("{} · {}", facts.precision, strings::size(facts.bytes))
-}
-
-/// How far a model is, where that changes.
+/// The progress bar of a download or of loading.
 #[component]
 fn Bar(
-    item: Memo<Option<Item>>,
-    stand: Memo<Option<Status>>,
+    entry: Memo<Option<Entry>>,
+    status: Memo<Option<Status>>,
     progress: Signal<Option<Progress>>,
 ) -> impl IntoView {
     let part = Memo::new(move |_| {
-        let item = item.get()?;
-        let moved = (item.moved.done, item.moved.total);
-        match stand.get()? {
+        let entry = entry.get()?;
+        let stored = (entry.progress.done, entry.progress.total);
+        match status.get()? {
             Status::Loading => progress.get().map(|p| (p.done, p.total)),
-            Status::Moving { .. } | Status::Paused | Status::Partial => Some(moved),
-            Status::Ready | Status::Loaded | Status::Elsewhere => None,
+            Status::Downloading { .. } | Status::Paused | Status::Partial => Some(stored),
+            Status::Ready | Status::Loaded | Status::InOtherTab => None,
         }
     });
-    let name = move || item.with(|i| i.as_ref().map(|i| i.shelved.facts.name.clone()));
+    let name = move || entry.with(|e| e.as_ref().map(|e| e.stored.facts.name.clone()));
     let shown = Memo::new(move |_| part.with(Option::is_some));
     let permille = move || {
         part.get()
@@ -240,130 +232,91 @@ fn Bar(
     }
 }
 
-/// What can be done with a kept model where it stands.
+/// The actions on a stored model, or the confirmation of one.
 #[component]
-fn Actions(id: ModelId, word: Memo<&'static str>, item: Memo<Option<Item>>) -> impl IntoView {
-    let desk = app_state();
+fn Actions(id: ModelId, status: Memo<Option<Status>>, entry: Memo<Option<Entry>>) -> impl IntoView {
+    let app = app_state();
     let id = StoredValue::new(id);
-    let question = RwSignal::new(Question::None);
-    let buttons_in = NodeRef::<html::Div>::new();
+    let confirmation = RwSignal::new(Confirmation::None);
+    let buttons = NodeRef::<html::Div>::new();
     let pressed = StoredValue::new(false);
-    Effect::new(move |before: Option<&'static str>| {
-        let word = word.get();
-        if before.is_some_and(|before| before != word) {
-            question.set(Question::None);
+    let state = Memo::new(move |_| status.with(|s| s.as_ref().map(Status::name)));
+    let actions = Memo::new(move |_| {
+        let confirmation = confirmation.get();
+        status.with(|s| s.as_ref().map(|s| confirmation.actions(s)))
+    });
+    Effect::new(move |before: Option<Option<&'static str>>| {
+        let state = state.get();
+        if before.is_some_and(|before| before != state) {
+            confirmation.set(Confirmation::None);
         }
-        word
+        state
     });
     Effect::new(move |_| {
-        word.track();
-        question.track();
+        state.track();
+        confirmation.track();
         if pressed.get_value() {
-            request_animation_frame(move || go_on_in(buttons_in));
+            request_animation_frame(move || keep_focus_in(buttons));
         }
     });
-    let press = move |_| {
-        // A press that removed the row has nothing to go on with.
+    let press = move |action: EntryAction| {
+        let (next, input) = action.press(id.get_value());
+        confirmation.set(next);
+        if let Some(input) = input {
+            app.manage(input);
+        }
+        // Fails after a press that removed the row.
         pressed.try_set_value(true);
     };
-    let manage = move |input: fn(ModelId) -> Input| {
-        question.set(Question::None);
-        desk.manage(input(id.get_value()));
-    };
-    let asks = move |what: Question| move || question.set(what);
-    let doubt = move || {
-        item.with(|item| {
-            let item = item.as_ref()?;
-            let facts = &item.shelved.facts;
-            Some(match question.get() {
-                Question::None => String::new(),
-                Question::Cancel => strings::cancel(item.moved.done),
-                Question::Delete => strings::delete(&facts.name, facts.bytes),
-            })
+    let text = move || {
+        entry.with(|entry| {
+            let entry = entry.as_ref()?;
+            Some(strings::confirmation(entry, confirmation.get()))
         })
     };
-    let cancel = move |keep| {
-        move || {
-            question.set(Question::None);
-            let model = id.get_value();
-            desk.manage(Input::Cancel { model, keep });
-        }
-    };
-    let delete =
-        move || view! { <Act words=strings::DELETE key="delete" act=asks(Question::Delete) /> };
-    let stop =
-        move || view! { <Act words=strings::CANCEL key="cancel" act=asks(Question::Cancel) /> };
-    let resume = move || view! { <Act words=strings::RESUME key="resume" primary=true act=move || manage(Input::Resume) /> };
-    let usual = move || {
-        match word.get() {
-        "partial" => view! { {resume()} {delete()} }.into_any(),
-        "moving" => view! {
-            <Act words=strings::PAUSE key="pause" act=move || manage(Input::Pause) />
-            {stop()}
-        }
-        .into_any(),
-        "paused" => view! { {resume()} {stop()} }.into_any(),
-        "ready" => view! {
-            <Act words=strings::LOAD key="load" primary=true act=move || manage(|id| Input::Load(Choice::Kept(id))) />
-            {delete()}
-        }
-        .into_any(),
-        "loading" | "loaded" => view! {
-            <Act words=strings::UNLOAD key="unload" act=move || desk.manage(Input::Load(Choice::Demo)) />
-        }
-        .into_any(),
-        "elsewhere" => view! {
-            <Act words=strings::AGAIN key="again" act=move || desk.manage(Input::Started) />
-        }
-        .into_any(),
-        _ => ().into_any(),
-    }
-    };
-    let buttons = move || match question.get() {
-        Question::None => usual(),
-        Question::Cancel => view! {
-            <Act words=strings::KEEP_PART key="cancel-keep" act=cancel(true) />
-            <Act words=strings::DELETE_PART key="cancel-delete" act=cancel(false) />
-            <Act words=strings::BACK key="back" act=asks(Question::None) />
-        }
-        .into_any(),
-        Question::Delete => view! {
-            <Act words=strings::DELETE key="delete-yes" act=move || manage(Input::Delete) />
-            <Act words=strings::BACK key="back" act=asks(Question::None) />
-        }
-        .into_any(),
-    };
     view! {
-        <div class="model-actions" node_ref=buttons_in on:click=press>
-            <Show when=move || question.get() != Question::None>
-                <span class="doubt" role="status">{doubt}</span>
+        <div class="model-actions" node_ref=buttons>
+            <Show when=move || confirmation.get() != Confirmation::None>
+                <span class="doubt" role="status">{text}</span>
             </Show>
-            {buttons}
+            <For
+                each=move || actions.get().unwrap_or_default().iter().copied()
+                key=|action| *action
+                children=move |action| {
+                    view! {
+                        <Action
+                            label=strings::action(action)
+                            key=action.key()
+                            primary=action.is_primary()
+                            act=move || press(action)
+                        />
+                    }
+                }
+            />
         </div>
     }
 }
 
-/// A press may replace the button that was pressed: the focus then goes to the first of the new
-/// ones.
-fn go_on_in(buttons: NodeRef<html::Div>) {
+/// Moves the focus to the first button if the pressed one was replaced.
+fn keep_focus_in(buttons: NodeRef<html::Div>) {
     let focused = document().active_element().map(|e| e.tag_name());
-    let lost = focused.is_none_or(|tag| matches!(tag.as_str(), "BODY" | "DIALOG"));
+    let is_lost = focused.is_none_or(|tag| matches!(tag.as_str(), "BODY" | "DIALOG"));
     let first = (buttons.try_get_untracked().flatten())
         .and_then(|buttons| buttons.query_selector("button").ok()?);
-    if let (true, Some(first)) = (lost, first) {
+    if let (true, Some(first)) = (is_lost, first) {
         // A button in an open dialog takes the focus.
         let _ = first.unchecked_into::<HtmlElement>().focus();
     }
 }
 
-/// The ways to get another model.
+/// The ways to add a model: an address, a folder, files.
 #[component]
 fn Add() -> impl IntoView {
-    let desk = app_state();
+    let app = app_state();
     let address = RwSignal::new(String::new());
-    let look = move |event: SubmitEvent| {
+    let on_submit = move |event: SubmitEvent| {
         event.prevent_default();
-        desk.manage(Input::Survey(address.get_untracked()));
+        app.manage(Input::Preview(address.get_untracked()));
     };
     let folder = NodeRef::<html::Input>::new();
     Effect::new(move |_| {
@@ -371,19 +324,19 @@ fn Add() -> impl IntoView {
             let _ = folder.set_attribute("webkitdirectory", "");
         }
     });
-    let chosen = move |event: ev::Event| {
+    let on_files = move |event: ev::Event| {
         let input: HtmlInputElement = event_target(&event);
         let files = input.files().map(all_files).unwrap_or_default();
         if !files.is_empty() {
-            take_files(desk, &files);
+            preview_files(app, &files);
         }
         input.set_value("");
     };
-    let search = Memo::new(move |_| desk.library.with(|l| without_consent(l.search())));
+    let preview = Memo::new(move |_| app.models.with(|m| without_consent(m.preview())));
     view! {
         <section class="add" aria-labelledby="add-title">
             <h3 id="add-title">{strings::ADD}</h3>
-            <form on:submit=look>
+            <form on:submit=on_submit>
                 <label for="model-address">{strings::ADDRESS}</label>
                 <div class="address">
                     <input
@@ -402,31 +355,31 @@ fn Add() -> impl IntoView {
             <div class="own-files">
                 <span>{strings::OR}</span>
                 <label class="button small">
-                    <input type="file" multiple class="hidden-input" data-testid="model-folder" node_ref=folder on:change=chosen />
+                    <input type="file" multiple class="hidden-input" data-testid="model-folder" node_ref=folder on:change=on_files />
                     {strings::FOLDER}
                 </label>
                 <label class="button small">
-                    <input type="file" multiple class="hidden-input" data-testid="model-files" on:change=chosen />
+                    <input type="file" multiple class="hidden-input" data-testid="model-files" on:change=on_files />
                     {strings::FILES}
                 </label>
             </div>
             <div role="status" aria-live="polite">
-                {move || match search.get() {
-                    Search::Idle => ().into_any(),
-                    Search::Looking => view! { <p class="stand">{strings::LOOKING}</p> }.into_any(),
-                    Search::Failed(fault) => view! { <Wrong fault /> }.into_any(),
-                    Search::Found { survey, .. } => view! { <Offer survey /> }.into_any(),
+                {move || match preview.get() {
+                    PreviewState::None => ().into_any(),
+                    PreviewState::Loading => view! { <p class="stand">{strings::LOOKING}</p> }.into_any(),
+                    PreviewState::Failed(fault) => view! { <Failure fault /> }.into_any(),
+                    PreviewState::Ready { preview, .. } => view! { <Offer preview /> }.into_any(),
                 }}
             </div>
         </section>
     }
 }
 
-/// The search as it decides what is shown; ticking the licence must not show it anew.
-fn without_consent(search: &Search) -> Search {
-    match search.clone() {
-        Search::Found { survey, .. } => Search::Found {
-            survey,
+/// The preview without the state of the licence checkbox, whose change must not rebuild the view.
+fn without_consent(preview: &PreviewState) -> PreviewState {
+    match preview.clone() {
+        PreviewState::Ready { preview, .. } => PreviewState::Ready {
+            preview,
             accepted: false,
         },
         other => other,
@@ -438,32 +391,32 @@ pub fn all_files(files: FileList) -> Vec<File> {
     (0..files.length()).filter_map(|i| files.get(i)).collect()
 }
 
-/// Hands the person's files to the library.
-pub fn take_files(desk: AppState, files: &[File]) {
+/// Previews the model in files of the user.
+pub fn preview_files(app: AppState, files: &[File]) {
     let all: Array = files.iter().collect();
-    desk.manage_with(Input::SurveyFiles, &all);
+    app.manage_with(Input::PreviewFiles, Some(&all));
 }
 
-/// A model that could be brought here: what it is, its licence, and the press that fetches it.
+/// A previewed model: its facts, its licence, and the button to download or import it.
 #[component]
-fn Offer(survey: Survey) -> impl IntoView {
-    let desk = app_state();
-    let facts = survey.facts;
+fn Offer(preview: Preview) -> impl IntoView {
+    let app = app_state();
+    let facts = preview.facts;
     let accepted = Memo::new(move |_| {
-        desk.library
-            .with(|l| matches!(l.search(), Search::Found { accepted: true, .. }))
+        app.models
+            .with(|m| matches!(m.preview(), PreviewState::Ready { accepted: true, .. }))
     });
-    let accept = move |event: ev::Event| desk.manage(Input::Accept(event_target_checked(&event)));
-    let verb = match survey.address {
+    let accept = move |event: ev::Event| app.manage(Input::Accept(event_target_checked(&event)));
+    let verb = match preview.address {
         Some(_) => strings::DOWNLOAD,
         None => strings::IMPORT,
     };
     view! {
         <div class="offer" data-testid="offer">
-            <h4>{strings::offer(&facts.name, &facts.precision, facts.bytes)}</h4>
-            {survey.address.map(|address| view! { <p class="facts">{address}</p> })}
+            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            {preview.address.map(|address| view! { <p class="facts">{address}</p> })}
             <p>{facts.trained_on}</p>
-            {survey.fit.map(|fit| view! {
+            {preview.fit.map(|fit| view! {
                 <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{strings::verdict(&fit)}</p>
             })}
             <h5>{strings::licence(&facts.licence)}</h5>
@@ -480,11 +433,11 @@ fn Offer(survey: Survey) -> impl IntoView {
                     class="button small primary"
                     data-testid="begin"
                     disabled=move || !accepted.get()
-                    on:click=move |_| desk.manage(Input::Begin)
+                    on:click=move |_| app.manage(Input::Download)
                 >
                     {verb}
                 </button>
-                <Act words=strings::NOT_NOW key="forget" act=move || desk.manage(Input::Forget) />
+                <Action label=strings::NOT_NOW key="forget" act=move || app.manage(Input::Dismiss) />
             </div>
         </div>
     }

@@ -1,4 +1,4 @@
-//! The boxes as a list: what the picture shows, for eyes, ears and keyboard.
+//! The boxes as a list, for the keyboard and screen readers too.
 
 use chatrex::chat::candidates::{BoxId, Candidate};
 use chatrex::chat::overlay::Highlight;
@@ -8,18 +8,18 @@ use web_sys::{HtmlElement, KeyboardEvent};
 
 use super::state::{AppState, app_state};
 
-/// The list of candidates, best first, own ones last.
+/// The list of candidates: proposals, best first, then boxes of the user.
 #[component]
 pub fn Objects() -> impl IntoView {
-    let desk = app_state();
+    let app = app_state();
     let active = RwSignal::new(0_usize);
     let rows = move || {
-        desk.candidates
+        app.candidates
             .with(|c| c.boxes.iter().copied().enumerate().collect::<Vec<_>>())
     };
-    let none = move || desk.candidates.with(|c| c.boxes.is_empty());
+    let none = move || app.candidates.with(|c| c.boxes.is_empty());
     let active_row = move || (!none()).then(|| row_id(active.get()));
-    let focused = move |_| point_at(desk, active.get_untracked());
+    let on_focus = move |_| hover_row(app, active.get_untracked());
     view! {
         <div
             class="objects"
@@ -29,14 +29,14 @@ pub fn Objects() -> impl IntoView {
             aria-activedescendant=active_row
             tabindex="0"
             data-testid="object-list"
-            on:keydown=move |event| use_key(desk, active, &event)
-            on:focus=focused
-            on:blur=move |_| desk.overlay.maybe_update(|o| o.hover(None))
+            on:keydown=move |event| on_key(app, active, &event)
+            on:focus=on_focus
+            on:blur=move |_| app.overlay.maybe_update(|o| o.hover(None))
         >
             <For
                 each=rows
-                key=|(place, b)| (*place, b.id, b.bbox.x1.to_bits(), b.bbox.y1.to_bits())
-                children=move |(place, candidate)| view! { <Row place candidate active /> }
+                key=|(row, b)| (*row, b.id, b.bbox.x1.to_bits(), b.bbox.y1.to_bits())
+                children=move |(row, candidate)| view! { <Row row candidate active /> }
             />
         </div>
         <Show when=none>
@@ -46,59 +46,57 @@ pub fn Objects() -> impl IntoView {
 }
 
 #[component]
-fn Row(place: usize, candidate: Candidate, active: RwSignal<usize>) -> impl IntoView {
-    let desk = app_state();
+fn Row(row: usize, candidate: Candidate, active: RwSignal<usize>) -> impl IntoView {
+    let app = app_state();
     let id = candidate.id;
-    let lit = Memo::new(move |_| desk.overlay.with(|o| o.highlighted().contains(&id)));
-    let selected = Memo::new(move |_| desk.overlay.with(|o| o.selection().contains(&id)));
-    let mark = Memo::new(move |_| {
-        desk.mentions.with(|m| {
-            let m = m.as_ref()?;
-            let number = m.boxes.number(id)?;
-            let phrase = m.phrases.iter().find(|p| p.objects.contains(&number))?;
+    let highlighted = Memo::new(move |_| app.overlay.with(|o| o.highlighted().contains(&id)));
+    let selected = Memo::new(move |_| app.overlay.with(|o| o.selection().contains(&id)));
+    let phrase = Memo::new(move |_| {
+        app.mentions.with(|m| {
+            let phrase = m.as_ref()?.phrase_of(id)?;
             Some((phrase.text.trim().to_owned(), phrase.hue()))
         })
     });
-    let swatch = move || match mark.get() {
+    let swatch = move || match phrase.get() {
         Some((_, hue)) => format!("swatch hue-{hue}"),
         None => "swatch hue-none".to_owned(),
     };
-    let label = move || mark.get().map_or(String::new(), |(label, _)| label);
-    let source = match candidate.score {
+    let label = move || phrase.get().map_or(String::new(), |(label, _)| label);
+    let score = match candidate.score {
         Some(score) => format!("{score:.2}"),
         None => "yours".to_owned(),
     };
     view! {
         <div
-            id=row_id(place)
+            id=row_id(row)
             role="option"
             class="row"
-            class:lit=move || lit.get()
-            class:active=move || active.get() == place
+            class:lit=move || highlighted.get()
+            class:active=move || active.get() == row
             aria-selected=move || selected.get().to_string()
-            on:pointerenter=move |_| desk.overlay.maybe_update(|o| o.hover(Some(Highlight::one(id))))
-            on:pointerleave=move |_| desk.overlay.maybe_update(|o| o.hover(None))
+            on:pointerenter=move |_| app.overlay.maybe_update(|o| o.hover(Some(Highlight::one(id))))
+            on:pointerleave=move |_| app.overlay.maybe_update(|o| o.hover(None))
             on:click=move |event| {
-                active.set(place);
+                active.set(row);
                 let extend = event.shift_key() || event.ctrl_key() || event.meta_key();
-                desk.overlay.update(|o| o.select(id, extend));
+                app.overlay.update(|o| o.select(id, extend));
             }
         >
             <span class=swatch aria-hidden="true"></span>
-            <span class="row-number">{place}</span>
+            <span class="row-number">{row}</span>
             <span class="row-label">{label}</span>
-            <span class="row-score">{source}</span>
+            <span class="row-score">{score}</span>
         </div>
     }
 }
 
-fn use_key(desk: AppState, active: RwSignal<usize>, event: &KeyboardEvent) {
-    let count = desk.candidates.with_untracked(|c| c.boxes.len());
+fn on_key(app: AppState, active: RwSignal<usize>, event: &KeyboardEvent) {
+    let count = app.candidates.with_untracked(|c| c.boxes.len());
     if count == 0 {
         return;
     }
     let now = active.get_untracked().min(count - 1);
-    let id: BoxId = desk.candidates.with_untracked(|c| c.boxes[now].id);
+    let id: BoxId = app.candidates.with_untracked(|c| c.boxes[now].id);
     let next = match event.key().as_str() {
         "ArrowDown" => (now + 1).min(count - 1),
         "ArrowUp" => now.saturating_sub(1),
@@ -106,41 +104,41 @@ fn use_key(desk: AppState, active: RwSignal<usize>, event: &KeyboardEvent) {
         "End" => count - 1,
         " " => {
             event.prevent_default();
-            desk.overlay.update(|o| o.select(id, true));
+            app.overlay.update(|o| o.select(id, true));
             return;
         }
         "Enter" => {
             event.prevent_default();
-            if desk.overlay.with_untracked(|o| o.selection().is_empty()) {
-                desk.overlay.update(|o| o.select(id, false));
+            if app.overlay.with_untracked(|o| o.selection().is_empty()) {
+                app.overlay.update(|o| o.select(id, false));
             }
-            desk.cite_selection();
+            app.cite_selection();
             return;
         }
         "Delete" | "Backspace" => {
             event.prevent_default();
-            desk.erase(id);
+            app.erase(id);
             return;
         }
         _ => return,
     };
     event.prevent_default();
     active.set(next);
-    point_at(desk, next);
+    hover_row(app, next);
     if let Some(row) = document().get_element_by_id(&row_id(next)) {
         let row: HtmlElement = row.unchecked_into();
         row.scroll_into_view_with_bool(false);
     }
 }
 
-fn point_at(desk: AppState, place: usize) {
-    let id = desk
+fn hover_row(app: AppState, row: usize) {
+    let id = app
         .candidates
-        .with_untracked(|c| c.boxes.get(place).map(|b| b.id));
-    desk.overlay
+        .with_untracked(|c| c.boxes.get(row).map(|b| b.id));
+    app.overlay
         .maybe_update(|o| o.hover(id.map(Highlight::one)));
 }
 
-fn row_id(place: usize) -> String {
-    format!("object-{place}")
+fn row_id(row: usize) -> String {
+    format!("object-{row}")
 }

@@ -1,18 +1,23 @@
-//! The page's one handle: the state machine behind it and the signals the views read.
+//! The page's state: the state machines of `chatrex::chat` and the signals that the views read.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chatrex::chat::answer::{Piece, pieces};
 use chatrex::chat::box_drawing::Drawing;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
 use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
-use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay, Visibility};
-use chatrex::error::{Fault, FaultKind};
+use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay};
+use chatrex::chat::question::{QuestionKind, append_marks};
+use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
+use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
-use chatrex::protocol::{DevicePreference, Event, Granularity, PictureId, Request, TurnId};
-use js_sys::ArrayBuffer;
+use chatrex::geometry::BoxXyxy;
+use chatrex::protocol::store::StoreRequest;
+use chatrex::protocol::{
+    DevicePreference, Envelope, Event, Granularity, ImageSize, PictureId, Request, ToWorker, TurnId,
+};
+use js_sys::Array;
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -22,15 +27,14 @@ use web_sys::{Blob, Url};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{offline, persist};
-use chatrex::chat::question::Task;
 
-/// The model the page loads by itself, beside it.
+/// The demo model, relative to the page.
 const MODEL: &str = "models/nano/";
 
-/// The sample picture, beside the page.
+/// The sample picture, relative to the page.
 const SAMPLE: &str = "samples/scene.png";
 
-/// A turn and the signal its view reads.
+/// A turn and the signal that its view reads.
 #[derive(Clone)]
 pub struct TurnSignal {
     /// The turn's number.
@@ -39,132 +43,112 @@ pub struct TurnSignal {
     pub turn: ArcRwSignal<Turn>,
 }
 
-/// The pixels and the address of a picture, kept while it can be looked at again.
-struct Kept {
+/// A decoded picture, kept while the conversation can show it again.
+struct KeptPicture {
     id: PictureId,
     opened: Opened,
 }
 
-/// After the worker was lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Recovery {
-    /// It was not, or that is over.
-    #[default]
-    None,
-    /// The next one loads the model again, after the graphics device was lost.
-    Restoring,
-    /// The same after the worker itself stopped.
-    Restarting,
-    /// It has.
-    Restored,
-}
-
-/// Everything the views read and do. Copied freely.
+/// The state and the actions of the views. Copied freely.
 #[derive(Clone, Copy)]
 pub struct AppState {
-    machine: StoredValue<Conversation, LocalStorage>,
+    conversation: StoredValue<Conversation, LocalStorage>,
+    supervisor: StoredValue<Supervisor>,
     link: StoredValue<Option<Link>, LocalStorage>,
-    kept: StoredValue<Vec<Kept>, LocalStorage>,
+    kept: StoredValue<Vec<KeptPicture>, LocalStorage>,
     next_picture: StoredValue<u32>,
-    /// Counts wishes to open something; the latest wins.
-    wishes: StoredValue<u32>,
-    frame_asked: StoredValue<bool>,
-    /// True until this worker is lost.
-    alive: StoredValue<bool>,
-    /// True once this worker's engine has loaded a model.
-    proved: StoredValue<bool>,
-    /// Where the model stands.
+    /// Number of the last request to open a picture; earlier ones are outdated.
+    open_request: StoredValue<u32>,
+    frame_requested: StoredValue<bool>,
+    /// The state of the model.
     pub model: RwSignal<Model>,
-    /// The models there are.
-    pub library: RwSignal<ModelManager>,
+    /// The stored models.
+    pub models: RwSignal<ModelManager>,
     /// The model manager's dialog.
-    pub manager: NodeRef<html::Dialog>,
-    /// True once the browser refused to promise to keep what is stored.
-    pub volatile: RwSignal<bool>,
-    /// Whether a lost worker is being replaced.
+    pub manager_dialog: NodeRef<html::Dialog>,
+    /// True once the browser refused persistent storage.
+    pub is_volatile: RwSignal<bool>,
+    /// The recovery of a lost worker.
     pub recovery: RwSignal<Recovery>,
-    /// The picture talked about.
+    /// The current picture.
     pub picture: RwSignal<Option<Picture>>,
-    /// Address of the picture for showing.
+    /// Object URL of the picture.
     pub address: RwSignal<Option<String>>,
     /// True while a file is being decoded.
     pub opening: RwSignal<bool>,
     /// The turns, oldest first.
     pub turns: RwSignal<Vec<TurnSignal>>,
-    /// The boxes a question asked now would carry.
+    /// The boxes for the next question.
     pub candidates: RwSignal<Arc<Candidates>>,
-    /// The filters in force.
+    /// The current filters.
     pub filter: RwSignal<Filter>,
-    /// Whole objects or parts too.
+    /// The current granularity.
     pub granularity: RwSignal<Granularity>,
-    /// How the words of an answer are chosen.
+    /// How tokens are sampled.
     pub sampling: RwSignal<Sampling>,
-    /// True when a question would be taken.
+    /// True when a question can be asked.
     pub can_ask: RwSignal<bool>,
-    /// True while a turn waits or runs.
+    /// True while a turn is queued or running.
     pub busy: RwSignal<bool>,
-    /// True when the picture before can be brought back.
+    /// True when the previous picture can be restored.
     pub can_reopen: RwSignal<bool>,
-    /// What is shown and pointed at.
+    /// What is highlighted, selected and shown.
     pub overlay: RwSignal<Overlay>,
-    /// The phrases the overlay colours.
+    /// The phrases that color the boxes.
     pub mentions: Memo<Option<Mentions>>,
     /// The boxes as drawn.
-    pub marks: Memo<Vec<DrawnBox>>,
+    pub drawn_boxes: Memo<Vec<DrawnBox>>,
     /// The box being drawn.
     pub drawing: RwSignal<Drawing>,
     /// True while the pointer draws instead of selecting.
-    pub draws: RwSignal<bool>,
+    pub is_drawing: RwSignal<bool>,
     /// The question being written.
     pub draft: RwSignal<String>,
-    /// What kind of question it is.
-    pub task: RwSignal<Task>,
-    /// Counts wishes to move the focus into the text box.
+    /// The kind of question.
+    pub kind: RwSignal<QuestionKind>,
+    /// Incremented to move the focus into the text box.
     pub focus_draft: RwSignal<u32>,
-    /// Something went wrong outside a turn.
+    /// A failure outside a turn.
     pub notice: RwSignal<Option<Fault>>,
     /// True once everything is stored for use without a network.
     pub offline: RwSignal<bool>,
 }
 
 impl AppState {
-    /// Everything empty; nothing is loaded before [`AppState::begin`].
+    /// The empty state; nothing is loaded before [`AppState::begin`].
     pub fn new() -> Self {
         let overlay = RwSignal::new(Overlay::default());
         let turns = RwSignal::new(Vec::<TurnSignal>::new());
         let candidates = RwSignal::new(Arc::new(Candidates::default()));
-        let picture = RwSignal::new(None::<Picture>);
-        let pointed_turn = Memo::new(move |_| overlay.with(Overlay::turn));
+        let highlighted_turn = Memo::new(move |_| overlay.with(Overlay::turn));
         let mentions = Memo::new(move |_| {
-            let pointed = pointed_turn.get();
+            let highlighted = highlighted_turn.get();
             turns.with(|turns| {
-                let all = turns.iter().filter_map(|t| t.turn.with(mentions));
+                let all = turns.iter().filter_map(|t| t.turn.with(Mentions::of));
                 let all: Vec<_> = all.collect();
-                let of_pointed = all.iter().position(|m| Some(m.turn) == pointed);
-                of_pointed
-                    .or(all.len().checked_sub(1))
-                    .map(|place| all[place].clone())
+                let index = all.iter().position(|m| Some(m.turn) == highlighted);
+                let index = index.or(all.len().checked_sub(1))?;
+                Some(all[index].clone())
             })
         });
-        let marks = Memo::new(move |_| {
+        let drawn_boxes = Memo::new(move |_| {
             let candidates = candidates.get();
-            mentions.with(|m| overlay.with(|o| o.marks(&candidates, m.as_ref())))
+            mentions.with(|m| overlay.with(|o| o.drawn_boxes(&candidates, m.as_ref())))
         });
         Self {
-            machine: StoredValue::new_local(Conversation::default()),
+            conversation: StoredValue::new_local(Conversation::default()),
+            supervisor: StoredValue::new(Supervisor::default()),
             link: StoredValue::new_local(None),
             kept: StoredValue::new_local(Vec::new()),
             next_picture: StoredValue::new(0),
-            wishes: StoredValue::new(0),
-            frame_asked: StoredValue::new(false),
-            alive: StoredValue::new(false),
-            proved: StoredValue::new(false),
+            open_request: StoredValue::new(0),
+            frame_requested: StoredValue::new(false),
             model: RwSignal::new(Model::Absent),
-            library: RwSignal::new(ModelManager::default()),
-            manager: NodeRef::new(),
-            volatile: RwSignal::new(false),
+            models: RwSignal::new(ModelManager::default()),
+            manager_dialog: NodeRef::new(),
+            is_volatile: RwSignal::new(false),
             recovery: RwSignal::new(Recovery::None),
-            picture,
+            picture: RwSignal::new(None),
             address: RwSignal::new(None),
             opening: RwSignal::new(false),
             turns,
@@ -177,169 +161,164 @@ impl AppState {
             can_reopen: RwSignal::new(false),
             overlay,
             mentions,
-            marks,
+            drawn_boxes,
             drawing: RwSignal::new(Drawing::default()),
-            draws: RwSignal::new(false),
+            is_drawing: RwSignal::new(false),
             draft: RwSignal::new(String::new()),
-            task: RwSignal::new(Task::Free),
+            kind: RwSignal::new(QuestionKind::Free),
             focus_draft: RwSignal::new(0),
             notice: RwSignal::new(None),
             offline: RwSignal::new(false),
         }
     }
 
-    /// Opens the sample, loads the model and asks the first question; all at once.
+    /// Loads the model, opens the sample and asks the first question, all at once.
     pub fn begin(self) {
-        self.load();
+        self.start_worker();
         self.open_sample();
         spawn_local(async move { self.offline.set(offline::stored().await) });
     }
 
-    /// Starts a worker, in place of any other, and loads the chosen model into it.
-    pub fn load(self) {
-        if self.alive.get_value() {
+    /// Starts a worker in place of any other, and loads the chosen model into it.
+    fn start_worker(self) {
+        if self.supervise(Supervisor::terminate) {
             self.manage(model_manager::Input::Lost);
         }
         self.link.set_value(None);
-        self.alive.set_value(false);
-        self.proved.set_value(false);
-        let hear: Rc<dyn Fn(Report)> = Rc::new(move |report| match report {
-            Report::Event(event) => self.hear(event),
-            Report::Shelf(event) => self.manage(model_manager::Input::Heard(Box::new(event))),
-            Report::Lost(fault) => self.lose(fault, Recovery::Restarting),
+        let on_report: Rc<dyn Fn(Report)> = Rc::new(move |report| match report {
+            Report::Event(event) => self.on_event(event),
+            Report::Store(event) => self.manage(model_manager::Input::Event(Box::new(event))),
+            Report::Lost(fault) => self.on_loss(Loss::Worker, fault),
         });
-        match Link::start(hear) {
+        match Link::start(on_report) {
             Ok(link) => {
                 self.link.set_value(Some(link));
-                self.alive.set_value(true);
+                self.supervise(Supervisor::start);
                 self.manage(model_manager::Input::Started);
-                self.give(&self.library.with_untracked(|l| l.choice().clone()));
+                self.load_chosen();
             }
             Err(fault) => self.act(Input::Lost(fault)),
         }
     }
 
-    /// Gives the engine a model.
-    fn give(self, choice: &Choice) {
-        let model = match choice {
+    /// Loads the chosen model into the running worker.
+    fn load_chosen(self) {
+        let model = self.models.with_untracked(|models| match models.choice() {
             Choice::Demo => {
                 let base = document().base_uri().ok().flatten().unwrap_or_default();
                 let address = Url::new_with_base(MODEL, &base).map(|url| url.href());
                 address.unwrap_or_else(|_| MODEL.to_owned())
             }
-            Choice::Kept(model) => model.to_load(),
-        };
+            Choice::Stored(model) => model.to_address(),
+        });
         self.act(Input::Load {
             model,
             device: DevicePreference::Auto,
         });
-        // Not with the next frame: until then the model before would pass for this one.
+        // Not with the next frame: until then the previous model would pass for this one.
         self.flush();
     }
 
-    fn hear(self, event: Event) {
-        if matches!(event, Event::Ready(_)) {
-            self.proved.set_value(true);
-            if self.recovery.get_untracked() != Recovery::None {
-                self.recovery.set(Recovery::Restored);
-            }
-        }
-        let of_device = matches!(
-            &event,
-            Event::Failed { turn, picture, fault }
-                if fault.kind == FaultKind::Device && (turn.is_some() || picture.is_some())
-        );
-        match event {
-            Event::Failed { fault, .. } if of_device => self.lose(fault, Recovery::Restoring),
-            event => self.act(Input::Event(event)),
+    fn load_in(self, place: LoadIn) {
+        match place {
+            LoadIn::RunningWorker => self.load_chosen(),
+            LoadIn::NewWorker => self.start_worker(),
         }
     }
 
-    /// The worker or its device is gone: another one takes over, unless this one never worked or
-    /// the model is too large.
-    fn lose(self, fault: Fault, recovery: Recovery) {
-        let restart = self.proved.get_value() && !self.is_too_large(&fault);
-        self.alive.set_value(false);
+    /// Applies a step of the supervisor and shows its outcome.
+    fn supervise<T>(self, step: impl FnOnce(&mut Supervisor) -> T) -> T {
+        let (outcome, recovery) = self
+            .supervisor
+            .try_update_value(|supervisor| (step(supervisor), supervisor.recovery()))
+            .expect("the state lives as long as the page");
+        put(self.recovery, &recovery);
+        outcome
+    }
+
+    fn on_event(self, event: Event) {
+        let loss = self.supervise(|supervisor| supervisor.on_event(&event));
+        match (loss, event) {
+            (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
+            (_, event) => self.act(Input::Event(event)),
+        }
+    }
+
+    fn on_loss(self, loss: Loss, fault: Fault) {
+        let choice = self.models.with_untracked(|m| m.choice().clone());
+        // Before the model manager and the conversation, whose requests may fail in the same way.
+        let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
         self.act(Input::Lost(fault));
-        if restart {
-            self.recovery.set(recovery);
-            self.load();
-        } else {
-            self.recovery.set(Recovery::None);
+        if restarts {
+            self.start_worker();
         }
     }
 
-    /// Tries again after a failure: in a new worker, unless the old one is sound.
-    pub fn restart(self) {
-        let device = self.model.with_untracked(
-            |m| matches!(m, Model::Failed(fault) if fault.kind == FaultKind::Device),
-        );
-        if self.alive.get_value() && !device {
-            self.give(&self.library.with_untracked(|l| l.choice().clone()));
-        } else {
-            self.load();
-        }
+    /// Retries after a failure of the model.
+    pub fn retry_model(self) {
+        let place = self
+            .model
+            .with_untracked(|model| self.supervise(|supervisor| supervisor.retry(model)));
+        self.load_in(place);
     }
 
-    /// Puts the question again that was lost with the worker.
+    /// Hides the message about the recovery.
+    pub fn dismiss_recovery(self) {
+        self.supervise(Supervisor::dismiss);
+    }
+
+    /// Asks the question again that was lost with the worker.
     pub fn ask_again(self) {
-        self.recovery.set(Recovery::None);
+        self.dismiss_recovery();
         let last = (self.turns).with_untracked(|turns| turns.last().map(|t| t.id));
         if let Some(turn) = last {
             self.act(Input::Retry(turn));
         }
     }
 
-    /// Whether a kept model failed for want of memory.
-    pub fn is_too_large(self, fault: &Fault) -> bool {
-        let kept = self.library.with_untracked(|l| *l.choice() != Choice::Demo);
-        kept && fault.what.to_lowercase().contains("memory")
-    }
-
-    /// Gives the model manager an input and does what it asks for.
+    /// Gives the model manager an input and carries out its effects.
     pub fn manage(self, input: model_manager::Input) {
-        self.manage_with(input, &JsValue::NULL);
+        self.manage_with(input, None);
     }
 
-    /// The same with the person's files.
-    pub fn manage_with(self, input: model_manager::Input, files: &JsValue) {
+    /// The same with files of the user.
+    pub fn manage_with(self, input: model_manager::Input, files: Option<&Array>) {
         let now = js_sys::Date::now();
-        let mut orders = Vec::new();
-        self.library.update(|l| orders = l.step(input, now));
-        for order in orders {
-            match order {
+        let mut effects = Vec::new();
+        self.models
+            .update(|models| effects = models.step(input, now));
+        for effect in effects {
+            match effect {
                 Effect::Send(request) => {
-                    let sent = self
-                        .link
-                        .with_value(|link| link.as_ref().map(|l| l.ask_library(request, files)));
-                    if let Some(Err(fault)) = sent {
-                        self.lose(fault, Recovery::Restarting);
-                    }
+                    let attachment = match request {
+                        StoreRequest::PreviewFiles => files.cloned().map(JsValue::from),
+                        _ => None,
+                    };
+                    self.send(Envelope {
+                        body: ToWorker::Store(request),
+                        attachment,
+                    });
                 }
                 Effect::Persist => spawn_local(async move {
-                    self.volatile.set(!persist::promised().await);
+                    self.is_volatile.set(!persist::is_granted().await);
                 }),
-                Effect::Load(choice) => {
-                    self.recovery.set(Recovery::None);
-                    if self.alive.get_value() {
-                        self.give(&choice);
-                    } else {
-                        self.load();
-                    }
+                Effect::Load(_) => {
+                    let place = self.supervise(Supervisor::choose);
+                    self.load_in(place);
                 }
             }
         }
     }
 
-    /// Opens the sample and asks it to be described.
+    /// Opens the sample and asks for its description.
     pub fn open_sample(self) {
-        let wish = self.wish();
+        let request = self.next_open_request();
         spawn_local(async move {
             match decode::fetch(SAMPLE).await {
                 Ok(blob) => {
-                    if self.open(blob, wish).await {
-                        self.ask(Task::Describe, "");
+                    if self.open(blob, request).await {
+                        self.ask(QuestionKind::Describe, "");
                     }
                 }
                 Err(fault) => self.notice.set(Some(fault)),
@@ -347,49 +326,35 @@ impl AppState {
         });
     }
 
-    /// Opens the person's picture.
+    /// Opens a picture of the user.
     pub fn open_file(self, blob: Blob) {
-        let wish = self.wish();
+        let request = self.next_open_request();
         spawn_local(async move {
-            self.open(blob, wish).await;
+            self.open(blob, request).await;
         });
     }
 
-    fn wish(self) -> u32 {
-        self.wishes.update_value(|wishes| *wishes += 1);
-        self.wishes.get_value()
+    fn next_open_request(self) -> u32 {
+        self.open_request.update_value(|request| *request += 1);
+        self.open_request.get_value()
     }
 
-    /// Decodes a picture and makes it the one talked about, unless something else was wished for
-    /// meanwhile; on failure the old one stays.
-    async fn open(self, blob: Blob, wish: u32) -> bool {
-        if wish != self.wishes.get_value() {
+    /// Decodes a picture and makes it the current one, unless `request` is outdated; after a failure
+    /// the previous one stays. True if it was opened.
+    async fn open(self, blob: Blob, request: u32) -> bool {
+        if request != self.open_request.get_value() {
             return false;
         }
         self.opening.set(true);
         let opened = decode::open(&blob).await;
-        if wish != self.wishes.get_value() {
+        if request != self.open_request.get_value() {
             return false;
         }
         self.opening.set(false);
         match opened {
             Ok(opened) => {
                 self.notice.set(None);
-                let id = PictureId(self.next_picture.get_value());
-                self.next_picture.update_value(|next| *next += 1);
-                let (width, height) = (opened.width, opened.height);
-                let current = self.picture.with_untracked(|p| p.as_ref().map(|p| p.id));
-                self.kept.update_value(|kept| {
-                    kept.retain(|k| Some(k.id) == current);
-                    kept.push(Kept { id, opened });
-                });
-                self.look_up();
-                self.act(Input::Open {
-                    picture: id,
-                    width,
-                    height,
-                });
-                self.flush();
+                self.show_opened(opened);
                 true
             }
             Err(fault) => {
@@ -399,116 +364,131 @@ impl AppState {
         }
     }
 
-    /// Back to the picture before.
+    /// Makes a decoded picture the current one; of the others only the previous one is kept.
+    fn show_opened(self, opened: Opened) {
+        let id = PictureId(self.next_picture.get_value());
+        self.next_picture.update_value(|next| *next += 1);
+        let size = ImageSize {
+            width: opened.width,
+            height: opened.height,
+        };
+        let current = self.picture.with_untracked(|p| p.as_ref().map(|p| p.id));
+        self.kept.update_value(|kept| {
+            kept.retain(|k| Some(k.id) == current);
+            kept.push(KeptPicture { id, opened });
+        });
+        self.reset_input();
+        self.act(Input::Open { picture: id, size });
+        self.flush();
+    }
+
+    /// Restores the previous picture.
     pub fn reopen(self) {
-        self.look_up();
+        self.reset_input();
         self.act(Input::Reopen);
     }
 
-    /// Another picture comes into view: nothing is pointed at any more.
-    fn look_up(self) {
+    /// Another picture is shown: highlights, drawing and draft are reset.
+    fn reset_input(self) {
         self.overlay.update(Overlay::reset);
         self.drawing.set(Drawing::Idle);
-        self.draws.set(false);
-        self.task.set(Task::Free);
+        self.is_drawing.set(false);
+        self.kind.set(QuestionKind::Free);
         self.draft.set(String::new());
     }
 
     /// Asks a question of a kind.
-    pub fn ask(self, task: Task, words: &str) {
-        let candidates = self.machine.with_value(|m| Arc::clone(m.candidates()));
-        let (shown, question) = task.phrase(words, &candidates);
+    pub fn ask(self, kind: QuestionKind, words: &str) {
+        let candidates = (self.conversation).with_value(|c| Arc::clone(c.candidates()));
+        let (shown, question) = kind.phrase(words, &candidates);
         self.act(Input::Ask { shown, question });
     }
 
-    /// Gives the state machine an input, sends what it asks for and shows the outcome with the
-    /// next frame.
+    /// Sends the draft.
+    pub fn send_draft(self) {
+        let (kind, words) = (self.kind.get_untracked(), self.draft.get_untracked());
+        self.ask(kind, &words);
+        self.draft.set(String::new());
+        self.kind.set(QuestionKind::Free);
+    }
+
+    /// Gives the conversation an input, sends its requests and shows the outcome with the next frame.
     pub fn act(self, input: Input) {
-        let answered = matches!(&input, Input::Event(Event::Done { .. }));
+        let is_answer = matches!(&input, Input::Event(Event::Done { .. }));
         let requests = self
-            .machine
-            .try_update_value(|m| m.step(input))
+            .conversation
+            .try_update_value(|c| c.step(input))
             .unwrap_or_default();
         for request in requests {
-            self.send(&request);
+            let attachment = self.pixels(&request);
+            self.send(Envelope {
+                body: ToWorker::Engine(request),
+                attachment,
+            });
         }
-        if answered {
-            self.show_mentioned();
+        if is_answer {
+            let last = |c: &Conversation| c.turns().last().and_then(Mentions::of).is_some();
+            let names_boxes = self.conversation.with_value(last);
+            self.overlay.update(|o| o.on_answer(names_boxes));
         }
-        self.ask_frame();
+        self.request_frame();
     }
 
-    fn send(self, request: &Request) {
-        let pixels = match request {
-            Request::Look {
-                picture,
-                pixels: Some(_),
-                ..
-            } => self.pixels(*picture),
-            _ => None,
-        };
-        let sent = self
-            .link
-            .with_value(|link| link.as_ref().map(|l| l.send(request, pixels)));
+    fn send(self, message: Envelope<ToWorker, JsValue>) {
+        let sent = (self.link).with_value(|link| link.as_ref().map(|link| link.send(&message)));
         if let Some(Err(fault)) = sent {
-            self.lose(fault, Recovery::Restarting);
+            self.on_loss(Loss::Worker, fault);
         }
     }
 
-    /// A copy of a picture's bytes, for the worker to keep.
-    fn pixels(self, picture: PictureId) -> Option<ArrayBuffer> {
+    /// A copy of the pixels that a request needs, for the worker to keep.
+    fn pixels(self, request: &Request) -> Option<JsValue> {
+        let Request::Look {
+            picture,
+            size: Some(_),
+            ..
+        } = request
+        else {
+            return None;
+        };
         self.kept.with_value(|kept| {
-            let kept = kept.iter().find(|k| k.id == picture)?;
+            let kept = kept.iter().find(|k| k.id == *picture)?;
             let rgb = &kept.opened.rgb;
-            Some(rgb.slice(0, rgb.length()).buffer())
+            Some(rgb.slice(0, rgb.length()).buffer().into())
         })
     }
 
-    /// After an answer that points at boxes only those are shown.
-    fn show_mentioned(self) {
-        let points = self
-            .machine
-            .with_value(|m| m.turns().last().is_some_and(|t| mentions(t).is_some()));
-        if points {
-            self.overlay.update(|o| {
-                if o.show == Show::All {
-                    o.show = Show::Mentioned;
-                }
-            });
-        }
-    }
-
-    fn ask_frame(self) {
-        if !self.frame_asked.get_value() {
-            self.frame_asked.set_value(true);
+    fn request_frame(self) {
+        if !self.frame_requested.get_value() {
+            self.frame_requested.set_value(true);
             request_animation_frame(move || {
-                self.frame_asked.set_value(false);
+                self.frame_requested.set_value(false);
                 self.flush();
             });
         }
     }
 
-    /// Brings the signals up to the state machine, touching only what changed.
+    /// Updates the signals that differ from the conversation.
     fn flush(self) {
-        self.machine.with_value(|m| {
-            put(self.model, m.model());
-            if self.picture.with_untracked(|p| p.as_ref() != m.picture()) {
-                let id = m.picture().map(|p| p.id);
-                self.picture.set(m.picture().cloned());
+        self.conversation.with_value(|c| {
+            put(self.model, c.model());
+            if self.picture.with_untracked(|p| p.as_ref() != c.picture()) {
+                let id = c.picture().map(|p| p.id);
+                self.picture.set(c.picture().cloned());
                 let address = self.kept.with_value(|kept| {
                     let kept = kept.iter().find(|k| Some(k.id) == id)?;
                     Some(kept.opened.url.as_str().to_owned())
                 });
                 put(self.address, &address);
             }
-            self.show_candidates(m.candidates());
-            put(self.filter, &m.filter());
-            put(self.granularity, &m.granularity());
-            put(self.sampling, &m.sampling());
-            put(self.can_ask, &m.can_ask());
-            put(self.busy, &m.active().is_some());
-            put(self.can_reopen, &m.can_reopen());
-            self.show_turns(m.turns());
+            self.show_candidates(c.candidates());
+            put(self.filter, &c.filter());
+            put(self.granularity, &c.granularity());
+            put(self.sampling, &c.sampling());
+            put(self.can_ask, &c.can_ask());
+            put(self.busy, &c.active().is_some());
+            put(self.can_reopen, &c.can_reopen());
+            self.show_turns(c.turns());
         });
     }
 
@@ -522,15 +502,13 @@ impl AppState {
     }
 
     fn show_turns(self, turns: &[Turn]) {
-        let same = self.turns.with_untracked(|shown| {
+        let is_same = self.turns.with_untracked(|shown| {
             shown.len() == turns.len() && shown.iter().zip(turns).all(|(s, t)| s.id == t.id)
         });
-        if same {
+        if is_same {
             self.turns.with_untracked(|shown| {
                 for (shown, turn) in shown.iter().zip(turns) {
-                    if shown.turn.with_untracked(|t| t != turn) {
-                        shown.turn.set(turn.clone());
-                    }
+                    shown.show(turn);
                 }
             });
         } else {
@@ -541,74 +519,61 @@ impl AppState {
                     id: turn.id,
                     turn: ArcRwSignal::new(turn.clone()),
                 });
-                if shown.turn.with_untracked(|t| t != turn) {
-                    shown.turn.set(turn.clone());
-                }
+                shown.show(turn);
                 shown
             };
             self.turns.set(turns.iter().map(signal).collect());
         }
     }
 
-    /// Deletes an own box.
+    /// Adds a box that the user drew, and selects it.
+    pub fn add_box(self, bbox: BoxXyxy) {
+        self.is_drawing.set(false);
+        let number = self
+            .picture
+            .with_untracked(|p| p.as_ref().map(Picture::next_own));
+        self.act(Input::Draw(bbox));
+        if let Some(number) = number {
+            self.overlay.update(|o| o.on_drawn(BoxId::Own(number)));
+        }
+    }
+
+    /// Deletes a box of the user.
     pub fn erase(self, id: BoxId) {
         if let BoxId::Own(number) = id {
-            self.overlay.update(|o| o.forget(id));
+            self.overlay.update(|o| o.remove(id));
             self.act(Input::Erase(number));
         }
     }
 
-    /// Puts marks of the selected boxes into the question and goes there.
+    /// Appends the marks of the selected boxes to the draft and moves the focus there.
     pub fn cite_selection(self) {
-        let candidates = self.candidates.get_untracked();
-        let marks: Vec<_> = self.overlay.with_untracked(|o| {
-            let numbers = o.selection().iter().filter_map(|&id| candidates.number(id));
-            numbers.map(|number| format!("[{number}]")).collect()
-        });
-        if marks.is_empty() {
-            return;
+        let marks = self.selection_marks();
+        if !marks.is_empty() {
+            self.draft.update(|draft| append_marks(draft, &marks));
+            self.focus_draft.update(|count| *count += 1);
         }
-        self.draft.update(|draft| {
-            if !draft.is_empty() && !draft.ends_with(' ') {
-                draft.push(' ');
-            }
-            draft.push_str(&marks.join(" "));
-            draft.push(' ');
-        });
-        self.focus_draft.update(|count| *count += 1);
     }
 
-    /// The numbers of the selected boxes as marks, `[1]; [4]`.
-    pub fn selection_marks(self) -> String {
+    /// The marks of the selected boxes.
+    pub fn selection_marks(self) -> Vec<String> {
         let candidates = self.candidates.get_untracked();
-        self.overlay.with_untracked(|o| {
-            let numbers = o.selection().iter().filter_map(|&id| candidates.number(id));
-            let marks: Vec<_> = numbers.map(|number| format!("[{number}]")).collect();
-            marks.join("; ")
-        })
+        self.overlay
+            .with_untracked(|o| candidates.marks(o.selection()))
     }
 }
 
-/// The page's handle, from any view.
+impl TurnSignal {
+    fn show(&self, turn: &Turn) {
+        if self.turn.with_untracked(|t| t != turn) {
+            self.turn.set(turn.clone());
+        }
+    }
+}
+
+/// The page's state, from any view.
 pub fn app_state() -> AppState {
     expect_context::<AppState>()
-}
-
-/// The phrases of a turn that point at boxes, if any.
-fn mentions(turn: &Turn) -> Option<Mentions> {
-    let boxes = turn.boxes.as_ref()?;
-    let phrases: Vec<_> = pieces(&turn.spans, boxes.boxes.len())
-        .into_iter()
-        .filter_map(|piece| match piece {
-            Piece::Phrase(phrase) if !phrase.objects.is_empty() => Some(phrase),
-            _ => None,
-        })
-        .collect();
-    (!phrases.is_empty()).then(|| Mentions {
-        turn: turn.id,
-        boxes: Arc::clone(boxes),
-        phrases,
-    })
 }
 
 fn put<T: PartialEq + Clone + Send + Sync + 'static>(signal: RwSignal<T>, value: &T) {

@@ -1,26 +1,33 @@
-//! Words in and out, and box suppression: `tokenizer`, `parse_nms`.
+//! Tokenization, parsing of answers and non-maximum suppression: `tokenizer`, `parse_nms`.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
 use crate::error::Fault;
 use crate::geometry::{BoxXyxy, nms};
 use crate::text::answer_parser::{Compat, compat, compat_pairs};
 use crate::text::tokenizer::Tokenizer;
 
-/// The tokenizer file at `path`, a fixture's own or the one beside it.
+/// The tokenizer file at `path`, of this fixture or of a sibling.
 ///
 /// # Errors
 /// It cannot be read.
-pub(super) fn read_tokenizer(
-    fixture: &Fixture,
-    path: &std::path::Path,
-) -> Result<Tokenizer, Fault> {
+fn read_tokenizer(fixture: &Fixture, path: &std::path::Path) -> Result<Tokenizer, Fault> {
     let json = fixture.bytes(path)?;
     Tokenizer::from_json(&json, &path.display().to_string(), None)
+}
+
+/// The tokenizer that `config.json` names by its path in the golden folder.
+pub(super) fn tokenizer_of(fixture: &Fixture) -> Result<Tokenizer, Fault> {
+    let path = fixture.config().get("tokenizer").and_then(Value::as_str);
+    let (folder, file) = path
+        .and_then(|path| path.split_once('/'))
+        .unwrap_or(("tokenizer", "tokenizer.json"));
+    read_tokenizer(fixture, &fixture.sibling(folder, file))
 }
 
 #[derive(Deserialize)]
@@ -45,27 +52,27 @@ struct DecodeCase {
     decoded: String,
 }
 
-/// Recorded texts to ids, ids to texts, and special tokens.
+/// Encoding, decoding and special tokens.
 pub(super) async fn tokenizer(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let tokenizer = read_tokenizer(fixture, &fixture.path("tokenizer.json"))?;
     let recorded = TokenizerCases::deserialize(fixture.json("cases.json")?)
         .map_err(|error| fixture.fault(&format!("cases.json: {error}")))?;
     let mut differences = Vec::new();
-    let mut compare = |what: String, ours: String, theirs: String| {
-        if ours != theirs {
-            differences.push(format!("{what}: {ours}, expected {theirs}"));
+    let mut compare = |what: String, actual: String, expected: String| {
+        if actual != expected {
+            differences.push(format!("{what}: {actual}, expected {expected}"));
         }
     };
     compare(
-        "vocabulary".to_string(),
+        "vocabulary size".to_string(),
         tokenizer.vocab_size().to_string(),
         recorded.vocab_size.to_string(),
     );
-    let ids_of_marks = [recorded.image_token_index, recorded.object_token_index];
+    let slots = [recorded.image_token_index, recorded.object_token_index];
     compare(
-        "marks".to_string(),
+        "image and object slots".to_string(),
         format!("{:?}", tokenizer.encode("<image><objfeat>")),
-        format!("{ids_of_marks:?}"),
+        format!("{slots:?}"),
     );
     for case in &recorded.cases {
         compare(
@@ -80,7 +87,7 @@ pub(super) async fn tokenizer(fixture: &Fixture, _: &Device) -> Result<Computed,
             .iter()
             .filter_map(|&id| id.try_into().ok())
             .collect();
-        let mut decoding = tokenizer.decoding();
+        let mut decoding = tokenizer.decode_stream();
         let streamed: String = ids.iter().map(|&id| decoding.push(id)).collect();
         for text in [tokenizer.decode(&ids), streamed + &decoding.finish()] {
             compare(
@@ -116,7 +123,7 @@ struct NmsCase {
     iou_threshold: f64,
 }
 
-/// The original's readers of the answer grammar, and non-maximum suppression.
+/// The original's two parsers of answers, and non-maximum suppression.
 pub(super) async fn parse_nms(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let cases: Vec<NmsCase> = fixture.config_at("/nms")?;
@@ -144,28 +151,25 @@ pub(super) async fn parse_nms(fixture: &Fixture, _: &Device) -> Result<Computed,
     let cases: Vec<ParseCase> = fixture.config_at("/parse_cases")?;
     let mut differences = Vec::new();
     for case in cases {
-        for (reader, theirs) in [
+        for (parser, expected) in [
             (Compat::ChatRex, case.chatrex),
             (Compat::RexSeekEval, case.rexseek_eval),
         ] {
-            let ours: BTreeMap<String, Vec<String>> = compat(&case.text, reader)
-                .into_iter()
-                .map(|(phrase, objects)| {
-                    let tags = objects.iter().map(|object| format!("<obj{object}>"));
-                    (phrase, tags.collect())
-                })
-                .collect();
-            if ours != theirs {
+            let actual: BTreeMap<String, Vec<String>> =
+                compat(&case.text, parser).into_iter().collect();
+            if actual != expected {
                 let text = &case.text;
                 differences.push(format!(
-                    "{reader:?} of {text:?}: {ours:?}, expected {theirs:?}"
+                    "{parser:?} of {text:?}: {actual:?}, expected {expected:?}"
                 ));
             }
         }
         let pairs = compat_pairs(&case.text, Compat::ChatRex, boxes);
         if pairs != case.chatrex_pairs {
-            let (text, theirs) = (&case.text, case.chatrex_pairs);
-            differences.push(format!("pairs of {text:?}: {pairs:?}, expected {theirs:?}"));
+            let (text, expected) = (&case.text, case.chatrex_pairs);
+            differences.push(format!(
+                "pairs of {text:?}: {pairs:?}, expected {expected:?}"
+            ));
         }
     }
     computed.put_json(differences);

@@ -1,37 +1,41 @@
-//! What lies behind the stickers: flat and shaded colours, noise, textures, stripes, parts of
-//! photographs (`assets/photos/ORIGIN.md`).
+//! Backgrounds of scenes: solid colours, gradients, noise, textures, stripes and crops of photographs
+//! (`assets/photos/ORIGIN.md`).
 //!
-//! Test scenes have backgrounds of their own: dots, checks, rings and other photographs.
+//! Test scenes have their own backgrounds: dots, checkerboards, radial gradients and other
+//! photographs.
 
 use std::sync::OnceLock;
 
 use super::Split;
 use super::rng::Rng;
 
-/// A picture being painted: `[height, width, 3]`, 0 to 255.
+/// An RGB image being drawn: `[height, width, 3]`, 0 to 255.
 pub(super) struct Canvas {
-    /// Columns.
+    /// Width in pixels.
     pub(super) width: usize,
-    /// Rows.
+    /// Height in pixels.
     pub(super) height: usize,
     /// `height * width * 3` values.
     pub(super) rgb: Vec<f32>,
 }
 
-/// A canvas of `width * height` with a background drawn for `split`.
-pub(super) fn backdrop(width: usize, height: usize, split: Split, rng: &mut Rng) -> Canvas {
+/// A canvas with a random background of `split`.
+pub(super) fn background(width: usize, height: usize, split: Split, rng: &mut Rng) -> Canvas {
     let test = split == Split::Test;
     match (rng.below(10), test) {
-        (0 | 1, false) => paint(width, height, flat(rng)),
-        (2 | 3, false) => paint(width, height, slope(width, height, rng)),
-        (4, false) => grain(paint(width, height, flat(rng)), rng),
-        (5, false) => grain(soft(width, height, rng), rng),
-        (6, false) => soft(width, height, rng),
+        (0 | 1, false) => paint(width, height, solid(rng)),
+        (2 | 3, false) => paint(width, height, linear_gradient(width, height, rng)),
+        (4, false) => add_noise(paint(width, height, solid(rng)), rng),
+        (5, false) => add_noise(texture(width, height, rng), rng),
+        (6, false) => texture(width, height, rng),
         (7, false) => paint(width, height, stripes(rng)),
-        (0 | 1, true) => paint(width, height, rings(width, height, rng)),
-        (2 | 3, true) => paint(width, height, checks(rng)),
+        (0 | 1, true) => paint(width, height, radial_gradient(width, height, rng)),
+        (2 | 3, true) => paint(width, height, checkerboard(rng)),
         (4 | 5, true) => paint(width, height, dots(rng)),
-        (6, true) => grain(paint(width, height, rings(width, height, rng)), rng),
+        (6, true) => add_noise(
+            paint(width, height, radial_gradient(width, height, rng)),
+            rng,
+        ),
         _ => photo(width, height, test, rng),
     }
 }
@@ -46,48 +50,52 @@ fn paint(width: usize, height: usize, colour: impl Fn(f32, f32) -> [f32; 3]) -> 
     Canvas { width, height, rgb }
 }
 
-/// A colour, pale more often than strong.
+/// A random colour, more often pale than saturated.
 fn colour(rng: &mut Rng) -> [f32; 3] {
     let grey = rng.between(30.0, 245.0);
     let spread = if rng.chance(70) { 35.0 } else { 90.0 };
     std::array::from_fn(|_| (grey + rng.between(-spread, spread)).clamp(0.0, 255.0))
 }
 
-/// A colour not far from `base`.
-fn near(base: [f32; 3], rng: &mut Rng) -> [f32; 3] {
+/// A random colour similar to `base`.
+fn similar_colour(base: [f32; 3], rng: &mut Rng) -> [f32; 3] {
     let step = rng.between(15.0, 60.0) * if rng.chance(50) { 1.0 } else { -1.0 };
     base.map(|c| (c + step + rng.between(-10.0, 10.0)).clamp(0.0, 255.0))
 }
 
-fn mix(a: [f32; 3], b: [f32; 3], t: f32) -> [f32; 3] {
+fn lerp(a: [f32; 3], b: [f32; 3], t: f32) -> [f32; 3] {
     std::array::from_fn(|c| a[c] + (b[c] - a[c]) * t)
 }
 
-fn flat(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+fn solid(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let colour = colour(rng);
     move |_, _| colour
 }
 
-/// From one colour to another along a random direction.
-fn slope(width: usize, height: usize, rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+/// A gradient between two colours along a random direction.
+fn linear_gradient(
+    width: usize,
+    height: usize,
+    rng: &mut Rng,
+) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let (from, to) = (colour(rng), colour(rng));
     let (across, down) = (rng.between(-1.0, 1.0), rng.between(-1.0, 1.0));
     let scale = 0.5 / (across.abs() + down.abs()).max(0.1);
     let (w, h) = (width as f32, height as f32);
     move |x, y| {
         let t = (x / w - 0.5) * across + (y / h - 0.5) * down;
-        mix(from, to, (0.5 + 2.0 * scale * t).clamp(0.0, 1.0))
+        lerp(from, to, (0.5 + 2.0 * scale * t).clamp(0.0, 1.0))
     }
 }
 
 fn stripes(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let base = colour(rng);
-    let other = near(base, rng);
+    let other = similar_colour(base, rng);
     let period = rng.between(8.0, 40.0);
     let (across, down) = *rng.pick(&[(1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7), (0.9, 0.4)]);
     move |x, y| {
         let t = ((x * across + y * down) / period).rem_euclid(1.0);
-        mix(
+        lerp(
             base,
             other,
             ((0.25 - (t - 0.5).abs()) * period + 0.5).clamp(0.0, 1.0),
@@ -95,9 +103,9 @@ fn stripes(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     }
 }
 
-fn checks(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+fn checkerboard(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let base = colour(rng);
-    let other = near(base, rng);
+    let other = similar_colour(base, rng);
     let side = rng.between(10.0, 36.0);
     move |x, y| {
         let even = ((x / side) as u32 + (y / side) as u32).is_multiple_of(2);
@@ -107,12 +115,12 @@ fn checks(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
 
 fn dots(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let base = colour(rng);
-    let other = near(base, rng);
+    let other = similar_colour(base, rng);
     let period = rng.between(14.0, 36.0);
     let radius = period * rng.between(0.2, 0.4);
     move |x, y| {
         let (u, v) = (x % period - period / 2.0, y % period - period / 2.0);
-        mix(
+        lerp(
             other,
             base,
             ((u * u + v * v).sqrt() - radius + 0.5).clamp(0.0, 1.0),
@@ -120,19 +128,23 @@ fn dots(rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     }
 }
 
-/// From one colour in a centre to another at the edge.
-fn rings(width: usize, height: usize, rng: &mut Rng) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
+/// A gradient from one colour at a random centre to another at the edge.
+fn radial_gradient(
+    width: usize,
+    height: usize,
+    rng: &mut Rng,
+) -> impl Fn(f32, f32) -> [f32; 3] + use<> {
     let (from, to) = (colour(rng), colour(rng));
     let (w, h) = (width as f32, height as f32);
     let (cx, cy) = (w * rng.between(0.2, 0.8), h * rng.between(0.2, 0.8));
     move |x, y| {
         let d = ((x - cx) * (x - cx) + (y - cy) * (y - cy)).sqrt();
-        mix(from, to, (d / w.max(h)).min(1.0))
+        lerp(from, to, (d / w.max(h)).min(1.0))
     }
 }
 
-/// The canvas with noise on every pixel.
-fn grain(mut canvas: Canvas, rng: &mut Rng) -> Canvas {
+/// Adds noise to every pixel.
+fn add_noise(mut canvas: Canvas, rng: &mut Rng) -> Canvas {
     let strength = rng.between(0.05, 0.25);
     let mut noise = vec![0; canvas.rgb.len()];
     rng.fill(&mut noise);
@@ -142,31 +154,31 @@ fn grain(mut canvas: Canvas, rng: &mut Rng) -> Canvas {
     canvas
 }
 
-/// Two colours mixed by random fields of two sizes.
-fn soft(width: usize, height: usize, rng: &mut Rng) -> Canvas {
+/// Two colours blended by value noise of two scales.
+fn texture(width: usize, height: usize, rng: &mut Rng) -> Canvas {
     let base = colour(rng);
     let other = if rng.chance(50) {
-        near(base, rng)
+        similar_colour(base, rng)
     } else {
         colour(rng)
     };
-    let large = Field::new(rng.between(40.0, 90.0), width, height, rng);
-    let small = Field::new(rng.between(6.0, 20.0), width, height, rng);
+    let large = ValueNoise::new(rng.between(40.0, 90.0), width, height, rng);
+    let small = ValueNoise::new(rng.between(6.0, 20.0), width, height, rng);
     let share = rng.between(0.1, 0.5);
     paint(width, height, |x, y| {
         let t = large.at(x, y) * (1.0 - share) + small.at(x, y) * share;
-        mix(base, other, t)
+        lerp(base, other, t)
     })
 }
 
-/// Random values on a coarse grid, smooth in between.
-struct Field {
+/// Value noise: random values on a coarse grid, interpolated smoothly.
+struct ValueNoise {
     cell: f32,
     columns: usize,
     values: Vec<u8>,
 }
 
-impl Field {
+impl ValueNoise {
     fn new(cell: f32, width: usize, height: usize, rng: &mut Rng) -> Self {
         let columns = (width as f32 / cell) as usize + 2;
         let rows = (height as f32 / cell) as usize + 2;
@@ -192,9 +204,10 @@ impl Field {
     }
 }
 
-/// A photograph and whether it is grey by itself.
+/// A photograph.
 struct Photo {
-    picture: ::image::RgbImage,
+    image: ::image::RgbImage,
+    /// The photograph has no colour.
     grey: bool,
 }
 
@@ -202,8 +215,8 @@ fn photos(test: bool) -> &'static [Photo] {
     static TRAIN: OnceLock<Vec<Photo>> = OnceLock::new();
     static TEST: OnceLock<Vec<Photo>> = OnceLock::new();
     let open = |bytes: &[u8], grey| Photo {
-        picture: ::image::load_from_memory(bytes)
-            .expect("the photographs are compiled in")
+        image: ::image::load_from_memory(bytes)
+            .expect("the embedded photographs decode")
             .to_rgb8(),
         grey,
     };
@@ -230,24 +243,24 @@ fn photos(test: bool) -> &'static [Photo] {
     }
 }
 
-/// Part of a photograph, perhaps mirrored; a grey one is given a colour.
+/// A random crop of a photograph, mirrored half of the time; a grey one is coloured.
 fn photo(width: usize, height: usize, test: bool, rng: &mut Rng) -> Canvas {
-    let Photo { picture, grey } = rng.pick(photos(test));
+    let Photo { image, grey } = rng.pick(photos(test));
     let shade = if *grey {
         colour(rng).map(|c| 0.4 + c / 255.0)
     } else {
         [rng.between(0.6, 1.1); 3]
     };
-    let (columns, rows) = (picture.width() as f32, picture.height() as f32);
+    let (columns, rows) = (image.width() as f32, image.height() as f32);
     let (w, h) = (width as f32, height as f32);
-    let whole = (columns / w).min(rows / h);
-    let scale = whole * rng.between(0.5, 1.0);
+    let largest = (columns / w).min(rows / h);
+    let scale = largest * rng.between(0.5, 1.0);
     let left = rng.between(0.0, columns - w * scale);
     let top = rng.between(0.0, rows - h * scale);
     let mirrored = rng.chance(50);
-    let data = picture.as_raw();
-    let stride = picture.width() as usize;
-    let (last_column, last_row) = (stride - 1, picture.height() as usize - 1);
+    let data = image.as_raw();
+    let stride = image.width() as usize;
+    let (last_column, last_row) = (stride - 1, image.height() as usize - 1);
     paint(width, height, |x, y| {
         let x = if mirrored { w - 1.0 - x } else { x };
         let (u, v) = (left + x * scale, top + y * scale);

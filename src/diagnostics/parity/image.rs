@@ -1,12 +1,12 @@
-//! Preprocessing and post-processing of pictures: `preprocess`, `upn_resize_table`,
+//! Preprocessing of images and post-processing of proposals: `preprocess`, `upn_resize_table`,
 //! `upn_postprocess`.
 
 use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::words::read_tokenizer;
-use super::{Array, Computed, Fixture};
+use super::fixture::{Array, Computed, Fixture};
+use super::text::tokenizer_of;
 use crate::error::Fault;
 use crate::geometry::{Proposal, filter, proposals};
 use crate::image::Pixels;
@@ -23,39 +23,39 @@ struct Sizes {
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct ImageCase {
     index: usize,
     question: String,
     n_boxes: usize,
 }
 
-/// Both recipes on recorded pictures, at a small size in full and at the real one sampled.
+/// Both recipes on recorded images: at a small size in full, at the real size in samples.
 pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let mut computed = Computed::new();
     let background: [u8; 3] = fixture.config_at("/background")?;
-    let pictures: Vec<Picture> = fixture.config_at("/images")?;
-    let tokenizer = read_tokenizer(fixture, &fixture.beside("tokenizer", "tokenizer.json"))?;
-    for Picture {
-        index: picture,
+    let images: Vec<ImageCase> = fixture.config_at("/images")?;
+    let tokenizer = tokenizer_of(fixture)?;
+    for ImageCase {
+        index,
         question,
         n_boxes,
-    } in pictures
+    } in images
     {
         let prompt = ChatTemplate::qwen().first(&user_turn(n_boxes, &question)?);
         computed.put_array(
-            format!("{picture}.input_ids"),
+            format!("{index}.input_ids"),
             Array::integers(tokenizer.encode(&prompt)),
         );
-        let pixels = recorded_pixels(fixture, &format!("{picture}.raw_u8"))?;
+        let pixels = recorded_pixels(fixture, &format!("{index}.raw_u8"))?;
         let square = Canvas::square(&pixels, background).to_pixels();
         computed.put_array(
-            format!("{picture}.square_u8"),
+            format!("{index}.square_u8"),
             Array::new(
                 &[square.height as usize, square.width as usize, 3],
                 square.rgb,
             ),
         );
-        let boxes = fixture.array(&format!("{picture}.boxes_xyxy"))?;
+        let boxes = fixture.array(&format!("{index}.boxes_xyxy"))?;
         for scale in ["small", "real"] {
             let sizes: Sizes = fixture.config_at(&format!("/{scale}"))?;
             let recipe = SquareRecipe {
@@ -65,13 +65,10 @@ pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed
                 ..SquareRecipe::CHATREX
             };
             let (high, low) = recipe.prepare(&pixels);
-            let placed = boxes
-                .values
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .flat_map(|&b| <[f32; 4]>::from(recipe.place(pixels.width, pixels.height, b)));
-            let at = format!("{picture}.{scale}");
+            let placed = boxes.values.as_chunks::<4>().0.iter().flat_map(|&b| {
+                <[f32; 4]>::from(recipe.box_to_high(pixels.width, pixels.height, b))
+            });
+            let at = format!("{index}.{scale}");
             computed.put_array(format!("{at}.gt_boxes"), Array::new(&boxes.shape, placed));
             computed.put_array(format!("{at}.pixel_values_aux"), sampled(&high, 1));
             computed.put_array(format!("{at}.pixel_values"), sampled(&low, 1));
@@ -86,7 +83,7 @@ pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed
                 ..ShortSideRecipe::UPN
             }
             .prepare(&pixels);
-            let at = format!("{picture}.upn_{scale}");
+            let at = format!("{index}.upn_{scale}");
             let shape = [3, upn.height as i64, upn.width as i64];
             computed.put_array(format!("{at}.shape"), Array::integers(shape));
             computed.put_array(format!("{at}.image"), sampled(&upn, 1));
@@ -97,10 +94,10 @@ pub(super) async fn preprocess(fixture: &Fixture, _: &Device) -> Result<Computed
     Ok(computed)
 }
 
-/// The recorded bytes `[H, W, 3]` under `key` as a picture.
+/// The recorded bytes `[H, W, 3]` under `key` as an image.
 ///
 /// # Errors
-/// They are missing or no picture.
+/// They are missing or of another shape.
 pub(super) fn recorded_pixels(fixture: &Fixture, key: &str) -> Result<Pixels, Fault> {
     let array = fixture.array(key)?;
     match array.shape[..] {
@@ -109,7 +106,7 @@ pub(super) fn recorded_pixels(fixture: &Fixture, key: &str) -> Result<Pixels, Fa
     }
 }
 
-/// Every `step`th row and column.
+/// Every `step`-th row and column, `[3, H, W]`.
 fn sampled(planar: &Planar, step: usize) -> Array {
     let rows = (0..planar.height).step_by(step);
     let columns = (0..planar.width).step_by(step);
@@ -128,7 +125,7 @@ fn mean(planar: &Planar) -> Array {
     Array::new(&[], [sum / planar.values.len() as f64])
 }
 
-/// The resize rule of UPN over a table of picture sizes.
+/// The resize rule of UPN on a table of image sizes.
 pub(super) async fn upn_resize_table(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let table = fixture.array("table")?;
     let rows = table.i64();
@@ -147,16 +144,16 @@ pub(super) async fn upn_resize_table(fixture: &Fixture, _: &Device) -> Result<Co
     Ok(computed)
 }
 
-/// Score sort, box scaling and the recorded filter settings of UPN.
+/// Sorting by score, box scaling and the filter of UPN under the recorded settings.
 pub(super) async fn upn_postprocess(fixture: &Fixture, _: &Device) -> Result<Computed, Fault> {
     let sizes: Vec<[u32; 2]> = fixture.config_at("/image_sizes_hw")?;
-    let pictures = ranked(
+    let images = ranked(
         &sizes,
         fixture.array("in.pred_boxes")?,
         fixture.array("in.pred_logits")?,
     );
     let mut computed = Computed::new();
-    put_ranked(&mut computed, "out", &pictures);
+    put_ranked(&mut computed, "out", &images);
 
     let settings = fixture
         .config()
@@ -180,7 +177,7 @@ pub(super) async fn upn_postprocess(fixture: &Fixture, _: &Device) -> Result<Com
         let (min_score, nms) = (number("min_score")?, number("nms")?);
         computed.put_json(
             recorded
-                .differences(&pictures, min_score, nms, 0.0, 1e-6)
+                .differences(&images, min_score, nms, 0.0, 1e-6)
                 .into_iter()
                 .map(|difference| format!("{setting}: {difference}")),
         );
@@ -188,8 +185,8 @@ pub(super) async fn upn_postprocess(fixture: &Fixture, _: &Device) -> Result<Com
     Ok(computed)
 }
 
-/// What the original's filter returned: per picture, boxes as whole pixels and scores rounded to
-/// two decimals. The original stops at the first picture that keeps nothing; what follows is not
+/// The result of the original's filter: per image, boxes truncated to whole pixels and scores rounded
+/// to two decimals. The original stops at the first image without a kept box; later images are not
 /// recorded.
 #[derive(Deserialize)]
 pub(super) struct Recorded {
@@ -198,47 +195,50 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    /// Compares with our filter over ranked proposals of every picture; boxes may differ by
-    /// `pixels` and scores by `score`.
+    /// Compares with this crate's filter on the ranked proposals of every image. Boxes may differ by
+    /// `pixels`, scores by `score`.
     pub(super) fn differences(
         &self,
-        pictures: &[Vec<Proposal>],
+        images: &[Vec<Proposal>],
         min_score: f64,
         nms: f64,
         pixels: f64,
         score: f64,
     ) -> Vec<String> {
         let mut differences = Vec::new();
-        for (index, ranked) in pictures.iter().enumerate() {
+        for (index, ranked) in images.iter().enumerate() {
             let kept = filter(ranked, min_score as f32, nms, usize::MAX).kept;
             let (Some(boxes), Some(scores)) =
                 (self.original_xyxy_boxes.get(index), self.scores.get(index))
             else {
                 if index == self.original_xyxy_boxes.len() && !kept.is_empty() {
-                    differences.push(format!("picture {index}: {} boxes for none", kept.len()));
+                    differences.push(format!(
+                        "image {index}: {} boxes, expected none",
+                        kept.len()
+                    ));
                 }
                 continue;
             };
             if boxes.len() != kept.len() {
                 let expected = boxes.len();
                 differences.push(format!(
-                    "picture {index}: {} boxes, expected {expected}",
+                    "image {index}: {} boxes, expected {expected}",
                     kept.len()
                 ));
                 continue;
             }
             for (position, &proposal) in kept.iter().enumerate() {
-                let ours = <[f32; 4]>::from(ranked[proposal].bbox)
+                let corners = <[f32; 4]>::from(ranked[proposal].bbox)
                     .map(f64::from)
                     .map(f64::trunc);
-                let close = ours
+                let close = corners
                     .iter()
                     .zip(&boxes[position])
-                    .all(|(ours, theirs)| (ours - theirs).abs() <= pixels);
+                    .all(|(actual, expected)| (actual - expected).abs() <= pixels);
                 let rounded = f64::from((ranked[proposal].score * 100.0).round_ties_even() / 100.0);
                 if !close || (rounded - scores[position]).abs() > score {
                     differences.push(format!(
-                        "picture {index}, box {position}: {ours:?} at {rounded}, expected {:?} at {}",
+                        "image {index}, box {position}: {corners:?} at {rounded}, expected {:?} at {}",
                         boxes[position], scores[position]
                     ));
                 }
@@ -248,7 +248,7 @@ impl Recorded {
     }
 }
 
-/// Ranked proposals per picture of `sizes` (height, width) from `boxes` `[B, N, 4]` and `logits`
+/// Ranked proposals per image of `sizes` (height, width) from `boxes` `[B, N, 4]` and `logits`
 /// `[B, N, 1]`.
 pub(super) fn ranked(sizes: &[[u32; 2]], boxes: &Array, logits: &Array) -> Vec<Vec<Proposal>> {
     let count = boxes.shape[1];
@@ -259,16 +259,16 @@ pub(super) fn ranked(sizes: &[[u32; 2]], boxes: &Array, logits: &Array) -> Vec<V
         .iter()
         .enumerate()
         .map(|(index, &[height, width])| {
-            let part = index * count..(index + 1) * count;
-            proposals(&boxes[part.clone()], &logits[part], width, height)
+            let rows = index * count..(index + 1) * count;
+            proposals(&boxes[rows.clone()], &logits[rows], width, height)
         })
         .collect()
 }
 
 /// Puts ranked proposals under `{at}.sorted_xyxy` `[B, N, 4]` and `{at}.sorted_scores` `[B, N, 1]`.
-pub(super) fn put_ranked(computed: &mut Computed, at: &str, pictures: &[Vec<Proposal>]) {
-    let (batch, count) = (pictures.len(), pictures.first().map_or(0, Vec::len));
-    let all = || pictures.iter().flatten();
+pub(super) fn put_ranked(computed: &mut Computed, at: &str, images: &[Vec<Proposal>]) {
+    let (batch, count) = (images.len(), images.first().map_or(0, Vec::len));
+    let all = || images.iter().flatten();
     let corners = all().flat_map(|proposal| <[f32; 4]>::from(proposal.bbox));
     computed.put_array(
         format!("{at}.sorted_xyxy"),

@@ -1,28 +1,28 @@
-//! How good proposals are on scenes: recall of the best few, and average precision.
+//! Validation metrics of UPN: recall of the best proposals, and average precision.
 
 use crate::geometry::{BoxXyxy, Proposal, nms};
 
-/// Boxes counted per picture for recall.
-const BEST: usize = 30;
-/// Overlap above which the weaker of two proposals is dropped.
-const NMS: f64 = 0.8;
+/// Proposals per image that count for recall.
+const TOP: usize = 30;
+/// IoU threshold of NMS.
+const NMS_IOU: f64 = 0.8;
 
-/// Proposals of some pictures against the truth.
+/// Accumulated matches of proposals with ground-truth boxes.
 #[derive(Clone, Debug, Default)]
-pub struct Measure {
-    /// `(score, right)` of every proposal that survived.
+pub struct DetectionMetrics {
+    /// `(score, matched)` of every proposal after NMS.
     ranked: Vec<(f32, bool)>,
-    found_50: usize,
-    found_75: usize,
-    confident: usize,
+    matched_50: usize,
+    matched_75: usize,
+    matched_confident: usize,
     truths: usize,
 }
 
-impl Measure {
-    /// Adds a picture: `proposals` best first.
+impl DetectionMetrics {
+    /// Adds an image; `proposals` are sorted by score, best first.
     pub fn add(&mut self, proposals: &[Proposal], truths: &[BoxXyxy]) {
         let boxes = proposals.iter().map(|p| p.bbox).collect::<Vec<_>>();
-        let kept = nms(&boxes, NMS);
+        let kept = nms(&boxes, NMS_IOU);
         let mut taken = vec![false; truths.len()];
         for &index in &kept {
             let best = (0..truths.len())
@@ -36,38 +36,38 @@ impl Measure {
             self.ranked.push((proposals[index].score, hit.is_some()));
         }
         for truth in truths {
-            let reaches = |least: f32, score: f32| {
-                kept.iter().take(BEST).any(|&index| {
+            let is_matched = |least: f32, score: f32| {
+                kept.iter().take(TOP).any(|&index| {
                     proposals[index].score >= score && boxes[index].iou(truth) >= least
                 })
             };
-            self.found_50 += usize::from(reaches(0.5, 0.0));
-            self.found_75 += usize::from(reaches(0.75, 0.0));
-            self.confident += usize::from(reaches(0.5, 0.3));
+            self.matched_50 += usize::from(is_matched(0.5, 0.0));
+            self.matched_75 += usize::from(is_matched(0.75, 0.0));
+            self.matched_confident += usize::from(is_matched(0.5, 0.3));
         }
         self.truths += truths.len();
     }
 
-    fn share(&self, found: usize) -> f64 {
+    fn fraction(&self, found: usize) -> f64 {
         found as f64 / self.truths.max(1) as f64
     }
 
-    /// Share of the true boxes with one of the best 30 at IoU 0.5.
+    /// Fraction of ground-truth boxes matched by the best 30 proposals at IoU 0.5.
     pub fn recall_50(&self) -> f64 {
-        self.share(self.found_50)
+        self.fraction(self.matched_50)
     }
 
     /// The same at IoU 0.75.
     pub fn recall_75(&self) -> f64 {
-        self.share(self.found_75)
+        self.fraction(self.matched_75)
     }
 
-    /// As [`Measure::recall_50`], of proposals with a score of 0.3 or more.
+    /// As [`DetectionMetrics::recall_50`], for proposals with a score of at least 0.3.
     pub fn recall_confident(&self) -> f64 {
-        self.share(self.confident)
+        self.fraction(self.matched_confident)
     }
 
-    /// Area under precision over recall at IoU 0.5, precision made monotone.
+    /// Area under the precision-recall curve at IoU 0.5, with monotone precision.
     pub fn ap_50(&self) -> f64 {
         let mut ranked = self.ranked.clone();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -96,14 +96,14 @@ mod tests {
     fn precision_and_recall_of_three_proposals() {
         let at = |x: f32| BoxXyxy::from([x, 0.0, x + 1.0, 1.0]);
         let proposal = |x, score| Proposal { bbox: at(x), score };
-        let mut measure = Measure::default();
-        measure.add(
+        let mut metrics = DetectionMetrics::default();
+        metrics.add(
             &[proposal(0.0, 0.9), proposal(5.0, 0.8), proposal(2.3, 0.2)],
             &[at(0.0), at(2.0)],
         );
-        assert_eq!(measure.recall_50(), 1.0);
-        assert_eq!(measure.recall_75(), 0.5);
-        assert_eq!(measure.recall_confident(), 0.5);
-        assert!((measure.ap_50() - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-9);
+        assert_eq!(metrics.recall_50(), 1.0);
+        assert_eq!(metrics.recall_75(), 0.5);
+        assert_eq!(metrics.recall_confident(), 0.5);
+        assert!((metrics.ap_50() - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-9);
     }
 }

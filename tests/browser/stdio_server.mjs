@@ -1,5 +1,5 @@
-// The evaluation of `chatrex eval` on an engine in a browser's worker: the program draws the scenes,
-// asks, and compares what it hears with the processor's answers.
+// Serves an engine in a browser's worker to `chatrex eval --against -`: requests come from the standard
+// output of the program, events go to its standard input.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -9,8 +9,8 @@ import { PROGRAM } from "./page.mjs";
 
 const SEED = 900_000;
 
-// Loads `model`, an address, in a worker of the page's and gives the event that ends it. From then on
-// `self.engine(request, hex)` gives the event that ends any request.
+// Loads `model`, an address, in a worker of the page and returns the event that ends the request. Then
+// `self.engine(request, hex)` returns the event that ends any request.
 function start(page, model) {
   return page.evaluate((model) => {
     const ends = ["Ready", "Proposed", "Done", "Failed"];
@@ -28,12 +28,12 @@ function start(page, model) {
   }, model);
 }
 
-// What `chatrex eval --against -` reports of `count` scenes, and what the worker said when it was
-// ready. `folder` is the same model for the program; without it both take nano.
-export async function judge(page, { model, folder, count }) {
+// The report of `chatrex eval --against -` on `count` scenes, and the worker's `Ready` event. `folder` is
+// the same model for the program; without it both use nano.
+export async function evaluate(page, { model, folder, count }) {
   const ready = await start(page, model);
-  const words = ["eval", "--count", count, "--seed", SEED, "--device", "cpu", "--against", "-", "--json"];
-  const program = spawn(PROGRAM, [...words.map(String), ...(folder ? ["--model", folder] : [])], {
+  const args = ["eval", "--count", count, "--seed", SEED, "--device", "cpu", "--against", "-", "--json"];
+  const program = spawn(PROGRAM, [...args.map(String), ...(folder ? ["--model", folder] : [])], {
     stdio: ["pipe", "pipe", "inherit"],
   });
   const closed = once(program, "close");
@@ -41,9 +41,9 @@ export async function judge(page, { model, folder, count }) {
   answer(ready);
   let report;
   for await (const line of createInterface({ input: program.stdout })) {
-    const said = JSON.parse(line);
-    if (Array.isArray(said)) answer(await page.evaluate((said) => self.engine(...said), said));
-    else report = said;
+    const message = JSON.parse(line);
+    if (Array.isArray(message)) answer(await page.evaluate((message) => self.engine(...message), message));
+    else report = message;
   }
   assert.deepEqual(await closed, [0, null]);
   return { report, ready: JSON.parse(ready).Ready };

@@ -1,4 +1,4 @@
-//! Scenes as UPN reads them: prepared pictures of similar shape side by side, boxes as targets.
+//! Batches for UPN: preprocessed images of similar aspect ratio with normalized boxes as targets.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -8,40 +8,40 @@ use crate::scenes::{Rng, Scene};
 
 /// Scenes per step.
 pub const BATCH: usize = 8;
-/// Batches drawn together, so that each can be of similar pictures.
-pub const POOL: u64 = 8;
+/// Batches per pool; the scenes of a pool are sorted by aspect ratio.
+pub const POOL_BATCHES: u64 = 8;
 
-/// Prepared pictures and the boxes in them.
+/// Preprocessed images and their boxes.
 #[derive(Clone, Debug)]
-pub struct Batch {
-    /// `[B, 3, H, W]`, zero on padding.
+pub struct UpnBatch {
+    /// `[B, 3, H, W]`, zero in the padding.
     pub pixels: Vec<f32>,
-    /// What is padding.
+    /// The padding mask.
     pub mask: PaddingMask,
-    /// Per picture, `cx, cy, w, h` in `[0, 1]` of the unpadded picture.
+    /// Per image: boxes `cx, cy, w, h`, normalized to the unpadded image.
     pub targets: Vec<Vec<[f32; 4]>>,
 }
 
-impl Batch {
-    /// Prepares `scenes` as `recipe` says.
+impl UpnBatch {
+    /// Preprocesses `scenes` with `recipe` and pads them to a common size.
     pub fn prepare(scenes: &[Scene], recipe: &ShortSideRecipe) -> Self {
-        let pictures = scenes
+        let images = scenes
             .iter()
             .map(|scene| recipe.prepare(&scene.pixels))
             .collect::<Vec<_>>();
-        let sizes = pictures
+        let sizes = images
             .iter()
-            .map(|picture| [picture.height, picture.width])
+            .map(|image| [image.height, image.width])
             .collect::<Vec<_>>();
         let mask = PaddingMask::from_sizes(&sizes);
         let mut pixels = vec![0.0; scenes.len() * 3 * mask.height * mask.width];
         let planes = pixels.chunks_mut(mask.height * mask.width);
-        let sources = pictures.iter().flat_map(|picture| {
-            let plane = picture.height * picture.width;
-            picture
+        let sources = images.iter().flat_map(|image| {
+            let plane = image.height * image.width;
+            image
                 .values
                 .chunks(plane)
-                .map(move |values| (values, picture.width))
+                .map(move |values| (values, image.width))
         });
         for (plane, (values, width)) in planes.zip(sources) {
             for (row, values) in plane.chunks_mut(mask.width).zip(values.chunks(width)) {
@@ -55,7 +55,7 @@ impl Batch {
         }
     }
 
-    /// The pictures, `[B, 3, H, W]`.
+    /// The images, `[B, 3, H, W]`.
     pub fn image(&self, device: &Device) -> Tensor<4> {
         let PaddingMask {
             batch,
@@ -68,7 +68,7 @@ impl Batch {
     }
 }
 
-/// The boxes of a scene, `cx, cy, w, h` in `[0, 1]`.
+/// The boxes of a scene, normalized `cx, cy, w, h`.
 fn targets(scene: &Scene) -> Vec<[f32; 4]> {
     let (width, height) = (scene.pixels.width as f32, scene.pixels.height as f32);
     scene
@@ -86,10 +86,10 @@ fn targets(scene: &Scene) -> Vec<[f32; 4]> {
         .collect()
 }
 
-/// The batches number `pool * POOL` and following of a run: its own training scenes, sorted by
-/// shape so that little is padded, in random order.
-pub fn pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<Batch> {
-    let scenes_per_pool = POOL * BATCH as u64;
+/// The batches `pool * POOL_BATCHES` and following of a run, in random order. Scenes of similar aspect
+/// ratio share a batch, which keeps the padding small.
+pub fn draw_pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<UpnBatch> {
+    let scenes_per_pool = POOL_BATCHES * BATCH as u64;
     let first = Rng::new(seed, 1).below(700_000) as u64 + pool * scenes_per_pool;
     let mut scenes = (0..scenes_per_pool)
         .map(|index| Scene::draw((first + index) % 800_000))
@@ -98,7 +98,7 @@ pub fn pool(seed: u64, pool: u64, recipe: &ShortSideRecipe) -> Vec<Batch> {
     scenes.sort_by(|a, b| shape(a).total_cmp(&shape(b)));
     let mut batches = scenes
         .chunks(BATCH)
-        .map(|scenes| Batch::prepare(scenes, recipe))
+        .map(|scenes| UpnBatch::prepare(scenes, recipe))
         .collect::<Vec<_>>();
     Rng::new(seed, 2 + pool).shuffle(&mut batches);
     batches
@@ -110,17 +110,17 @@ mod tests {
     use crate::model::upn::UpnConfig;
 
     #[test]
-    fn pictures_lie_in_the_upper_left_and_zeros_around_them() {
+    fn images_are_padded_with_zeros_on_the_right_and_below() {
         let scenes = [Scene::draw(1), Scene::draw(2)];
         let recipe = UpnConfig::nano().recipe();
-        let batch = Batch::prepare(&scenes, &recipe);
+        let batch = UpnBatch::prepare(&scenes, &recipe);
         let (height, width) = (batch.mask.height, batch.mask.width);
-        for (picture, scene) in scenes.iter().enumerate() {
+        for (image, scene) in scenes.iter().enumerate() {
             let alone = recipe.prepare(&scene.pixels);
             for channel in 0..3 {
                 for row in 0..height {
                     for column in 0..width {
-                        let at = ((picture * 3 + channel) * height + row) * width + column;
+                        let at = ((image * 3 + channel) * height + row) * width + column;
                         let inside = row < alone.height && column < alone.width;
                         let expected = if inside {
                             alone.values[(channel * alone.height + row) * alone.width + column]

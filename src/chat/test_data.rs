@@ -1,0 +1,83 @@
+//! Values that the tests of this folder share.
+
+use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
+use crate::protocol::{DevicePreference, Event, LookTime};
+use crate::protocol::{Granularity, ImageSize, ModelCard, PictureId, Proposal};
+
+use super::conversation::{Conversation, Input};
+
+/// Address of the model in tests.
+pub(super) const NANO: &str = "models/nano";
+
+/// A loaded model on a GPU.
+pub(super) fn card() -> ModelCard {
+    ModelCard {
+        asked_for: NANO.into(),
+        name: "nano".into(),
+        licence: String::new(),
+        trained_on: String::new(),
+        device: "wgpu".into(),
+        adapter: String::new(),
+        software: false,
+        default_score: 0.5,
+        default_nms: 0.8,
+        default_max_tokens: 512,
+        weight_bytes: 0,
+        fit: Fit {
+            verdict: Verdict::Fits,
+            residency: Residency::All,
+            reason: String::new(),
+            needs: MemoryNeeds::default(),
+        },
+    }
+}
+
+/// The request to load [`card`]'s model.
+pub(super) fn load() -> Input {
+    Input::Load {
+        model: NANO.into(),
+        device: DevicePreference::Auto,
+    }
+}
+
+/// A picture of 100 x 80 pixels is opened.
+pub(super) fn open(picture: PictureId) -> Input {
+    Input::Open {
+        picture,
+        size: ImageSize {
+            width: 100,
+            height: 80,
+        },
+    }
+}
+
+/// The model is loaded.
+pub(super) fn ready() -> Input {
+    Input::Event(Event::Ready(card()))
+}
+
+/// Three boxes of the picture, with the scores 0.9, 0.6 and 0.1.
+pub(super) fn proposed(picture: PictureId, granularity: Granularity) -> Input {
+    let proposal = |x: f32, score| Proposal {
+        bbox: [x, 0., x + 10., 10.].into(),
+        score,
+    };
+    Input::Event(Event::Proposed {
+        picture,
+        granularity,
+        boxes: vec![proposal(0., 0.9), proposal(20., 0.6), proposal(40., 0.1)],
+        milliseconds: LookTime {
+            prepare: 100.0,
+            upn: 1_300.0,
+        },
+    })
+}
+
+/// A conversation after `inputs`.
+pub(super) fn after(inputs: impl IntoIterator<Item = Input>) -> Conversation {
+    let mut conversation = Conversation::default();
+    for input in inputs {
+        conversation.step(input);
+    }
+    conversation
+}

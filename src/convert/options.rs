@@ -1,0 +1,43 @@
+//! Options of a conversion, and its progress.
+
+use std::path::PathBuf;
+
+use crate::weights::quant::Rounding;
+use crate::weights::storage::QuantPreset;
+
+/// Options of a conversion.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// The checkpoint: a hub folder.
+    pub model: PathBuf,
+    /// The proposal network's file.
+    pub upn: Option<PathBuf>,
+    /// The model folder to write.
+    pub out: PathBuf,
+    /// Quantization.
+    pub quant: QuantPreset,
+    /// Weights per scale, 32 or 64.
+    pub group: usize,
+    /// Rounding of quantized weights.
+    pub rounding: Rounding,
+    /// A JSON file with a chat template instead of the family's.
+    pub template: Option<PathBuf>,
+    /// Prefixes of tensor names: the checkpoint's and this project's.
+    pub prefixes: Vec<(String, String)>,
+    /// The model's name; by default the folder's.
+    pub name: Option<String>,
+}
+
+/// Receives the progress of writing files.
+pub trait ByteProgress: Sync {
+    /// Sets the number of bytes to write.
+    fn set_total(&self, bytes: u64);
+    /// Adds bytes that were written.
+    fn add(&self, bytes: u64);
+}
+
+/// Ignores progress.
+impl ByteProgress for () {
+    fn set_total(&self, _bytes: u64) {}
+    fn add(&self, _bytes: u64) {}
+}
