@@ -557,7 +557,7 @@ mod tests {
         });
         let fault = opened.err().expect("one value is off").to_string();
         assert!(
-            fault.contains("processor: fails the self-test: value 3"),
+            fault.contains("CPU: fails the self-test: value 3"),
             "{fault}"
         );
     }

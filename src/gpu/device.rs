@@ -105,11 +105,24 @@ pub(super) fn opened() -> Option<(&'static wgpu::Device, &'static str)> {
     Some((opened.wgpu.as_ref()?, &opened.adapter))
 }
 
-/// The GPU, opened once per process: burn's runtime cannot unregister it.
+/// The GPU, opened once per process: burn's runtime cannot unregister it. Some drivers crash if two
+/// threads open them at once, so other threads wait.
+#[cfg(not(target_family = "wasm"))]
+async fn gpu() -> Result<Opened, Fault> {
+    GPU.get_or_init(|| pollster::block_on(open_gpu())).clone()
+}
+
+/// The GPU, opened once per process.
+#[cfg(target_family = "wasm")]
 async fn gpu() -> Result<Opened, Fault> {
     if let Some(opened) = GPU.get() {
         return opened.clone();
     }
+    let opened = open_gpu().await;
+    GPU.get_or_init(|| opened).clone()
+}
+
+async fn open_gpu() -> Result<Opened, Fault> {
     let opened = Device::wgpu_options()
         .tasks_max(LAUNCHES_PER_SUBMISSION)
         .init_with_setup_async()
@@ -144,7 +157,7 @@ async fn gpu() -> Result<Opened, Fault> {
     {
         use_subgroups(true);
     }
-    GPU.get_or_init(|| opened).clone()
+    opened
 }
 
 fn is_software(info: &AdapterInfo) -> bool {
@@ -169,15 +182,7 @@ pub fn is_software_name(name: &str) -> bool {
 /// `CHATREX_NEED_ADAPTER` is set.
 #[cfg(all(test, feature = "native"))]
 pub(crate) fn adapter_for_test(test: &str) -> Option<Device> {
-    // The drivers of some adapters crash when two threads open them at once.
-    static OPENING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let opened = {
-        let _guard = OPENING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        pollster::block_on(gpu())
-    };
-    match opened {
+    match pollster::block_on(gpu()) {
         Ok(opened) => Some(opened.device),
         Err(fault) if std::env::var_os("CHATREX_NEED_ADAPTER").is_some() => {
             panic!("{test}: {fault}")

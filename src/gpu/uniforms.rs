@@ -66,7 +66,7 @@ pub struct FieldLayout {
 pub struct Layout {
     /// The name of the Rust struct.
     pub name: &'static str,
-    /// Its size in bytes.
+    /// Its size in WGSL, in bytes: that of the Rust struct, rounded up to its alignment.
     pub size: usize,
     /// Its fields, in order.
     pub fields: &'static [FieldLayout],
@@ -83,6 +83,18 @@ impl Layout {
         let fields: String = self.fields.iter().map(field).collect();
         format!("struct Uniforms {{\n{fields}}}\n")
     }
+}
+
+/// The alignment of a WGSL struct with fields of these types, in bytes.
+pub const fn alignment(fields: &[FieldType]) -> usize {
+    let mut index = 0;
+    while index < fields.len() {
+        if matches!(fields[index], FieldType::Vec4U32(_)) {
+            return 16;
+        }
+        index += 1;
+    }
+    4
 }
 
 /// A struct that [`uniforms!`] defined.
@@ -110,7 +122,9 @@ macro_rules! uniforms {
             const LAYOUT: &'static $crate::gpu::uniforms::Layout =
                 &$crate::gpu::uniforms::Layout {
                     name: stringify!($name),
-                    size: size_of::<$name>(),
+                    size: size_of::<$name>().next_multiple_of($crate::gpu::uniforms::alignment(&[
+                        $(<$type as $crate::gpu::uniforms::Field>::TYPE),*
+                    ])),
                     fields: &[$($crate::gpu::uniforms::FieldLayout {
                         name: stringify!($field),
                         field_type: <$type as $crate::gpu::uniforms::Field>::TYPE,
