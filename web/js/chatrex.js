@@ -118,8 +118,10 @@ export class ChatRex {
   ask(question, options = {}) {
     const turn = ++this.#turns;
     const progress = new TurnProgress();
+    let stopping = false;
     const stop = () => {
-      if (!progress.outcome) this.#send({ Stop: { turn } });
+      if (!progress.outcome && !stopping) this.#send({ Stop: { turn } });
+      stopping = true;
     };
     const { signal } = options;
     try {
