@@ -30,6 +30,17 @@ export function scene(seed) {
   });
 }
 
+// The native boxes of a picture with their scores, on the CPU.
+export function propose(picture, ...options) {
+  return inFolder(async (folder) => {
+    const image = join(folder, "picture.png");
+    await writeFile(image, picture);
+    const args = ["propose", "--image", image, "--json", "--device", "cpu", ...options];
+    const { stdout } = await run(PROGRAM, args, { maxBuffer: 1 << 26 });
+    return JSON.parse(stdout).boxes;
+  });
+}
+
 // The native answers to questions about a picture, on the CPU.
 export const chat = (picture, ...questions) => chatWith([], picture, ...questions);
 

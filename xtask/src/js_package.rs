@@ -79,6 +79,21 @@ mod tests {
     }
 
     #[test]
+    fn the_module_starts_a_worker_of_the_package() {
+        let folder = paths::root().join("web/js");
+        let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        let manifest: Value = serde_json::from_str(&read("package.json")).unwrap();
+        for key in ["main", "types"] {
+            let file = manifest[key].as_str().unwrap();
+            assert!(folder.join(file).is_file(), "{key}: {file}");
+        }
+        let module = read("chatrex.js");
+        let imports = local_imports(&module);
+        assert_eq!(imports, ["worker_start.js"]);
+        assert!(imports.iter().all(|file| WORKER_FILES.contains(file)));
+    }
+
+    #[test]
     fn imports_of_local_modules_are_found() {
         let script = "import init from \"./a.js\";\nimport \"./b.js\";\nimport x from \"c\";\n\
             await import(\"./d.js\"); new Worker(new URL(\"./e.js\", import.meta.url));";

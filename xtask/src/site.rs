@@ -17,6 +17,9 @@ use crate::times;
 /// Files that are for the host or the browser: the page never fetches them.
 const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
 
+/// Files in `tests/browser` of the page that uses the JavaScript module.
+const MODULE_PAGE: [&str; 2] = ["module.html", "module.js"];
+
 /// Sets up what is missing and builds [`paths::site`]: page and worker, nothing for developers.
 ///
 /// # Errors
@@ -33,8 +36,8 @@ pub fn build() -> Result<WasmCompiler> {
     Ok(compiler)
 }
 
-/// Builds [`paths::test_site`]: a copy of the site with the diagnostics worker, `worker_dev.js`, and
-/// the scripts of `web/worker_dev`.
+/// Builds [`paths::test_site`]: a copy of the site with the diagnostics worker, `worker_dev.js`, the
+/// scripts of `web/worker_dev`, the JavaScript module in `js` and the page that uses it.
 ///
 /// # Errors
 /// When something cannot be set up or does not compile.
@@ -45,6 +48,11 @@ pub fn build_for_tests() -> Result<()> {
     Program::dev_worker().build(&compiler, &folder)?;
     let source = paths::root().join("web/worker_dev");
     for file in files(&source)?.iter().filter(|file| file.ends_with(".js")) {
+        copy_file(&source.join(file), &folder.join(file))?;
+    }
+    js_package::write(&folder.join("js"))?;
+    let source = paths::root().join("tests/browser");
+    for file in MODULE_PAGE {
         copy_file(&source.join(file), &folder.join(file))?;
     }
     Ok(())
