@@ -255,7 +255,10 @@ fn neighbours(
     folder: &str,
     files: &BTreeMap<String, String>,
 ) -> BTreeMap<String, BTreeSet<String>> {
-    let absolute = format!("crate::{}::", folder.replace('/', "::"));
+    let absolute = match folder {
+        "" => "crate::".to_owned(),
+        folder => format!("crate::{}::", folder.replace('/', "::")),
+    };
     let mut edges = BTreeMap::new();
     for (own, source) in files {
         let relative = if own == "mod" { "self::" } else { "super::" };
@@ -323,21 +326,27 @@ fn circles(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 
 #[test]
 fn files_of_a_folder_form_no_circle() {
-    let src = Path::new("src");
-    let mut folders: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for path in rust_files(src) {
-        let inside = path.strip_prefix(src).expect("below src");
-        let folder = inside.parent().expect("a folder").to_string_lossy();
-        let name = inside.file_stem().expect("a name").to_string_lossy();
-        let files = folders.entry(folder.replace('\\', "/")).or_default();
-        files.insert(name.into_owned(), read(&path));
-    }
-    folders.remove("");
     let mut wrong = Vec::new();
-    for (folder, files) in &folders {
-        let found = circles(&neighbours(folder, files));
-        if !found.is_empty() {
-            wrong.push(format!("src/{folder}: {}", found.join(", ")));
+    for root in [
+        "src",
+        "web/page",
+        "web/worker",
+        "web/worker_dev",
+        "xtask/src",
+    ] {
+        let mut folders: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for path in rust_files(Path::new(root)) {
+            let inside = path.strip_prefix(root).expect("below the root");
+            let folder = inside.parent().expect("a folder").to_string_lossy();
+            let name = inside.file_stem().expect("a name").to_string_lossy();
+            let files = folders.entry(folder.replace('\\', "/")).or_default();
+            files.insert(name.into_owned(), read(&path));
+        }
+        for (folder, files) in &folders {
+            let found = circles(&neighbours(folder, files));
+            if !found.is_empty() {
+                wrong.push(format!("{root}/{folder}: {}", found.join(", ")));
+            }
         }
     }
     assert!(

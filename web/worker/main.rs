@@ -12,8 +12,10 @@ mod http_source;
 pub(crate) mod js;
 mod model_store;
 mod opfs;
+mod page;
 mod priority_lock;
 mod queue;
+mod yielder;
 
 use chatrex::gpu::launch;
 use wasm_bindgen::prelude::*;

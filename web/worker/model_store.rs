@@ -26,10 +26,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use super::abort::PauseControl;
-use super::host::{Yielder, device_is_open, post};
 use super::http_source::HttpSource;
 use super::js::{File, bytes_of, describe, performance_now};
 use super::opfs::{self, Metadata, ModelFolder, Pieces};
+use super::page::{device_is_open, post};
+use super::yielder::Yielder;
 
 /// The hub of `owner/name`.
 const HUB: &str = "https://huggingface.co";

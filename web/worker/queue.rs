@@ -9,7 +9,7 @@ use chatrex::protocol::{Envelope, Event, FromWorker, Request, ToWorker};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-use super::{host, model_store};
+use super::{host, model_store, page};
 
 /// The engine and its pending requests; the engine is taken out while it works.
 struct EngineQueue {
@@ -28,7 +28,7 @@ thread_local! {
 pub fn receive(message: &JsValue) {
     let Envelope { body, attachment } = match parse(message) {
         Ok(envelope) => envelope,
-        Err(fault) => return host::post(&failed(fault)),
+        Err(fault) => return page::post(&failed(fault)),
     };
     match body {
         ToWorker::Store(request) => model_store::receive(request, attachment),

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::files;
 use crate::paths;
 use crate::process::run;
 use crate::serve::Running;
@@ -57,7 +58,7 @@ const HEADERS: &str = "/*\n  Cross-Origin-Opener-Policy: same-origin\n  \
 pub fn bench(bench: &Bench) -> Result<bool> {
     site::build_for_tests()?;
     let folder = paths::target().join("bench-site");
-    site::replace(&paths::test_site(), &folder)?;
+    files::replace(&paths::test_site(), &folder)?;
     let model = match &bench.model {
         None => "models/nano",
         Some(model) => {
@@ -85,9 +86,9 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
     site::build_for_tests()?;
     Browser::ready()?;
     let folder = paths::target().join("rivals-site");
-    site::replace(&paths::test_site(), &folder)?;
+    files::replace(&paths::test_site(), &folder)?;
     let own = paths::root().join("tests/rivals");
-    for file in site::files(&own)? {
+    for file in files::files(&own)? {
         fs::copy(own.join(&file), folder.join(&file)).with_context(|| file.clone())?;
     }
     fs::write(folder.join("_headers"), HEADERS).context("_headers")?;
@@ -112,7 +113,7 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
 /// When Python is missing or the script has no such layer.
 pub fn generate_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
     let script = paths::root().join("tests/reference/layer.py");
-    let version = site::hex(&fs::read(&script).with_context(|| script.display().to_string())?);
+    let version = files::hex(&fs::read(&script).with_context(|| script.display().to_string())?);
     let missing = shapes.iter().filter(|shape| {
         let meta = fs::read(folder.join(shape).join("meta.json"));
         let meta: Option<Value> = meta
@@ -131,7 +132,7 @@ pub fn generate_layers(folder: &Path, shapes: &[&str]) -> Result<()> {
 /// Hard-links the files of a folder into `to`, or copies them where links fail.
 fn link_files(folder: &Path, to: &Path) -> Result<()> {
     ensure!(folder.is_dir(), "{}: is not a folder", folder.display());
-    for file in site::files(folder)? {
+    for file in files::files(folder)? {
         let (from, to) = (folder.join(&file), to.join(&file));
         fs::create_dir_all(to.parent().expect("a file has a folder"))?;
         if fs::hard_link(&from, &to).is_err() {

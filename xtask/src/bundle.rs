@@ -9,10 +9,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use wasm_bindgen_cli_support::{Bindgen, Output};
 
+use crate::files;
 use crate::paths;
 use crate::process::run;
 use crate::setup::WasmCompiler;
-use crate::site;
 use crate::times;
 
 /// Suffix of exports that the linker wraps: every call of one runs all constructors again.
@@ -154,7 +154,7 @@ impl Page {
             program.build(compiler, folder)?;
         }
         for (from, to) in &self.folders {
-            site::copy_folder(&paths::root().join(from), &folder.join(to))?;
+            files::copy_folder(&paths::root().join(from), &folder.join(to))?;
         }
         fs::write(folder.join("index.html"), &self.html).context("index.html")
     }

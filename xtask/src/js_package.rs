@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::files::{copy_file, copy_folder, empty, files};
 use crate::paths;
-use crate::site::{copy_file, copy_folder, empty, files};
 
 /// Files of the site that the JavaScript module needs: the worker and what it imports.
 const WORKER_FILES: [&str; 5] = [

@@ -13,9 +13,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use crate::bundle::{Page, Program};
+use crate::checks::{Count, cargo};
 use crate::process::run_streaming;
 use crate::setup::{self, WasmCompiler};
-use crate::test::{Count, cargo};
 use crate::times;
 
 /// Names clippy's driver to the processes of this program that cargo starts.

@@ -2,6 +2,8 @@
 
 mod bench;
 mod bundle;
+mod checks;
+mod files;
 mod js_package;
 mod lint;
 mod pack;

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha512};
 
 use crate::bench::{SHAPES, generate_layers};
+use crate::files;
 use crate::paths;
 use crate::process::{output, run};
 use crate::setup;
-use crate::site;
 
 /// Options of `cargo xtask pack`.
 #[derive(Debug, Default, PartialEq)]
@@ -96,13 +96,13 @@ pub fn pack(options: &Pack) -> Result<bool> {
         .args(build)
         .current_dir(paths::root())
         .env("CARGO_TARGET_DIR", paths::target()))?;
-    site::copy_file(
+    files::copy_file(
         &paths::target().join("release/chatrex"),
         &content.join("chatrex"),
     )?;
     let reference = paths::root().join("tests/reference");
     for script in ["run.sh", "layer.py", "native_rivals.py", "torch_models.py"] {
-        site::copy_file(&reference.join(script), &content.join(script))?;
+        files::copy_file(&reference.join(script), &content.join(script))?;
     }
     layers(shapes, &content.join("layers"))?;
     packages(python.as_deref(), &reference, &content.join("python"))?;
@@ -130,9 +130,9 @@ fn layers(shapes: &[String], to: &Path) -> Result<()> {
     let source = paths::target().join("layers");
     generate_layers(&source, &shapes)?;
     for shape in shapes {
-        for file in site::files(&source.join(shape))? {
+        for file in files::files(&source.join(shape))? {
             if file.ends_with(".onnx") || file.ends_with(".json") {
-                site::copy_file(&source.join(shape).join(&file), &to.join(shape).join(&file))?;
+                files::copy_file(&source.join(shape).join(&file), &to.join(shape).join(&file))?;
             }
         }
     }
@@ -191,13 +191,13 @@ fn llama(folder: &Path, to: &Path) -> Result<()> {
         .arg("--directory")
         .arg(folder))?;
     let libraries = folder.join(LLAMA_FOLDER);
-    let files = selected(&site::files(&libraries)?);
+    let files = selected(&files::files(&libraries)?);
     ensure!(
         files.len() >= LLAMA_FILES.len(),
         "{package}: has only {files:?} of {LLAMA_FILES:?}"
     );
     for library in files {
-        site::copy_file(&libraries.join(&library), &to.join(&library))?;
+        files::copy_file(&libraries.join(&library), &to.join(&library))?;
     }
     Ok(())
 }
@@ -224,7 +224,7 @@ fn loader(to: &Path) -> Result<()> {
     let file = file.with_context(|| {
         format!("no {NAME}. Install it from your system's packages (Debian: libvulkan1)")
     })?;
-    site::copy_file(Path::new(file), &to.join(NAME))?;
+    files::copy_file(Path::new(file), &to.join(NAME))?;
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::checks::{Count, cargo};
+use crate::files;
 use crate::lint;
 use crate::paths;
 use crate::process::{run, run_streaming};
@@ -16,29 +18,6 @@ use crate::times;
 
 /// Path of a copy of the site below a sub-folder of the host; tests may change its files.
 const DEEP: &str = "/some/folder/";
-
-/// Checks that passed and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    passed: u32,
-    failed: u32,
-}
-
-impl Count {
-    /// The result of one check.
-    pub fn one(good: bool) -> Self {
-        Self {
-            passed: u32::from(good),
-            failed: u32::from(!good),
-        }
-    }
-
-    /// Adds other results.
-    pub fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
-}
 
 struct Step {
     name: &'static str,
@@ -109,16 +88,6 @@ pub fn command(only: &[String]) -> Result<bool> {
 fn line(name: &str, count: Count) -> String {
     let Count { passed, failed } = count;
     format!("{name:8} {passed:5} ok {failed:3} not ok")
-}
-
-/// Cargo with the native compiler.
-pub fn cargo(words: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .args(words)
-        .current_dir(paths::root())
-        .env("CARGO_TARGET_DIR", paths::target());
-    command
 }
 
 /// Tests package by package: cargo unifies the features of packages it builds together, and those
@@ -205,7 +174,7 @@ fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
     fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
     let running = Running::start(&site, "/", 0)?;
     let copy = pictures.join("site");
-    site::replace(&site, &copy)?;
+    files::replace(&site, &copy)?;
     let deep = Running::start(&copy, DEEP, 0)?;
     let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
 
@@ -240,7 +209,7 @@ fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
 
 /// The files with browser tests.
 fn browser_tests() -> Result<Vec<String>> {
-    let mut files = site::files(&paths::root().join("tests/browser"))?;
+    let mut files = files::files(&paths::root().join("tests/browser"))?;
     files.retain(|file| file.ends_with(".test.mjs"));
     Ok(files
         .iter()
