@@ -43,6 +43,7 @@ pub(super) enum MatmulKernel {
 }
 
 impl MatmulKernel {
+    #[cfg(feature = "diagnostics")]
     pub(super) const ALL: [Self; 5] = [
         Self::Gemv,
         Self::Skinny,
