@@ -17,7 +17,7 @@ mod priority_lock;
 mod queue;
 mod yielder;
 
-use chatrex::gpu::launch;
+use chatrex::gpu::shader;
 use wasm_bindgen::prelude::*;
 
 unsafe extern "C" {

@@ -13,7 +13,7 @@ use chatrex::diagnostics::compare::dump_activations;
 use chatrex::engine::Engine;
 use chatrex::gpu::device::open;
 use chatrex::gpu::testing::SweepReport;
-use chatrex::gpu::{KERNELS, launch};
+use chatrex::gpu::{KERNELS, shader};
 use chatrex::image::Pixels;
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::Date;
