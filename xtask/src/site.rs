@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::bundle::{Page, Program};
-use crate::files::{copy_file, empty, files, hex, replace};
+use crate::files::{copy_file, empty, files, hex, remove, replace};
 use crate::js_package;
 use crate::paths;
 use crate::process::output;
