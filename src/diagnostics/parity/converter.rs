@@ -25,7 +25,7 @@ use crate::weights::storage::QuantPreset;
 const LM_HEAD: &str = "lm_head.weight";
 
 fn temporary_folder() -> Result<TempDir, Fault> {
-    tempfile::tempdir().map_err(|error| Fault::file(&std::env::temp_dir(), error))
+    tempfile::tempdir().map_err(|error| Fault::file(std::env::temp_dir(), error))
 }
 
 fn conversion(model: &Path, upn: PathBuf, out: PathBuf) -> Conversion {
