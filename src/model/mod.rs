@@ -7,11 +7,13 @@
 //! [`gpu`](crate::gpu), which picks the kernel or its reference.
 
 pub mod chatrex;
+pub mod class_projector;
 pub mod clip_vit;
 pub mod config;
 pub mod convnext;
 pub mod decoder;
 pub mod deformable;
+pub mod dense_predictions;
 pub mod presets;
 pub mod projector;
 pub mod roi_encoder;
