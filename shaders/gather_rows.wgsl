@@ -3,7 +3,8 @@
 //   ids      [R]          row indices in the whole matrix
 //   w        [N, K/V]     rows A .. A+N of the matrix, in vectors of V = VEC_SIZE weights
 //                         (shared/dequant_*); A is u.row_offset
-//   scales   [N, K/2^S]   of quantized weights; unused otherwise. S is u.group_shift
+//   scales   [N, K/2^S]   of quantized weights (shared/scale_*);
+//                         unused otherwise. S is u.group_shift
 //   y        [R, K]       written where the index is in A .. A+N
 //
 // One thread: VEC_SIZE values.
@@ -12,6 +13,7 @@
 // import VEC
 // import DEQUANT
 // import SCALE
+// import scaled_weights
 
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read> w: array<WeightVec>;
@@ -40,11 +42,11 @@ fn main(
     let n = id - u.row_offset;
     let vector = i % vectors;
     let first = n * k + vector * VEC_SIZE;
-    let scale = decode_scale(load_scale(first, u.group_shift), first, u.group_shift);
-    let weights = dequant(w[n * vectors + vector]);
+    let word = load_scale(first, u.group_shift);
+    let weights = scaled_weights(dequant(w[n * vectors + vector]), word, first, u.group_shift);
     let index = (row * k + vector * VEC_SIZE) / 4u;
-    y[index] = low_of(weights) * scale;
+    y[index] = low_of(weights);
     if VEC_PARTS == 2u {
-        y[index + 1u] = high_of(weights) * scale;
+        y[index + 1u] = high_of(weights);
     }
 }

@@ -3,7 +3,8 @@
 //   x        [M, K]       rows
 //   gain     [K]          of an RMS norm before the product; unused without one
 //   w        [N, loads]   rows of the matrix, in loads of weights (shared/dot_*)
-//   scales   [N, K/2^S]   of quantized weights; unused otherwise. S is u.group_shift
+//   scales   [N, K/2^S]   of quantized weights (shared/scale_*);
+//                         unused otherwise. S is u.group_shift
 //   added    [NT] bias, [M, NT] residual, or unused, as u.epilogue says
 //   y        [M, NT]      columns A .. A+N: sum over k of norm(x)[m, k] * w[n, k], plus the epilogue;
 //                         A is u.col_offset, NT is u.n_total

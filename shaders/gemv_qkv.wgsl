@@ -4,7 +4,8 @@
 //   gain     [K]                of the RMS norm
 //   w_q, w_k, w_v  [NQ, loads], [NK, loads], [NV, loads]   rows of the matrices, in loads of weights
 //                               (shared/dot_*); NQ and NK are multiples of 4
-//   scales   [NQ+NK+NV, K/2^S]  of quantized weights; unused otherwise. S is u.group_shift
+//   scales   [NQ+NK+NV, K/2^S]  of quantized weights (shared/scale_*);
+//                               unused otherwise. S is u.group_shift
 //   bias     [NQ+NK+NV]         unused unless u.biased
 //   y        [M, NQ+NK+NV]      sum over k of norm(x)[m, k] * w[n, k], plus bias
 //

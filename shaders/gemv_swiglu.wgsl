@@ -5,7 +5,8 @@
 //   gain     [K]           of the RMS norm
 //   w_gate   [N, loads]    rows of the gate projection, in loads of weights (shared/dot_*)
 //   w_up     [N, loads]    rows of the up projection
-//   scales   [2*N, K/2^S]  of quantized weights, the gate's first; unused otherwise. S is u.group_shift
+//   scales   [2*N, K/2^S]  of quantized weights (shared/scale_*), the gate's first;
+//                          unused otherwise. S is u.group_shift
 //   y        [M, N]        silu(gate(norm(x))) * up(norm(x))
 //
 // See shared/gemv_body; a 32-thread group computes two outputs from two rows of each matrix.

@@ -2,7 +2,8 @@
 //
 //   x        [M, K]       rows
 //   w        [N, K/V]     rows of the matrix, in vectors of V = VEC_SIZE weights (shared/dequant_*)
-//   scales   [N, K/2^S]   of quantized weights; unused otherwise. S is u.group_shift
+//   scales   [N, K/2^S]   of quantized weights (shared/scale_*);
+//                         unused otherwise. S is u.group_shift
 //   added    [NT] bias, [M, NT] residual, or unused, as u.epilogue says
 //   y        [M, NT]      columns A .. A+N: sum over k of x[m, k] * w[n, k], plus the epilogue;
 //                         A is u.col_offset, NT is u.n_total
@@ -16,6 +17,7 @@
 // import VEC
 // import DEQUANT
 // import SCALE
+// import scaled_weights
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> w: array<WeightVec>;
@@ -82,8 +84,7 @@ fn load_block(thread: u32, first_m: u32, first_n: u32, k_start: u32) -> Block {
 }
 
 fn scaled(weights: WeightVec, scale_word: u32, n: u32, k: u32) -> VecN {
-    let scale = vec4<f32>(decode_scale(scale_word, n * u.k + k, u.group_shift));
-    return mul_n(dequant(weights), vec_n(scale, scale));
+    return scaled_weights(dequant(weights), scale_word, n * u.k + k, u.group_shift);
 }
 
 fn store_block(thread: u32, first_n: u32, k_start: u32, block: Block) {

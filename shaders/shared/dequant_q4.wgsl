@@ -1,7 +1,7 @@
-// A vector of q4 weights: eight 4-bit codes, each stored as code + 8, the first in the lowest bits.
+// A vector of q4 weights: eight 4-bit codes, the first in the lowest bits.
 //
 // A stored code c is placed in the fraction of 1.0, which gives 1 + c / 16 without an integer
-// conversion. Minus 1.5 and times 16, that is the signed code.
+// conversion. Minus ZERO_FRACTION (shared/scale_*) and times 16, that is the code.
 alias WeightVec = u32;
 const CODE_SCALE = 16.0;
 
@@ -18,5 +18,5 @@ fn code_fractions(w: WeightVec) -> VecN {
 // The weights, still to be multiplied by `decode_scale`.
 fn dequant(w: WeightVec) -> VecN {
     let fractions = code_fractions(w);
-    return VecN(fractions.low - 1.5, fractions.high - 1.5);
+    return VecN(fractions.low - ZERO_FRACTION, fractions.high - ZERO_FRACTION);
 }

@@ -1,7 +1,7 @@
-// A vector of q8 weights: eight 8-bit codes, each stored as code + 128, the first in the lowest bits.
+// A vector of q8 weights: eight 8-bit codes, the first in the lowest bits.
 //
 // A stored code c is placed in the fraction of 1.0, which gives 1 + c / 256 without an integer
-// conversion. Minus 1.5 and times 256, that is the signed code.
+// conversion. Minus ZERO_FRACTION (shared/scale_*) and times 256, that is the code.
 alias WeightVec = vec2<u32>;
 const CODE_SCALE = 256.0;
 
@@ -13,5 +13,5 @@ fn word_fractions(word: u32) -> vec4<f32> {
 
 // The weights, still to be multiplied by `decode_scale`.
 fn dequant(w: WeightVec) -> VecN {
-    return VecN(word_fractions(w.x) - 1.5, word_fractions(w.y) - 1.5);
+    return VecN(word_fractions(w.x) - ZERO_FRACTION, word_fractions(w.y) - ZERO_FRACTION);
 }

@@ -81,6 +81,15 @@ fn decode_scales(words: vec4<u32>, first: u32, i: u32) -> vec4<f32> {
     );
 }
 
+fn decode_minimums(words: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(
+        decode_minimum(words.x),
+        decode_minimum(words.y),
+        decode_minimum(words.z),
+        decode_minimum(words.w),
+    );
+}
+
 fn load_x(m: u32, k: u32, vector: u32, normed: bool) -> XVector {
     var loaded = XVector(vec4<f32>(), vec4<f32>());
     if vector < k / 4u {
@@ -138,6 +147,9 @@ fn accumulate(thread: u32, m: u32, k: u32, first: u32, normed: bool) -> Sums {
             dot_load(w.rows.d, x_load),
         );
         sums.dots += dots * decode_scales(w.scales, first, min(base + rank, loads - 1u));
+        if HAS_MINIMUM {
+            sums.dots += decode_minimums(w.scales) * sum_of(x_load);
+        }
         buffer = LOAD_VECTORS * PLANE - buffer;
     }
     partial_sums[thread] = sums.dots;

@@ -12,6 +12,10 @@ fn mul_n(a: VecN, b: VecN) -> VecN {
     return a * b;
 }
 
+fn add_n(a: VecN, b: VecN) -> VecN {
+    return a + b;
+}
+
 fn dot_n(a: VecN, b: VecN) -> f32 {
     return dot(a, b);
 }

@@ -15,6 +15,10 @@ fn mul_n(a: VecN, b: VecN) -> VecN {
     return VecN(a.low * b.low, a.high * b.high);
 }
 
+fn add_n(a: VecN, b: VecN) -> VecN {
+    return VecN(a.low + b.low, a.high + b.high);
+}
+
 fn dot_n(a: VecN, b: VecN) -> f32 {
     return dot(a.low, b.low) + dot(a.high, b.high);
 }

@@ -10,6 +10,10 @@ struct XLoad {
 // Number of vec4<f32> in an XLoad.
 const LOAD_VECTORS = 8u;
 
+fn sum_of(x: XLoad) -> f32 {
+    return x.sum;
+}
+
 fn load_x_tile(index: u32) -> XLoad {
     let a = VecN(x_tile[index], x_tile[index + PLANE]);
     let b = VecN(x_tile[index + 2u * PLANE], x_tile[index + 3u * PLANE]);

@@ -188,12 +188,7 @@ impl WeightMap {
                     "is not stored as u32 codes with f16 or f32 scales".into(),
                 ));
             };
-            let scheme = match (&codes.shape[..], &scales.shape[..]) {
-                (&[a, words], &[b, scales]) if a == b => {
-                    QuantScheme::infer(columns, words, scales, *dtype)
-                }
-                _ => None,
-            };
+            let scheme = QuantScheme::infer(columns, &codes.shape, &scales.shape, *dtype);
             let scheme = scheme.ok_or_else(|| {
                 let (codes, scales) = (&codes.shape, &scales.shape);
                 fault(format!(
@@ -241,7 +236,7 @@ fn dequantize(
         scales
             .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
             .map(|bits| f16::from_bits(bits).to_f32())
-            .take(rows * (columns / scheme.group))
+            .take(scheme.scale_count(rows * columns))
             .collect()
     } else {
         scales.map(f32::from_bits).collect()
@@ -511,7 +506,7 @@ mod tests {
         for (k, rows) in [(0, 0..cut), (1, cut..rows)] {
             let values = &values[rows.start * columns..rows.end * columns];
             let mut words = vec![0; scheme.words(values.len())];
-            let mut scales = vec![f16::ZERO; values.len() / scheme.group];
+            let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
             scheme.quantize(values, Rounding::Search, &mut words, &mut scales);
             let mut back = vec![0.0; values.len()];
             let scales: Vec<u8> = if scheme.scale == DType::F16 {
@@ -539,7 +534,7 @@ mod tests {
             tensors.push((
                 name("scales"),
                 scheme.scale,
-                vec![*rows, columns / scheme.group],
+                scheme.scales_shape([*rows, columns]),
                 scales,
             ));
         }
@@ -553,11 +548,7 @@ mod tests {
     }
 
     /// The CPU dequantizes while it loads, the GPU in its kernels.
-    fn quantized_blocks_give_the_same_products_everywhere(scale: DType) {
-        let scheme = QuantScheme {
-            scale,
-            ..QuantScheme::new(4, 32)
-        };
+    fn quantized_blocks_give_the_same_products_everywhere(scheme: QuantScheme) {
         let (rows, columns) = (10, 64);
         let cpu = Device::flex();
         let products = |device: &Device, count: usize| {
@@ -595,12 +586,21 @@ mod tests {
 
     #[test]
     fn quantized_blocks_with_f16_scales() {
-        quantized_blocks_give_the_same_products_everywhere(DType::F16);
+        quantized_blocks_give_the_same_products_everywhere(QuantScheme::new(4, 32));
     }
 
     #[test]
     fn quantized_blocks_with_f32_scales() {
-        quantized_blocks_give_the_same_products_everywhere(DType::F32);
+        quantized_blocks_give_the_same_products_everywhere(QuantScheme {
+            scale: DType::F32,
+            ..QuantScheme::new(4, 32)
+        });
+    }
+
+    #[test]
+    fn quantized_blocks_with_minimums() {
+        quantized_blocks_give_the_same_products_everywhere(QuantScheme::with_minimum(32));
+        quantized_blocks_give_the_same_products_everywhere(QuantScheme::with_minimum(64));
     }
 
     /// Kernels read rows of 64 weights from blocks; rows of 6 they cannot read.

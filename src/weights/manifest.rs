@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dtype::DType;
 use crate::error::Fault;
+pub use crate::licence::{Licence, PartLicence};
 
 /// The manifest version that this program writes and reads.
 pub const VERSION: u32 = 2;
@@ -33,7 +34,7 @@ pub struct Manifest {
     pub version: u32,
     /// Short name shown to users, e.g. `nano`.
     pub name: String,
-    /// Network family, e.g. `chatrex`.
+    /// The combination of parts, e.g. `chatrex`.
     pub family: String,
     /// The configuration of the family; parsed by `engine`.
     pub config: serde_json::Value,
@@ -66,6 +67,9 @@ pub struct Defaults {
     pub score: f32,
     /// IoU threshold of non-maximum suppression; 0 or less keeps all boxes.
     pub nms: f64,
+    /// The best box of a kind is kept from this score, if no box of the kind has `score`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_of_kind: Option<f32>,
     /// Answers end after this many tokens.
     pub max_tokens: u32,
     /// Repetition penalty; 1 is none.
@@ -156,16 +160,6 @@ impl TensorEntry {
     }
 }
 
-/// A licence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Licence {
-    /// SPDX expression or common name.
-    pub name: String,
-    /// Text or notice shown to users.
-    pub text: String,
-}
-
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +168,9 @@ pub struct Provenance {
     pub trained_on: String,
     /// The commands that made the weights, in order.
     pub commands: Vec<String>,
+    /// What the model knows, in a sentence for users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knows: Option<String>,
 }
 
 /// A fixed input of the decoder's first block and its expected output.

@@ -4,6 +4,9 @@
 //! holds 32-bit words, the first weight in the lowest bits, each as `code + 2^(bits - 1)`.
 //! `NAME.scales` `[out, in / group]` holds one f16 or f32 per group; a weight is `code * scale`. Bits
 //! and group follow from the three shapes, so they are not stored.
+//!
+//! With a minimum, `NAME.scales` `[out, in / group, 2]` holds two f16 per group, scale and minimum;
+//! codes are stored as they are, and a weight is `code * scale + minimum`.
 
 use half::f16;
 
@@ -15,7 +18,7 @@ pub const QWEIGHT: &str = "qweight";
 /// Replaces `weight` in the name of a quantized matrix's scales.
 pub const SCALES: &str = "scales";
 
-/// Bits per weight, weights per scale, type of the scales.
+/// Bits per weight, weights per scale, type of the scales, and whether groups have a minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantScheme {
     /// 4 or 8.
@@ -24,6 +27,8 @@ pub struct QuantScheme {
     pub group: usize,
     /// F16 or F32.
     pub scale: DType,
+    /// Whether a group has a minimum beside its scale; only with 4 bits and F16.
+    pub minimum: bool,
 }
 
 /// How codes and scales are chosen.
@@ -48,23 +53,48 @@ impl QuantScheme {
             bits,
             group,
             scale: DType::F16,
+            minimum: false,
         }
     }
 
-    /// The scheme of rows of `columns` weights stored in `words` words and `scales` scales of
-    /// type `scale`.
-    pub fn infer(columns: usize, words: usize, scales: usize, scale: DType) -> Option<Self> {
-        if !matches!(scale, DType::F16 | DType::F32) {
-            return None;
+    /// 4 bits per weight, an f16 scale and an f16 minimum per `group` weights.
+    pub const fn with_minimum(group: usize) -> Self {
+        Self {
+            minimum: true,
+            ..Self::new(4, group)
         }
-        let schemes = [4, 8]
-            .into_iter()
-            .flat_map(|bits| [32, 64].map(|group| Self { bits, group, scale }));
+    }
+
+    /// The scheme of a matrix of `columns` columns whose codes have the shape `codes`, and whose scales
+    /// have the shape `scales` and the type `scale`.
+    pub fn infer(columns: usize, codes: &[usize], scales: &[usize], scale: DType) -> Option<Self> {
+        let &[rows, words] = codes else {
+            return None;
+        };
+        let minimum = scales.len() == 3;
+        let schemes = [4, 8].into_iter().flat_map(|bits| {
+            [32, 64].map(|group| Self {
+                bits,
+                group,
+                scale,
+                minimum,
+            })
+        });
         schemes.into_iter().find(|scheme| {
-            scheme.fits(columns)
+            scheme.is_supported()
+                && scheme.fits(columns)
                 && scheme.words(columns) == words
-                && columns / scheme.group == scales
+                && scheme.scales_shape([rows, columns]) == scales
         })
+    }
+
+    /// Whether a model folder may hold this combination.
+    pub const fn is_supported(self) -> bool {
+        match self.scale {
+            DType::F16 => !self.minimum || self.bits == 4,
+            DType::F32 => !self.minimum,
+            DType::BF16 | DType::U32 => false,
+        }
     }
 
     /// Whether rows of `columns` weights are whole groups.
@@ -84,15 +114,44 @@ impl QuantScheme {
 
     /// Added to a code before it is stored.
     pub fn offset(self) -> i32 {
-        1 << (self.bits - 1)
+        if self.minimum {
+            0
+        } else {
+            1 << (self.bits - 1)
+        }
+    }
+
+    /// Values of the tensor `scales` per group: the scale, and the minimum if there is one.
+    pub fn scales_per_group(self) -> usize {
+        1 + usize::from(self.minimum)
+    }
+
+    /// Values of the tensor `scales` for `count` weights.
+    pub fn scale_count(self, count: usize) -> usize {
+        count / self.group * self.scales_per_group()
+    }
+
+    /// Words of the scales of a `[rows, columns]` matrix.
+    pub fn scale_words(self, [rows, columns]: [usize; 2]) -> usize {
+        self.scale.words(self.scale_count(rows * columns))
+    }
+
+    /// The shape of the scales of a `[rows, columns]` matrix.
+    pub fn scales_shape(self, [rows, columns]: [usize; 2]) -> Vec<usize> {
+        let mut shape = vec![rows, columns / self.group];
+        if self.minimum {
+            shape.push(2);
+        }
+        shape
     }
 
     /// Bytes of a `[rows, columns]` matrix on a device: codes and scales.
     pub fn bytes(self, [rows, columns]: [usize; 2]) -> usize {
-        4 * (rows * self.words(columns) + self.scale.words(rows * (columns / self.group)))
+        4 * (rows * self.words(columns) + self.scale_words([rows, columns]))
     }
 
-    /// Quantizes whole groups into `words` and `scales`, which are f16 under every scheme.
+    /// Quantizes whole groups into `words` and `scales`, which are f16 under every scheme. A group with a
+    /// minimum begins at its smallest weight and ends at its largest.
     ///
     /// # Panics
     /// The three lengths disagree.
@@ -103,20 +162,28 @@ impl QuantScheme {
         words: &mut [u32],
         scales: &mut [f16],
     ) {
-        assert_eq!(values.len(), scales.len() * self.group, "groups");
+        assert!(values.len().is_multiple_of(self.group), "groups");
+        assert_eq!(self.scale_count(values.len()), scales.len(), "scales");
         assert_eq!(self.words(values.len()), words.len(), "words");
         let group_words = self.words(self.group);
         let groups = values.chunks_exact(self.group);
-        for ((values, words), scale) in groups.zip(words.chunks_exact_mut(group_words)).zip(scales)
+        let scales = scales.chunks_exact_mut(self.scales_per_group());
+        for ((values, words), scales) in groups.zip(words.chunks_exact_mut(group_words)).zip(scales)
         {
-            *scale = match self.group {
-                32 => self.best_scale::<32>(values, rounding),
-                _ => self.best_scale::<64>(values, rounding),
+            scales[0] = match (self.minimum, self.group) {
+                (true, _) => {
+                    let [scale, minimum] = self.range(values);
+                    scales[1] = minimum;
+                    scale
+                }
+                (false, 32) => self.best_scale::<32>(values, rounding),
+                (false, _) => self.best_scale::<64>(values, rounding),
             };
-            let inverse = inverse(scale.to_f32());
+            let inverse = inverse(scales[0].to_f32());
+            let minimum = scales.get(1).map_or(0.0, |minimum| minimum.to_f32());
             for (word, values) in words.iter_mut().zip(values.chunks_exact(self.per_word())) {
                 *word = values.iter().rev().fold(0, |word, &value| {
-                    let code = self.code(value, inverse) as i32 + self.offset();
+                    let code = self.code(value - minimum, inverse) as i32 + self.offset();
                     word.checked_shl(self.bits).unwrap_or(0) | code as u32
                 });
             }
@@ -128,27 +195,41 @@ impl QuantScheme {
     /// # Panics
     /// The three lengths disagree.
     pub fn dequantize<S: Copy + Into<f32>>(self, words: &[u32], scales: &[S], values: &mut [f32]) {
-        assert_eq!(values.len(), scales.len() * self.group, "groups");
+        assert!(values.len().is_multiple_of(self.group), "groups");
+        assert_eq!(self.scale_count(values.len()), scales.len(), "scales");
         assert_eq!(self.words(values.len()), words.len(), "words");
         let mask = (1_u32 << self.bits) - 1;
         let group_words = self.words(self.group);
         let groups = values.chunks_exact_mut(self.group);
-        for ((values, words), &scale) in groups.zip(words.chunks_exact(group_words)).zip(scales) {
-            let scale: f32 = scale.into();
+        let scales = scales.chunks_exact(self.scales_per_group());
+        for ((values, words), scales) in groups.zip(words.chunks_exact(group_words)).zip(scales) {
+            let scale: f32 = scales[0].into();
+            let minimum: Option<f32> = scales.get(1).map(|&minimum| minimum.into());
             for (values, word) in values.chunks_exact_mut(self.per_word()).zip(words) {
                 for (at, value) in values.iter_mut().enumerate() {
                     let code = (word >> (at as u32 * self.bits) & mask) as i32 - self.offset();
-                    *value = code as f32 * scale;
+                    let product = code as f32 * scale;
+                    *value = minimum.map_or(product, |minimum| product + minimum);
                 }
             }
         }
     }
 
+    /// Scale and minimum of codes that reach from the smallest of `values` to the largest.
+    fn range(self, values: &[f32]) -> [f16; 2] {
+        let smallest = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let minimum = f16::from_f32(smallest);
+        let codes = ((1_u32 << self.bits) - 1) as f32;
+        [f16::from_f32((largest - minimum.to_f32()) / codes), minimum]
+    }
+
     /// The nearest code, an integer.
     #[inline(always)]
     fn code(self, value: f32, inverse: f32) -> f32 {
-        let limit = self.offset() as f32;
-        round(value * inverse).clamp(-limit, limit - 1.0)
+        let smallest = -self.offset() as f32;
+        let largest = smallest + ((1_u32 << self.bits) - 1) as f32;
+        round(value * inverse).clamp(smallest, largest)
     }
 
     fn best_scale<const N: usize>(self, values: &[f32], rounding: Rounding) -> f16 {
@@ -215,7 +296,7 @@ mod tests {
 
     fn round_trip(scheme: QuantScheme, rounding: Rounding, values: &[f32]) -> Vec<f32> {
         let mut words = vec![0; scheme.words(values.len())];
-        let mut scales = vec![f16::ZERO; values.len() / scheme.group];
+        let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
         scheme.quantize(values, rounding, &mut words, &mut scales);
         let mut back = vec![f32::NAN; values.len()];
         scheme.dequantize(&words, &scales, &mut back);
@@ -294,20 +375,69 @@ mod tests {
     }
 
     #[test]
+    fn a_minimum_keeps_groups_that_are_not_symmetric() {
+        for group in [32, 64] {
+            let scheme = QuantScheme::with_minimum(group);
+            let symmetric = QuantScheme::new(4, group);
+            let values: Vec<f32> = waves(4 * group).iter().map(|value| value + 0.05).collect();
+            let back = round_trip(scheme, Rounding::Nearest, &values);
+            for (values, back) in values.chunks(group).zip(back.chunks(group)) {
+                let smallest = values.iter().copied().fold(f32::INFINITY, f32::min);
+                let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let step = (largest - smallest) / 15.0;
+                for (value, back) in values.iter().zip(back) {
+                    assert!((value - back).abs() <= 0.52 * step, "{value} {back}");
+                }
+            }
+            let other = round_trip(symmetric, Rounding::Search, &values);
+            assert!(error(&values, &back) < 0.5 * error(&values, &other));
+        }
+    }
+
+    #[test]
+    fn codes_with_a_minimum_are_stored_as_they_are() {
+        let scheme = QuantScheme::with_minimum(32);
+        let values: Vec<f32> = (0..32).map(|i| (i % 16) as f32 * 0.5 - 2.0).collect();
+        assert_eq!(round_trip(scheme, Rounding::Nearest, &values), values);
+        let (mut words, mut scales) = ([0; 4], [f16::ZERO; 2]);
+        scheme.quantize(&values, Rounding::Nearest, &mut words, &mut scales);
+        assert_eq!(words, [0x7654_3210, 0xfedc_ba98, 0x7654_3210, 0xfedc_ba98]);
+        assert_eq!(scales.map(f16::to_f32), [0.5, -2.0]);
+    }
+
+    #[test]
     fn the_scheme_follows_from_the_shapes() {
+        let infer = |columns, words, scales: &[usize], scale| {
+            QuantScheme::infer(columns, &[7, words], scales, scale)
+        };
         for bits in [4, 8] {
             for group in [32, 64] {
                 for scale in [DType::F16, DType::F32] {
-                    let scheme = QuantScheme { bits, group, scale };
+                    let scheme = QuantScheme {
+                        bits,
+                        group,
+                        scale,
+                        minimum: false,
+                    };
                     assert_eq!(
-                        QuantScheme::infer(128, scheme.words(128), 128 / group, scale),
+                        infer(128, scheme.words(128), &[7, 128 / group], scale),
                         Some(scheme)
                     );
                 }
             }
         }
-        assert_eq!(QuantScheme::infer(128, 15, 4, DType::F16), None);
-        assert_eq!(QuantScheme::infer(100, 12, 3, DType::F16), None);
-        assert_eq!(QuantScheme::infer(128, 16, 4, DType::BF16), None);
+        for group in [32, 64] {
+            let scales = [7, 128 / group, 2];
+            let scheme = QuantScheme::with_minimum(group);
+            assert_eq!(infer(128, 16, &scales, DType::F16), Some(scheme));
+            assert_eq!(infer(128, 16, &scales, DType::F32), None);
+            assert_eq!(infer(128, 32, &scales, DType::F16), None);
+        }
+        assert_eq!(infer(128, 15, &[7, 4], DType::F16), None);
+        assert_eq!(infer(128, 16, &[6, 4], DType::F16), None);
+        assert_eq!(infer(128, 16, &[7, 4, 1], DType::F16), None);
+        assert_eq!(infer(128, 16, &[28], DType::F16), None);
+        assert_eq!(infer(100, 12, &[7, 3], DType::F16), None);
+        assert_eq!(infer(128, 16, &[7, 4], DType::BF16), None);
     }
 }

@@ -75,6 +75,7 @@ impl Sample {
             defaults: Defaults {
                 score: 0.3,
                 nms: 0.8,
+                first_of_kind: None,
                 max_tokens: 512,
                 repetition_penalty: 1.0,
             },
@@ -86,10 +87,12 @@ impl Sample {
             licence: Licence {
                 name: "MIT".into(),
                 text: String::new(),
+                parts: Vec::new(),
             },
             provenance: Provenance {
                 trained_on: String::new(),
                 commands: Vec::new(),
+                knows: None,
             },
             self_test: None,
         };

@@ -221,6 +221,7 @@ pub fn too_long(place: &str, bytes: u64, limit: u64) -> Fault {
 }
 
 /// Files compiled into the program.
+#[derive(Clone, Copy, Debug)]
 pub struct Embedded {
     /// Name for messages.
     pub name: &'static str,

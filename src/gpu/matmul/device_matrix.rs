@@ -20,7 +20,7 @@ use crate::gpu::upload::Upload;
 use crate::weights::quant::Rounding;
 
 /// Variants of a shader that reads weights.
-pub(super) const VARIANTS: usize = 6;
+pub(super) const VARIANTS: usize = 7;
 
 /// The variants of a shader that reads weights, in the order of [`variant`].
 macro_rules! for_weights {
@@ -32,6 +32,7 @@ macro_rules! for_weights {
             for_weights!($name, $uniforms, $constants, "q8", "vec8", "scale_f32"),
             for_weights!($name, $uniforms, $constants, "f16", "vec4", "scale_none"),
             for_weights!($name, $uniforms, $constants, "f32", "vec4", "scale_none"),
+            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_min_f16"),
         ]
     };
     ($name:literal, $uniforms:ty, $constants:expr, $dtype:literal, $vec:literal, $scale:literal) => {
@@ -59,6 +60,10 @@ pub(super) use for_weights;
 /// No kernel reads it.
 pub(super) fn variant(format: WeightFormat) -> usize {
     match format {
+        WeightFormat::Quantized(scheme) if scheme.minimum => {
+            assert!(scheme.is_supported(), "no kernel reads {format:?}");
+            6
+        }
         WeightFormat::Quantized(scheme) => {
             2 * usize::from(scheme.scale == DType::F32) + usize::from(scheme.bits == 8)
         }
@@ -108,8 +113,11 @@ impl DeviceMatrix {
     ) -> Self {
         assert!(scheme.fits(columns), "{columns} columns, {scheme:?}");
         assert_eq!(words.dims(), [rows * scheme.words(columns)], "words");
-        let groups = rows * (columns / scheme.group);
-        assert_eq!(scales.dims(), [scheme.scale.words(groups)], "scales");
+        assert_eq!(
+            scales.dims(),
+            [scheme.scale_words([rows, columns])],
+            "scales"
+        );
         Self {
             words: int_to_buffer("matrix", words).handle,
             scales: int_to_buffer("matrix", scales),
@@ -169,12 +177,17 @@ impl DeviceMatrix {
 
 #[cfg(feature = "diagnostics")]
 const fn quantized(bits: u32, group: usize, scale: DType) -> WeightFormat {
-    WeightFormat::Quantized(QuantScheme { bits, group, scale })
+    WeightFormat::Quantized(QuantScheme {
+        bits,
+        group,
+        scale,
+        minimum: false,
+    })
 }
 
 /// Every format that kernels read.
 #[cfg(feature = "diagnostics")]
-pub(super) const FORMATS: [WeightFormat; 10] = [
+pub(super) const FORMATS: [WeightFormat; 12] = [
     quantized(4, 32, DType::F16),
     quantized(4, 64, DType::F16),
     quantized(8, 32, DType::F16),
@@ -185,6 +198,8 @@ pub(super) const FORMATS: [WeightFormat; 10] = [
     quantized(8, 64, DType::F32),
     WeightFormat::Dense(DType::F16),
     WeightFormat::Dense(DType::F32),
+    WeightFormat::Quantized(QuantScheme::with_minimum(32)),
+    WeightFormat::Quantized(QuantScheme::with_minimum(64)),
 ];
 
 #[cfg(feature = "diagnostics")]
@@ -221,7 +236,7 @@ impl DeviceMatrix {
             }
         };
         let mut words = vec![0; scheme.words(values.len())];
-        let mut scales = vec![f16::ZERO; values.len() / scheme.group];
+        let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
         scheme.quantize(&values, Rounding::Nearest, &mut words, &mut scales);
         let start = dequantized.len();
         dequantized.resize(start + values.len(), 0.0);

@@ -96,7 +96,7 @@ pub fn fusible<const N: usize>(matrices: [([usize; 2], WeightFormat); N]) -> boo
         && matrices.iter().all(|&([rows, width], other)| {
             let whole_words = match format {
                 WeightFormat::Quantized(scheme) if scheme.scale == DType::F16 => {
-                    (rows * (columns / scheme.group)).is_multiple_of(2)
+                    scheme.scale_count(rows * columns).is_multiple_of(2)
                 }
                 _ => true,
             };
