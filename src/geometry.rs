@@ -1,5 +1,7 @@
 //! Boxes: corner and center forms, area, IoU, non-maximum suppression.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// A box by its corners, `x1, y1, x2, y2`, in units of the caller (usually pixels of the original
@@ -57,14 +59,28 @@ pub enum Granularity {
     Coarse,
 }
 
-/// A box proposed by UPN and its score.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A box proposed by UPN or a detector, and its score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
     /// In pixels of the original picture; may extend beyond its edges.
     #[serde(rename = "box")]
     pub bbox: BoxXyxy,
     /// Sigmoid of the logit, 0 to 1.
     pub score: f32,
+    /// The kind that a detector says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+impl Proposal {
+    /// A proposal without a label.
+    pub fn unlabelled(bbox: BoxXyxy, score: f32) -> Self {
+        Self {
+            bbox,
+            score,
+            label: None,
+        }
+    }
 }
 
 /// Greedy class-agnostic non-maximum suppression (`torchvision.ops.nms`). `boxes` are sorted best
@@ -97,27 +113,60 @@ pub struct Filtered {
     pub left_out: usize,
 }
 
-/// The proposals with a score of at least `min_score` that survive [`nms`] (skipped if `threshold`
-/// is 0 or less), at most `cap` of them, best first; equal scores keep their order
-/// (`docs/reference/upn.md`, section 9).
-pub fn filter(proposals: &[Proposal], min_score: f32, threshold: f64, cap: usize) -> Filtered {
-    let mut order: Vec<usize> = (0..proposals.len())
-        .filter(|&index| proposals[index].score >= min_score)
-        .collect();
-    order.sort_by(|&a, &b| proposals[b].score.total_cmp(&proposals[a].score));
-    if threshold > 0.0 {
-        let boxes: Vec<BoxXyxy> = order.iter().map(|&index| proposals[index].bbox).collect();
-        order = nms(&boxes, threshold)
-            .into_iter()
-            .map(|position| order[position])
+/// Which proposals become boxes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Selection {
+    /// Least score.
+    pub score: f32,
+    /// IoU threshold of [`nms`]; 0 or less keeps all boxes.
+    pub nms: f64,
+    /// Least score of the best box of a label that has no box with `score`; `None` keeps no such box.
+    pub first_of_kind: Option<f32>,
+}
+
+impl Selection {
+    /// The proposals that survive [`nms`] and have at least [`Selection::score`], or are the best one of
+    /// their label and have at least [`Selection::first_of_kind`]. At most `cap` of them, best first;
+    /// equal scores keep their order (`docs/reference/upn.md`, section 9).
+    pub fn choose(&self, proposals: &[Proposal], cap: usize) -> Filtered {
+        let least = self
+            .first_of_kind
+            .map_or(self.score, |first| first.min(self.score));
+        let mut order: Vec<usize> = (0..proposals.len())
+            .filter(|&index| proposals[index].score >= least)
             .collect();
+        order.sort_by(|&a, &b| proposals[b].score.total_cmp(&proposals[a].score));
+        if self.nms > 0.0 {
+            let boxes: Vec<BoxXyxy> = order.iter().map(|&index| proposals[index].bbox).collect();
+            order = nms(&boxes, self.nms)
+                .into_iter()
+                .map(|position| order[position])
+                .collect();
+        }
+        let mut labels = BTreeSet::new();
+        order.retain(|&index| {
+            let Proposal { score, label, .. } = &proposals[index];
+            let first = label.as_ref().is_some_and(|label| labels.insert(label));
+            *score >= self.score || first
+        });
+        let left_out = order.len().saturating_sub(cap);
+        order.truncate(cap);
+        Filtered {
+            kept: order,
+            left_out,
+        }
     }
-    let left_out = order.len().saturating_sub(cap);
-    order.truncate(cap);
-    Filtered {
-        kept: order,
-        left_out,
-    }
+}
+
+/// [`Selection::choose`] with the least score `min_score` for all labels and the IoU threshold
+/// `threshold`.
+pub fn filter(proposals: &[Proposal], min_score: f32, threshold: f64, cap: usize) -> Filtered {
+    let selection = Selection {
+        score: min_score,
+        nms: threshold,
+        first_of_kind: None,
+    };
+    selection.choose(proposals, cap)
 }
 
 /// Converts the output of UPN to proposals on a picture of `width` x `height` pixels, best first;
@@ -131,15 +180,13 @@ pub fn proposals(boxes: &[[f32; 4]], logits: &[f32], width: u32, height: u32) ->
         .zip(logits)
         .map(|(&[cx, cy, w, h], &logit)| {
             let (x1, y1) = (cx - w / 2.0, cy - h / 2.0);
-            Proposal {
-                bbox: BoxXyxy {
-                    x1: x1 * width,
-                    y1: y1 * height,
-                    x2: (x1 + w) * width,
-                    y2: (y1 + h) * height,
-                },
-                score: 1.0 / (1.0 + (-logit).exp()),
-            }
+            let bbox = BoxXyxy {
+                x1: x1 * width,
+                y1: y1 * height,
+                x2: (x1 + w) * width,
+                y2: (y1 + h) * height,
+            };
+            Proposal::unlabelled(bbox, 1.0 / (1.0 + (-logit).exp()))
         })
         .collect();
     proposals.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -151,10 +198,7 @@ mod tests {
     use super::*;
 
     fn proposal(x1: f32, score: f32) -> Proposal {
-        Proposal {
-            bbox: [x1, 0.0, x1 + 10.0, 10.0].into(),
-            score,
-        }
+        Proposal::unlabelled([x1, 0.0, x1 + 10.0, 10.0].into(), score)
     }
 
     #[test]
@@ -171,6 +215,38 @@ mod tests {
         let off = filter(&given, 0.3, -1.0, 3);
         assert_eq!((off.kept, off.left_out), (vec![1, 2, 0], 1));
         assert_eq!(filter(&[], 0.3, 0.8, 100), Filtered::default());
+    }
+
+    #[test]
+    fn the_best_box_of_a_label_needs_a_lower_score() {
+        let labelled = |x1: f32, score, label: &str| Proposal {
+            label: Some(label.into()),
+            ..proposal(x1, score)
+        };
+        let given = [
+            labelled(0.0, 0.9, "cat"),
+            labelled(50.0, 0.31, "cat"),
+            labelled(100.0, 0.2, "dog"),
+            labelled(150.0, 0.18, "dog"),
+            labelled(200.0, 0.1, "bird"),
+            labelled(1.0, 0.25, "sofa"),
+            proposal(300.0, 0.2),
+        ];
+        let mut selection = Selection {
+            score: 0.32,
+            nms: 0.5,
+            first_of_kind: Some(0.15),
+        };
+        assert_eq!(selection.choose(&given, 9).kept, [0, 2]);
+        selection.score = 0.3;
+        assert_eq!(selection.choose(&given, 9).kept, [0, 1, 2]);
+        selection.score = 0.95;
+        assert_eq!(selection.choose(&given, 9).kept, [0, 2]);
+        selection.score = 0.05;
+        assert_eq!(selection.choose(&given, 2).left_out, 4);
+        selection.first_of_kind = None;
+        selection.score = 0.32;
+        assert_eq!(selection.choose(&given, 9).kept, [0]);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! # Example
 //!
-//! The model `nano` is compiled into the crate. It knows stickers, not photographs.
+//! Two models are compiled into the crate: `mini` knows 80 kinds of things in photographs, `nano` knows
+//! drawn stickers.
 //!
 //! ```
 //! use chatrex::{DevicePreference, Model, Session, image};
@@ -57,6 +58,8 @@
 //! may change without notice.
 
 #[doc(hidden)]
+pub mod built_in;
+#[doc(hidden)]
 pub mod chat;
 #[doc(hidden)]
 pub mod device_preference;
@@ -66,6 +69,8 @@ pub mod error;
 pub mod generate;
 pub mod geometry;
 pub mod image;
+#[doc(hidden)]
+pub mod licence;
 #[doc(hidden)]
 pub mod memory;
 #[doc(hidden)]

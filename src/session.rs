@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
+use crate::built_in::BuiltIn;
 use crate::engine::{Engine, Host};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
@@ -42,40 +43,44 @@ use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
 };
 
-/// The name `--model` starts with: the model compiled into the program.
-pub const NANO: &str = "nano";
+/// Name of the built-in model for drawn scenes.
+pub const NANO: &str = BuiltIn::Nano.name();
 
-const NANO_FILES: Embedded = Embedded {
-    name: NANO,
-    files: &[
-        (
-            "model.json",
-            include_bytes!("../assets/models/nano/model.json"),
-        ),
-        (
-            "tokenizer.json",
-            include_bytes!("../assets/models/nano/tokenizer.json"),
-        ),
-        (
-            "upn.safetensors",
-            include_bytes!("../assets/models/nano/upn.safetensors"),
-        ),
-        (
-            "towers.safetensors",
-            include_bytes!("../assets/models/nano/towers.safetensors"),
-        ),
-        (
-            "decoder.safetensors",
-            include_bytes!("../assets/models/nano/decoder.safetensors"),
-        ),
-    ],
-};
+/// Name of the model that the program uses where none is given.
+pub const DEFAULT_MODEL: &str = BuiltIn::of_default().name();
+
+/// The files of a folder in `assets/models`, compiled into the program.
+macro_rules! embedded {
+    ($name:literal: $($file:literal)+) => {
+        Embedded {
+            name: $name,
+            files: &[$((
+                $file,
+                include_bytes!(concat!("../assets/models/", $name, "/", $file)),
+            )),+],
+        }
+    };
+}
+
+const NANO_FILES: Embedded = embedded!(
+    "nano": "model.json" "tokenizer.json" "upn.safetensors" "towers.safetensors"
+    "decoder.safetensors"
+);
+
+const MINI_FILES: Embedded = embedded!(
+    "mini": "model.json" "tokenizer.json" "detector.safetensors" "projector.safetensors"
+    "decoder.safetensors"
+);
+
+/// The files of [`BuiltIn::SHIPPED`].
+const EMBEDDED: &[Embedded] = &[MINI_FILES, NANO_FILES];
 
 /// A model that a [`Session`] opens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Model {
-    /// The model compiled into the program.
-    #[default]
+    /// The built-in model for photographs.
+    Mini,
+    /// The built-in model for drawn scenes.
     Nano,
     /// A model folder, as `chatrex convert` writes it.
     Folder(PathBuf),
@@ -85,18 +90,35 @@ impl Model {
     /// The name under which the host finds the files.
     fn name(&self) -> String {
         match self {
+            Self::Mini => BuiltIn::Mini.name().into(),
             Self::Nano => NANO.into(),
             Self::Folder(path) => path.display().to_string(),
         }
     }
 }
 
-/// [`NANO`] or the path of a folder, as `--model` takes them.
+impl From<BuiltIn> for Model {
+    fn from(model: BuiltIn) -> Self {
+        match model {
+            BuiltIn::Mini => Self::Mini,
+            BuiltIn::Nano => Self::Nano,
+        }
+    }
+}
+
+/// The model that the program uses where none is given.
+impl Default for Model {
+    fn default() -> Self {
+        BuiltIn::default().into()
+    }
+}
+
+/// The name of a built-in model or the path of a folder, as `--model` takes them.
 impl From<&str> for Model {
     fn from(name: &str) -> Self {
-        match name {
-            NANO => Self::Nano,
-            path => Self::Folder(path.into()),
+        match BuiltIn::named(name) {
+            Some(model) => model.into(),
+            None => Self::Folder(name.into()),
         }
     }
 }
@@ -159,8 +181,9 @@ impl Host for SessionHost {
     }
 
     fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>> {
-        let source: Result<Box<dyn ByteSource>, Fault> = if model == NANO {
-            Ok(Box::new(NANO_FILES))
+        let built_in = EMBEDDED.iter().find(|files| files.name == model);
+        let source: Result<Box<dyn ByteSource>, Fault> = if let Some(files) = built_in {
+            Ok(Box::new(*files))
         } else if Path::new(model).is_dir() {
             Ok(Box::new(Folder(model.into())))
         } else {
@@ -168,7 +191,7 @@ impl Host for SessionHost {
                 FaultKind::Model,
                 model,
                 "is no folder",
-                "Name a folder with model.json, or leave --model out for nano",
+                "Name a folder with model.json, or leave --model out for the built-in model",
             )
             .code(ErrorCode::NotFound))
         };
@@ -232,7 +255,7 @@ impl Session {
         };
         let wanted = |event: &Event| matches!(event, Event::Ready(_));
         match session.run(load.into(), wanted, |_| ()).await? {
-            Event::Ready(card) => session.card = Some(card),
+            Event::Ready(card) => session.card = Some(*card),
             other => unreachable!("only the model was wanted: {other:?}"),
         }
         Ok(session)
@@ -398,6 +421,9 @@ pub(crate) fn report(Progress { stage, done, total }: Progress) {
 }
 
 #[cfg(test)]
+mod families;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -516,6 +542,33 @@ mod tests {
                 first.prefill_tokens
             );
         }
+    }
+
+    #[test]
+    fn every_file_of_a_built_in_model_is_compiled_in() {
+        let names: Vec<&str> = BuiltIn::SHIPPED.iter().map(|m| m.name()).collect();
+        let embedded: Vec<&str> = EMBEDDED.iter().map(|files| files.name).collect();
+        assert_eq!(embedded, names);
+        for files in EMBEDDED {
+            let folder = Path::new("assets/models").join(files.name);
+            let mut on_disk: Vec<String> = std::fs::read_dir(folder)
+                .expect("a folder of the repository")
+                .map(|entry| {
+                    entry
+                        .expect("a file")
+                        .file_name()
+                        .into_string()
+                        .expect("UTF-8")
+                })
+                .collect();
+            let mut compiled: Vec<&str> = files.files.iter().map(|(name, _)| *name).collect();
+            on_disk.sort_unstable();
+            compiled.sort_unstable();
+            assert_eq!(compiled, on_disk, "{}", files.name);
+        }
+        assert_eq!(Model::from("nano"), Model::Nano);
+        assert_eq!(Model::from("folder"), Model::Folder("folder".into()));
+        assert_eq!(Model::default(), Model::from(DEFAULT_MODEL));
     }
 
     /// Opens nano with its manifest and its files changed.

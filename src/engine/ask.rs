@@ -1,21 +1,30 @@
 //! [`Request::Ask`](crate::protocol::Request::Ask): answers a question about the current picture.
 //!
 //! 1. [`encode_prompt`]: template and tokenizer make token ids of the question.
-//! 2. [`ensure_prefix`]: picture and boxes are prefilled into the KV cache, unless they are there.
+//! 2. [`ensure_prefix`]: picture and boxes are prefilled into the KV cache, unless they are there;
+//!    [`ensure_text_cache`] for a model that reads text alone.
 //! 3. [`generate`]: the question is prefilled and the answer decoded token by token.
 //! 4. [`finish`]: text, spans and durations become an [`Answer`], which is sent.
 
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::look::ensure_detected;
 use super::memory_plan::MAX_TURN_TOKENS;
 use super::token_stream::TokenStream;
 use super::{Engine, Host, LoadedModel, Picture, Prefix, current, no_model, planar};
 use crate::error::{Fault, FaultKind};
 use crate::generate::stop::{Ending, Stop};
+use crate::geometry::BoxXyxy;
+use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::splice;
+use crate::model::class_projector::{ClassProjector, position_tensor};
+use crate::model::config::TowersConfig;
 use crate::model::decoder::KvCache;
+use crate::model::dense_predictions::DensePredictions;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, AskTime, Event, PictureId, Question, StopReason, TurnId};
 use crate::text::answer_parser::AnswerParser;
-use crate::text::prompt::{self, IMAGE_SLOT, OBJECT_SLOT};
+use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
 
 /// Places that a new KV cache has for a question and its answer, at least: shorter questions that
 /// follow need no new cache.
@@ -31,11 +40,21 @@ impl<H: Host> Engine<H> {
         question.sampling.check()?;
         let host = &self.host;
         let model = self.model.as_mut().ok_or_else(no_model)?;
-        let picture = current(&mut self.picture, id)?;
+        // A model without towers needs no picture.
+        let picture = match model.config.towers {
+            Some(_) => Some(current(&mut self.picture, id)?),
+            None => None,
+        };
         let mut meter = Meter::start(host);
         let prompt = encode_prompt(model, &question)?;
-        ensure_prefix(model, picture, &question, &prompt, &mut meter).await?;
-        let prefix = picture.prefix.as_mut().expect("ensured above");
+        let prefix = if let Some(picture) = picture {
+            ensure_prefix(model, picture, &question, &prompt, &mut meter).await?;
+            &mut picture.prefix
+        } else {
+            ensure_text_cache(model, &mut self.text, &question, &prompt, &mut meter).await?;
+            &mut self.text
+        };
+        let prefix = prefix.as_mut().expect("ensured above");
         let generated = generate(turn, model, prefix, &question, &prompt, &mut meter).await?;
         let answer = finish(prompt, generated, meter);
         host.emit(Event::Done { turn, answer });
@@ -46,9 +65,9 @@ impl<H: Host> Engine<H> {
 /// A prompt as text and as token ids.
 struct Prompt {
     text: String,
-    /// Up to and including the last image or object slot.
+    /// Up to and including the last image or object slot; empty without slots.
     prefix_ids: Vec<i64>,
-    /// After the last slot: the question and the beginning of the answer.
+    /// After the last slot: the question and the beginning of the answer. Never empty.
     question_ids: Vec<i64>,
 }
 
@@ -61,14 +80,23 @@ impl Prompt {
 
 /// Makes the prompt and checks that question and answer fit into [`MAX_TURN_TOKENS`].
 fn encode_prompt(model: &LoadedModel, question: &Question) -> Result<Prompt, Fault> {
-    let user = prompt::user_turn(question.boxes.len(), &question.text)?;
+    let user = model
+        .config
+        .user_turn(question.boxes.len(), &question.text)?;
     let text = model.config.template.first(&user);
     let mut prefix_ids = model.tokenizer.encode(&text);
     let last_slot = prefix_ids
         .iter()
-        .rposition(|&id| id == IMAGE_SLOT || id == OBJECT_SLOT)
-        .expect("every prompt has an image slot");
-    let question_ids = prefix_ids.split_off(last_slot + 1);
+        .rposition(|&id| id == IMAGE_SLOT || id == OBJECT_SLOT);
+    let question_ids = prefix_ids.split_off(last_slot.map_or(0, |slot| slot + 1));
+    if question_ids.is_empty() {
+        return Err(Fault::new(
+            FaultKind::Question,
+            "question",
+            "has no token that the model knows",
+            "Ask in other words",
+        ));
+    }
     let prompt = Prompt {
         text,
         prefix_ids,
@@ -99,41 +127,138 @@ async fn ensure_prefix(
     meter: &mut Meter<'_, impl Host>,
 ) -> Result<(), Fault> {
     let turn_tokens = prompt.turn_tokens(question.max_tokens);
-    let reusable = picture.prefix.as_ref().is_some_and(|prefix| {
-        prefix.boxes == question.boxes && prefix.tokens + turn_tokens <= prefix.cache.capacity()
-    });
-    if reusable {
+    if reusable(picture.prefix.as_ref(), &question.boxes, turn_tokens) {
         return Ok(());
     }
     let host = meter.host;
-    if picture.features.is_none() {
-        meter.report_look();
-        host.yield_now().await;
-        let (high, low) = model.config.recipe.prepare(&picture.pixels);
-        let low = planar(low, &model.device);
-        let high = planar(high, &model.device);
-        picture.features = Some(model.towers(host).await?.encode_image(low, high));
-    }
-    let features = picture.features.as_ref().expect("encoded above");
-    let (width, height) = (picture.pixels.width, picture.pixels.height);
-    let boxes = model.config.recipe.boxes(width, height, &question.boxes);
-    let objects = match &boxes[..] {
-        [] => None,
-        boxes => Some(model.towers(host).await?.encode_boxes(features, boxes)),
+    let objects = match model.config.towers.clone() {
+        Some(TowersConfig::ClipConvNext { recipe, .. }) => {
+            encode_picture(model, &recipe, picture, meter).await?;
+            let features = picture.features.as_ref().expect("encoded above");
+            let (width, height) = (picture.pixels.width, picture.pixels.height);
+            match &recipe.boxes(width, height, &question.boxes)[..] {
+                [] => None,
+                boxes => Some(model.towers(host).await?.encode_boxes(features, boxes)),
+            }
+        }
+        Some(TowersConfig::Classes(_)) if !question.boxes.is_empty() => {
+            Some(encode_classes(host, model, picture, &question.boxes).await?)
+        }
+        _ => None,
     };
     let dtype = model.cache;
+    let device = model.device.clone();
     let llm = model.llm(host).await?;
-    let embeds = splice(llm, &prompt.prefix_ids, Some(features), objects.as_ref());
-    let tokens = embeds.dims()[1];
+    let features = picture.features.as_ref();
+    let embeds = (!prompt.prefix_ids.is_empty())
+        .then(|| splice(llm, &prompt.prefix_ids, features, objects.as_ref()));
+    let tokens = embeds.as_ref().map_or(0, |embeds| embeds.dims()[1]);
     meter.prefix_encoded(tokens, tokens + prompt.question_ids.len());
     host.yield_now().await;
     let capacity = tokens + turn_tokens.max(MIN_TURN_CAPACITY);
-    let mut cache = KvCache::new(llm.config(), capacity, dtype, &embeds.device());
-    llm.prefill(embeds, &mut cache);
+    let mut cache = KvCache::new(llm.config(), capacity, dtype, &device);
+    if let Some(embeds) = embeds {
+        llm.prefill(embeds, &mut cache);
+    }
     picture.prefix = Some(Prefix {
         boxes: question.boxes.clone(),
         cache,
         tokens,
+    });
+    Ok(())
+}
+
+/// Whether `prefix` belongs to `boxes` and has room for `turn_tokens` more.
+fn reusable(prefix: Option<&Prefix>, boxes: &[BoxXyxy], turn_tokens: usize) -> bool {
+    prefix.is_some_and(|prefix| {
+        prefix.boxes == boxes && prefix.tokens + turn_tokens <= prefix.cache.capacity()
+    })
+}
+
+/// Runs CLIP and ConvNeXt, unless the picture has their features.
+async fn encode_picture(
+    model: &mut LoadedModel,
+    recipe: &SquareRecipe,
+    picture: &mut Picture,
+    meter: &mut Meter<'_, impl Host>,
+) -> Result<(), Fault> {
+    if picture.features.is_some() {
+        return Ok(());
+    }
+    let host = meter.host;
+    meter.report_look();
+    host.yield_now().await;
+    let (high, low) = recipe.prepare(&picture.pixels);
+    let low = planar(low, &model.device);
+    let high = planar(high, &model.device);
+    picture.features = Some(model.towers(host).await?.encode_image(low, high));
+    Ok(())
+}
+
+/// Runs detector and projector for the tokens of `boxes` (at least one), `[N, D]`.
+async fn encode_classes(
+    host: &impl Host,
+    model: &mut LoadedModel,
+    picture: &mut Picture,
+    boxes: &[BoxXyxy],
+) -> Result<Tensor<2>, Fault> {
+    if let Some(config) = model.config.detector().cloned() {
+        ensure_detected(host, model, &config, picture).await?;
+    }
+    let detected = picture.detected.as_ref().ok_or_else(no_model)?;
+    let size = [picture.pixels.width, picture.pixels.height];
+    let device = model.device.clone();
+    let projector = model.projector(host).await?;
+    let predictions = &detected.predictions;
+    Ok(class_tokens(projector, predictions, size, boxes, &device))
+}
+
+/// The tokens of `boxes` (at least one, in pixels of a picture of `[width, height]`) from the class scores
+/// of the detector, `[N, D]`.
+pub(crate) fn class_tokens(
+    projector: &ClassProjector,
+    predictions: &DensePredictions,
+    [width, height]: [u32; 2],
+    boxes: &[BoxXyxy],
+    device: &Device,
+) -> Tensor<2> {
+    let classes = predictions.classes;
+    let scores = predictions.class_scores(boxes);
+    let highest: Vec<f32> = scores
+        .chunks(classes)
+        .map(|row| row.iter().copied().fold(0.0, f32::max))
+        .collect();
+    let (width, height) = (width as f32, height as f32);
+    let relative: Vec<[f32; 4]> = boxes
+        .iter()
+        .map(|b| [b.x1 / width, b.y1 / height, b.x2 / width, b.y2 / height])
+        .collect();
+    let shape = [1, boxes.len(), classes];
+    let scores = Tensor::from_data(TensorData::new(scores, shape), device);
+    let positions = position_tensor(&relative, &highest, device);
+    projector.forward(scores, positions).squeeze_dim(0)
+}
+
+/// Makes an empty KV cache with room for this turn, unless there is one.
+async fn ensure_text_cache(
+    model: &mut LoadedModel,
+    text: &mut Option<Prefix>,
+    question: &Question,
+    prompt: &Prompt,
+    meter: &mut Meter<'_, impl Host>,
+) -> Result<(), Fault> {
+    let turn_tokens = prompt.turn_tokens(question.max_tokens);
+    if reusable(text.as_ref(), &[], turn_tokens) {
+        return Ok(());
+    }
+    meter.prefix_encoded(0, prompt.question_ids.len());
+    let (dtype, device) = (model.cache, model.device.clone());
+    let llm = model.llm(meter.host).await?;
+    let capacity = turn_tokens.max(MIN_TURN_CAPACITY);
+    *text = Some(Prefix {
+        boxes: Vec::new(),
+        cache: KvCache::new(llm.config(), capacity, dtype, &device),
+        tokens: 0,
     });
     Ok(())
 }

@@ -13,8 +13,10 @@ use crate::gpu::readback;
 use crate::gpu::sampling::SamplingConfig;
 use crate::memory::{Fit, KvCacheDType, Residency, Verdict};
 use crate::model::chatrex::Towers;
-use crate::model::config::ModelConfig;
+use crate::model::class_projector::ClassProjector;
+use crate::model::config::{ModelConfig, OBJECT_PROJECTOR, ProposerConfig, TowersConfig};
 use crate::model::decoder::Decoder;
+use crate::model::nanodet::NanoDet;
 use crate::model::upn::{self, Upn};
 use crate::nn::{Loader, WeightMap};
 use crate::progress::{Progress, Stage};
@@ -33,10 +35,22 @@ fn stays_resident(residency: Residency, part: Part) -> bool {
     }
 }
 
+/// A proposal network on the device.
+pub(super) enum Proposer {
+    Upn(Box<Upn>),
+    Detector(Box<NanoDet>),
+}
+
+/// Vision towers on the device.
+pub(super) enum LoadedTowers {
+    ClipConvNext(Box<Towers>),
+    Classes(Box<ClassProjector>),
+}
+
 /// A loaded model.
 pub struct LoadedModel {
-    pub(super) upn: Option<Upn>,
-    pub(super) towers: Option<Towers>,
+    pub(super) proposer: Option<Proposer>,
+    pub(super) towers: Option<LoadedTowers>,
     pub(super) llm: Option<Decoder>,
     /// Text to token ids and back.
     pub tokenizer: Tokenizer,
@@ -58,11 +72,14 @@ pub struct LoadedModel {
 impl LoadedModel {
     /// Sampling for an answer about `boxes` boxes.
     pub fn sampling_config(&self, sampling: Sampling, boxes: usize) -> SamplingConfig {
-        let ([open, close], indices) = self.tokenizer.list_tags();
+        let tags = match self.config.towers {
+            Some(_) => self.tokenizer.list_tags(),
+            None => None,
+        };
         SamplingConfig {
             sampling,
             penalty: self.manifest.defaults.repetition_penalty,
-            grammar: Some(Grammar {
+            grammar: tags.map(|([open, close], indices)| Grammar {
                 open,
                 close,
                 indices,
@@ -71,22 +88,52 @@ impl LoadedModel {
         }
     }
 
-    /// The proposal network, if the model has one; loads it if necessary.
+    /// UPN, if it is the model's proposal network; loads it if necessary.
     ///
     /// # Errors
     /// It cannot be loaded.
     pub async fn upn(&mut self, host: &impl Host) -> Result<Option<&Upn>, Fault> {
         self.ensure_loaded(Part::Upn, host).await?;
-        Ok(self.upn.as_ref())
+        Ok(match &self.proposer {
+            Some(Proposer::Upn(upn)) => Some(upn),
+            _ => None,
+        })
     }
 
-    /// Vision towers and projectors; loads them if necessary.
+    /// The detector; loads it if necessary.
     ///
     /// # Errors
-    /// They cannot be loaded.
+    /// The model has none, or it cannot be loaded.
+    pub async fn detector(&mut self, host: &impl Host) -> Result<&NanoDet, Fault> {
+        self.ensure_loaded(Part::Upn, host).await?;
+        match &self.proposer {
+            Some(Proposer::Detector(detector)) => Ok(detector),
+            _ => Err(has_no(&self.manifest, "detector")),
+        }
+    }
+
+    /// CLIP, ConvNeXt and their projectors; loads them if necessary.
+    ///
+    /// # Errors
+    /// The model has none, or they cannot be loaded.
     pub async fn towers(&mut self, host: &impl Host) -> Result<&Towers, Fault> {
         self.ensure_loaded(Part::Towers, host).await?;
-        Ok(self.towers.as_ref().expect("loaded above"))
+        match &self.towers {
+            Some(LoadedTowers::ClipConvNext(towers)) => Ok(towers),
+            _ => Err(has_no(&self.manifest, "vision towers")),
+        }
+    }
+
+    /// The projector of class scores; loads it if necessary.
+    ///
+    /// # Errors
+    /// The model has none, or it cannot be loaded.
+    pub async fn projector(&mut self, host: &impl Host) -> Result<&ClassProjector, Fault> {
+        self.ensure_loaded(Part::Towers, host).await?;
+        match &self.towers {
+            Some(LoadedTowers::Classes(projector)) => Ok(projector),
+            _ => Err(has_no(&self.manifest, "projector of class scores")),
+        }
     }
 
     /// The language model; loads it if necessary.
@@ -110,7 +157,7 @@ impl LoadedModel {
     pub fn bytes_per_token(&self) -> u64 {
         // Decoding gathers one row of an embedding that is not also the LM head.
         let read_whole = |name: &str| {
-            self.config.chatrex.llm.tie_word_embeddings || !name.starts_with("model.embed_tokens.")
+            self.config.llm.tie_word_embeddings || !name.starts_with("model.embed_tokens.")
         };
         let shards = self.manifest.shards.iter();
         shards
@@ -128,8 +175,8 @@ impl LoadedModel {
 
     fn is_resident(&self, part: Part) -> bool {
         match part {
-            Part::Upn => self.upn.is_some() || self.config.upn.is_none(),
-            Part::Towers => self.towers.is_some(),
+            Part::Upn => self.proposer.is_some() || self.config.proposer.is_none(),
+            Part::Towers => self.towers.is_some() || self.config.towers.is_none(),
             Part::Decoder => self.llm.is_some(),
         }
     }
@@ -142,7 +189,7 @@ impl LoadedModel {
         for other in Part::ALL {
             if other != part && !stays_resident(self.residency, other) {
                 match other {
-                    Part::Upn => self.upn = None,
+                    Part::Upn => self.proposer = None,
                     Part::Towers => self.towers = None,
                     Part::Decoder => self.llm = None,
                 }
@@ -165,7 +212,11 @@ impl LoadedModel {
                 total: stats.total,
             }));
         };
-        let mut weights = WeightMap::new(&self.device, |name| !upn::is_surplus(name));
+        let wanted: fn(&str) -> bool = match self.config.proposer {
+            Some(ProposerConfig::Upn(_)) => |name| !upn::is_surplus(name),
+            _ => |_| true,
+        };
+        let mut weights = WeightMap::new(&self.device, wanted);
         let store = self.files.store.as_deref();
         Downloader::new(&self.manifest, &*self.files.source, store, host, &report)
             .tensors(parts, &mut weights)
@@ -173,12 +224,9 @@ impl LoadedModel {
         let at = Loader::new(&weights, &self.device);
         for part in parts {
             match part {
-                Part::Upn => {
-                    let config = self.config.upn.as_ref();
-                    self.upn = config.map(|config| Upn::load(&at, config)).transpose()?;
-                }
-                Part::Towers => self.towers = Some(Towers::load(&at, &self.config.chatrex)?),
-                Part::Decoder => self.llm = Some(Decoder::load(&at, &self.config.chatrex.llm)?),
+                Part::Upn => self.proposer = load_proposer(&at, &self.config)?,
+                Part::Towers => self.towers = load_towers(&at, &self.config)?,
+                Part::Decoder => self.llm = Some(Decoder::load(&at, &self.config.llm)?),
             }
         }
         weights.finish()?;
@@ -241,12 +289,17 @@ impl LoadedModel {
             asked_for: asked_for.to_owned(),
             name: manifest.name.clone(),
             licence: manifest.licence.name.clone(),
+            licence_parts: manifest.licence.parts.clone(),
             trained_on: manifest.provenance.trained_on.clone(),
+            knows: manifest.provenance.knows.clone(),
+            classes: self.config.classes().to_vec(),
+            text_only: self.config.towers.is_none(),
             device: opened.kind.into(),
             adapter: opened.adapter,
             software: opened.software,
             default_score: manifest.defaults.score,
             default_nms: manifest.defaults.nms,
+            default_first_of_kind: manifest.defaults.first_of_kind,
             default_max_tokens: manifest.defaults.max_tokens,
             weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
             fit,
@@ -275,6 +328,7 @@ impl<H: Host> Engine<H> {
             .collect::<Result<_, _>>()?;
         // Frees memory before it is measured.
         self.picture = None;
+        self.text = None;
         self.model = None;
         let cache = cache.unwrap_or_else(|| memory_plan::kv_cache_dtype(&manifest));
         let needs = needs(&manifest, &config, cache);
@@ -293,7 +347,7 @@ impl<H: Host> Engine<H> {
             .code(code));
         }
         let mut loaded = LoadedModel {
-            upn: None,
+            proposer: None,
             towers: None,
             llm: None,
             tokenizer,
@@ -315,9 +369,43 @@ impl<H: Host> Engine<H> {
         loaded.run_self_test(&opened).await?;
         let card = loaded.card(model, opened, fit);
         self.model = Some(loaded);
-        self.host.emit(Event::Ready(card));
+        self.host.emit(Event::Ready(Box::new(card)));
         Ok(())
     }
+}
+
+/// The proposal network of `config`, under the names of its checkpoint.
+fn load_proposer(at: &Loader, config: &ModelConfig) -> Result<Option<Proposer>, Fault> {
+    Ok(match &config.proposer {
+        Some(ProposerConfig::Upn(upn)) => Some(Proposer::Upn(Box::new(Upn::load(at, upn)?))),
+        Some(ProposerConfig::Detector(detector)) => {
+            let detector = NanoDet::load(at, detector)?;
+            Some(Proposer::Detector(Box::new(detector)))
+        }
+        None => None,
+    })
+}
+
+/// The vision towers of `config`, under the names of their checkpoint.
+fn load_towers(at: &Loader, config: &ModelConfig) -> Result<Option<LoadedTowers>, Fault> {
+    let width = config.llm.hidden_size;
+    Ok(match &config.towers {
+        Some(TowersConfig::ClipConvNext { sizes, .. }) => {
+            let towers = Towers::load(at, sizes, width)?;
+            Some(LoadedTowers::ClipConvNext(Box::new(towers)))
+        }
+        Some(TowersConfig::Classes(objects)) => {
+            let at = at.child(OBJECT_PROJECTOR);
+            let projector = ClassProjector::load(&at, objects, config.classes().len(), width)?;
+            Some(LoadedTowers::Classes(Box::new(projector)))
+        }
+        None => None,
+    })
+}
+
+/// The fault of a request for a part that the model does not have.
+fn has_no(manifest: &Manifest, part: &str) -> Fault {
+    Fault::model(&manifest.name, format!("has no {part}")).code(ErrorCode::Unsupported)
 }
 
 /// Loads the tokenizer, and checks that the model has an embedding for every token.
@@ -329,8 +417,13 @@ async fn load_tokenizer(
     let entry = &manifest.tokenizer;
     let json = files.source.read(&entry.name, entry.bytes).await?;
     entry.check(&json)?;
-    let tokenizer = Tokenizer::from_json(&json, &entry.name, config.bos.as_deref())?;
-    let (tokens, embeddings) = (tokenizer.vocab_size(), config.chatrex.llm.vocab_size);
+    // A model that reads text alone has no embeddings for the tags of boxes.
+    let read = match config.towers {
+        Some(_) => Tokenizer::from_json,
+        None => Tokenizer::plain,
+    };
+    let tokenizer = read(&json, &entry.name, config.bos.as_deref())?;
+    let (tokens, embeddings) = (tokenizer.vocab_size(), config.llm.vocab_size);
     if tokens > embeddings {
         return Err(Fault::model(
             &entry.name,

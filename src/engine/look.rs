@@ -1,12 +1,15 @@
 //! [`Request::Look`](crate::protocol::Request::Look): proposes boxes for a picture.
 
 use super::token_stream::not_finite;
-use super::{Engine, Host, LoadedModel, Picture, current, no_model, planar};
+use super::{Detected, Engine, Host, LoadedModel, Picture, current, no_model, planar};
 use crate::error::Fault;
-use crate::geometry::{self, Granularity};
+use crate::geometry::{self, Granularity, Proposal};
 use crate::gpu::readback;
 use crate::image::Pixels;
-use crate::model::upn::PaddingMask;
+use crate::model::config::ProposerConfig;
+use crate::model::dense_predictions::DensePredictions;
+use crate::model::nanodet::NanoDetConfig;
+use crate::model::upn::{PaddingMask, UpnConfig};
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, LookTime, PictureId};
 
@@ -24,8 +27,22 @@ impl<H: Host> Engine<H> {
         let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
         let host = &self.host;
-        ensure_encoded(host, model, picture).await?;
-        let time = ensure_proposals(host, model, picture, granularity).await?;
+        let time = match model.config.proposer.clone() {
+            Some(ProposerConfig::Upn(config)) => {
+                ensure_encoded(host, model, &config, picture).await?;
+                ensure_proposals(host, model, picture, granularity).await?
+            }
+            Some(ProposerConfig::Detector(config)) => {
+                let time = ensure_detected(host, model, &config, picture).await?;
+                if let Some(detected) = &picture.detected {
+                    // A detector has one list of boxes for both granularities.
+                    let boxes = picture.proposals.entry(granularity);
+                    boxes.or_insert_with(|| labelled(&detected.predictions, &config.classes));
+                }
+                time
+            }
+            None => LookTime::default(),
+        };
         report(host, 3);
         host.emit(Event::Proposed {
             picture: id,
@@ -41,15 +58,13 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// Runs backbone and encoder of UPN, unless the picture has their output or the model has no UPN.
+/// Runs backbone and encoder of UPN, unless the picture has their output.
 async fn ensure_encoded(
     host: &impl Host,
     model: &mut LoadedModel,
+    config: &UpnConfig,
     picture: &mut Picture,
 ) -> Result<(), Fault> {
-    let Some(config) = &model.config.upn else {
-        return Ok(());
-    };
     if picture.upn_memory.is_some() {
         return Ok(());
     }
@@ -103,6 +118,71 @@ async fn ensure_proposals(
     time.upn += host.milliseconds() - start;
     picture.proposals.insert(granularity, proposals);
     Ok(time)
+}
+
+/// Runs the detector, unless the picture has its output. Returns the time it took.
+pub(super) async fn ensure_detected(
+    host: &impl Host,
+    model: &mut LoadedModel,
+    config: &NanoDetConfig,
+    picture: &mut Picture,
+) -> Result<LookTime, Fault> {
+    if let Some(detected) = &picture.detected {
+        return Ok(detected.time);
+    }
+    report(host, 0);
+    host.yield_now().await;
+    let start = host.milliseconds();
+    let image = config.recipe().prepare(&picture.pixels);
+    let prepare = host.milliseconds() - start;
+    report(host, 1);
+    host.yield_now().await;
+    let device = model.device.clone();
+    let detector = model.detector(host).await?;
+    let start = host.milliseconds();
+    let output = detector.forward(planar(image, &device));
+    report(host, 2);
+    host.yield_now().await;
+    let boxes = readback::read("the boxes of the detector", output.boxes).await?;
+    let scores = readback::read("the scores of the detector", output.scores).await?;
+    if !boxes.iter().chain(&scores).all(|value| value.is_finite()) {
+        return Err(not_finite());
+    }
+    let predictions = dense_predictions(config, &picture.pixels, &boxes, scores);
+    let time = LookTime {
+        prepare,
+        upn: host.milliseconds() - start,
+    };
+    picture.detected = Some(Detected { predictions, time });
+    Ok(time)
+}
+
+/// The output of the detector for `pixels`: boxes `[A, 4]` in pixels of its input, class scores `[A, K]`.
+pub(crate) fn dense_predictions(
+    config: &NanoDetConfig,
+    pixels: &Pixels,
+    boxes: &[f32],
+    scores: Vec<f32>,
+) -> DensePredictions {
+    let recipe = config.recipe();
+    let (boxes, _) = boxes.as_chunks::<4>();
+    let place = |&bbox: &[f32; 4]| recipe.to_picture(pixels.width, pixels.height, bbox.into());
+    DensePredictions {
+        boxes: boxes.iter().map(place).collect(),
+        scores,
+        classes: config.classes.len(),
+    }
+}
+
+/// The proposals with the names of their classes.
+fn labelled(predictions: &DensePredictions, classes: &[String]) -> Vec<Proposal> {
+    let found = predictions.proposals().into_iter();
+    let named = found.map(|found| Proposal {
+        bbox: found.bbox,
+        score: found.score,
+        label: classes.get(found.class).cloned(),
+    });
+    named.collect()
 }
 
 /// Reports that `done` of three steps are done.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::gpu::device::Opened;
 use crate::gpu::matmul::fused;
 use crate::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict, display_bytes};
-use crate::model::chatrex::ChatRexConfig;
-use crate::model::config::ModelConfig;
+use crate::model::chatrex::ClipConvNextConfig;
+use crate::model::config::{ModelConfig, ProposerConfig, TowersConfig};
 use crate::model::decoder::DecoderConfig;
+use crate::model::nanodet::NanoDetConfig;
 use crate::model::upn::UpnConfig;
 use crate::nn::weight_map::{is_scales, stays_f16};
 use crate::text::prompt::MAX_BOXES;
@@ -61,15 +62,26 @@ pub fn needs_of(tensors: &[PartTensor], config: &ModelConfig, cache: KvCacheDTyp
             Part::Decoder => &mut needs.decoder,
         } += bytes;
     }
-    let chatrex = &config.chatrex;
-    let llm = &chatrex.llm;
+    let llm = &config.llm;
     needs.decoder += fused_scale_bytes(tensors, llm);
-    let tokens = chatrex.visual_tokens() as u64 + 2 * MAX_BOXES as u64 + MAX_TURN_TOKENS;
+    let box_tokens = match config.towers {
+        Some(_) => 2 * MAX_BOXES as u64,
+        None => 0,
+    };
+    let tokens = config.visual_tokens() as u64 + box_tokens + MAX_TURN_TOKENS;
     let kv_width = (llm.num_key_value_heads * llm.head_width()) as u64;
     needs.cache = 2 * cache.bytes() as u64 * llm.num_hidden_layers as u64 * kv_width * tokens;
-    needs.decoder_scratch = decoder_scratch(chatrex, tokens);
-    needs.towers_scratch = towers_scratch(chatrex);
-    needs.upn_scratch = config.upn.as_ref().map_or(0, upn_scratch);
+    needs.decoder_scratch = decoder_scratch(llm, tokens);
+    needs.towers_scratch = match &config.towers {
+        Some(TowersConfig::ClipConvNext { sizes, .. }) => towers_scratch(sizes),
+        Some(TowersConfig::Classes(_)) => class_tokens_scratch(config),
+        None => 0,
+    };
+    needs.upn_scratch = match &config.proposer {
+        Some(ProposerConfig::Upn(upn)) => upn_scratch(upn),
+        Some(ProposerConfig::Detector(detector)) => detector_scratch(detector),
+        None => 0,
+    };
     needs
 }
 
@@ -84,12 +96,9 @@ fn fused_scale_bytes(tensors: &[PartTensor], llm: &DecoderConfig) -> u64 {
     let quantized = |stem: String| {
         let codes = entries.get(&*format!("{stem}.{QWEIGHT}"))?;
         let scales = entries.get(&*format!("{stem}.{SCALES}"))?;
-        let (&[rows, words], &[_, groups]) = (&codes.shape[..], &scales.shape[..]) else {
-            return None;
-        };
         let columns = llm.hidden_size;
-        let scheme = QuantScheme::infer(columns, words, groups, scales.dtype)?;
-        Some(([rows, columns], scheme))
+        let scheme = QuantScheme::infer(columns, &codes.shape, &scales.shape, scales.dtype)?;
+        Some(([codes.shape[0], columns], scheme))
     };
     let layers = (0..llm.num_hidden_layers).map(|layer| {
         let matrix = |name: &str| quantized(format!("model.layers.{layer}.{name}_proj"));
@@ -109,9 +118,7 @@ fn copied_scale_bytes<const N: usize>(matrices: [Option<([usize; 2], QuantScheme
     if !fused::fusible(matrices.map(|(shape, scheme)| (shape, WeightFormat::Quantized(scheme)))) {
         return 0;
     }
-    let bytes = matrices.map(|([rows, columns], scheme)| {
-        4 * scheme.scale.words(rows * (columns / scheme.group)) as u64
-    });
+    let bytes = matrices.map(|(shape, scheme)| 4 * scheme.scale_words(shape) as u64);
     bytes.iter().sum()
 }
 
@@ -132,15 +139,14 @@ pub(super) fn device_bytes(name: &str, tensor: &TensorEntry) -> u64 {
 
 /// Activations of a prefill: three hidden rows of the MLP (gate, up, product) and a few rows of the
 /// model's width per token. Attention scores never leave their kernel.
-fn decoder_scratch(config: &ChatRexConfig, tokens: u64) -> u64 {
-    let llm = &config.llm;
+fn decoder_scratch(llm: &DecoderConfig, tokens: u64) -> u64 {
     let mlp = 3 * llm.intermediate_size as u64;
     4 * tokens * (mlp + 8 * llm.hidden_size as u64)
 }
 
 /// Activations of the towers. The first stage of the high-resolution tower is the widest: three
 /// hidden maps of its MLP, and the feature maps of all levels.
-fn towers_scratch(config: &ChatRexConfig) -> u64 {
+fn towers_scratch(config: &ClipConvNextConfig) -> u64 {
     let strides = config.convnext.strides();
     let cells = |stride: usize| (config.image_aux / stride).pow(2) as u64;
     let levels = config.convnext.dims.iter().zip(&strides);
@@ -153,6 +159,22 @@ fn towers_scratch(config: &ChatRexConfig) -> u64 {
         .max()
         .unwrap_or(0);
     4 * (3 * hidden + 2 * features)
+}
+
+/// Activations of the projector of class scores: per box a few rows of the classes and of the decoder's
+/// width.
+fn class_tokens_scratch(config: &ModelConfig) -> u64 {
+    let width = (4 * config.classes().len() + 2 * config.llm.hidden_size) as u64;
+    4 * MAX_BOXES as u64 * width
+}
+
+/// Activations of the detector: three maps of the first convolution, which halves the sides, and four
+/// times the class scores and distances of all cells.
+fn detector_scratch(config: &NanoDetConfig) -> u64 {
+    let cells = |stride: usize| (config.side / stride).pow(2) as u64;
+    let outputs: u64 = config.strides().into_iter().map(cells).sum();
+    let channels = (config.classes.len() + 4 * (config.reg_max + 1)) as u64;
+    4 * (3 * config.stem as u64 * cells(2) + 4 * outputs * channels)
 }
 
 /// Activations of the proposal network, per token of the largest image: two hidden rows of the FFN and
@@ -265,7 +287,7 @@ mod tests {
         let llm = DecoderConfig {
             hidden_size: 64,
             num_hidden_layers: 2,
-            ..ChatRexConfig::nano(100).llm
+            ..crate::model::chatrex::ChatRexConfig::nano(100).llm
         };
         let mut entries = Vec::new();
         for (layer, v_bits) in [(0, 4), (1, 8)] {

@@ -3,8 +3,8 @@
 //! It consumes [`Request`]s and produces [`Event`]s, natively and in the browser's worker alike. It
 //! does no I/O of its own: a [`Host`] provides weight bytes, a clock and a way to yield.
 //!
-//! Of the current picture it caches the pixels, the output of UPN's encoder, the features of the
-//! vision towers, and the KV cache of the prompt up to the last box. A further question about the
+//! Of the current picture it caches the pixels, the output of UPN's encoder or of the detector, the
+//! features of the vision towers, and the KV cache of the prompt up to the last box. A further question about the
 //! same boxes prefills only its own tokens.
 
 mod ask;
@@ -25,11 +25,16 @@ use crate::image::Pixels;
 use crate::image::prepare::Planar;
 use crate::model::chatrex::ImageFeatures;
 use crate::model::decoder::KvCache;
+use crate::model::dense_predictions::DensePredictions;
 use crate::model::upn::Memory;
 use crate::protocol::{Envelope, Event, LookTime, PictureId, Request, TurnId};
 use crate::weights::source::{LocalFuture, ModelFiles, Runtime};
 
+#[cfg(feature = "diagnostics")]
+pub(crate) use self::ask::class_tokens;
 pub use self::load::LoadedModel;
+#[cfg(feature = "diagnostics")]
+pub(crate) use self::look::dense_predictions;
 
 /// What the engine needs from the program that runs it. The engine yields between tokens and stages
 /// so that pending messages are handled.
@@ -53,6 +58,8 @@ struct Picture {
     pixels: Pixels,
     /// The output of UPN's encoder and the time it took.
     upn_memory: Option<(Memory, LookTime)>,
+    /// The output of the detector.
+    detected: Option<Detected>,
     proposals: HashMap<Granularity, Vec<Proposal>>,
     features: Option<ImageFeatures>,
     prefix: Option<Prefix>,
@@ -64,11 +71,20 @@ impl Picture {
             id,
             pixels,
             upn_memory: None,
+            detected: None,
             proposals: HashMap::new(),
             features: None,
             prefix: None,
         }
     }
+}
+
+/// What the detector says about a picture.
+struct Detected {
+    /// Boxes in pixels of the picture, with the scores of all kinds.
+    predictions: DensePredictions,
+    /// The time it took.
+    time: LookTime,
 }
 
 /// The KV cache after the prompt up to the last box, shared by all questions about the same boxes.
@@ -84,6 +100,8 @@ pub struct Engine<H: Host> {
     host: H,
     model: Option<LoadedModel>,
     picture: Option<Picture>,
+    /// The KV cache of a model that reads text alone.
+    text: Option<Prefix>,
 }
 
 impl<H: Host> Engine<H> {
@@ -93,6 +111,7 @@ impl<H: Host> Engine<H> {
             host,
             model: None,
             picture: None,
+            text: None,
         }
     }
 

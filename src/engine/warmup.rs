@@ -7,6 +7,7 @@
 use burn::tensor::Tensor;
 use cubecl::dry_run::DryRun;
 
+use super::load::{LoadedTowers, Proposer};
 use super::{Host, LoadedModel, planar};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -15,12 +16,15 @@ use crate::gpu::buffer::is_gpu;
 use crate::gpu::compile_errors::take_compile_error;
 use crate::gpu::sampling::GpuSampler;
 use crate::image::Pixels;
-use crate::model::chatrex::{ImageFeatures, splice};
+use crate::image::prepare::SquareRecipe;
+use crate::model::chatrex::{ImageFeatures, Towers, splice};
+use crate::model::class_projector::{ClassProjector, position_tensor};
+use crate::model::config::{ProposerConfig, TowersConfig};
 use crate::model::decoder::KvCache;
-use crate::model::upn::PaddingMask;
+use crate::model::nanodet::{NanoDet, NanoDetConfig};
+use crate::model::upn::{PaddingMask, Upn, UpnConfig};
 use crate::progress::{Progress, Stage};
 use crate::protocol::Event;
-use crate::text::prompt::user_turn;
 use crate::weights::manifest::Part;
 
 /// Width and height of the test pattern. Preprocessing resizes it like any other image.
@@ -65,8 +69,29 @@ impl LoadedModel {
             host.yield_now().await;
             let dry_run = DryRun::new();
             let outcome = match part {
-                Part::Upn => self.warm_up_upn().await,
-                Part::Towers => self.warm_up_towers(),
+                Part::Upn => match (&self.proposer, &self.config.proposer) {
+                    (Some(Proposer::Upn(upn)), Some(ProposerConfig::Upn(config))) => {
+                        self.warm_up_upn(upn, config).await
+                    }
+                    (Some(Proposer::Detector(net)), Some(ProposerConfig::Detector(config))) => {
+                        self.warm_up_detector(net, config);
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                },
+                Part::Towers => {
+                    match (&self.towers, &self.config.towers) {
+                        (
+                            Some(LoadedTowers::ClipConvNext(towers)),
+                            Some(TowersConfig::ClipConvNext { recipe, .. }),
+                        ) => self.warm_up_towers(towers, recipe),
+                        (Some(LoadedTowers::Classes(projector)), _) => {
+                            self.warm_up_projector(projector);
+                        }
+                        _ => {}
+                    }
+                    Ok(())
+                }
                 Part::Decoder => self.warm_up_decoder(),
             };
             drop(dry_run);
@@ -80,10 +105,7 @@ impl LoadedModel {
         Ok(())
     }
 
-    async fn warm_up_upn(&self) -> Result<(), Fault> {
-        let (Some(upn), Some(config)) = (&self.upn, &self.config.upn) else {
-            return Ok(());
-        };
+    async fn warm_up_upn(&self, upn: &Upn, config: &UpnConfig) -> Result<(), Fault> {
         let [width, height] = SIZE;
         for width in UPN_WIDTHS.into_iter().chain([width]) {
             let pixels = Pixels::test_pattern(width, height);
@@ -95,11 +117,25 @@ impl LoadedModel {
         Ok(())
     }
 
-    fn warm_up_towers(&self) -> Result<(), Fault> {
-        let Some(towers) = &self.towers else {
-            return Ok(());
-        };
-        let recipe = &self.config.recipe;
+    fn warm_up_detector(&self, detector: &NanoDet, config: &NanoDetConfig) {
+        let [width, height] = SIZE;
+        let image = config
+            .recipe()
+            .prepare(&Pixels::test_pattern(width, height));
+        detector.forward(planar(image, &self.device));
+    }
+
+    fn warm_up_projector(&self, projector: &ClassProjector) {
+        let classes = self.config.classes().len();
+        for count in BOX_COUNTS {
+            let scores = Tensor::<3>::zeros([1, count, classes], &self.device);
+            let boxes = vec![[0.0, 0.0, 1.0, 1.0]; count];
+            let positions = position_tensor(&boxes, &vec![0.0; count], &self.device);
+            projector.forward(scores, positions);
+        }
+    }
+
+    fn warm_up_towers(&self, towers: &Towers, recipe: &SquareRecipe) {
         let [width, height] = SIZE;
         let (high, low) = recipe.prepare(&Pixels::test_pattern(width, height));
         let features = towers.encode_image(planar(low, &self.device), planar(high, &self.device));
@@ -107,24 +143,24 @@ impl LoadedModel {
             let boxes = recipe.boxes(width, height, &boxes(count));
             towers.encode_boxes(&features, &boxes);
         }
-        Ok(())
     }
 
     fn warm_up_decoder(&self) -> Result<(), Fault> {
         let Some(llm) = &self.llm else {
             return Ok(());
         };
-        let config = &self.config.chatrex;
+        let config = &self.config;
         let width = config.llm.hidden_size;
         let zeros = |rows: usize| Tensor::<2>::zeros([rows, width], &self.device);
-        let features = ImageFeatures {
+        let features = (config.visual_tokens() > 0).then(|| ImageFeatures {
             image: zeros(config.visual_tokens()).unsqueeze(),
             pyramid: Vec::new(),
-        };
-        let boxes = BOX_COUNTS[0];
-        let user = user_turn(boxes, "What is this?")?;
+        });
+        let boxes = config.towers.as_ref().map_or(0, |_| BOX_COUNTS[0]);
+        let objects = (boxes > 0).then(|| zeros(boxes));
+        let user = config.user_turn(boxes, "What is this?")?;
         let ids = self.tokenizer.encode(&self.config.template.first(&user));
-        let embeds = splice(llm, &ids, Some(&features), Some(&zeros(boxes)));
+        let embeds = splice(llm, &ids, features.as_ref(), objects.as_ref());
         let tokens = embeds.dims()[1];
         let capacity = tokens + QUESTION_TOKENS + 2;
         let mut cache = KvCache::new(&config.llm, capacity, self.cache, &self.device);

@@ -4,6 +4,7 @@
 pub mod annotate;
 #[cfg(feature = "native")]
 pub mod decode;
+pub mod detector_recipe;
 pub mod jpeg;
 pub mod prepare;
 pub mod resize;

@@ -20,7 +20,7 @@ pub struct Planar {
 
 impl Planar {
     /// `(value / 255 - mean) / std` per channel, in f32.
-    fn normalized(pixels: &Pixels, mean: [f32; 3], std: [f32; 3]) -> Self {
+    pub(super) fn normalized(pixels: &Pixels, mean: [f32; 3], std: [f32; 3]) -> Self {
         let mut values = Vec::with_capacity(pixels.rgb.len());
         for channel in 0..3 {
             let levels: Vec<f32> = (0..=255_u8)

@@ -25,6 +25,14 @@ pub use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
 pub struct ChatRexConfig {
     /// The language model.
     pub llm: DecoderConfig,
+    /// The vision towers.
+    #[serde(flatten)]
+    pub towers: ClipConvNextConfig,
+}
+
+/// Sizes of both vision towers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClipConvNextConfig {
     /// The low-resolution vision tower.
     pub clip: ClipVitConfig,
     /// The high-resolution vision tower.
@@ -52,10 +60,12 @@ impl ChatRexConfig {
                 qkv_bias: true,
                 head_dim: None,
             },
-            clip: ClipVitConfig::large_336(),
-            convnext: ConvNextConfig::large(),
-            image_low: 336,
-            image_aux: 768,
+            towers: ClipConvNextConfig {
+                clip: ClipVitConfig::large_336(),
+                convnext: ConvNextConfig::large(),
+                image_low: 336,
+                image_aux: 768,
+            },
         }
     }
 
@@ -96,29 +106,33 @@ impl ChatRexConfig {
                 qkv_bias: true,
                 head_dim: Some(32),
             },
-            clip: ClipVitConfig {
-                hidden_size: 64,
-                intermediate_size: 192,
-                num_hidden_layers: 3,
-                num_attention_heads: 4,
-                image_size: 84,
-                patch_size: 14,
-                num_channels: 3,
-                layer_norm_eps: 1e-5,
-                select_layer: -2,
+            towers: ClipConvNextConfig {
+                clip: ClipVitConfig {
+                    hidden_size: 64,
+                    intermediate_size: 192,
+                    num_hidden_layers: 3,
+                    num_attention_heads: 4,
+                    image_size: 84,
+                    patch_size: 14,
+                    num_channels: 3,
+                    layer_norm_eps: 1e-5,
+                    select_layer: -2,
+                },
+                convnext: ConvNextConfig {
+                    depths: vec![1, 1, 3, 1],
+                    dims: vec![24, 48, 96, 152],
+                    kernel: 7,
+                    patch_size: 4,
+                    ln_eps: 1e-6,
+                },
+                image_low: 84,
+                image_aux: 192,
             },
-            convnext: ConvNextConfig {
-                depths: vec![1, 1, 3, 1],
-                dims: vec![24, 48, 96, 152],
-                kernel: 7,
-                patch_size: 4,
-                ln_eps: 1e-6,
-            },
-            image_low: 84,
-            image_aux: 192,
         }
     }
+}
 
+impl ClipConvNextConfig {
     /// Channels of a visual token: the features of both towers, concatenated.
     pub fn visual_width(&self) -> usize {
         let coarsest = self.convnext.dims.last().expect("ConvNeXt has stages");
@@ -165,7 +179,7 @@ impl ChatRex {
     pub fn load(at: &Loader, config: &ChatRexConfig) -> Result<Self, Fault> {
         Ok(Self {
             llm: Decoder::load(at, &config.llm)?,
-            towers: Towers::load(at, config)?,
+            towers: Towers::load(at, &config.towers, config.llm.hidden_size)?,
             config: config.clone(),
         })
     }
@@ -197,12 +211,11 @@ pub struct ImageFeatures {
 }
 
 impl Towers {
-    /// Reads towers and projectors under the names of the checkpoint.
+    /// Reads towers and projectors under the names of the checkpoint; `width` is that of the decoder.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
-    pub fn load(at: &Loader, config: &ChatRexConfig) -> Result<Self, Fault> {
-        let width = config.llm.hidden_size;
+    pub fn load(at: &Loader, config: &ClipConvNextConfig, width: usize) -> Result<Self, Fault> {
         Ok(Self {
             vision_tower: ClipVit::load(
                 &at.child("vision_tower.vision_tower.vision_model"),

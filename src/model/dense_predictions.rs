@@ -9,6 +9,8 @@ const MIN_SCORE: f32 = 0.02;
 const MAX_PROPOSALS: usize = 1000;
 /// IoU from which a prediction contributes to the class scores of a box.
 const SAME_OBJECT_IOU: f32 = 0.6;
+/// A box whose class scores are all below this is of no known class.
+const UNKNOWN_SCORE: f32 = 0.03;
 /// IoU below which a prediction says nothing about a box.
 const MIN_IOU: f32 = 0.1;
 
@@ -45,7 +47,7 @@ impl DensePredictions {
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         order.truncate(MAX_PROPOSALS);
         let boxes: Vec<BoxXyxy> = order.iter().map(|&(index, _)| self.boxes[index]).collect();
-        let scores = self.class_scores(&boxes);
+        let scores = self.mean_scores(&boxes);
         order
             .iter()
             .zip(scores.chunks(self.classes.max(1)))
@@ -59,9 +61,20 @@ impl DensePredictions {
 
     /// Class scores of any boxes, proposed or drawn by a user, `[N, classes]`: the mean over the
     /// predictions with an IoU of at least 0.6, weighted by `IoU² * best score`. A box without such a
-    /// prediction gets the scores of the prediction with the highest IoU; one that overlaps no
-    /// prediction gets zeros.
+    /// prediction gets the scores of the prediction with the highest IoU. One that overlaps no
+    /// prediction, and one whose scores are all below 0.03, gets zeros.
     pub fn class_scores(&self, boxes: &[BoxXyxy]) -> Vec<f32> {
+        let mut scores = self.mean_scores(boxes);
+        for row in scores.chunks_mut(self.classes.max(1)) {
+            if row.iter().all(|&score| score < UNKNOWN_SCORE) {
+                row.fill(0.0);
+            }
+        }
+        scores
+    }
+
+    /// [`DensePredictions::class_scores`] with the low scores.
+    fn mean_scores(&self, boxes: &[BoxXyxy]) -> Vec<f32> {
         let objects: Vec<(usize, f32)> = (0..self.boxes.len())
             .map(|index| (index, self.best(index)))
             .filter(|&(_, score)| score >= MIN_SCORE)
@@ -147,10 +160,12 @@ mod tests {
     #[test]
     fn drawn_boxes_take_the_nearest_prediction_or_nothing() {
         let scores = predictions().class_scores(&[
-            [80.0, 80.0, 90.0, 96.0].into(),
+            [50.0, 50.0, 60.0, 66.0].into(),
+            [50.0, 50.0, 60.0, 72.0].into(),
+            [80.0, 80.0, 90.0, 90.0].into(),
             [200.0, 200.0, 210.0, 210.0].into(),
         ]);
-        assert_eq!(scores, [0.01, 0.015, 0.0, 0.0]);
+        assert_eq!(scores, [0.2, 0.3, 0.2, 0.3, 0.0, 0.0, 0.0, 0.0]);
         assert!(DensePredictions::default().proposals().is_empty());
     }
 }

@@ -14,6 +14,7 @@ pub mod convnext;
 pub mod decoder;
 pub mod deformable;
 pub mod dense_predictions;
+pub mod nanodet;
 pub mod presets;
 pub mod projector;
 pub mod roi_encoder;

@@ -80,8 +80,8 @@ pub fn set_depths(
     }
     if let Some(depth) = depth {
         // The last block of the low-resolution tower is never computed.
-        chatrex.clip.num_hidden_layers = depth + 1;
-        chatrex.convnext.depths.fill(depth);
+        chatrex.towers.clip.num_hidden_layers = depth + 1;
+        chatrex.towers.convnext.depths.fill(depth);
         upn.backbone.depths.fill(depth);
         upn.num_encoder_layers = depth;
         upn.num_decoder_layers = depth;

@@ -9,8 +9,9 @@ use super::store::{StoreEvent, StoreRequest};
 pub use crate::device_preference::DevicePreference;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
-use crate::geometry::BoxXyxy;
+use crate::geometry::{BoxXyxy, Selection};
 pub use crate::geometry::{Granularity, Proposal};
+pub use crate::licence::PartLicence;
 use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
 use crate::text::answer_parser::Span;
@@ -116,7 +117,7 @@ pub enum Event {
     /// Progress of a long operation.
     Progress(Progress),
     /// The model is loaded.
-    Ready(ModelCard),
+    Ready(Box<ModelCard>),
     /// All boxes of a picture, best first, unfiltered.
     Proposed {
         /// The picture's number.
@@ -180,7 +181,7 @@ pub enum FromWorker {
 pub struct LookTime {
     /// Preprocessing.
     pub prepare: f64,
-    /// The proposal network UPN.
+    /// UPN or the detector.
     pub upn: f64,
 }
 
@@ -237,8 +238,20 @@ pub struct ModelCard {
     pub name: String,
     /// Licence line.
     pub licence: String,
+    /// Licences of the parts that come from others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licence_parts: Vec<PartLicence>,
     /// What it was trained on, in a sentence.
     pub trained_on: String,
+    /// What it knows, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knows: Option<String>,
+    /// The kinds that its detector names; empty if its boxes have no labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Whether it reads text alone: it answers without a picture, and proposes no boxes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub text_only: bool,
     /// `wgpu` or `cpu`.
     pub device: String,
     /// Name of the GPU adapter or of the CPU.
@@ -249,12 +262,30 @@ pub struct ModelCard {
     pub default_score: f32,
     /// Default IoU threshold of non-maximum suppression.
     pub default_nms: f64,
+    /// Default score from which the best box of a kind without other boxes is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_first_of_kind: Option<f32>,
     /// Default limit of an answer in tokens.
     pub default_max_tokens: u32,
     /// Bytes of weights in files.
     pub weight_bytes: u64,
     /// Memory plan for the device.
     pub fit: Fit,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl ModelCard {
+    /// The model's default choice among its proposals.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            score: self.default_score,
+            nms: self.default_nms,
+            first_of_kind: self.default_first_of_kind,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,47 @@ pub fn index_tag(index: u32) -> String {
 /// # Errors
 /// Those of [`check_question`]; more than [`MAX_BOXES`] boxes.
 pub fn user_turn(boxes: usize, question: &str) -> Result<String, Fault> {
+    check_turn(boxes, question)?;
+    Ok(format!("{IMAGE}\n{}\n{question}", object_slots(boxes)))
+}
+
+/// The index tags of `boxes` boxes, each before the slot of its features.
+fn object_slots(boxes: usize) -> String {
+    (0..boxes as u32)
+        .map(|index| index_tag(index) + OBJECT)
+        .collect()
+}
+
+/// The user turn of a model that sees boxes, but not the picture: boxes and question, or the question
+/// alone if there are no boxes.
+///
+/// # Errors
+/// Those of [`user_turn`].
+pub fn box_turn(boxes: usize, question: &str) -> Result<String, Fault> {
+    check_turn(boxes, question)?;
+    Ok(match boxes {
+        0 => question.to_string(),
+        _ => format!("{}\n{question}", object_slots(boxes)),
+    })
+}
+
+/// The user turn of a model that reads text alone: the question.
+///
+/// # Errors
+/// Those of [`check_question`]; there are boxes.
+pub fn text_turn(boxes: usize, question: &str) -> Result<String, Fault> {
+    if boxes > 0 {
+        return Err(fault(
+            "comes with boxes, and this model reads text alone".to_string(),
+            "Ask without boxes, or open a model that sees pictures",
+        ));
+    }
+    check_question(question, 0)?;
+    Ok(question.to_string())
+}
+
+/// Checks a question and the number of its boxes.
+fn check_turn(boxes: usize, question: &str) -> Result<(), Fault> {
     check_question(question, boxes)?;
     if boxes > MAX_BOXES {
         return Err(fault(
@@ -120,10 +161,7 @@ pub fn user_turn(boxes: usize, question: &str) -> Result<String, Fault> {
             "Ask about fewer boxes",
         ));
     }
-    let objects: String = (0..boxes as u32)
-        .map(|index| index_tag(index) + OBJECT)
-        .collect();
-    Ok(format!("{IMAGE}\n{objects}\n{question}"))
+    Ok(())
 }
 
 /// Checks the user's question about `boxes` boxes.
@@ -230,6 +268,20 @@ mod tests {
         );
         assert_eq!(user_turn(0, "What?").as_deref(), Ok("<image>\n\nWhat?"));
         assert!(turn(1).is_err() && turn(101).is_err() && turn(100).is_ok());
+    }
+
+    #[test]
+    fn a_turn_without_the_picture_has_no_image_slot() {
+        assert_eq!(
+            box_turn(2, "What is <obj1>?").as_deref(),
+            Ok("<obj0><objfeat><obj1><objfeat>\nWhat is <obj1>?")
+        );
+        assert_eq!(box_turn(0, "What?").as_deref(), Ok("What?"));
+        assert!(box_turn(101, "?").is_err() && box_turn(1, "a <image>").is_err());
+        assert_eq!(text_turn(0, "Why?").as_deref(), Ok("Why?"));
+        let boxes = text_turn(3, "Why?").expect_err("boxes").what;
+        assert!(boxes.contains("with boxes"), "{boxes}");
+        assert!(text_turn(0, " ").is_err() && text_turn(0, "<obj0>").is_err());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn add_missing_tags(inner: &mut tokenizers::Tokenizer, place: &str) -> Resul
     Ok(count)
 }
 
-/// A tokenizer with the index and grounding tags of the ChatRex family.
+/// A tokenizer, with the index and grounding tags of the ChatRex family if its model points at boxes.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
@@ -41,9 +41,24 @@ impl Tokenizer {
     /// # Errors
     /// Not a tokenizer, or one without the token `bos`.
     pub fn from_json(json: &[u8], place: &str, bos: Option<&str>) -> Result<Self, Fault> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|error| Fault::model(place, format!("is not a tokenizer: {error}")))?;
+        let mut inner = parse(json, place)?;
         add_missing_tags(&mut inner, place)?;
+        Self::with_bos(inner, place, bos)
+    }
+
+    /// As [`Tokenizer::from_json`], without adding tags: for a model that answers text alone.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::from_json`].
+    pub fn plain(json: &[u8], place: &str, bos: Option<&str>) -> Result<Self, Fault> {
+        Self::with_bos(parse(json, place)?, place, bos)
+    }
+
+    fn with_bos(
+        inner: tokenizers::Tokenizer,
+        place: &str,
+        bos: Option<&str>,
+    ) -> Result<Self, Fault> {
         let mut tokenizer = Self { inner, bos: None };
         tokenizer.bos = bos
             .map(|token| {
@@ -71,19 +86,18 @@ impl Tokenizer {
             .ok_or_else(|| Fault::model("tokenizer", format!("token `{token}` is missing")))
     }
 
-    /// The ids of `<objects>` and `</objects>`, and those of `<obj0>`, `<obj1>`, ...
-    ///
-    /// # Panics
-    /// Never: missing tags are added when the tokenizer is read.
-    pub fn list_tags(&self) -> ([u32; 2], Vec<u32>) {
-        let id = |token: &str| {
-            self.inner
-                .token_to_id(token)
-                .expect("missing tags were added")
-        };
+    /// The token with id `id`, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The ids of `<objects>` and `</objects>`, and those of `<obj0>`, `<obj1>`, ...; `None` if the
+    /// vocabulary lacks one, which is so only after [`Tokenizer::plain`].
+    pub fn list_tags(&self) -> Option<([u32; 2], Vec<u32>)> {
+        let id = |token: &str| self.inner.token_to_id(token);
         let [.., open, close] = TAGS.map(id);
         let indices = (0..MAX_BOXES as u32).map(|index| id(&index_tag(index)));
-        ([open, close], indices.collect())
+        Some(([open?, close?], indices.collect::<Option<_>>()?))
     }
 
     /// Token ids of the start of a prompt: the token `bos` if there is one, then
@@ -142,6 +156,11 @@ impl Tokenizer {
     }
 }
 
+fn parse(json: &[u8], place: &str) -> Result<tokenizers::Tokenizer, Fault> {
+    tokenizers::Tokenizer::from_bytes(json)
+        .map_err(|error| Fault::model(place, format!("is not a tokenizer: {error}")))
+}
+
 /// Decodes a growing list of token ids. A character of several tokens is returned with the last of
 /// them.
 pub struct DecodeStream<'a> {
@@ -193,6 +212,10 @@ mod tests {
                 .as_str()
                 .is_some_and(|text| text.contains('|'))
         });
+        let plain = Tokenizer::plain(file.to_string().as_bytes(), "tokenizer.json", None);
+        let plain = plain.expect("a tokenizer");
+        assert!(plain.vocab_size() < complete.vocab_size());
+        assert!(plain.list_tags().is_none() && complete.list_tags().is_some());
         let bare = tokenizer(&file.to_string());
         assert_eq!(bare.vocab_size(), complete.vocab_size());
         for token in ["<obj0>", "<obj57>", "<obj99>", "<ground>", "</objects>"] {
@@ -200,6 +223,25 @@ mod tests {
         }
         let text = "x <obj3></ground>";
         assert_eq!(bare.encode(text), complete.encode(text));
+    }
+
+    #[test]
+    fn a_plain_tokenizer_gets_no_tags() {
+        let mut file: Value = serde_json::from_str(FILE).expect("json");
+        let added = file["added_tokens"].as_array_mut().expect("a list");
+        added.retain(|token| {
+            token["content"]
+                .as_str()
+                .is_some_and(|text| text.contains('|'))
+        });
+        let json = file.to_string();
+        let plain = Tokenizer::plain(json.as_bytes(), "f", None).expect("a tokenizer");
+        assert_eq!(plain.vocab_size() + 104, tokenizer(&json).vocab_size());
+        assert_eq!(plain.list_tags(), None);
+        assert!(tokenizer(&json).list_tags().is_some());
+        let ids = plain.encode("is <obj3> there?");
+        assert!(ids.iter().all(|id| *id < plain.vocab_size() as i64));
+        assert!(Tokenizer::plain(b"{}", "f", None).is_err());
     }
 
     #[test]
