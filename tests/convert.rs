@@ -11,7 +11,8 @@ use chatrex::convert::size_plan::SizePlan;
 use chatrex::convert::{Conversion, Converted, convert};
 use chatrex::engine::memory_plan::{kv_cache_dtype, needs};
 use chatrex::error::Fault;
-use chatrex::model::config::ModelConfig;
+use chatrex::image::prepare::SquareRecipe;
+use chatrex::model::config::{ModelConfig, TowersConfig};
 use chatrex::nn::{Init, Weight, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::session::Session;
@@ -48,6 +49,8 @@ impl Scratch {
         Conversion {
             model: self.path(model),
             upn: None,
+            detector: None,
+            detector_side: None,
             out: self.path(out),
             quant: QuantPreset::F32,
             group: 32,
@@ -200,6 +203,13 @@ fn manifest(folder: &Path) -> Manifest {
     Manifest::parse(&json, MANIFEST).expect("a whole manifest")
 }
 
+fn recipe(folder: &Path) -> SquareRecipe {
+    match config(folder).towers {
+        Some(TowersConfig::ClipConvNext { recipe, .. }) => recipe,
+        other => panic!("the converted towers are {other:?}"),
+    }
+}
+
 fn config(folder: &Path) -> ModelConfig {
     ModelConfig::of(&manifest(folder), MANIFEST).expect("a known family")
 }
@@ -299,8 +309,8 @@ fn quantized_folders_load_within_the_error_of_their_scheme() {
                 let scales = &manifest.tensors[&format!("{stem}scales")];
                 let scheme = QuantScheme::infer(
                     required.shape[1],
-                    codes.shape[1],
-                    scales.shape[1],
+                    &codes.shape,
+                    &scales.shape,
                     scales.dtype,
                 );
                 let scheme = scheme.expect("a known scheme");
@@ -398,7 +408,7 @@ fn settings_come_from_the_checkpoint() {
         "IDEA License 1.0 (non-commercial research)"
     );
     assert!(!found.licence.text.contains("Llama"));
-    assert!(config(&scratch.path("out")).recipe.half_boxes);
+    assert!(recipe(&scratch.path("out")).half_boxes);
     assert!(!found.tensors.contains_key("lm_head.weight"));
 
     let scratch = Scratch::new();
@@ -410,11 +420,8 @@ fn settings_come_from_the_checkpoint() {
         .unwrap_or_else(|fault| panic!("{fault}"));
     let out = scratch.path("out");
     let found = config(&out);
-    assert!(!found.recipe.half_boxes && !found.chatrex.llm.qkv_bias);
-    assert_eq!(
-        (found.chatrex.llm.rope_theta, found.chatrex.llm.rms_norm_eps),
-        (1e4, 1e-5)
-    );
+    assert!(!recipe(&out).half_boxes && !found.llm.qkv_bias);
+    assert_eq!((found.llm.rope_theta, found.llm.rms_norm_eps), (1e4, 1e-5));
     assert_eq!(found.bos.as_deref(), Some("<s>"));
     assert_eq!(found.template.stop, ["</s>"]);
     let licence = manifest(&out).licence;

@@ -52,13 +52,14 @@ pub fn first_not_finite(values: &[f32]) -> Option<usize> {
     values.iter().position(|value| !value.is_finite())
 }
 
-struct Mapped {
+/// A file that is mapped into memory.
+pub(super) struct Mapped {
     path: PathBuf,
     bytes: Mmap,
 }
 
 impl Mapped {
-    fn open(path: &Path) -> Result<Self, Fault> {
+    pub(super) fn open(path: &Path) -> Result<Self, Fault> {
         let fault = |error: std::io::Error| {
             Fault::model(
                 path.display().to_string(),
@@ -75,8 +76,12 @@ impl Mapped {
         })
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         self.path.display().to_string()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -11,11 +11,13 @@ use crate::convert::checkpoint::Checkpoint;
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::image::prepare::SquareRecipe;
-use crate::model::chatrex::ChatRexConfig;
+use crate::model::chatrex::ClipConvNextConfig;
+use crate::model::class_projector::ClassProjectorConfig;
 use crate::model::clip_vit::ClipVitConfig;
-use crate::model::config::ModelConfig;
+use crate::model::config::{ModelConfig, TowersConfig};
 use crate::model::convnext::ConvNextConfig;
 use crate::model::decoder::DecoderConfig;
+use crate::model::nanodet::NanoDetConfig;
 use crate::model::swin::SwinConfig;
 use crate::model::upn::UpnConfig;
 use crate::text::prompt::ChatTemplate;
@@ -162,7 +164,10 @@ struct HubConfig {
     trained_on: Option<String>,
     made_by: Vec<String>,
     score: Option<f32>,
+    first_of_kind: Option<f32>,
     nms: Option<f64>,
+    knows: Option<String>,
+    objects: Option<ClassProjectorConfig>,
 }
 
 /// Sizes that do not follow from shapes: the file `*vision_sizes.json` of the folder.
@@ -194,8 +199,12 @@ pub struct Described {
     pub made_by: Vec<String>,
     /// Default score threshold.
     pub score: Option<f32>,
+    /// Default score threshold of the best box of a kind.
+    pub first_of_kind: Option<f32>,
     /// Default NMS threshold.
     pub nms: Option<f64>,
+    /// What the model knows, by `config.json`.
+    pub knows: Option<String>,
     /// Whether the decoder is LLaMA rather than Qwen2.
     pub llama: bool,
 }
@@ -237,20 +246,9 @@ pub fn describe(
     }
     let llm = decoder(&hub, shapes, &place)?;
     let llama = !llm.qkv_bias;
-    let sizes = vision_sizes(folder)?;
-    let clip = clip(&hub, &sizes.clip, shapes)?;
-    let convnext = convnext(shapes)?;
-    let stride: usize = convnext.patch_size << (convnext.dims.len() - 1);
-    let chatrex = ChatRexConfig {
-        image_low: sizes.image_low.unwrap_or(clip.image_size),
-        image_aux: sizes.image_aux.unwrap_or(clip.grid() * stride),
-        llm,
-        clip,
-        convnext,
-    };
-    let recipe = SquareRecipe {
-        half_boxes: architecture.contains("rexseek"),
-        ..chatrex.recipe()
+    let towers = match &hub.objects {
+        Some(objects) => TowersConfig::Classes(*objects),
+        None => clip_convnext(folder, &hub, shapes, architecture.contains("rexseek"))?,
     };
     let template = template.unwrap_or_else(|| {
         if llama {
@@ -261,9 +259,9 @@ pub fn describe(
     });
     Ok(Described {
         config: ModelConfig {
-            chatrex,
-            upn: None,
-            recipe,
+            proposer: None,
+            towers: Some(towers),
+            llm,
             template,
             bos: None,
         },
@@ -273,9 +271,35 @@ pub fn describe(
         trained_on: hub.trained_on,
         made_by: hub.made_by,
         score: hub.score,
+        first_of_kind: hub.first_of_kind,
         nms: hub.nms,
+        knows: hub.knows,
         llama,
     })
+}
+
+/// Both vision towers; `half_boxes` is whether boxes are rounded to f16.
+fn clip_convnext(
+    folder: &Path,
+    hub: &HubConfig,
+    shapes: &Shapes,
+    half_boxes: bool,
+) -> Result<TowersConfig, Fault> {
+    let sizes = vision_sizes(folder)?;
+    let clip = clip(hub, &sizes.clip, shapes)?;
+    let convnext = convnext(shapes)?;
+    let stride: usize = convnext.patch_size << (convnext.dims.len() - 1);
+    let sizes = ClipConvNextConfig {
+        image_low: sizes.image_low.unwrap_or(clip.image_size),
+        image_aux: sizes.image_aux.unwrap_or(clip.grid() * stride),
+        clip,
+        convnext,
+    };
+    let recipe = SquareRecipe {
+        half_boxes,
+        ..sizes.recipe()
+    };
+    Ok(TowersConfig::ClipConvNext { sizes, recipe })
 }
 
 fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfig, Fault> {
@@ -538,14 +562,49 @@ pub fn upn(file: &Path, shapes: &Shapes) -> Result<UpnConfig, Fault> {
     })
 }
 
-/// Whether tensor `name` (normalized) of a ChatRex checkpoint is known to be unused: CLIP layers after the
-/// feature layer, tables that are recomputed, the head of a model with tied embeddings.
-pub fn is_skipped(name: &str, config: &ChatRexConfig) -> bool {
+/// The sizes of NanoDet for the classes of COCO, from the shapes of its tensors.
+///
+/// # Errors
+/// A tensor is missing, or the outputs are not those of 80 classes.
+pub fn nanodet(shapes: &Shapes) -> Result<NanoDetConfig, Fault> {
+    let config = NanoDetConfig::nanodet_g();
+    let [stem, ..] = shapes.get::<4>("backbone.stages.0.conv.weight")?;
+    let [neck, ..] = shapes.get::<4>("fpn.lateral_convs.0.conv.weight")?;
+    let last = "head.gfl_cls.0.weight";
+    let [outputs, ..] = shapes.get::<4>(last)?;
+    let bins = outputs.saturating_sub(config.classes.len()) / 4;
+    if config.classes.len() + 4 * bins != outputs || bins == 0 {
+        let what = format!("has {outputs} rows, which are not 80 scores and 4 distributions");
+        return Err(shapes.fault(last, what));
+    }
+    // Stage 1 of the original is the max-pool.
+    let stages = (2..)
+        .map(|stage| format!("backbone.stages.{stage}."))
+        .take_while(|stage| shapes.has(&format!("{stage}in_conv.conv.weight")));
+    let blocks =
+        stages.map(|stage| shapes.count(&format!("{stage}res_blocks."), ".in_conv.conv.weight"));
+    Ok(NanoDetConfig {
+        blocks: blocks.collect(),
+        stem,
+        neck,
+        reg_max: bins - 1,
+        ..config
+    })
+}
+
+/// Whether tensor `name` (normalized) of a checkpoint is known to be unused: CLIP layers after the feature
+/// layer, tables that are recomputed, the head of a model with tied embeddings.
+pub fn is_skipped(name: &str, config: &ModelConfig) -> bool {
     let below = |stem: &str, name: &str| name == stem || name.starts_with(&format!("{stem}."));
-    let clip = name.strip_prefix(CLIP).is_some_and(|name| {
-        let unused = config.clip.unused_names();
-        unused.iter().any(|unused| below(unused, name))
-    });
+    let clip = match &config.towers {
+        Some(TowersConfig::ClipConvNext { sizes, .. }) => {
+            name.strip_prefix(CLIP).is_some_and(|name| {
+                let unused = sizes.clip.unused_names();
+                unused.iter().any(|unused| below(unused, name))
+            })
+        }
+        _ => false,
+    };
     clip || name.ends_with("rotary_emb.inv_freq")
         || (config.llm.tie_word_embeddings && name == "lm_head.weight")
 }

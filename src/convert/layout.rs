@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::convert::required_tensors::RequiredTensor;
+use crate::model::config::Family;
 use crate::weights::dtype::DType;
 use crate::weights::manifest::{Part, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
@@ -44,7 +45,11 @@ pub struct ShardPlan {
 }
 
 /// Splits tensors into blocks and assigns them to shards, part by part; no shard has two parts.
-pub fn lay_out(required: &[RequiredTensor], formats: &[WeightFormat]) -> Vec<ShardPlan> {
+pub fn lay_out(
+    required: &[RequiredTensor],
+    formats: &[WeightFormat],
+    family: Family,
+) -> Vec<ShardPlan> {
     let mut shards: Vec<(Part, Vec<Block>)> = Vec::new();
     let mut filled = 0;
     for (index, (tensor, format)) in required.iter().zip(formats).enumerate() {
@@ -72,7 +77,13 @@ pub fn lay_out(required: &[RequiredTensor], formats: &[WeightFormat]) -> Vec<Sha
         .map(|(part, blocks)| {
             let number = numbers.entry(part).or_default();
             *number += 1;
-            place(part, *number, counts[&part], blocks)
+            place(
+                shard_name(part, family),
+                part,
+                *number,
+                counts[&part],
+                blocks,
+            )
         })
         .collect()
 }
@@ -108,7 +119,7 @@ fn blocks(index: usize, tensor: &RequiredTensor, format: WeightFormat) -> Vec<Bl
                 WeightFormat::Quantized(scheme) => {
                     let stem = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
                     let codes = vec![rows.len(), scheme.words(width)];
-                    let scales = vec![rows.len(), width / scheme.group];
+                    let scales = scheme.scales_shape([rows.len(), width]);
                     vec![
                         (format!("{stem}{QWEIGHT}{suffix}"), entry(DType::U32, codes)),
                         (format!("{stem}{SCALES}{suffix}"), entry(DType::F16, scales)),
@@ -132,14 +143,26 @@ fn aligned(entry: &TensorEntry) -> u64 {
     bytes(entry).next_multiple_of(ALIGNMENT)
 }
 
+/// What the shards of a part are called.
+fn shard_name(part: Part, family: Family) -> &'static str {
+    match (part, family) {
+        (Part::Upn, Family::DetectorChat) => "detector",
+        (Part::Upn, _) => "upn",
+        (Part::Towers, Family::DetectorChat) => "projector",
+        (Part::Towers, _) => "towers",
+        (Part::Decoder, _) => "decoder",
+    }
+}
+
 /// Assigns offsets to the blocks of a shard. Safetensors allows no gaps, so `__pad.N` tensors fill
 /// them.
-fn place(part: Part, number: usize, count: usize, mut blocks: Vec<Block>) -> ShardPlan {
-    let part_name = match part {
-        Part::Upn => "upn",
-        Part::Towers => "towers",
-        Part::Decoder => "decoder",
-    };
+fn place(
+    part_name: &str,
+    part: Part,
+    number: usize,
+    count: usize,
+    mut blocks: Vec<Block>,
+) -> ShardPlan {
     let name = if count == 1 {
         format!("{part_name}.safetensors")
     } else {
@@ -232,7 +255,7 @@ mod tests {
     #[test]
     fn every_row_is_stored_once_in_blocks_that_fit_a_binding() {
         let (tensors, formats) = model();
-        let plan = lay_out(&tensors, &formats);
+        let plan = lay_out(&tensors, &formats, Family::ChatRex);
         let mut next = (0, 0);
         for shard in &plan {
             for block in &shard.blocks {
@@ -279,7 +302,7 @@ mod tests {
     #[test]
     fn shards_are_safetensors_files() {
         let (tensors, formats) = model();
-        let plan = lay_out(&tensors, &formats);
+        let plan = lay_out(&tensors, &formats, Family::ChatRex);
         let names: Vec<&str> = plan.iter().map(|shard| shard.name.as_str()).collect();
         assert_eq!(
             names,

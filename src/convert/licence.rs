@@ -1,6 +1,6 @@
 //! Licence notices that converted weights must include.
 
-use crate::weights::manifest::Licence;
+use crate::weights::manifest::{Licence, PartLicence};
 
 /// The notice for weights of ChatRex, RexSeek and UPN; `llama` if the decoder derives from Vicuna.
 pub fn idea(llama: bool) -> Licence {
@@ -26,5 +26,21 @@ pub fn idea(llama: bool) -> Licence {
             "IDEA License 1.0 (non-commercial research)".into()
         },
         text,
+        parts: Vec::new(),
+    }
+}
+
+/// The licence of NanoDet-g; `source` says where its weights come from.
+pub fn nanodet(source: &str) -> PartLicence {
+    PartLicence {
+        part: "detector".into(),
+        name: "Apache-2.0".into(),
+        text: format!(
+            "NanoDet-g, Copyright 2020-2021 RangiLyu. Licensed under the Apache License, Version 2.0. \
+             Changes: the weights were converted to another file format, with batch norms folded into the \
+             convolutions, and stored as f16.\n\n{}",
+            include_str!("../../LICENSE-APACHE")
+        ),
+        source: source.into(),
     }
 }

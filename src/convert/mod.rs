@@ -6,10 +6,16 @@
 
 pub mod checkpoint;
 pub mod family;
+pub mod ggml;
+pub mod gguf;
+mod gguf_model;
+mod gguf_tokenizer;
 pub mod layout;
 pub mod licence;
+pub mod nanodet;
 pub mod options;
 pub mod pickle;
+mod proposer;
 pub mod pth;
 pub mod required_tensors;
 mod self_test;
@@ -19,6 +25,7 @@ pub mod size_plan;
 mod source;
 pub mod synthetic;
 pub mod tensor_view;
+pub mod tfjs;
 pub mod tokenizer;
 pub mod write;
 
@@ -28,8 +35,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Fault, FaultKind};
-use crate::weights::manifest::{FileEntry, MANIFEST, Manifest, Provenance, Shard, VERSION};
-use crate::weights::storage::{QuantPreset, WeightFormat, storage_for};
+use crate::model::config::ModelConfig;
+use crate::weights::manifest::{
+    Defaults, FileEntry, Licence, MANIFEST, Manifest, Provenance, Shard, VERSION,
+};
+use crate::weights::storage::WeightFormat;
 
 use layout::{ShardPlan, lay_out};
 pub use options::{ByteProgress, Conversion};
@@ -37,7 +47,7 @@ use required_tensors::RequiredTensor;
 use self_test::self_test;
 use shards::{delete_unfinished, write_shards};
 use source::{Source, TOKENIZER};
-use write::{PIECE_BYTES, QuantError, replace};
+use write::{PIECE_BYTES, QuantError, RowSource, replace};
 
 /// The result of a conversion.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +62,35 @@ pub struct Converted {
     pub skipped: Vec<String>,
     /// Unknown tensors of the proposal network's file.
     pub left_over: Vec<String>,
+    /// What a user should know about the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What is converted: checked tensors, and what the manifest says about them.
+struct Input {
+    /// The values of the required tensors.
+    rows: Box<dyn RowSource>,
+    /// The parts of the model.
+    config: ModelConfig,
+    /// Every tensor that the model requires.
+    required: Vec<RequiredTensor>,
+    /// The storage format of each.
+    formats: Vec<WeightFormat>,
+    /// The content of `tokenizer.json`.
+    tokenizer: Vec<u8>,
+    name: String,
+    precision: String,
+    defaults: Defaults,
+    licence: Licence,
+    provenance: Provenance,
+    /// Bytes of the required tensors in their files.
+    read_bytes: u64,
+    /// Tensors that the model is known not to use.
+    skipped: Vec<String>,
+    /// Unknown tensors of the proposal network's file.
+    left_over: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// One line of the report.
@@ -59,7 +98,7 @@ pub struct Converted {
 pub struct TensorReport {
     /// The tensor's name in this project's spelling.
     pub name: String,
-    /// `f32`, `f16`, `q8` or `q4`.
+    /// `f32`, `f16`, `q8`, `q4`, or `q4m`: 4 bits with minimums.
     pub form: String,
     /// Largest absolute difference.
     pub worst: f32,
@@ -77,24 +116,28 @@ pub struct TensorReport {
 pub fn convert(conversion: &Conversion, progress: &dyn ByteProgress) -> Result<Converted, Fault> {
     let out = &conversion.out;
     check_output(conversion)?;
-    let source = Source::open(conversion)?;
-    let formats = formats(&source, conversion);
-    let plan = lay_out(&source.required, &formats);
+    let input = if conversion.model.is_file() {
+        gguf_model::open(conversion)?
+    } else {
+        Source::open(conversion)?.into_input(conversion)?
+    };
+    let plan = lay_out(&input.required, &input.formats, input.config.family()?);
     progress.set_total(plan.iter().map(|shard| shard.bytes).sum());
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
-    let written = write_shards(conversion, &plan, &formats, &source, progress)?;
-    let manifest = manifest(conversion, &source, &plan, written.shards)?;
-    replace(&out.join(TOKENIZER), &source.tokenizer)?;
+    let written = write_shards(conversion, &plan, &input.formats, &*input.rows, progress)?;
+    let manifest = manifest(conversion, &input, &plan, written.shards)?;
+    replace(&out.join(TOKENIZER), &input.tokenizer)?;
     let json = serde_json::to_vec_pretty(&manifest).expect("manifests are plain data");
     Manifest::parse(&json, MANIFEST)?;
     replace(&out.join(MANIFEST), &json)?;
     delete_unfinished(out);
     Ok(Converted {
         bytes: manifest.bytes() + json.len() as u64,
-        read_bytes: source.bytes(),
-        tensors: report(&source.required, &formats, &written.errors),
-        skipped: source.skipped,
-        left_over: source.left_over,
+        read_bytes: input.read_bytes,
+        tensors: report(&input.required, &input.formats, &written.errors),
+        skipped: input.skipped,
+        left_over: input.left_over,
+        warnings: input.warnings,
     })
 }
 
@@ -118,32 +161,22 @@ fn check_output(conversion: &Conversion) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The storage format of every required tensor.
-fn formats(source: &Source, conversion: &Conversion) -> Vec<WeightFormat> {
-    let layers = source.described.config.chatrex.llm.num_hidden_layers;
-    let format = |tensor: &RequiredTensor| {
-        storage_for(tensor.spec(), conversion.quant, conversion.group, layers)
-    };
-    source.required.iter().map(format).collect()
-}
-
 /// The manifest of the written shards, with a self-test.
 fn manifest(
     conversion: &Conversion,
-    source: &Source,
+    input: &Input,
     plan: &[ShardPlan],
     shards: Vec<Shard>,
 ) -> Result<Manifest, Fault> {
-    let described = &source.described;
-    let config = &described.config;
+    let (family, json) = input.config.to_manifest()?;
     let mut manifest = Manifest {
         version: VERSION,
-        name: model_name(conversion),
-        family: "chatrex".into(),
-        config: serde_json::to_value(config).expect("configurations are plain data"),
-        defaults: source.defaults(&conversion.model)?,
-        precision: precision(conversion),
-        tokenizer: FileEntry::describe(TOKENIZER, &source.tokenizer),
+        name: input.name.clone(),
+        family: family.name().into(),
+        config: json,
+        defaults: input.defaults,
+        precision: input.precision.clone(),
+        tokenizer: FileEntry::describe(TOKENIZER, &input.tokenizer),
         piece_bytes: PIECE_BYTES,
         shards,
         tensors: plan
@@ -151,33 +184,12 @@ fn manifest(
             .flat_map(|shard| &shard.blocks)
             .flat_map(|block| block.stored.iter().cloned())
             .collect(),
-        licence: source.licence(),
-        provenance: Provenance {
-            trained_on: described.trained_on.clone().unwrap_or_else(|| {
-                "a converted checkpoint; its authors say what it was trained on".into()
-            }),
-            commands: described.made_by.clone(),
-        },
+        licence: input.licence.clone(),
+        provenance: input.provenance.clone(),
         self_test: None,
     };
-    manifest.self_test = Some(self_test(&conversion.out, &manifest, &config.chatrex.llm)?);
+    manifest.self_test = Some(self_test(&conversion.out, &manifest, &input.config.llm)?);
     Ok(manifest)
-}
-
-fn model_name(conversion: &Conversion) -> String {
-    conversion.name.clone().unwrap_or_else(|| {
-        let folder = conversion.model.file_name().unwrap_or_default();
-        folder.to_string_lossy().into_owned()
-    })
-}
-
-fn precision(conversion: &Conversion) -> String {
-    match conversion.quant {
-        QuantPreset::Q4 => format!("q4, groups of {}", conversion.group),
-        QuantPreset::Q8 => format!("q8, groups of {}", conversion.group),
-        QuantPreset::F16 => "f16".into(),
-        QuantPreset::F32 => "f32".into(),
-    }
 }
 
 fn report(
@@ -191,7 +203,10 @@ fn report(
             name: required[index].name.clone(),
             form: match formats[index] {
                 WeightFormat::Dense(dtype) => format!("{dtype:?}").to_lowercase(),
-                WeightFormat::Quantized(scheme) => format!("q{}", scheme.bits),
+                WeightFormat::Quantized(scheme) => {
+                    let minimum = if scheme.minimum { "m" } else { "" };
+                    format!("q{}{minimum}", scheme.bits)
+                }
             },
             worst: error.worst,
             rms: error.rms(),

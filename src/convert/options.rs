@@ -8,10 +8,14 @@ use crate::weights::storage::QuantPreset;
 /// Options of a conversion.
 #[derive(Clone, Debug)]
 pub struct Conversion {
-    /// The checkpoint: a hub folder.
+    /// The checkpoint: a hub folder, or a GGUF file.
     pub model: PathBuf,
     /// The proposal network's file.
     pub upn: Option<PathBuf>,
+    /// The detector's file: a TensorFlow.js graph model of NanoDet-g (its JSON file), or safetensors.
+    pub detector: Option<PathBuf>,
+    /// Side of the detector's input in pixels; by default that of its file.
+    pub detector_side: Option<usize>,
     /// The model folder to write.
     pub out: PathBuf,
     /// Quantization.

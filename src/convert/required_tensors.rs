@@ -6,8 +6,10 @@ use burn::tensor::{Device, Tensor};
 
 use crate::error::Fault;
 use crate::model::chatrex::Towers;
-use crate::model::config::ModelConfig;
+use crate::model::class_projector::ClassProjector;
+use crate::model::config::{ModelConfig, OBJECT_PROJECTOR, ProposerConfig, TowersConfig};
 use crate::model::decoder::Decoder;
+use crate::model::nanodet::NanoDet;
 use crate::model::upn::Upn;
 use crate::nn::{Init, Loader, Weight, WeightSource};
 use crate::weights::manifest::Part;
@@ -92,11 +94,25 @@ pub fn required_tensors(config: &ModelConfig) -> Result<Vec<RequiredTensor>, Fau
             tensors: RefCell::default(),
         };
         let at = Loader::new(&recorder, &device);
-        match (part, &config.upn) {
-            (Part::Upn, Some(config)) => drop(Upn::load(&at, config)?),
-            (Part::Upn, None) => {}
-            (Part::Towers, _) => drop(Towers::load(&at, &config.chatrex)?),
-            (Part::Decoder, _) => drop(Decoder::load(&at, &config.chatrex.llm)?),
+        let width = config.llm.hidden_size;
+        match part {
+            Part::Upn => match &config.proposer {
+                Some(ProposerConfig::Upn(upn)) => drop(Upn::load(&at, upn)?),
+                Some(ProposerConfig::Detector(detector)) => drop(NanoDet::load(&at, detector)?),
+                None => {}
+            },
+            Part::Towers => match &config.towers {
+                Some(TowersConfig::ClipConvNext { sizes, .. }) => {
+                    drop(Towers::load(&at, sizes, width)?);
+                }
+                Some(TowersConfig::Classes(objects)) => {
+                    let classes = config.classes().len();
+                    let at = at.child(OBJECT_PROJECTOR);
+                    drop(ClassProjector::load(&at, objects, classes, width)?);
+                }
+                None => {}
+            },
+            Part::Decoder => drop(Decoder::load(&at, &config.llm)?),
         }
         required.extend(recorder.tensors.into_inner());
     }

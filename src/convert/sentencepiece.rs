@@ -47,6 +47,22 @@ enum Kind {
     Byte,
 }
 
+impl Kind {
+    /// The type of piece `id` by its number.
+    fn of(number: u64, id: usize) -> Result<Self, String> {
+        match number {
+            1 => Ok(Self::Normal),
+            2 => Ok(Self::Unknown),
+            3 => Ok(Self::Control),
+            4 => Ok(Self::UserDefined),
+            6 => Ok(Self::Byte),
+            other => Err(format!(
+                "piece {id} is of type {other}, which is not supported"
+            )),
+        }
+    }
+}
+
 impl Vocabulary {
     /// Parses the file `bytes`; `place` names it in errors.
     ///
@@ -55,6 +71,36 @@ impl Vocabulary {
     /// unsupported way, or repeats a piece.
     pub fn read(bytes: &[u8], place: &str) -> Result<Self, Fault> {
         parse(bytes).map_err(|what| Fault::model(place, what))
+    }
+
+    /// A vocabulary of `pieces`, each with its text, its score and its type as SentencePiece numbers them.
+    /// With `dummy_prefix` a text begins with a space. `place` names their file in errors.
+    ///
+    /// # Errors
+    /// A piece is empty, too long, repeated or of an unknown type; a byte or the piece for unknown text is
+    /// missing.
+    pub fn of_pieces(
+        pieces: Vec<(String, f32, u32)>,
+        dummy_prefix: bool,
+        place: &str,
+    ) -> Result<Self, Fault> {
+        let piece = |(id, (text, score, kind)): (usize, (String, f32, u32))| {
+            let kind = match kind {
+                // No text produces an unused piece.
+                5 => Kind::Control,
+                kind => Kind::of(kind.into(), id)?,
+            };
+            check_piece(Piece { text, score, kind }, id)
+        };
+        let pieces = pieces.into_iter().enumerate().map(piece);
+        let pieces: Result<Vec<Piece>, String> = pieces.collect();
+        let checked = pieces.and_then(|pieces| check_pieces(&pieces).map(|()| pieces));
+        Ok(Self {
+            pieces: checked.map_err(|what| Fault::model(place, what))?,
+            bos: None,
+            eos: None,
+            dummy_prefix,
+        })
     }
 
     /// The number of pieces, which is the first free id.
@@ -126,17 +172,7 @@ impl Vocabulary {
         });
         let more = (self.len()..).zip(added).map(|(id, text)| (id, text, true));
         own.chain(more)
-            .map(|(id, content, special)| {
-                json!({
-                    "id": id,
-                    "content": content,
-                    "single_word": false,
-                    "lstrip": false,
-                    "rstrip": false,
-                    "normalized": false,
-                    "special": special,
-                })
-            })
+            .map(|(id, text, special)| added_token(id, text, special))
             .collect()
     }
 
@@ -204,6 +240,19 @@ impl Vocabulary {
         }
         merges
     }
+}
+
+/// An entry of `added_tokens` in a `tokenizer.json`.
+pub(super) fn added_token(id: usize, text: &str, special: bool) -> Value {
+    json!({
+        "id": id,
+        "content": text,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": special,
+    })
 }
 
 /// A field's value in a protocol buffer.
@@ -358,24 +407,15 @@ fn piece(bytes: &[u8], id: usize) -> Result<Piece, String> {
             (1, _) => piece.text = field.text()?.to_string(),
             (2, Field::Four(bytes)) => piece.score = f32::from_le_bytes(bytes),
             (2, _) => return Err(damaged()),
-            (3, _) => {
-                piece.kind = match field.number()? {
-                    1 => Kind::Normal,
-                    2 => Kind::Unknown,
-                    3 => Kind::Control,
-                    4 => Kind::UserDefined,
-                    6 => Kind::Byte,
-                    other => {
-                        return Err(format!(
-                            "piece {id} is of type {other}, which is not supported"
-                        ));
-                    }
-                }
-            }
+            (3, _) => piece.kind = Kind::of(field.number()?, id)?,
             _ => {}
         }
         Ok(())
     })?;
+    check_piece(piece, id)
+}
+
+fn check_piece(piece: Piece, id: usize) -> Result<Piece, String> {
     if piece.text.is_empty() || piece.text.len() > MAX_PIECE || piece.score.is_nan() {
         return Err(format!("piece {id} is empty, too long or has no score"));
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::ShardPlan;
 use super::options::{ByteProgress, Conversion};
+use super::proposer::Proposer;
 use super::write::{QuantError, RowSource, replace, write_fault, write_shard};
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
@@ -153,9 +154,16 @@ fn signature(conversion: &Conversion, plan: &[ShardPlan]) -> Result<String, Faul
         conversion.quant, conversion.rounding, conversion.prefixes
     );
     let mut files: Vec<PathBuf> = conversion.upn.iter().cloned().collect();
-    let entries = std::fs::read_dir(&conversion.model)
-        .map_err(|error| Fault::file(&conversion.model, error))?;
-    files.extend(entries.flatten().map(|entry| entry.path()));
+    if let Some(detector) = &conversion.detector {
+        files.extend(Proposer::detector_files(detector)?);
+    }
+    if conversion.model.is_file() {
+        files.push(conversion.model.clone());
+    } else {
+        let entries = std::fs::read_dir(&conversion.model)
+            .map_err(|error| Fault::file(&conversion.model, error))?;
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
     files.sort();
     for file in files {
         let metadata = std::fs::metadata(&file).map_err(|error| Fault::file(&file, error))?;

@@ -9,7 +9,6 @@ use crate::error::Fault;
 use crate::memory::MemoryNeeds;
 use crate::model::config::ModelConfig;
 use crate::model::presets::Preset;
-use crate::text::prompt::ChatTemplate;
 use crate::weights::WeightFormat;
 use crate::weights::storage::{QuantPreset, storage_for};
 
@@ -32,12 +31,12 @@ impl SizePlan {
     /// The configuration is invalid.
     pub fn of(config: &ModelConfig, quant: QuantPreset, group: usize) -> Result<Self, Fault> {
         let required = required_tensors(config)?;
-        let layers = config.chatrex.llm.num_hidden_layers;
+        let layers = config.llm.num_hidden_layers;
         let formats: Vec<WeightFormat> = required
             .iter()
             .map(|tensor| storage_for(tensor.spec(), quant, group, layers))
             .collect();
-        let shards = lay_out(&required, &formats);
+        let shards = lay_out(&required, &formats, config.family()?);
         let tensors: Vec<PartTensor> = shards
             .iter()
             .flat_map(|shard| {
@@ -60,14 +59,10 @@ pub fn presets() -> Vec<(Preset, ModelConfig)> {
         if preset == Preset::Nano {
             chatrex.llm.vocab_size = NANO_VOCAB_SIZE;
         }
-        let config = ModelConfig {
-            recipe: chatrex.recipe(),
-            chatrex,
-            upn: Some(preset.upn()),
-            template: ChatTemplate::qwen(),
-            bos: None,
-        };
-        Some((preset, config))
+        Some((
+            preset,
+            ModelConfig::from_chatrex(chatrex, Some(preset.upn())),
+        ))
     });
     configs.collect()
 }
@@ -100,8 +95,8 @@ mod tests {
             .find(|(preset, _)| *preset == Preset::Nano);
         let (_, preset) = nano.expect("nano has a decoder");
         assert_eq!(
-            (&preset.chatrex, &preset.upn),
-            (&config.chatrex, &config.upn)
+            (preset.chatrex(), &preset.proposer),
+            (config.chatrex(), &config.proposer)
         );
     }
 

@@ -7,20 +7,23 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::Input;
 use super::checkpoint::Checkpoint;
 use super::family::{self, Names, Shapes};
 use super::licence;
 use super::options::Conversion;
+use super::proposer::Proposer;
 use super::required_tensors::{RequiredTensor, required_tensors};
+use super::tensor_view::TensorView;
 use super::tokenizer;
 use super::write::RowSource;
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
-use crate::model::config::ModelConfig;
-use crate::model::upn::is_surplus;
+use crate::model::config::{ModelConfig, TowersConfig};
 use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
-use crate::weights::manifest::{Defaults, Licence, Part};
+use crate::weights::manifest::{Defaults, Licence, Part, Provenance};
+use crate::weights::storage::{QuantPreset, storage_for};
 
 /// The name of the tokenizer in a model folder.
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -28,7 +31,7 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 /// The opened input of a conversion.
 pub(super) struct Source {
     model: (Checkpoint, Names),
-    upn: Option<(Checkpoint, Names)>,
+    proposer: Option<Proposer>,
     /// The model by its configuration and its tensors' shapes.
     pub described: family::Described,
     /// Every tensor that the model requires.
@@ -61,22 +64,14 @@ impl Source {
         let names = family::names(&model, &conversion.prefixes)?;
         let shapes = Shapes::new(&model, &names, folder);
         let mut described = family::describe(folder, &shapes, template)?;
-        let upn = match &conversion.upn {
-            Some(file) => {
-                let upn = Checkpoint::open_upn(file)?;
-                let names: Names = upn.names().map(|name| (name.into(), name.into())).collect();
-                described.config.upn = Some(family::upn(file, &Shapes::new(&upn, &names, file))?);
-                Some((upn, names))
-            }
-            None => None,
-        };
+        let proposer = open_proposer(conversion, &mut described.config)?;
         let tokenizer = open_tokenizer(folder, &mut described.config)?;
         let mut source = Self {
             model: (model, names),
-            upn,
+            proposer,
             required: required_tensors(&described.config)?,
             described,
-            place: match &conversion.upn {
+            place: match conversion.upn.as_ref().or(conversion.detector.as_ref()) {
                 Some(file) => format!("{} with {}", folder.display(), file.display()),
                 None => folder.display().to_string(),
             },
@@ -103,19 +98,22 @@ impl Source {
         let of_model = used(false);
         let (_, names) = &self.model;
         for name in names.keys().filter(|name| !of_model.contains(&***name)) {
-            if family::is_skipped(name, &self.described.config.chatrex) {
+            if family::is_skipped(name, &self.described.config) {
                 skipped.push(name.clone());
             } else {
                 unknown.push(name.as_str());
             }
         }
-        if let Some((_, names)) = &self.upn {
-            let of_upn = used(true);
-            for name in names.keys().filter(|name| !of_upn.contains(&***name)) {
-                if is_surplus(name) {
-                    skipped.push(name.clone());
+        if let Some(proposer) = &self.proposer {
+            let of_proposer = used(true);
+            for name in proposer.names() {
+                if of_proposer.contains(&*name) {
+                    continue;
+                }
+                if proposer.is_known_surplus(&name) {
+                    skipped.push(name.into_owned());
                 } else {
-                    left_over.push(name.clone());
+                    left_over.push(name.into_owned());
                 }
             }
         }
@@ -135,13 +133,15 @@ impl Source {
         Ok(())
     }
 
-    /// The file of a required tensor and its name in it.
-    fn find(&self, tensor: &RequiredTensor) -> Option<(&Checkpoint, &str)> {
-        let (checkpoint, names) = match tensor.part {
-            Part::Upn => self.upn.as_ref()?,
-            _ => &self.model,
-        };
-        Some((checkpoint, names.get(&tensor.name)?.as_str()))
+    /// The place of a required tensor.
+    fn find(&self, tensor: &RequiredTensor) -> Option<Found<'_>> {
+        if tensor.part == Part::Upn {
+            let proposer = self.proposer.as_ref()?;
+            let shape = proposer.shape(&tensor.name)?;
+            return Some(Found::Proposer(proposer, tensor.name.clone(), shape));
+        }
+        let (checkpoint, names) = &self.model;
+        Some(Found::Model(checkpoint, names.get(&tensor.name)?))
     }
 
     fn check_required(&self) -> Result<(), Fault> {
@@ -159,16 +159,50 @@ impl Source {
             ));
         }
         for tensor in &self.required {
-            let (checkpoint, name) = self.find(tensor).expect("found just above");
-            let shape = checkpoint.get(name).map(|view| &view.shape);
-            if let Some(shape) = shape.filter(|shape| **shape != tensor.shape) {
+            let found = self.find(tensor).expect("found just above");
+            let shape = found.shape();
+            if shape != tensor.shape {
                 return Err(Fault::model(
-                    checkpoint.place(name),
+                    found.place(),
                     format!("has shape {shape:?} instead of {:?}", tensor.shape),
                 ));
             }
         }
         Ok(())
+    }
+
+    /// The input of [`convert`](super::convert).
+    ///
+    /// # Errors
+    /// Those of [`Source::defaults`].
+    pub fn into_input(self, conversion: &Conversion) -> Result<Input, Fault> {
+        let described = &self.described;
+        let layers = described.config.llm.num_hidden_layers;
+        let format = |tensor: &RequiredTensor| {
+            storage_for(tensor.spec(), conversion.quant, conversion.group, layers)
+        };
+        Ok(Input {
+            config: described.config.clone(),
+            required: self.required.clone(),
+            formats: self.required.iter().map(format).collect(),
+            tokenizer: self.tokenizer.clone(),
+            name: model_name(conversion),
+            precision: precision(conversion),
+            defaults: self.defaults(&conversion.model)?,
+            licence: self.licence(),
+            provenance: Provenance {
+                trained_on: described.trained_on.clone().unwrap_or_else(|| {
+                    "a converted checkpoint; its authors say what it was trained on".into()
+                }),
+                commands: described.made_by.clone(),
+                knows: described.knows.clone(),
+            },
+            read_bytes: self.bytes(),
+            skipped: self.skipped.clone(),
+            left_over: self.left_over.clone(),
+            warnings: Vec::new(),
+            rows: Box::new(self),
+        })
     }
 
     /// Default settings, with the repetition penalty of the checkpoint in `folder`.
@@ -192,6 +226,7 @@ impl Source {
         Ok(Defaults {
             score: self.described.score.unwrap_or(0.3),
             nms: self.described.nms.unwrap_or(0.8),
+            first_of_kind: self.described.first_of_kind,
             max_tokens: 512,
             repetition_penalty: penalty,
         })
@@ -199,24 +234,108 @@ impl Source {
 
     /// The checkpoint's own licence, or that of its family.
     pub fn licence(&self) -> Licence {
-        match &self.described.licence {
+        let mut licence = match &self.described.licence {
             Some((name, text)) => Licence {
                 name: name.clone(),
                 text: text.clone(),
+                parts: Vec::new(),
             },
             None => licence::idea(self.described.llama),
+        };
+        if let Some(source) = self.proposer.as_ref().and_then(Proposer::detector_source) {
+            licence.parts.push(licence::nanodet(source));
         }
+        licence
     }
 
     /// Bytes of the required tensors in their files.
     pub fn bytes(&self) -> u64 {
         self.required
             .iter()
-            .filter_map(|tensor| {
-                let (checkpoint, name) = self.find(tensor)?;
-                checkpoint.get(name)?.extent()
-            })
+            .filter_map(|tensor| Some(self.find(tensor)?.bytes()))
             .sum()
+    }
+}
+
+/// A required tensor in its file.
+enum Found<'a> {
+    /// In the model's checkpoint, under this name.
+    Model(&'a Checkpoint, &'a str),
+    /// In the proposal network's file, with its shape.
+    Proposer(&'a Proposer, String, Vec<usize>),
+}
+
+impl Found<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Model(checkpoint, name) => checkpoint.get(name).map_or(&[], |view| &view.shape),
+            Self::Proposer(_, _, shape) => shape,
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Model(checkpoint, name) => checkpoint.place(name),
+            Self::Proposer(proposer, name, _) => proposer.place(name),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Model(checkpoint, name) => {
+                let view = checkpoint.get(name);
+                view.and_then(TensorView::extent).unwrap_or(0)
+            }
+            Self::Proposer(proposer, name, _) => proposer.bytes(name),
+        }
+    }
+}
+
+/// Opens the proposal network's file and adds it to `config`.
+fn open_proposer(
+    conversion: &Conversion,
+    config: &mut ModelConfig,
+) -> Result<Option<Proposer>, Fault> {
+    let fault = |what, advice| {
+        let place = conversion.model.display().to_string();
+        Err(Fault::new(FaultKind::Model, place, what, advice))
+    };
+    let has_classes = matches!(config.towers, Some(TowersConfig::Classes(_)));
+    let opened = match (&conversion.detector, &conversion.upn) {
+        (Some(file), None) if has_classes => Proposer::detector(file, conversion.detector_side)?,
+        (None, Some(file)) if !has_classes => Proposer::upn(file)?,
+        (None, None) if !has_classes => return Ok(None),
+        _ if has_classes => {
+            return fault(
+                "has a projector of the classes of a detector",
+                "Name the detector's file with --detector, and no other proposal network",
+            );
+        }
+        _ => {
+            return fault(
+                "has no projector of the classes of a detector (`objects` in config.json)",
+                "Leave out --detector",
+            );
+        }
+    };
+    let (proposer, proposer_config) = opened;
+    config.proposer = Some(proposer_config);
+    Ok(Some(proposer))
+}
+
+fn model_name(conversion: &Conversion) -> String {
+    conversion.name.clone().unwrap_or_else(|| {
+        let folder = conversion.model.file_name().unwrap_or_default();
+        folder.to_string_lossy().into_owned()
+    })
+}
+
+fn precision(conversion: &Conversion) -> String {
+    match conversion.quant {
+        QuantPreset::Q4 => format!("q4, groups of {}", conversion.group),
+        QuantPreset::Q8 => format!("q8, groups of {}", conversion.group),
+        QuantPreset::F16 => "f16".into(),
+        QuantPreset::F32 => "f32".into(),
     }
 }
 
@@ -234,7 +353,7 @@ fn open_tokenizer(folder: &Path, config: &mut ModelConfig) -> Result<Vec<u8>, Fa
     if stop.is_empty() {
         return Err(Fault::model(place, "has no token that ends an answer"));
     }
-    let (tokens, rows) = (tokenizer.vocab_size(), config.chatrex.llm.vocab_size);
+    let (tokens, rows) = (tokenizer.vocab_size(), config.llm.vocab_size);
     if tokens > rows {
         return Err(Fault::model(
             place,
@@ -247,16 +366,17 @@ fn open_tokenizer(folder: &Path, config: &mut ModelConfig) -> Result<Vec<u8>, Fa
 
 impl RowSource for Source {
     fn rows(&self, index: usize, rows: Range<usize>) -> Result<Vec<f32>, Fault> {
-        let (checkpoint, name) = self
-            .find(&self.required[index])
-            .expect("checked when opened");
-        checkpoint.rows(name, rows)
+        match self.find(&self.required[index]) {
+            Some(Found::Model(checkpoint, name)) => checkpoint.rows(name, rows),
+            Some(Found::Proposer(proposer, name, _)) => proposer.rows(&name, rows),
+            None => unreachable!("checked when opened"),
+        }
     }
 
     fn place(&self, index: usize) -> String {
         let tensor = &self.required[index];
         match self.find(tensor) {
-            Some((checkpoint, name)) => checkpoint.place(name),
+            Some(found) => found.place(),
             None => tensor.name.clone(),
         }
     }

@@ -16,7 +16,6 @@ use crate::model::chatrex::ChatRexConfig;
 use crate::model::config::ModelConfig;
 use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
-use crate::text::prompt::ChatTemplate;
 use crate::weights::dtype::DType;
 use crate::weights::manifest::Part;
 
@@ -194,13 +193,7 @@ fn write_hub(
     } else {
         (DType::BF16, DType::BF16)
     };
-    let config = ModelConfig {
-        recipe: chatrex.recipe(),
-        upn: None,
-        template: ChatTemplate::qwen(),
-        bos: None,
-        chatrex: chatrex.clone(),
-    };
+    let config = ModelConfig::from_chatrex(chatrex.clone(), None);
     let mut tensors: Vec<Tensor> = Vec::new();
     for required in required_tensors(&config)? {
         let dtype = if required.part == Part::Decoder {
@@ -211,7 +204,7 @@ fn write_hub(
         tensors.push(Tensor::new(required, dtype));
     }
     let clip = "vision_tower.vision_tower.vision_model.";
-    let last = chatrex.clip.num_hidden_layers - 1;
+    let last = chatrex.towers.clip.num_hidden_layers - 1;
     let unused: Vec<Tensor> = tensors
         .iter()
         .filter_map(|tensor| {
@@ -224,7 +217,7 @@ fn write_hub(
         .chain(["weight", "bias"].map(|end| {
             (
                 format!("{clip}post_layernorm.{end}"),
-                vec![chatrex.clip.hidden_size],
+                vec![chatrex.towers.clip.hidden_size],
             )
         }))
         .map(|(name, shape)| Tensor {
@@ -399,13 +392,7 @@ fn write_upn(
     path: &Path,
     progress: &dyn ByteProgress,
 ) -> Result<(), Fault> {
-    let config = ModelConfig {
-        recipe: chatrex.recipe(),
-        upn: Some(upn),
-        template: ChatTemplate::qwen(),
-        bos: None,
-        chatrex,
-    };
+    let config = ModelConfig::from_chatrex(chatrex, Some(upn));
     let tensors: Vec<Tensor> = required_tensors(&config)?
         .into_iter()
         .filter(|required| required.part == Part::Upn)
@@ -676,6 +663,8 @@ mod tests {
                 &Conversion {
                     model,
                     upn: None,
+                    detector: None,
+                    detector_side: None,
                     out: folder.path().join("out"),
                     quant: QuantPreset::Q4,
                     group: 32,

@@ -14,7 +14,7 @@ use crate::convert::layout::{ShardPlan, padding};
 use crate::error::{Fault, FaultKind};
 use crate::weights::dtype::DType;
 use crate::weights::manifest::{Shard, hex};
-use crate::weights::quant::Rounding;
+use crate::weights::quant::{QuantScheme, Rounding};
 use crate::weights::storage::WeightFormat;
 
 /// Bytes of a piece, the unit of hashing.
@@ -80,6 +80,23 @@ impl QuantError {
     }
 }
 
+/// Quantized rows: words of codes, and scales, each with its minimum where the scheme has minimums.
+pub struct Packed {
+    /// Codes.
+    pub words: Vec<u32>,
+    /// Scales.
+    pub scales: Vec<f16>,
+}
+
+impl Packed {
+    fn quantized(values: &[f32], scheme: QuantScheme, rounding: Rounding) -> Self {
+        let mut words = vec![0; scheme.words(values.len())];
+        let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
+        scheme.quantize(values, rounding, &mut words, &mut scales);
+        Self { words, scales }
+    }
+}
+
 /// Reads the rows of tensors.
 pub trait RowSource: Sync {
     /// `rows` of required tensor `index`, row-major.
@@ -87,6 +104,17 @@ pub trait RowSource: Sync {
     /// # Errors
     /// They cannot be read.
     fn rows(&self, index: usize, rows: std::ops::Range<usize>) -> Result<Vec<f32>, Fault>;
+
+    /// `rows` of required tensor `index` in the form `scheme`, if the source holds exactly these codes and
+    /// scales; otherwise rows are quantized.
+    fn packed(
+        &self,
+        _index: usize,
+        _rows: std::ops::Range<usize>,
+        _scheme: QuantScheme,
+    ) -> Option<Packed> {
+        None
+    }
 
     /// The name of required tensor `index` with its file, for messages.
     fn place(&self, index: usize) -> String;
@@ -232,14 +260,19 @@ fn encode(
     let parts: Vec<(Vec<Vec<u8>>, QuantError)> = tasks
         .into_par_iter()
         .map(|start| {
-            let values = source.rows(index, start..(start + step).min(rows.end))?;
+            let rows = start..(start + step).min(rows.end);
+            let values = source.rows(index, rows.clone())?;
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return Err(Fault::model(
                     source.place(index),
                     format!("holds {} at element {}", values[at], start * width + at),
                 ));
             }
-            Ok(encode_rows(&values, format, rounding))
+            let packed = match format {
+                WeightFormat::Quantized(scheme) => source.packed(index, rows, scheme),
+                WeightFormat::Dense(_) => None,
+            };
+            Ok(encode_rows(&values, packed, format, rounding))
         })
         .collect::<Result<_, Fault>>()?;
     let mut bytes: Vec<Vec<u8>> = Vec::new();
@@ -257,8 +290,10 @@ fn encode(
     Ok((bytes, error))
 }
 
+/// The bytes of `values`, and their error. `packed` are the same rows as they come quantized.
 fn encode_rows(
     values: &[f32],
+    packed: Option<Packed>,
     format: WeightFormat,
     rounding: Rounding,
 ) -> (Vec<Vec<u8>>, QuantError) {
@@ -283,9 +318,8 @@ fn encode_rows(
             (vec![bytes], QuantError::of(values, values))
         }
         WeightFormat::Quantized(scheme) => {
-            let mut words = vec![0; scheme.words(values.len())];
-            let mut scales = vec![f16::ZERO; values.len() / scheme.group];
-            scheme.quantize(values, rounding, &mut words, &mut scales);
+            let packed = packed.unwrap_or_else(|| Packed::quantized(values, scheme, rounding));
+            let Packed { words, scales } = packed;
             let mut stored = vec![0.0; values.len()];
             scheme.dequantize(&words, &scales, &mut stored);
             let bytes = vec![
@@ -305,8 +339,8 @@ mod tests {
     use super::*;
     use crate::convert::layout::lay_out;
     use crate::convert::required_tensors::RequiredTensor;
+    use crate::model::config::Family;
     use crate::weights::manifest::{Part, sha256_hex};
-    use crate::weights::quant::QuantScheme;
     use safetensors::SafeTensors;
 
     /// A matrix in memory.
@@ -334,7 +368,7 @@ mod tests {
                 matrix: true,
                 part: Part::Decoder,
             };
-            let plan = lay_out(&[required], &[format]);
+            let plan = lay_out(&[required], &[format], Family::ChatRex);
             let folder = tempfile::tempdir().expect("a temporary folder");
             let path = folder.path().join("shard");
             let written = write_shard(&path, &plan[0], &[format], Rounding::Nearest, self, &|_| ());
