@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Host, no_model, planar};
+use crate::engine::{Engine, Host, class_tokens, dense_predictions, no_model, planar};
 use crate::error::Fault;
 use crate::generate::sampling::Sampler;
 use crate::geometry::BoxXyxy;
@@ -12,11 +12,12 @@ use crate::gpu::readback::read;
 use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::splice;
+use crate::model::config::TowersConfig;
 use crate::model::decoder::KvCache;
+use crate::model::dense_predictions::DensePredictions;
 use crate::model::upn::PaddingMask;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, Granularity};
-use crate::text::prompt::user_turn;
 
 /// Samples of the activations of every stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub async fn dump_activations<H: Host>(
         stages: Vec::new(),
     };
     let mut selected = Vec::new();
-    if let Some(config) = model.config.upn.clone() {
+    if let Some(config) = model.config.upn().cloned() {
         let image = config.recipe().prepare(pixels);
         let mask = PaddingMask::none(1, image.height, image.width);
         let upn = model.upn(host).await?.expect("the model has one");
@@ -98,22 +99,43 @@ pub async fn dump_activations<H: Host>(
         let logits = upn.logits(last.state.clone(), prompt);
         recorder.read("upn.logits", logits).await?;
     }
+    let mut predictions = DensePredictions::default();
+    if let Some(config) = model.config.detector().cloned() {
+        let image = config.recipe().prepare(pixels);
+        let detector = model.detector(host).await?;
+        let output = detector.forward(planar(image, &device));
+        let boxes = recorder.read("detector.boxes", output.boxes).await?;
+        let scores = recorder.read("detector.scores", output.scores).await?;
+        predictions = dense_predictions(&config, pixels, &boxes, scores);
+    }
     host.yield_now().await;
-    let recipe = model.config.recipe.clone();
-    let (high, low) = recipe.prepare(pixels);
-    let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
-    let towers = model.towers(host).await?;
-    let features = towers.encode_image(planar(low, &device), planar(high, &device));
-    recorder
-        .read("visual_tokens", features.image.clone())
-        .await?;
-    let objects = towers.encode_boxes(&features, &placed);
-    recorder.read("object_tokens", objects.clone()).await?;
+    let (mut features, mut objects) = (None, None);
+    match model.config.towers.clone() {
+        Some(TowersConfig::ClipConvNext { recipe, .. }) => {
+            let (high, low) = recipe.prepare(pixels);
+            let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
+            let towers = model.towers(host).await?;
+            let image = towers.encode_image(planar(low, &device), planar(high, &device));
+            recorder.read("visual_tokens", image.image.clone()).await?;
+            objects = Some(towers.encode_boxes(&image, &placed));
+            features = Some(image);
+        }
+        Some(TowersConfig::Classes(_)) => {
+            let projector = model.projector(host).await?;
+            let size = [pixels.width, pixels.height];
+            objects = Some(class_tokens(projector, &predictions, size, &boxes, &device));
+        }
+        None => {}
+    }
+    if let Some(objects) = &objects {
+        recorder.read("object_tokens", objects.clone()).await?;
+    }
     host.yield_now().await;
-    let user = user_turn(boxes.len(), "What is this?")?;
+    let count = if objects.is_some() { boxes.len() } else { 0 };
+    let user = model.config.user_turn(count, "What is this?")?;
     let ids = model.tokenizer.encode(&model.config.template.first(&user));
     let llm = model.llm(host).await?;
-    let embeds = splice(llm, &ids, Some(&features), Some(&objects));
+    let embeds = splice(llm, &ids, features.as_ref(), objects.as_ref());
     let tokens = embeds.dims()[1];
     let mut cache = KvCache::new(llm.config(), tokens + 1, KvCacheDType::F32, &device);
     let logits = llm.prefill(embeds, &mut cache);

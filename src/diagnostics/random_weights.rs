@@ -82,7 +82,7 @@ pub fn quantized(
     device: &Device,
 ) -> DeviceMatrix {
     let codes = random_fill::random_u32(rows * scheme.words(columns), seed, u32::MAX, 0, device);
-    let words = DType::F16.words(rows * (columns / scheme.group));
+    let words = scheme.scale_words([rows, columns]);
     // Two f16 in a word: 2^-8 or 2^-12, and up to a quarter more.
     let smallest = if scheme.bits == 4 {
         0x1c00_1c00

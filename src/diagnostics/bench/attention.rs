@@ -41,7 +41,7 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
 async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
     let llm = &shapes.chatrex.llm;
     let device = clock.device();
-    let past = shapes.chatrex.visual_tokens() + 2 * shapes.boxes;
+    let past = shapes.chatrex.towers.visual_tokens() + 2 * shapes.boxes;
     let max_rows = QUERY_ROWS.into_iter().max().unwrap_or(1);
     let shape = AttentionShape {
         heads: llm.num_attention_heads,
@@ -101,8 +101,8 @@ async fn decoder<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Resu
 
 /// CLIP's attention.
 async fn clip<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> Result<(), Fault> {
-    let clip = &shapes.chatrex.clip;
-    let tokens = shapes.chatrex.visual_tokens() + 1;
+    let clip = &shapes.chatrex.towers.clip;
+    let tokens = shapes.chatrex.towers.visual_tokens() + 1;
     let (width, heads) = (clip.hidden_size, clip.num_attention_heads);
     let random = |seed| -> Tensor<3> {
         let values = random_fill::uniform(tokens * width, seed, 0.0, 1.0, clock.device());

@@ -213,9 +213,9 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
         };
         clock.kernel::<3>(case, |_| rms.forward(x.clone())).await?;
     }
-    let width = config.clip.hidden_size;
-    let rows = config.visual_tokens() + 1;
-    let norm = LayerNorm::load(&at, width, config.clip.layer_norm_eps)?;
+    let width = config.towers.clip.hidden_size;
+    let rows = config.towers.visual_tokens() + 1;
+    let norm = LayerNorm::load(&at, width, config.towers.clip.layer_norm_eps)?;
     let x = random_fill::uniform(rows * width, 5, 0.0, 1.0, device).reshape([1, rows, width]);
     let layer = Case {
         bytes: Some(8.0 * (rows * width) as f64),
@@ -230,8 +230,8 @@ async fn norms<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Res
 /// Operations of the high-resolution tower and of the boxes that are no matmul, at the finest level.
 async fn towers<H: Host>(clock: &mut Clock<'_, H>, config: &ChatRexConfig) -> Result<(), Fault> {
     let device = clock.device();
-    let convnext = &config.convnext;
-    let side = config.image_aux / convnext.patch_size;
+    let convnext = &config.towers.convnext;
+    let side = config.towers.image_aux / convnext.patch_size;
     let (channels, kernel) = (convnext.dims[0], convnext.kernel);
     let cells = side * side;
     let sizes = format!("{side} x {side} x {channels}");

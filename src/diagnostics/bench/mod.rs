@@ -24,11 +24,12 @@ use self::report::{Report, Row, Token};
 use self::stages::{Encoded, TowersInput};
 use super::random_weights::RandomWeights;
 use crate::engine::{Engine, Host, LoadedModel, no_model};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device;
 use crate::image::Pixels;
 use crate::memory::KvCacheDType;
 use crate::model::chatrex::{ChatRexConfig, Towers};
+use crate::model::config::Family;
 use crate::model::decoder::Decoder;
 use crate::model::presets::Preset;
 use crate::model::upn::{Upn, UpnConfig};
@@ -134,7 +135,12 @@ impl<'a, H: Host> Bench<'a, H> {
                 (Weights::Random(random), chatrex, Some(upn), cache)
             }
             (None, Some(model)) => {
-                let (chatrex, upn) = (model.config.chatrex.clone(), model.config.upn.clone());
+                let chatrex = model.config.chatrex().ok_or_else(|| {
+                    let family = model.config.family().map_or("unknown", Family::name);
+                    let what = format!("is of the family {family}; benchmarks need chatrex");
+                    Fault::model(model.describe().0, what).code(ErrorCode::Unsupported)
+                })?;
+                let upn = model.config.upn().cloned();
                 let cache = model.cache;
                 (Weights::Loaded(model), chatrex, upn, cache)
             }
@@ -278,7 +284,11 @@ impl Weights<'_> {
         Ok(match self {
             Self::Random(random) => {
                 let source = random.source(Part::Towers);
-                let towers = Towers::load(&Loader::new(&source, random.device), config)?;
+                let towers = Towers::load(
+                    &Loader::new(&source, random.device),
+                    &config.towers,
+                    config.llm.hidden_size,
+                )?;
                 Network::Random(Box::new(towers))
             }
             Self::Loaded(model) => Network::Loaded(model.towers(host).await?),

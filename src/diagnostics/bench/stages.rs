@@ -103,7 +103,7 @@ pub async fn towers<H: Host>(
         boxes: count,
         measured,
     } = input;
-    let recipe = chatrex.recipe();
+    let recipe = chatrex.towers.recipe();
     let (high, low) = recipe.prepare(pixels);
     let high = planar(high, clock.device());
     let low = planar(low, clock.device());
@@ -121,7 +121,8 @@ pub async fn towers<H: Host>(
     let placed = recipe.boxes(pixels.width, pixels.height, &boxes);
     let mut milliseconds = [None; 2];
     if measured {
-        let sides = [chatrex.image_low, chatrex.image_aux].map(|side| format!("{side} x {side}"));
+        let sides = [chatrex.towers.image_low, chatrex.towers.image_aux]
+            .map(|side| format!("{side} x {side}"));
         let clip = Case {
             flops: Some(clip_flops(chatrex)),
             ..Case::new("towers", "CLIP", &*sides[0])
@@ -177,8 +178,8 @@ pub async fn towers<H: Host>(
 
 /// Floating-point operations of CLIP's blocks on one image.
 fn clip_flops(config: &ChatRexConfig) -> f64 {
-    let clip = &config.clip;
-    let tokens = (config.visual_tokens() + 1) as f64;
+    let clip = &config.towers.clip;
+    let tokens = (config.towers.visual_tokens() + 1) as f64;
     let (width, inner) = (clip.hidden_size as f64, clip.intermediate_size as f64);
     let weights = 4.0 * width * width + 2.0 * width * inner;
     clip.used_layers() as f64 * (2.0 * tokens * weights + 4.0 * tokens * tokens * width)
@@ -186,7 +187,7 @@ fn clip_flops(config: &ChatRexConfig) -> f64 {
 
 /// Floating-point operations of ConvNeXt's blocks on one image.
 fn convnext_flops(config: &ChatRexConfig) -> f64 {
-    let convnext = &config.convnext;
+    let convnext = &config.towers.convnext;
     let stages = convnext
         .dims
         .iter()
@@ -194,7 +195,7 @@ fn convnext_flops(config: &ChatRexConfig) -> f64 {
         .zip(convnext.strides());
     stages
         .map(|((&width, &depth), stride)| {
-            let cells = ((config.image_aux / stride) as f64).powi(2);
+            let cells = ((config.towers.image_aux / stride) as f64).powi(2);
             let (width, kernel) = (width as f64, convnext.kernel as f64);
             depth as f64 * cells * (16.0 * width * width + 2.0 * kernel * kernel * width)
         })

@@ -32,6 +32,8 @@ fn conversion(model: &Path, upn: PathBuf, out: PathBuf) -> Conversion {
     Conversion {
         model: model.to_path_buf(),
         upn: Some(upn),
+        detector: None,
+        detector_side: None,
         out,
         quant: QuantPreset::F32,
         group: 32,

@@ -64,6 +64,7 @@ pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Comput
     let weights = fixture.weights()?;
     let model = ChatRex::load(&Loader::new(&weights, device), &config)?;
     let unused: Vec<String> = config
+        .towers
         .clip
         .unused_names()
         .into_iter()
@@ -73,7 +74,7 @@ pub(super) async fn rexseek(fixture: &Fixture, device: &Device) -> Result<Comput
     weights.finish(&[&unused, ignored_head(&config.llm)].concat())?;
 
     let pixels = recorded_pixels(fixture, "in.raw_u8")?;
-    let recipe = config.recipe();
+    let recipe = config.towers.recipe();
     let (high, low) = recipe.prepare(&pixels);
     let features = model
         .towers

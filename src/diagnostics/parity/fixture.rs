@@ -222,7 +222,15 @@ impl Fixture {
     /// # Errors
     /// The file is missing or damaged.
     pub fn weights(&self) -> Result<FixtureWeights, Fault> {
-        let path = self.path("weights.safetensors");
+        self.weights_of("weights.safetensors")
+    }
+
+    /// The parameters in the safetensors file at `path`, relative to this folder.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn weights_of(&self, path: &str) -> Result<FixtureWeights, Fault> {
+        let path = self.path(path);
         Ok(FixtureWeights {
             tensors: tensors(&path, &self.bytes(&path)?)?,
             path,

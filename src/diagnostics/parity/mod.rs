@@ -15,6 +15,7 @@ pub mod check;
 #[cfg(feature = "native")]
 mod converter;
 mod decoder;
+mod detector;
 pub mod fixture;
 mod glob;
 mod image;
@@ -51,6 +52,7 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("qwen2_tied", boxed!(decoder::decoder)),
     ("qwen2_untied", boxed!(decoder::decoder)),
     ("rexseek", boxed!(decoder::rexseek)),
+    ("nanodet", boxed!(detector::nanodet)),
     ("ms_deform_attn", boxed!(upn::ms_deform_attn)),
     ("swin", boxed!(upn::swin)),
     ("upn", boxed!(upn::upn)),
