@@ -233,7 +233,7 @@ fn is_exact(gt: &GroundTruth, answer: &Answer) -> bool {
 }
 
 /// The first number in the text of an answer, tags excluded.
-fn first_number(text: &str) -> Option<usize> {
+pub(super) fn first_number(text: &str) -> Option<usize> {
     let mut outside = String::new();
     for (i, part) in text.split('<').enumerate() {
         let words = if i == 0 {

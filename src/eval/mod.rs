@@ -1,4 +1,4 @@
-//! Evaluation of a model on test scenes: `chatrex eval`.
+//! Evaluation of a model on test scenes: `chatrex eval`; [`photographs`] is that on COCO data sets.
 //!
 //! A model is anything that proposes boxes and answers questions ([`EvalModel`]). Two blind baselines
 //! get the same questions: `blank` sees a grey image with the scene's boxes; `shuffled` sees the
@@ -11,6 +11,7 @@
 
 mod answers;
 pub mod pairs;
+pub mod photographs;
 mod proposals;
 
 use std::collections::BTreeMap;
@@ -277,7 +278,7 @@ impl EvalScene {
         };
         let proposals = self.proposals.iter().map(|p| Proposal {
             bbox: scaled(&p.bbox),
-            ..*p
+            ..p.clone()
         });
         ScaledBoxes {
             proposals: proposals.collect(),
@@ -573,7 +574,7 @@ mod tests {
             let Some((_, scene)) = self.scene(pixels) else {
                 return Ok(Vec::new());
             };
-            let proposal = |bbox| Proposal { bbox, score: 0.9 };
+            let proposal = |bbox| Proposal::unlabelled(bbox, 0.9);
             Ok(scene.objects.iter().map(|o| proposal(o.bbox)).collect())
         }
 
@@ -630,7 +631,7 @@ mod tests {
     impl EvalModel for AlwaysDog {
         fn propose(&mut self, pixels: &Pixels) -> Result<Vec<Proposal>, Fault> {
             let bbox = [0.0, 0.0, pixels.width as f32, pixels.height as f32].into();
-            Ok(vec![Proposal { bbox, score: 0.9 }])
+            Ok(vec![Proposal::unlabelled(bbox, 0.9)])
         }
 
         fn ask(&mut self, _: &Pixels, boxes: &[BoxXyxy], _: &str) -> Result<Answer, Fault> {

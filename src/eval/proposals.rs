@@ -27,7 +27,7 @@ impl ProposalScores {
         let boxes: Vec<BoxXyxy> = best.iter().map(|p| p.bbox).collect();
         let mut kept = nms(&boxes, NMS_IOU);
         kept.truncate(MAX_BOXES);
-        let kept: Vec<Proposal> = kept.into_iter().map(|i| best[i]).collect();
+        let kept: Vec<Proposal> = kept.into_iter().map(|i| best[i].clone()).collect();
         self.objects += truth.len();
         for (matched, k) in self.matched.iter_mut().zip([10, 30, 100]) {
             let within = &kept[..k.min(kept.len())];
@@ -121,10 +121,7 @@ mod tests {
     use super::*;
 
     fn proposal(x: f32, score: f32) -> Proposal {
-        Proposal {
-            bbox: [x, 0.0, x + 10.0, 10.0].into(),
-            score,
-        }
+        Proposal::unlabelled([x, 0.0, x + 10.0, 10.0].into(), score)
     }
 
     #[test]
