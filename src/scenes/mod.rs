@@ -7,6 +7,7 @@
 mod background;
 mod dialogue;
 mod draw;
+pub mod labels;
 mod rng;
 mod stickers;
 mod wording;

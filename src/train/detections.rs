@@ -150,10 +150,7 @@ mod tests {
         let mut proposals = scene
             .objects
             .iter()
-            .map(|o| Proposal {
-                bbox: o.bbox,
-                score: 0.5,
-            })
+            .map(|o| Proposal::unlabelled(o.bbox, 0.5))
             .collect::<Vec<_>>();
         proposals[0].score = 0.1;
         let detections = Detections {

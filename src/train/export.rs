@@ -7,8 +7,10 @@ use burn::tensor::Device;
 use serde_json::json;
 
 use super::checkpoint::{Initializer, Precision, Weights, write_atomically};
+use super::labels;
 use crate::error::Fault;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
+use crate::model::class_projector::ClassProjectorConfig;
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::text::tokenizer::Tokenizer;
@@ -65,7 +67,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
     let extra = json!({
         "architectures": ["ChatRexForCausalLM"],
         "model_type": "chatrex",
-        "mm_vision_select_layer": chatrex.clip.select_layer,
+        "mm_vision_select_layer": chatrex.towers.clip.select_layer,
         "license": "MIT OR Apache-2.0",
         "license_text": "These weights were trained by this project on scenes it draws and carry \
                          the project's own licence.",
@@ -78,9 +80,9 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         config.extend(extra);
     }
     let sizes = json!({
-        "clip": chatrex.clip,
-        "image_low": chatrex.image_low,
-        "image_aux": chatrex.image_aux,
+        "clip": chatrex.towers.clip,
+        "image_low": chatrex.towers.image_low,
+        "image_aux": chatrex.towers.image_aux,
     });
     for (name, value) in [
         ("config.json", &config),
@@ -91,6 +93,70 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         write_atomically(&path(name), &text)?;
     }
     write_atomically(&path("tokenizer.json"), &tokenizer_json)
+}
+
+/// Options of [`export_mini`].
+#[derive(Clone, Debug)]
+pub struct MiniExportOptions {
+    /// Weight file of the `labels` stage.
+    pub weights: PathBuf,
+    /// The `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// The output folder.
+    pub out: PathBuf,
+    /// Default score threshold of boxes.
+    pub score: f32,
+    /// Least score of the best box of a kind that has no box above `score`.
+    pub first_of_kind: f32,
+    /// Default IoU threshold of NMS.
+    pub nms: f64,
+    /// The commands that produced the weights, in order.
+    pub made_by: Vec<String>,
+}
+
+/// What mini was trained on.
+const MINI_TRAINED_ON: &str = "lists of boxes as a detector of photographs reports them, drawn by this project; the detector was trained on \
+                               COCO by its authors";
+/// What mini knows, in one line for users.
+const MINI_KNOWS: &str = "Knows 80 kinds of everyday things in photographs: people, pets, vehicles, furniture, kitchen, food. It sees most big \
+                          things, misses more than half of all objects, small ones above all, and calls one in six that it finds by a wrong \
+                          name.";
+
+/// Writes decoder and object projector of mini as a checkpoint folder: `config.json`,
+/// `model.safetensors` and `tokenizer.json`. `chatrex convert --detector` adds the detector.
+///
+/// # Errors
+/// A file cannot be read or written, lacks a parameter, or has tensors of other shapes than mini's.
+pub fn export_mini(options: &MiniExportOptions) -> Result<(), Fault> {
+    std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
+    let tokenizer_json = std::fs::read(&options.tokenizer)
+        .map_err(|error| Fault::file(&options.tokenizer, error))?;
+    let place = options.tokenizer.display().to_string();
+    let tokenizer = Tokenizer::from_json(&tokenizer_json, &place, None)?;
+    let weights = labels::bake(Weights::read(&options.weights)?, &tokenizer)?;
+    weights.write(&options.out.join("model.safetensors"), Precision::F32)?;
+    let llm = labels::mini_decoder(tokenizer.vocab_size());
+    let mut config = serde_json::to_value(&llm).expect("plain data");
+    let extra = json!({
+        "architectures": ["ChatRexDetectorForCausalLM"],
+        "model_type": "chatrex_detector",
+        "objects": ClassProjectorConfig::MINI,
+        "license": "MIT OR Apache-2.0",
+        "license_text": "Decoder and projector were trained by this project and carry the project's own \
+                         licence.",
+        "trained_on": MINI_TRAINED_ON,
+        "knows": MINI_KNOWS,
+        "made_by": options.made_by,
+        "score": options.score,
+        "first_of_kind": options.first_of_kind,
+        "nms": options.nms,
+    });
+    if let (Some(config), serde_json::Value::Object(extra)) = (config.as_object_mut(), extra) {
+        config.extend(extra);
+    }
+    let text = serde_json::to_vec_pretty(&config).expect("plain data");
+    write_atomically(&options.out.join("config.json"), &text)?;
+    write_atomically(&options.out.join("tokenizer.json"), &tokenizer_json)
 }
 
 /// The parameters that `load` requests, from `file` or random.

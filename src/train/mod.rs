@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod data_loader;
 pub mod detections;
 pub mod export;
+pub mod labels;
 pub mod metrics;
 pub mod optimizer;
 pub mod packing;
@@ -48,6 +49,10 @@ pub enum TrainStage {
     Perceive,
     /// All parameters on all tasks.
     Instruct,
+    /// The tokenizer of mini: `OUT/tokenizer.json`.
+    LabelTokenizer,
+    /// Decoder and object projector of mini on label scenes.
+    Labels,
 }
 
 impl TrainStage {
@@ -60,6 +65,8 @@ impl TrainStage {
             Self::Align => "align",
             Self::Perceive => "perceive",
             Self::Instruct => "instruct",
+            Self::LabelTokenizer => "label-tokenizer",
+            Self::Labels => "labels",
         }
     }
 }
@@ -99,6 +106,15 @@ pub fn run(options: &TrainOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
     match options.stage {
         TrainStage::Tokenizer => tokenizer::write(&options.out.join("tokenizer.json")),
+        TrainStage::LabelTokenizer => tokenizer::write_labels(&options.out.join("tokenizer.json")),
+        TrainStage::Labels => {
+            let tokenizer = mini_tokenizer()?;
+            let weights = match &options.from {
+                Some(folder) => labels::initial_weights(folder, &tokenizer, options.seed)?,
+                None => Weights::default(),
+            };
+            labels::run(options, tokenizer, weights)
+        }
         TrainStage::Upn => upn::run(options),
         stage => {
             let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
@@ -126,21 +142,36 @@ const CHATREX_FILE: &str = "model.safetensors";
 /// Nano's tokenizer, relative to the root of the repository.
 pub const NANO_TOKENIZER: &str = "assets/models/nano/tokenizer.json";
 
+/// Mini's tokenizer, relative to the root of the repository.
+pub const MINI_TOKENIZER: &str = "assets/models/mini/tokenizer.json";
+
 /// Nano's tokenizer.
 ///
 /// # Errors
 /// The file is missing or damaged.
 pub fn nano_tokenizer() -> Result<Tokenizer, Fault> {
-    let bytes = std::fs::read(NANO_TOKENIZER).map_err(|error| {
+    read_tokenizer(NANO_TOKENIZER)
+}
+
+/// Mini's tokenizer.
+///
+/// # Errors
+/// The file is missing or damaged.
+pub fn mini_tokenizer() -> Result<Tokenizer, Fault> {
+    read_tokenizer(MINI_TOKENIZER)
+}
+
+fn read_tokenizer(path: &str) -> Result<Tokenizer, Fault> {
+    let bytes = std::fs::read(path).map_err(|error| {
         Fault::new(
             FaultKind::File,
-            NANO_TOKENIZER,
+            path,
             error.to_string(),
             "Run from the root of the repository",
         )
         .code(ErrorCode::of_io(error.kind()))
     })?;
-    Tokenizer::from_json(&bytes, NANO_TOKENIZER, None)
+    Tokenizer::from_json(&bytes, path, None)
 }
 
 /// The weight file in `folder`: that of a stage, else that of an exported checkpoint.

@@ -10,8 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::model::chatrex::ChatRex;
-use crate::model::decoder::{AttentionSpan, Layout};
+use crate::model::decoder::{AttentionSpan, Decoder, Layout};
 use crate::scenes::{Dialogue, DialogueTask, Object, Rng, Scene, dialogue};
 use crate::text::prompt::{ChatTemplate, IMAGE_SLOT, OBJECT_SLOT, user_turn};
 use crate::text::tokenizer::Tokenizer;
@@ -44,9 +43,9 @@ impl TaskMix {
 
 /// A dialogue as tokens.
 #[derive(Clone, Debug)]
-pub struct TokenizedDialogue {
+pub struct TokenizedDialogue<T = DialogueTask> {
     /// The task.
-    pub task: DialogueTask,
+    pub task: T,
     /// Question and answer, without the prefix.
     pub ids: Vec<u32>,
     /// Index of the first answer token in `ids`.
@@ -64,11 +63,11 @@ pub struct AuxTarget {
 
 /// The sequence of a scene.
 #[derive(Clone, Debug)]
-pub struct PackedExample {
+pub struct PackedExample<T = DialogueTask> {
     /// Tokens up to the last box, with slots for image and boxes.
     pub prefix: Vec<i64>,
     /// The dialogues.
-    pub dialogues: Vec<TokenizedDialogue>,
+    pub dialogues: Vec<TokenizedDialogue<T>>,
     /// The auxiliary sequences.
     pub aux_targets: Vec<AuxTarget>,
 }
@@ -112,7 +111,9 @@ impl PackedExample {
         }
         example
     }
+}
 
+impl<T> PackedExample<T> {
     /// Length of the sequence for an image of `visual` tokens.
     fn len(&self, visual: usize) -> usize {
         let dialogues = self.dialogues.iter().map(|dialogue| dialogue.ids.len());
@@ -121,7 +122,8 @@ impl PackedExample {
     }
 
     fn prefix_len(&self, visual: usize) -> usize {
-        self.prefix.len() - 1 + visual
+        let images = self.prefix.iter().filter(|&&id| id == IMAGE_SLOT).count();
+        self.prefix.len() - images + images * visual
     }
 }
 
@@ -178,7 +180,7 @@ fn sample_phrases(labeled: &[(usize, &Object)], rng: &mut Rng) -> BTreeMap<Strin
 }
 
 /// `<ground>phrase</ground><objects>` and the indices; predicts the indices and `</objects>`.
-fn group_target(phrase: &str, indices: &[usize], tokenizer: &Tokenizer) -> AuxTarget {
+pub(super) fn group_target(phrase: &str, indices: &[usize], tokenizer: &Tokenizer) -> AuxTarget {
     let mut ids = tokens(&format!("<ground>{phrase}</ground><objects>"), tokenizer);
     let mut targets = vec![None; ids.len() - 1];
     for index in indices {
@@ -191,7 +193,7 @@ fn group_target(phrase: &str, indices: &[usize], tokenizer: &Tokenizer) -> AuxTa
 }
 
 /// One sequence of all `pairs`: the last token of each key predicts its value.
-fn lookup_target(pairs: impl Iterator<Item = (Vec<u32>, u32)>) -> AuxTarget {
+pub(super) fn lookup_target(pairs: impl Iterator<Item = (Vec<u32>, u32)>) -> AuxTarget {
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
     for (key, value) in pairs {
         ids.extend(key);
@@ -201,13 +203,13 @@ fn lookup_target(pairs: impl Iterator<Item = (Vec<u32>, u32)>) -> AuxTarget {
     AuxTarget { ids, targets }
 }
 
-fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
+pub(super) fn tokens(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
     let ids = tokenizer.encode_continuation(text).into_iter();
     ids.map(|id| u32::try_from(id).expect("the text has no slots"))
         .collect()
 }
 
-fn first_token(text: &str, tokenizer: &Tokenizer) -> u32 {
+pub(super) fn first_token(text: &str, tokenizer: &Tokenizer) -> u32 {
     tokens(text, tokenizer)[0]
 }
 
@@ -265,7 +267,7 @@ pub struct Target {
 
 /// A batch of packed sequences.
 #[derive(Clone, Debug)]
-pub struct PackedBatch {
+pub struct PackedBatch<T = DialogueTask> {
     /// Number of sequences.
     pub batch: usize,
     /// Length of every sequence, padding included.
@@ -277,7 +279,7 @@ pub struct PackedBatch {
     /// The targets.
     pub targets: Vec<Target>,
     /// Task and number of boxes of each dialogue.
-    pub dialogues: Vec<(DialogueTask, usize)>,
+    pub dialogues: Vec<(T, usize)>,
 }
 
 /// Sizes that determine the rows of the embedding table: the vocabulary, then `visual` rows per image,
@@ -304,10 +306,10 @@ impl TableSizes {
     }
 }
 
-impl PackedBatch {
+impl<T: Copy> PackedBatch<T> {
     /// Packs `examples` for a vocabulary of `vocab` tokens, `visual` tokens per image and `boxes` box
     /// embeddings per image.
-    pub fn new(examples: &[PackedExample], vocab: usize, visual: usize, boxes: usize) -> Self {
+    pub fn new(examples: &[PackedExample<T>], vocab: usize, visual: usize, boxes: usize) -> Self {
         let length = examples.iter().map(|e| e.len(visual)).max().unwrap_or(0);
         let batch = examples.len();
         let sizes = TableSizes {
@@ -331,7 +333,7 @@ impl PackedBatch {
         packed
     }
 
-    fn push(&mut self, index: usize, example: &PackedExample, sizes: TableSizes) {
+    fn push(&mut self, index: usize, example: &PackedExample<T>, sizes: TableSizes) {
         let first = self.rows.len();
         let boxes = self.push_prefix(index, &example.prefix, sizes);
         let shared = example.prefix_len(sizes.visual);
@@ -413,36 +415,36 @@ impl PackedBatch {
         boxes
     }
 
-    /// Logits of the targets, `[targets, V]`, from projected visual tokens `[B, P, D]` and box
-    /// embeddings `[B, N, D]`.
+    /// Logits of the targets, `[targets, V]`, from projected visual tokens `[B, P, D]`, if the model
+    /// has any, and box embeddings `[B, N, D]`, if there are boxes.
     pub fn logits(
         &self,
-        model: &ChatRex,
-        visual: Tensor<3>,
-        boxes: Tensor<3>,
+        llm: &Decoder,
+        visual: Option<Tensor<3>>,
+        boxes: Option<Tensor<3>>,
         device: &Device,
     ) -> Tensor<2> {
-        let [_, _, width] = visual.dims();
-        let table = Tensor::cat(
-            vec![
-                model.llm.embed_tokens.as_tensor(),
-                visual.flatten(0, 1),
-                boxes.flatten(0, 1),
-                Tensor::zeros([1, width], device),
-            ],
-            0,
+        let config = llm.config();
+        let width = config.hidden_size;
+        let mut parts = vec![llm.embed_tokens.as_tensor()];
+        parts.extend(
+            [visual, boxes]
+                .into_iter()
+                .flatten()
+                .map(|part| part.flatten(0, 1)),
         );
+        parts.push(Tensor::zeros([1, width], device));
+        let table = Tensor::cat(parts, 0);
         let embeddings = table
             .select(0, indices(self.rows.clone(), device))
             .reshape([self.batch, self.length, width]);
-        let config = model.llm.config();
         let layout = Layout::packed(&self.positions, &self.spans, config, device);
-        let hidden = model.llm.forward(embeddings, &layout);
+        let hidden = llm.forward(embeddings, &layout);
         let rows = self.targets.iter().map(|target| target.row as i32);
         let hidden = hidden
             .reshape([self.batch * self.length, width])
             .select(0, indices(rows.collect(), device));
-        model.llm.logits(hidden)
+        llm.logits(hidden)
     }
 
     /// The target tokens as labels.

@@ -235,7 +235,7 @@ impl BatchBuilder {
         let packed = PackedBatch::new(
             &examples,
             self.config.llm.vocab_size,
-            self.config.visual_tokens(),
+            self.config.towers.visual_tokens(),
             images.max_boxes(),
         );
         Batch { images, packed }
@@ -313,7 +313,9 @@ fn validate(
     for first in (0..builder.validation_scenes).step_by(builder.batch) {
         let batch = builder.validation(first, boxes);
         let (visual, embeddings) = encode(model, &batch.images, device);
-        let logits = batch.packed.logits(model, visual, embeddings, device);
+        let logits = batch
+            .packed
+            .logits(&model.llm, Some(visual), Some(embeddings), device);
         let score = score(&batch.packed, &argmax(logits), index_tokens, 0);
         for (task, (correct, total)) in score.exact {
             let sum = sums.entry(task).or_insert((0, 0));
@@ -489,7 +491,12 @@ impl<'a> Trainer<'a> {
     fn loss(&self, trainee: &Trainee, batch: &Batch) -> (Tensor<1>, f64, Score) {
         let Batch { images, packed } = batch;
         let (visual, boxes) = encode(&trainee.model, images, &self.device);
-        let logits = packed.logits(&trainee.model, visual, boxes.clone(), &self.device);
+        let logits = packed.logits(
+            &trainee.model.llm,
+            Some(visual),
+            Some(boxes.clone()),
+            &self.device,
+        );
         let score = score(
             packed,
             &argmax(logits.clone()),
@@ -647,6 +654,7 @@ fn first_boxes(options: &TrainOptions) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::chatrex::ClipConvNextConfig;
     use crate::model::clip_vit::ClipVitConfig;
     use crate::model::convnext::ConvNextConfig;
     use crate::model::decoder::DecoderConfig;
@@ -664,20 +672,22 @@ mod tests {
                 head_dim: Some(8),
                 ..ChatRexConfig::nano(0).llm
             },
-            clip: ClipVitConfig {
-                hidden_size: 8,
-                intermediate_size: 12,
-                num_attention_heads: 2,
-                image_size: 28,
-                ..ChatRexConfig::nano(0).clip
+            towers: ClipConvNextConfig {
+                clip: ClipVitConfig {
+                    hidden_size: 8,
+                    intermediate_size: 12,
+                    num_attention_heads: 2,
+                    image_size: 28,
+                    ..ChatRexConfig::nano(0).towers.clip
+                },
+                convnext: ConvNextConfig {
+                    depths: vec![1, 1, 1, 1],
+                    dims: vec![4, 8, 8, 12],
+                    ..ChatRexConfig::nano(0).towers.convnext
+                },
+                image_low: 28,
+                image_aux: 64,
             },
-            convnext: ConvNextConfig {
-                depths: vec![1, 1, 1, 1],
-                dims: vec![4, 8, 8, 12],
-                ..ChatRexConfig::nano(0).convnext
-            },
-            image_low: 28,
-            image_aux: 64,
         }
     }
 
@@ -748,9 +758,12 @@ mod tests {
                 heads: RegionHeads::load(&at.child("warmup"), 16).unwrap(),
             };
             let (visual, boxes) = encode(&trainee.model, &batch.images, &inner_device);
-            let logits = batch
-                .packed
-                .logits(&trainee.model, visual, boxes.clone(), &inner_device);
+            let logits = batch.packed.logits(
+                &trainee.model.llm,
+                Some(visual),
+                Some(boxes.clone()),
+                &inner_device,
+            );
             let labels = RegionLabels::new(&batch.images.scenes, batch.images.max_boxes());
             let loss =
                 cross_entropy(logits, &batch.packed.labels()) + trainee.heads.loss(boxes, &labels);

@@ -12,6 +12,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 
 use crate::error::Fault;
 use crate::scenes::{Scene, dialogues};
+use crate::train::labels::label_texts;
 
 /// Vocabulary size without special tokens: 256 bytes and the merges.
 const VOCAB_SIZE: usize = 1000;
@@ -23,10 +24,15 @@ const ROUNDS: u64 = 8;
 /// Pre-tokenization pattern of Qwen2.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Trains the tokenizer and returns its `tokenizer.json`.
+/// Trains nano's tokenizer and returns its `tokenizer.json`.
 pub fn train() -> String {
+    train_on(training_texts(), VOCAB_SIZE)
+}
+
+/// Trains a tokenizer of at most `vocab_size` entries without special tokens.
+fn train_on(texts: Vec<String>, vocab_size: usize) -> String {
     let mut trainer = BpeTrainer::builder()
-        .vocab_size(VOCAB_SIZE)
+        .vocab_size(vocab_size)
         .min_frequency(0)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
@@ -46,7 +52,7 @@ pub fn train() -> String {
         .build()
         .expect("model and pre-tokenizer are set");
     tokenizer
-        .train(&mut trainer, training_texts().into_iter())
+        .train(&mut trainer, texts.into_iter())
         .expect("texts in memory are readable");
     let objects = (0..100).map(|index| format!("<obj{index}>"));
     let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -66,6 +72,23 @@ pub fn train() -> String {
 /// The file cannot be written.
 pub fn write(path: &Path) -> Result<(), Fault> {
     std::fs::write(path, train()).map_err(|error| Fault::file(path, error))
+}
+
+/// Vocabulary size of mini without special tokens.
+const LABEL_VOCAB_SIZE: usize = 2000;
+/// Number of label scenes of mini's tokenizer.
+const LABEL_SCENES: u64 = 1500;
+
+/// Trains mini's tokenizer on dialogues about label scenes and writes it to `path`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_labels(path: &Path) -> Result<(), Fault> {
+    let frames = ["user\n".to_owned(), "assistant\n".to_owned()];
+    let texts = label_texts(LABEL_SCENES).into_iter().chain(frames);
+    let pieces = texts.flat_map(|text| split_at_tags(&text)).collect();
+    let json = train_on(pieces, LABEL_VOCAB_SIZE);
+    std::fs::write(path, json).map_err(|error| Fault::file(path, error))
 }
 
 /// Questions and answers, split at every tag: no merge may span a special token.

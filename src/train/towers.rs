@@ -235,7 +235,7 @@ pub struct ImageBatch {
 impl ImageBatch {
     /// Preprocesses `scenes` for `config`.
     pub fn prepare(scenes: Vec<(Scene, Vec<LabeledBox>)>, config: &ChatRexConfig) -> Self {
-        let recipe = config.recipe();
+        let recipe = config.towers.recipe();
         let (mut low, mut high, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
         for (scene, labeled) in &scenes {
             let (large, small) = recipe.prepare(&scene.pixels);
@@ -260,8 +260,8 @@ impl ImageBatch {
             Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
         };
         (
-            tensor(&self.low, config.image_low),
-            tensor(&self.high, config.image_aux),
+            tensor(&self.low, config.towers.image_low),
+            tensor(&self.high, config.towers.image_aux),
         )
     }
 

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn precision_and_recall_of_three_proposals() {
         let at = |x: f32| BoxXyxy::from([x, 0.0, x + 1.0, 1.0]);
-        let proposal = |x, score| Proposal { bbox: at(x), score };
+        let proposal = |x, score| Proposal::unlabelled(at(x), score);
         let mut metrics = DetectionMetrics::default();
         metrics.add(
             &[proposal(0.0, 0.9), proposal(5.0, 0.8), proposal(2.3, 0.2)],
