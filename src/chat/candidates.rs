@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::geometry::{BoxXyxy, Filtered, filter};
-use crate::protocol::{Granularity, Proposal};
+use crate::geometry::{BoxXyxy, Filtered, Selection};
+use crate::protocol::{Granularity, ModelCard, Proposal};
 use crate::text::prompt::{MAX_BOXES, index_tag};
 
 /// Identity of a box of one picture; the filters do not change it.
@@ -15,13 +15,15 @@ pub enum BoxId {
     Own(u32),
 }
 
-/// The two filters of the page.
+/// The filters of the page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Filter {
     /// Score threshold, 0 to 1.
     pub score: f32,
     /// IoU threshold of non-maximum suppression; 1 keeps all boxes.
     pub nms: f64,
+    /// Score from which the best box of a kind without other boxes is kept.
+    pub first_of_kind: Option<f32>,
 }
 
 impl Default for Filter {
@@ -29,12 +31,35 @@ impl Default for Filter {
         Self {
             score: 0.3,
             nms: 0.8,
+            first_of_kind: None,
+        }
+    }
+}
+
+impl Filter {
+    /// The default thresholds of a model.
+    pub fn of(card: &ModelCard) -> Self {
+        Self {
+            score: card.default_score,
+            nms: card.default_nms,
+            first_of_kind: card.default_first_of_kind,
+        }
+    }
+
+    /// The same with another score threshold. Above the model's default it applies to every box: a
+    /// kind without other boxes is no exception.
+    #[must_use]
+    pub fn with_score(self, score: f32, defaults: Self) -> Self {
+        Self {
+            score,
+            first_of_kind: defaults.first_of_kind.filter(|_| score <= defaults.score),
+            ..self
         }
     }
 }
 
 /// One box a question may point at.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// Its identity.
     pub id: BoxId,
@@ -42,6 +67,8 @@ pub struct Candidate {
     pub bbox: BoxXyxy,
     /// The proposal's score; `None` for a box of the user.
     pub score: Option<f32>,
+    /// The kind that a detector says it is.
+    pub label: Option<String>,
 }
 
 /// The boxes of one question in the order the model numbers them.
@@ -63,16 +90,23 @@ impl Candidates {
     ) -> Self {
         let room = MAX_BOXES.saturating_sub(own.len());
         let overlap = if limits.nms < 1.0 { limits.nms } else { 0.0 };
-        let Filtered { kept, left_out } = filter(proposals, limits.score, overlap, room);
+        let selection = Selection {
+            score: limits.score,
+            nms: overlap,
+            first_of_kind: limits.first_of_kind,
+        };
+        let Filtered { kept, left_out } = selection.choose(proposals, room);
         let found = kept.into_iter().map(|rank| Candidate {
             id: BoxId::Found(granularity, rank as u32),
             bbox: proposals[rank].bbox,
             score: Some(proposals[rank].score),
+            label: proposals[rank].label.clone(),
         });
         let own = own.iter().map(|(&number, &bbox)| Candidate {
             id: BoxId::Own(number),
             bbox,
             score: None,
+            label: None,
         });
         Self {
             boxes: found.chain(own).take(MAX_BOXES).collect(),
@@ -170,10 +204,7 @@ mod tests {
     use super::*;
 
     fn proposal(bbox: [f32; 4], score: f32) -> Proposal {
-        Proposal {
-            bbox: bbox.into(),
-            score,
-        }
+        Proposal::unlabelled(bbox.into(), score)
     }
 
     fn numbers(set: &Candidates) -> Vec<BoxId> {
@@ -203,10 +234,51 @@ mod tests {
             (1.0, 0.8, vec![BoxId::Own(4)]),
         ];
         for (score, nms, expected) in cases {
-            let set =
-                Candidates::choose(&three(), Granularity::Coarse, &own, Filter { score, nms });
+            let set = {
+                let limits = Filter {
+                    score,
+                    nms,
+                    ..Filter::default()
+                };
+                Candidates::choose(&three(), Granularity::Coarse, &own, limits)
+            };
             assert_eq!(numbers(&set), expected, "score {score}, nms {nms}");
             assert_eq!(set.left_out, 0);
+        }
+    }
+
+    #[test]
+    fn kinds_come_with_their_boxes_and_a_raised_score_hides_single_ones() {
+        let named = |bbox, score, label: &str| Proposal {
+            label: Some(label.to_owned()),
+            ..proposal(bbox, score)
+        };
+        let proposals = [
+            named([0., 0., 10., 10.], 0.9, "dog"),
+            named([20., 20., 30., 30.], 0.2, "cat"),
+            named([40., 20., 50., 30.], 0.2, "dog"),
+        ];
+        let defaults = Filter {
+            score: 0.3,
+            nms: 0.5,
+            first_of_kind: Some(0.15),
+        };
+        let labels = |filter: Filter| -> Vec<_> {
+            let own = BTreeMap::from([(0, [0., 0., 2., 2.].into())]);
+            let set = Candidates::choose(&proposals, Granularity::Coarse, &own, filter);
+            set.boxes.into_iter().map(|b| b.label).collect()
+        };
+        let (dog, cat) = (Some("dog".to_owned()), Some("cat".to_owned()));
+        let cases = [
+            (0.3, vec![dog.clone(), cat.clone(), None]),
+            (0.1, vec![dog.clone(), cat, dog.clone(), None]),
+            (0.31, vec![dog, None]),
+            (0.95, vec![None]),
+        ];
+        for (score, expected) in cases {
+            let moved = defaults.with_score(0.99, defaults);
+            let filter = moved.with_score(score, defaults);
+            assert_eq!(labels(filter), expected, "score {score}");
         }
     }
 
@@ -232,6 +304,7 @@ mod tests {
         let wide = Filter {
             score: 0.3,
             nms: 1.0,
+            ..Filter::default()
         };
         let before = Candidates::choose(&three(), Granularity::Coarse, &own, wide);
         let after = Candidates::choose(&three(), Granularity::Coarse, &own, Filter::default());

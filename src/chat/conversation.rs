@@ -81,7 +81,7 @@ pub enum Model {
     /// Being loaded.
     Loading(Option<Progress>),
     /// Loaded.
-    Ready(ModelCard),
+    Ready(Box<ModelCard>),
     /// Failed to load, or lost.
     Failed(Fault),
 }
@@ -402,10 +402,7 @@ impl Conversation {
             Event::Ready(card) if card.asked_for != self.asked_for => {}
             Event::Ready(card) => {
                 if !self.filter_touched {
-                    self.filter = Filter {
-                        score: card.default_score,
-                        nms: card.default_nms,
-                    };
+                    self.filter = Filter::of(&card);
                 }
                 self.max_tokens = card.default_max_tokens;
                 self.model = Model::Ready(card);
@@ -824,10 +821,10 @@ mod tests {
             model: model.into(),
             device: DevicePreference::Auto,
         };
-        let asked = ModelCard {
+        let asked = Box::new(ModelCard {
             asked_for: "kept/7b".into(),
-            ..card()
-        };
+            ..*card()
+        });
         let after = run(vec![
             (open(A), "", ""),
             (load(), "load", ""),
@@ -927,6 +924,7 @@ mod tests {
         let narrow = Filter {
             score: 0.8,
             nms: 0.8,
+            ..Filter::default()
         };
         table.extend([
             (done(0, "a", StopReason::End), "", "done"),
@@ -945,6 +943,7 @@ mod tests {
         let none = Filter {
             score: 1.0,
             nms: 0.8,
+            ..Filter::default()
         };
         let mut table = answered();
         table.extend([

@@ -9,6 +9,7 @@ pub mod model_manager;
 pub mod overlay;
 pub mod question;
 pub mod recovery;
+pub mod samples;
 pub mod strings;
 #[cfg(test)]
 mod test_data;

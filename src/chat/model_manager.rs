@@ -1,12 +1,13 @@
 //! State machine of the model manager: inputs of the user and events of the model store go in,
 //! effects come out.
 //!
-//! Rules. Only the demo model is fetched without an accepted licence. The store's list is
+//! Rules. Only built-in models are fetched without an accepted licence. The store's list is
 //! authoritative; an action of the user shows at once and the next list corrects it. When the worker
 //! is lost, interrupted downloads resume in the next one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::built_in::BuiltIn;
 use crate::chat::conversation::Model;
 use crate::error::Fault;
 use crate::protocol::store::{
@@ -17,13 +18,32 @@ use crate::protocol::store::{
 const RATE_WINDOW: f64 = 5_000.0;
 
 /// A model the engine can load.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The demo model that is served with the page.
-    #[default]
-    Demo,
+    /// A built-in model, which is served with the page.
+    BuiltIn(BuiltIn),
     /// A stored one.
     Stored(ModelId),
+}
+
+/// The default model of the page.
+impl Default for Choice {
+    fn default() -> Self {
+        Self::BuiltIn(BuiltIn::default())
+    }
+}
+
+impl Choice {
+    /// The model of the page at `address`: `?model=NAME` chooses a built-in one.
+    pub fn of_address(address: &str) -> Self {
+        let (address, _) = address.split_once('#').unwrap_or((address, ""));
+        let (_, query) = address.split_once('?').unwrap_or((address, ""));
+        let mut names = query
+            .split('&')
+            .filter_map(|pair| pair.strip_prefix("model="));
+        let model = names.next().and_then(BuiltIn::named);
+        Self::BuiltIn(model.unwrap_or_default())
+    }
 }
 
 /// An action of the user or an event of the worker.
@@ -196,7 +216,7 @@ pub enum EntryAction {
     AskCancel,
     /// Load it into the engine.
     Load,
-    /// Load the demo model in its place.
+    /// Load the default model in its place.
     Unload,
     /// Delete it, after a confirmation.
     AskDelete,
@@ -244,7 +264,7 @@ impl EntryAction {
             Self::Resume => Input::Resume(model),
             Self::Pause => Input::Pause(model),
             Self::Load => Input::Load(Choice::Stored(model)),
-            Self::Unload => Input::Load(Choice::Demo),
+            Self::Unload => Input::Load(Choice::default()),
             Self::CheckAgain => Input::Started,
             Self::KeepPart => Input::Cancel { model, keep: true },
             Self::DeletePart => Input::Cancel { model, keep: false },
@@ -312,6 +332,14 @@ pub struct ModelManager {
 }
 
 impl ModelManager {
+    /// A manager whose model is `choice`.
+    pub fn with_choice(choice: Choice) -> Self {
+        Self {
+            choice,
+            ..Self::default()
+        }
+    }
+
     /// The stored models, in the store's order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -329,11 +357,11 @@ impl ModelManager {
         &self.preview
     }
 
-    /// Short name of the stored model that was last loaded into the engine; `None` for the demo model
+    /// Short name of the stored model that was last loaded into the engine; `None` for a built-in model
     /// and for a model that is no longer stored.
     pub fn chosen_name(&self) -> Option<&str> {
         match &self.choice {
-            Choice::Demo => None,
+            Choice::BuiltIn(_) => None,
             Choice::Stored(model) => self
                 .entry(model)
                 .map(|entry| entry.stored.facts.name.as_str()),
@@ -624,6 +652,20 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_the_page_can_name_a_built_in_model() {
+        let nano = Choice::BuiltIn(BuiltIn::Nano);
+        for (address, expected) in [
+            ("http://host/", Choice::default()),
+            ("http://host/?model=nano", nano.clone()),
+            ("http://host/index.html?a=b&model=nano#model=x", nano),
+            ("http://host/?model=", Choice::default()),
+            ("http://host/?model=unknown", Choice::default()),
+        ] {
+            assert_eq!(Choice::of_address(address), expected, "{address}");
+        }
+    }
+
+    #[test]
     fn nothing_is_downloaded_before_the_licence_is_accepted() {
         let mut manager = ModelManager::default();
         let asked = manager.step(Input::Preview("a/b".into()), 0.);
@@ -703,7 +745,7 @@ mod tests {
         let effects = manager.step(Input::Load(choice.clone()), 0.);
         assert_eq!(effects, [Effect::Load(choice)]);
         assert_eq!(status(&manager), "loading");
-        manager.step(Input::Load(Choice::Demo), 0.);
+        manager.step(Input::Load(Choice::default()), 0.);
         assert_eq!(status(&manager), "ready");
         manager.step(event(StoreEvent::Listed { models: vec![] }), 0.);
         assert!(manager.entries().is_empty());
@@ -795,7 +837,7 @@ mod tests {
             (
                 A::Unload,
                 Confirmation::None,
-                vec![Effect::Load(Choice::Demo)],
+                vec![Effect::Load(Choice::default())],
             ),
             (A::CheckAgain, Confirmation::None, send(StoreRequest::List)),
         ];

@@ -99,6 +99,8 @@ pub struct DrawnBox {
     pub bbox: BoxXyxy,
     /// The proposal's score.
     pub score: Option<f32>,
+    /// The kind that a detector says it is.
+    pub kind: Option<String>,
     /// The phrase of the shown answer that names it.
     pub label: Option<String>,
     /// Index in the palette; `None` for a box that the shown answer does not name.
@@ -120,23 +122,34 @@ const LABEL_CHARS: usize = 26;
 const MIN_LABEL_WIDTH: f32 = 40.0;
 
 impl DrawnBox {
-    /// The text on its label; `scale` is screen pixels per picture pixel.
+    /// The text on its label: the phrase of the answer, else kind and score; `scale` is screen pixels
+    /// per picture pixel.
     pub fn caption(&self, scale: f32) -> String {
+        let number = self.number;
         let is_wide = (self.bbox.x2 - self.bbox.x1) * scale >= MIN_LABEL_WIDTH;
-        match &self.label {
-            Some(label) if is_wide || self.highlighted => {
-                let cut: String = label.chars().take(LABEL_CHARS).collect();
-                let more = if cut.len() < label.len() { "…" } else { "" };
-                format!("{} {cut}{more}", self.number)
+        match (&self.label, &self.kind) {
+            (Some(name), _) | (None, Some(name)) if is_wide || self.highlighted => {
+                let cut: String = name.chars().take(LABEL_CHARS).collect();
+                let more = if cut.len() < name.len() { "…" } else { "" };
+                let score = self.score.filter(|_| self.label.is_none());
+                let score = score
+                    .map(|score| format!(" {score:.2}"))
+                    .unwrap_or_default();
+                format!("{number} {cut}{more}{score}")
             }
-            _ => self.number.to_string(),
+            _ => number.to_string(),
         }
     }
 
-    /// Number, label and score in a line.
+    /// Number, label or kind, and score in a line.
     pub fn description(&self) -> String {
         let number = self.number;
-        let label = self.label.iter().map(|label| format!(" · {label}"));
+        let label = self
+            .label
+            .iter()
+            .chain(&self.kind)
+            .take(1)
+            .map(|label| format!(" · {label}"));
         let score = match self.score {
             Some(score) => format!(" · {score:.2}"),
             None => " · yours".to_owned(),
@@ -299,6 +312,7 @@ impl Overlay {
                         between((b.x1, b.y1), (b.x2, b.y2))
                     },
                     score: candidate.score,
+                    kind: candidate.label.clone(),
                     label: phrase.map(|p| p.text.trim().to_owned()),
                     hue: phrase.map(Phrase::hue),
                     dash: phrase.map_or(0, Phrase::dash),
@@ -338,6 +352,7 @@ mod tests {
             id: id(rank),
             bbox: [0., 0., 10. + 10. * rank as f32, 10. + 10. * rank as f32].into(),
             score: Some(0.5),
+            label: None,
         };
         Candidates {
             boxes: ranks.iter().map(candidate).collect(),
@@ -474,6 +489,7 @@ mod tests {
             number: 3,
             bbox: [0., 0., width, 9.].into(),
             score,
+            kind: None,
             label: label.map(str::to_owned),
             hue: None,
             dash: 0,
@@ -511,6 +527,29 @@ mod tests {
             assert_eq!(drawn.description(), description);
         }
         assert_eq!(drawn(Some("cat"), 10., false, None).caption(4.0), "3 cat");
+    }
+
+    #[test]
+    fn a_box_shows_kind_and_score_until_an_answer_names_it() {
+        let mut live = set(&[3]);
+        live.boxes[0].label = Some("dog".into());
+        let overlay = Overlay::default();
+        let only = |mentions| {
+            let boxes = overlay.drawn_boxes(&live, mentions);
+            let [drawn] = &boxes[..] else {
+                panic!("one box");
+            };
+            (drawn.caption(2.0), drawn.caption(0.5), drawn.description())
+        };
+        let texts = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(only(None), texts("0 dog 0.50", "0", "Box 0 · dog · 0.50"));
+        let answer = Mentions {
+            turn: TurnId(7),
+            boxes: Arc::new(live.clone()),
+            phrases: vec![phrase("a brown dog", &[0], 0)],
+        };
+        let named = texts("0 a brown dog", "0", "Box 0 · a brown dog · 0.50");
+        assert_eq!(only(Some(&answer)), named);
     }
 
     #[test]

@@ -150,6 +150,7 @@ mod tests {
             id: BoxId::Own(number),
             bbox: [0., 0., 1., 1.].into(),
             score: None,
+            label: None,
         };
         Candidates {
             boxes: (0..3).map(candidate).collect(),

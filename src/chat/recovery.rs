@@ -129,9 +129,9 @@ impl Supervisor {
     }
 }
 
-/// Whether a stored model failed for lack of memory. The demo model fits everywhere.
+/// Whether a stored model failed for lack of memory. Built-in models fit everywhere.
 pub fn is_too_large(fault: &Fault, choice: &Choice) -> bool {
-    *choice != Choice::Demo
+    matches!(choice, Choice::Stored(_))
         && fault.kind == FaultKind::Device
         && fault.code == ErrorCode::OutOfMemory
 }
@@ -143,7 +143,7 @@ pub struct Problem {
     pub fault: Fault,
     /// Whether the model can be started again.
     pub can_retry: bool,
-    /// Whether the demo model can be loaded instead.
+    /// Whether the default model can be loaded instead.
     pub can_use_demo: bool,
     /// Whether the message can be dismissed.
     pub can_dismiss: bool,
@@ -179,7 +179,7 @@ impl Problem {
         Some(Self {
             fault: notice.or(of_model).or(of_request)?.clone(),
             can_retry,
-            can_use_demo: can_retry && *choice != Choice::Demo,
+            can_use_demo: can_retry && matches!(choice, Choice::Stored(_)),
             can_dismiss: notice.is_some(),
         })
     }
@@ -244,14 +244,14 @@ mod tests {
             (
                 true,
                 ErrorCode::OutOfMemory,
-                Choice::Demo,
+                Choice::default(),
                 Loss::Worker,
                 Recovery::Restarting,
             ),
             (
                 false,
                 ErrorCode::WorkerLost,
-                Choice::Demo,
+                Choice::default(),
                 Loss::Worker,
                 Recovery::None,
             ),
@@ -324,7 +324,11 @@ mod tests {
     #[test]
     fn recovery_ends_with_the_next_model_or_with_another_choice() {
         let mut supervisor = running(true);
-        assert!(supervisor.lose(Loss::Worker, &fault(ErrorCode::WorkerLost), &Choice::Demo));
+        assert!(supervisor.lose(
+            Loss::Worker,
+            &fault(ErrorCode::WorkerLost),
+            &Choice::default()
+        ));
         assert!(!supervisor.terminate(), "it is lost already");
         supervisor.start();
         assert_eq!(supervisor.recovery(), Recovery::Restarting);
@@ -359,7 +363,7 @@ mod tests {
                 .chain([ask, fail(Some(TurnId(0)), None, "turn")]),
         );
         let picture = after([load(), open(A), ready(), fail(None, Some(A), "picture")]);
-        let (none, demo) = (Recovery::None, Choice::Demo);
+        let (none, demo) = (Recovery::None, Choice::default());
         let flags = |problem: Option<Problem>| {
             problem.map(|p| (p.fault.place, p.can_retry, p.can_use_demo, p.can_dismiss))
         };

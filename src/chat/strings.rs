@@ -1,6 +1,7 @@
 //! The texts of the page: model manager, status, recovery, errors and figures of an answer, all in one
 //! place.
 
+use crate::built_in::BuiltIn;
 use crate::chat::answer::{self, Phrase};
 use crate::chat::candidates::{Candidates, Filter};
 use crate::chat::conversation::{LookState, Model, Phase, Picture, Turn};
@@ -13,16 +14,11 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, LookTime, ModelCard, StopReason};
 use crate::text::prompt::MAX_BOXES;
 
-/// Name of the demo model.
-pub const DEMO: &str = "nano";
-/// Description of the demo model.
-pub const DEMO_DESCRIPTION: &str =
-    "The small demo model, part of this page. It finds common things and answers briefly.";
-/// Description of the demo model in the page's About.
-pub const ABOUT_DEMO: &str = "nano is a very small ChatRex, trained by this project on pictures it drew itself: stickers of about two dozen kinds of thing, among them cats, dogs, apples, carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied backgrounds. It can say what they are, how many, which colour, how large and where. On photographs it finds boxes, but its words are mostly wrong. It cannot read text, recognise people or know anything else about the world.";
 /// The promise of the page's About.
 pub const ABOUT_PRIVACY: &str =
     "Pictures and questions stay in this browser. No tracking, no account, no other host.";
+/// Heading of the sample pictures in the page's About.
+pub const SAMPLES: &str = "Sample pictures";
 /// Heading of the manager.
 pub const TITLE: &str = "Models";
 /// Button that closes the manager.
@@ -49,7 +45,7 @@ pub const DOWNLOAD: &str = "Download";
 pub const IMPORT: &str = "Import";
 /// Button that dismisses a preview.
 pub const NOT_NOW: &str = "Not now";
-/// Button that loads the demo model into the engine.
+/// Button that loads a model into the engine.
 pub const LOAD: &str = "Load";
 /// Note where the browser refuses persistent storage.
 const VOLATILE: &str = "The browser did not promise to keep this model. It may be removed when the \
@@ -58,7 +54,7 @@ const VOLATILE: &str = "The browser did not promise to keep this model. It may b
 const VOLATILE_SAFARI: &str = " or after 7 days without a visit";
 /// Button that asks the lost question again.
 pub const ASK_AGAIN: &str = "Ask again";
-/// Button that loads the demo model instead of one that does not fit.
+/// Button that loads the default model instead of one that does not fit.
 pub const USE_SMALLER: &str = "Use the smaller model";
 /// Button that retries after a failure of the model.
 pub const RESTART: &str = "Start the model again";
@@ -178,12 +174,54 @@ pub fn entry_status(entry: &Entry, status: &Status, progress: Option<Progress>) 
     }
 }
 
-/// The status of the demo model.
-pub fn demo_status(manager: &ModelManager, model: &Model) -> String {
-    let is_chosen = *manager.choice() == Choice::Demo;
+/// Description of a built-in model in the model manager.
+pub fn description(model: BuiltIn) -> &'static str {
+    match model {
+        BuiltIn::Mini => {
+            "The small model for photographs, part of this page. It finds 80 kinds of everyday things \
+             and answers briefly."
+        }
+        BuiltIn::Nano => {
+            "A very small model for drawn scenes, part of this page. It finds stickers of common \
+             things and answers briefly."
+        }
+    }
+}
+
+/// Description of a built-in model in the page's About.
+pub fn about(model: BuiltIn) -> &'static str {
+    match model {
+        BuiltIn::Mini => {
+            "mini knows 80 kinds of everyday things in photographs: people, pets, vehicles, \
+             furniture, kitchen, food. It sees most big things, misses more than half of all objects, \
+             small ones above all, and calls one in six that it finds by a wrong name. It cannot read \
+             text, recognise people or know anything else about the world. It is not ChatRex-7B."
+        }
+        BuiltIn::Nano => {
+            "nano is a very small ChatRex, trained by this project on pictures it drew itself: \
+             stickers of about two dozen kinds of thing, among them cats, dogs, apples, \
+             carrots, cars, bicycles, clocks, houses, trees and mushrooms, on varied \
+             backgrounds. It can say what they are, how many, which colour, how large and \
+             where. On photographs it finds boxes, but its words are mostly wrong. It cannot \
+             read text, recognise people or know anything else about the world."
+        }
+    }
+}
+
+/// What the loaded model knows, in a line.
+pub fn knows(model: &Model) -> Option<&str> {
+    match model {
+        Model::Ready(card) => card.knows.as_deref(),
+        _ => None,
+    }
+}
+
+/// The status of a built-in model.
+pub fn built_in_status(built_in: BuiltIn, manager: &ModelManager, model: &Model) -> String {
+    let is_chosen = *manager.choice() == Choice::BuiltIn(built_in);
     match model {
         Model::Ready(_) if is_chosen => "Loaded".to_owned(),
-        Model::Loading(progress) if is_chosen => loading(DEMO, *progress),
+        Model::Loading(progress) if is_chosen => loading(built_in.name(), *progress),
         _ => String::new(),
     }
 }
@@ -203,7 +241,7 @@ fn loading(name: &str, progress: Option<Progress>) -> String {
 /// The chosen model while it is being loaded.
 pub fn loading_chosen(manager: &ModelManager, progress: Option<Progress>) -> String {
     match manager.choice() {
-        Choice::Demo => loading("Demo model", progress),
+        Choice::BuiltIn(model) => loading(model.name(), progress),
         Choice::Stored(_) => loading(manager.chosen_name().unwrap_or("the model"), progress),
     }
 }
@@ -561,9 +599,9 @@ mod tests {
         Some(Progress { stage, done, total })
     }
 
-    /// A manager whose chosen model is the demo model, or a stored one called `big`.
+    /// A manager whose chosen model is nano, or a stored one called `big`.
     fn manager(stored: bool) -> ModelManager {
-        let mut manager = ModelManager::default();
+        let mut manager = ModelManager::with_choice(Choice::BuiltIn(BuiltIn::Nano));
         if stored {
             let model = ModelId("00112233aabbccdd".into());
             let facts = Facts {
@@ -642,9 +680,9 @@ mod tests {
         let unknown = Model::Loading(progress(Stage::Fetch, 3, 0));
         let cases = [
             (false, Model::Absent, "No model"),
-            (false, Model::Loading(None), "Loading Demo model…"),
+            (false, Model::Loading(None), "Loading nano…"),
             (true, unknown, "Loading big…"),
-            (false, fetch.clone(), "Demo model 2.1 of 4.1 MB"),
+            (false, fetch.clone(), "nano 2.1 of 4.1 MB"),
             (true, fetch, "big 2.1 of 4.1 MB"),
             (false, upload, "Checking and uploading 1.0 of 2.0 kB"),
             (false, compile, "Compiling shaders 75 %"),
@@ -655,10 +693,16 @@ mod tests {
             assert_eq!(model_state(&manager(stored), &model), expected, "{model:?}");
         }
         let ready = Model::Ready(card());
-        assert_eq!(demo_status(&manager(false), &ready), "Loaded");
-        assert_eq!(demo_status(&manager(true), &ready), "");
+        assert_eq!(
+            built_in_status(BuiltIn::Nano, &manager(false), &ready),
+            "Loaded"
+        );
+        assert_eq!(built_in_status(BuiltIn::Nano, &manager(true), &ready), "");
         let loading = Model::Loading(None);
-        assert_eq!(demo_status(&manager(false), &loading), "Loading nano…");
+        assert_eq!(
+            built_in_status(BuiltIn::Nano, &manager(false), &loading),
+            "Loading nano…"
+        );
     }
 
     #[test]
@@ -719,6 +763,7 @@ mod tests {
         let none = Filter {
             score: 0.95,
             nms: 0.8,
+            ..Filter::default()
         };
         let boxes = || proposed(A, Granularity::Coarse);
         let failed = Input::Event(Event::Failed {
@@ -891,7 +936,7 @@ mod tests {
             device: device.into(),
             adapter: "llvmpipe".into(),
             software,
-            ..card()
+            ..*card()
         };
         assert_eq!(device_note(&on("wgpu", false), true), None);
         let cases = [

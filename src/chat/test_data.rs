@@ -10,17 +10,22 @@ use super::conversation::{Conversation, Input};
 pub(super) const NANO: &str = "models/nano";
 
 /// A loaded model on a GPU.
-pub(super) fn card() -> ModelCard {
-    ModelCard {
+pub(super) fn card() -> Box<ModelCard> {
+    Box::new(ModelCard {
         asked_for: NANO.into(),
         name: "nano".into(),
         licence: String::new(),
+        licence_parts: Vec::new(),
         trained_on: String::new(),
+        knows: None,
+        classes: Vec::new(),
+        text_only: false,
         device: "wgpu".into(),
         adapter: String::new(),
         software: false,
         default_score: 0.5,
         default_nms: 0.8,
+        default_first_of_kind: None,
         default_max_tokens: 512,
         weight_bytes: 0,
         fit: Fit {
@@ -29,7 +34,7 @@ pub(super) fn card() -> ModelCard {
             reason: String::new(),
             needs: MemoryNeeds::default(),
         },
-    }
+    })
 }
 
 /// The request to load [`card`]'s model.
@@ -58,10 +63,7 @@ pub(super) fn ready() -> Input {
 
 /// Three boxes of the picture, with the scores 0.9, 0.6 and 0.1.
 pub(super) fn proposed(picture: PictureId, granularity: Granularity) -> Input {
-    let proposal = |x: f32, score| Proposal {
-        bbox: [x, 0., x + 10., 10.].into(),
-        score,
-    };
+    let proposal = |x: f32, score| Proposal::unlabelled([x, 0., x + 10., 10.].into(), score);
     Input::Event(Event::Proposed {
         picture,
         granularity,

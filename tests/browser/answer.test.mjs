@@ -8,12 +8,14 @@ import {
   ask,
   asked,
   drawnBoxes,
+  drop,
   happened,
+  lit,
   looked,
   nothingForbidden,
   open,
   slide,
-  URL_OF_PAGE,
+  URL_OF_NANO,
 } from "./page.mjs";
 
 const DESCRIBE =
@@ -24,7 +26,7 @@ describe("a first visit", () => {
   before(async () => {
     browser = await open();
     page = browser.page;
-    await page.goto(URL_OF_PAGE);
+    await page.goto(URL_OF_NANO);
   });
   after(() => browser?.close());
 
@@ -43,7 +45,7 @@ describe("a first visit", () => {
   test("a dropped scene gives the boxes and answers of the native engine", async () => {
     const { picture, dialogues } = await scene(900_001);
     const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
-    await looked(page, () => drop(page, picture));
+    await looked(page, () => drop(page, picture, "scene.png", "image/png"));
     for (const question of [DESCRIBE, detect]) {
       const native = await chat(picture, question);
       assert.ok(native.boxes.length > 0, "the scene has boxes");
@@ -142,19 +144,6 @@ describe("a first visit", () => {
   test("there were no foreign requests and no policy violations", () => nothingForbidden(browser.seen));
 });
 
-// Drops a PNG on the page.
-function drop(page, picture) {
-  return page.evaluate((base64) => {
-    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-    const data = new DataTransfer();
-    data.items.add(new File([bytes], "scene.png", { type: "image/png" }));
-    const event = { bubbles: true, cancelable: true, dataTransfer: data };
-    for (const kind of ["dragenter", "dragover", "drop"]) {
-      document.body.dispatchEvent(new DragEvent(kind, event));
-    }
-  }, picture.toString("base64"));
-}
-
 function near(boxes, expected) {
   assert.equal(boxes.length, expected.length, "as many boxes");
   boxes.forEach((box, index) => {
@@ -163,14 +152,6 @@ function near(boxes, expected) {
       assert.ok(off <= 1, `box ${index}: ${box} instead of ${expected[index]}`);
     });
   });
-}
-
-function lit(page) {
-  return page.evaluate(() =>
-    [...document.querySelectorAll('[data-testid="box"][data-lit="true"]')]
-      .map((box) => Number(box.dataset.index))
-      .sort((a, b) => a - b),
-  );
 }
 
 const numbers = (list) => list.split(",").map(Number).sort((a, b) => a - b);

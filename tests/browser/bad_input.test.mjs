@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano } from "./faults.mjs";
-import { answered, ask, LONG, modelReady, open, slide, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, LONG, modelReady, open, slide, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 
 async function openAnswered() {
   const browser = await open({ webgpu: false });
@@ -110,7 +110,7 @@ describe("weights", () => {
     },
   };
   for (const [how, change] of Object.entries(damage)) {
-    test(`${how} weights are named`, () => failsToLoad("**/models/**/*.safetensors", change, /safetensors/));
+    test(`${how} weights are named`, () => failsToLoad("**/models/nano/*.safetensors", change, /safetensors/));
   }
 
   test("a missing manifest is named", () =>
@@ -152,7 +152,7 @@ async function failsToLoad(files, change, says, { webgpu = false } = {}) {
   const { context, page } = browser;
   try {
     await context.route(files, change);
-    await page.goto(URL_OF_PAGE);
+    await page.goto(URL_OF_NANO);
     const message = page.getByTestId("error");
     await message.waitFor({ timeout: LONG });
     const words = await message.innerText();

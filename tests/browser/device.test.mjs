@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { before, test } from "node:test";
 import { inFrontOf, withBrowser, withLeast } from "./devices.mjs";
 import { chat, parity } from "./native.mjs";
-import { answered, asked, check, happened, QUIET, URL_OF_PAGE } from "./page.mjs";
+import { answered, asked, check, happened, QUIET, URL_OF_NANO } from "./page.mjs";
 
 // The kernels of the native program's registry.
 let kernels;
@@ -84,7 +84,7 @@ test("with the minimum limits of WebGPU all kernels compute", () =>
 
 test("with the minimum limits of WebGPU nano answers as on the CPU", () =>
   withLeast(async ({ page }) => {
-    await page.goto(URL_OF_PAGE);
+    await page.goto(URL_OF_NANO);
     assert.equal((await answered(page, 0)).state, "done");
     const [ready] = await happened(page, "Ready");
     assert.equal(ready.device, "wgpu");

@@ -108,7 +108,7 @@ describe("a download", () => {
 
   test("another tab shows that it is in use", async () => {
     const other = await browser.context.newPage();
-    await other.goto(host.url);
+    await other.goto(`${host.url}?model=nano`);
     await modelReady(other);
     await manager(other);
     await stands(other, "elsewhere");

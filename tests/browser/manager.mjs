@@ -2,7 +2,7 @@
 
 import { LONG, open } from "./page.mjs";
 
-// Opens the page of `host`; its worker exposes its wasm memory.
+// Opens the page of `host` with nano, of which the served models are copies; its worker exposes its wasm memory.
 export async function visit(host, { webgpu = false } = {}) {
   const browser = await open({ webgpu, serviceWorkers: "block" });
   await browser.context.route("**/worker_start.js", async (route) => {
@@ -10,7 +10,7 @@ export async function visit(host, { webgpu = false } = {}) {
     const body = (await response.text()).replace("await init()", "self.wasm = await init()");
     await route.fulfill({ response, body });
   });
-  await browser.page.goto(host.url);
+  await browser.page.goto(`${host.url}?model=nano`);
   return browser;
 }
 

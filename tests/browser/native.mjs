@@ -1,4 +1,4 @@
-// The native program, with which the page is compared.
+// The native program with nano, with which the page is compared.
 
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -35,7 +35,7 @@ export function propose(picture, ...options) {
   return inFolder(async (folder) => {
     const image = join(folder, "picture.png");
     await writeFile(image, picture);
-    const args = ["propose", "--image", image, "--json", "--device", "cpu", ...options];
+    const args = ["propose", "--model", "nano", "--image", image, "--json", "--device", "cpu", ...options];
     const { stdout } = await run(PROGRAM, args, { maxBuffer: 1 << 26 });
     return JSON.parse(stdout).boxes;
   });
@@ -50,7 +50,7 @@ export function chatWith(options, picture, ...questions) {
     const image = join(folder, "picture.png");
     await writeFile(image, picture);
     const asks = questions.flatMap((question) => ["--ask", question]);
-    const args = ["chat", "--image", image, ...asks, "--json", "--device", "cpu", ...options];
+    const args = ["chat", "--model", "nano", "--image", image, ...asks, "--json", "--device", "cpu", ...options];
     const { stdout } = await run(PROGRAM, args, { maxBuffer: 1 << 26 });
     return JSON.parse(stdout);
   });

@@ -1,6 +1,7 @@
 // Opens the page in the browser of `cargo xtask test`, and records requests, errors and messages.
 
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,10 @@ import { chromium } from "playwright-core";
 import { ALWAYS, SOFTWARE as WEBGPU, needed } from "./flags.mjs";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
+// The page with the model for drawn scenes, whichever model is the default.
+export const URL_OF_NANO = `${URL_OF_PAGE}?model=nano`;
+// Whether this version has the model for photographs.
+export const HAS_MINI = existsSync(new URL("../../assets/models/mini/model.json", import.meta.url));
 // A document of the site that starts no engine.
 export const QUIET = `${URL_OF_PAGE}start.js`;
 export const DEEP_URL_OF_PAGE = needed("CHATREX_DEEP_URL");
@@ -147,6 +152,39 @@ export async function looked(page, act) {
     before,
     { timeout: LONG },
   );
+}
+
+// Drops a picture on the page.
+export function drop(page, picture, name, type) {
+  return page.evaluate(
+    ([base64, name, type]) => {
+      const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+      const data = new DataTransfer();
+      data.items.add(new File([bytes], name, { type }));
+      const event = { bubbles: true, cancelable: true, dataTransfer: data };
+      for (const kind of ["dragenter", "dragover", "drop"]) {
+        document.body.dispatchEvent(new DragEvent(kind, event));
+      }
+    },
+    [picture.toString("base64"), name, type],
+  );
+}
+
+// The numbers of the highlighted boxes.
+export function lit(page) {
+  return page.evaluate(() =>
+    [...document.querySelectorAll('[data-testid="box"][data-lit="true"]')]
+      .map((box) => Number(box.dataset.index))
+      .sort((a, b) => a - b),
+  );
+}
+
+// Intersection over union of two boxes.
+export function overlap(a, b) {
+  const side = (from, to) => Math.max(0, to - from);
+  const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return both / (area(a) + area(b) - both);
 }
 
 // All events of a kind so far.

@@ -4,7 +4,17 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { cameraJpeg } from "./exif.mjs";
-import { answered, ask, happened, modelReady, nothingForbidden, open, openPicture, URL_OF_PAGE } from "./page.mjs";
+import {
+  answered,
+  ask,
+  happened,
+  modelReady,
+  nothingForbidden,
+  open,
+  openPicture,
+  overlap,
+  URL_OF_PAGE,
+} from "./page.mjs";
 
 const PHOTO = new URL("../data/photo/chelsea.png", import.meta.url);
 const [WIDTH, HEIGHT] = [451, 300];
@@ -36,11 +46,3 @@ test("the boxes of a rotated photograph are those of the upright one", async () 
     await browser.close();
   }
 });
-
-// Intersection over union.
-function overlap(a, b) {
-  const side = (from, to) => Math.max(0, to - from);
-  const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return both / (area(a) + area(b) - both);
-}

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inFrontOf, withBrowser } from "./devices.mjs";
-import { answered, LONG, URL_OF_PAGE } from "./page.mjs";
+import { answered, HAS_MINI, LONG, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 
 const BROKEN = "roi_pool";
 
@@ -45,7 +45,7 @@ const LOG = `
 test("a shader that does not compile is named on the page", () =>
   withBrowser(async ({ page }) => {
     await inFrontOf(page, (body) => BREAK + body);
-    await page.goto(URL_OF_PAGE);
+    await page.goto(URL_OF_NANO);
     const message = page.getByTestId("error");
     await message.waitFor({ timeout: LONG });
     const words = await message.innerText();
@@ -55,32 +55,36 @@ test("a shader that does not compile is named on the page", () =>
     assert.match(words, /Update the browser/);
   }));
 
-test("shaders are compiled once, before the model is ready", () =>
-  withBrowser(async ({ page }) => {
-    const log = [];
-    page.on("console", (message) => log.push(message.text()));
-    await page.exposeFunction("modelIsReady", () => log.push("ready"));
-    await page.addInitScript(() => {
-      const Plain = self.Worker;
-      self.Worker = class extends Plain {
-        constructor(...args) {
-          super(...args);
-          this.addEventListener("message", ({ data }) => {
-            if (data[0].startsWith('{"Ready"')) self.modelIsReady();
-          });
-        }
-      };
-    });
-    await inFrontOf(page, (body) => LOG + body);
-    await page.goto(URL_OF_PAGE);
-    assert.equal((await answered(page, 0)).state, "done");
-    const ready = log.indexOf("ready");
-    const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
-    const [before, after] = [pipelines(log.slice(0, ready)), pipelines(log.slice(ready))];
-    console.log(`${before.length} pipelines before, ${after.length} after`);
-    for (const line of after) console.log(`after: ${line}`);
-    assert.ok(ready > 0 && before.length > 20);
-    const all = [...before, ...after].filter((line) => !line.includes("stock"));
-    assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
-    assert.deepEqual(after, [], "no pipeline is compiled later");
-  }));
+// Each model and the least number of its pipelines.
+const MODELS = HAS_MINI ? { nano: 20, mini: 10 } : { nano: 20 };
+for (const [model, least] of Object.entries(MODELS)) {
+  test(`shaders of ${model} are compiled once, before it is ready`, () =>
+    withBrowser(async ({ page }) => {
+      const log = [];
+      page.on("console", (message) => log.push(message.text()));
+      await page.exposeFunction("modelIsReady", () => log.push("ready"));
+      await page.addInitScript(() => {
+        const Plain = self.Worker;
+        self.Worker = class extends Plain {
+          constructor(...args) {
+            super(...args);
+            this.addEventListener("message", ({ data }) => {
+              if (data[0].startsWith('{"Ready"')) self.modelIsReady();
+            });
+          }
+        };
+      });
+      await inFrontOf(page, (body) => LOG + body);
+      await page.goto(`${URL_OF_PAGE}?model=${model}`);
+      assert.equal((await answered(page, 0)).state, "done");
+      const ready = log.indexOf("ready");
+      const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
+      const [before, after] = [pipelines(log.slice(0, ready)), pipelines(log.slice(ready))];
+      console.log(`${before.length} pipelines before, ${after.length} after`);
+      for (const line of after) console.log(`after: ${line}`);
+      assert.ok(ready > 0 && before.length > least);
+      const all = [...before, ...after].filter((line) => !line.includes("stock"));
+      assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
+      assert.deepEqual(after, [], "no pipeline is compiled later");
+    }));
+}

@@ -18,6 +18,8 @@ export interface Proposal {
   box: BoxXyxy;
   /** 0 to 1. */
   score: number;
+  /** The kind that a detector says it is; absent where the model's boxes have no names. */
+  label?: string;
 }
 
 /** A part of an answer. */
@@ -120,6 +122,18 @@ export interface Fit {
   needs: MemoryNeeds;
 }
 
+/** The licence of a part of a model. */
+export interface PartLicence {
+  /** The part, e.g. `detector`. */
+  part: string;
+  /** SPDX expression or common name. */
+  name: string;
+  /** Text or notice. */
+  text?: string;
+  /** Where the part comes from. */
+  source?: string;
+}
+
 /** Description of a loaded model and its device. */
 export interface ModelCard {
   /** The address it was loaded from. */
@@ -127,7 +141,15 @@ export interface ModelCard {
   /** Short name, e.g. `nano`. */
   name: string;
   licence: string;
+  /** Licences of the parts that come from others. */
+  licence_parts?: PartLicence[];
   trained_on: string;
+  /** What it knows, in a sentence. */
+  knows?: string;
+  /** The kinds that its detector names. */
+  classes?: string[];
+  /** Whether it reads text alone; absent for no. */
+  text_only?: boolean;
   /** `wgpu` or `cpu`. */
   device: string;
   /** Name of the GPU adapter or of the CPU. */
@@ -138,6 +160,8 @@ export interface ModelCard {
   default_score: number;
   /** IoU threshold of non-maximum suppression. */
   default_nms: number;
+  /** Score from which the best box of a kind without other boxes is kept. */
+  default_first_of_kind?: number;
   /** Limit of an answer in tokens. */
   default_max_tokens: number;
   /** Bytes of weights in files. */
@@ -271,7 +295,7 @@ export type PictureSource =
 export interface LookOptions {
   /** Default: `coarse`. */
   granularity?: Granularity;
-  /** Least score; default: that of the model's card. */
+  /** Least score; default: those of the model's card. */
   score?: number;
   /** IoU threshold of non-maximum suppression, 0 disables it; default: that of the model's card. */
   nms?: number;

@@ -345,17 +345,25 @@ function questionOf(text, { boxes = [], maxTokens, sampling = {} }, card) {
   return { boxes: corners, question: text, max_tokens, sampling };
 }
 
-// The boxes with at least `score` that survive non-maximum suppression, at most `limit` of them, as the
-// native program chooses them. `boxes` are sorted best first.
+// The boxes that survive non-maximum suppression and have at least `score`, or are the best one of their
+// label and have the lower score that the card allows then; at most `limit` of them, as the native program
+// chooses them. `boxes` are sorted best first. A `score` of the caller applies to all labels.
 function choose(boxes, { score, nms, limit = MAX_BOXES }, card) {
   const least = Math.fround(score ?? card.default_score);
+  const first = Math.fround(score ?? card.default_first_of_kind ?? card.default_score);
   const threshold = nms ?? card.default_nms;
+  const survivors = [];
+  const labels = new Set();
   const kept = [];
   for (const one of boxes) {
     if (kept.length >= limit) break;
-    if (!(Math.fround(one.score) >= least)) continue;
-    if (threshold > 0 && kept.some((earlier) => iou(earlier.box, one.box) > threshold)) continue;
-    kept.push(one);
+    const own = Math.fround(one.score);
+    if (!(own >= Math.min(least, first))) continue;
+    if (threshold > 0 && survivors.some((earlier) => iou(earlier.box, one.box) > threshold)) continue;
+    survivors.push(one);
+    const isFirst = one.label !== undefined && !labels.has(one.label);
+    labels.add(one.label);
+    if (own >= least || isFirst) kept.push(one);
   }
   return kept;
 }

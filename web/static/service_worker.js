@@ -1,4 +1,4 @@
-// Stores the page and the demo model for use without a network. `cargo xtask` prepends two constants:
+// Stores the page and its default model for use without a network. `cargo xtask` prepends two constants:
 // `FILES`, the SHA-256 of every file of the site by its path relative to this one, and `VERSION`, the
 // SHA-256 of them all.
 

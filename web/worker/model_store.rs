@@ -222,7 +222,7 @@ fn facts(manifest: &Manifest) -> Facts {
         precision: manifest.precision.clone(),
         trained_on: manifest.provenance.trained_on.clone(),
         licence: manifest.licence.name.clone(),
-        licence_text: manifest.licence.text.clone(),
+        licence_text: manifest.licence.notices(),
         bytes: manifest.bytes(),
     }
 }

@@ -17,6 +17,10 @@ use crate::times;
 /// Files that are for the host or the browser: the page never fetches them.
 const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
 
+/// The default model of the page, the first of `SHIPPED` in `src/built_in.rs`. Of the folder `models`
+/// only this one is stored for use without a network.
+const DEFAULT_MODEL: &str = "mini";
+
 /// Files in `tests/browser` of the page that uses the JavaScript module.
 const MODULE_PAGE: [&str; 2] = ["module.html", "module.js"];
 
@@ -116,11 +120,19 @@ fn brotli_size(file: &Path) -> Option<u64> {
     output("node", &["-e", SCRIPT, file])?.parse().ok()
 }
 
-/// Puts the SHA-256 of every file of the site in front of the service worker's template.
+/// Whether a file of the site is stored for use without a network.
+fn is_offline(path: &str) -> bool {
+    let model = path
+        .strip_prefix("models/")
+        .and_then(|p| p.split('/').next());
+    !NOT_OFFLINE.contains(&path) && model.is_none_or(|model| model == DEFAULT_MODEL)
+}
+
+/// Puts the SHA-256 of every file of the site that is stored for use without a network in front of the service worker's template.
 fn write_service_worker(site: &Path) -> Result<()> {
     let mut hashes = BTreeMap::new();
     for path in files(site)? {
-        if !NOT_OFFLINE.contains(&path.as_str()) {
+        if is_offline(&path) {
             let bytes = fs::read(site.join(&path)).with_context(|| path.clone())?;
             hashes.insert(path, hex(&bytes));
         }
@@ -139,6 +151,18 @@ fn write_service_worker(site: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_and_its_default_model_work_offline() {
+        let code = fs::read_to_string(paths::root().join("src/built_in.rs")).unwrap();
+        let (_, shipped) = code.split_once("SHIPPED: &[Self] = &[Self::").unwrap();
+        let first = shipped.split([',', ']']).next().unwrap();
+        assert_eq!(first.to_lowercase(), DEFAULT_MODEL);
+        assert!(is_offline(&format!("models/{DEFAULT_MODEL}/model.json")));
+        assert!(is_offline("page_bg.wasm"));
+        assert!(!is_offline("models/other/model.json"));
+        assert!(!is_offline("_headers"));
+    }
 
     #[test]
     fn a_folder_with_other_files_is_not_replaced() {

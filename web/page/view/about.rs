@@ -2,7 +2,9 @@
 
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::Choice;
+use chatrex::chat::samples::{self, Sample};
 use chatrex::chat::strings;
+use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
 use super::state::app_state;
@@ -19,6 +21,10 @@ pub fn About() -> impl IntoView {
                     <dl>
                         <dt>"Model"</dt>
                         <dd>{card.name.clone()}</dd>
+                        {card.knows.clone().map(|text| view! {
+                            <dt>"Knows"</dt>
+                            <dd data-testid="about-knows">{text}</dd>
+                        })}
                         <dt>"Trained on"</dt>
                         <dd data-testid="trained-on">{card.trained_on.clone()}</dd>
                         <dt>"Licence"</dt>
@@ -28,10 +34,17 @@ pub fn About() -> impl IntoView {
                         <dt>"Weights"</dt>
                         <dd>{format!("{megabytes:.1} MB")}</dd>
                     </dl>
+                    {card.licence_parts.iter().map(part).collect_view()}
                 }
                 .into_any()
             }
             _ => view! { <p>"The model is not loaded yet."</p> }.into_any(),
+        })
+    };
+    let built_in = move || {
+        app.models.with(|m| match m.choice() {
+            Choice::BuiltIn(model) => Some(*model),
+            Choice::Stored(_) => None,
         })
     };
     view! {
@@ -40,12 +53,40 @@ pub fn About() -> impl IntoView {
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
-            <Show when=move || app.models.with(|m| *m.choice() == Choice::Demo)>
-                <p>{strings::ABOUT_DEMO}</p>
-            </Show>
+            {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
             {card}
             <h2>"Private"</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
+            <h2>{strings::SAMPLES}</h2>
+            <ul class="origins" data-testid="origins">
+                {samples::all().iter().map(origin).collect_view()}
+            </ul>
         </div>
+    }
+}
+
+/// The licence of a part of the model.
+fn part(part: &PartLicence) -> impl IntoView + use<> {
+    let PartLicence {
+        part,
+        name,
+        text,
+        source,
+    } = part.clone();
+    view! {
+        <details class="licence" data-testid="part-licence">
+            <summary>{format!("{part}: {name}")}</summary>
+            <p>{source} "\n\n" {text}</p>
+        </details>
+    }
+}
+
+/// Origin and licence of a sample.
+fn origin(sample: &'static Sample) -> impl IntoView {
+    view! {
+        <li>
+            <b>{sample.file.as_str()}</b>
+            {format!(" {}. {}.", sample.source, sample.licence)}
+        </li>
     }
 }

@@ -11,10 +11,11 @@ use super::ask::Ask;
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
+use super::gallery::Gallery;
 use super::models::{all_files, preview_files, show_manager};
 use super::objects::Objects;
 use super::state::{AppState, app_state};
-use super::status::{DeviceNote, ModelState, ProblemMessage, Status};
+use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
 
 /// The whole page.
 #[component]
@@ -41,6 +42,7 @@ pub fn App() -> impl IntoView {
             <section class="left" aria-label="Picture">
                 <Canvas />
                 <Status />
+                <Gallery />
                 <details class="panel" open=wide>
                     <summary>
                         <h2>"Objects"</h2>
@@ -51,6 +53,7 @@ pub fn App() -> impl IntoView {
                 </details>
             </section>
             <section class="right" aria-label="Conversation">
+                <Knows />
                 <ProblemMessage />
                 <DeviceNote />
                 <Transcript />
@@ -98,7 +101,7 @@ fn Header() -> impl IntoView {
                     type="button"
                     class="button"
                     data-testid="sample"
-                    on:click=move |_| app.open_sample()
+                    on:click=move |_| app.open_first_sample()
                 >
                     "Sample"
                 </button>

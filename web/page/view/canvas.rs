@@ -295,7 +295,7 @@ fn Label(id: BoxId, scale: Memo<f32>) -> impl IntoView {
                 drawn.bbox.y1.min(size.height as f32 - height)
             };
             Some(view! {
-                <g class=format!("label {}", classes(drawn))>
+                <g class=format!("label {}", classes(drawn)) data-testid="box-label">
                     <rect x=x y=y width=width height=height rx={3.0 * unit} />
                     <text x={x + 4.5 * unit} y={y + 12.6 * unit} font-size={11.5 * unit}>
                         {text}

@@ -1,7 +1,7 @@
 //! Which boxes there are: granularity and the two filters.
 
 use chatrex::chat::candidates::Filter;
-use chatrex::chat::conversation::Input;
+use chatrex::chat::conversation::{Input, Model};
 use chatrex::chat::strings;
 use chatrex::protocol::Granularity;
 use leptos::prelude::*;
@@ -17,6 +17,16 @@ pub fn Controls() -> impl IntoView {
         change(&mut filter);
         app.act(Input::Filter(filter));
     };
+    let set_score = move |score: f32| {
+        app.model.with_untracked(|model| {
+            let filter = app.filter.get_untracked();
+            let defaults = match model {
+                Model::Ready(card) => Filter::of(card),
+                _ => filter,
+            };
+            app.act(Input::Filter(filter.with_score(score, defaults)));
+        });
+    };
     let nms = move || app.filter.with(|f| f.nms);
     let left_out = move || app.candidates.with(|c| strings::left_out(c));
     view! {
@@ -31,7 +41,7 @@ pub fn Controls() -> impl IntoView {
                 id="score-slider"
                 min="0"
                 value=move || f64::from(app.filter.with(|f| f.score))
-                set=move |value| change(&|filter| filter.score = value as f32)
+                set=move |value| set_score(value as f32)
             />
             <Slider
                 name="Merge overlapping boxes"

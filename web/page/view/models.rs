@@ -1,5 +1,6 @@
 //! The dialog of the model manager: stored models, downloads and imports.
 
+use chatrex::built_in::BuiltIn;
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::{
     Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
@@ -58,7 +59,7 @@ pub fn Manager() -> impl IntoView {
                 <p class="note" data-testid="volatile">{strings::volatile(is_safari())}</p>
             </Show>
             <ul class="models">
-                <Demo />
+                {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
                 <For each=move || models.get() key=|model| model.0.clone() let:model>
                     <Row model />
                 </For>
@@ -106,29 +107,50 @@ fn Failure(fault: Fault) -> impl IntoView {
     }
 }
 
-/// The demo model.
+/// A built-in model.
 #[component]
-fn Demo() -> impl IntoView {
+fn BuiltInRow(model: BuiltIn) -> impl IntoView {
     let app = app_state();
-    let is_chosen = move || app.models.with(|m| *m.choice() == Choice::Demo);
+    let choice = StoredValue::new(Choice::BuiltIn(model));
+    let is_chosen = move || app.models.with(|m| *m.choice() == choice.get_value());
     let status = move || {
         let models = app.models.read();
-        app.model.with(|model| strings::demo_status(&models, model))
+        app.model
+            .with(|engine| strings::built_in_status(model, &models, engine))
+    };
+    // The default model has the same names in every version.
+    let (row, load) = match model == BuiltIn::default() {
+        true => ("demo-model".to_owned(), "load-demo"),
+        false => (format!("model-{}", model.name()), "load-built-in"),
     };
     view! {
-        <li class="model" data-testid="demo-model">
+        <li class="model" data-testid=row>
             <div class="model-head">
-                <h3>{strings::DEMO}</h3>
-                <span class="facts">{strings::DEMO_DESCRIPTION}</span>
+                <h3>{model.name()}</h3>
+                <span class="facts">{strings::description(model)}</span>
             </div>
+            <Show when=is_chosen>
+                <KnowsLine />
+            </Show>
             <p class="stand">{status}</p>
             <div class="model-actions">
                 <Show when=move || !is_chosen()>
-                    <Action label=strings::LOAD key="load-demo" act=move || app.manage(Input::Load(Choice::Demo)) />
+                    <Action label=strings::LOAD key=load act=move || app.manage(Input::Load(choice.get_value())) />
                 </Show>
             </div>
         </li>
     }
+}
+
+/// What the loaded model knows.
+#[component]
+fn KnowsLine() -> impl IntoView {
+    let app = app_state();
+    let knows = move || {
+        app.model
+            .with(|model| strings::knows(model).map(str::to_owned))
+    };
+    view! { {move || knows().map(|text| view! { <p class="stand">{text}</p> })} }
 }
 
 /// A button of a model.

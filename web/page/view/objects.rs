@@ -15,7 +15,7 @@ pub fn Objects() -> impl IntoView {
     let active = RwSignal::new(0_usize);
     let rows = move || {
         app.candidates
-            .with(|c| c.boxes.iter().copied().enumerate().collect::<Vec<_>>())
+            .with(|c| c.boxes.iter().cloned().enumerate().collect::<Vec<_>>())
     };
     let none = move || app.candidates.with(|c| c.boxes.is_empty());
     let active_row = move || (!none()).then(|| row_id(active.get()));
@@ -35,7 +35,7 @@ pub fn Objects() -> impl IntoView {
         >
             <For
                 each=rows
-                key=|(row, b)| (*row, b.id, b.bbox.x1.to_bits(), b.bbox.y1.to_bits())
+                key=|(row, b)| (*row, b.id, b.bbox.x1.to_bits(), b.bbox.y1.to_bits(), b.label.clone())
                 children=move |(row, candidate)| view! { <Row row candidate active /> }
             />
         </div>
@@ -61,7 +61,13 @@ fn Row(row: usize, candidate: Candidate, active: RwSignal<usize>) -> impl IntoVi
         Some((_, hue)) => format!("swatch hue-{hue}"),
         None => "swatch hue-none".to_owned(),
     };
-    let label = move || phrase.get().map_or(String::new(), |(label, _)| label);
+    // The phrase of the answer, else the kind that the detector says.
+    let kind = candidate.label.unwrap_or_default();
+    let label = move || {
+        phrase
+            .get()
+            .map_or_else(|| kind.clone(), |(label, _)| label)
+    };
     let score = match candidate.score {
         Some(score) => format!("{score:.2}"),
         None => "yours".to_owned(),
@@ -84,7 +90,7 @@ fn Row(row: usize, candidate: Candidate, active: RwSignal<usize>) -> impl IntoVi
         >
             <span class=swatch aria-hidden="true"></span>
             <span class="row-number">{row}</span>
-            <span class="row-label">{label}</span>
+            <span class="row-label" data-testid="object-name">{label}</span>
             <span class="row-score">{score}</span>
         </div>
     }

@@ -10,6 +10,7 @@ use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay};
 use chatrex::chat::question::{QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
+use chatrex::chat::samples::{self, Sample};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
 use chatrex::geometry::BoxXyxy;
@@ -28,11 +29,8 @@ use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{offline, persist};
 
-/// The demo model, relative to the page.
-const MODEL: &str = "models/nano/";
-
-/// The sample picture, relative to the page.
-const SAMPLE: &str = "samples/scene.png";
+/// Folder of the built-in models, relative to the page.
+const MODELS: &str = "models/";
 
 /// A turn and the signal that its view reads.
 #[derive(Clone)]
@@ -144,7 +142,9 @@ impl AppState {
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
             model: RwSignal::new(Model::Absent),
-            models: RwSignal::new(ModelManager::default()),
+            models: RwSignal::new(ModelManager::with_choice(Choice::of_address(
+                &document().url().unwrap_or_default(),
+            ))),
             manager_dialog: NodeRef::new(),
             is_volatile: RwSignal::new(false),
             recovery: RwSignal::new(Recovery::None),
@@ -172,10 +172,10 @@ impl AppState {
         }
     }
 
-    /// Loads the model, opens the sample and asks the first question, all at once.
+    /// Loads the model, opens the first sample and asks its question, all at once.
     pub fn begin(self) {
         self.start_worker();
-        self.open_sample();
+        self.open_first_sample();
         spawn_local(async move { self.offline.set(offline::stored().await) });
     }
 
@@ -204,10 +204,11 @@ impl AppState {
     /// Loads the chosen model into the running worker.
     fn load_chosen(self) {
         let model = self.models.with_untracked(|models| match models.choice() {
-            Choice::Demo => {
+            Choice::BuiltIn(model) => {
+                let folder = format!("{MODELS}{}/", model.name());
                 let base = document().base_uri().ok().flatten().unwrap_or_default();
-                let address = Url::new_with_base(MODEL, &base).map(|url| url.href());
-                address.unwrap_or_else(|_| MODEL.to_owned())
+                let address = Url::new_with_base(&folder, &base).map(|url| url.href());
+                address.unwrap_or(folder)
             }
             Choice::Stored(model) => model.to_address(),
         });
@@ -311,14 +312,27 @@ impl AppState {
         }
     }
 
-    /// Opens the sample and asks for its description.
-    pub fn open_sample(self) {
+    /// The samples for the chosen model.
+    pub fn samples(self) -> Vec<&'static Sample> {
+        self.models.with(|models| samples::of(models.choice()))
+    }
+
+    /// Opens the first sample and asks its question.
+    pub fn open_first_sample(self) {
+        let samples = untrack(|| self.samples());
+        if let Some(sample) = samples.first() {
+            self.open_sample(sample);
+        }
+    }
+
+    /// Opens a sample and asks its question.
+    pub fn open_sample(self, sample: &'static Sample) {
         let request = self.next_open_request();
         spawn_local(async move {
-            match decode::fetch(SAMPLE).await {
+            match decode::fetch(&sample.address()).await {
                 Ok(blob) => {
                     if self.open(blob, request).await {
-                        self.ask(QuestionKind::Describe, "");
+                        self.ask(QuestionKind::Free, &sample.question);
                     }
                 }
                 Err(fault) => self.notice.set(Some(fault)),

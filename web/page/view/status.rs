@@ -95,6 +95,32 @@ pub fn Status() -> impl IntoView {
     }
 }
 
+/// Name of the loaded model and what it knows.
+#[component]
+pub fn Knows() -> impl IntoView {
+    let app = app_state();
+    let known = Memo::new(move |_| {
+        app.model.with(|model| match model {
+            Model::Ready(card) => Some((card.name.clone(), strings::knows(model)?.to_owned())),
+            _ => None,
+        })
+    });
+    view! {
+        {move || {
+            known.get().map(|(name, text)| {
+                let title = text.clone();
+                view! {
+                    <p class="knows" data-testid="knows" title=title>
+                        <b>{name}</b>
+                        " "
+                        {text}
+                    </p>
+                }
+            })
+        }}
+    }
+}
+
 /// A note where no GPU computes.
 #[component]
 pub fn DeviceNote() -> impl IntoView {
@@ -135,7 +161,7 @@ pub fn ProblemMessage() -> impl IntoView {
     });
     let fault = Memo::new(move |_| problem.with(|p| p.as_ref().map(|p| p.fault.clone())));
     let can = move |what: fn(&Problem) -> bool| problem.with(|p| p.as_ref().is_some_and(what));
-    let use_demo = move |_| app.manage(model_manager::Input::Load(Choice::Demo));
+    let use_demo = move |_| app.manage(model_manager::Input::Load(Choice::default()));
     view! {
         <div role="alert">
             {move || {

@@ -1,0 +1,33 @@
+//! The sample pictures as cards.
+
+use leptos::prelude::*;
+
+use super::state::app_state;
+
+/// A card for each sample of the chosen model; nothing if there is only one.
+#[component]
+pub fn Gallery() -> impl IntoView {
+    let app = app_state();
+    let samples = Memo::new(move |_| app.samples());
+    let several = Memo::new(move |_| samples.with(|samples| samples.len() > 1));
+    view! {
+        <Show when=move || several.get()>
+            <ul class="gallery" aria-label="Sample pictures" data-testid="gallery">
+                <For each=move || samples.get() key=|sample| &sample.file let:sample>
+                    <li>
+                        <button
+                            type="button"
+                            class="card"
+                            data-testid="sample-card"
+                            data-sample=sample.file.as_str()
+                            on:click=move |_| app.open_sample(sample)
+                        >
+                            <img src=sample.address() alt=sample.alt.as_str() loading="lazy" />
+                            <span>{sample.question.as_str()}</span>
+                        </button>
+                    </li>
+                </For>
+            </ul>
+        </Show>
+    }
+}
