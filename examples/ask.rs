@@ -14,7 +14,7 @@ const MIN_SCORE: f32 = 0.25;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (picture, question, model) = match arguments.as_slice() {
-        [picture, question] => (picture, question, Model::Nano),
+        [picture, question] => (picture, question, Model::default()),
         [picture, question, folder] => (picture, question, Model::Folder(folder.into())),
         _ => {
             eprintln!("usage: ask PICTURE QUESTION [MODEL_FOLDER]");

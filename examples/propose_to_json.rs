@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use chatrex::{DevicePreference, Fault, Model, Proposal, Session, geometry, image};
+use chatrex::{DevicePreference, Fault, Model, Proposal, Session, image};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (picture, model) = match arguments.as_slice() {
-        [picture] => (picture, Model::Nano),
+        [picture] => (picture, Model::default()),
         [picture, folder] => (picture, Model::Folder(folder.into())),
         _ => {
             eprintln!("usage: propose_to_json PICTURE [MODEL_FOLDER]");
@@ -30,12 +30,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The proposals at or above the model's default score that non-maximum suppression keeps, best first.
+/// The proposals that the model's default thresholds choose, best first.
 fn propose(picture: &Path, model: Model) -> Result<Vec<Proposal>, Fault> {
     let mut session = Session::open(model, DevicePreference::Auto)?;
-    let mut proposals = session.look(image::decode::open(picture)?)?;
-    proposals.retain(|proposal| proposal.score >= session.card().default_score);
-    let boxes: Vec<_> = proposals.iter().map(|proposal| proposal.bbox).collect();
-    let kept = geometry::nms(&boxes, session.card().default_nms);
-    Ok(kept.into_iter().map(|index| proposals[index]).collect())
+    let proposals = session.look(image::decode::open(picture)?)?;
+    let chosen = session.card().selection().choose(&proposals, usize::MAX);
+    let kept = chosen.kept.into_iter();
+    Ok(kept.map(|index| proposals[index].clone()).collect())
 }

@@ -38,7 +38,7 @@ fn ask_prints_the_answer_and_its_boxes() {
     assert!(!printed.trim().is_empty());
     let question =
         "Please detect cat and penguin in this image. Answer the question with grounded answer.";
-    let printed = text(&run("ask", &[PICTURE, question]));
+    let printed = text(&run("ask", &[PICTURE, question, NANO]));
     let boxes = printed
         .lines()
         .filter(|line| line.starts_with("cat: BoxXyxy"));

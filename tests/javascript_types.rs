@@ -12,8 +12,8 @@ use chatrex::generate::sampling::Sampling;
 use chatrex::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use chatrex::progress::{Progress, Stage};
 use chatrex::protocol::{
-    Answer, AskTime, Event, ImageSize, LoadOptions, LookTime, ModelCard, PictureId, Question,
-    Request, StopReason, TurnId,
+    Answer, AskTime, Event, ImageSize, LoadOptions, LookTime, ModelCard, PartLicence, PictureId,
+    Question, Request, StopReason, TurnId,
 };
 use chatrex::text::prompt::MAX_BOXES;
 use chatrex::{DevicePreference, ErrorCode, Granularity, Pixels, Proposal, Span};
@@ -401,16 +401,34 @@ fn events() -> Vec<Event> {
     }));
     for verdict in values::<Verdict>() {
         for residency in values::<Residency>() {
-            events.push(Event::Ready(ModelCard {
+            events.push(Event::Ready(Box::new(ModelCard {
                 asked_for: "models/nano".into(),
                 name: "nano".into(),
                 licence: String::new(),
+                licence_parts: vec![
+                    PartLicence {
+                        part: "detector".into(),
+                        name: "Apache-2.0".into(),
+                        text: "text".into(),
+                        source: "source".into(),
+                    },
+                    PartLicence {
+                        part: "decoder".into(),
+                        name: "MIT".into(),
+                        text: String::new(),
+                        source: String::new(),
+                    },
+                ],
                 trained_on: String::new(),
+                knows: Some("80 kinds".into()),
+                classes: vec!["cat".into()],
+                text_only: true,
                 device: "cpu".into(),
                 adapter: String::new(),
                 software: true,
                 default_score: 0.3,
                 default_nms: 0.8,
+                default_first_of_kind: Some(0.2),
                 default_max_tokens: 512,
                 weight_bytes: 1,
                 fit: Fit {
@@ -419,17 +437,20 @@ fn events() -> Vec<Event> {
                     reason: String::new(),
                     needs: MemoryNeeds::default(),
                 },
-            }));
+            })));
         }
     }
     for granularity in values::<Granularity>() {
         events.push(Event::Proposed {
             picture,
             granularity,
-            boxes: vec![Proposal {
-                bbox: [0.5, 1.0, 2.0, 3.25].into(),
-                score: 0.5,
-            }],
+            boxes: [None, Some("cat".into())]
+                .map(|label| Proposal {
+                    bbox: [0.5, 1.0, 2.0, 3.25].into(),
+                    score: 0.5,
+                    label,
+                })
+                .to_vec(),
             milliseconds: LookTime::default(),
         });
     }

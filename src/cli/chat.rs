@@ -1,4 +1,4 @@
-//! `chatrex chat`: questions about an image.
+//! `chatrex chat`: questions about an image, or to a model that reads text alone.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,18 @@ use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::image::annotate;
 use crate::protocol::{AskTime, Client as _, Question, StopReason};
+use crate::session::Session;
 use crate::text::answer_parser::Span;
 use crate::text::prompt::MAX_BOXES;
 
 /// Arguments of `chatrex chat`.
 #[derive(clap::Args)]
 pub struct Options {
+    /// Image file: JPEG, PNG or WebP. Models that read text alone need none.
+    #[arg(long)]
+    image: Option<PathBuf>,
     #[command(flatten)]
-    image: ImageArgs,
+    args: ImageArgs,
     /// A question; repeat the option to ask several.
     #[arg(long, required = true)]
     ask: Vec<String>,
@@ -64,13 +68,24 @@ struct TurnReport {
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let given_boxes = options.boxes.as_deref().map(read_boxes).transpose()?;
-    let DetectedImage {
-        mut session,
-        pixels,
-        boxes,
-        ..
-    } = options.image.look()?;
-    let mut boxes = given_boxes.unwrap_or_else(|| boxes.iter().map(|p| p.bbox).collect());
+    let args = &options.args;
+    let (mut session, pixels, proposals) = match &options.image {
+        Some(image) => {
+            let DetectedImage {
+                session,
+                pixels,
+                boxes,
+                ..
+            } = args.look(image)?;
+            (session, Some(pixels), boxes)
+        }
+        None => (open_without_image(args)?, None, Vec::new()),
+    };
+    let labels: Vec<Option<&str>> = match given_boxes {
+        Some(_) => Vec::new(),
+        None => proposals.iter().map(|p| p.label.as_deref()).collect(),
+    };
+    let mut boxes = given_boxes.unwrap_or_else(|| proposals.iter().map(|p| p.bbox).collect());
     if boxes.len() > MAX_BOXES {
         eprintln!(
             "{} boxes; the best {MAX_BOXES} are used, {} are dropped",
@@ -94,7 +109,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             max_tokens: options.max_tokens,
             sampling,
         })?;
-        if !options.image.json {
+        if !args.json {
             let text: String = answer.spans.iter().map(describe).collect();
             println!("{text}");
         }
@@ -108,13 +123,31 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             milliseconds: answer.milliseconds,
         });
     }
-    if let Some(path) = &options.image.annotate {
-        annotate::write(&pixels, &boxes, path)?;
+    if let (Some(path), Some(pixels)) = (&args.annotate, &pixels) {
+        annotate::write(pixels, &boxes, &labels, path)?;
     }
-    if options.image.json {
+    if args.json {
         println!("{}", super::json(&Report { boxes, turns }));
     }
     Ok(true)
+}
+
+/// Opens a model that answers without an image.
+fn open_without_image(args: &ImageArgs) -> Result<Session, Fault> {
+    let session = args.open()?;
+    if session.card().text_only {
+        return Ok(session);
+    }
+    Err(Fault::new(
+        FaultKind::Picture,
+        "--image",
+        format!(
+            "is missing; {} answers questions about an image",
+            session.card().name
+        ),
+        "Name an image, or use a model that reads text alone",
+    )
+    .code(ErrorCode::InvalidInput))
 }
 
 fn describe(span: &Span) -> String {

@@ -17,11 +17,21 @@ use crate::weights::storage::QuantPreset;
 #[derive(clap::Args)]
 pub struct Options {
     /// The checkpoint: a folder in the layout of the Hugging Face hub.
-    #[arg(long, required_unless_present = "plan")]
+    #[arg(long, required_unless_present_any = ["plan", "gguf"])]
     model: Option<PathBuf>,
+    /// A GGUF file of a LLaMA or Qwen2 language model, instead of a checkpoint: a model for plain chat.
+    #[arg(long, conflicts_with_all = ["model", "upn", "prefix"])]
+    gguf: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
     upn: Option<PathBuf>,
+    /// The detector instead: the JSON file of NanoDet-g for TensorFlow.js, or a safetensors file.
+    #[arg(long, conflicts_with_all = ["upn", "gguf"])]
+    detector: Option<PathBuf>,
+    /// Side of the detector's input in pixels, a multiple of 32; by default that of its file. More pixels
+    /// find more small objects and take more time.
+    #[arg(long, requires = "detector")]
+    detector_side: Option<usize>,
     /// The model folder to write.
     #[arg(long, required_unless_present = "plan")]
     out: Option<PathBuf>,
@@ -44,7 +54,7 @@ pub struct Options {
     #[arg(long)]
     name: Option<String>,
     /// Print download size and GPU memory of the known models; convert nothing.
-    #[arg(long, conflicts_with_all = ["model", "upn", "out"])]
+    #[arg(long, conflicts_with_all = ["model", "gguf", "upn", "detector", "out"])]
     plan: bool,
     /// Print one JSON object.
     #[arg(long)]
@@ -92,6 +102,9 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     for name in &converted.left_over {
         eprintln!("warning: tensor {name} of the proposal network's file is not used");
     }
+    for warning in &converted.warnings {
+        eprintln!("warning: {warning}");
+    }
     if options.json {
         let mut value = serde_json::to_value(&converted).expect("plain data");
         value["seconds"] = seconds.into();
@@ -106,8 +119,10 @@ impl Options {
     /// The conversion; `None` with `--plan`.
     fn conversion(&self) -> Option<Conversion> {
         Some(Conversion {
-            model: self.model.clone()?,
+            model: self.gguf.clone().or_else(|| self.model.clone())?,
             upn: self.upn.clone(),
+            detector: self.detector.clone(),
+            detector_side: self.detector_side,
             out: self.out.clone()?,
             quant: self.quant.into(),
             group: self.group(),

@@ -1,4 +1,8 @@
-//! `chatrex eval`: evaluation of a model on test scenes.
+//! `chatrex eval`: evaluation of a model on test scenes, or on photographs with COCO annotations.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
@@ -7,6 +11,7 @@ use super::propose::DeviceName;
 use super::stdio_client::StdioClient;
 use crate::error::Fault;
 use crate::eval::pairs::compare;
+use crate::eval::photographs::{AnswerRecord, CocoSet, PhotoOptions, evaluate_photographs};
 use crate::eval::{AskWith, EvalModel, EvalOptions, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
@@ -18,11 +23,26 @@ use crate::session::{NANO, Session};
 #[derive(clap::Args)]
 pub struct Options {
     /// Number of scenes.
-    #[arg(long)]
-    count: u64,
+    #[arg(long, required_unless_present = "coco")]
+    count: Option<u64>,
     /// Seed of the first scene, at least 900000.
-    #[arg(long)]
-    seed: u64,
+    #[arg(long, required_unless_present = "coco")]
+    seed: Option<u64>,
+    /// Evaluate on photographs instead of scenes: a file of COCO instances.
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with_all = ["count", "seed", "against"])]
+    coco: Option<PathBuf>,
+    /// The folder of the photographs.
+    #[arg(long, value_name = "DIR", requires = "coco")]
+    images: Option<PathBuf>,
+    /// Evaluate only on the first photographs, in the order of their ids.
+    #[arg(long, value_name = "N", requires = "coco")]
+    limit: Option<usize>,
+    /// Write every answer about the photographs to this file, one JSON object per line.
+    #[arg(long, value_name = "FILE", requires = "coco")]
+    answers: Option<PathBuf>,
+    /// Leave out the blank and the shuffled baseline of the photographs.
+    #[arg(long, requires = "coco")]
+    no_baselines: bool,
     /// Model folder; `nano` is the built-in model.
     #[arg(long, default_value = NANO)]
     model: String,
@@ -56,6 +76,15 @@ enum Boxes {
     Proposals,
     /// The ground-truth boxes.
     Truth,
+}
+
+impl From<Boxes> for AskWith {
+    fn from(boxes: Boxes) -> Self {
+        match boxes {
+            Boxes::Proposals => Self::Proposals,
+            Boxes::Truth => Self::Truth,
+        }
+    }
 }
 
 /// Value of `--against` for a model in another program.
@@ -128,12 +157,9 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
         current: None,
     };
     let options = EvalOptions {
-        count: options.count,
-        seed: options.seed,
-        ask_with: match options.ask_with {
-            Boxes::Proposals => AskWith::Proposals,
-            Boxes::Truth => AskWith::Truth,
-        },
+        count: options.count.unwrap_or_default(),
+        seed: options.seed.unwrap_or_default(),
+        ask_with: options.ask_with.into(),
         score: card.default_score,
         nms: card.default_nms,
         model: model.into(),
@@ -143,8 +169,11 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
+    if let (Some(coco), Some(images)) = (&options.coco, &options.images) {
+        return run_photographs(options, coco, images);
+    }
     let (mut model, eval) = open(options, &options.model)?;
-    let bar = ProgressBar::new(options.count);
+    let bar = ProgressBar::new(eval.count);
     let done = |done| bar.set_position(done);
     let Some(against) = &options.against else {
         let report = evaluate(&mut model, &eval, done)?;
@@ -154,6 +183,43 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     };
     let (mut other, other_eval) = open(options, against)?;
     let report = compare([&mut model, &mut other], [&eval, &other_eval], done)?;
+    bar.finish();
+    print(options, &report);
+    Ok(true)
+}
+
+fn run_photographs(options: &Options, coco: &Path, images: &Path) -> Result<bool, Fault> {
+    let mut set = CocoSet::open(coco)?;
+    set.pictures.truncate(options.limit.unwrap_or(usize::MAX));
+    let (mut model, eval) = open(options, &options.model)?;
+    let photo = PhotoOptions {
+        annotations: coco.display().to_string(),
+        images: images.to_owned(),
+        ask_with: eval.ask_with,
+        selection: model.engine.card().selection(),
+        blind: !options.no_baselines,
+        model: eval.model,
+        device: eval.device,
+    };
+    let mut answers = match &options.answers {
+        Some(path) => {
+            let file = File::create(path).map_err(|error| Fault::file(path, error))?;
+            Some((BufWriter::new(file), path))
+        }
+        None => None,
+    };
+    let mut record = |record: &AnswerRecord| -> Result<(), Fault> {
+        let Some((file, path)) = &mut answers else {
+            return Ok(());
+        };
+        writeln!(file, "{}", super::json(record)).map_err(|error| Fault::file(path, error))
+    };
+    let bar = ProgressBar::new(set.pictures.len() as u64);
+    let done = |done| bar.set_position(done);
+    let report = evaluate_photographs(&mut model, &set, &photo, done, &mut record)?;
+    if let Some((mut file, path)) = answers {
+        file.flush().map_err(|error| Fault::file(path, error))?;
+    }
     bar.finish();
     print(options, &report);
     Ok(true)

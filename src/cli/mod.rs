@@ -27,7 +27,7 @@ pub enum Command {
     Parity(parity::Options),
     /// Generate synthetic scenes with annotations and dialogues
     Scenes(scenes::Options),
-    /// Run one training stage of the nano model
+    /// Run one training stage of nano or mini
     Train(train::Options),
     /// Evaluate a model on test scenes
     Eval(eval::Options),

@@ -1,12 +1,12 @@
 //! `chatrex propose`: object boxes of an image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::names::KvCacheName;
 use crate::error::Fault;
-use crate::geometry::{self, Proposal};
+use crate::geometry::{Proposal, Selection};
 use crate::image::{Pixels, annotate, decode};
 use crate::protocol::{
     Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
@@ -16,11 +16,8 @@ use crate::session::{self, Session, SessionOptions};
 /// Arguments shared by `propose` and `chat`.
 #[derive(clap::Args)]
 pub struct ImageArgs {
-    /// Image file: JPEG, PNG or WebP.
-    #[arg(long)]
-    pub image: PathBuf,
-    /// Model folder; `nano` is the built-in model.
-    #[arg(long, default_value = session::NANO)]
+    /// Model folder, or the name of a built-in model.
+    #[arg(long, default_value = session::DEFAULT_MODEL)]
     pub model: String,
     /// Prompt of the proposal network.
     #[arg(long, value_enum, default_value_t)]
@@ -45,15 +42,18 @@ pub struct ImageArgs {
     #[arg(long)]
     pub json: bool,
     /// Write a copy of the image with the boxes drawn.
-    #[arg(long)]
+    #[arg(long, requires = "image")]
     pub annotate: Option<PathBuf>,
 }
 
 /// Arguments of `chatrex propose`.
 #[derive(clap::Args)]
 pub struct Options {
+    /// Image file: JPEG, PNG or WebP.
+    #[arg(long)]
+    image: PathBuf,
     #[command(flatten)]
-    image: ImageArgs,
+    args: ImageArgs,
 }
 
 /// The prompt of UPN.
@@ -97,28 +97,47 @@ pub(super) struct DetectedImage {
 }
 
 impl ImageArgs {
-    pub(super) fn look(&self) -> Result<DetectedImage, Fault> {
-        let pixels = decode::open(&self.image)?;
+    /// Opens the model.
+    pub(super) fn open(&self) -> Result<Session, Fault> {
         let options = SessionOptions::from(LoadOptions {
             device: self.device.into(),
             memory: self.memory.map(|mb| mb * 1_000_000),
             cache: self.cache.map(Into::into),
         });
-        let mut session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
+        let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         announce(session.card());
+        Ok(session)
+    }
+
+    /// Which proposals are used: the defaults of the model without the user's values. A score of the user
+    /// applies to all labels.
+    fn selection(&self, card: &ModelCard) -> Selection {
+        let default = card.selection();
+        Selection {
+            score: self.score.unwrap_or(default.score),
+            nms: self.nms.unwrap_or(default.nms),
+            first_of_kind: match self.score {
+                Some(_) => None,
+                None => default.first_of_kind,
+            },
+        }
+    }
+
+    /// Opens the model and finds the boxes of an image.
+    pub(super) fn look(&self, image: &Path) -> Result<DetectedImage, Fault> {
+        let pixels = decode::open(image)?;
+        let mut session = self.open()?;
         let granularity = match self.prompt {
             Prompt::Fine => Granularity::Fine,
             Prompt::Coarse => Granularity::Coarse,
         };
         let (boxes, time) = session.open_picture(pixels.clone(), granularity)?;
-        let card = session.card();
-        let kept = geometry::filter(
-            &boxes,
-            self.score.unwrap_or(card.default_score),
-            self.nms.unwrap_or(card.default_nms),
-            usize::MAX,
-        );
-        let boxes = kept.kept.into_iter().map(|index| boxes[index]).collect();
+        let kept = self.selection(session.card()).choose(&boxes, usize::MAX);
+        let boxes = kept
+            .kept
+            .iter()
+            .map(|&index| boxes[index].clone())
+            .collect();
         Ok(DetectedImage {
             session,
             pixels,
@@ -134,10 +153,10 @@ pub(super) fn announce(card: &ModelCard) {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct Report<'a> {
     image: ImageSize,
     prompt: &'static str,
-    boxes: Vec<ProposalRow>,
+    boxes: Vec<ProposalRow<'a>>,
     milliseconds: LookTime,
 }
 
@@ -148,18 +167,19 @@ struct ImageSize {
 }
 
 #[derive(Serialize)]
-struct ProposalRow {
+struct ProposalRow<'a> {
     index: usize,
     #[serde(flatten)]
-    proposal: Proposal,
+    proposal: &'a Proposal,
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let args = &options.image;
-    let detected = args.look()?;
+    let args = &options.args;
+    let detected = args.look(&options.image)?;
     if let Some(path) = &args.annotate {
         let boxes: Vec<_> = detected.boxes.iter().map(|p| p.bbox).collect();
-        annotate::write(&detected.pixels, &boxes, path)?;
+        let labels: Vec<_> = detected.boxes.iter().map(|p| p.label.as_deref()).collect();
+        annotate::write(&detected.pixels, &boxes, &labels, path)?;
     }
     if args.json {
         let report = Report {
@@ -175,7 +195,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
                 .boxes
                 .iter()
                 .enumerate()
-                .map(|(index, &proposal)| ProposalRow { index, proposal })
+                .map(|(index, proposal)| ProposalRow { index, proposal })
                 .collect(),
             milliseconds: detected.time,
         };
@@ -183,9 +203,11 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     } else {
         for (index, proposal) in detected.boxes.iter().enumerate() {
             let [x1, y1, x2, y2] = proposal.bbox.into();
+            let label = proposal.label.as_deref().map(|label| format!("  {label}"));
             println!(
-                "{index:3}  {:.2}  {x1:7.1} {y1:7.1} {x2:7.1} {y2:7.1}",
-                proposal.score
+                "{index:3}  {:.2}  {x1:7.1} {y1:7.1} {x2:7.1} {y2:7.1}{}",
+                proposal.score,
+                label.unwrap_or_default()
             );
         }
     }

@@ -27,7 +27,7 @@ impl StdioClient {
     pub(super) fn open() -> Result<Self, Fault> {
         let mut input = std::io::stdin().lock();
         let card = next(&mut input, |event| match event {
-            Event::Ready(card) => Some(card),
+            Event::Ready(card) => Some(*card),
             _ => None,
         })?;
         Ok(Self {

@@ -1,17 +1,17 @@
-//! `chatrex train`: one training stage of nano.
+//! `chatrex train`: one training stage of nano or mini.
 
 use std::path::PathBuf;
 
 use super::propose::DeviceName;
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 use crate::train;
 
 /// Arguments of `chatrex train`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Model size.
-    #[arg(long, value_enum, default_value_t)]
-    preset: Preset,
+    /// The model; by default the one that the stage belongs to.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
     /// Training stage.
     #[arg(long, value_enum)]
     stage: train::TrainStage,
@@ -44,14 +44,35 @@ pub struct Options {
     resume: bool,
 }
 
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Preset {
-    #[default]
     Nano,
+    Mini,
+}
+
+impl Preset {
+    fn of(stage: train::TrainStage) -> Self {
+        match stage {
+            train::TrainStage::LabelTokenizer | train::TrainStage::Labels => Self::Mini,
+            _ => Self::Nano,
+        }
+    }
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    let Preset::Nano = options.preset;
+    let preset = Preset::of(options.stage);
+    if options.preset.is_some_and(|given| given != preset) {
+        let stages = match preset {
+            Preset::Mini => "mini",
+            Preset::Nano => "nano",
+        };
+        return Err(Fault::new(
+            FaultKind::Question,
+            format!("--stage {}", options.stage.name()),
+            format!("is a stage of {stages}"),
+            format!("Leave out --preset, or give --preset {stages}"),
+        ));
+    }
     train::run(&train::TrainOptions {
         stage: options.stage,
         from: options.from.clone(),
