@@ -93,7 +93,7 @@ async function dropped(page) {
   await looked(page, () => drop(page, photograph, "photograph.jpg", "image/jpeg"));
   const [kind] = Object.keys(DROPPED.truth.boxes);
   await page.getByTestId("object-name").getByText(kind, { exact: true }).first().waitFor({ timeout: LONG });
-  const labels = await page.getByTestId("box-label").allInnerTexts();
+  const labels = await page.getByTestId("box-label").allTextContents();
   const pattern = new RegExp(`^\\d+ ${kind} [01]\\.\\d\\d$`);
   assert.ok(
     labels.some((label) => pattern.test(label.trim())),
