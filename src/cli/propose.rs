@@ -101,7 +101,7 @@ impl ImageArgs {
     pub(super) fn open(&self) -> Result<Session, Fault> {
         let options = SessionOptions::from(LoadOptions {
             device: self.device.into(),
-            memory: self.memory.map(|mb| mb * 1_000_000),
+            memory: self.memory.map(|mb| mb.saturating_mul(1_000_000)),
             cache: self.cache.map(Into::into),
         });
         let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
