@@ -42,6 +42,21 @@ impl Rng {
         &items[self.below(items.len())]
     }
 
+    /// Choice from `items`, each with a probability proportional to its weight.
+    ///
+    /// # Panics
+    /// The sum of the weights is 0.
+    pub fn pick_weighted<T: Copy>(&mut self, items: &[(T, usize)]) -> T {
+        let mut rest = self.below(items.iter().map(|(_, weight)| weight).sum());
+        for &(item, weight) in items {
+            if rest < weight {
+                return item;
+            }
+            rest -= weight;
+        }
+        unreachable!("the sample is below the sum of the weights")
+    }
+
     /// Shuffles `items` (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

@@ -22,6 +22,7 @@ use crate::scenes::labels::{GROUPS, KINDS, LabelScene, LabelTask, label_dialogue
 use crate::text::prompt::{ChatTemplate, OBJECT_SLOT, box_turn, index_tag};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::TrainOptions;
+use crate::train::accuracy::{Score, index_tokens, read_boxes, task_name, write_boxes};
 use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
 use crate::train::metrics::MetricsLog;
@@ -208,16 +209,9 @@ impl BatchBuilder {
             dialogues: Vec::new(),
             aux_targets: self.aux_targets(scene, rng),
         };
-        let total: usize = TASKS.iter().map(|(_, weight)| weight).sum();
         let (mut tokens_left, mut seen) = (DIALOGUE_TOKENS, HashSet::new());
         for _ in 0..DIALOGUE_TOKENS / 8 {
-            let mut rest = rng.below(total);
-            let task = TASKS.iter().find(|(_, weight)| {
-                let found = rest < *weight;
-                rest = rest.saturating_sub(*weight);
-                found
-            });
-            let task = task.expect("the sample is below the sum of the weights").0;
+            let task = rng.pick_weighted(&TASKS);
             let Some(dialogue) = label_dialogue(scene, task, rng) else {
                 continue;
             };
@@ -323,7 +317,7 @@ struct Trainer<'a> {
     budget: Budget,
     builder: Arc<BatchBuilder>,
     loader: DataLoader<Batch>,
-    index_tokens: HashSet<u32>,
+    index_tokens: Vec<u32>,
     name_weights: Tensor<2>,
     metrics: MetricsLog,
     validated_at: f64,
@@ -373,10 +367,7 @@ impl<'a> Trainer<'a> {
         let shape = [KINDS.len(), tokenizer.vocab_size()];
         let name_weights =
             Tensor::from_data(TensorData::new(name_weights(&tokenizer), shape), &inner);
-        let tags = (0..100).map(index_tag).chain(["</objects>".to_owned()]);
-        let index_tokens = tags
-            .map(|tag| tokenizer.id(&tag))
-            .collect::<Result<_, _>>()?;
+        let index_tokens = index_tokens(&tokenizer)?;
         let builder = Arc::new(BatchBuilder {
             tokenizer,
             seed: state.seed,
@@ -438,7 +429,7 @@ impl<'a> Trainer<'a> {
             self.optimizer
                 .step(trainee, &self.initializer, loss.backward(), |_| lr);
         self.state.step += 1;
-        let score = Score::of(&batch.packed, &predicted, &self.index_tokens);
+        let score = self.score(&batch, &predicted);
         let grown = self.state.update(score.pointing, loss_value);
         if grown {
             self.loader = start_loader(&self.builder, self.state.step, self.state.boxes);
@@ -470,10 +461,8 @@ impl<'a> Trainer<'a> {
             ]);
             if due {
                 for (task, (correct, total)) in self.validate(&trainee.valid()) {
-                    let name = serde_json::to_value(task).expect("a task serializes");
-                    let name = name.as_str().expect("a task is a string");
                     let accuracy = correct as f64 / total as f64;
-                    line.insert(format!("exact_{name}"), accuracy.into());
+                    line.insert(format!("exact_{}", task_name(task)), accuracy.into());
                 }
                 self.validated_at = self.budget.seconds();
             }
@@ -486,18 +475,19 @@ impl<'a> Trainer<'a> {
         Ok(trainee)
     }
 
+    fn score(&self, batch: &Batch, predicted: &[i32]) -> Score<LabelTask> {
+        Score::of(&batch.packed, predicted, &self.index_tokens, |task, _| {
+            matches!(task, LabelTask::DetectOne | LabelTask::DetectSeveral)
+        })
+    }
+
     /// Exact answers on the validation scenes by task, as `(correct, total)`.
     fn validate(&self, trainee: &LabelTrainee) -> BTreeMap<LabelTask, (usize, usize)> {
         let mut sums = BTreeMap::new();
         for first in (0..VALIDATION_SCENES).step_by(BATCH) {
             let batch = self.builder.validation(first);
             let predicted = argmax(self.logits(trainee, &batch));
-            let score = Score::of(&batch.packed, &predicted, &self.index_tokens);
-            for (task, (correct, total)) in score.exact {
-                let sum = sums.entry(task).or_insert((0, 0));
-                sum.0 += correct;
-                sum.1 += total;
-            }
+            self.score(&batch, &predicted).add_exact(&mut sums);
         }
         sums
     }
@@ -507,58 +497,16 @@ impl<'a> Trainer<'a> {
         let weights = Weights::of_module(trainee, &self.initializer);
         write_state(&self.state_path, &weights, &self.optimizer, &self.state)?;
         weights.write(&out.join("weights.safetensors"), Precision::F32)?;
-        let boxes = self.state.boxes.to_string();
-        let path = out.join(BOXES_FILE);
-        std::fs::write(&path, boxes).map_err(|error| Fault::file(&path, error))
+        write_boxes(out, self.state.boxes)
     }
 }
-
-const BOXES_FILE: &str = "boxes.json";
 
 /// Number of boxes at the start of a run: that of the run in `options.from`, if any.
 fn first_boxes(options: &TrainOptions) -> usize {
-    let before = options.from.as_ref().and_then(|folder| {
-        let text = std::fs::read_to_string(Path::new(folder).join(BOXES_FILE)).ok()?;
-        text.trim().parse().ok()
-    });
-    before.unwrap_or(FIRST_BOXES)
-}
-
-/// Accuracy of the argmax tokens of a batch, as `(correct, total)`.
-struct Score {
-    /// Answers with all tokens correct, by task.
-    exact: BTreeMap<LabelTask, (usize, usize)>,
-    /// Index tokens of detections.
-    pointing: (usize, usize),
-}
-
-impl Score {
-    fn of(packed: &PackedBatch<LabelTask>, predicted: &[i32], index_tokens: &HashSet<u32>) -> Self {
-        let mut correct = vec![true; packed.dialogues.len()];
-        let mut pointing = (0, 0);
-        for (target, &predicted) in packed.targets.iter().zip(predicted) {
-            let Some(dialogue) = target.dialogue else {
-                continue;
-            };
-            let hit = predicted == target.id as i32;
-            correct[dialogue] &= hit;
-            let detects = matches!(
-                packed.dialogues[dialogue].0,
-                LabelTask::DetectOne | LabelTask::DetectSeveral
-            );
-            if detects && index_tokens.contains(&target.id) {
-                pointing.0 += usize::from(hit);
-                pointing.1 += 1;
-            }
-        }
-        let mut exact = BTreeMap::new();
-        for (&(task, _), correct) in packed.dialogues.iter().zip(correct) {
-            let sum = exact.entry(task).or_insert((0, 0));
-            sum.0 += usize::from(correct);
-            sum.1 += 1;
-        }
-        Self { exact, pointing }
-    }
+    let before = options.from.as_ref();
+    before
+        .and_then(|folder| read_boxes(folder))
+        .unwrap_or(FIRST_BOXES)
 }
 
 impl LabelTrainerState {
@@ -686,10 +634,16 @@ pub fn bake(weights: Weights, tokenizer: &Tokenizer) -> Result<Weights, Fault> {
 mod tests {
     use super::*;
     use crate::device_preference::DevicePreference;
+    use crate::model::nanodet::COCO_CLASSES;
     use crate::train::TrainStage;
 
     fn tokenizer() -> Tokenizer {
         crate::train::mini_tokenizer().expect("mini's tokenizer")
+    }
+
+    #[test]
+    fn kinds_are_the_classes_of_the_detector() {
+        assert_eq!(KINDS.map(|kind| kind.name), COCO_CLASSES);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::protocol::DevicePreference;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::Weights;
 
+pub mod accuracy;
 pub mod checkpoint;
 pub mod data_loader;
 pub mod detections;

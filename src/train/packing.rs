@@ -27,20 +27,6 @@ pub struct TaskMix {
     pub shortest_of: usize,
 }
 
-impl TaskMix {
-    fn sample(&self, rng: &mut Rng) -> DialogueTask {
-        let total = self.tasks.iter().map(|(_, weight)| weight).sum::<usize>();
-        let mut rest = rng.below(total);
-        for &(task, weight) in &self.tasks {
-            if rest < weight {
-                return task;
-            }
-            rest -= weight;
-        }
-        unreachable!("the sample is below the sum of the weights")
-    }
-}
-
 /// A dialogue as tokens.
 #[derive(Clone, Debug)]
 pub struct TokenizedDialogue<T = DialogueTask> {
@@ -95,7 +81,7 @@ impl PackedExample {
         let mut tokens_left = task_mix.tokens;
         let mut seen = HashSet::new();
         for _ in 0..task_mix.tokens / 8 {
-            let task = task_mix.sample(rng);
+            let task = rng.pick_weighted(&task_mix.tasks);
             let shortest = (0..task_mix.shortest_of.max(1))
                 .filter_map(|_| dialogue(scene, task, rng))
                 .filter_map(|d| tokenize(&d, &box_of, boxes.len(), tokenizer))

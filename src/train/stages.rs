@@ -7,7 +7,7 @@
 //! pointing at all.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -18,6 +18,7 @@ use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::nn::Loader;
 use crate::scenes::{DialogueTask, Rng, Scene};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::accuracy::{Score, index_tokens, read_boxes, task_name, write_boxes};
 use crate::train::checkpoint::{Initializer, Precision, Weights, set_trainable};
 use crate::train::data_loader::DataLoader;
 use crate::train::detections::Detections;
@@ -258,47 +259,8 @@ fn encode(model: &ChatRex, images: &ImageBatch, device: &Device) -> (Tensor<3>, 
     )
 }
 
-/// Accuracy of the argmax tokens of a batch, as `(correct, total)`.
-struct Score {
-    /// Answers with all tokens correct, by task.
-    exact: BTreeMap<DialogueTask, (usize, usize)>,
-    /// Index tokens of detections with at least a given number of boxes.
-    pointing: (usize, usize),
-}
-
-/// Scores the argmax tokens. With teacher forcing, all tokens of an answer are correct exactly if greedy
-/// decoding produces this answer.
-fn score(packed: &PackedBatch, predicted: &[i32], index_tokens: &[u32], min_boxes: usize) -> Score {
-    let mut correct = vec![true; packed.dialogues.len()];
-    let mut pointing = (0, 0);
-    for (target, &predicted) in packed.targets.iter().zip(predicted) {
-        let Some(dialogue) = target.dialogue else {
-            continue;
-        };
-        let hit = predicted == target.id as i32;
-        correct[dialogue] &= hit;
-        let (task, boxes) = packed.dialogues[dialogue];
-        let is_detection = matches!(task, DialogueTask::DetectOne | DialogueTask::DetectSeveral);
-        if is_detection && boxes >= min_boxes && index_tokens.contains(&target.id) {
-            pointing.0 += usize::from(hit);
-            pointing.1 += 1;
-        }
-    }
-    let mut exact = BTreeMap::new();
-    for (&(task, _), correct) in packed.dialogues.iter().zip(correct) {
-        let sum = exact.entry(task).or_insert((0, 0));
-        sum.0 += usize::from(correct);
-        sum.1 += 1;
-    }
-    Score { exact, pointing }
-}
-
-/// The index tokens, and the token that ends a list of them.
-fn index_tokens(tokenizer: &Tokenizer) -> Result<Vec<u32>, Fault> {
-    (0..100)
-        .map(|index| tokenizer.id(&format!("<obj{index}>")))
-        .chain([tokenizer.id("</objects>")])
-        .collect()
+fn is_detection(task: DialogueTask) -> bool {
+    matches!(task, DialogueTask::DetectOne | DialogueTask::DetectSeveral)
 }
 
 /// Exact answers on the validation set by task, as `(correct, total)`.
@@ -316,12 +278,11 @@ fn validate(
         let logits = batch
             .packed
             .logits(&model.llm, Some(visual), Some(embeddings), device);
-        let score = score(&batch.packed, &argmax(logits), index_tokens, 0);
-        for (task, (correct, total)) in score.exact {
-            let sum = sums.entry(task).or_insert((0, 0));
-            sum.0 += correct;
-            sum.1 += total;
-        }
+        let predicted = argmax(logits);
+        Score::of(&batch.packed, &predicted, index_tokens, |task, _| {
+            is_detection(task)
+        })
+        .add_exact(&mut sums);
     }
     sums
 }
@@ -488,7 +449,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The total loss, the value of the next-token loss, and the score of the batch.
-    fn loss(&self, trainee: &Trainee, batch: &Batch) -> (Tensor<1>, f64, Score) {
+    fn loss(&self, trainee: &Trainee, batch: &Batch) -> (Tensor<1>, f64, Score<DialogueTask>) {
         let Batch { images, packed } = batch;
         let (visual, boxes) = encode(&trainee.model, images, &self.device);
         let logits = packed.logits(
@@ -497,11 +458,12 @@ impl<'a> Trainer<'a> {
             Some(boxes.clone()),
             &self.device,
         );
-        let score = score(
+        let min_boxes = self.state.boxes.saturating_sub(2);
+        let score = Score::of(
             packed,
             &argmax(logits.clone()),
             &self.index_tokens,
-            self.state.boxes.saturating_sub(2),
+            |task, boxes| is_detection(task) && boxes >= min_boxes,
         );
         let mut loss = cross_entropy(logits, &packed.labels());
         let answer_loss = f64::from(loss.clone().into_scalar::<f32>());
@@ -593,7 +555,7 @@ fn detections(
 impl DecoderTrainerState {
     /// Updates the running means with the score of a step and advances the curriculum; true if it
     /// added boxes.
-    fn update(&mut self, score: &Score, loss: f64) -> bool {
+    fn update(&mut self, score: &Score<DialogueTask>, loss: f64) -> bool {
         self.mean_loss = if self.step <= 1 {
             loss
         } else {
@@ -623,20 +585,6 @@ impl DecoderTrainerState {
     }
 }
 
-fn task_name(task: DialogueTask) -> String {
-    serde_json::to_value(task)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .expect("a task serializes as a string")
-}
-
-const BOXES_FILE: &str = "boxes.json";
-
-fn write_boxes(folder: &Path, boxes: usize) -> Result<(), Fault> {
-    let path = folder.join(BOXES_FILE);
-    std::fs::write(&path, boxes.to_string()).map_err(|error| Fault::file(&path, error))
-}
-
 /// Number of boxes at the start of a run: for `align`, that of the run in `options.from`, if any; for
 /// later stages all.
 fn first_boxes(options: &TrainOptions) -> usize {
@@ -646,13 +594,14 @@ fn first_boxes(options: &TrainOptions) -> usize {
     options
         .from
         .as_ref()
-        .and_then(|folder| std::fs::read_to_string(folder.join(BOXES_FILE)).ok())
-        .and_then(|text| text.trim().parse().ok())
+        .and_then(|folder| read_boxes(folder))
         .unwrap_or(FIRST_BOXES)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::model::chatrex::ClipConvNextConfig;
     use crate::model::clip_vit::ClipVitConfig;
