@@ -6,6 +6,7 @@ use crate::error::Fault;
 use crate::geometry::{self, Granularity, Proposal};
 use crate::gpu::readback;
 use crate::image::Pixels;
+use crate::image::prepare::Planar;
 use crate::model::config::ProposerConfig;
 use crate::model::dense_predictions::DensePredictions;
 use crate::model::nanodet::NanoDetConfig;
@@ -58,6 +59,18 @@ impl<H: Host> Engine<H> {
     }
 }
 
+/// Preprocesses the picture for a proposal network. Returns the image and the milliseconds it took.
+async fn prepare(host: &impl Host, recipe: impl FnOnce() -> Planar) -> (Planar, f64) {
+    report(host, 0);
+    host.yield_now().await;
+    let start = host.milliseconds();
+    let image = recipe();
+    let milliseconds = host.milliseconds() - start;
+    report(host, 1);
+    host.yield_now().await;
+    (image, milliseconds)
+}
+
 /// Runs backbone and encoder of UPN, unless the picture has their output.
 async fn ensure_encoded(
     host: &impl Host,
@@ -68,13 +81,7 @@ async fn ensure_encoded(
     if picture.upn_memory.is_some() {
         return Ok(());
     }
-    report(host, 0);
-    host.yield_now().await;
-    let start = host.milliseconds();
-    let image = config.recipe().prepare(&picture.pixels);
-    let prepare = host.milliseconds() - start;
-    report(host, 1);
-    host.yield_now().await;
+    let (image, prepare) = prepare(host, || config.recipe().prepare(&picture.pixels)).await;
     let device = model.device.clone();
     if let Some(upn) = model.upn(host).await? {
         let start = host.milliseconds();
@@ -130,13 +137,7 @@ pub(super) async fn ensure_detected(
     if let Some(detected) = &picture.detected {
         return Ok(detected.time);
     }
-    report(host, 0);
-    host.yield_now().await;
-    let start = host.milliseconds();
-    let image = config.recipe().prepare(&picture.pixels);
-    let prepare = host.milliseconds() - start;
-    report(host, 1);
-    host.yield_now().await;
+    let (image, prepare) = prepare(host, || config.recipe().prepare(&picture.pixels)).await;
     let device = model.device.clone();
     let detector = model.detector(host).await?;
     let start = host.milliseconds();

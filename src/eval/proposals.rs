@@ -95,6 +95,12 @@ fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
         right += usize::from(hit);
         curve.push((fraction(right, objects), fraction(right, seen + 1)));
     }
+    area_under(curve, |i| f64::from(i) / 100.0)
+}
+
+/// Mean of the highest precision at or beyond each of 101 recalls; `recall` gives the i-th. `curve` has
+/// pairs of recall and precision, recalls ascending.
+pub(super) fn area_under(mut curve: Vec<(f64, f64)>, recall: impl Fn(i32) -> f64) -> f64 {
     let mut best = 0.0_f64;
     for point in curve.iter_mut().rev() {
         best = best.max(point.1);
@@ -104,7 +110,7 @@ fn average_precision(hits: impl Iterator<Item = bool>, objects: usize) -> f64 {
         let first = curve.partition_point(|point| point.0 < recall);
         curve.get(first).map_or(0.0, |point| point.1)
     };
-    (0..=100).map(|i| at(f64::from(i) / 100.0)).sum::<f64>() / 101.0
+    (0..=100).map(|i| at(recall(i))).sum::<f64>() / 101.0
 }
 
 /// `part / whole`, or 0 if `whole` is 0.

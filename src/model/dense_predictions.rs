@@ -40,14 +40,12 @@ impl DensePredictions {
     /// The best boxes of all levels, best first, without non-maximum suppression; equal scores keep
     /// their order.
     pub fn proposals(&self) -> Vec<ClassifiedBox> {
-        let mut order: Vec<(usize, f32)> = (0..self.boxes.len())
-            .map(|index| (index, self.best(index)))
-            .filter(|&(_, score)| score >= MIN_SCORE)
-            .collect();
+        let objects = self.objects();
+        let mut order = objects.clone();
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         order.truncate(MAX_PROPOSALS);
         let boxes: Vec<BoxXyxy> = order.iter().map(|&(index, _)| self.boxes[index]).collect();
-        let scores = self.mean_scores(&boxes);
+        let scores = self.mean_scores(&objects, &boxes);
         order
             .iter()
             .zip(scores.chunks(self.classes.max(1)))
@@ -64,7 +62,7 @@ impl DensePredictions {
     /// prediction gets the scores of the prediction with the highest IoU. One that overlaps no
     /// prediction, and one whose scores are all below 0.03, gets zeros.
     pub fn class_scores(&self, boxes: &[BoxXyxy]) -> Vec<f32> {
-        let mut scores = self.mean_scores(boxes);
+        let mut scores = self.mean_scores(&self.objects(), boxes);
         for row in scores.chunks_mut(self.classes.max(1)) {
             if row.iter().all(|&score| score < UNKNOWN_SCORE) {
                 row.fill(0.0);
@@ -73,16 +71,20 @@ impl DensePredictions {
         scores
     }
 
-    /// [`DensePredictions::class_scores`] with the low scores.
-    fn mean_scores(&self, boxes: &[BoxXyxy]) -> Vec<f32> {
-        let objects: Vec<(usize, f32)> = (0..self.boxes.len())
+    /// The predictions that are not background, with their highest scores.
+    fn objects(&self) -> Vec<(usize, f32)> {
+        (0..self.boxes.len())
             .map(|index| (index, self.best(index)))
             .filter(|&(_, score)| score >= MIN_SCORE)
-            .collect();
+            .collect()
+    }
+
+    /// [`DensePredictions::class_scores`] with the low scores; `objects` are [`Self::objects`].
+    fn mean_scores(&self, objects: &[(usize, f32)], boxes: &[BoxXyxy]) -> Vec<f32> {
         let mut result = vec![0.0; boxes.len() * self.classes];
         for (given, row) in boxes.iter().zip(result.chunks_mut(self.classes.max(1))) {
             let mut total = 0.0_f32;
-            for &(index, score) in &objects {
+            for &(index, score) in objects {
                 let iou = self.boxes[index].iou(given);
                 if iou >= SAME_OBJECT_IOU {
                     let weight = iou * iou * score;

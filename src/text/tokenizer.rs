@@ -202,9 +202,8 @@ mod tests {
         Tokenizer::from_json(json.as_bytes(), "tokenizer.json", None).expect("a tokenizer")
     }
 
-    #[test]
-    fn missing_tags_are_added_in_order() {
-        let complete = tokenizer(FILE);
+    /// [`FILE`] without the tags.
+    fn without_tags() -> String {
         let mut file: Value = serde_json::from_str(FILE).expect("json");
         let added = file["added_tokens"].as_array_mut().expect("a list");
         added.retain(|token| {
@@ -212,11 +211,18 @@ mod tests {
                 .as_str()
                 .is_some_and(|text| text.contains('|'))
         });
-        let plain = Tokenizer::plain(file.to_string().as_bytes(), "tokenizer.json", None);
+        file.to_string()
+    }
+
+    #[test]
+    fn missing_tags_are_added_in_order() {
+        let complete = tokenizer(FILE);
+        let json = without_tags();
+        let plain = Tokenizer::plain(json.as_bytes(), "tokenizer.json", None);
         let plain = plain.expect("a tokenizer");
         assert!(plain.vocab_size() < complete.vocab_size());
         assert!(plain.list_tags().is_none() && complete.list_tags().is_some());
-        let bare = tokenizer(&file.to_string());
+        let bare = tokenizer(&json);
         assert_eq!(bare.vocab_size(), complete.vocab_size());
         for token in ["<obj0>", "<obj57>", "<obj99>", "<ground>", "</objects>"] {
             assert_eq!(bare.id(token), complete.id(token), "{token}");
@@ -227,14 +233,7 @@ mod tests {
 
     #[test]
     fn a_plain_tokenizer_gets_no_tags() {
-        let mut file: Value = serde_json::from_str(FILE).expect("json");
-        let added = file["added_tokens"].as_array_mut().expect("a list");
-        added.retain(|token| {
-            token["content"]
-                .as_str()
-                .is_some_and(|text| text.contains('|'))
-        });
-        let json = file.to_string();
+        let json = without_tags();
         let plain = Tokenizer::plain(json.as_bytes(), "f", None).expect("a tokenizer");
         assert_eq!(plain.vocab_size() + 104, tokenizer(&json).vocab_size());
         assert_eq!(plain.list_tags(), None);

@@ -2,6 +2,9 @@
 //!
 //! `tests/reference/coco_metrics.py` records the expected values of the test.
 
+use super::coco::Picture;
+use crate::eval::proposals::area_under;
+
 /// Number of IoU thresholds.
 pub(super) const THRESHOLDS: usize = 10;
 /// Detections per picture that are evaluated.
@@ -23,6 +26,20 @@ pub(super) struct TrueBox {
     pub(super) xywh: [f64; 4],
     /// Detections inside it are ignored.
     pub(super) crowd: bool,
+}
+
+impl TrueBox {
+    /// The annotations of `picture`, of all kinds or of one.
+    pub(super) fn of(picture: &Picture, kind: Option<usize>) -> Vec<Self> {
+        let annotations = picture.annotations.iter();
+        annotations
+            .filter(|annotation| kind.is_none_or(|kind| annotation.kind == kind))
+            .map(|annotation| Self {
+                xywh: annotation.xywh,
+                crowd: annotation.crowd,
+            })
+            .collect()
+    }
 }
 
 /// A detected box with its score.
@@ -165,19 +182,9 @@ fn outcome(found: &Detection, truth: &[TrueBox], free: &mut [bool], threshold: f
     }
 }
 
-/// Mean of the highest precision at or beyond each of 101 recalls.
-fn area(mut curve: Vec<(f64, f64)>) -> f64 {
-    let mut best = 0.0_f64;
-    for point in curve.iter_mut().rev() {
-        best = best.max(point.1);
-        point.1 = best;
-    }
-    let at = |recall: f64| {
-        let first = curve.partition_point(|point| point.0 < recall);
-        curve.get(first).map_or(0.0, |point| point.1)
-    };
-    // The recalls of `numpy.linspace(0, 1, 101)`.
-    (0..=100).map(|i| at(f64::from(i) * 0.01)).sum::<f64>() / 101.0
+/// Mean of the highest precision at or beyond each of the recalls of `numpy.linspace(0, 1, 101)`.
+fn area(curve: Vec<(f64, f64)>) -> f64 {
+    area_under(curve, |i| f64::from(i) * 0.01)
 }
 
 #[cfg(test)]
@@ -233,17 +240,7 @@ mod tests {
                     })
                     .collect()
             };
-            let truth = |kind: Option<usize>| -> Vec<TrueBox> {
-                picture
-                    .annotations
-                    .iter()
-                    .filter(|annotation| kind.is_none_or(|kind| annotation.kind == kind))
-                    .map(|annotation| TrueBox {
-                        xywh: annotation.xywh,
-                        crowd: annotation.crowd,
-                    })
-                    .collect()
-            };
+            let truth = |kind| TrueBox::of(picture, kind);
             all.add(&detections(None), &truth(None));
             for (kind, scores) in kinds.iter_mut().enumerate() {
                 scores.add(&detections(Some(kind)), &truth(Some(kind)));

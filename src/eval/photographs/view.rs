@@ -98,17 +98,7 @@ impl Ranking {
                 })
                 .collect()
         };
-        let truth = |kind: Option<usize>| -> Vec<TrueBox> {
-            picture
-                .annotations
-                .iter()
-                .filter(|annotation| kind.is_none_or(|kind| annotation.kind == kind))
-                .map(|annotation| TrueBox {
-                    xywh: annotation.xywh,
-                    crowd: annotation.crowd,
-                })
-                .collect()
-        };
+        let truth = |kind| TrueBox::of(picture, kind);
         scores.boxes.add(&detections(None), &truth(None));
         scores
             .kinds
