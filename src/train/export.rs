@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::checkpoint::{Initializer, Precision, Weights, write_atomically};
 use super::labels;
@@ -44,11 +44,8 @@ pub struct ExportOptions {
 /// A file cannot be read or written, lacks a parameter, or has tensors of other shapes than nano's.
 pub fn export(options: &ExportOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
-    let tokenizer_json = std::fs::read(&options.tokenizer)
-        .map_err(|error| Fault::file(&options.tokenizer, error))?;
-    let place = options.tokenizer.display().to_string();
-    let vocabulary = Tokenizer::from_json(&tokenizer_json, &place, None)?.vocab_size();
-    let chatrex = ChatRexConfig::nano(vocabulary);
+    let (tokenizer_json, tokenizer) = read_tokenizer(&options.tokenizer)?;
+    let chatrex = ChatRexConfig::nano(tokenizer.vocab_size());
     let upn = UpnConfig::nano();
     let device = Device::flex();
     let path = |name: &str| options.out.join(name);
@@ -76,9 +73,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Fault> {
         "score": options.score,
         "nms": options.nms,
     });
-    if let (Some(config), serde_json::Value::Object(extra)) = (config.as_object_mut(), extra) {
-        config.extend(extra);
-    }
+    extend(&mut config, extra);
     let sizes = json!({
         "clip": chatrex.towers.clip,
         "image_low": chatrex.towers.image_low,
@@ -129,11 +124,10 @@ const MINI_KNOWS: &str = "Knows 80 kinds of everyday things in photographs: peop
 /// A file cannot be read or written, lacks a parameter, or has tensors of other shapes than mini's.
 pub fn export_mini(options: &MiniExportOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
-    let tokenizer_json = std::fs::read(&options.tokenizer)
-        .map_err(|error| Fault::file(&options.tokenizer, error))?;
-    let place = options.tokenizer.display().to_string();
-    let tokenizer = Tokenizer::from_json(&tokenizer_json, &place, None)?;
-    let weights = labels::bake(Weights::read(&options.weights)?, &tokenizer)?;
+    let (tokenizer_json, tokenizer) = read_tokenizer(&options.tokenizer)?;
+    let weights = parameters(Some(&options.weights), |initializer| {
+        labels::bake(initializer, &tokenizer)
+    })?;
     weights.write(&options.out.join("model.safetensors"), Precision::F32)?;
     let llm = labels::mini_decoder(tokenizer.vocab_size());
     let mut config = serde_json::to_value(&llm).expect("plain data");
@@ -151,12 +145,24 @@ pub fn export_mini(options: &MiniExportOptions) -> Result<(), Fault> {
         "first_of_kind": options.first_of_kind,
         "nms": options.nms,
     });
-    if let (Some(config), serde_json::Value::Object(extra)) = (config.as_object_mut(), extra) {
-        config.extend(extra);
-    }
+    extend(&mut config, extra);
     let text = serde_json::to_vec_pretty(&config).expect("plain data");
     write_atomically(&options.out.join("config.json"), &text)?;
     write_atomically(&options.out.join("tokenizer.json"), &tokenizer_json)
+}
+
+/// A `tokenizer.json`, as it is and parsed.
+fn read_tokenizer(path: &Path) -> Result<(Vec<u8>, Tokenizer), Fault> {
+    let json = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
+    let tokenizer = Tokenizer::from_json(&json, &path.display().to_string(), None)?;
+    Ok((json, tokenizer))
+}
+
+/// Adds the members of the object `extra` to the object `config`.
+fn extend(config: &mut Value, extra: Value) {
+    if let (Some(config), Value::Object(extra)) = (config.as_object_mut(), extra) {
+        config.extend(extra);
+    }
 }
 
 /// The parameters that `load` requests, from `file` or random.
@@ -177,4 +183,29 @@ fn parameters(
         }
     }
     Ok(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mini_is_not_exported_without_all_of_its_weights() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let weights = folder.path().join("weights.safetensors");
+        let empty = Weights::default();
+        empty.write(&weights, Precision::F32).expect("a file");
+        let options = MiniExportOptions {
+            weights,
+            tokenizer: super::super::MINI_TOKENIZER.into(),
+            out: folder.path().join("out"),
+            score: 0.3,
+            first_of_kind: 0.1,
+            nms: 0.5,
+            made_by: Vec::new(),
+        };
+        let fault = export_mini(&options).expect_err("no weights");
+        assert_eq!(fault.what, "is missing");
+        assert!(!options.out.join("model.safetensors").exists());
+    }
 }

@@ -609,21 +609,20 @@ pub fn label_texts(scenes: u64) -> Vec<String> {
     texts
 }
 
-/// The weights of a run as the checkpoint of mini's decoder: the class embeddings are those of
-/// [`class_embeddings`].
+/// The weights of a run, in `initializer`, as the checkpoint of mini's decoder: the class embeddings are
+/// those of [`class_embeddings`].
 ///
 /// # Errors
-/// A tensor is missing or has another shape.
-pub fn bake(weights: Weights, tokenizer: &Tokenizer) -> Result<Weights, Fault> {
+/// A tensor has another shape.
+pub fn bake(initializer: &Initializer, tokenizer: &Tokenizer) -> Result<Weights, Fault> {
     let device = Device::flex();
-    let initializer = Initializer::new(weights, 0);
     let config = mini_decoder(tokenizer.vocab_size());
-    let trainee = LabelTrainee::load(&Loader::new(&initializer, &device), &config)?;
+    let trainee = LabelTrainee::load(&Loader::new(initializer, &device), &config)?;
     let shape = [KINDS.len(), tokenizer.vocab_size()];
     let words = Tensor::from_data(TensorData::new(name_weights(tokenizer), shape), &device);
     let difference = trainee.objects.names.weight.as_tensor();
     let names = class_embeddings(&trainee.llm, difference, words);
-    let mut weights = Weights::of_module(&trainee, &initializer);
+    let mut weights = Weights::of_module(&trainee, initializer);
     let stored = weights.tensors.get_mut("mm_object_projector.names.weight");
     let stored = stored.expect("the projector has name embeddings");
     stored.values = names.into_data().try_to_vec::<f32>().expect("f32 weights");
@@ -739,7 +738,7 @@ mod tests {
         train("resumed", 1, false);
         assert_eq!(whole, train("resumed", 2, true));
         let names = "mm_object_projector.names.weight";
-        let baked = bake(whole.clone(), &tokenizer()).expect("a checkpoint");
+        let baked = bake(&Initializer::new(whole.clone(), 0), &tokenizer()).expect("a checkpoint");
         assert_eq!(baked.tensors.len(), whole.tensors.len());
         assert_eq!(baked.tensors[names].shape, whole.tensors[names].shape);
         assert_ne!(baked.tensors[names], whole.tensors[names]);
