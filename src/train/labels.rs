@@ -70,19 +70,19 @@ const EMBEDDING_STREAM: u64 = 203;
 
 /// Sampling weights of the tasks.
 const TASKS: [(LabelTask, usize); 14] = [
-    (LabelTask::DetectOne, 5),
-    (LabelTask::DetectSeveral, 9),
-    (LabelTask::DetectAbsent, 3),
-    (LabelTask::Name, 5),
-    (LabelTask::Count, 4),
-    (LabelTask::Exists, 4),
-    (LabelTask::Refer, 7),
-    (LabelTask::Where, 1),
-    (LabelTask::Caption, 3),
-    (LabelTask::Total, 1),
+    (LabelTask::DetectOne, 12),
+    (LabelTask::DetectSeveral, 14),
+    (LabelTask::DetectAbsent, 6),
+    (LabelTask::Name, 8),
+    (LabelTask::Count, 12),
+    (LabelTask::Exists, 11),
+    (LabelTask::Refer, 22),
+    (LabelTask::Where, 5),
+    (LabelTask::Caption, 9),
+    (LabelTask::Total, 2),
     (LabelTask::Help, 1),
-    (LabelTask::Cannot, 1),
-    (LabelTask::UnknownNoun, 1),
+    (LabelTask::Cannot, 2),
+    (LabelTask::UnknownNoun, 2),
     (LabelTask::Foreign, 1),
 ];
 

@@ -8,6 +8,7 @@ use super::kinds::{GROUPS, KINDS};
 use super::phrases;
 use super::template::{expand, expand_any};
 use crate::scenes::Rng;
+use crate::text::kinds::with_article;
 
 /// What a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -205,20 +206,10 @@ impl Subject {
         } else {
             *rng.pick(&["", "", "the ", "the ", "a ", "any ", "every ", "each "])
         };
-        let before = if before == "a " {
-            article(word)
-        } else {
-            before
-        };
+        if before == "a " {
+            return with_article(word);
+        }
         format!("{before}{word}")
-    }
-}
-
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) && !word.starts_with("un") {
-        "an "
-    } else {
-        "a "
     }
 }
 
@@ -242,13 +233,16 @@ fn counted(subject: Subject, indices: &[usize]) -> String {
 }
 
 /// [`counted`] with an article if there is one object.
-fn with_article(subject: Subject, indices: &[usize]) -> String {
-    let is_kind = matches!(subject, Subject::Kind(_));
-    let before = match indices.len() {
-        1 if is_kind => article(subject.name()),
-        _ => "",
-    };
-    format!("{before}{}", counted(subject, indices))
+fn counted_with_article(subject: Subject, indices: &[usize]) -> String {
+    let counted = counted(subject, indices);
+    let name = subject.name();
+    match (subject, indices.len()) {
+        (Subject::Kind(_), 1) => match with_article(name).strip_suffix(name) {
+            Some(article) => format!("{article}{counted}"),
+            None => counted,
+        },
+        _ => counted,
+    }
 }
 
 fn refusal(subject: Subject) -> String {
@@ -260,7 +254,13 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
     let (question, answer) = match task {
         LabelTask::DetectOne => {
             let subject = Subject::present(scene, rng)?;
-            let question = detect_question(&subject.noun_phrase(rng), rng);
+            let mut phrase = subject.noun_phrase(rng);
+            if rng.chance(6) {
+                let noun = *rng.pick(phrases::UNKNOWN_NOUNS);
+                let place = rng.pick(phrases::BESIDE_UNKNOWN).replace("{}", noun);
+                phrase = format!("{phrase} {place}");
+            }
+            let question = detect_question(&phrase, rng);
             (question, group(subject.name(), &subject.indices(scene)))
         }
         LabelTask::DetectSeveral => several(scene, rng),
@@ -275,8 +275,8 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
         LabelTask::Count => {
             let present = Subject::present(scene, rng).filter(|_| !rng.chance(10));
             let subject = present.unwrap_or_else(|| Subject::absent(scene, rng));
-            let word = subject.word(!rng.chance(12), rng);
-            let question = expand_any(phrases::COUNT, rng).replace("{}", word);
+            let word = subject.word(!rng.chance(30), rng);
+            let question = any_wording(phrases::COUNT, rng).replace("{}", word);
             (question, count_answer(subject, &subject.indices(scene)))
         }
         LabelTask::Exists => exists(scene, rng),
@@ -286,7 +286,7 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
             let question = if rng.chance(30) {
                 phrases::CAPTION[rng.below(2)].to_owned()
             } else {
-                expand_any(phrases::CAPTION, rng)
+                any_wording(phrases::CAPTION, rng)
             };
             (question, caption(scene))
         }
@@ -302,7 +302,7 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
         LabelTask::Help if rng.chance(25) => (expand_any(phrases::THANKS, rng), THANKS.to_owned()),
         LabelTask::Help => (expand_any(phrases::HELP, rng), HELP.to_owned()),
         LabelTask::Cannot => {
-            let mut question = expand_any(phrases::CANNOT, rng);
+            let mut question = any_wording(phrases::CANNOT, rng);
             while question.contains("{}") {
                 let word = Subject::random(rng).word(false, rng);
                 question = question.replacen("{}", word, 1);
@@ -317,6 +317,30 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
         question: as_typed(question, rng),
         answer,
     })
+}
+
+/// The expansion of `template` with fillers in three of ten cases, so that unknown words in a
+/// question about a kind change nothing.
+fn wording(template: &str, rng: &mut Rng) -> String {
+    let mut text = expand(template, rng);
+    for _ in 0..[0, 0, 0, 0, 0, 0, 0, 1, 1, 2][rng.below(10)] {
+        let filler = *rng.pick(phrases::FILLERS);
+        let ends: Vec<usize> = text.match_indices(' ').map(|(at, _)| at).collect();
+        match ends.len() {
+            0 => text = format!("{filler} {text}"),
+            count => match rng.below(count + 2) {
+                0 => text = format!("{filler}, {text}"),
+                place if place <= count => text.insert_str(ends[place - 1], &format!(" {filler}")),
+                _ => text = format!("{text} {filler}"),
+            },
+        }
+    }
+    text
+}
+
+fn any_wording(templates: &[&str], rng: &mut Rng) -> String {
+    let index = rng.below(templates.len());
+    wording(templates[index], rng)
 }
 
 /// The question as people type it: sometimes without capitals or the final mark.
@@ -335,7 +359,7 @@ fn detect_question(phrase: &str, rng: &mut Rng) -> String {
     } else {
         *rng.pick(phrases::DETECT)
     };
-    expand(template, rng).replace("{}", phrase)
+    wording(template, rng).replace("{}", phrase)
 }
 
 /// A detection of two to six kinds, present ones and absent ones.
@@ -406,18 +430,20 @@ fn name(scene: &LabelScene, rng: &mut Rng) -> Option<(String, String)> {
     } else {
         *rng.pick(phrases::NAME)
     };
-    let question = expand(template, rng).replace("{}", &format!("<obj{index}>"));
+    let question = wording(template, rng).replace("{}", &format!("<obj{index}>"));
     let answer = scene.objects[index]
         .kind
         .map_or(UNKNOWN_BOX, |kind| KINDS[kind].name);
     Some((question, answer.to_owned()))
 }
 
+/// `Number of dogs: 2.`, which is right for any number.
 fn count_answer(subject: Subject, indices: &[usize]) -> String {
-    if indices.is_empty() {
-        return refusal(subject);
-    }
-    format!("I count {}: {}.", counted(subject, indices), indices.len())
+    let phrase = match indices {
+        [] => subject.plural().to_owned(),
+        _ => group(subject.plural(), indices),
+    };
+    format!("Number of {phrase}: {}.", indices.len())
 }
 
 fn exists(scene: &LabelScene, rng: &mut Rng) -> (String, String) {
@@ -429,16 +455,16 @@ fn exists(scene: &LabelScene, rng: &mut Rng) -> (String, String) {
         (true, 0..3) => format!("any {word}"),
         (true, _) => word.to_owned(),
         (false, 0) => format!("any {word}"),
-        (false, _) => format!("{}{word}", article(word)),
+        (false, _) => with_article(word),
     };
-    let question = expand_any(phrases::EXISTS, rng)
+    let question = any_wording(phrases::EXISTS, rng)
         .replace("{bare}", word)
         .replace("{}", &phrase);
     let indices = subject.indices(scene);
     let answer = if indices.is_empty() {
         format!("No, I see no {} in this picture.", subject.name())
     } else {
-        format!("Yes, I see {}.", with_article(subject, &indices))
+        format!("Yes, I see {}.", counted_with_article(subject, &indices))
     };
     (question, answer)
 }
@@ -541,13 +567,13 @@ fn refer(scene: &LabelScene, rng: &mut Rng) -> Option<(String, String)> {
     let plain_adjective = *rng.pick(superlative.adjectives);
     let word = subject.word(false, rng);
     let question = match rng.below(4) {
-        0 => expand_any(phrases::REFER_WHICH, rng)
+        0 => any_wording(phrases::REFER_WHICH, rng)
             .replace("{adjective}", plain_adjective)
             .replace("{many}", subject.plural())
             .replace("{}", word),
-        1 => expand_any(phrases::REFER, rng)
+        1 => any_wording(phrases::REFER, rng)
             .replace("{}", &format!("{word} {}", rng.pick(superlative.after))),
-        _ => expand_any(phrases::REFER, rng).replace("{}", &format!("{plain_adjective} {word}")),
+        _ => any_wording(phrases::REFER, rng).replace("{}", &format!("{plain_adjective} {word}")),
     };
     let indices = subject.indices(scene);
     let Some(winner) = leading(scene, &indices, superlative)? else {
@@ -589,7 +615,7 @@ fn where_is(scene: &LabelScene, rng: &mut Rng) -> Option<(String, String)> {
     };
     let place = place(&scene.objects[index])?;
     let word = subject.word(false, rng);
-    let question = expand_any(phrases::WHERE, rng).replace("{}", word);
+    let question = any_wording(phrases::WHERE, rng).replace("{}", word);
     Some((
         question,
         format!("The {} is {place}.", group(subject.name(), &[index])),
@@ -639,7 +665,7 @@ fn caption(scene: &LabelScene) -> String {
     }
     let parts = kinds.into_iter().map(|kind| {
         let subject = Subject::Kind(kind);
-        with_article(subject, &subject.indices(scene))
+        counted_with_article(subject, &subject.indices(scene))
     });
     let parts: Vec<String> = parts.collect();
     format!("This picture shows: {}.", parts.join(", "))
@@ -649,10 +675,10 @@ fn unknown_noun(rng: &mut Rng) -> String {
     let noun = *rng.pick(phrases::UNKNOWN_NOUNS);
     let plural = format!("{noun}s");
     match rng.below(4) {
-        0 => expand_any(phrases::COUNT, rng).replace("{}", &plural),
-        1 => expand_any(phrases::EXISTS, rng)
+        0 => any_wording(phrases::COUNT, rng).replace("{}", &plural),
+        1 => any_wording(phrases::EXISTS, rng)
             .replace("{bare}", &plural)
-            .replace("{}", &format!("{}{noun}", article(noun))),
+            .replace("{}", &with_article(noun)),
         2 => detect_question(&format!("the {noun}"), rng),
         _ => detect_question(&plural, rng),
     }
@@ -700,7 +726,7 @@ mod tests {
         for (question, answer) in answers(LabelTask::Count) {
             if question.contains("dogs") && !question.contains("hot") {
                 assert_eq!(
-                    answer, "I count <ground>dogs</ground><objects><obj0><obj2></objects>: 2.",
+                    answer, "Number of <ground>dogs</ground><objects><obj0><obj2></objects>: 2.",
                     "{question}"
                 );
             }
