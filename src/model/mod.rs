@@ -6,6 +6,7 @@
 //! operations, serve training and inference, and run on every device; where a kernel of our own exists they call
 //! [`gpu`](crate::gpu), which picks the kernel or its reference.
 
+pub mod adapter;
 pub mod chatrex;
 pub mod class_projector;
 pub mod clip_vit;
