@@ -1,4 +1,4 @@
-//! `chatrex train`: one training stage of nano or mini.
+//! `chatrex train`: one training stage of nano, mini or small.
 
 use std::path::PathBuf;
 
@@ -24,6 +24,12 @@ pub struct Options {
     /// Output folder of the `upn` stage; the decoder stages then train on the proposals of this network.
     #[arg(long)]
     upn: Option<PathBuf>,
+    /// The language model that the stages `chats` and `adapter` read: a folder converted with --quant f32.
+    #[arg(long)]
+    base: Option<PathBuf>,
+    /// The chats.json that the stage `adapter` mixes in.
+    #[arg(long)]
+    chats: Option<PathBuf>,
     /// Output folder for weights, checkpoint and metrics.
     #[arg(long)]
     out: PathBuf,
@@ -48,12 +54,14 @@ pub struct Options {
 enum Preset {
     Nano,
     Mini,
+    Small,
 }
 
 impl Preset {
     fn of(stage: train::TrainStage) -> Self {
         match stage {
             train::TrainStage::LabelTokenizer | train::TrainStage::Labels => Self::Mini,
+            train::TrainStage::Chats | train::TrainStage::Adapter => Self::Small,
             _ => Self::Nano,
         }
     }
@@ -64,6 +72,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     if options.preset.is_some_and(|given| given != preset) {
         let stages = match preset {
             Preset::Mini => "mini",
+            Preset::Small => "small",
             Preset::Nano => "nano",
         };
         return Err(Fault::new(
@@ -78,6 +87,8 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         from: options.from.clone(),
         towers: options.towers.clone(),
         upn: options.upn.clone(),
+        base: options.base.clone(),
+        chats: options.chats.clone(),
         out: options.out.clone(),
         minutes: options.minutes,
         steps: options.steps,

@@ -1,5 +1,5 @@
-//! Training of nano (`docs/reference/training.md` sections 4 and 5): UPN, the towers, then the stages
-//! of the decoder. Each stage starts from random or earlier weights and resumes bit-exactly.
+//! Training (`docs/reference/training.md` sections 4 to 7). Nano: UPN, the towers, then the stages of the
+//! decoder. Mini and small: the decoder or an adapter of one on label scenes. Each stage starts from random or earlier weights and resumes bit-exactly.
 //!
 //! A stage stores its checkpoint in `OUT/state.safetensors` (weights, optimizer moments, step,
 //! curriculum), its weights in `weights.safetensors`, and its log in `metrics.jsonl` and `curve.svg`.
@@ -16,10 +16,14 @@ use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::Weights;
 
 pub mod accuracy;
+pub mod adapter;
+pub mod chats;
 pub mod checkpoint;
 pub mod data_loader;
 pub mod detections;
 pub mod export;
+mod label_batches;
+mod label_trainer;
 pub mod labels;
 pub mod metrics;
 pub mod optimizer;
@@ -54,6 +58,10 @@ pub enum TrainStage {
     LabelTokenizer,
     /// Decoder and object projector of mini on label scenes.
     Labels,
+    /// Answers of the language model of small to everyday questions: `OUT/chats.json`.
+    Chats,
+    /// The adapter of small on label scenes.
+    Adapter,
 }
 
 impl TrainStage {
@@ -68,6 +76,8 @@ impl TrainStage {
             Self::Instruct => "instruct",
             Self::LabelTokenizer => "label-tokenizer",
             Self::Labels => "labels",
+            Self::Chats => "chats",
+            Self::Adapter => "adapter",
         }
     }
 }
@@ -85,6 +95,10 @@ pub struct TrainOptions {
     /// A folder with a trained UPN. The decoder stages use its proposals for most scenes once the
     /// curriculum has reached all scene sizes.
     pub upn: Option<PathBuf>,
+    /// The model folder of the language model that an adapter changes, with f32 weights.
+    pub base: Option<PathBuf>,
+    /// The recorded answers of the stage `chats`, which the stage `adapter` mixes in.
+    pub chats: Option<PathBuf>,
     /// Output folder of checkpoint, weights and metrics.
     pub out: PathBuf,
     /// Wall-clock budget in minutes; the learning rate schedule spans it.
@@ -116,6 +130,19 @@ pub fn run(options: &TrainOptions) -> Result<(), Fault> {
             };
             labels::run(options, tokenizer, weights)
         }
+        TrainStage::Chats => {
+            let (base, tokenizer) = adapter::Base::read(base_folder(options)?)?;
+            let decoder = base.decoder(&Device::flex())?;
+            chats::record(&decoder, &tokenizer, &base.template, &options.out)
+        }
+        TrainStage::Adapter => {
+            let (base, tokenizer) = adapter::Base::read(base_folder(options)?)?;
+            let weights = match &options.from {
+                Some(folder) => Weights::read(&folder.join("weights.safetensors"))?,
+                None => Weights::default(),
+            };
+            adapter::run(options, base, tokenizer, weights)
+        }
         TrainStage::Upn => upn::run(options),
         stage => {
             let config = ChatRexConfig::nano(nano_tokenizer()?.vocab_size());
@@ -136,6 +163,17 @@ pub fn run(options: &TrainOptions) -> Result<(), Fault> {
             }
         }
     }
+}
+
+fn base_folder(options: &TrainOptions) -> Result<&Path, Fault> {
+    options.base.as_deref().ok_or_else(|| {
+        Fault::new(
+            FaultKind::File,
+            "--base",
+            "is missing",
+            "Name the model folder of the language model, converted with --quant f32",
+        )
+    })
 }
 
 const CHATREX_FILE: &str = "model.safetensors";

@@ -654,6 +654,8 @@ mod tests {
             from: None,
             towers: None,
             upn: None,
+            base: None,
+            chats: None,
             out: out.to_owned(),
             minutes: 0.0,
             steps: Some(steps),

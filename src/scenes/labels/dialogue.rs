@@ -36,17 +36,21 @@ pub enum LabelTask {
     Total,
     /// Questions about the program, thanks.
     Help,
-    /// Questions that the object tokens cannot answer.
+    /// Questions about the picture that the object tokens cannot answer.
     Cannot,
+    /// Requests that have nothing to do with the picture.
+    OffTopic,
     /// Things without a word among the kinds.
     UnknownNoun,
     /// Other languages.
     Foreign,
+    /// Recorded answers to everyday questions, which the trainer adds; none is drawn here.
+    Chat,
 }
 
 impl LabelTask {
-    /// Every task.
-    pub const ALL: [Self; 14] = [
+    /// Every task that is drawn.
+    pub const ALL: [Self; 15] = [
         Self::DetectOne,
         Self::DetectSeveral,
         Self::DetectAbsent,
@@ -59,6 +63,7 @@ impl LabelTask {
         Self::Total,
         Self::Help,
         Self::Cannot,
+        Self::OffTopic,
         Self::UnknownNoun,
         Self::Foreign,
     ];
@@ -301,8 +306,13 @@ pub fn label_dialogue(scene: &LabelScene, task: LabelTask, rng: &mut Rng) -> Opt
         }
         LabelTask::Help if rng.chance(25) => (expand_any(phrases::THANKS, rng), THANKS.to_owned()),
         LabelTask::Help => (expand_any(phrases::HELP, rng), HELP.to_owned()),
-        LabelTask::Cannot => {
-            let mut question = any_wording(phrases::CANNOT, rng);
+        LabelTask::Chat => return None,
+        LabelTask::Cannot | LabelTask::OffTopic => {
+            let templates = match task {
+                LabelTask::Cannot => phrases::CANNOT,
+                _ => phrases::OFF_TOPIC,
+            };
+            let mut question = any_wording(templates, rng);
             while question.contains("{}") {
                 let word = Subject::random(rng).word(false, rng);
                 question = question.replacen("{}", word, 1);

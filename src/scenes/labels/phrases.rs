@@ -198,7 +198,7 @@ pub const THANKS: &[&str] = &[
     "[Bye|Goodbye|See you][!|.|]",
 ];
 
-/// Questions that the object tokens cannot answer.
+/// Questions about the picture that the object tokens cannot answer.
 pub const CANNOT: &[&str] = &[
     "What colo[u|]r is [the {}|it|that]?",
     "[Is|Are] the {} [red|blue|green|white|black|yellow|old|new|clean|dirty|broken|open|closed|expensive]?",
@@ -212,11 +212,20 @@ pub const CANNOT: &[&str] = &[
     "When was [this|the picture|the photo] taken?",
     "Where was [this|the picture|the photo] taken?",
     "Who [is this|is that|took this picture|is the person|is in the picture]?",
-    "What time is it?",
-    "What [day|year|season|month] is it?",
     "[How is|What is] the weather[ like|]?",
     "Is it [raining|sunny|cold|hot|night|day|summer|winter]?",
     "[What does the text say|Read the text|What is written there|What does the sign say][?|.|]",
+    "Is [this|it|the picture] [beautiful|good|real|fake|dangerous|safe|nice|art]?",
+    "Is the {} [in front of|behind|next to|touching|under] the {}?",
+    "Can you [edit|remove|change|paint|erase] the {}[ from the picture|]?",
+    "What is the relation between the {} and the {}?",
+    "How much [is|does] the {}[ cost|]?",
+];
+
+/// Requests that have nothing to do with the picture.
+pub const OFF_TOPIC: &[&str] = &[
+    "What time is it?",
+    "What [day|year|season|month] is it?",
     "[Tell|Write] me a [joke|story|poem|song|letter][.|]",
     "[Write|Give me] [some |]code[ in Python|][.|]",
     "[Translate|Rewrite|Summarize] [this|it|the text][.|]",
@@ -224,11 +233,6 @@ pub const CANNOT: &[&str] = &[
     "[How|What] do I cook [this|with the {}|dinner]?",
     "What [should|can|could] I [do|cook|buy|wear|make][ with the {}| with this| today|]?",
     "Do you like [the {}|me|this picture|it]?",
-    "Is [this|it|the picture] [beautiful|good|real|fake|dangerous|safe|nice|art]?",
-    "Is the {} [in front of|behind|next to|touching|under] the {}?",
-    "Can you [edit|remove|change|paint|erase] the {}[ from the picture|]?",
-    "What is the relation between the {} and the {}?",
-    "How much [is|does] the {}[ cost|]?",
 ];
 
 /// Words that change nothing about a question, wherever they stand.

@@ -1,0 +1,364 @@
+//! The `adapter` stage: low-rank changes of a published language model, embeddings of new tokens and an
+//! object projector, on label scenes (`docs/reference/training.md` section 7). The language model itself
+//! stays as it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::error::Fault;
+use crate::model::adapter::{ADDED_EMBEDDINGS, LoraConfig, OBJECT_PROJECTOR, lora_names};
+use crate::model::class_projector::{ClassProjector, ClassProjectorConfig};
+use crate::model::config::ModelConfig;
+use crate::model::decoder::{Decoder, DecoderConfig};
+use crate::nn::weight::parameter_id;
+use crate::nn::{Init, Loader, Weight};
+use crate::scenes::labels::{KINDS, LabelTask};
+use crate::text::prompt::ChatTemplate;
+use crate::text::tokenizer::Tokenizer;
+use crate::train::TrainOptions;
+use crate::train::chats;
+use crate::train::checkpoint::{CpuTensor, Initializer, Weights, set_trainable};
+use crate::train::label_batches::BatchBuilder;
+use crate::train::label_trainer::{LabelModel, LabelSettings, LabelTrainer};
+use crate::train::labels::name_weights;
+use crate::train::packing::tokens;
+use crate::train::training_device;
+use crate::weights::manifest::{MANIFEST, Manifest};
+
+const SETTINGS: LabelSettings = LabelSettings {
+    peak: 1e-3,
+    hold: 0.6,
+    warmup: 20,
+    validation_interval: 900.0,
+    validation_scenes: 12,
+};
+
+/// Sampling weights of the tasks.
+const TASKS: &[(LabelTask, usize)] = &[
+    (LabelTask::DetectOne, 12),
+    (LabelTask::DetectSeveral, 12),
+    (LabelTask::DetectAbsent, 6),
+    (LabelTask::Name, 8),
+    (LabelTask::Count, 10),
+    (LabelTask::Exists, 10),
+    (LabelTask::Refer, 16),
+    (LabelTask::Where, 4),
+    (LabelTask::Caption, 8),
+    (LabelTask::Total, 1),
+    (LabelTask::Cannot, 2),
+    (LabelTask::UnknownNoun, 2),
+    (LabelTask::Chat, 10),
+];
+
+/// A tensor of the language model, by name.
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
+/// The low-rank changes of the adapter of small.
+pub fn lora_config() -> LoraConfig {
+    LoraConfig {
+        rank: 16,
+        scale: 2.0,
+        targets: ["q", "k", "v", "o"]
+            .map(|name| format!("self_attn.{name}_proj"))
+            .to_vec(),
+    }
+}
+
+/// A language model that an adapter changes.
+pub struct Base {
+    /// Its weights.
+    pub weights: Weights,
+    /// Its sizes.
+    pub config: DecoderConfig,
+    /// Its template.
+    pub template: ChatTemplate,
+}
+
+impl Base {
+    /// Reads the model folder `folder` of the family `decoder` with f32 weights, and its tokenizer with the
+    /// tags of the answer grammar.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, or the embeddings are not tied.
+    pub fn read(folder: &Path) -> Result<(Self, Tokenizer), Fault> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|error| Fault::file(&path, error))
+        };
+        let place = folder.join(MANIFEST).display().to_string();
+        let manifest = Manifest::parse(&read(MANIFEST)?, &place)?;
+        let config = ModelConfig::of(&manifest, &place)?;
+        if !config.llm.tie_word_embeddings {
+            return Err(Fault::model(
+                place,
+                "has an LM head beside its embeddings, which the adapter cannot extend",
+            ));
+        }
+        let mut weights = Weights::default();
+        for shard in &manifest.shards {
+            let path = folder.join(&shard.name);
+            weights.tensors.extend(Weights::read(&path)?.tensors);
+        }
+        join_row_blocks(&mut weights);
+        let json = read(&manifest.tokenizer.name)?;
+        let place = folder.join(&manifest.tokenizer.name).display().to_string();
+        let tokenizer = Tokenizer::from_json(&json, &place, config.bos.as_deref())?;
+        let base = Self {
+            weights,
+            config: config.llm,
+            template: config.template,
+        };
+        Ok((base, tokenizer))
+    }
+
+    /// The language model on `device`, without gradients.
+    ///
+    /// # Errors
+    /// A tensor is missing or misshapen.
+    pub fn decoder(&self, device: &Device) -> Result<Decoder, Fault> {
+        let initializer = Initializer::new(self.weights.clone(), 0);
+        let decoder = Decoder::load(&Loader::new(&initializer, device), &self.config)?;
+        let names = initializer.names();
+        match names
+            .values()
+            .find(|name| !self.weights.tensors.contains_key(*name))
+        {
+            Some(missing) => Err(Fault::model(missing, "is missing")),
+            None => Ok(set_trainable(decoder, &initializer, |_| false)),
+        }
+    }
+}
+
+/// Joins the row blocks `NAME.rows.0`, `NAME.rows.1` and so on to `NAME`.
+fn join_row_blocks(weights: &mut Weights) {
+    let names = weights.tensors.keys().filter_map(|name| {
+        let (stem, block) = name.rsplit_once(".rows.")?;
+        Some((stem.to_owned(), block.parse::<usize>().ok()?))
+    });
+    let mut blocks: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (stem, block) in names {
+        blocks.entry(stem).or_default().push(block);
+    }
+    for (stem, mut numbers) in blocks {
+        numbers.sort_unstable();
+        let mut whole = CpuTensor::default();
+        for number in numbers {
+            let block = weights.tensors.remove(&format!("{stem}.rows.{number}"));
+            let block = block.expect("listed above");
+            if whole.shape.is_empty() {
+                whole = block;
+            } else {
+                whole.shape[0] += block.shape[0];
+                whole.values.extend(block.values);
+            }
+        }
+        weights.tensors.insert(stem, whole);
+    }
+}
+
+/// `A` and `B` of one matrix.
+#[derive(Module, Debug)]
+struct LoraPair {
+    /// `[rank, in]`.
+    a: Param<Tensor<2>>,
+    /// `[out, rank]`.
+    b: Param<Tensor<2>>,
+}
+
+/// The trained parameters, with the frozen language model.
+#[derive(Module, Debug)]
+pub struct AdapterTrainee {
+    lora: Vec<LoraPair>,
+    added: Param<Tensor<2>>,
+    /// The object projector.
+    pub objects: ClassProjector,
+    #[module(skip)]
+    base: Arc<Decoder>,
+    /// Index in `lora` by the id of the changed matrix.
+    #[module(skip)]
+    places: Arc<HashMap<u64, usize>>,
+    #[module(skip)]
+    scale: f64,
+}
+
+impl AdapterTrainee {
+    /// Reads the parameters of the adapter `lora` of `base`. New ones change nothing: `B` is 0. Embeddings
+    /// of new tokens and of class names begin as means of embeddings of words.
+    ///
+    /// # Errors
+    /// A misshapen tensor, or a target that `base` lacks.
+    pub fn load(
+        at: &Loader,
+        lora: &LoraConfig,
+        base: &Base,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, Fault> {
+        let names = lora.weights(base.config.num_hidden_layers);
+        let pair = |name: &String| {
+            let matrix = base.weights.tensors.get(name);
+            let Some([outputs, inputs]) = matrix.map(|tensor| &tensor.shape[..]) else {
+                return Err(Fault::model(name, "is no matrix of the language model"));
+            };
+            let [a, b] = lora_names(name);
+            let deviation = (*inputs as f32).sqrt().recip();
+            Ok(LoraPair {
+                a: at.parameter(a, [lora.rank, *inputs], Init::Normal(deviation))?,
+                b: at.parameter(b, [*outputs, lora.rank], Init::Zeros)?,
+            })
+        };
+        let width = base.config.hidden_size;
+        let places = names.iter().enumerate();
+        let objects = at.child(OBJECT_PROJECTOR);
+        let mut projector =
+            ClassProjector::load(&objects, &ClassProjectorConfig::MINI, KINDS.len(), width)?;
+        projector.names.weight = Weight::Dense(objects.child("names").parameter(
+            "weight",
+            [width, KINDS.len()],
+            Init::Values(class_embeddings(base, tokenizer)),
+        )?);
+        Ok(Self {
+            lora: names.iter().map(pair).collect::<Result<_, _>>()?,
+            added: at.parameter(
+                ADDED_EMBEDDINGS,
+                [tokenizer.vocab_size() - base.config.vocab_size, width],
+                Init::Values(tag_embeddings(base, tokenizer)),
+            )?,
+            objects: projector,
+            base: Arc::new(base.decoder(at.device())?),
+            places: Arc::new(
+                places
+                    .map(|(index, name)| (parameter_id(name).val(), index))
+                    .collect(),
+            ),
+            scale: f64::from(lora.scale),
+        })
+    }
+}
+
+impl LabelModel for AdapterTrainee {
+    fn decoder(&self) -> Decoder {
+        let mut decoder = (*self.base).clone().map(&mut Merger(self));
+        let table = decoder.embed_tokens.as_tensor();
+        let table = Tensor::cat(vec![table, self.added.val()], 0);
+        decoder.embed_tokens = Weight::Dense(Param::initialized(parameter_id(EMBEDDINGS), table));
+        decoder
+    }
+
+    fn objects(&self, scores: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
+        self.objects.forward(scores, positions)
+    }
+
+    fn for_validation(&self) -> Self {
+        self.clone()
+    }
+
+    fn rate_factor(name: &str) -> f64 {
+        if name.contains(".lora_") { 0.5 } else { 1.0 }
+    }
+}
+
+/// Replaces each changed matrix `W` by `W + scale B A`.
+struct Merger<'a>(&'a AdapterTrainee);
+
+impl ModuleMapper for Merger<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let trainee = self.0;
+        let Some(&place) = trainee.places.get(&param.id.val()) else {
+            return param;
+        };
+        let LoraPair { a, b } = &trainee.lora[place];
+        let change = b.val().matmul(a.val()) * trainee.scale;
+        param.map(|weight| {
+            let shape = weight.dims();
+            weight + change.reshape(shape)
+        })
+    }
+}
+
+/// The mean embedding `[D]` of the tokens of `text`.
+fn mean_embedding(base: &Base, tokenizer: &Tokenizer, text: &str) -> Vec<f32> {
+    let width = base.config.hidden_size;
+    let table = &base.weights.tensors[EMBEDDINGS].values;
+    let ids = tokens(text, tokenizer);
+    let mut mean = vec![0.0; width];
+    for id in &ids {
+        let row = &table[*id as usize * width..][..width];
+        for (sum, value) in mean.iter_mut().zip(row) {
+            *sum += value / ids.len() as f32;
+        }
+    }
+    mean
+}
+
+/// The initial embeddings of the new tokens, `[n, D]` row-major: those of the words that they stand for.
+fn tag_embeddings(base: &Base, tokenizer: &Tokenizer) -> Vec<f32> {
+    let first = base.config.vocab_size as u32;
+    let tags = (first..tokenizer.vocab_size() as u32).map(|id| {
+        let tag = tokenizer.token(id).unwrap_or_default();
+        let words = match tag.trim_matches(['<', '>']) {
+            "ground" => " the".to_owned(),
+            "/ground" => " at".to_owned(),
+            "objects" => " (".to_owned(),
+            "/objects" => ")".to_owned(),
+            index => format!(" {}", index.trim_start_matches("obj")),
+        };
+        mean_embedding(base, tokenizer, &words)
+    });
+    tags.flatten().collect()
+}
+
+/// The initial embeddings of the classes, `[D, K]` row-major, from those of their words.
+fn class_embeddings(base: &Base, tokenizer: &Tokenizer) -> Vec<f32> {
+    let (width, vocab) = (base.config.hidden_size, tokenizer.vocab_size());
+    let table = &base.weights.tensors[EMBEDDINGS].values;
+    let weights = name_weights(tokenizer);
+    let mut embeddings = vec![0.0; width * KINDS.len()];
+    for (kind, row) in weights.chunks(vocab).enumerate() {
+        let words = row.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
+        for (id, weight) in words {
+            for (unit, value) in table[id * width..][..width].iter().enumerate() {
+                embeddings[unit * KINDS.len() + kind] += weight * value;
+            }
+        }
+    }
+    embeddings
+}
+
+/// Runs the stage: an adapter of `base`.
+///
+/// # Errors
+/// A file cannot be read or written, or weights have other shapes.
+pub fn run(
+    options: &TrainOptions,
+    base: Base,
+    tokenizer: Tokenizer,
+    weights: Weights,
+) -> Result<(), Fault> {
+    let device = training_device(options.device)?;
+    let chats = match &options.chats {
+        Some(path) => chats::read(path)?,
+        None => Vec::new(),
+    };
+    let lora = lora_config();
+    let load = |initializer: &Initializer, tokenizer: &Tokenizer| {
+        AdapterTrainee::load(&Loader::new(initializer, &device), &lora, &base, tokenizer)
+    };
+    let builder = BatchBuilder {
+        tokenizer,
+        template: base.template.clone(),
+        seed: 0,
+        scenes: 4,
+        dialogue_tokens: 170,
+        validation_boxes: 24,
+        tasks: TASKS,
+        chats,
+    };
+    let (trainer, trainee) =
+        LabelTrainer::start(options, SETTINGS, &device, weights, builder, load)?;
+    drop(base);
+    trainer.run(trainee)
+}

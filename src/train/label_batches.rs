@@ -1,0 +1,199 @@
+//! Batches of label scenes for the decoders of mini and small: class scores and positions of boxes, and
+//! questions with answers behind them.
+
+use std::collections::HashSet;
+
+use crate::model::class_projector::position_features;
+use crate::scenes::Rng;
+use crate::scenes::labels::{KINDS, LabelScene, LabelTask, label_dialogue};
+use crate::text::prompt::{ChatTemplate, OBJECT_SLOT, box_turn, index_tag};
+use crate::text::tokenizer::Tokenizer;
+use crate::train::chats::Chat;
+use crate::train::packing::{
+    AuxTarget, PackedBatch, PackedExample, TokenizedDialogue, first_token, group_target,
+    lookup_target, tokens,
+};
+
+/// Groups of an answer among the auxiliary targets of a scene, at most.
+const AUX_GROUPS: usize = 4;
+/// Boxes among the auxiliary targets of a scene, at most.
+const AUX_BOXES: usize = 12;
+/// [`Rng`] stream of training scenes.
+pub(super) const TRAINING_STREAM: u64 = 201;
+/// [`Rng`] stream of validation scenes.
+pub(super) const VALIDATION_STREAM: u64 = 202;
+
+/// Class scores, positions and packed sequences of some scenes.
+pub(super) struct LabelBatch {
+    /// Number of scenes.
+    pub scenes: usize,
+    /// `[scenes, max_boxes, K]`.
+    pub scores: Vec<f32>,
+    /// `[scenes, max_boxes, F]`.
+    pub positions: Vec<f32>,
+    /// Boxes of the scene with most boxes.
+    pub max_boxes: usize,
+    /// Boxes and dialogues.
+    pub packed: PackedBatch<LabelTask>,
+}
+
+/// Builds batches.
+pub(super) struct BatchBuilder {
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+    pub seed: u64,
+    /// Scenes of a batch.
+    pub scenes: usize,
+    /// Tokens of the dialogues of a scene, at most.
+    pub dialogue_tokens: usize,
+    /// Boxes of a validation scene, at most.
+    pub validation_boxes: usize,
+    /// Sampling weights of the tasks.
+    pub tasks: &'static [(LabelTask, usize)],
+    /// The dialogues of [`LabelTask::Chat`].
+    pub chats: Vec<Chat>,
+}
+
+impl BatchBuilder {
+    pub fn training(&self, step: u64, boxes: usize) -> LabelBatch {
+        let scenes = (0..self.scenes as u64).map(|i| {
+            let number = step * self.scenes as u64 + i;
+            let mut rng = Rng::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
+            (LabelScene::draw(boxes, &mut rng), rng)
+        });
+        self.batch(scenes.collect())
+    }
+
+    pub fn validation(&self, first: u64) -> LabelBatch {
+        let scenes = (first..first + self.scenes as u64).map(|number| {
+            let mut rng = Rng::new(number, VALIDATION_STREAM);
+            (LabelScene::draw(self.validation_boxes, &mut rng), rng)
+        });
+        self.batch(scenes.collect())
+    }
+
+    fn batch(&self, scenes: Vec<(LabelScene, Rng)>) -> LabelBatch {
+        let counts = scenes.iter().map(|(scene, _)| scene.objects.len());
+        let max_boxes = counts.max().unwrap_or(0);
+        let (mut scores, mut positions, mut examples) = (Vec::new(), Vec::new(), Vec::new());
+        for (scene, mut rng) in scenes {
+            let padding = max_boxes - scene.objects.len();
+            let mut boxes: Vec<[f32; 4]> = scene.objects.iter().map(|o| o.bbox).collect();
+            let mut confidences: Vec<f32> = scene.objects.iter().map(|o| o.score()).collect();
+            boxes.resize(max_boxes, [0.0; 4]);
+            confidences.resize(max_boxes, 0.0);
+            positions.extend(position_features(&boxes, &confidences));
+            for object in &scene.objects {
+                scores.extend(&object.scores);
+            }
+            scores.resize(scores.len() + padding * KINDS.len(), 0.0);
+            examples.push(self.example(&scene, &mut rng));
+        }
+        LabelBatch {
+            scenes: examples.len(),
+            scores,
+            positions,
+            max_boxes,
+            packed: PackedBatch::new(&examples, self.tokenizer.vocab_size(), 0, max_boxes),
+        }
+    }
+
+    /// The sequence of a scene.
+    pub fn example(&self, scene: &LabelScene, rng: &mut Rng) -> PackedExample<LabelTask> {
+        let prompt = |question: &str| self.prompt(scene.objects.len(), question);
+        let mut prefix = prompt("?");
+        let shared = self.prefix_len(&prefix);
+        prefix.truncate(shared);
+        let mut example = PackedExample {
+            prefix,
+            dialogues: Vec::new(),
+            aux_targets: self.aux_targets(scene, rng),
+        };
+        let (mut tokens_left, mut seen) = (self.dialogue_tokens, HashSet::new());
+        for _ in 0..self.dialogue_tokens / 8 {
+            let task = rng.pick_weighted(self.tasks);
+            let Some((question, answer)) = self.dialogue(scene, task, rng) else {
+                continue;
+            };
+            let prompt = prompt(&question);
+            let ids = prompt[shared..].iter();
+            let mut ids: Vec<u32> = ids
+                .map(|&id| u32::try_from(id).expect("no slots after the boxes"))
+                .collect();
+            let answer_start = ids.len();
+            ids.extend(tokens(
+                &format!("{answer}{}", self.template.stop[0]),
+                &self.tokenizer,
+            ));
+            let fits = ids.len() <= tokens_left || example.dialogues.is_empty();
+            if fits && seen.insert(ids.clone()) {
+                tokens_left = tokens_left.saturating_sub(ids.len());
+                example.dialogues.push(TokenizedDialogue {
+                    task,
+                    ids,
+                    answer_start,
+                });
+            }
+        }
+        example
+    }
+
+    /// A question of `task` and its answer.
+    fn dialogue(
+        &self,
+        scene: &LabelScene,
+        task: LabelTask,
+        rng: &mut Rng,
+    ) -> Option<(String, String)> {
+        if task == LabelTask::Chat {
+            let chat = (!self.chats.is_empty()).then(|| rng.pick(&self.chats))?;
+            return Some((chat.question.clone(), chat.answer.clone()));
+        }
+        let dialogue = label_dialogue(scene, task, rng)?;
+        Some((dialogue.question, dialogue.answer))
+    }
+
+    /// The prompt of a question about `boxes` boxes, with slots.
+    pub fn prompt(&self, boxes: usize, question: &str) -> Vec<i64> {
+        let user = box_turn(boxes, question).expect("generated questions are valid");
+        self.tokenizer.encode(&self.template.first(&user))
+    }
+
+    /// Length of the part of a prompt that all questions about the boxes share: up to the last slot, or
+    /// up to the question.
+    fn prefix_len(&self, prompt: &[i64]) -> usize {
+        if let Some(slot) = prompt.iter().rposition(|&id| id == OBJECT_SLOT) {
+            return slot + 1;
+        }
+        let (before, _) = self.template.turn.split_once("{user}").unwrap_or_default();
+        let head = format!("{}{before}", self.template.system);
+        self.tokenizer.encode(&head).len()
+    }
+
+    /// Up to [`AUX_GROUPS`] groups, each of which predicts its indices, and up to [`AUX_BOXES`] index
+    /// tokens, each of which predicts the first token of its kind.
+    fn aux_targets(&self, scene: &LabelScene, rng: &mut Rng) -> Vec<AuxTarget> {
+        let tokenizer = &self.tokenizer;
+        let mut kinds = scene.kinds();
+        rng.shuffle(&mut kinds);
+        let mut targets: Vec<AuxTarget> = kinds
+            .iter()
+            .take(AUX_GROUPS)
+            .map(|&kind| {
+                let indices = scene.indices(|k| k == kind);
+                group_target(KINDS[kind].name, &indices, tokenizer)
+            })
+            .collect();
+        let mut named = scene.indices(|_| true);
+        rng.shuffle(&mut named);
+        named.truncate(AUX_BOXES);
+        if !named.is_empty() {
+            targets.push(lookup_target(named.into_iter().map(|index| {
+                let kind = scene.objects[index].kind.expect("named boxes have kinds");
+                let tag = tokens(&index_tag(index as u32), tokenizer);
+                (tag, first_token(KINDS[kind].name, tokenizer))
+            })));
+        }
+        targets
+    }
+}
