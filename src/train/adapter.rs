@@ -362,3 +362,167 @@ pub fn run(
     drop(base);
     trainer.run(trainee)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LORA_RANK: usize = 2;
+
+    /// A random language model of two blocks with mini's tokenizer cut by the tags.
+    fn base() -> (Base, Tokenizer) {
+        let tokenizer = crate::train::mini_tokenizer().expect("mini's tokenizer");
+        let config = DecoderConfig {
+            hidden_size: 12,
+            intermediate_size: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            num_key_value_heads: 1,
+            head_dim: Some(4),
+            ..crate::train::labels::mini_decoder(tokenizer.vocab_size() - 4)
+        };
+        let device = Device::flex();
+        let initializer = Initializer::new(Weights::default(), 3);
+        let decoder = Decoder::load(&Loader::new(&initializer, &device), &config).expect("random");
+        let base = Base {
+            weights: Weights::of_module(&decoder, &initializer),
+            config,
+            template: ChatTemplate::qwen(),
+        };
+        (base, tokenizer)
+    }
+
+    fn lora() -> LoraConfig {
+        LoraConfig {
+            rank: LORA_RANK,
+            ..lora_config()
+        }
+    }
+
+    fn trainee(weights: Weights, base: &Base, tokenizer: &Tokenizer) -> (AdapterTrainee, Weights) {
+        let initializer = Initializer::new(weights, 1);
+        let device = Device::flex();
+        let at = Loader::new(&initializer, &device);
+        let trainee = AdapterTrainee::load(&at, &lora(), base, tokenizer).expect("an adapter");
+        let weights = Weights::of_module(&trainee, &initializer);
+        (trainee, weights)
+    }
+
+    #[test]
+    fn a_new_adapter_changes_nothing_and_a_trained_one_adds_scaled_products() {
+        let (base, tokenizer) = base();
+        let (new, mut weights) = trainee(Weights::default(), &base, &tokenizer);
+        let values = |decoder: &Decoder, name: &str| {
+            let initializer = Initializer::new(base.weights.clone(), 0);
+            Decoder::load(&Loader::new(&initializer, &Device::flex()), &base.config)
+                .expect("the names of the decoder");
+            let mut tensors = Weights::of_module(decoder, &initializer).tensors;
+            tensors
+                .remove(name)
+                .expect("a parameter of the decoder")
+                .values
+        };
+        let name = "model.layers.1.self_attn.v_proj.weight";
+        let original = &base.weights.tensors[name].values;
+        assert_eq!(&values(&new.decoder(), name), original);
+        let [a, b] = lora_names(name);
+        let b_values = &mut weights.tensors.get_mut(&b).expect("B").values;
+        b_values[0] = 0.5;
+        let a_row = weights.tensors[&a].values[..base.config.hidden_size].to_vec();
+        let (trained, _) = trainee(weights, &base, &tokenizer);
+        let merged = values(&trained.decoder(), name);
+        for (column, value) in merged.iter().enumerate() {
+            let change = match a_row.get(column) {
+                Some(a) => lora().scale * 0.5 * a,
+                None => 0.0,
+            };
+            assert!((value - original[column] - change).abs() < 1e-6, "{column}");
+        }
+        let mlp = "model.layers.1.mlp.up_proj.weight";
+        assert_eq!(
+            values(&trained.decoder(), mlp),
+            base.weights.tensors[mlp].values
+        );
+        let table = trained.decoder().embed_tokens.as_tensor();
+        assert_eq!(table.dims(), [tokenizer.vocab_size(), 12]);
+    }
+
+    #[test]
+    fn only_the_adapter_is_trained() {
+        let (base, tokenizer) = base();
+        let device = Device::flex().autodiff();
+        let initializer = Initializer::new(Weights::default(), 1);
+        let at = Loader::new(&initializer, &device);
+        let trainee = AdapterTrainee::load(&at, &lora(), &base, &tokenizer).expect("an adapter");
+        let names: Vec<String> = initializer.names().into_values().collect();
+        assert!(names.iter().all(|name| {
+            name.contains(".lora_")
+                || name == ADDED_EMBEDDINGS
+                || name.starts_with(OBJECT_PROJECTOR)
+        }));
+        let decoder = trainee.decoder();
+        let frozen = crate::train::optimizer::gradients(
+            &trainee,
+            &initializer,
+            decoder
+                .logits(decoder.embed_tokens.as_tensor().slice([0..3, 0..12]))
+                .sum()
+                .backward(),
+        );
+        assert!(
+            frozen.keys().all(|name| names.contains(name)),
+            "{:?}",
+            frozen.keys()
+        );
+        assert!(frozen.contains_key(ADDED_EMBEDDINGS));
+    }
+
+    #[test]
+    fn row_blocks_are_joined_in_their_order() {
+        let block = |value: f32, rows: usize| CpuTensor {
+            shape: vec![rows, 2],
+            values: vec![value; rows * 2],
+        };
+        let mut weights = Weights::default();
+        for (number, rows) in [(0, 1), (2, 1), (10, 2), (1, 3)] {
+            let name = format!("a.weight.rows.{number}");
+            weights.tensors.insert(name, block(number as f32, rows));
+        }
+        join_row_blocks(&mut weights);
+        let whole = &weights.tensors["a.weight"];
+        assert_eq!((weights.tensors.len(), &whole.shape), (1, &vec![7, 2]));
+        assert_eq!(whole.values[..4], [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(whole.values[12..], [10.0, 10.0]);
+    }
+
+    #[test]
+    fn a_folder_without_a_language_model_is_refused() {
+        let fault = Base::read(Path::new("assets/models/none")).map(|_| ());
+        assert!(
+            fault
+                .expect_err("no folder")
+                .to_string()
+                .contains("model.json")
+        );
+        let (base, tokenizer) = base();
+        let mut lacking = Weights::default();
+        let kept = base.weights.tensors.iter();
+        let kept = kept.filter(|(name, _)| !name.ends_with("layers.1.self_attn.q_proj.weight"));
+        lacking
+            .tensors
+            .extend(kept.map(|(name, tensor)| (name.clone(), tensor.clone())));
+        let lacking = Base {
+            weights: lacking,
+            ..base
+        };
+        let initializer = Initializer::new(Weights::default(), 1);
+        let device = Device::flex();
+        let at = Loader::new(&initializer, &device);
+        let fault = AdapterTrainee::load(&at, &lora(), &lacking, &tokenizer).map(|_| ());
+        let fault = fault.expect_err("a matrix is missing").to_string();
+        assert!(
+            fault.contains("model.layers.1.self_attn.q_proj.weight"),
+            "{fault}"
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::model::class_projector::position_features;
 use crate::scenes::Rng;
-use crate::scenes::labels::{KINDS, LabelScene, LabelTask, label_dialogue};
+use crate::scenes::labels::{KINDS, LabelScene, LabelTask, label_dialogue, superlative};
 use crate::text::prompt::{ChatTemplate, OBJECT_SLOT, box_turn, index_tag};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::chats::Chat;
@@ -18,6 +18,8 @@ use crate::train::packing::{
 const AUX_GROUPS: usize = 4;
 /// Boxes among the auxiliary targets of a scene, at most.
 const AUX_BOXES: usize = 12;
+/// Superlatives among the auxiliary targets of a scene, at most.
+const AUX_SUPERLATIVES: usize = 6;
 /// [`Rng`] stream of training scenes.
 pub(super) const TRAINING_STREAM: u64 = 201;
 /// [`Rng`] stream of validation scenes.
@@ -170,8 +172,9 @@ impl BatchBuilder {
         self.tokenizer.encode(&head).len()
     }
 
-    /// Up to [`AUX_GROUPS`] groups, each of which predicts its indices, and up to [`AUX_BOXES`] index
-    /// tokens, each of which predicts the first token of its kind.
+    /// Up to [`AUX_GROUPS`] groups, each of which predicts its indices; up to [`AUX_BOXES`] index tokens,
+    /// each of which predicts the first token of its kind; and up to [`AUX_SUPERLATIVES`] superlatives,
+    /// each of which predicts its index.
     fn aux_targets(&self, scene: &LabelScene, rng: &mut Rng) -> Vec<AuxTarget> {
         let tokenizer = &self.tokenizer;
         let mut kinds = scene.kinds();
@@ -193,6 +196,20 @@ impl BatchBuilder {
                 let tag = tokens(&index_tag(index as u32), tokenizer);
                 (tag, first_token(KINDS[kind].name, tokenizer))
             })));
+        }
+        let mut superlatives: Vec<_> = (0..AUX_SUPERLATIVES)
+            .filter_map(|_| superlative(scene, rng))
+            .collect();
+        superlatives.sort();
+        superlatives.dedup();
+        rng.shuffle(&mut superlatives);
+        if !superlatives.is_empty() {
+            targets.push(lookup_target(superlatives.into_iter().map(
+                |(phrase, index)| {
+                    let tag = first_token(&index_tag(index as u32), tokenizer);
+                    (tokens(&format!(" {phrase}"), tokenizer), tag)
+                },
+            )));
         }
         targets
     }

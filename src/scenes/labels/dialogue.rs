@@ -558,16 +558,29 @@ const SUPERLATIVES: [Superlative; 6] = [
     },
 ];
 
+/// A random superlative of one object among several of its kind, as `leftmost dog`, and the index of that
+/// object; `None` if there is none or no clear one.
+pub fn superlative(scene: &LabelScene, rng: &mut Rng) -> Option<(String, usize)> {
+    let superlative = rng.pick(&SUPERLATIVES);
+    let kind = *choose(&repeated_kinds(scene), rng)?;
+    let winner = leading(scene, &Subject::Kind(kind).indices(scene), superlative)??;
+    let adjective = superlative.adjectives[0];
+    Some((format!("{adjective} {}", KINDS[kind].name), winner))
+}
+
+/// The kinds with more than one box.
+fn repeated_kinds(scene: &LabelScene) -> Vec<usize> {
+    let mut kinds = scene.kinds();
+    kinds.retain(|&kind| Subject::Kind(kind).indices(scene).len() > 1);
+    kinds
+}
+
 fn refer(scene: &LabelScene, rng: &mut Rng) -> Option<(String, String)> {
     let superlative = rng.pick(&SUPERLATIVES);
     let subject = if rng.chance(6) {
         Subject::absent(scene, rng)
     } else {
-        let several: Vec<usize> = scene
-            .kinds()
-            .into_iter()
-            .filter(|&kind| Subject::Kind(kind).indices(scene).len() > 1)
-            .collect();
+        let several = repeated_kinds(scene);
         if several.is_empty() || rng.chance(15) {
             Subject::present(scene, rng)?
         } else {
@@ -781,6 +794,22 @@ mod tests {
         for (_, answer) in answers(LabelTask::DetectAbsent) {
             assert!(answer.starts_with("I see no ") && !answer.contains("<obj"));
         }
+    }
+
+    #[test]
+    fn superlatives_are_true() {
+        let seen: std::collections::BTreeSet<_> = (0..200)
+            .filter_map(|seed| superlative(&scene(), &mut Rng::new(seed, 0)))
+            .collect();
+        let of = |index: usize| {
+            let phrases = seen.iter().filter(|(_, winner)| *winner == index);
+            phrases
+                .map(|(phrase, _)| phrase.as_str())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), ["leftmost dog", "smallest dog", "topmost dog"]);
+        assert_eq!(of(2), ["biggest dog", "bottommost dog", "rightmost dog"]);
+        assert!(superlative(&LabelScene::default(), &mut Rng::new(1, 0)).is_none());
     }
 
     #[test]

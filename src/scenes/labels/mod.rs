@@ -10,6 +10,6 @@ mod kinds;
 mod phrases;
 mod template;
 
-pub use dialogue::{LabelDialogue, LabelTask, label_dialogue};
+pub use dialogue::{LabelDialogue, LabelTask, label_dialogue, superlative};
 pub use draw::{LabelObject, LabelScene};
 pub use kinds::{GROUPS, Group, KINDS, Kind};
