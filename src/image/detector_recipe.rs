@@ -1,4 +1,4 @@
-//! Preprocessing of a detector with a square input, and the way back of its boxes.
+//! Preprocessing of a detector, and the way back of its boxes.
 //!
 //! All arithmetic on sizes is in integers, and on boxes in single IEEE operations of f32, so results
 //! are the same on every platform.
@@ -10,15 +10,17 @@ use super::prepare::Planar;
 use super::resize::{Canvas, Filter, resize};
 use crate::geometry::BoxXyxy;
 
-/// Resize to a square and normalize.
+/// Resize and normalize.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorRecipe {
-    /// Side of the input in pixels.
+    /// Longer side of the input in pixels.
     pub side: usize,
     /// Keep the aspect ratio: the longer side becomes `side`, and both ends of the shorter one are padded
-    /// with the mean color. Otherwise both sides become `side`.
+    /// with the mean color to the next multiple of `multiple`. Otherwise both sides become `side`.
     pub letterbox: bool,
+    /// Both sides of the input are multiples of this; `side` is one.
+    pub multiple: usize,
     /// Mean per channel, for values in 0 to 1.
     pub mean: [f32; 3],
     /// Standard deviation per channel, for values in 0 to 1.
@@ -32,6 +34,8 @@ struct Frame {
     top: usize,
     width: usize,
     height: usize,
+    /// Width and height of the input.
+    input: [usize; 2],
 }
 
 impl DetectorRecipe {
@@ -39,31 +43,33 @@ impl DetectorRecipe {
     pub const NANODET: Self = Self {
         side: 416,
         letterbox: true,
+        multiple: 32,
         mean: [123.675 / 255.0, 116.28 / 255.0, 103.53 / 255.0],
         std: [58.395 / 255.0, 57.12 / 255.0, 57.375 / 255.0],
     };
 
-    /// The normalized input, `[3, side, side]`; padding is 0, the mean.
+    /// The normalized input, `[3, H, W]`; padding is 0, the mean.
     pub fn prepare(&self, pixels: &Pixels) -> Planar {
         let frame = self.frame(pixels.width, pixels.height);
         let (width, height) = (frame.width as u32, frame.height as u32);
         let small = resize(&Canvas::plain(pixels), width, height, Filter::Bilinear);
         let small = Planar::normalized(&small, self.mean, self.std);
-        if (small.width, small.height) == (self.side, self.side) {
+        let [width, height] = frame.input;
+        if [small.width, small.height] == frame.input {
             return small;
         }
-        let mut values = vec![0.0; 3 * self.side * self.side];
-        let planes = values.chunks_exact_mut(self.side * self.side);
+        let mut values = vec![0.0; 3 * width * height];
+        let planes = values.chunks_exact_mut(width * height);
         let sources = small.values.chunks_exact(frame.width * frame.height);
         for (plane, source) in planes.zip(sources) {
-            let rows = plane.chunks_exact_mut(self.side).skip(frame.top);
+            let rows = plane.chunks_exact_mut(width).skip(frame.top);
             for (row, source) in rows.zip(source.chunks_exact(frame.width)) {
                 row[frame.left..frame.left + frame.width].copy_from_slice(source);
             }
         }
         Planar {
-            width: self.side,
-            height: self.side,
+            width,
+            height,
             values,
         }
     }
@@ -90,6 +96,7 @@ impl DetectorRecipe {
                 top: 0,
                 width: side,
                 height: side,
+                input: [side; 2],
             };
         }
         let longer = u64::from(width.max(height));
@@ -99,11 +106,13 @@ impl DetectorRecipe {
             (((twice + longer) / (2 * longer)) as usize).clamp(1, side)
         };
         let (width, height) = (scaled(width), scaled(height));
+        let input = [width, height].map(|length| length.next_multiple_of(self.multiple));
         Frame {
-            left: (side - width) / 2,
-            top: (side - height) / 2,
+            left: (input[0] - width) / 2,
+            top: (input[1] - height) / 2,
             width,
             height,
+            input,
         }
     }
 }
@@ -121,14 +130,15 @@ mod tests {
     fn pictures_lie_in_the_middle_and_boxes_find_back() {
         let recipe = DetectorRecipe::NANODET;
         for (size, frame) in [
-            ((640, 480), [0, 52, 416, 312]),
-            ((480, 640), [52, 0, 312, 416]),
+            ((640, 480), [0, 4, 416, 312]),
+            ((480, 640), [4, 0, 312, 416]),
             ((416, 416), [0, 0, 416, 416]),
-            ((100, 33), [0, 139, 416, 137]),
-            ((20_000, 10), [0, 207, 416, 1]),
-            ((1, 64_000_000), [207, 0, 1, 416]),
+            ((100, 33), [0, 11, 416, 137]),
+            ((20_000, 10), [0, 15, 416, 1]),
+            ((1, 64_000_000), [15, 0, 1, 416]),
         ] {
             let found = recipe.frame(size.0, size.1);
+            assert!(found.input.iter().all(|length| length % 32 == 0 && *length <= 416));
             let found = [found.left, found.top, found.width, found.height];
             assert_eq!(found, frame, "{size:?}");
             let corners = [frame[0], frame[1], frame[0] + frame[2], frame[1] + frame[3]];
@@ -150,16 +160,16 @@ mod tests {
     fn padding_is_zero_and_the_picture_is_normalized() {
         let pixels = Pixels::new(64, 32, [255, 0, 128].repeat(64 * 32)).expect("a picture");
         let input = DetectorRecipe::NANODET.prepare(&pixels);
-        assert_eq!((input.width, input.height), (416, 416));
-        assert_eq!(input.values.len(), 3 * 416 * 416);
+        assert_eq!((input.width, input.height), (416, 224));
+        assert_eq!(input.values.len(), 3 * 416 * 224);
         let expected = [
             (255.0 - 123.675) / 58.395,
             (0.0 - 116.28) / 57.12,
             (128.0 - 103.53) / 57.375,
         ];
-        for (plane, expected) in input.values.chunks_exact(416 * 416).zip(expected) {
+        for (plane, expected) in input.values.chunks_exact(416 * 224).zip(expected) {
             for (y, row) in plane.chunks_exact(416).enumerate() {
-                let value = if (104..312).contains(&y) {
+                let value = if (8..216).contains(&y) {
                     expected
                 } else {
                     0.0

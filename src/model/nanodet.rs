@@ -149,6 +149,7 @@ impl NanoDetConfig {
         DetectorRecipe {
             side: self.side,
             letterbox: self.letterbox,
+            multiple: self.strides().last().copied().unwrap_or(1),
             ..DetectorRecipe::NANODET
         }
     }
