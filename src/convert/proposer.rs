@@ -203,6 +203,7 @@ mod tests {
     const OBJECTS: ClassProjectorConfig = ClassProjectorConfig {
         hidden: 8,
         power: 4,
+        extremes: false,
     };
 
     /// A folder with the checkpoint of a decoder and a projector, `model`, and a detector.

@@ -6,7 +6,7 @@
 //! 3. [`generate`]: the question is prefilled and the answer decoded token by token.
 //! 4. [`finish`]: text, spans and durations become an [`Answer`], which is sent.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use super::look::ensure_detected;
 use super::memory_plan::MAX_TURN_TOKENS;
@@ -17,7 +17,7 @@ use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::splice;
-use crate::model::class_projector::{ClassProjector, position_tensor};
+use crate::model::class_projector::{ClassProjector, ScoredBoxes};
 use crate::model::config::TowersConfig;
 use crate::model::decoder::KvCache;
 use crate::model::dense_predictions::DensePredictions;
@@ -222,21 +222,17 @@ pub(crate) fn class_tokens(
     boxes: &[BoxXyxy],
     device: &Device,
 ) -> Tensor<2> {
-    let classes = predictions.classes;
     let scores = predictions.class_scores(boxes);
-    let highest: Vec<f32> = scores
-        .chunks(classes)
-        .map(|row| row.iter().copied().fold(0.0, f32::max))
-        .collect();
     let (width, height) = (width as f32, height as f32);
     let relative: Vec<[f32; 4]> = boxes
         .iter()
         .map(|b| [b.x1 / width, b.y1 / height, b.x2 / width, b.y2 / height])
         .collect();
-    let shape = [1, boxes.len(), classes];
-    let scores = Tensor::from_data(TensorData::new(scores, shape), device);
-    let positions = position_tensor(&relative, &highest, device);
-    projector.forward(scores, positions).squeeze_dim(0)
+    let boxes = ScoredBoxes {
+        boxes: &relative,
+        scores: &scores,
+    };
+    projector.embed(boxes, device)
 }
 
 /// Makes an empty KV cache with room for this turn, unless there is one.

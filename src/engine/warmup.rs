@@ -18,7 +18,7 @@ use crate::gpu::sampling::GpuSampler;
 use crate::image::Pixels;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::{ImageFeatures, Towers, splice};
-use crate::model::class_projector::{ClassProjector, position_tensor};
+use crate::model::class_projector::{ClassProjector, ScoredBoxes};
 use crate::model::config::{ProposerConfig, TowersConfig};
 use crate::model::decoder::KvCache;
 use crate::model::nanodet::{NanoDet, NanoDetConfig};
@@ -33,6 +33,13 @@ const SIZE: [u32; 2] = [64, 48];
 /// Widths of further test patterns for UPN, which keeps the aspect ratio: the pipelines of burn's own
 /// operations depend on whether the width of a feature map is a multiple of 2 or 4.
 const UPN_WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
+
+/// The longer side of the test patterns for the detector.
+const DETECTOR_SIDE: u32 = 64;
+
+/// Their shorter sides. The detector keeps the aspect ratio and pads to a multiple of its coarsest stride,
+/// so the sides of its coarsest feature map can be any number; see [`UPN_WIDTHS`].
+const DETECTOR_SIDES: [u32; 5] = [48, 52, 56, 60, 64];
 
 /// Tokens of a further question.
 const QUESTION_TOKENS: usize = 16;
@@ -118,20 +125,23 @@ impl LoadedModel {
     }
 
     fn warm_up_detector(&self, detector: &NanoDet, config: &NanoDetConfig) {
-        let [width, height] = SIZE;
-        let image = config
-            .recipe()
-            .prepare(&Pixels::test_pattern(width, height));
-        detector.forward(planar(image, &self.device));
+        let recipe = config.recipe();
+        for side in DETECTOR_SIDES {
+            for [width, height] in [[DETECTOR_SIDE, side], [side, DETECTOR_SIDE]] {
+                let image = recipe.prepare(&Pixels::test_pattern(width, height));
+                detector.forward(planar(image, &self.device));
+            }
+        }
     }
 
     fn warm_up_projector(&self, projector: &ClassProjector) {
         let classes = self.config.classes().len();
         for count in BOX_COUNTS {
-            let scores = Tensor::<3>::zeros([1, count, classes], &self.device);
-            let boxes = vec![[0.0, 0.0, 1.0, 1.0]; count];
-            let positions = position_tensor(&boxes, &vec![0.0; count], &self.device);
-            projector.forward(scores, positions);
+            let boxes = ScoredBoxes {
+                boxes: &vec![[0.0, 0.0, 1.0, 1.0]; count],
+                scores: &vec![0.0; count * classes],
+            };
+            projector.embed(boxes, &self.device);
         }
     }
 

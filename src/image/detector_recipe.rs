@@ -138,7 +138,12 @@ mod tests {
             ((1, 64_000_000), [15, 0, 1, 416]),
         ] {
             let found = recipe.frame(size.0, size.1);
-            assert!(found.input.iter().all(|length| length % 32 == 0 && *length <= 416));
+            assert!(
+                found
+                    .input
+                    .iter()
+                    .all(|length| length % 32 == 0 && *length <= 416)
+            );
             let found = [found.left, found.top, found.width, found.height];
             assert_eq!(found, frame, "{size:?}");
             let corners = [frame[0], frame[1], frame[0] + frame[2], frame[1] + frame[3]];
@@ -169,11 +174,7 @@ mod tests {
         ];
         for (plane, expected) in input.values.chunks_exact(416 * 224).zip(expected) {
             for (y, row) in plane.chunks_exact(416).enumerate() {
-                let value = if (8..216).contains(&y) {
-                    expected
-                } else {
-                    0.0
-                };
+                let value = if (8..216).contains(&y) { expected } else { 0.0 };
                 let near = |&found: &f32| (found - value).abs() < 1e-5;
                 assert!(row.iter().all(near), "row {y}: {} {value}", row[0]);
             }

@@ -1,8 +1,10 @@
 //! Object tokens from the class scores of a detector: the embeddings of the class names, weighted by
 //! the scores, plus an MLP of the position and the confidence of the box.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
@@ -13,8 +15,10 @@ use crate::nn::{Init, Linear, Loader};
 const FREQUENCIES: usize = 6;
 /// Coordinates with a sine embedding: center, width and height.
 const SINES: usize = 4;
-/// Inputs of the MLP: 11 linear features and the sine embedding.
+/// Inputs of the MLP for every box: 11 linear features and the sine embedding.
 const POSITION_FEATURES: usize = 11 + SINES * FREQUENCIES * 2;
+/// Inputs of the MLP that compare a box with the other boxes of its class.
+const EXTREMES: usize = 6;
 
 /// Sizes of a [`ClassProjector`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,10 @@ pub struct ClassProjectorConfig {
     pub hidden: usize,
     /// Power of the scores before they are normalized to a sum of 1: higher values sharpen.
     pub power: i32,
+    /// Whether the MLP also reads if a box is the leftmost, rightmost, topmost, bottommost, biggest or
+    /// smallest of its class.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extremes: bool,
 }
 
 impl ClassProjectorConfig {
@@ -31,7 +39,13 @@ impl ClassProjectorConfig {
     pub const MINI: Self = Self {
         hidden: 96,
         power: 4,
+        extremes: true,
     };
+
+    /// Number of position features of a box.
+    fn features(&self) -> usize {
+        POSITION_FEATURES + if self.extremes { EXTREMES } else { 0 }
+    }
 }
 
 /// Class scores and boxes to embeddings of the decoder.
@@ -42,7 +56,7 @@ pub struct ClassProjector {
     first: Linear,
     second: Linear,
     #[module(skip)]
-    power: i32,
+    config: ClassProjectorConfig,
 }
 
 impl ClassProjector {
@@ -60,7 +74,7 @@ impl ClassProjector {
         let position = at.child("position");
         Ok(Self {
             names: Linear::load_with(&at.child("names"), classes, width, false, Init::Zeros)?,
-            first: Linear::load(&position.child(0), POSITION_FEATURES, config.hidden, true)?,
+            first: Linear::load(&position.child(0), config.features(), config.hidden, true)?,
             second: Linear::load_with(
                 &position.child(2),
                 config.hidden,
@@ -68,12 +82,12 @@ impl ClassProjector {
                 true,
                 Init::Normal(0.05 / (config.hidden as f32).sqrt()),
             )?,
-            power: config.power,
+            config: *config,
         })
     }
 
     /// Class scores `[B, N, K]` (0 to 1) and position features `[B, N, F]` of
-    /// [`position_features`] to `[B, N, D]`.
+    /// [`ScoredBoxes::position_features`] to `[B, N, D]`.
     pub fn forward(&self, scores: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
         let shares = self.shares(scores);
         self.names.forward(shares) + self.position(positions)
@@ -82,7 +96,7 @@ impl ClassProjector {
     /// The scores as shares with a sum of 1, `[B, N, K]`; zeros where all scores are zero.
     pub fn shares(&self, scores: Tensor<3>) -> Tensor<3> {
         let highest = scores.clone().max_dim(2).clamp_min(1e-6);
-        let powers = (scores / highest).powi_scalar(self.power);
+        let powers = (scores / highest).powi_scalar(self.config.power);
         let total = powers.clone().sum_dim(2).clamp_min(1e-6);
         powers / total
     }
@@ -94,36 +108,89 @@ impl ClassProjector {
     }
 }
 
-/// The position features of boxes `[x1, y1, x2, y2]`, relative to the picture, with their highest class
-/// score, `[N, F]` row-major: corners, center, size, area, its square root, the score, and
-/// sine and cosine of `2^i π v` of center and size.
-pub fn position_features(boxes: &[[f32; 4]], scores: &[f32]) -> Vec<f32> {
-    assert_eq!(boxes.len(), scores.len(), "one score per box");
-    let mut features = Vec::with_capacity(boxes.len() * POSITION_FEATURES);
-    for (&[x1, y1, x2, y2], &score) in boxes.iter().zip(scores) {
-        let (w, h) = (x2 - x1, y2 - y1);
-        let (cx, cy) = ((x1 + x2) / 2.0, (y1 + y2) / 2.0);
-        let area = (w * h).max(0.0);
-        features.extend([x1, y1, x2, y2, cx, cy, w, h, area, area.sqrt(), score]);
-        for value in [cx, cy, w, h] {
-            for frequency in 0..FREQUENCIES {
-                let angle = std::f32::consts::PI * value * (1 << frequency) as f32;
-                features.extend([angle.sin(), angle.cos()]);
-            }
-        }
-    }
-    features
+/// Boxes of a picture with their class scores.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredBoxes<'a> {
+    /// `[x1, y1, x2, y2]`, relative to the picture.
+    pub boxes: &'a [[f32; 4]],
+    /// Class scores, `[N, K]` row-major.
+    pub scores: &'a [f32],
 }
 
-/// [`position_features`] of one picture as a tensor `[1, N, F]`; at least one box.
-pub fn position_tensor(
-    boxes: &[[f32; 4]],
-    scores: &[f32],
-    device: &burn::tensor::Device,
-) -> Tensor<3> {
-    let features = position_features(boxes, scores);
-    let shape = [1, boxes.len(), POSITION_FEATURES];
-    Tensor::from_data(TensorData::new(features, shape), device)
+impl ScoredBoxes<'_> {
+    /// The class of each box with its highest score; `None` where all scores are 0.
+    fn best(&self) -> Vec<Option<(usize, f32)>> {
+        let classes = self.scores.len() / self.boxes.len().max(1);
+        let rows = self.scores.chunks(classes.max(1));
+        let best = |row: &[f32]| {
+            let scored = row.iter().copied().enumerate();
+            // The first of equal scores.
+            let best = scored.reduce(|a, b| if b.1 > a.1 { b } else { a });
+            best.filter(|&(_, score)| score > 0.0)
+        };
+        rows.map(best).collect()
+    }
+
+    /// The features of [`ClassProjector::position`], `[N, F]` row-major: corners, center, size, area, its
+    /// square root, the highest class score, sine and cosine of `2^i π v` of center and size, and, with
+    /// [`ClassProjectorConfig::extremes`], 1 or 0 for leftmost, rightmost, topmost, bottommost, biggest and
+    /// smallest of the boxes of the same class. Of equal boxes it is the first.
+    pub fn position_features(&self, config: &ClassProjectorConfig) -> Vec<f32> {
+        let best = self.best();
+        let mut features = Vec::with_capacity(self.boxes.len() * config.features());
+        let mut starts = Vec::with_capacity(self.boxes.len());
+        for (&[x1, y1, x2, y2], best) in self.boxes.iter().zip(&best) {
+            let (w, h) = (x2 - x1, y2 - y1);
+            let (cx, cy) = ((x1 + x2) / 2.0, (y1 + y2) / 2.0);
+            let area = (w * h).max(0.0);
+            let score = best.map_or(0.0, |(_, score)| score);
+            features.extend([x1, y1, x2, y2, cx, cy, w, h, area, area.sqrt(), score]);
+            for value in [cx, cy, w, h] {
+                for frequency in 0..FREQUENCIES {
+                    let angle = std::f32::consts::PI * value * (1 << frequency) as f32;
+                    features.extend([angle.sin(), angle.cos()]);
+                }
+            }
+            starts.push(features.len());
+            if config.extremes {
+                features.extend([0.0; EXTREMES]);
+            }
+        }
+        if config.extremes {
+            let mut extremes = BTreeMap::<usize, [(f32, usize); EXTREMES]>::new();
+            for (index, (&[x1, y1, x2, y2], best)) in self.boxes.iter().zip(&best).enumerate() {
+                let Some((class, _)) = *best else { continue };
+                let (cx, cy, area) = (x1 + x2, y1 + y2, (x2 - x1) * (y2 - y1));
+                let values = [-cx, cx, -cy, cy, area, -area].map(|value| (value, index));
+                let leaders = extremes.entry(class).or_insert(values);
+                for (leader, value) in leaders.iter_mut().zip(values) {
+                    if value.0 > leader.0 {
+                        *leader = value;
+                    }
+                }
+            }
+            for leaders in extremes.values() {
+                for (extreme, &(_, index)) in leaders.iter().enumerate() {
+                    features[starts[index] + extreme] = 1.0;
+                }
+            }
+        }
+        features
+    }
+}
+
+impl ClassProjector {
+    /// The embeddings `[N, D]` of the boxes of one picture; at least one.
+    pub fn embed(&self, boxes: ScoredBoxes, device: &Device) -> Tensor<2> {
+        let count = boxes.boxes.len();
+        let tensor = |values: Vec<f32>| {
+            let shape = [1, count, values.len() / count];
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        let positions = tensor(boxes.position_features(&self.config));
+        self.forward(tensor(boxes.scores.to_vec()), positions)
+            .squeeze_dim(0)
+    }
 }
 
 #[cfg(test)]
@@ -132,12 +199,49 @@ mod tests {
 
     #[test]
     fn features_have_the_documented_order() {
-        let row = position_features(&[[0.2, 0.4, 0.6, 0.5]], &[0.7]);
+        let boxes = ScoredBoxes {
+            boxes: &[[0.2, 0.4, 0.6, 0.5]],
+            scores: &[0.1, 0.7],
+        };
+        let plain = ClassProjectorConfig {
+            extremes: false,
+            ..ClassProjectorConfig::MINI
+        };
+        let row = boxes.position_features(&plain);
         assert_eq!(row.len(), POSITION_FEATURES);
         let expected = [0.2, 0.4, 0.6, 0.5, 0.4, 0.45, 0.4, 0.1, 0.04, 0.2, 0.7];
         for (value, expected) in row.iter().zip(expected) {
             assert!((value - expected).abs() < 1e-6, "{value} {expected}");
         }
         assert!((row[11] - (std::f32::consts::PI * 0.4).sin()).abs() < 1e-6);
+        let with_extremes = boxes.position_features(&ClassProjectorConfig::MINI);
+        assert_eq!(with_extremes[..row.len()], row);
+        assert_eq!(with_extremes[row.len()..], [1.0; EXTREMES]);
+    }
+
+    #[test]
+    fn extremes_are_among_boxes_of_the_same_class() {
+        let boxes = ScoredBoxes {
+            boxes: &[
+                [0.1, 0.1, 0.2, 0.2],
+                [0.0, 0.0, 0.1, 0.1],
+                [0.5, 0.5, 0.9, 0.9],
+                [0.8, 0.8, 0.9, 0.9],
+                [0.5, 0.5, 0.9, 0.9],
+            ],
+            // The second box is of the other class, the fourth of none.
+            scores: &[0.5, 0.1, 0.1, 0.5, 0.5, 0.4, 0.0, 0.0, 0.5, 0.4],
+        };
+        let features = boxes.position_features(&ClassProjectorConfig::MINI);
+        let rows = features.chunks(POSITION_FEATURES + EXTREMES);
+        let extremes: Vec<&[f32]> = rows.map(|row| &row[POSITION_FEATURES..]).collect();
+        assert_eq!(extremes[0], [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(extremes[1], [1.0; EXTREMES]);
+        assert_eq!(extremes[2], [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+        assert_eq!(extremes[3], [0.0; EXTREMES]);
+        assert_eq!(
+            extremes[4], [0.0; EXTREMES],
+            "the first of equal boxes leads"
+        );
     }
 }

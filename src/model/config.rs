@@ -164,7 +164,7 @@ impl ModelConfig {
             detector.check(place)?;
         }
         let fault = |what: String| Err(Fault::model(place, format!("config: {what}")));
-        if let Some(TowersConfig::Classes(ClassProjectorConfig { hidden, power })) = self.towers
+        if let Some(TowersConfig::Classes(ClassProjectorConfig { hidden, power, .. })) = self.towers
             && !((1..=1 << 16).contains(&hidden) && (1..=64).contains(&power))
         {
             return fault(format!(

@@ -51,6 +51,7 @@ fn detector_chat() -> ModelConfig {
         towers: Some(TowersConfig::Classes(ClassProjectorConfig {
             hidden: 8,
             power: 2,
+            extremes: false,
         })),
         ..decoder()
     }

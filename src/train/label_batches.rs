@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::class_projector::position_features;
+use crate::model::class_projector::{ClassProjectorConfig, ScoredBoxes};
 use crate::scenes::Rng;
 use crate::scenes::labels::{KINDS, LabelScene, LabelTask, label_dialogue, superlative};
 use crate::text::prompt::{ChatTemplate, OBJECT_SLOT, box_turn, index_tag};
@@ -81,14 +81,17 @@ impl BatchBuilder {
         for (scene, mut rng) in scenes {
             let padding = max_boxes - scene.objects.len();
             let mut boxes: Vec<[f32; 4]> = scene.objects.iter().map(|o| o.bbox).collect();
-            let mut confidences: Vec<f32> = scene.objects.iter().map(|o| o.score()).collect();
             boxes.resize(max_boxes, [0.0; 4]);
-            confidences.resize(max_boxes, 0.0);
-            positions.extend(position_features(&boxes, &confidences));
+            let first = scores.len();
             for object in &scene.objects {
                 scores.extend(&object.scores);
             }
             scores.resize(scores.len() + padding * KINDS.len(), 0.0);
+            let boxes = ScoredBoxes {
+                boxes: &boxes,
+                scores: &scores[first..],
+            };
+            positions.extend(boxes.position_features(&ClassProjectorConfig::MINI));
             examples.push(self.example(&scene, &mut rng));
         }
         LabelBatch {
