@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::Deserialize;
+
 use crate::built_in::BuiltIn;
 use crate::chat::conversation::Model;
 use crate::error::Fault;
@@ -24,6 +26,18 @@ pub enum Choice {
     BuiltIn(BuiltIn),
     /// A stored one.
     Stored(ModelId),
+}
+
+/// A model that the site offers beside the built-in ones.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The address of its folder.
+    #[serde(skip)]
+    pub address: String,
 }
 
 /// The default model of the page.
@@ -55,6 +69,8 @@ pub enum Input {
     Lost,
     /// The model store sent an event.
     Event(Box<StoreEvent>),
+    /// The site offers these models.
+    Offered(Vec<Offer>),
     /// Preview the model at an address or of a hub's name.
     Preview(String),
     /// Preview the model in files, which are attached to the request.
@@ -322,6 +338,7 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelManager {
     entries: Vec<Entry>,
+    offers: Vec<Offer>,
     preview: PreviewState,
     /// The model last loaded into the engine.
     choice: Choice,
@@ -343,6 +360,15 @@ impl ModelManager {
     /// The stored models, in the store's order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The models that the site offers and that are not stored.
+    pub fn offers(&self) -> impl Iterator<Item = &Offer> {
+        let is_stored = |offer: &Offer| {
+            let addresses = self.entries.iter().map(|entry| &entry.stored.address);
+            addresses.flatten().any(|stored| *stored == offer.address)
+        };
+        self.offers.iter().filter(move |offer| !is_stored(offer))
     }
 
     /// A stored model.
@@ -434,6 +460,10 @@ impl ModelManager {
                 Vec::new()
             }
             Input::Event(event) => self.on_event(*event, now),
+            Input::Offered(offers) => {
+                self.offers = offers;
+                Vec::new()
+            }
             Input::Preview(address) => {
                 if address.trim().is_empty() {
                     return Vec::new();
@@ -663,6 +693,32 @@ mod tests {
         ] {
             assert_eq!(Choice::of_address(address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn an_offer_is_listed_until_it_is_stored() {
+        let json = r#"[{"name": "small", "bytes": 100}, {"name": "other", "bytes": 2}]"#;
+        let mut offers: Vec<Offer> = serde_json::from_str(json).expect("a list of offers");
+        for offer in &mut offers {
+            offer.address = format!("https://host/models/{}", offer.name);
+        }
+        let mut manager = ModelManager::default();
+        assert_eq!(manager.step(Input::Offered(offers), 0.), []);
+        let names = |manager: &ModelManager| {
+            let offers = manager.offers();
+            offers.map(|offer| offer.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&manager), ["small", "other"]);
+        manager.step(listed(0, Activity::Downloading), 0.);
+        assert_eq!(names(&manager), ["small", "other"], "another model");
+        let Input::Event(mut event) = listed(0, Activity::Downloading) else {
+            panic!("an event");
+        };
+        if let StoreEvent::Listed { models } = &mut *event {
+            models[0].address = Some("https://host/models/small".into());
+        }
+        manager.step(Input::Event(event), 0.);
+        assert_eq!(names(&manager), ["other"]);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub const DOWNLOAD: &str = "Download";
 pub const IMPORT: &str = "Import";
 /// Button that dismisses a preview.
 pub const NOT_NOW: &str = "Not now";
+/// Button that shows what an offered model is.
+pub const GET: &str = "Get";
 /// Button that loads a model into the engine.
 pub const LOAD: &str = "Load";
 /// Note where the browser refuses persistent storage.
@@ -186,6 +188,17 @@ pub fn description(model: BuiltIn) -> &'static str {
              things and answers briefly."
         }
     }
+}
+
+/// Description and size of a model that the site offers.
+pub fn offer(name: &str, bytes: u64) -> String {
+    let description = match name {
+        "small" => {
+            "The detector of mini with SmolLM2, a general language model of 135 million weights. It answers              in longer sentences, invents more and is slower."
+        }
+        _ => "A model of this site.",
+    };
+    format!("{description} {} to download.", size(bytes))
 }
 
 /// Description of a built-in model in the page's About.

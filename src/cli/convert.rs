@@ -19,14 +19,18 @@ pub struct Options {
     /// The checkpoint: a folder in the layout of the Hugging Face hub.
     #[arg(long, required_unless_present_any = ["plan", "gguf"])]
     model: Option<PathBuf>,
-    /// A GGUF file of a LLaMA or Qwen2 language model, instead of a checkpoint: a model for plain chat.
+    /// A GGUF file of a LLaMA or Qwen2 language model, instead of a checkpoint: a model for plain chat, or
+    /// with --adapter for pictures.
     #[arg(long, conflicts_with_all = ["model", "upn", "prefix"])]
     gguf: Option<PathBuf>,
+    /// A folder with an adapter of the language model, as `chatrex export --preset small` writes it.
+    #[arg(long, requires_all = ["gguf", "detector"])]
+    adapter: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
     upn: Option<PathBuf>,
     /// The detector instead: the JSON file of NanoDet-g for TensorFlow.js, or a safetensors file.
-    #[arg(long, conflicts_with_all = ["upn", "gguf"])]
+    #[arg(long, conflicts_with = "upn")]
     detector: Option<PathBuf>,
     /// Side of the detector's input in pixels, a multiple of 32; by default that of its file. More pixels
     /// find more small objects and take more time.
@@ -54,7 +58,7 @@ pub struct Options {
     #[arg(long)]
     name: Option<String>,
     /// Print download size and GPU memory of the known models; convert nothing.
-    #[arg(long, conflicts_with_all = ["model", "gguf", "upn", "detector", "out"])]
+    #[arg(long, conflicts_with_all = ["model", "gguf", "adapter", "upn", "detector", "out"])]
     plan: bool,
     /// Print one JSON object.
     #[arg(long)]
@@ -121,6 +125,7 @@ impl Options {
         Some(Conversion {
             model: self.gguf.clone().or_else(|| self.model.clone())?,
             upn: self.upn.clone(),
+            adapter: self.adapter.clone(),
             detector: self.detector.clone(),
             detector_side: self.detector_side,
             out: self.out.clone()?,

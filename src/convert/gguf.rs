@@ -183,6 +183,11 @@ impl Gguf {
         Ok(gguf)
     }
 
+    /// All bytes of the file.
+    pub fn file_bytes(&self) -> &[u8] {
+        self.file.bytes()
+    }
+
     /// The file, for messages.
     pub fn place(&self) -> String {
         self.file.place()

@@ -66,13 +66,16 @@ fn our_name(name: &str) -> Option<String> {
 }
 
 /// The tensors that a model requires, and where they are in a file.
-struct GgufRows {
+pub(super) struct GgufRows {
     gguf: Gguf,
-    required: Vec<RequiredTensor>,
+    /// The required tensors.
+    pub required: Vec<RequiredTensor>,
     /// Names in the file by this project's.
     names: BTreeMap<String, String>,
     /// The width of a head whose rows of q and k are permuted.
     permuted_head: Option<usize>,
+    /// Blocks of the decoder.
+    layers: usize,
 }
 
 impl GgufRows {
@@ -108,6 +111,70 @@ impl GgufRows {
         let scheme = self.tensor(index).kind.exact_scheme();
         scheme.filter(|_| self.required[index].matrix)
     }
+
+    /// The format of tensor `index`: that of the file, if it is exact and has no more bits than `--quant`
+    /// gives the tensor; else that of `--quant`.
+    pub fn format(&self, index: usize, conversion: &Conversion) -> WeightFormat {
+        let spec = self.required[index].spec();
+        let asked = storage_for(spec, conversion.quant, conversion.group, self.layers);
+        let most = match (asked, conversion.quant) {
+            (WeightFormat::Quantized(scheme), _) => scheme.bits,
+            // The width is no multiple of `group`, but one of 32.
+            (WeightFormat::Dense(_), QuantPreset::Q4 | QuantPreset::Q8) => 8,
+            (WeightFormat::Dense(_), QuantPreset::F16 | QuantPreset::F32) => 0,
+        };
+        match self.exact_scheme(index) {
+            Some(scheme) if scheme.bits <= most => WeightFormat::Quantized(scheme),
+            _ => asked,
+        }
+    }
+
+    /// The licence as the file states it.
+    pub fn licence(&self) -> Result<Licence, Fault> {
+        let gguf = &self.gguf;
+        let mut lines = Vec::new();
+        for (key, label) in [
+            ("general.name", "Model"),
+            ("general.organization", "By"),
+            ("general.author", "By"),
+            ("general.license", "Licence"),
+            ("general.license.name", "Licence"),
+            ("general.license.link", "Text"),
+            ("general.source.url", "Source"),
+            ("general.url", "Source"),
+        ] {
+            if let Some(text) = gguf.text(key)? {
+                lines.push(format!("{label}: {text}"));
+            }
+        }
+        let name = gguf.text("general.license")?.unwrap_or("not stated");
+        let stated = match gguf.has("general.license") {
+            true => "As the GGUF file states:",
+            false => "The GGUF file does not state its licence; ask its authors.",
+        };
+        lines.insert(0, stated.to_string());
+        Ok(Licence {
+            name: name.to_string(),
+            text: lines.join("\n"),
+            parts: Vec::new(),
+        })
+    }
+
+    /// The file, for messages.
+    pub fn file(&self) -> String {
+        self.gguf.place()
+    }
+
+    /// All bytes of the file.
+    pub fn file_bytes(&self) -> &[u8] {
+        self.gguf.file_bytes()
+    }
+
+    /// Bytes of the required tensors in the file.
+    pub fn bytes(&self) -> u64 {
+        let tensors = 0..self.required.len();
+        tensors.map(|index| self.tensor(index).bytes()).sum()
+    }
 }
 
 impl RowSource for GgufRows {
@@ -142,69 +209,41 @@ impl RowSource for GgufRows {
     }
 }
 
-/// Opens the GGUF file of `conversion` and checks that it holds the tensors of a decoder.
+/// A GGUF file that holds the tensors of a decoder.
+pub(super) struct GgufModel {
+    /// The decoder; neither proposer nor towers.
+    pub config: ModelConfig,
+    /// The content of `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// The values of the required tensors.
+    pub rows: GgufRows,
+    /// Tensors without use.
+    pub skipped: Vec<String>,
+    /// What a user should know about the model.
+    pub warnings: Vec<String>,
+}
+
+/// Opens the GGUF file of `conversion` as a model for plain chat.
 ///
 /// # Errors
-/// Those of [`Gguf::open`]; the architecture, a setting, the tokenizer or the chat template is not
-/// supported; sizes contradict each other; a tensor is missing, misshapen or unknown.
+/// Those of [`GgufModel::open`]; a proposal network is given.
 pub(super) fn open(conversion: &Conversion) -> Result<Input, Fault> {
-    let path = &conversion.model;
-    if let Some(upn) = &conversion.upn {
+    if let Some(file) = conversion.upn.as_ref().or(conversion.detector.as_ref()) {
         return Err(Fault::file(
-            upn,
+            file,
             "a model for plain chat has no proposal network",
         ));
     }
-    let template = match &conversion.template {
-        Some(path) => {
-            Some(read_json::<ChatTemplate>(path)?.ok_or_else(|| Fault::file(path, "is missing"))?)
-        }
-        None => None,
-    };
-    let gguf = Gguf::open(path)?;
-    let architecture = architecture(&gguf)?;
-    let llm = decoder_config(&gguf, architecture)?;
-    let text = gguf_tokenizer::read(&gguf, architecture, template)?;
-    if text.tokens > llm.vocab_size {
-        let (tokens, rows) = (text.tokens, llm.vocab_size);
-        return Err(Fault::model(
-            gguf.place(),
-            format!("has {tokens} tokens, the embedding {rows} rows"),
-        ));
-    }
-    let bos = text.file.bos.clone();
-    let tokenizer = Tokenizer::plain(&text.file.json, &gguf.place(), bos.as_deref())?;
-    if tokenizer.vocab_size() != text.tokens {
-        let (read, tokens) = (tokenizer.vocab_size(), text.tokens);
-        return Err(Fault::model(
-            gguf.place(),
-            format!("has {tokens} tokens, of which only {read} can be read"),
-        ));
-    }
-    let permuted_head = (architecture == "llama").then(|| llm.head_width());
-    let config = ModelConfig {
-        proposer: None,
-        towers: None,
-        llm,
-        template: text.template,
-        bos,
-    };
-    let required = required_tensors(&config)?;
-    let (names, skipped) = assign(&gguf, &required)?;
-    let rows = GgufRows {
-        gguf,
-        required: required.clone(),
-        names,
-        permuted_head,
-    };
-    let formats = (0..required.len()).map(|index| format(&rows, index, conversion, &config.llm));
+    let model = GgufModel::open(conversion)?;
+    let rows = &model.rows;
+    let count = rows.required.len();
+    let formats = (0..count).map(|index| rows.format(index, conversion));
     let formats: Vec<WeightFormat> = formats.collect();
-    let read_bytes = (0..required.len()).map(|index| rows.tensor(index).bytes());
-    let gguf = &rows.gguf;
+    let required = rows.required.clone();
     Ok(Input {
         name: match &conversion.name {
             Some(name) => name.clone(),
-            None => own_name(gguf, conversion)?,
+            None => own_name(&rows.gguf, conversion)?,
         },
         precision: precision(&required, &formats),
         defaults: Defaults {
@@ -214,22 +253,84 @@ pub(super) fn open(conversion: &Conversion) -> Result<Input, Fault> {
             max_tokens: 512,
             repetition_penalty: 1.0,
         },
-        licence: licence(gguf)?,
+        licence: rows.licence()?,
         provenance: Provenance {
             trained_on: "a converted GGUF file; its authors say what it was trained on".into(),
             commands: Vec::new(),
             knows: None,
         },
-        read_bytes: read_bytes.sum(),
-        tokenizer: text.file.json,
-        warnings: text.warnings,
-        config,
+        read_bytes: rows.bytes(),
+        tokenizer: model.tokenizer,
+        warnings: model.warnings,
+        config: model.config,
         required,
         formats,
-        skipped,
+        skipped: model.skipped,
         left_over: Vec::new(),
-        rows: Box::new(rows),
+        rows: Box::new(model.rows),
     })
+}
+
+impl GgufModel {
+    /// Opens the GGUF file of `conversion` and checks that it holds the tensors of a decoder.
+    ///
+    /// # Errors
+    /// Those of [`Gguf::open`]; the architecture, a setting, the tokenizer or the chat template is not
+    /// supported; sizes contradict each other; a tensor is missing, misshapen or unknown.
+    pub fn open(conversion: &Conversion) -> Result<Self, Fault> {
+        let path = &conversion.model;
+        let template = match &conversion.template {
+            Some(path) => Some(
+                read_json::<ChatTemplate>(path)?.ok_or_else(|| Fault::file(path, "is missing"))?,
+            ),
+            None => None,
+        };
+        let gguf = Gguf::open(path)?;
+        let architecture = architecture(&gguf)?;
+        let llm = decoder_config(&gguf, architecture)?;
+        let text = gguf_tokenizer::read(&gguf, architecture, template)?;
+        if text.tokens > llm.vocab_size {
+            let (tokens, rows) = (text.tokens, llm.vocab_size);
+            return Err(Fault::model(
+                gguf.place(),
+                format!("has {tokens} tokens, the embedding {rows} rows"),
+            ));
+        }
+        let bos = text.file.bos.clone();
+        let tokenizer = Tokenizer::plain(&text.file.json, &gguf.place(), bos.as_deref())?;
+        if tokenizer.vocab_size() != text.tokens {
+            let (read, tokens) = (tokenizer.vocab_size(), text.tokens);
+            return Err(Fault::model(
+                gguf.place(),
+                format!("has {tokens} tokens, of which only {read} can be read"),
+            ));
+        }
+        let permuted_head = (architecture == "llama").then(|| llm.head_width());
+        let config = ModelConfig {
+            proposer: None,
+            towers: None,
+            llm,
+            template: text.template,
+            bos,
+        };
+        let required = required_tensors(&config)?;
+        let (names, skipped) = assign(&gguf, &required)?;
+        let layers = config.llm.num_hidden_layers;
+        let rows = GgufRows {
+            gguf,
+            required,
+            names,
+            permuted_head,
+            layers,
+        };
+        Ok(Self {
+            config,
+            tokenizer: text.file.json,
+            rows,
+            skipped,
+            warnings: text.warnings,
+        })
+    }
 }
 
 /// `general.architecture`, if it is supported.
@@ -421,35 +522,8 @@ fn assign(
     Ok((names, skipped))
 }
 
-/// The format of a required tensor: that of the file, if it is exact and has no more bits than `--quant`
-/// gives the tensor; else that of `--quant`.
-fn format(
-    rows: &GgufRows,
-    index: usize,
-    conversion: &Conversion,
-    llm: &DecoderConfig,
-) -> WeightFormat {
-    let spec = rows.required[index].spec();
-    let asked = storage_for(
-        spec,
-        conversion.quant,
-        conversion.group,
-        llm.num_hidden_layers,
-    );
-    let most = match (asked, conversion.quant) {
-        (WeightFormat::Quantized(scheme), _) => scheme.bits,
-        // The width is no multiple of `group`, but one of 32.
-        (WeightFormat::Dense(_), QuantPreset::Q4 | QuantPreset::Q8) => 8,
-        (WeightFormat::Dense(_), QuantPreset::F16 | QuantPreset::F32) => 0,
-    };
-    match rows.exact_scheme(index) {
-        Some(scheme) if scheme.bits <= most => WeightFormat::Quantized(scheme),
-        _ => asked,
-    }
-}
-
 /// The format of most weights, in words.
-fn precision(required: &[RequiredTensor], formats: &[WeightFormat]) -> String {
+pub(super) fn precision(required: &[RequiredTensor], formats: &[WeightFormat]) -> String {
     let mut counts: Vec<(WeightFormat, usize)> = Vec::new();
     for (tensor, format) in required.iter().zip(formats) {
         let count = tensor.shape.iter().product::<usize>();
@@ -475,36 +549,6 @@ fn own_name(gguf: &Gguf, conversion: &Conversion) -> Result<String, Fault> {
     Ok(match stated.filter(|name| !name.is_empty()) {
         Some(name) => name.to_string(),
         None => file.to_string_lossy().into_owned(),
-    })
-}
-
-/// The licence as the file states it.
-fn licence(gguf: &Gguf) -> Result<Licence, Fault> {
-    let mut lines = Vec::new();
-    for (key, label) in [
-        ("general.name", "Model"),
-        ("general.organization", "By"),
-        ("general.author", "By"),
-        ("general.license", "Licence"),
-        ("general.license.name", "Licence"),
-        ("general.license.link", "Text"),
-        ("general.source.url", "Source"),
-        ("general.url", "Source"),
-    ] {
-        if let Some(text) = gguf.text(key)? {
-            lines.push(format!("{label}: {text}"));
-        }
-    }
-    let name = gguf.text("general.license")?.unwrap_or("not stated");
-    let stated = match gguf.has("general.license") {
-        true => "As the GGUF file states:",
-        false => "The GGUF file does not state its licence; ask its authors.",
-    };
-    lines.insert(0, stated.to_string());
-    Ok(Licence {
-        name: name.to_string(),
-        text: lines.join("\n"),
-        parts: Vec::new(),
     })
 }
 
@@ -547,6 +591,7 @@ mod tests {
                 upn: None,
                 detector: None,
                 detector_side: None,
+                adapter: None,
                 out: self.path("out"),
                 quant,
                 group: 32,

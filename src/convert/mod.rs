@@ -4,6 +4,7 @@
 //! Tensors are converted one after another, on all cores. Finished shards are kept when a run is
 //! interrupted. `model.json`, without which a folder is no model, is written last.
 
+mod adapter;
 pub mod checkpoint;
 pub mod family;
 pub mod ggml;
@@ -116,10 +117,10 @@ pub struct TensorReport {
 pub fn convert(conversion: &Conversion, progress: &dyn ByteProgress) -> Result<Converted, Fault> {
     let out = &conversion.out;
     check_output(conversion)?;
-    let input = if conversion.model.is_file() {
-        gguf_model::open(conversion)?
-    } else {
-        Source::open(conversion)?.into_input(conversion)?
+    let input = match &conversion.adapter {
+        Some(adapter) => adapter::open(conversion, adapter)?,
+        None if conversion.model.is_file() => gguf_model::open(conversion)?,
+        None => Source::open(conversion)?.into_input(conversion)?,
     };
     let plan = lay_out(&input.required, &input.formats, input.config.family()?);
     progress.set_total(plan.iter().map(|shard| shard.bytes).sum());

@@ -12,6 +12,8 @@ pub struct Conversion {
     pub model: PathBuf,
     /// The proposal network's file.
     pub upn: Option<PathBuf>,
+    /// A folder with an adapter of the language model in a GGUF file.
+    pub adapter: Option<PathBuf>,
     /// The detector's file: a TensorFlow.js graph model of NanoDet-g (its JSON file), or safetensors.
     pub detector: Option<PathBuf>,
     /// Side of the detector's input in pixels; by default that of its file.

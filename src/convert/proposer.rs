@@ -277,6 +277,7 @@ mod tests {
                 upn: None,
                 detector,
                 detector_side: None,
+                adapter: None,
                 out: self.path(out),
                 quant: QuantPreset::F16,
                 group: 32,

@@ -665,6 +665,7 @@ mod tests {
                     upn: None,
                     detector: None,
                     detector_side: None,
+                    adapter: None,
                     out: folder.path().join("out"),
                     quant: QuantPreset::Q4,
                     group: 32,

@@ -89,7 +89,8 @@ pub struct Packed {
 }
 
 impl Packed {
-    fn quantized(values: &[f32], scheme: QuantScheme, rounding: Rounding) -> Self {
+    /// Quantizes whole groups.
+    pub fn quantized(values: &[f32], scheme: QuantScheme, rounding: Rounding) -> Self {
         let mut words = vec![0; scheme.words(values.len())];
         let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
         scheme.quantize(values, rounding, &mut words, &mut scales);

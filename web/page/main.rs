@@ -2,6 +2,7 @@
 
 mod decode;
 mod link;
+mod offers;
 mod offline;
 mod persist;
 mod view;

@@ -1,4 +1,4 @@
-//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | dist | bench | pack`.
+//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | models | dist | bench | pack`.
 
 mod bench;
 mod bundle;
@@ -6,6 +6,7 @@ mod checks;
 mod files;
 mod js_package;
 mod lint;
+mod models;
 mod pack;
 mod paths;
 mod process;
@@ -26,6 +27,8 @@ const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
                                            always a release build, with or without the flag
 cargo xtask test [--only STEP]...          run every check; steps: native web browser fmt clippy
+cargo xtask models small                   fetch SmolLM2 with pip, merge the adapter of small into it; serve and
+                                           dist then offer it
 cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (eval, examine, large) on a model folder
 cargo xtask bench [--model DIR | --like chatrex-7b|rexseek-3b|nano [--layers N] [--depth N]
                   [--quant q4|q8|f16|f32]] [--cache f32|f16] [--boxes N] [--repeats N] [--seconds S]
@@ -62,6 +65,9 @@ enum Command {
         name: String,
         folder: PathBuf,
     },
+    Models {
+        name: String,
+    },
     Dist {
         out: Option<PathBuf>,
         js: Option<PathBuf>,
@@ -87,6 +93,7 @@ fn main() -> ExitCode {
         Command::Serve { port } => serve::command(port),
         Command::Test { only } => test::command(&only),
         Command::Manual { name, folder } => test::manual(&name, &folder),
+        Command::Models { name } => models::command(&name),
         Command::Dist { out, js } => site::dist(out.as_deref(), js.as_deref()),
         Command::Bench(options) => bench::bench(&options),
         Command::Rivals(options) => bench::rivals(&options),
@@ -137,6 +144,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             let folder = PathBuf::from(folder);
             Ok(Command::Manual { name, folder })
         }
+        Value(name) if name == "models" => Ok(Command::Models {
+            name: arguments.value()?.string()?,
+        }),
         Value(name) if name == "dist" => {
             let (mut out, mut js) = (None, None);
             while let Some(argument) = arguments.next()? {
@@ -243,6 +253,7 @@ mod tests {
         assert!(
             matches!(parsed("test --only web --only browser"), Ok(Command::Test { only }) if only == ["web", "browser"])
         );
+        assert!(matches!(parsed("models small"), Ok(Command::Models { name }) if name == "small"));
         assert!(
             matches!(parsed("dist --out site"), Ok(Command::Dist { out: Some(out), js: None }) if out == Path::new("site"))
         );
@@ -285,6 +296,7 @@ mod tests {
             "",
             "fly",
             "dist",
+            "models",
             "serve --port many",
             "test --out x",
             "bench --layers x",

@@ -26,6 +26,11 @@ pub fn tools() -> PathBuf {
     env::var_os("CHATREX_TOOLS").map_or_else(|| cache().join("tools"), PathBuf::from)
 }
 
+/// Model folders that are made on this machine, and the packages that they are made of.
+pub fn models() -> PathBuf {
+    target().join("models")
+}
+
 /// The last build of the site, as visitors get it.
 pub fn site() -> PathBuf {
     target().join("site")

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::bundle::{Page, Program};
 use crate::files::{copy_file, empty, files, hex, remove, replace};
 use crate::js_package;
+use crate::models;
 use crate::paths;
 use crate::process::output;
 use crate::setup::WasmCompiler;
@@ -33,6 +34,7 @@ pub fn build() -> Result<WasmCompiler> {
     let folder = paths::target().join("site.new");
     empty(&folder)?;
     Page::open()?.build(&compiler, &folder)?;
+    models::offer(&folder)?;
     times::step("service worker", || write_service_worker(&folder))?;
     let site = paths::site();
     remove(&site)?;

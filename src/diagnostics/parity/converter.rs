@@ -34,6 +34,7 @@ fn conversion(model: &Path, upn: PathBuf, out: PathBuf) -> Conversion {
         upn: Some(upn),
         detector: None,
         detector_side: None,
+        adapter: None,
         out,
         quant: QuantPreset::F32,
         group: 32,

@@ -3,7 +3,7 @@
 use chatrex::built_in::BuiltIn;
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::{
-    Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
+    self, Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
 };
 use chatrex::chat::strings;
 use chatrex::error::Fault;
@@ -44,6 +44,7 @@ pub fn Manager() -> impl IntoView {
             entries.map(|e| e.stored.model.clone()).collect::<Vec<_>>()
         })
     });
+    let offers = Memo::new(move |_| app.models.with(|m| m.offers().cloned().collect::<Vec<_>>()));
     let used = Memo::new(move |_| app.models.with(|m| m.used()));
     let fault = Memo::new(move |_| app.models.with(|m| m.fault().cloned()));
     view! {
@@ -63,6 +64,7 @@ pub fn Manager() -> impl IntoView {
                 <For each=move || models.get() key=|model| model.0.clone() let:model>
                     <Row model />
                 </For>
+                {move || offers.get().into_iter().map(|offer| view! { <OfferRow offer /> }).collect_view()}
             </ul>
             <div role="alert">
                 {move || fault.get().map(|fault| view! { <Failure fault /> })}
@@ -137,6 +139,29 @@ fn BuiltInRow(model: BuiltIn) -> impl IntoView {
                 <Show when=move || !is_chosen()>
                     <Action label=strings::LOAD key=load act=move || app.manage(Input::Load(choice.get_value())) />
                 </Show>
+            </div>
+        </li>
+    }
+}
+
+/// A model that the site offers.
+#[component]
+fn OfferRow(offer: model_manager::Offer) -> impl IntoView {
+    let app = app_state();
+    let model_manager::Offer {
+        name,
+        bytes,
+        address,
+    } = offer;
+    let preview = move || app.manage(Input::Preview(address.clone()));
+    view! {
+        <li class="model" data-testid=format!("offer-{name}")>
+            <div class="model-head">
+                <h3>{name.clone()}</h3>
+                <span class="facts">{strings::offer(&name, bytes)}</span>
+            </div>
+            <div class="model-actions">
+                <Action label=strings::GET key="get-offer" act=preview />
             </div>
         </li>
     }

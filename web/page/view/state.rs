@@ -27,7 +27,7 @@ use web_sys::{Blob, Url};
 
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
-use crate::{offline, persist};
+use crate::{offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
 const MODELS: &str = "models/";
@@ -177,6 +177,9 @@ impl AppState {
         self.start_worker();
         self.open_first_sample();
         spawn_local(async move { self.offline.set(offline::stored().await) });
+        spawn_local(async move {
+            self.manage(model_manager::Input::Offered(offers::fetch().await));
+        });
     }
 
     /// Starts a worker in place of any other, and loads the chosen model into it.
