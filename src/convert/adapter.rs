@@ -381,3 +381,264 @@ fn licence(config: &AdapterConfig, rows: &AdapterRows) -> Result<Licence, Fault>
     }
     Ok(licence)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use burn::tensor::Device;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::convert::convert;
+    use crate::convert::nanodet::tests::Builder;
+    use crate::model::adapter::LoraConfig;
+    use crate::model::class_projector::ClassProjectorConfig;
+    use crate::model::config::{Family, OBJECT_PROJECTOR};
+    use crate::nn::{Init, WeightMap, WeightSource};
+    use crate::text::prompt::ChatTemplate;
+    use crate::weights::download::Downloader;
+    use crate::weights::manifest::{MANIFEST, Manifest};
+    use crate::weights::source::{BlockingRuntime, Folder};
+
+    const BASE: &str = "tests/data/gguf/qwen2.gguf";
+    const WIDTH: usize = 32;
+    const RANK: usize = 2;
+    const TAGS: usize = 104;
+    const OBJECTS: ClassProjectorConfig = ClassProjectorConfig {
+        hidden: 8,
+        power: 4,
+        extremes: true,
+    };
+    const CHANGED: &str = "model.layers.1.self_attn.o_proj.weight";
+
+    /// A tensor of an adapter: its name, its shape, its values.
+    type Tensor = (String, Vec<usize>, Vec<f32>);
+
+    /// A temporary folder with a detector, an adapter and the output `out`.
+    struct Scratch(TempDir);
+
+    impl Scratch {
+        fn new(config: &AdapterConfig, tensors: &[Tensor]) -> Self {
+            let scratch = Self(tempfile::tempdir().expect("a temporary folder"));
+            Builder::detector().write(scratch.0.path());
+            let views = tensors.iter().map(|(name, shape, values)| {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                (name, shape.clone(), bytes)
+            });
+            let views: Vec<_> = views.collect();
+            let views = views.iter().map(|(name, shape, bytes)| {
+                let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+                (name, view.expect("shape and values agree"))
+            });
+            let file = serialize(views, None).expect("small tensors");
+            let json = serde_json::to_vec(config).expect("plain data");
+            let folder = scratch.path("small");
+            std::fs::create_dir(&folder).expect("a folder");
+            std::fs::write(folder.join(ADAPTER_TENSORS), file).expect("a file");
+            std::fs::write(folder.join(ADAPTER_CONFIG), json).expect("a file");
+            scratch
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn conversion(&self, quant: QuantPreset) -> Conversion {
+            Conversion {
+                model: BASE.into(),
+                upn: None,
+                adapter: Some(self.path("small")),
+                detector: Some(self.path("model.json")),
+                detector_side: None,
+                out: self.path("out"),
+                quant,
+                group: 32,
+                rounding: Rounding::Search,
+                template: None,
+                prefixes: Vec::new(),
+                name: None,
+            }
+        }
+
+        /// Converts it; returns the manifest and the weights.
+        fn converted(&self, quant: QuantPreset) -> (Manifest, WeightMap) {
+            let conversion = self.conversion(quant);
+            convert(&conversion, &()).unwrap_or_else(|fault| panic!("{fault}"));
+            let json = std::fs::read(self.path("out").join(MANIFEST)).expect("a manifest");
+            let manifest = Manifest::parse(&json, MANIFEST).expect("a whole manifest");
+            let mut weights = WeightMap::new(&Device::flex(), |_| true);
+            let source = Folder(self.path("out"));
+            let downloader = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
+            pollster::block_on(downloader.tensors(&Part::ALL, &mut weights)).expect("shards");
+            (manifest, weights)
+        }
+
+        fn refused(&self) -> String {
+            let fault = convert(&self.conversion(QuantPreset::F32), &()).expect_err("no model");
+            assert!(!self.path("out").join(MANIFEST).exists());
+            fault.to_string()
+        }
+    }
+
+    fn config() -> AdapterConfig {
+        AdapterConfig {
+            base: BaseModel {
+                name: "synthetic qwen2".into(),
+                file: "qwen2.gguf".into(),
+                sha256: sha256_hex(&std::fs::read(BASE).expect("a recorded file")),
+            },
+            lora: LoraConfig {
+                rank: RANK,
+                scale: 0.5,
+                targets: vec!["self_attn.o_proj".into()],
+            },
+            objects: OBJECTS,
+            template: ChatTemplate::qwen(),
+            added_tokens: TAGS,
+            score: 0.25,
+            first_of_kind: 0.125,
+            nms: 0.5,
+            knows: "Eighty kinds".into(),
+            trained_on: "lists of boxes".into(),
+            made_by: vec!["a command".into()],
+            license: "MIT".into(),
+        }
+    }
+
+    fn tensor(name: &str, shape: &[usize]) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values = (0..count).map(|i| ((i * 7 + name.len()) % 61) as f32 / 64.0 - 0.4);
+        (name.into(), shape.into(), values.collect())
+    }
+
+    fn tensors() -> Vec<Tensor> {
+        let projector = |name: &str| format!("{OBJECT_PROJECTOR}.{name}");
+        let mut tensors = vec![
+            tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]),
+            tensor(&projector("names.weight"), &[WIDTH, 80]),
+            tensor(&projector("position.0.weight"), &[8, 65]),
+            tensor(&projector("position.0.bias"), &[8]),
+            tensor(&projector("position.2.weight"), &[WIDTH, 8]),
+            tensor(&projector("position.2.bias"), &[WIDTH]),
+        ];
+        for weight in config().lora.weights(2) {
+            let [a, b] = lora_names(&weight);
+            tensors.push(tensor(&a, &[RANK, WIDTH]));
+            tensors.push(tensor(&b, &[WIDTH, RANK]));
+        }
+        tensors
+    }
+
+    /// The values of tensor `name` in the GGUF file.
+    fn base(scratch: &Scratch, name: &str) -> Vec<f32> {
+        let model = GgufModel::open(&scratch.conversion(QuantPreset::F32)).expect("a GGUF file");
+        let place = model.rows.required.iter().position(|t| t.name == name);
+        let place = place.expect("a tensor of the language model");
+        let rows = model.rows.required[place].shape[0];
+        model.rows.rows(place, 0..rows).expect("its values")
+    }
+
+    fn stored(weights: &WeightMap, stem: &str, shape: [usize; 2]) -> Vec<f32> {
+        let weight = weights.weight(stem, shape, &Init::Zeros, &Device::flex());
+        let tensor = weight.expect(stem).as_tensor();
+        tensor.into_data().try_to_vec().expect("f32")
+    }
+
+    #[test]
+    fn language_model_adapter_and_detector_become_one_model() {
+        let scratch = Scratch::new(&config(), &tensors());
+        let (manifest, weights) = scratch.converted(QuantPreset::F32);
+        assert_eq!(manifest.family, Family::DetectorChat.name());
+        assert_eq!(manifest.name, "small");
+        let parsed = ModelConfig::of(&manifest, MANIFEST).expect("a known family");
+        assert_eq!(parsed.towers, Some(TowersConfig::Classes(OBJECTS)));
+        let defaults = &manifest.defaults;
+        assert_eq!((defaults.score, defaults.nms), (0.25, 0.5));
+        assert_eq!(defaults.first_of_kind, Some(0.125));
+        let provenance = &manifest.provenance;
+        assert_eq!(provenance.knows.as_deref(), Some("Eighty kinds"));
+        assert_eq!(provenance.commands, ["a command"]);
+        let parts = manifest.licence.parts.iter().map(|part| &*part.part);
+        assert_eq!(parts.collect::<Vec<_>>(), ["adapter", "detector"]);
+
+        let values = base(&scratch, CHANGED);
+        let [a, b] = lora_names(CHANGED).map(|name| {
+            let tensors = tensors();
+            let (.., values) = tensors.into_iter().find(|t| t.0 == name).expect("a factor");
+            values
+        });
+        let stem = CHANGED.strip_suffix(".weight").expect("a weight");
+        let merged = stored(&weights, stem, [WIDTH, WIDTH]);
+        for (at, (merged, value)) in merged.iter().zip(&values).enumerate() {
+            let (row, column) = (at / WIDTH, at % WIDTH);
+            let product = (0..RANK).map(|r| b[row * RANK + r] * a[r * WIDTH + column]);
+            let expected = value + 0.5 * product.sum::<f32>();
+            assert!(
+                (merged - expected).abs() < 1e-6,
+                "{at}: {merged} {expected}"
+            );
+        }
+
+        let old = base(&scratch, EMBEDDINGS);
+        let rows = old.len() / WIDTH + TAGS;
+        assert_eq!(parsed.llm.vocab_size, rows);
+        let table = stored(&weights, "model.embed_tokens", [rows, WIDTH]);
+        let added = tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]).2;
+        assert_eq!(table[..old.len()], old);
+        assert_eq!(table[old.len()..], added);
+    }
+
+    #[test]
+    fn unchanged_weights_stay_as_they_are_quantized() {
+        let scratch = Scratch::new(&config(), &tensors());
+        let (_, weights) = scratch.converted(QuantPreset::Q8);
+        let old = base(&scratch, EMBEDDINGS);
+        let rows = old.len() / WIDTH + TAGS;
+        let table = stored(&weights, "model.embed_tokens", [rows, WIDTH]);
+        assert_eq!(table[..old.len()], old, "the file's own codes");
+        let added = tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]).2;
+        for (stored, added) in table[old.len()..].iter().zip(&added) {
+            assert!((stored - added).abs() < 0.01, "{stored} {added}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let with = |change: &dyn Fn(&mut AdapterConfig, &mut Vec<Tensor>)| {
+            let (mut config, mut tensors) = (config(), tensors());
+            change(&mut config, &mut tensors);
+            Scratch::new(&config, &tensors).refused()
+        };
+        let fault = with(&|config, _| config.base.sha256 = "0".repeat(64));
+        assert!(fault.contains("is not qwen2.gguf"), "{fault}");
+        let fault = with(&|config, _| config.added_tokens = 3);
+        assert!(fault.contains("adds 3 tokens"), "{fault}");
+        let fault = with(&|config, _| config.lora.rank = 0);
+        assert!(fault.contains("rank 0"), "{fault}");
+        let fault = with(&|_, tensors| drop(tensors.pop()));
+        assert!(
+            fault.contains("lora_B.weight") && fault.contains("missing"),
+            "{fault}"
+        );
+        let fault = with(&|_, tensors| tensors.push(tensor("other", &[1])));
+        assert!(fault.contains("tensor other"), "{fault}");
+        let fault = with(&|_, tensors| tensors[0] = tensor(ADDED_EMBEDDINGS, &[TAGS, 8]));
+        assert!(fault.contains("[104, 8] instead of [104, 32]"), "{fault}");
+        let fault = with(&|_, tensors| tensors[0].2[5] = f32::NAN);
+        assert!(fault.contains("NaN"), "{fault}");
+
+        let scratch = Scratch::new(&config(), &tensors());
+        let alone = Conversion {
+            detector: None,
+            ..scratch.conversion(QuantPreset::F32)
+        };
+        let fault = convert(&alone, &()).expect_err("no detector").to_string();
+        assert!(fault.contains("--detector"), "{fault}");
+        std::fs::remove_file(scratch.path("small").join(ADAPTER_CONFIG)).expect("a file");
+        let fault = scratch.refused();
+        assert!(fault.contains(ADAPTER_CONFIG), "{fault}");
+    }
+}

@@ -1,0 +1,73 @@
+// small, which the site offers when `cargo xtask models small` has made it: get it, ask, and go back to mini.
+// On the CPU, where the answers are the same everywhere.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { accept, manager, stands } from "./manager.mjs";
+import { answered, ask, happened, lit, LONG, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
+
+const list = await fetch(`${URL_OF_PAGE}models/offered.json`);
+assert.ok(list.ok, "a site lists what it offers");
+const offered = await list.json();
+const small = offered.find(({ name }) => name === "small");
+const skip = small ? false : "the site does not offer small: `cargo xtask models small`";
+
+describe("small", { skip }, () => {
+  let browser, page;
+  before(async () => {
+    browser = await open({ webgpu: false });
+    ({ page } = browser);
+    await page.goto(URL_OF_PAGE);
+    await answered(page, 0);
+  });
+  after(() => browser?.close());
+
+  const loaded = async () => (await happened(page, "Ready")).at(-1).name;
+
+  test("the manager offers it with its size, its licence and a verdict", async () => {
+    await manager(page);
+    const row = page.getByTestId("offer-small");
+    assert.match(await row.innerText(), new RegExp(`${Math.round(small.bytes / 1e6)} MB`));
+    await row.getByTestId("get-offer").click();
+    const preview = page.getByTestId("offer");
+    await preview.waitFor({ timeout: LONG });
+    const text = await preview.innerText();
+    assert.match(text, /small/);
+    assert.match(text, /apache-2\.0/i);
+    assert.match(text, /Fits|Tight/);
+  });
+
+  test("it is stored and loaded", async () => {
+    await accept(page);
+    await stands(page, "ready", LONG);
+    assert.equal(await page.getByTestId("offer-small").count(), 0, "what is stored is not offered again");
+    await page.getByTestId("model").getByTestId("load").click();
+    await stands(page, "loaded", LONG);
+    await page.getByTestId("manager-close").click();
+    await modelReady(page);
+    assert.equal(await loaded(), "small");
+  });
+
+  test("its answer points at boxes", async () => {
+    const turn = await ask(page, "What is in the picture?");
+    const { state, words } = await answered(page, turn);
+    console.log(words);
+    assert.equal(state, "done");
+    const phrases = page.getByTestId("answer").last().locator('[data-testid="phrase"]:not([data-objects=""])');
+    assert.ok((await phrases.count()) > 0, words);
+    await phrases.first().hover();
+    assert.ok((await lit(page)).length > 0, "a phrase lights its boxes");
+  });
+
+  test("back to mini, which answers", async () => {
+    await manager(page);
+    await page.getByTestId("demo-model").getByTestId("load-demo").click();
+    await page.getByTestId("manager-close").click();
+    await modelReady(page);
+    assert.equal(await loaded(), "mini");
+    const turn = await ask(page, "What is in the picture?");
+    assert.equal((await answered(page, turn)).state, "done");
+  });
+
+  test("there were no foreign requests and no policy violations", () => nothingForbidden(browser.seen));
+});
