@@ -154,7 +154,7 @@ mod tests {
                 assert!((value - expected).abs() <= expected * 1e-6, "{back:?}");
             }
         }
-        let outside = [-30.0, 10.0, 500.0, 410.0].into();
+        let outside = [-30.0, 2.0, 500.0, 318.0].into();
         let back = recipe.to_picture(640, 480, outside);
         assert_eq!(back, [0.0, 0.0, 640.0, 480.0].into());
         let back = STRETCH.to_picture(832, 208, [104.0, 104.0, 208.0, 416.0].into());
