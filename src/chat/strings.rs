@@ -201,14 +201,12 @@ pub fn offer(name: &str, bytes: u64) -> String {
     format!("{description} {} to download.", size(bytes))
 }
 
-/// Description of a built-in model in the page's About.
+/// Description of a built-in model in the page's About, which also shows [`knows`].
 pub fn about(model: BuiltIn) -> &'static str {
     match model {
         BuiltIn::Mini => {
-            "mini knows 80 kinds of everyday things in photographs: people, pets, vehicles, \
-             furniture, kitchen, food. It sees most big things, misses more than half of all objects, \
-             small ones above all, and calls one in six that it finds by a wrong name. It cannot read \
-             text, recognise people or know anything else about the world. It is not ChatRex-7B."
+            "mini is a small model of this project for photographs. It cannot read text, recognise people or \
+             know anything else about the world. It is not ChatRex-7B."
         }
         BuiltIn::Nano => {
             "nano is a very small ChatRex, trained by this project on pictures it drew itself: \
