@@ -51,6 +51,7 @@ impl Scratch {
             upn: None,
             detector: None,
             detector_side: None,
+            adapter: None,
             out: self.path(out),
             quant: QuantPreset::F32,
             group: 32,
