@@ -519,7 +519,8 @@ mod tests {
         let mut tensors = vec![
             tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]),
             tensor(&projector("names.weight"), &[WIDTH, 80]),
-            tensor(&projector("position.0.weight"), &[8, 65]),
+            tensor(&projector("extremes.weight"), &[WIDTH, 6]),
+            tensor(&projector("position.0.weight"), &[8, 59]),
             tensor(&projector("position.0.bias"), &[8]),
             tensor(&projector("position.2.weight"), &[WIDTH, 8]),
             tensor(&projector("position.2.bias"), &[WIDTH]),

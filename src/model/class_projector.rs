@@ -15,10 +15,20 @@ use crate::nn::{Init, Linear, Loader};
 const FREQUENCIES: usize = 6;
 /// Coordinates with a sine embedding: center, width and height.
 const SINES: usize = 4;
-/// Inputs of the MLP for every box: 11 linear features and the sine embedding.
+/// Inputs of the MLP: 11 linear features and the sine embedding.
 const POSITION_FEATURES: usize = 11 + SINES * FREQUENCIES * 2;
-/// Inputs of the MLP that compare a box with the other boxes of its class.
-const EXTREMES: usize = 6;
+/// Features that compare a box with the other boxes of its class.
+const EXTREMES: usize = EXTREME_WORDS.len();
+
+/// Words for these features, in their order.
+pub const EXTREME_WORDS: [&str; 6] = [
+    "leftmost",
+    "rightmost",
+    "topmost",
+    "bottommost",
+    "biggest",
+    "smallest",
+];
 
 /// Sizes of a [`ClassProjector`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,8 +38,8 @@ pub struct ClassProjectorConfig {
     pub hidden: usize,
     /// Power of the scores before they are normalized to a sum of 1: higher values sharpen.
     pub power: i32,
-    /// Whether the MLP also reads if a box is the leftmost, rightmost, topmost, bottommost, biggest or
-    /// smallest of its class.
+    /// Whether an embedding is added for each of [`EXTREME_WORDS`] that a box is among the boxes of its
+    /// class.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub extremes: bool,
 }
@@ -53,6 +63,8 @@ impl ClassProjectorConfig {
 pub struct ClassProjector {
     /// Embeddings of the class names, `[D, K]`.
     pub names: Linear,
+    /// Embeddings of [`EXTREME_WORDS`], `[D, 6]`.
+    pub extremes: Option<Linear>,
     first: Linear,
     second: Linear,
     #[module(skip)]
@@ -60,8 +72,9 @@ pub struct ClassProjector {
 }
 
 impl ClassProjector {
-    /// Reads `names.weight` `[D, K]`, `position.0.{weight,bias}` and `position.2.{weight,bias}` for
-    /// `classes` classes K and the decoder's width `width` D.
+    /// Reads `names.weight` `[D, K]`, `extremes.weight` `[D, 6]` if the model has it,
+    /// `position.0.{weight,bias}` and `position.2.{weight,bias}` for `classes` classes K and the decoder's
+    /// width `width` D.
     ///
     /// # Errors
     /// A missing or misshapen tensor.
@@ -72,9 +85,14 @@ impl ClassProjector {
         width: usize,
     ) -> Result<Self, Fault> {
         let position = at.child("position");
+        let embeddings = |name: &str, count: usize| {
+            Linear::load_with(&at.child(name), count, width, false, Init::Zeros)
+        };
+        let extremes = config.extremes.then(|| embeddings("extremes", EXTREMES));
         Ok(Self {
-            names: Linear::load_with(&at.child("names"), classes, width, false, Init::Zeros)?,
-            first: Linear::load(&position.child(0), config.features(), config.hidden, true)?,
+            names: embeddings("names", classes)?,
+            extremes: extremes.transpose()?,
+            first: Linear::load(&position.child(0), POSITION_FEATURES, config.hidden, true)?,
             second: Linear::load_with(
                 &position.child(2),
                 config.hidden,
@@ -103,9 +121,19 @@ impl ClassProjector {
 
     /// The part of the embedding that depends on position and confidence, `[B, N, D]`.
     pub fn position(&self, positions: Tensor<3>) -> Tensor<3> {
-        let hidden = self.first.activated(positions, Activation::Gelu);
-        self.second.forward(hidden)
+        let own = positions.clone().narrow(2, 0, POSITION_FEATURES);
+        let hidden = self.first.activated(own, Activation::Gelu);
+        let embedding = self.second.forward(hidden);
+        match &self.extremes {
+            Some(extremes) => embedding + extremes.forward(extreme_flags(positions)),
+            None => embedding,
+        }
     }
+}
+
+/// The features of [`ScoredBoxes::position_features`] that compare boxes, `[B, N, 6]`.
+pub fn extreme_flags(positions: Tensor<3>) -> Tensor<3> {
+    positions.narrow(2, POSITION_FEATURES, EXTREMES)
 }
 
 /// Boxes of a picture with their class scores.
@@ -133,8 +161,8 @@ impl ScoredBoxes<'_> {
 
     /// The features of [`ClassProjector::position`], `[N, F]` row-major: corners, center, size, area, its
     /// square root, the highest class score, sine and cosine of `2^i π v` of center and size, and, with
-    /// [`ClassProjectorConfig::extremes`], 1 or 0 for leftmost, rightmost, topmost, bottommost, biggest and
-    /// smallest of the boxes of the same class. Of equal boxes it is the first.
+    /// [`ClassProjectorConfig::extremes`], 1 or 0 for each of [`EXTREME_WORDS`] among the boxes of the same
+    /// class. Of equal boxes it is the first.
     pub fn position_features(&self, config: &ClassProjectorConfig) -> Vec<f32> {
         let best = self.best();
         let mut features = Vec::with_capacity(self.boxes.len() * config.features());

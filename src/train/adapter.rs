@@ -24,7 +24,7 @@ use crate::train::chats;
 use crate::train::checkpoint::{CpuTensor, Initializer, Weights, set_trainable};
 use crate::train::label_batches::BatchBuilder;
 use crate::train::label_trainer::{LabelModel, LabelSettings, LabelTrainer};
-use crate::train::labels::name_weights;
+use crate::train::labels::{extreme_weights, name_weights, word_embeddings};
 use crate::train::packing::tokens;
 use crate::train::training_device;
 use crate::weights::manifest::{MANIFEST, Manifest};
@@ -215,11 +215,21 @@ impl AdapterTrainee {
         let objects = at.child(OBJECT_PROJECTOR);
         let mut projector =
             ClassProjector::load(&objects, &ClassProjectorConfig::MINI, KINDS.len(), width)?;
-        projector.names.weight = Weight::Dense(objects.child("names").parameter(
-            "weight",
-            [width, KINDS.len()],
-            Init::Values(class_embeddings(base, tokenizer)),
-        )?);
+        let table = &base.weights.tensors[EMBEDDINGS].values;
+        let embeddings = |name: &str, weights: Vec<f32>| {
+            let values = word_embeddings(table, width, &weights, tokenizer);
+            let shape = [width, values.len() / width];
+            let at = objects.child(name);
+            Ok::<_, Fault>(Weight::Dense(at.parameter(
+                "weight",
+                shape,
+                Init::Values(values),
+            )?))
+        };
+        projector.names.weight = embeddings("names", name_weights(tokenizer))?;
+        if let Some(extremes) = &mut projector.extremes {
+            extremes.weight = embeddings("extremes", extreme_weights(tokenizer))?;
+        }
         Ok(Self {
             lora: names.iter().map(pair).collect::<Result<_, _>>()?,
             added: at.parameter(
@@ -309,23 +319,6 @@ fn tag_embeddings(base: &Base, tokenizer: &Tokenizer) -> Vec<f32> {
         mean_embedding(base, tokenizer, &words)
     });
     tags.flatten().collect()
-}
-
-/// The initial embeddings of the classes, `[D, K]` row-major, from those of their words.
-fn class_embeddings(base: &Base, tokenizer: &Tokenizer) -> Vec<f32> {
-    let (width, vocab) = (base.config.hidden_size, tokenizer.vocab_size());
-    let table = &base.weights.tensors[EMBEDDINGS].values;
-    let weights = name_weights(tokenizer);
-    let mut embeddings = vec![0.0; width * KINDS.len()];
-    for (kind, row) in weights.chunks(vocab).enumerate() {
-        let words = row.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
-        for (id, weight) in words {
-            for (unit, value) in table[id * width..][..width].iter().enumerate() {
-                embeddings[unit * KINDS.len() + kind] += weight * value;
-            }
-        }
-    }
-    embeddings
 }
 
 /// Runs the stage: an adapter of `base`.

@@ -10,7 +10,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::Fault;
-use crate::model::class_projector::{ClassProjector, ClassProjectorConfig};
+use crate::model::adapter::OBJECT_PROJECTOR;
+use crate::model::class_projector::{
+    ClassProjector, ClassProjectorConfig, EXTREME_WORDS, extreme_flags,
+};
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::nn::Loader;
 use crate::scenes::Rng;
@@ -29,6 +32,15 @@ const NAME_GAIN: f32 = 2.0;
 
 /// [`Rng`] stream of the embeddings of new tokens.
 const EMBEDDING_STREAM: u64 = 203;
+
+/// The embeddings of the decoder.
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
+/// The class embeddings: while training, their differences from the embeddings of the words.
+const CLASS_EMBEDDINGS: &str = "mm_object_projector.names.weight";
+
+/// The embeddings of superlatives, likewise.
+const EXTREME_EMBEDDINGS: &str = "mm_object_projector.extremes.weight";
 
 const SETTINGS: LabelSettings = LabelSettings {
     peak: 1e-3,
@@ -85,6 +97,9 @@ pub struct LabelTrainee {
     /// [`name_weights`], `[K, V]`.
     #[module(skip)]
     name_weights: Tensor<2>,
+    /// [`extreme_weights`], `[6, V]`.
+    #[module(skip)]
+    extreme_weights: Tensor<2>,
 }
 
 impl LabelTrainee {
@@ -94,13 +109,18 @@ impl LabelTrainee {
     /// A missing or misshapen tensor.
     pub fn load(at: &Loader, tokenizer: &Tokenizer) -> Result<Self, Fault> {
         let config = &mini_decoder(tokenizer.vocab_size());
-        let shape = [KINDS.len(), tokenizer.vocab_size()];
-        let data = TensorData::new(name_weights(tokenizer), shape);
+        let constant = |weights: Vec<f32>| {
+            let vocab = tokenizer.vocab_size();
+            let shape = [weights.len() / vocab, vocab];
+            let data = TensorData::new(weights, shape);
+            Tensor::from_data(data, &at.device().clone().inner())
+        };
         Ok(Self {
-            name_weights: Tensor::from_data(data, &at.device().clone().inner()),
+            name_weights: constant(name_weights(tokenizer)),
+            extreme_weights: constant(extreme_weights(tokenizer)),
             llm: Decoder::load(at, config)?,
             objects: ClassProjector::load(
-                &at.child("mm_object_projector"),
+                &at.child(OBJECT_PROJECTOR),
                 &ClassProjectorConfig::MINI,
                 KINDS.len(),
                 config.hidden_size,
@@ -126,7 +146,11 @@ impl LabelModel for LabelTrainee {
     fn objects(&self, scores: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
         let names = self.class_embeddings();
         let shares = self.objects.shares(scores);
-        shares.matmul(names.transpose().unsqueeze()) + self.objects.position(positions)
+        let table = self.llm.embed_tokens.as_tensor();
+        let extremes = self.extreme_weights.clone().matmul(table);
+        shares.matmul(names.transpose().unsqueeze())
+            + extreme_flags(positions.clone()).matmul(extremes.unsqueeze())
+            + self.objects.position(positions)
     }
 
     fn for_validation(&self) -> Self {
@@ -167,14 +191,23 @@ fn batch_builder(tokenizer: Tokenizer) -> BatchBuilder {
 /// Weights `[K, V]` of token embeddings whose sum is the embedding of a class: the mean over the
 /// tokens of a form, over the forms singular and plural, each with and without a space before it.
 pub(super) fn name_weights(tokenizer: &Tokenizer) -> Vec<f32> {
+    word_weights(KINDS.map(|kind| vec![kind.name, kind.plural]), tokenizer)
+}
+
+/// The same of [`EXTREME_WORDS`], `[6, V]`.
+pub(super) fn extreme_weights(tokenizer: &Tokenizer) -> Vec<f32> {
+    word_weights(EXTREME_WORDS.map(|word| vec![word]), tokenizer)
+}
+
+fn word_weights<const K: usize>(words: [Vec<&str>; K], tokenizer: &Tokenizer) -> Vec<f32> {
     let vocab = tokenizer.vocab_size();
-    let mut weights = vec![0.0; KINDS.len() * vocab];
-    for (kind, row) in KINDS.iter().zip(weights.chunks_mut(vocab)) {
-        for word in [kind.name, kind.plural] {
-            for form in [word.to_owned(), format!(" {word}")] {
+    let mut weights = vec![0.0; K * vocab];
+    for (words, row) in words.iter().zip(weights.chunks_mut(vocab)) {
+        for word in words {
+            for form in [(*word).to_owned(), format!(" {word}")] {
                 let ids = tokens(&form, tokenizer);
                 for id in &ids {
-                    row[*id as usize] += NAME_GAIN / (4 * ids.len()) as f32;
+                    row[*id as usize] += NAME_GAIN / (2 * words.len() * ids.len()) as f32;
                 }
             }
         }
@@ -182,10 +215,8 @@ pub(super) fn name_weights(tokenizer: &Tokenizer) -> Vec<f32> {
     weights
 }
 
-/// The decoder weights in `folder` for `tokenizer`: those of a run of this stage, or those of another
-/// model folder with a decoder of the same sizes. Embeddings of tokens that its vocabulary lacks are
-/// left out of the result row by row: they are drawn from a normal distribution with the standard
-/// deviation of the others.
+/// The initial weights of a run for `tokenizer`: those of the run of this stage in `folder`, or of the model
+/// folder `folder` with a decoder of the same sizes, and with its projector if it has one.
 ///
 /// # Errors
 /// A file is missing or damaged.
@@ -194,13 +225,75 @@ pub fn initial_weights(folder: &Path, tokenizer: &Tokenizer, seed: u64) -> Resul
     if own.exists() {
         return Weights::read(&own);
     }
+    let mut weights = decoder_weights(folder, tokenizer, seed)?;
+    let projector = folder.join("projector.safetensors");
+    if projector.exists() {
+        let mut projector = Weights::read(&projector)?;
+        projector
+            .tensors
+            .retain(|name, _| name.starts_with(OBJECT_PROJECTOR));
+        weights.tensors.extend(projector.tensors);
+        add_words(&mut weights, tokenizer, -1.0)?;
+    }
+    Ok(weights)
+}
+
+/// Adds `factor` times the embeddings of the words to those of the projector.
+fn add_words(weights: &mut Weights, tokenizer: &Tokenizer, factor: f32) -> Result<(), Fault> {
+    for (name, of_words) in [
+        (CLASS_EMBEDDINGS, name_weights(tokenizer)),
+        (EXTREME_EMBEDDINGS, extreme_weights(tokenizer)),
+    ] {
+        let table = &weights.tensors[EMBEDDINGS];
+        let words = word_embeddings(&table.values, table.shape[1], &of_words, tokenizer);
+        let Some(stored) = weights.tensors.get_mut(name) else {
+            // A model without these embeddings.
+            continue;
+        };
+        if stored.values.len() != words.len() {
+            return Err(Fault::model(name, "has another shape than the words"));
+        }
+        for (value, word) in stored.values.iter_mut().zip(words) {
+            *value += factor * word;
+        }
+    }
+    Ok(())
+}
+
+/// The sums of the rows of `table` `[V, D]` with `weights` `[K, V]`, `[D, K]` row-major.
+pub(super) fn word_embeddings(
+    table: &[f32],
+    width: usize,
+    weights: &[f32],
+    tokenizer: &Tokenizer,
+) -> Vec<f32> {
+    let vocab = tokenizer.vocab_size();
+    let count = weights.len() / vocab;
+    let mut embeddings = vec![0.0; width * count];
+    for (column, row) in weights.chunks(vocab).enumerate() {
+        let words = row.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
+        for (id, weight) in words {
+            for (unit, value) in table[id * width..][..width].iter().enumerate() {
+                embeddings[unit * count + column] += weight * value;
+            }
+        }
+    }
+    embeddings
+}
+
+/// The decoder weights in the model folder `folder` for `tokenizer`. Embeddings of tokens that its vocabulary
+/// lacks are drawn from a normal distribution with the standard deviation of the others.
+///
+/// # Errors
+/// A file is missing or damaged.
+fn decoder_weights(folder: &Path, tokenizer: &Tokenizer, seed: u64) -> Result<Weights, Fault> {
     let mut weights = Weights::read(&folder.join("decoder.safetensors"))?;
+    weights.tensors.retain(|name, _| name.starts_with("model."));
     let path = folder.join("tokenizer.json");
     let json = std::fs::read(&path).map_err(|error| Fault::file(&path, error))?;
     let old = Tokenizer::from_json(&json, &path.display().to_string(), None)?;
-    let name = "model.embed_tokens.weight";
-    let Some(table) = weights.tensors.get_mut(name) else {
-        return Err(Fault::model(name, "is missing"));
+    let Some(table) = weights.tensors.get_mut(EMBEDDINGS) else {
+        return Err(Fault::model(EMBEDDINGS, "is missing"));
     };
     let width = table.values.len() / old.vocab_size().max(1);
     let squares: f32 = table.values.iter().map(|value| value * value).sum();
@@ -254,18 +347,15 @@ pub fn label_texts(scenes: u64) -> Vec<String> {
     texts
 }
 
-/// The weights of a run, in `initializer`, as the checkpoint of mini's decoder: the class embeddings are
-/// those of [`LabelTrainee::class_embeddings`].
+/// The weights of a run, in `initializer`, as the checkpoint of mini's decoder: the embeddings of classes and
+/// superlatives are those of the words plus the trained differences.
 ///
 /// # Errors
 /// A tensor has another shape.
 pub fn bake(initializer: &Initializer, tokenizer: &Tokenizer) -> Result<Weights, Fault> {
     let trainee = LabelTrainee::load(&Loader::new(initializer, &Device::flex()), tokenizer)?;
-    let names = trainee.class_embeddings();
     let mut weights = Weights::of_module(&trainee, initializer);
-    let stored = weights.tensors.get_mut("mm_object_projector.names.weight");
-    let stored = stored.expect("the projector has name embeddings");
-    stored.values = names.into_data().try_to_vec::<f32>().expect("f32 weights");
+    add_words(&mut weights, tokenizer, 1.0)?;
     Ok(weights)
 }
 
@@ -275,6 +365,7 @@ mod tests {
     use crate::device_preference::DevicePreference;
     use crate::model::nanodet::COCO_CLASSES;
     use crate::train::TrainStage;
+    use crate::train::checkpoint::Precision;
 
     fn tokenizer() -> Tokenizer {
         crate::train::mini_tokenizer().expect("mini's tokenizer")
@@ -351,6 +442,48 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_trained_further_from_its_folder() {
+        let tokenizer = tokenizer();
+        let trained = |seed| {
+            let initializer = Initializer::new(Weights::default(), seed);
+            let at = Loader::new(&initializer, &Device::flex());
+            let trainee = LabelTrainee::load(&at, &tokenizer).expect("random weights");
+            Weights::of_module(&trainee, &initializer)
+        };
+        let mut weights = trained(5);
+        let names = weights.tensors.get_mut(CLASS_EMBEDDINGS).expect("names");
+        names.values[7] = 0.25;
+        let folder = tempfile::tempdir().expect("a folder");
+        let baked = bake(&Initializer::new(weights.clone(), 0), &tokenizer).expect("a checkpoint");
+        let (mut decoder, mut projector) = (baked.clone(), baked);
+        decoder.tensors.retain(|name, _| name.starts_with("model."));
+        projector
+            .tensors
+            .retain(|name, _| name.starts_with(OBJECT_PROJECTOR));
+        for (name, part) in [("decoder", decoder), ("projector", projector)] {
+            let path = folder.path().join(format!("{name}.safetensors"));
+            part.write(&path, Precision::F32).expect("a file");
+        }
+        std::fs::copy(
+            crate::train::MINI_TOKENIZER,
+            folder.path().join("tokenizer.json"),
+        )
+        .expect("a file");
+        let read = initial_weights(folder.path(), &tokenizer, 1).expect("initial weights");
+        assert_eq!(read.tensors.len(), weights.tensors.len());
+        for (name, tensor) in &read.tensors {
+            let expected = &weights.tensors[name];
+            assert_eq!(tensor.shape, expected.shape, "{name}");
+            for (value, expected) in tensor.values.iter().zip(&expected.values) {
+                assert!(
+                    (value - expected).abs() < 1e-5,
+                    "{name}: {value} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_resumed_run_equals_an_uninterrupted_one_and_becomes_a_checkpoint() {
         let root = tempfile::tempdir().expect("a folder");
         let train = |name: &str, steps, resume| {
@@ -376,7 +509,7 @@ mod tests {
         let whole = train("whole", 2, false);
         train("resumed", 1, false);
         assert_eq!(whole, train("resumed", 2, true));
-        let names = "mm_object_projector.names.weight";
+        let names = CLASS_EMBEDDINGS;
         let baked = bake(&Initializer::new(whole.clone(), 0), &tokenizer()).expect("a checkpoint");
         assert_eq!(baked.tensors.len(), whole.tensors.len());
         assert_eq!(baked.tensors[names].shape, whole.tensors[names].shape);
