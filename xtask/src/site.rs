@@ -124,6 +124,9 @@ fn brotli_size(file: &Path) -> Option<u64> {
 
 /// Whether a file of the site is stored for use without a network.
 fn is_offline(path: &str) -> bool {
+    if path == models::OFFERED {
+        return true;
+    }
     let model = path
         .strip_prefix("models/")
         .and_then(|p| p.split('/').next());
@@ -161,7 +164,7 @@ mod tests {
         let first = shipped.split([',', ']']).next().unwrap();
         assert_eq!(first.to_lowercase(), DEFAULT_MODEL);
         assert!(is_offline(&format!("models/{DEFAULT_MODEL}/model.json")));
-        assert!(is_offline("page_bg.wasm"));
+        assert!(is_offline("page_bg.wasm") && is_offline(models::OFFERED));
         assert!(!is_offline("models/other/model.json"));
         assert!(!is_offline("_headers"));
     }
