@@ -42,6 +42,9 @@ const CLASS_EMBEDDINGS: &str = "mm_object_projector.names.weight";
 /// The embeddings of superlatives, likewise.
 const EXTREME_EMBEDDINGS: &str = "mm_object_projector.extremes.weight";
 
+/// [`Rng`] stream of the embeddings of superlatives.
+const SUPERLATIVE_STREAM: u64 = 204;
+
 const SETTINGS: LabelSettings = LabelSettings {
     peak: 1e-3,
     hold: 0.6,
@@ -216,26 +219,60 @@ fn word_weights<const K: usize>(words: [Vec<&str>; K], tokenizer: &Tokenizer) ->
 }
 
 /// The initial weights of a run for `tokenizer`: those of the run of this stage in `folder`, or of the model
-/// folder `folder` with a decoder of the same sizes, and with its projector if it has one.
+/// folder `folder` with a decoder of the same sizes, and with its projector if it has one. A projector
+/// without embeddings of superlatives gets them, see [`redraw_superlatives`].
 ///
 /// # Errors
 /// A file is missing or damaged.
 pub fn initial_weights(folder: &Path, tokenizer: &Tokenizer, seed: u64) -> Result<Weights, Fault> {
     let own = folder.join("weights.safetensors");
-    if own.exists() {
-        return Weights::read(&own);
-    }
-    let mut weights = decoder_weights(folder, tokenizer, seed)?;
-    let projector = folder.join("projector.safetensors");
-    if projector.exists() {
-        let mut projector = Weights::read(&projector)?;
-        projector
-            .tensors
-            .retain(|name, _| name.starts_with(OBJECT_PROJECTOR));
-        weights.tensors.extend(projector.tensors);
-        add_words(&mut weights, tokenizer, -1.0)?;
+    let mut weights = if own.exists() {
+        Weights::read(&own)?
+    } else {
+        let mut weights = decoder_weights(folder, tokenizer, seed)?;
+        let projector = folder.join("projector.safetensors");
+        if projector.exists() {
+            let mut projector = Weights::read(&projector)?;
+            projector
+                .tensors
+                .retain(|name, _| name.starts_with(OBJECT_PROJECTOR));
+            weights.tensors.extend(projector.tensors);
+            add_words(&mut weights, tokenizer, -1.0)?;
+        }
+        weights
+    };
+    if !weights.tensors.contains_key(EXTREME_EMBEDDINGS) {
+        redraw_superlatives(&mut weights, tokenizer, seed);
     }
     Ok(weights)
+}
+
+/// Draws the embeddings of the tokens for [`EXTREME_WORDS`] anew, with their old lengths. A decoder that had
+/// to compare positions has nearly equal embeddings for these words, so a box that carries one of them would
+/// look like a box that carries another.
+fn redraw_superlatives(weights: &mut Weights, tokenizer: &Tokenizer, seed: u64) {
+    let Some(table) = weights.tensors.get_mut(EMBEDDINGS) else {
+        return;
+    };
+    let width = table.values.len() / tokenizer.vocab_size();
+    let mut rng = Rng::new(seed, SUPERLATIVE_STREAM);
+    for word in EXTREME_WORDS {
+        let [id] = tokens(&format!(" {word}"), tokenizer)[..] else {
+            continue;
+        };
+        let row = &mut table.values[id as usize * width..][..width];
+        let length = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let old = length(row);
+        row.fill_with(|| normal(&mut rng));
+        let factor = old / length(row).max(f32::MIN_POSITIVE);
+        row.iter_mut().for_each(|value| *value *= factor);
+    }
+}
+
+/// A nearly normal value with a mean of 0 and a variance of 1: the sum of twelve uniform values.
+fn normal(rng: &mut Rng) -> f32 {
+    let sum: f32 = (0..12).map(|_| rng.unit()).sum();
+    sum - 6.0
 }
 
 /// Adds `factor` times the embeddings of the words to those of the projector.
@@ -308,11 +345,7 @@ fn decoder_weights(folder: &Path, tokenizer: &Tokenizer, seed: u64) -> Result<We
                 .get(id as usize * width..(id as usize + 1) * width)
         }) {
             Some(row) => rows.extend_from_slice(row),
-            None => rows.extend((0..width).map(|_| {
-                // The sum of twelve uniform values has a variance of 1.
-                let sum: f32 = (0..12).map(|_| rng.unit()).sum();
-                deviation * (sum - 6.0)
-            })),
+            None => rows.extend((0..width).map(|_| deviation * normal(&mut rng))),
         }
     }
     table.values = rows;
@@ -439,6 +472,28 @@ mod tests {
         assert!(nano_tokenizer.id("refrigerator").is_err());
         assert!(row(table, new).iter().all(|value| value.is_finite()));
         assert!(row(table, new).iter().any(|value| value.abs() > 1e-3));
+    }
+
+    #[test]
+    fn superlatives_begin_with_embeddings_of_their_own() {
+        let tokenizer = tokenizer();
+        let folder = Path::new("assets/models/nano");
+        let weights = initial_weights(folder, &tokenizer, 1).expect("nano's decoder");
+        let table = &weights.tensors[EMBEDDINGS];
+        let width = table.shape[1];
+        let rows = EXTREME_WORDS.map(|word| {
+            let [id] = tokens(&format!(" {word}"), &tokenizer)[..] else {
+                panic!("{word} is one token");
+            };
+            &table.values[id as usize * width..][..width]
+        });
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        for (at, a) in rows.iter().enumerate() {
+            for b in &rows[..at] {
+                let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
+                assert!(cosine.abs() < 0.5, "{cosine}");
+            }
+        }
     }
 
     #[test]
