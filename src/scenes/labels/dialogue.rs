@@ -26,7 +26,8 @@ pub enum LabelTask {
     Count,
     /// Whether there is an object of a kind.
     Exists,
-    /// The leftmost, rightmost, topmost, bottommost, biggest or smallest object of a kind.
+    /// The leftmost, rightmost, topmost, bottommost, biggest or smallest object of a kind. The answer names
+    /// it with the superlative, so that the phrase before the index says which box it is.
     Refer,
     /// The part of the picture that an object is in.
     Where,
@@ -605,7 +606,8 @@ fn refer(scene: &LabelScene, rng: &mut Rng) -> Option<(String, String)> {
     let kind = scene.objects[winner]
         .kind
         .expect("the indices of a subject have kinds");
-    Some((question, group(KINDS[kind].name, &[winner])))
+    let phrase = format!("{} {}", superlative.adjectives[0], KINDS[kind].name);
+    Some((question, group(&phrase, &[winner])))
 }
 
 /// The object with the highest value; `Some(None)` without objects, `None` if two are about equal.
