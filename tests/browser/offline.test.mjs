@@ -16,6 +16,17 @@ test("a reloaded page without a network answers", async () => {
     await page.reload();
     assert.equal((await answered(page, 0)).state, "done");
     assert.equal((await answered(page, await ask(page, "How many objects are there?"))).state, "done");
+    const whole = await part(page, null);
+    assert.equal(whole.status, 200);
+    assert.deepEqual(await part(page, "bytes=1000-1999"), {
+      status: 206,
+      range: `bytes 1000-1999/${whole.bytes.length}`,
+      bytes: whole.bytes.slice(1000, 2000),
+    });
+    const rest = await part(page, `bytes=${whole.bytes.length - 5}-`);
+    assert.deepEqual([rest.status, rest.bytes], [206, whole.bytes.slice(-5)]);
+    assert.equal((await part(page, `bytes=${whole.bytes.length}-`)).status, 416);
+    assert.equal((await part(page, "bytes=0-9", '"another version"')).status, 200);
   } finally {
     await browser.close();
   }
@@ -47,6 +58,19 @@ test("the page works in a subfolder, and a new version takes over at the next vi
     await browser.close();
   }
 });
+
+// The status, the range and the bytes that the service worker gives for a range of a stored file.
+function part(page, range, version) {
+  return page.evaluate(
+    async ([range, version]) => {
+      const headers = { ...(range && { Range: range }), ...(version && { "If-Range": version }) };
+      const response = await fetch("models/mini/projector.safetensors", { headers });
+      const bytes = [...new Uint8Array(await response.arrayBuffer())];
+      return { status: response.status, range: response.headers.get("Content-Range"), bytes };
+    },
+    [range, version],
+  );
+}
 
 // Changes the title of the served copy and the version in its service worker.
 async function newVersion() {

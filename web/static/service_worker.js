@@ -27,7 +27,27 @@ function pathOf(request) {
 
 async function stored(path, request) {
   const cache = await caches.open(CURRENT);
-  return (await cache.match(SCOPE + path)) ?? fetch(request);
+  const whole = await cache.match(SCOPE + path);
+  if (!whole) return fetch(request);
+  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.get("Range") ?? "");
+  const version = request.headers.get("If-Range") ?? whole.headers.get("ETag");
+  return range && version === whole.headers.get("ETag") ? part(whole, range) : whole;
+}
+
+// The part of a file that a Range header asks for. A first visit is controlled as soon as everything is
+// stored, and its worker may then be in the middle of a file that it reads in ranges.
+async function part(whole, [, first, last]) {
+  const bytes = await whole.blob();
+  const start = Number(first);
+  const end = Math.min(last === "" ? bytes.size : Number(last) + 1, bytes.size);
+  const headers = new Headers(whole.headers);
+  if (start >= end) {
+    headers.set("Content-Range", `bytes */${bytes.size}`);
+    return new Response(null, { status: 416, headers });
+  }
+  headers.set("Content-Range", `bytes ${start}-${end - 1}/${bytes.size}`);
+  headers.set("Content-Length", String(end - start));
+  return new Response(bytes.slice(start, end), { status: 206, headers });
 }
 
 // Stores every file; unchanged ones are copied from older caches.
