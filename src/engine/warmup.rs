@@ -37,9 +37,8 @@ const UPN_WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
 /// The longer side of the test patterns for the detector.
 const DETECTOR_SIDE: u32 = 64;
 
-/// Their shorter sides. The detector keeps the aspect ratio and pads to a multiple of its coarsest stride,
-/// so the sides of its coarsest feature map can be any number; see [`UPN_WIDTHS`].
-const DETECTOR_SIDES: [u32; 5] = [48, 52, 56, 60, 64];
+/// Their shorter sides: one for each size that the detector's preprocessing pads to.
+const DETECTOR_SIDES: [u32; 4] = [16, 32, 48, 64];
 
 /// Tokens of a further question.
 const QUESTION_TOKENS: usize = 16;

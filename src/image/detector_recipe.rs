@@ -17,7 +17,9 @@ pub struct DetectorRecipe {
     /// Longer side of the input in pixels.
     pub side: usize,
     /// Keep the aspect ratio: the longer side becomes `side`, and both ends of the shorter one are padded
-    /// with the mean color to the next multiple of `multiple`. Otherwise both sides become `side`.
+    /// with the mean color to the next quarter of `side`, rounded up to a multiple of `multiple`. So inputs
+    /// have at most seven sizes; pipelines of burn's operations depend on the size. Otherwise both sides
+    /// become `side`.
     pub letterbox: bool,
     /// Both sides of the input are multiples of this; `side` is one.
     pub multiple: usize,
@@ -106,7 +108,8 @@ impl DetectorRecipe {
             (((twice + longer) / (2 * longer)) as usize).clamp(1, side)
         };
         let (width, height) = (scaled(width), scaled(height));
-        let input = [width, height].map(|length| length.next_multiple_of(self.multiple));
+        let quarter = side.div_ceil(4).next_multiple_of(self.multiple);
+        let input = [width, height].map(|length| length.next_multiple_of(quarter).min(side));
         Frame {
             left: (input[0] - width) / 2,
             top: (input[1] - height) / 2,
@@ -130,12 +133,13 @@ mod tests {
     fn pictures_lie_in_the_middle_and_boxes_find_back() {
         let recipe = DetectorRecipe::NANODET;
         for (size, frame) in [
-            ((640, 480), [0, 4, 416, 312]),
-            ((480, 640), [4, 0, 312, 416]),
+            ((640, 480), [0, 36, 416, 312]),
+            ((480, 640), [36, 0, 312, 416]),
             ((416, 416), [0, 0, 416, 416]),
-            ((100, 33), [0, 11, 416, 137]),
-            ((20_000, 10), [0, 15, 416, 1]),
-            ((1, 64_000_000), [15, 0, 1, 416]),
+            ((500, 490), [0, 4, 416, 408]),
+            ((100, 33), [0, 59, 416, 137]),
+            ((20_000, 10), [0, 63, 416, 1]),
+            ((1, 64_000_000), [63, 0, 1, 416]),
         ] {
             let found = recipe.frame(size.0, size.1);
             assert!(
@@ -154,7 +158,7 @@ mod tests {
                 assert!((value - expected).abs() <= expected * 1e-6, "{back:?}");
             }
         }
-        let outside = [-30.0, 2.0, 500.0, 318.0].into();
+        let outside = [-30.0, 10.0, 500.0, 410.0].into();
         let back = recipe.to_picture(640, 480, outside);
         assert_eq!(back, [0.0, 0.0, 640.0, 480.0].into());
         let back = STRETCH.to_picture(832, 208, [104.0, 104.0, 208.0, 416.0].into());
@@ -165,16 +169,20 @@ mod tests {
     fn padding_is_zero_and_the_picture_is_normalized() {
         let pixels = Pixels::new(64, 32, [255, 0, 128].repeat(64 * 32)).expect("a picture");
         let input = DetectorRecipe::NANODET.prepare(&pixels);
-        assert_eq!((input.width, input.height), (416, 224));
-        assert_eq!(input.values.len(), 3 * 416 * 224);
+        assert_eq!((input.width, input.height), (416, 256));
+        assert_eq!(input.values.len(), 3 * 416 * 256);
         let expected = [
             (255.0 - 123.675) / 58.395,
             (0.0 - 116.28) / 57.12,
             (128.0 - 103.53) / 57.375,
         ];
-        for (plane, expected) in input.values.chunks_exact(416 * 224).zip(expected) {
+        for (plane, expected) in input.values.chunks_exact(416 * 256).zip(expected) {
             for (y, row) in plane.chunks_exact(416).enumerate() {
-                let value = if (8..216).contains(&y) { expected } else { 0.0 };
+                let value = if (24..232).contains(&y) {
+                    expected
+                } else {
+                    0.0
+                };
                 let near = |&found: &f32| (found - value).abs() < 1e-5;
                 assert!(row.iter().all(near), "row {y}: {} {value}", row[0]);
             }
