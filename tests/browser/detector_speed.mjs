@@ -29,8 +29,8 @@ const dist = (name) => join(dirname(require.resolve(`${name}/package.json`)), "d
 const FILES = {
   "tf.js": join(dist("@tensorflow/tfjs"), "tf.min.js"),
   "wasm.js": join(dist("@tensorflow/tfjs-backend-wasm"), "tf-backend-wasm.min.js"),
-  "tfjs-backend-wasm.wasm": join(dist("@tensorflow/tfjs-backend-wasm"), "wasm-out/tfjs-backend-wasm.wasm"),
-  "tfjs-backend-wasm-simd.wasm": join(dist("@tensorflow/tfjs-backend-wasm"), "wasm-out/tfjs-backend-wasm-simd.wasm"),
+  "tfjs-backend-wasm.wasm": join(dist("@tensorflow/tfjs-backend-wasm"), "tfjs-backend-wasm.wasm"),
+  "tfjs-backend-wasm-simd.wasm": join(dist("@tensorflow/tfjs-backend-wasm"), "tfjs-backend-wasm-simd.wasm"),
   "nanodet.json": join(folder, "nanodet.json"),
   "nanodet.bin": join(folder, "nanodet.bin"),
 };

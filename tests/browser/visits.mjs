@@ -54,7 +54,7 @@ function clock() {
   self.times = {};
   const shows = {
     boxes: () => document.querySelector('[data-testid="box"]'),
-    word: () => document.querySelector('[data-testid="answer"]')?.innerText.trim(),
+    word: () => ["streaming", "done"].includes(document.querySelector('[data-testid="answer"]')?.dataset.state),
   };
   const look = () => {
     for (const [name, there] of Object.entries(shows)) {
