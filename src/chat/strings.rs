@@ -194,7 +194,8 @@ pub fn description(model: BuiltIn) -> &'static str {
 pub fn offer(name: &str, bytes: u64) -> String {
     let description = match name {
         "small" => {
-            "The detector of mini with SmolLM2, a general language model of 135 million weights. It answers              in longer sentences, invents more and is slower."
+            "The detector of mini with SmolLM2, a general language model of 135 million weights. It answers \
+             in longer sentences, invents more and is slower."
         }
         _ => "A model of this site.",
     };

@@ -24,7 +24,7 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["model", "upn", "prefix"])]
     gguf: Option<PathBuf>,
     /// A folder with an adapter of the language model, as `chatrex export --preset small` writes it.
-    #[arg(long, requires_all = ["gguf", "detector"])]
+    #[arg(long, requires_all = ["gguf", "detector"], conflicts_with = "template")]
     adapter: Option<PathBuf>,
     /// The proposal network: a `.pth` or safetensors file.
     #[arg(long)]
