@@ -18,14 +18,12 @@ use crate::model::adapter::{
     ADAPTER_CONFIG, ADAPTER_TENSORS, ADDED_EMBEDDINGS, AdapterConfig, BaseModel, lora_names,
 };
 use crate::model::config::{ModelConfig, TowersConfig};
+use crate::model::decoder::EMBEDDINGS;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::QuantScheme;
 use crate::weights::manifest::{Defaults, Licence, Part, PartLicence, Provenance, sha256_hex};
 use crate::weights::quant::Rounding;
 use crate::weights::storage::{QuantPreset, WeightFormat, storage_for};
-
-/// The embeddings, which the adapter extends.
-const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// Where the values of a required tensor are.
 enum Place {
@@ -87,6 +85,12 @@ impl AdapterRows {
             start.min(count)..end.min(count),
             start.max(count) - count..end.max(count) - count,
         )
+    }
+
+    /// Bytes of tensor `name` of the adapter.
+    fn adapter_bytes(&self, name: &str) -> u64 {
+        let view = self.adapter.get(name);
+        view.and_then(|view| view.extent()).unwrap_or(0)
     }
 }
 
@@ -219,12 +223,12 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
         ),
     };
     let formats: Vec<WeightFormat> = (0..required.len()).map(format).collect();
-    let file_bytes = |index: usize| match &rows.places[index] {
-        Place::Detector => rows.detector.bytes(&required[index].name),
-        Place::Adapter => rows.adapter_bytes(&required[index].name),
-        _ => 0,
-    };
-    let read_bytes = (0..required.len()).map(file_bytes).sum::<u64>() + rows.base.bytes();
+    let of_detector = required.iter().filter(|tensor| tensor.part == Part::Upn);
+    let read_bytes = of_detector
+        .map(|tensor| rows.detector.bytes(&tensor.name))
+        .chain(rows.adapter.names().map(|name| rows.adapter_bytes(name)))
+        .sum::<u64>()
+        + rows.base.bytes();
     Ok(Input {
         name: conversion.name.clone().unwrap_or_else(|| {
             let folder = folder.file_name().unwrap_or_default();
@@ -254,13 +258,6 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
         left_over,
         rows: Box::new(rows),
     })
-}
-
-impl AdapterRows {
-    fn adapter_bytes(&self, name: &str) -> u64 {
-        let view = self.adapter.get(name);
-        view.and_then(|view| view.extent()).unwrap_or(0)
-    }
 }
 
 /// Fails if the GGUF file is not the one that the adapter was trained for.
@@ -386,22 +383,20 @@ fn licence(config: &AdapterConfig, rows: &AdapterRows) -> Result<Licence, Fault>
 mod tests {
     use std::path::PathBuf;
 
-    use burn::tensor::Device;
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize};
     use tempfile::TempDir;
 
     use super::*;
     use crate::convert::convert;
+    use crate::convert::gguf_model::tests::{converted, loaded};
     use crate::convert::nanodet::tests::Builder;
     use crate::model::adapter::LoraConfig;
     use crate::model::class_projector::ClassProjectorConfig;
     use crate::model::config::{Family, OBJECT_PROJECTOR};
-    use crate::nn::{Init, WeightMap, WeightSource};
+    use crate::nn::WeightMap;
     use crate::text::prompt::ChatTemplate;
-    use crate::weights::download::Downloader;
     use crate::weights::manifest::{MANIFEST, Manifest};
-    use crate::weights::source::{BlockingRuntime, Folder};
 
     const BASE: &str = "tests/data/gguf/qwen2.gguf";
     const WIDTH: usize = 32;
@@ -463,17 +458,8 @@ mod tests {
             }
         }
 
-        /// Converts it; returns the manifest and the weights.
         fn converted(&self, quant: QuantPreset) -> (Manifest, WeightMap) {
-            let conversion = self.conversion(quant);
-            convert(&conversion, &()).unwrap_or_else(|fault| panic!("{fault}"));
-            let json = std::fs::read(self.path("out").join(MANIFEST)).expect("a manifest");
-            let manifest = Manifest::parse(&json, MANIFEST).expect("a whole manifest");
-            let mut weights = WeightMap::new(&Device::flex(), |_| true);
-            let source = Folder(self.path("out"));
-            let downloader = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
-            pollster::block_on(downloader.tensors(&Part::ALL, &mut weights)).expect("shards");
-            (manifest, weights)
+            converted(&self.conversion(quant))
         }
 
         fn refused(&self) -> String {
@@ -542,12 +528,6 @@ mod tests {
         model.rows.rows(place, 0..rows).expect("its values")
     }
 
-    fn stored(weights: &WeightMap, stem: &str, shape: [usize; 2]) -> Vec<f32> {
-        let weight = weights.weight(stem, shape, &Init::Zeros, &Device::flex());
-        let tensor = weight.expect(stem).as_tensor();
-        tensor.into_data().try_to_vec().expect("f32")
-    }
-
     #[test]
     fn language_model_adapter_and_detector_become_one_model() {
         let scratch = Scratch::new(&config(), &tensors());
@@ -571,8 +551,7 @@ mod tests {
             let (.., values) = tensors.into_iter().find(|t| t.0 == name).expect("a factor");
             values
         });
-        let stem = CHANGED.strip_suffix(".weight").expect("a weight");
-        let merged = stored(&weights, stem, [WIDTH, WIDTH]);
+        let merged = loaded(&weights, CHANGED, &[WIDTH, WIDTH]);
         for (at, (merged, value)) in merged.iter().zip(&values).enumerate() {
             let (row, column) = (at / WIDTH, at % WIDTH);
             let product = (0..RANK).map(|r| b[row * RANK + r] * a[r * WIDTH + column]);
@@ -586,7 +565,7 @@ mod tests {
         let old = base(&scratch, EMBEDDINGS);
         let rows = old.len() / WIDTH + TAGS;
         assert_eq!(parsed.llm.vocab_size, rows);
-        let table = stored(&weights, "model.embed_tokens", [rows, WIDTH]);
+        let table = loaded(&weights, EMBEDDINGS, &[rows, WIDTH]);
         let added = tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]).2;
         assert_eq!(table[..old.len()], old);
         assert_eq!(table[old.len()..], added);
@@ -598,7 +577,7 @@ mod tests {
         let (_, weights) = scratch.converted(QuantPreset::Q8);
         let old = base(&scratch, EMBEDDINGS);
         let rows = old.len() / WIDTH + TAGS;
-        let table = stored(&weights, "model.embed_tokens", [rows, WIDTH]);
+        let table = loaded(&weights, EMBEDDINGS, &[rows, WIDTH]);
         assert_eq!(table[..old.len()], old, "the file's own codes");
         let added = tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]).2;
         for (stored, added) in table[old.len()..].iter().zip(&added) {

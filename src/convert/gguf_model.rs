@@ -12,10 +12,8 @@ use super::options::Conversion;
 use super::required_tensors::{RequiredTensor, required_tensors};
 use super::write::{Packed, RowSource};
 use crate::error::{ErrorCode, Fault, FaultKind};
-use crate::files::read_json;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::DecoderConfig;
-use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::QuantScheme;
 use crate::weights::manifest::{Defaults, Licence, Provenance};
@@ -279,12 +277,7 @@ impl GgufModel {
     /// supported; sizes contradict each other; a tensor is missing, misshapen or unknown.
     pub fn open(conversion: &Conversion) -> Result<Self, Fault> {
         let path = &conversion.model;
-        let template = match &conversion.template {
-            Some(path) => Some(
-                read_json::<ChatTemplate>(path)?.ok_or_else(|| Fault::file(path, "is missing"))?,
-            ),
-            None => None,
-        };
+        let template = conversion.chat_template()?;
         let gguf = Gguf::open(path)?;
         let architecture = architecture(&gguf)?;
         let llm = decoder_config(&gguf, architecture)?;
@@ -553,7 +546,7 @@ fn own_name(gguf: &Gguf, conversion: &Conversion) -> Result<String, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use burn::tensor::{Device, Tensor};
@@ -602,17 +595,8 @@ mod tests {
             }
         }
 
-        /// Converts it; returns the manifest and the weights.
         fn converted(&self, quant: QuantPreset) -> (Manifest, WeightMap) {
-            let conversion = self.conversion(quant);
-            convert(&conversion, &()).unwrap_or_else(|fault| panic!("{fault}"));
-            let json = std::fs::read(self.path("out").join(MANIFEST)).expect("a manifest");
-            let manifest = Manifest::parse(&json, MANIFEST).expect("a whole manifest");
-            let mut weights = WeightMap::new(&Device::flex(), |_| true);
-            let source = Folder(self.path("out"));
-            let downloader = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
-            pollster::block_on(downloader.tensors(&Part::ALL, &mut weights)).expect("shards");
-            (manifest, weights)
+            converted(&self.conversion(quant))
         }
 
         fn tokenizer(&self, manifest: &Manifest) -> Tokenizer {
@@ -630,8 +614,20 @@ mod tests {
         tensor.into_data().try_to_vec().expect("f32")
     }
 
+    /// Converts a model; returns its manifest and its weights.
+    pub fn converted(conversion: &Conversion) -> (Manifest, WeightMap) {
+        convert(conversion, &()).unwrap_or_else(|fault| panic!("{fault}"));
+        let json = std::fs::read(conversion.out.join(MANIFEST)).expect("a manifest");
+        let manifest = Manifest::parse(&json, MANIFEST).expect("a whole manifest");
+        let mut weights = WeightMap::new(&Device::flex(), |_| true);
+        let source = Folder(conversion.out.clone());
+        let downloader = Downloader::new(&manifest, &source, None, &BlockingRuntime, &|_| ());
+        pollster::block_on(downloader.tensors(&Part::ALL, &mut weights)).expect("shards");
+        (manifest, weights)
+    }
+
     /// The stored values of tensor `name`.
-    fn loaded(weights: &WeightMap, name: &str, shape: &[usize]) -> Vec<f32> {
+    pub fn loaded(weights: &WeightMap, name: &str, shape: &[usize]) -> Vec<f32> {
         let device = Device::flex();
         match (name.strip_suffix(".weight"), shape) {
             (Some(stem), &[rows, columns]) => {

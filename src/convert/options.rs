@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::error::Fault;
+use crate::files::read_json;
+use crate::text::prompt::ChatTemplate;
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;
 
@@ -32,6 +35,22 @@ pub struct Conversion {
     pub prefixes: Vec<(String, String)>,
     /// The model's name; by default the folder's.
     pub name: Option<String>,
+}
+
+impl Conversion {
+    /// The chat template that replaces the family's, if one is given.
+    ///
+    /// # Errors
+    /// Its file is missing or damaged.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, Fault> {
+        let Some(path) = &self.template else {
+            return Ok(None);
+        };
+        let template = read_json(path)?;
+        Ok(Some(
+            template.ok_or_else(|| Fault::file(path, "is missing"))?,
+        ))
+    }
 }
 
 /// Receives the progress of writing files.

@@ -20,7 +20,6 @@ use super::write::RowSource;
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::model::config::{ModelConfig, TowersConfig};
-use crate::text::prompt::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::manifest::{Defaults, Licence, Part, Provenance};
 use crate::weights::storage::{QuantPreset, storage_for};
@@ -54,12 +53,7 @@ impl Source {
     /// shape; the tokenizer does not match the model.
     pub fn open(conversion: &Conversion) -> Result<Self, Fault> {
         let folder = &conversion.model;
-        let template = match &conversion.template {
-            Some(path) => Some(
-                read_json::<ChatTemplate>(path)?.ok_or_else(|| Fault::file(path, "is missing"))?,
-            ),
-            None => None,
-        };
+        let template = conversion.chat_template()?;
         let model = Checkpoint::hub(folder)?;
         let names = family::names(&model, &conversion.prefixes)?;
         let shapes = Shapes::new(&model, &names, folder);

@@ -34,11 +34,16 @@ const SIZE: [u32; 2] = [64, 48];
 /// operations depend on whether the width of a feature map is a multiple of 2 or 4.
 const UPN_WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
 
-/// The longer side of the test patterns for the detector.
-const DETECTOR_SIDE: u32 = 64;
-
-/// Their shorter sides: one for each size that the detector's preprocessing pads to.
-const DETECTOR_SIDES: [u32; 4] = [16, 32, 48, 64];
+/// Sizes of the test patterns for the detector: one for each size that its preprocessing pads to.
+const DETECTOR_SIZES: [[u32; 2]; 7] = [
+    [64, 16],
+    [64, 32],
+    [64, 48],
+    [64, 64],
+    [48, 64],
+    [32, 64],
+    [16, 64],
+];
 
 /// Tokens of a further question.
 const QUESTION_TOKENS: usize = 16;
@@ -125,11 +130,9 @@ impl LoadedModel {
 
     fn warm_up_detector(&self, detector: &NanoDet, config: &NanoDetConfig) {
         let recipe = config.recipe();
-        for side in DETECTOR_SIDES {
-            for [width, height] in [[DETECTOR_SIDE, side], [side, DETECTOR_SIDE]] {
-                let image = recipe.prepare(&Pixels::test_pattern(width, height));
-                detector.forward(planar(image, &self.device));
-            }
+        for [width, height] in DETECTOR_SIZES {
+            let image = recipe.prepare(&Pixels::test_pattern(width, height));
+            detector.forward(planar(image, &self.device));
         }
     }
 

@@ -18,9 +18,6 @@ pub const ADAPTER_TENSORS: &str = "adapter.safetensors";
 /// The embeddings of the new tokens, `[n, D]`, in the order of their ids.
 pub const ADDED_EMBEDDINGS: &str = "model.embed_tokens.added.weight";
 
-/// The projector of objects.
-pub const OBJECT_PROJECTOR: &str = "mm_object_projector";
-
 /// The names of `A` and `B` of the matrix `weight`, which ends with `.weight`.
 pub fn lora_names(weight: &str) -> [String; 2] {
     let stem = weight.strip_suffix(".weight").unwrap_or(weight);

@@ -166,7 +166,6 @@ impl ScoredBoxes<'_> {
     pub fn position_features(&self, config: &ClassProjectorConfig) -> Vec<f32> {
         let best = self.best();
         let mut features = Vec::with_capacity(self.boxes.len() * config.features());
-        let mut starts = Vec::with_capacity(self.boxes.len());
         for (&[x1, y1, x2, y2], best) in self.boxes.iter().zip(&best) {
             let (w, h) = (x2 - x1, y2 - y1);
             let (cx, cy) = ((x1 + x2) / 2.0, (y1 + y2) / 2.0);
@@ -179,7 +178,6 @@ impl ScoredBoxes<'_> {
                     features.extend([angle.sin(), angle.cos()]);
                 }
             }
-            starts.push(features.len());
             if config.extremes {
                 features.extend([0.0; EXTREMES]);
             }
@@ -199,7 +197,7 @@ impl ScoredBoxes<'_> {
             }
             for leaders in extremes.values() {
                 for (extreme, &(_, index)) in leaders.iter().enumerate() {
-                    features[starts[index] + extreme] = 1.0;
+                    features[index * config.features() + POSITION_FEATURES + extreme] = 1.0;
                 }
             }
         }

@@ -10,10 +10,10 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::Fault;
-use crate::model::adapter::{ADDED_EMBEDDINGS, LoraConfig, OBJECT_PROJECTOR, lora_names};
+use crate::model::adapter::{ADDED_EMBEDDINGS, LoraConfig, lora_names};
 use crate::model::class_projector::{ClassProjector, ClassProjectorConfig};
-use crate::model::config::ModelConfig;
-use crate::model::decoder::{Decoder, DecoderConfig};
+use crate::model::config::{ModelConfig, OBJECT_PROJECTOR};
+use crate::model::decoder::{Decoder, DecoderConfig, EMBEDDINGS};
 use crate::nn::weight::parameter_id;
 use crate::nn::{Init, Loader, Weight};
 use crate::scenes::labels::{KINDS, LabelTask};
@@ -53,9 +53,6 @@ const TASKS: &[(LabelTask, usize)] = &[
     (LabelTask::UnknownNoun, 2),
     (LabelTask::Chat, 10),
 ];
-
-/// A tensor of the language model, by name.
-const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// The low-rank changes of the adapter of small.
 pub fn lora_config() -> LoraConfig {

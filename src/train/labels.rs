@@ -10,11 +10,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::Fault;
-use crate::model::adapter::OBJECT_PROJECTOR;
 use crate::model::class_projector::{
     ClassProjector, ClassProjectorConfig, EXTREME_WORDS, extreme_flags,
 };
-use crate::model::decoder::{Decoder, DecoderConfig};
+use crate::model::config::OBJECT_PROJECTOR;
+use crate::model::decoder::{Decoder, DecoderConfig, EMBEDDINGS};
 use crate::nn::Loader;
 use crate::scenes::Rng;
 use crate::scenes::labels::{GROUPS, KINDS, LabelScene, LabelTask, label_dialogue};
@@ -32,9 +32,6 @@ const NAME_GAIN: f32 = 2.0;
 
 /// [`Rng`] stream of the embeddings of new tokens.
 const EMBEDDING_STREAM: u64 = 203;
-
-/// The embeddings of the decoder.
-const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// The class embeddings: while training, their differences from the embeddings of the words.
 const CLASS_EMBEDDINGS: &str = "mm_object_projector.names.weight";
@@ -457,7 +454,7 @@ mod tests {
         let folder = Path::new("assets/models/nano");
         let weights = initial_weights(folder, &tokenizer, 1).expect("nano's decoder");
         let old = Weights::read(&folder.join("decoder.safetensors")).expect("nano's decoder");
-        let name = "model.embed_tokens.weight";
+        let name = EMBEDDINGS;
         let (table, nano) = (&weights.tensors[name], &old.tensors[name]);
         let width = nano.shape[1];
         assert_eq!(table.shape, [tokenizer.vocab_size(), width]);

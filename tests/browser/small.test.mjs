@@ -6,7 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { accept, manager, stands } from "./manager.mjs";
 import { answered, ask, happened, lit, LONG, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
 
-const list = await fetch(`${URL_OF_PAGE}models/offered.json`);
+const list = await fetch(`${URL_OF_PAGE}offered.json`);
 assert.ok(list.ok, "a site lists what it offers");
 const offered = await list.json();
 const small = offered.find(({ name }) => name === "small");

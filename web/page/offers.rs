@@ -1,4 +1,4 @@
-//! The models that the site offers beside the built-in ones: `models/offered.json`.
+//! The models that the site offers beside the built-in ones: `offered.json`.
 
 use chatrex::chat::model_manager::Offer;
 use wasm_bindgen::JsCast;
@@ -6,7 +6,7 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{Response, Url};
 
 /// The list, relative to the page.
-const LIST: &str = "models/offered.json";
+const LIST: &str = "offered.json";
 
 /// Fetches the list. Without a network, or on a site without the list, nothing is offered.
 pub async fn fetch() -> Vec<Offer> {
@@ -17,7 +17,7 @@ async fn read() -> Option<Vec<Offer>> {
     let window = web_sys::window()?;
     let base = window.document()?.base_uri().ok()??;
     let address = |path: &str| Some(Url::new_with_base(path, &base).ok()?.href());
-    let response = JsFuture::from(window.fetch_with_str(&address(LIST)?)).await;
+    let response = JsFuture::from(window.fetch_with_str(LIST)).await;
     let response: Response = response.ok()?.dyn_into().ok()?;
     if !response.ok() {
         return None;

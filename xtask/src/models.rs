@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::checks::cargo;
 use crate::files;
 use crate::paths;
 use crate::process::{output, run};
@@ -102,20 +103,17 @@ impl Pack {
         let package = self.fetch()?;
         let new = paths::models().join(format!("{}.new", self.name));
         files::remove(&new)?;
-        run(Command::new("cargo")
-            .args([
-                "run", "--quiet", "--locked", "--bin", "chatrex", "--", "convert",
-            ])
-            .arg("--gguf")
-            .arg(package.join(self.file))
-            .arg("--adapter")
-            .arg(self.adapter())
-            .arg("--detector")
-            .arg(paths::root().join(DETECTOR))
-            .args(["--name", self.name, "--out"])
-            .arg(&new)
-            .current_dir(paths::root())
-            .env("CARGO_TARGET_DIR", paths::target()))?;
+        run(cargo(&[
+            "run", "--quiet", "--locked", "--bin", "chatrex", "--", "convert",
+        ])
+        .arg("--gguf")
+        .arg(package.join(self.file))
+        .arg("--adapter")
+        .arg(adapter)
+        .arg("--detector")
+        .arg(paths::root().join(DETECTOR))
+        .args(["--name", self.name, "--out"])
+        .arg(&new))?;
         let folder = self.folder();
         files::remove(&folder)?;
         fs::rename(&new, &folder).with_context(|| folder.display().to_string())?;
@@ -172,7 +170,7 @@ impl Pack {
 }
 
 /// The list of the packs of a site.
-pub const OFFERED: &str = "models/offered.json";
+pub const OFFERED: &str = "offered.json";
 
 /// The detector of mini, which small shares.
 const DETECTOR: &str = "assets/models/mini/detector.safetensors";

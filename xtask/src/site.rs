@@ -124,9 +124,6 @@ fn brotli_size(file: &Path) -> Option<u64> {
 
 /// Whether a file of the site is stored for use without a network.
 fn is_offline(path: &str) -> bool {
-    if path == models::OFFERED {
-        return true;
-    }
     let model = path
         .strip_prefix("models/")
         .and_then(|p| p.split('/').next());

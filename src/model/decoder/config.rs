@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The name of the embeddings in a checkpoint.
+pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
 /// Sizes and switches of the decoder, under the names of the checkpoint's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {

@@ -30,7 +30,7 @@ use crate::gpu::sampling::GpuSampler;
 use crate::memory::KvCacheDType;
 use crate::nn::{Init, Loader, RmsNorm, Weight};
 
-pub use self::config::DecoderConfig;
+pub use self::config::{DecoderConfig, EMBEDDINGS};
 pub use self::kv_cache::KvCache;
 pub use self::layout::{Layout, Masked};
 pub use crate::cpu::varlen_attention::AttentionSpan;
