@@ -6,7 +6,7 @@
 //! needs this link, and answers train it only indirectly. [`AuxTarget`]s train the two look-ups that
 //! answers consist of, index to category and category to indices, with few tokens.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -258,7 +258,9 @@ pub struct PackedBatch<T = DialogueTask> {
     pub batch: usize,
     /// Length of every sequence, padding included.
     pub length: usize,
-    /// Per position: row of the table that [`PackedBatch::logits`] gathers embeddings from.
+    /// Number of tokens of the vocabulary.
+    vocab: usize,
+    /// Per position: a token, or the row of a slot or of padding as [`TableSizes`] numbers them.
     rows: Vec<i32>,
     positions: Vec<Vec<u32>>,
     spans: Vec<Vec<AttentionSpan>>,
@@ -268,8 +270,8 @@ pub struct PackedBatch<T = DialogueTask> {
     pub dialogues: Vec<(T, usize)>,
 }
 
-/// Sizes that determine the rows of the embedding table: the vocabulary, then `visual` rows per image,
-/// then `boxes` rows per image, then one row of zeros for padding.
+/// Sizes that number the rows of embeddings: the vocabulary, then `visual` rows per image, then `boxes`
+/// rows per image, then one row of zeros for padding.
 #[derive(Clone, Copy)]
 struct TableSizes {
     vocab: usize,
@@ -307,6 +309,7 @@ impl<T: Copy> PackedBatch<T> {
         let mut packed = Self {
             batch,
             length,
+            vocab,
             rows: Vec::with_capacity(batch * length),
             positions: Vec::new(),
             spans: Vec::new(),
@@ -412,7 +415,10 @@ impl<T: Copy> PackedBatch<T> {
     ) -> Tensor<2> {
         let config = llm.config();
         let width = config.hidden_size;
-        let mut parts = vec![llm.embed_tokens.as_tensor()];
+        let words = self.rows.iter().map(|&row| row as usize);
+        let words: BTreeSet<usize> = words.filter(|&row| row < self.vocab).collect();
+        let ids: Vec<u32> = words.iter().map(|&id| id as u32).collect();
+        let mut parts = vec![llm.embed(&ids)];
         parts.extend(
             [visual, boxes]
                 .into_iter()
@@ -421,9 +427,18 @@ impl<T: Copy> PackedBatch<T> {
         );
         parts.push(Tensor::zeros([1, width], device));
         let table = Tensor::cat(parts, 0);
-        let embeddings = table
-            .select(0, indices(self.rows.clone(), device))
-            .reshape([self.batch, self.length, width]);
+        let place: HashMap<usize, i32> = words.into_iter().zip(0..).collect();
+        let after_words = place.len() as i32 - self.vocab as i32;
+        let rows = self.rows.iter();
+        let rows = rows.map(|&row| match place.get(&(row as usize)) {
+            Some(&place) => place,
+            None => row + after_words,
+        });
+        let embeddings = table.select(0, indices(rows.collect(), device)).reshape([
+            self.batch,
+            self.length,
+            width,
+        ]);
         let layout = Layout::packed(&self.positions, &self.spans, config, device);
         let hidden = llm.forward(embeddings, &layout);
         let rows = self.targets.iter().map(|target| target.row as i32);

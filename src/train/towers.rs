@@ -7,6 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cpu::op::is_cpu;
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
@@ -201,6 +202,9 @@ fn class_of(scene: &Scene, labeled: &LabeledBox) -> [i32; 3] {
 /// Mean cross-entropy of `logits` `[R, C]` over the rows with a non-negative label.
 pub fn cross_entropy(logits: Tensor<2>, labels: &[i32]) -> Tensor<1> {
     let device = logits.device().inner();
+    if is_cpu(&device) {
+        return crate::cpu::cross_entropy::cross_entropy(logits, labels);
+    }
     let [rows, classes] = logits.dims();
     assert_eq!(rows, labels.len(), "one label per row");
     let labeled = labels.iter().filter(|&&label| label >= 0).count().max(1);
