@@ -406,6 +406,7 @@ mod tests {
         hidden: 8,
         power: 4,
         extremes: true,
+        indices: true,
     };
     const CHANGED: &str = "model.layers.1.self_attn.o_proj.weight";
 
@@ -506,6 +507,7 @@ mod tests {
             tensor(ADDED_EMBEDDINGS, &[TAGS, WIDTH]),
             tensor(&projector("names.weight"), &[WIDTH, 80]),
             tensor(&projector("extremes.weight"), &[WIDTH, 6]),
+            tensor(&projector("indices.weight"), &[WIDTH, 100]),
             tensor(&projector("position.0.weight"), &[8, 59]),
             tensor(&projector("position.0.bias"), &[8]),
             tensor(&projector("position.2.weight"), &[WIDTH, 8]),

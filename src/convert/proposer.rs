@@ -204,6 +204,7 @@ mod tests {
         hidden: 8,
         power: 4,
         extremes: false,
+        indices: false,
     };
 
     /// A folder with the checkpoint of a decoder and a projector, `model`, and a detector.

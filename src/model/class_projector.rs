@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::gpu::activation::Activation;
 use crate::nn::{Init, Linear, Loader};
+use crate::text::prompt::MAX_BOXES;
 
 /// Frequencies of the sine embedding of each coordinate.
 const FREQUENCIES: usize = 6;
@@ -42,6 +43,10 @@ pub struct ClassProjectorConfig {
     /// class.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub extremes: bool,
+    /// Whether an embedding is added for the index of a box. Its token then says itself what an answer that
+    /// names it must contain; otherwise the decoder reads the index from the token before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub indices: bool,
 }
 
 impl ClassProjectorConfig {
@@ -50,6 +55,13 @@ impl ClassProjectorConfig {
         hidden: 96,
         power: 4,
         extremes: true,
+        indices: false,
+    };
+
+    /// The sizes of small.
+    pub const SMALL: Self = Self {
+        indices: true,
+        ..Self::MINI
     };
 
     /// Number of position features of a box.
@@ -65,6 +77,8 @@ pub struct ClassProjector {
     pub names: Linear,
     /// Embeddings of [`EXTREME_WORDS`], `[D, 6]`.
     pub extremes: Option<Linear>,
+    /// Embeddings of indices, `[D, 100]`.
+    pub indices: Option<Linear>,
     first: Linear,
     second: Linear,
     #[module(skip)]
@@ -72,8 +86,8 @@ pub struct ClassProjector {
 }
 
 impl ClassProjector {
-    /// Reads `names.weight` `[D, K]`, `extremes.weight` `[D, 6]` if the model has it,
-    /// `position.0.{weight,bias}` and `position.2.{weight,bias}` for `classes` classes K and the decoder's
+    /// Reads `names.weight` `[D, K]`, `extremes.weight` `[D, 6]` and `indices.weight` `[D, 100]` if the
+    /// model has them, `position.0.{weight,bias}` and `position.2.{weight,bias}` for `classes` classes K and the decoder's
     /// width `width` D.
     ///
     /// # Errors
@@ -89,9 +103,11 @@ impl ClassProjector {
             Linear::load_with(&at.child(name), count, width, false, Init::Zeros)
         };
         let extremes = config.extremes.then(|| embeddings("extremes", EXTREMES));
+        let indices = config.indices.then(|| embeddings("indices", MAX_BOXES));
         Ok(Self {
             names: embeddings("names", classes)?,
             extremes: extremes.transpose()?,
+            indices: indices.transpose()?,
             first: Linear::load(&position.child(0), POSITION_FEATURES, config.hidden, true)?,
             second: Linear::load_with(
                 &position.child(2),
@@ -105,10 +121,20 @@ impl ClassProjector {
     }
 
     /// Class scores `[B, N, K]` (0 to 1) and position features `[B, N, F]` of
-    /// [`ScoredBoxes::position_features`] to `[B, N, D]`.
+    /// [`ScoredBoxes::position_features`] to `[B, N, D]`; N is at most [`MAX_BOXES`].
     pub fn forward(&self, scores: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
+        let [batch, boxes, _] = scores.dims();
         let shares = self.shares(scores);
-        self.names.forward(shares) + self.position(positions)
+        let tokens = self.names.forward(shares) + self.position(positions);
+        let Some(indices) = &self.indices else {
+            return tokens;
+        };
+        let numbers: Vec<f32> = (0..boxes * MAX_BOXES)
+            .map(|place| f32::from(u8::from(place / MAX_BOXES == place % MAX_BOXES)))
+            .collect();
+        let numbers = TensorData::new(numbers, [1, boxes, MAX_BOXES]);
+        let numbers = Tensor::<3>::from_data(numbers, &tokens.device());
+        tokens + indices.forward(numbers).repeat_dim(0, batch)
     }
 
     /// The scores as shares with a sum of 1, `[B, N, K]`; zeros where all scores are zero.
@@ -243,6 +269,42 @@ mod tests {
         let with_extremes = boxes.position_features(&ClassProjectorConfig::MINI);
         assert_eq!(with_extremes[..row.len()], row);
         assert_eq!(with_extremes[row.len()..], [1.0; EXTREMES]);
+    }
+
+    #[test]
+    fn each_box_gets_the_embedding_of_its_index() {
+        use burn::tensor::Tolerance;
+
+        use crate::train::checkpoint::{CpuTensor, Initializer, Weights};
+
+        let device = Device::flex();
+        let tensor = |shape: [usize; 2]| CpuTensor {
+            shape: shape.to_vec(),
+            values: (0..shape[0] * shape[1]).map(|i| (i % 13) as f32).collect(),
+        };
+        let mut weights = Weights::default();
+        let tensors = &mut weights.tensors;
+        tensors.insert("names.weight".into(), tensor([4, 3]));
+        tensors.insert("indices.weight".into(), tensor([4, MAX_BOXES]));
+        let load = |config: ClassProjectorConfig| {
+            let initializer = Initializer::new(weights.clone(), 0);
+            ClassProjector::load(&Loader::new(&initializer, &device), &config, 3, 4)
+                .expect("initial values")
+        };
+        let with = load(ClassProjectorConfig::SMALL);
+        let without = load(ClassProjectorConfig::MINI);
+        let boxes = ScoredBoxes {
+            boxes: &[[0.1, 0.1, 0.2, 0.2]; 3],
+            scores: &[0.5; 9],
+        };
+        let added = with.embed(boxes, &device) - without.embed(boxes, &device);
+        let expected: Vec<f32> = (0..3)
+            .flat_map(|index| (0..4).map(move |unit| ((unit * MAX_BOXES + index) % 13) as f32))
+            .collect();
+        added.into_data().assert_approx_eq::<f32>(
+            &TensorData::new(expected, [3, 4]),
+            Tolerance::absolute(1e-4),
+        );
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn detector_chat() -> ModelConfig {
             hidden: 8,
             power: 2,
             extremes: false,
+            indices: false,
         })),
         ..decoder()
     }

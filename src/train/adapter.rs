@@ -17,7 +17,7 @@ use crate::model::decoder::{Decoder, DecoderConfig, EMBEDDINGS};
 use crate::nn::weight::parameter_id;
 use crate::nn::{Init, Loader, Weight};
 use crate::scenes::labels::{KINDS, LabelTask};
-use crate::text::prompt::ChatTemplate;
+use crate::text::prompt::{ChatTemplate, MAX_BOXES, index_tag};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::TrainOptions;
 use crate::train::chats;
@@ -57,7 +57,7 @@ const TASKS: &[(LabelTask, usize)] = &[
     (LabelTask::Total, 1),
     (LabelTask::Cannot, 2),
     (LabelTask::UnknownNoun, 2),
-    (LabelTask::Chat, 10),
+    (LabelTask::Chat, 4),
 ];
 
 /// The low-rank changes of the adapter of small.
@@ -217,7 +217,7 @@ impl AdapterTrainee {
         let places = names.iter().enumerate();
         let objects = at.child(OBJECT_PROJECTOR);
         let mut projector =
-            ClassProjector::load(&objects, &ClassProjectorConfig::MINI, KINDS.len(), width)?;
+            ClassProjector::load(&objects, &ClassProjectorConfig::SMALL, KINDS.len(), width)?;
         let table = &base.weights.tensors[EMBEDDINGS].values;
         let embeddings = |name: &str, weights: Vec<f32>| {
             let values = word_embeddings(table, width, &weights, tokenizer);
@@ -233,12 +233,25 @@ impl AdapterTrainee {
         if let Some(extremes) = &mut projector.extremes {
             extremes.weight = embeddings("extremes", extreme_weights(tokenizer))?;
         }
+        let tags = tag_embeddings(base, tokenizer);
+        if let Some(indices) = &mut projector.indices {
+            let ids = (0..MAX_BOXES as u32).map(|index| tokenizer.id(&index_tag(index)));
+            let ids: Vec<u32> = ids.collect::<Result<_, _>>()?;
+            let all = [table.as_slice(), &tags].concat();
+            let values = (0..width)
+                .flat_map(|unit| ids.iter().map(move |&id| id as usize * width + unit))
+                .map(|place| all[place])
+                .collect();
+            let at = objects.child("indices");
+            let shape = [width, MAX_BOXES];
+            indices.weight = Weight::Dense(at.parameter("weight", shape, Init::Values(values))?);
+        }
         Ok(Self {
             lora: names.iter().map(pair).collect::<Result<_, _>>()?,
             added: at.parameter(
                 ADDED_EMBEDDINGS,
                 [tokenizer.vocab_size() - base.config.vocab_size, width],
-                Init::Values(tag_embeddings(base, tokenizer)),
+                Init::Values(tags),
             )?,
             objects: projector,
             base: Arc::new(base.decoder(at.device())?),
@@ -266,10 +279,6 @@ impl LabelModel for AdapterTrainee {
 
     fn for_validation(&self) -> Self {
         self.clone()
-    }
-
-    fn rate_factor(name: &str) -> f64 {
-        if name.contains(".lora_") { 0.5 } else { 1.0 }
     }
 }
 

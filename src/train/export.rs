@@ -199,7 +199,7 @@ pub fn export_small(options: &SmallExportOptions) -> Result<(), Fault> {
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53".into(),
         },
         lora,
-        objects: ClassProjectorConfig::MINI,
+        objects: ClassProjectorConfig::SMALL,
         added_tokens: tokenizer.vocab_size() - base.config.vocab_size,
         template: base.template,
         score: options.score,

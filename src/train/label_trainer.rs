@@ -45,11 +45,6 @@ pub(super) trait LabelModel: Module {
 
     /// The model for validation, without gradients where it can be had.
     fn for_validation(&self) -> Self;
-
-    /// Factor of the learning rate of a parameter.
-    fn rate_factor(_name: &str) -> f64 {
-        1.0
-    }
 }
 
 /// What differs between the models.
@@ -199,9 +194,7 @@ impl<'a> LabelTrainer<'a> {
         let lr = self.schedule.lr(step, progress);
         let (model, grad_norm) =
             self.optimizer
-                .step(model, &self.initializer, loss.backward(), |name| {
-                    lr * M::rate_factor(name)
-                });
+                .step(model, &self.initializer, loss.backward(), |_| lr);
         self.tokens += batch.packed.batch * batch.packed.length;
         self.state.step += 1;
         let score = self.score(&batch, &predicted);
