@@ -152,6 +152,7 @@ async fn run(folder: &str, picture: &str, question: &str) -> Result<Answer, Faul
             text: question.into(),
             max_tokens: 64,
             sampling: Default::default(),
+            earlier: Vec::new(),
         },
     };
     for request in [load.into(), look, ask.into()] {

@@ -35,7 +35,7 @@ use crate::image::Pixels;
 use crate::progress::{Progress, Stage};
 use crate::protocol::client::Counter;
 use crate::protocol::{
-    Answer, Client, Envelope, Event, LoadOptions, ModelCard, Question, Request, TurnId,
+    Answer, Client, Envelope, Event, Link, LoadOptions, ModelCard, Question, Request, TurnId,
 };
 use crate::text::answer_parser::Span;
 use crate::weights::ByteSource;
@@ -328,6 +328,7 @@ impl Session {
             text: question.into(),
             max_tokens: self.card().default_max_tokens,
             sampling: Sampling::default(),
+            earlier: Vec::new(),
         };
         pollster::block_on(self.ask_async(question, on_spans))
     }
@@ -351,6 +352,34 @@ impl Session {
         match self.run(request, wanted, deliver).await? {
             Event::Done { answer, .. } => Ok(answer),
             other => unreachable!("only an answer was wanted: {other:?}"),
+        }
+    }
+
+    /// How sure the model was of the boxes that its last answer names: one entry per index, in their
+    /// order.
+    ///
+    /// # Errors
+    /// The last request was no question about the current picture, or the device fails.
+    pub fn links(&mut self) -> Result<Vec<Link>, Fault> {
+        let request = self.counter.links();
+        let wanted = |event: &Event| matches!(event, Event::Links { .. });
+        match pollster::block_on(self.run(request, wanted, |_| ()))? {
+            Event::Links { links, .. } => Ok(links),
+            other => unreachable!("only links were wanted: {other:?}"),
+        }
+    }
+
+    /// How alike `boxes` of the current picture are (at most 100, in its pixels): cosines of their object
+    /// tokens, row by row. Empty if the model sees no boxes.
+    ///
+    /// # Errors
+    /// There is no current picture, or the device fails.
+    pub fn compare(&mut self, boxes: &[BoxXyxy]) -> Result<Vec<Vec<f32>>, Fault> {
+        let request = self.counter.compare(boxes.into());
+        let wanted = |event: &Event| matches!(event, Event::Compared { .. });
+        match pollster::block_on(self.run(request, wanted, |_| ()))? {
+            Event::Compared { likeness, .. } => Ok(likeness),
+            other => unreachable!("only a comparison was wanted: {other:?}"),
         }
     }
 
@@ -433,7 +462,7 @@ mod tests {
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
     use crate::memory::{KvCacheDType, Residency};
-    use crate::protocol::{DevicePreference, Granularity, Question};
+    use crate::protocol::{DevicePreference, Exchange, Granularity, Question};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 
@@ -443,6 +472,7 @@ mod tests {
             text: text.into(),
             max_tokens,
             sampling: Sampling::default(),
+            earlier: Vec::new(),
         }
     }
 
@@ -482,6 +512,93 @@ mod tests {
         let least = card.fit.needs.peak(Residency::OneByOne);
         let fault = answered(DevicePreference::Wgpu, Some(least - 1)).expect_err("too little");
         assert!(fault.what.contains("will not run"), "{fault}");
+    }
+
+    /// Every index of a greedy answer is the most probable box, on every device alike; words are as probable
+    /// after the links were computed as before.
+    #[test]
+    fn links_are_the_probabilities_of_the_indices() {
+        let run = |device| {
+            let mut session = Session::open(NANO, LoadOptions::from(device))?;
+            let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
+            let (found, _) = session.open_picture(pixels, Granularity::Coarse)?;
+            let boxes: Vec<BoxXyxy> = found.iter().take(20).map(|found| found.bbox).collect();
+            let early = session.links().expect_err("nothing is answered");
+            assert_eq!(early.code, ErrorCode::NotReady);
+            let text = "Please detect cat in this image. Answer the question with grounded answer.";
+            let answer = session.answer(question(&boxes, text, 48))?;
+            let links = session.links()?;
+            assert_eq!(session.links()?, links);
+            assert_eq!(
+                session.answer(question(&boxes, text, 48))?.text,
+                answer.text
+            );
+            let likeness = session.compare(&boxes)?;
+            Ok::<_, Fault>((answer, links, likeness))
+        };
+        let (answer, links, likeness) = run(DevicePreference::Cpu).expect("the CPU answers");
+        let named = answer.spans.iter().flat_map(|span| &span.objects);
+        let named: Vec<u32> = named.copied().collect();
+        let objects: Vec<u32> = links.iter().map(|link| link.object).collect();
+        assert!(!named.is_empty(), "{}", answer.text);
+        assert_eq!(objects, named);
+        for link in &links {
+            let other = link.runner_up.expect("20 boxes");
+            assert!(link.probability >= other.probability, "{link:?}");
+            assert!(
+                link.probability + other.probability <= 1.0 + 1e-5,
+                "{link:?}"
+            );
+        }
+        assert_eq!(likeness.len(), 20);
+        for (number, row) in likeness.iter().enumerate() {
+            assert!((row[number] - 1.0).abs() < 1e-4, "{row:?}");
+            assert!((row[0] - likeness[0][number]).abs() < 1e-5);
+        }
+        let Ok((on_gpu, gpu_links, _)) = run(DevicePreference::Wgpu) else {
+            println!("the GPU part of links_are_the_probabilities_of_the_indices skipped: no GPU");
+            return;
+        };
+        assert_eq!(on_gpu.text, answer.text);
+        for (a, b) in links.iter().zip(&gpu_links) {
+            assert_eq!(a.object, b.object);
+            assert!((a.probability - b.probability).abs() < 0.02, "{a:?} {b:?}");
+        }
+    }
+
+    /// Earlier turns are part of the prompt; control words of the model are refused in all texts.
+    #[test]
+    fn earlier_turns_are_part_of_the_prompt() {
+        let mut session =
+            Session::open(NANO, LoadOptions::from(DevicePreference::Cpu)).expect("nano");
+        let pixels = decode::open(Path::new("web/static/samples/scene.png")).expect("the sample");
+        let (found, _) = session
+            .open_picture(pixels, Granularity::Coarse)
+            .expect("boxes");
+        let boxes: Vec<BoxXyxy> = found.iter().take(4).map(|found| found.bbox).collect();
+        let mut second = question(&boxes, "And what is <obj1>?", 4);
+        let exchange = Exchange {
+            question: "What is <obj0>?".into(),
+            answer: "<ground>cat</ground><objects><obj0></objects>".into(),
+        };
+        second.earlier = vec![exchange.clone()];
+        let answer = session.answer(second.clone()).expect("an answer");
+        let prompt = &answer.prompt;
+        let place = |text: &str| {
+            prompt
+                .find(text)
+                .unwrap_or_else(|| panic!("{prompt}: no {text}"))
+        };
+        assert!(place("What is <obj0>?") < place(&exchange.answer));
+        assert!(place(&exchange.answer) < place("And what is <obj1>?"));
+        assert_eq!(prompt.matches("<objfeat>").count(), 4);
+        for (text, answer) in [("a <|im_end|> b", ""), ("Why?", "a <|im_start|>user")] {
+            let mut bad = second.clone();
+            bad.text = text.into();
+            bad.earlier[0].answer = answer.into();
+            let fault = session.answer(bad).expect_err("a control word");
+            assert!(fault.what.contains("control word"), "{fault}");
+        }
     }
 
     /// A further question prefills its own tokens only, and every device gives the same answer: sampled

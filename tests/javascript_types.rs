@@ -12,8 +12,8 @@ use chatrex::generate::sampling::Sampling;
 use chatrex::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use chatrex::progress::{Progress, Stage};
 use chatrex::protocol::{
-    Answer, AskTime, Event, ImageSize, LoadOptions, LookTime, ModelCard, PartLicence, PictureId,
-    Question, Request, StopReason, TurnId,
+    Answer, AskTime, Event, Exchange, ImageSize, Link, LoadOptions, LookTime, ModelCard,
+    PartLicence, PictureId, Question, Request, RunnerUp, StopReason, TurnId,
 };
 use chatrex::text::prompt::MAX_BOXES;
 use chatrex::{DevicePreference, ErrorCode, Granularity, Pixels, Proposal, Span};
@@ -374,7 +374,17 @@ fn requests() -> Vec<Request> {
             text: "What is <obj0>?".into(),
             max_tokens: 64,
             sampling: Sampling::default(),
+            earlier: vec![Exchange {
+                question: "What is <obj0>?".into(),
+                answer: "A cat.".into(),
+            }],
         },
+    });
+    requests.push(Request::Links { turn: TurnId(1) });
+    requests.push(Request::Compare {
+        turn: TurnId(2),
+        picture: PictureId(1),
+        boxes: vec![[0.5, 1.0, 2.0, 3.25].into()],
     });
     requests
 }
@@ -388,10 +398,29 @@ fn events() -> Vec<Event> {
         },
         Span::default(),
     ];
-    let mut events = vec![Event::Said {
-        turn,
-        spans: spans.clone(),
-    }];
+    let link = |runner_up| Link {
+        object: 0,
+        probability: 0.75,
+        runner_up,
+    };
+    let runner_up = RunnerUp {
+        object: 1,
+        probability: 0.25,
+    };
+    let mut events = vec![
+        Event::Said {
+            turn,
+            spans: spans.clone(),
+        },
+        Event::Links {
+            turn,
+            links: vec![link(None), link(Some(runner_up))],
+        },
+        Event::Compared {
+            turn,
+            likeness: vec![vec![1.0]],
+        },
+    ];
     events.extend(values::<Stage>().into_iter().map(|stage| {
         Event::Progress(Progress {
             stage,

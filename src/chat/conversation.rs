@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
-use crate::chat::candidates::{Candidates, Filter};
+use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{
-    Answer, DevicePreference, Event, Granularity, ImageSize, LookTime, ModelCard, PictureId,
+    Answer, DevicePreference, Event, Granularity, ImageSize, Link, LookTime, ModelCard, PictureId,
     Proposal, Question, Request, StopReason, TurnId,
 };
 use crate::text::answer_parser::Span;
@@ -70,6 +70,8 @@ pub enum Input {
     Event(Event),
     /// The worker is lost: it crashed, ran out of memory or could not start.
     Lost(Fault),
+    /// Compare the current boxes with each other.
+    Compare,
 }
 
 /// The state of the model.
@@ -157,6 +159,8 @@ pub struct Turn {
     pub spans: Vec<Span>,
     /// The complete answer with its timing.
     pub answer: Option<Answer>,
+    /// How sure the model was of each index of the answer, in their order; empty until it is known.
+    pub links: Vec<Link>,
 }
 
 impl Turn {
@@ -229,6 +233,38 @@ pub struct Conversation {
     /// The model's limit of an answer in tokens.
     max_tokens: u32,
     next_turn: u32,
+    /// The comparison that the engine has not answered yet.
+    comparison: Option<Comparison>,
+    likeness: Option<Likeness>,
+}
+
+/// A comparison of boxes that was requested.
+#[derive(Clone, Debug)]
+struct Comparison {
+    turn: TurnId,
+    boxes: Arc<Candidates>,
+}
+
+/// How alike boxes are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Likeness {
+    /// The boxes.
+    pub boxes: Arc<Candidates>,
+    /// Cosines of their object tokens, row by row: -1 to 1. Empty if the model sees no boxes.
+    rows: Vec<Vec<f32>>,
+}
+
+impl Likeness {
+    /// The other boxes with their likeness to `id`, most alike first.
+    pub fn to(&self, id: BoxId) -> Vec<(BoxId, f32)> {
+        let number = self.boxes.number(id);
+        let row = number.and_then(|number| self.rows.get(number as usize));
+        let pairs = self.boxes.boxes.iter().zip(row.into_iter().flatten());
+        let others = pairs.filter(|(other, _)| other.id != id);
+        let mut others: Vec<_> = others.map(|(other, &value)| (other.id, value)).collect();
+        others.sort_by(|a, b| b.1.total_cmp(&a.1));
+        others
+    }
 }
 
 impl Conversation {
@@ -265,6 +301,12 @@ impl Conversation {
     /// How tokens are sampled.
     pub fn sampling(&self) -> Sampling {
         self.sampling
+    }
+
+    /// How alike the boxes are, once it is known for the current ones.
+    pub fn likeness(&self) -> Option<&Likeness> {
+        let known = self.likeness.as_ref()?;
+        Arc::ptr_eq(&known.boxes, &self.candidates).then_some(known)
     }
 
     /// True when [`Input::Reopen`] has something to restore.
@@ -382,6 +424,7 @@ impl Conversation {
                     self.send_queued(&mut out);
                 }
             }
+            Input::Compare => self.compare(&mut out),
             Input::Event(event) => self.on_event(event, &mut out),
             Input::Lost(fault) => {
                 self.lose_engine();
@@ -444,7 +487,25 @@ impl Conversation {
                     };
                     turn.stopping = false;
                     turn.spans.clone_from(&answer.spans);
+                    let names_boxes = answer.spans.iter().any(|span| !span.objects.is_empty());
+                    if names_boxes {
+                        out.push(Request::Links { turn: turn.id });
+                    }
                     turn.answer = Some(answer);
+                }
+            }
+            Event::Links { turn, links } => {
+                let turn = self.session.turns.iter_mut().find(|t| t.id == turn);
+                if let Some(turn) = turn.filter(|turn| turn.phase.ended()) {
+                    turn.links = links;
+                }
+            }
+            Event::Compared { turn, likeness } => {
+                if let Some(comparison) = self.comparison.take_if(|c| c.turn == turn) {
+                    self.likeness = Some(Likeness {
+                        boxes: comparison.boxes,
+                        rows: likeness,
+                    });
                 }
             }
             Event::Failed {
@@ -452,6 +513,7 @@ impl Conversation {
                 fault,
                 ..
             } => {
+                self.comparison.take_if(|c| c.turn == turn);
                 if let Some(turn) = self.running_mut(turn) {
                     turn.phase = Phase::Failed(fault);
                     turn.stopping = false;
@@ -546,6 +608,33 @@ impl Conversation {
         });
     }
 
+    /// Requests the likeness of the current boxes, unless it is known or requested already.
+    fn compare(&mut self, out: &mut Vec<Request>) {
+        let Some(picture) = &self.session.picture else {
+            return;
+        };
+        let is_current = |boxes: &Arc<Candidates>| Arc::ptr_eq(boxes, &self.candidates);
+        let requested = self
+            .comparison
+            .as_ref()
+            .is_some_and(|c| is_current(&c.boxes));
+        let held = self.engine_holds == Some(picture.id);
+        if requested || self.likeness().is_some() || !held || self.candidates.boxes.is_empty() {
+            return;
+        }
+        let turn = TurnId(self.next_turn);
+        self.next_turn += 1;
+        out.push(Request::Compare {
+            turn,
+            picture: picture.id,
+            boxes: self.candidates.boxes.iter().map(|b| b.bbox).collect(),
+        });
+        self.comparison = Some(Comparison {
+            turn,
+            boxes: Arc::clone(&self.candidates),
+        });
+    }
+
     fn push_turn(&mut self, shown: String, question: String, boxes: Option<Arc<Candidates>>) {
         let id = TurnId(self.next_turn);
         self.next_turn += 1;
@@ -558,6 +647,7 @@ impl Conversation {
             stopping: false,
             spans: Vec::new(),
             answer: None,
+            links: Vec::new(),
         });
     }
 
@@ -590,6 +680,7 @@ impl Conversation {
                     seed: turn.id.0,
                     ..self.sampling
                 },
+                earlier: Vec::new(),
             },
         });
     }
@@ -644,6 +735,7 @@ impl Conversation {
     }
 
     fn lose_engine(&mut self) {
+        self.comparison = None;
         self.engine_holds = None;
         self.looks.clear();
         if let Some(picture) = &mut self.session.picture {
@@ -775,6 +867,10 @@ mod tests {
                 format!("ask {} about {} with {boxes}", turn.0, picture.0)
             }
             Request::Stop { turn } => format!("stop {}", turn.0),
+            Request::Links { turn } => format!("links {}", turn.0),
+            Request::Compare { turn, boxes, .. } => {
+                format!("compare {} with {}", turn.0, boxes.len())
+            }
         };
         requests.iter().map(word).collect::<Vec<_>>().join(", ")
     }
@@ -936,6 +1032,67 @@ mod tests {
         let after = run(table);
         let frozen = after.turns()[0].boxes.as_ref().expect("was sent");
         assert_eq!(frozen.boxes.len(), 2);
+    }
+
+    #[test]
+    fn the_links_of_an_answer_are_requested_once_it_is_complete() {
+        let mut conversation = run(answered());
+        let spans = vec![Span {
+            text: "a".into(),
+            objects: vec![1],
+        }];
+        let Input::Event(Event::Done { turn, mut answer }) = done(0, "a", StopReason::End) else {
+            unreachable!("an answer");
+        };
+        answer.spans = spans;
+        let requests = conversation.step(Input::Event(Event::Done { turn, answer }));
+        assert_eq!(summary(&requests), "links 0");
+        let link = Link {
+            object: 1,
+            probability: 0.9,
+            runner_up: None,
+        };
+        for (turn, known) in [(7, 0), (0, 1)] {
+            let (turn, links) = (TurnId(turn), vec![link]);
+            conversation.step(Input::Event(Event::Links { turn, links }));
+            assert_eq!(conversation.turns()[0].links.len(), known);
+        }
+    }
+
+    #[test]
+    fn boxes_are_compared_once_and_a_failure_allows_another_request() {
+        let mut conversation = run(answered()[..4].to_vec());
+        let mut compare = |expected: &str| {
+            assert_eq!(summary(&conversation.step(Input::Compare)), expected);
+        };
+        compare("compare 0 with 2");
+        compare("");
+        conversation.step(failed(Some(0), Some(A)));
+        assert_eq!(
+            summary(&conversation.step(Input::Compare)),
+            "compare 1 with 2"
+        );
+        let likeness = vec![vec![1.0, 0.5], vec![0.5, 1.0]];
+        for turn in [0, 1].map(TurnId) {
+            let likeness = likeness.clone();
+            conversation.step(Input::Event(Event::Compared { turn, likeness }));
+            assert_eq!(conversation.likeness().is_some(), turn == TurnId(1));
+        }
+        let ids: Vec<BoxId> = conversation
+            .candidates()
+            .boxes
+            .iter()
+            .map(|b| b.id)
+            .collect();
+        let alike = conversation.likeness().map(|known| known.to(ids[0]));
+        assert_eq!(alike, Some(vec![(ids[1], 0.5)]));
+        assert!(conversation.step(Input::Compare).is_empty());
+        conversation.step(Input::Draw([0.0, 0.0, 5.0, 5.0].into()));
+        assert!(conversation.likeness().is_none());
+        assert_eq!(
+            summary(&conversation.step(Input::Compare)),
+            "compare 2 with 3"
+        );
     }
 
     #[test]

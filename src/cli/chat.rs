@@ -108,6 +108,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             text: question.clone(),
             max_tokens: options.max_tokens,
             sampling,
+            earlier: Vec::new(),
         })?;
         if !args.json {
             let text: String = answer.spans.iter().map(describe).collect();

@@ -131,6 +131,7 @@ impl EvalModel for SessionModel {
             text: question.into(),
             max_tokens,
             sampling: self.sampling,
+            earlier: Vec::new(),
         })
     }
 }

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use super::look::ensure_detected;
 use super::memory_plan::MAX_TURN_TOKENS;
 use super::token_stream::TokenStream;
-use super::{Engine, Host, LoadedModel, Picture, Prefix, current, no_model, planar};
+use super::{Engine, Host, LastAnswer, LoadedModel, Picture, Prefix, current, no_model, planar};
 use crate::error::{Fault, FaultKind};
 use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
@@ -24,7 +24,7 @@ use crate::model::dense_predictions::DensePredictions;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, AskTime, Event, PictureId, Question, StopReason, TurnId};
 use crate::text::answer_parser::AnswerParser;
-use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT};
+use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT, check_question};
 
 /// Places that a new KV cache has for a question and its answer, at least: shorter questions that
 /// follow need no new cache.
@@ -56,6 +56,12 @@ impl<H: Host> Engine<H> {
         };
         let prefix = prefix.as_mut().expect("ensured above");
         let generated = generate(turn, model, prefix, &question, &prompt, &mut meter).await?;
+        let question_ids = prompt.question_ids.iter().map(|&id| id as u32);
+        prefix.last = Some(LastAnswer {
+            turn,
+            ids: question_ids.chain(generated.ids.iter().copied()).collect(),
+            question: prompt.question_ids.len(),
+        });
         let answer = finish(prompt, generated, meter);
         host.emit(Event::Done { turn, answer });
         Ok(())
@@ -78,12 +84,29 @@ impl Prompt {
     }
 }
 
+/// The prompt of a question and its earlier turns.
+fn prompt_text(model: &LoadedModel, question: &Question) -> Result<String, Fault> {
+    let boxes = question.boxes.len();
+    let earlier = &question.earlier;
+    let texts = earlier.iter().flat_map(|e| [&e.question, &e.answer]);
+    for text in texts.chain([&question.text]) {
+        model.tokenizer.check_words(text)?;
+    }
+    let mut questions = earlier.iter().map(|e| &e.question).chain([&question.text]);
+    let first = questions.next().expect("there is at least the question");
+    let template = &model.config.template;
+    let mut text = template.first(&model.config.user_turn(boxes, first)?);
+    for (earlier, next) in earlier.iter().zip(questions) {
+        check_question(next, boxes)?;
+        text.push_str(&earlier.answer);
+        text.push_str(&template.next(next));
+    }
+    Ok(text)
+}
+
 /// Makes the prompt and checks that question and answer fit into [`MAX_TURN_TOKENS`].
 fn encode_prompt(model: &LoadedModel, question: &Question) -> Result<Prompt, Fault> {
-    let user = model
-        .config
-        .user_turn(question.boxes.len(), &question.text)?;
-    let text = model.config.template.first(&user);
+    let text = prompt_text(model, question)?;
     let mut prefix_ids = model.tokenizer.encode(&text);
     let last_slot = prefix_ids
         .iter()
@@ -131,21 +154,7 @@ async fn ensure_prefix(
         return Ok(());
     }
     let host = meter.host;
-    let objects = match model.config.towers.clone() {
-        Some(TowersConfig::ClipConvNext { recipe, .. }) => {
-            encode_picture(model, &recipe, picture, meter).await?;
-            let features = picture.features.as_ref().expect("encoded above");
-            let (width, height) = (picture.pixels.width, picture.pixels.height);
-            match &recipe.boxes(width, height, &question.boxes)[..] {
-                [] => None,
-                boxes => Some(model.towers(host).await?.encode_boxes(features, boxes)),
-            }
-        }
-        Some(TowersConfig::Classes(_)) if !question.boxes.is_empty() => {
-            Some(encode_classes(host, model, picture, &question.boxes).await?)
-        }
-        _ => None,
-    };
+    let objects = object_tokens(model, picture, &question.boxes, meter).await?;
     let dtype = model.cache;
     let device = model.device.clone();
     let llm = model.llm(host).await?;
@@ -164,8 +173,35 @@ async fn ensure_prefix(
         boxes: question.boxes.clone(),
         cache,
         tokens,
+        last: None,
     });
     Ok(())
+}
+
+/// The object tokens of `boxes`, `[N, D]`; `None` without boxes, or if the model sees none. Encodes the
+/// picture if necessary.
+pub(super) async fn object_tokens(
+    model: &mut LoadedModel,
+    picture: &mut Picture,
+    boxes: &[BoxXyxy],
+    meter: &mut Meter<'_, impl Host>,
+) -> Result<Option<Tensor<2>>, Fault> {
+    let host = meter.host;
+    Ok(match model.config.towers.clone() {
+        Some(TowersConfig::ClipConvNext { recipe, .. }) => {
+            encode_picture(model, &recipe, picture, meter).await?;
+            let features = picture.features.as_ref().expect("encoded above");
+            let (width, height) = (picture.pixels.width, picture.pixels.height);
+            match &recipe.boxes(width, height, boxes)[..] {
+                [] => None,
+                boxes => Some(model.towers(host).await?.encode_boxes(features, boxes)),
+            }
+        }
+        Some(TowersConfig::Classes(_)) if !boxes.is_empty() => {
+            Some(encode_classes(host, model, picture, boxes).await?)
+        }
+        _ => None,
+    })
 }
 
 /// Whether `prefix` belongs to `boxes` and has room for `turn_tokens` more.
@@ -255,6 +291,7 @@ async fn ensure_text_cache(
         boxes: Vec::new(),
         cache: KvCache::new(llm.config(), capacity, dtype, &device),
         tokens: 0,
+        last: None,
     });
     Ok(())
 }
@@ -262,7 +299,9 @@ async fn ensure_text_cache(
 /// A generated answer.
 struct Generated {
     parser: AnswerParser,
-    /// Tokens, the end token included.
+    /// The tokens of the text.
+    ids: Vec<u32>,
+    /// Number of tokens, the end token included.
     tokens: u32,
     ending: Ending,
 }
@@ -290,6 +329,7 @@ async fn generate(
     let mut decoder = model.tokenizer.decode_stream();
     let mut parser = AnswerParser::new();
     let mut stop = Stop::new(&model.stop_ids, question.max_tokens);
+    let mut ids = Vec::new();
     let ending = loop {
         if let Some(ending) = stop.before(host.stopped(turn)) {
             break ending;
@@ -304,6 +344,7 @@ async fn generate(
         if let Some(ending) = ending {
             break ending;
         }
+        ids.push(token);
         let new_text = decoder.push(token);
         if !new_text.is_empty() {
             parser.push(&new_text);
@@ -318,6 +359,7 @@ async fn generate(
     parser.push(&decoder.finish());
     Ok(Generated {
         parser,
+        ids,
         tokens: stop.taken(),
         ending,
     })
@@ -329,6 +371,7 @@ fn finish(prompt: Prompt, generated: Generated, meter: Meter<'_, impl Host>) -> 
         parser,
         tokens,
         ending,
+        ..
     } = generated;
     Answer {
         prompt: prompt.text,
@@ -346,7 +389,7 @@ fn finish(prompt: Prompt, generated: Generated, meter: Meter<'_, impl Host>) -> 
 }
 
 /// Measures one question and reports its progress.
-struct Meter<'a, H: Host> {
+pub(super) struct Meter<'a, H: Host> {
     host: &'a H,
     start: f64,
     time: AskTime,
@@ -355,7 +398,7 @@ struct Meter<'a, H: Host> {
 }
 
 impl<'a, H: Host> Meter<'a, H> {
-    fn start(host: &'a H) -> Self {
+    pub fn start(host: &'a H) -> Self {
         Self {
             host,
             start: host.milliseconds(),

@@ -8,6 +8,8 @@
 //! same boxes prefills only its own tokens.
 
 mod ask;
+mod compare;
+mod links;
 mod load;
 mod look;
 pub mod memory_plan;
@@ -93,6 +95,17 @@ struct Prefix {
     cache: KvCache,
     /// Tokens of the prompt up to the last box.
     tokens: usize,
+    /// The last answer after it.
+    last: Option<LastAnswer>,
+}
+
+/// The tokens of an answer, which follow those of a [`Prefix`] in its cache.
+struct LastAnswer {
+    turn: TurnId,
+    /// Question and answer.
+    ids: Vec<u32>,
+    /// Tokens of the question.
+    question: usize,
 }
 
 /// One model, one picture, one device.
@@ -132,8 +145,10 @@ impl<H: Host> Engine<H> {
         let (turn, picture) = match &body {
             Request::Load { .. } => (None, None),
             Request::Look { picture, .. } => (None, Some(*picture)),
-            Request::Ask { turn, picture, .. } => (Some(*turn), Some(*picture)),
-            Request::Stop { turn } => (Some(*turn), None),
+            Request::Ask { turn, picture, .. } | Request::Compare { turn, picture, .. } => {
+                (Some(*turn), Some(*picture))
+            }
+            Request::Stop { turn } | Request::Links { turn } => (Some(*turn), None),
         };
         let outcome = match body {
             Request::Load { model, options } => self.load(&model, options).await,
@@ -151,6 +166,12 @@ impl<H: Host> Engine<H> {
                 question,
             } => self.ask(turn, picture, question).await,
             Request::Stop { .. } => Ok(()),
+            Request::Links { turn } => self.links(turn).await,
+            Request::Compare {
+                turn,
+                picture,
+                boxes,
+            } => self.compare(turn, picture, &boxes).await,
         };
         if let Err(fault) = outcome {
             // If a shader did not compile, every later error is a consequence of that.

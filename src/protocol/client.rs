@@ -5,6 +5,7 @@ use super::{
     Request, TurnId,
 };
 use crate::error::Fault;
+use crate::geometry::BoxXyxy;
 use crate::image::Pixels;
 
 /// The numbers given to pictures and turns so far.
@@ -27,6 +28,23 @@ impl Counter {
             picture: PictureId(self.pictures),
             size: None,
             granularity,
+        })
+    }
+
+    /// How sure the model was of the boxes that the last answer names.
+    pub fn links(&self) -> Envelope<Request> {
+        Envelope::from(Request::Links {
+            turn: TurnId(self.turns),
+        })
+    }
+
+    /// How alike `boxes` of the last picture are.
+    pub fn compare(&mut self, boxes: Vec<BoxXyxy>) -> Envelope<Request> {
+        self.turns += 1;
+        Envelope::from(Request::Compare {
+            turn: TurnId(self.turns),
+            picture: PictureId(self.pictures),
+            boxes,
         })
     }
 

@@ -59,6 +59,19 @@ pub struct Question {
     /// How tokens are sampled.
     #[serde(default)]
     pub sampling: Sampling,
+    /// Earlier questions about the same boxes with their answers, oldest first. Models are trained on
+    /// single questions unless their documentation says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Exchange>,
+}
+
+/// A question that was answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The question as the model read it.
+    pub question: String,
+    /// The answer with tags, as in [`Answer::text`].
+    pub answer: String,
 }
 
 /// Width and height of a picture in pixels.
@@ -109,6 +122,20 @@ pub enum Request {
         /// The turn to stop.
         turn: TurnId,
     },
+    /// How sure the model was of the boxes that its last answer names. Answered by [`Event::Links`].
+    Links {
+        /// The last answered turn.
+        turn: TurnId,
+    },
+    /// How alike boxes of a picture are. Answered by [`Event::Compared`].
+    Compare {
+        /// A number of its own.
+        turn: TurnId,
+        /// The current picture.
+        picture: PictureId,
+        /// The boxes, at most 100.
+        boxes: Vec<BoxXyxy>,
+    },
 }
 
 /// A reply of the engine to a client.
@@ -142,6 +169,20 @@ pub enum Event {
         turn: TurnId,
         /// The complete answer.
         answer: Answer,
+    },
+    /// How sure the model was of the boxes that an answer names.
+    Links {
+        /// The turn's number.
+        turn: TurnId,
+        /// One entry per index in the answer, in their order.
+        links: Vec<Link>,
+    },
+    /// How alike the boxes of a picture are.
+    Compared {
+        /// The number of the request.
+        turn: TurnId,
+        /// Cosines of the object tokens, row by row: -1 to 1.
+        likeness: Vec<Vec<f32>>,
     },
     /// A request failed; `turn` or `picture` name what it belonged to.
     Failed {
@@ -208,6 +249,26 @@ pub enum StopReason {
     Length,
     /// The user.
     Stopped,
+}
+
+/// How sure the model was of a box that its answer names.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// Index of the box.
+    pub object: u32,
+    /// Its probability among all boxes of the question, before temperature and penalties.
+    pub probability: f32,
+    /// The most probable other box.
+    pub runner_up: Option<RunnerUp>,
+}
+
+/// A box that the model could have named instead.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerUp {
+    /// Index of the box.
+    pub object: u32,
+    /// Its probability among all boxes of the question.
+    pub probability: f32,
 }
 
 /// A complete answer.
@@ -354,6 +415,7 @@ mod tests {
                         text: "What is <obj0>?".into(),
                         max_tokens: 64,
                         sampling,
+                        earlier: Vec::new(),
                     },
                 },
                 json!({"Ask": {
@@ -368,6 +430,18 @@ mod tests {
             (
                 Request::Stop { turn: TurnId(1) },
                 json!({"Stop": {"turn": 1}}),
+            ),
+            (
+                Request::Links { turn: TurnId(1) },
+                json!({"Links": {"turn": 1}}),
+            ),
+            (
+                Request::Compare {
+                    turn: TurnId(2),
+                    picture: PictureId(3),
+                    boxes: vec![[0.5, 1.0, 2.0, 3.25].into()],
+                },
+                json!({"Compare": {"turn": 2, "picture": 3, "boxes": [[0.5, 1.0, 2.0, 3.25]]}}),
             ),
         ];
         for (request, json) in cases {

@@ -166,6 +166,7 @@ fn question(boxes: &[BoxXyxy], text: &str) -> Question {
         text: text.into(),
         max_tokens: 12,
         sampling: Sampling::default(),
+        earlier: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use tokenizers::AddedToken;
 
 use super::prompt::{IMAGE, IMAGE_SLOT, MAX_BOXES, OBJECT, OBJECT_SLOT, index_tag};
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 
 /// The tags of the answer grammar, which follow the index tags in the vocabulary.
 const TAGS: [&str; 4] = ["<ground>", "</ground>", "<objects>", "</objects>"];
@@ -89,6 +89,32 @@ impl Tokenizer {
     /// The token with id `id`, as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// Checks that `text`, which a user wrote or a model generated, has none of the special tokens that
+    /// mark the turns of a conversation. The tags of the answer grammar are allowed.
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn check_words(&self, text: &str) -> Result<(), Fault> {
+        let tokens = self.inner.get_added_tokens_decoder();
+        let mark = tokens.values().filter(|token| token.special).find(|token| {
+            let word = token.content.as_str();
+            let is_tag = TAGS.contains(&word) || word.starts_with("<obj");
+            !is_tag && !word.is_empty() && text.contains(word)
+        });
+        match mark {
+            Some(mark) => Err(Fault::new(
+                FaultKind::Question,
+                "question",
+                format!(
+                    "contains `{}`, which is a control word of the model",
+                    mark.content
+                ),
+                "Remove it",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The ids of `<objects>` and `</objects>`, and those of `<obj0>`, `<obj1>`, ...; `None` if the

@@ -230,6 +230,32 @@ export interface ImageSize {
   height: number;
 }
 
+/** A question that was answered. */
+export interface Exchange {
+  /** As the model read it. */
+  question: string;
+  /** With tags. */
+  answer: string;
+}
+
+/** How sure the model was of a box that its answer names. */
+export interface Link {
+  /** Index of the box. */
+  object: number;
+  /** Its probability among all boxes of the question. */
+  probability: number;
+  /** The most probable other box. */
+  runner_up: RunnerUp | null;
+}
+
+/** A box that the model could have named instead. */
+export interface RunnerUp {
+  /** Index of the box. */
+  object: number;
+  /** Its probability among all boxes of the question. */
+  probability: number;
+}
+
 /** A message to the worker. */
 export type EngineRequest =
   | { Load: { model: string; device: DevicePreference; memory: number | null; cache?: KvCacheDType } }
@@ -243,9 +269,13 @@ export type EngineRequest =
         question: string;
         max_tokens: number;
         sampling: Sampling;
+        earlier?: Exchange[];
       };
     }
-  | { Stop: { turn: number } };
+  | { Stop: { turn: number } }
+  /** For the last answered turn. */
+  | { Links: { turn: number } }
+  | { Compare: { turn: number; picture: number; boxes: BoxXyxy[] } };
 
 /** A message of the worker. */
 export type EngineEvent =
@@ -254,6 +284,10 @@ export type EngineEvent =
   | { Proposed: { picture: number; granularity: Granularity; boxes: Proposal[]; milliseconds: LookTime } }
   | { Said: { turn: number; spans: Span[] } }
   | { Done: { turn: number; answer: Answer } }
+  /** One entry per index in the answer, in their order. */
+  | { Links: { turn: number; links: Link[] } }
+  /** Cosines of the object tokens, row by row. */
+  | { Compared: { turn: number; likeness: number[][] } }
   | { Failed: { turn: number | null; picture: number | null; fault: Fault } };
 
 // Types of this module.
