@@ -35,6 +35,15 @@ pub const KEYS: &str = "Keys: full stop and comma go from box to box, Enter asks
                         Escape lets go.";
 /// Label of the number fields of the selected box.
 pub const NUMBERS: &str = "Selected box in picture pixels";
+/// The number fields in short, and in full.
+pub const NUMBER_FIELDS: [(&str, &str); 4] = [
+    ("x", "Left edge in picture pixels"),
+    ("y", "Upper edge in picture pixels"),
+    ("w", "Width in picture pixels"),
+    ("h", "Height in picture pixels"),
+];
+/// The columns of the list.
+pub const COLUMNS: [&str; 4] = ["No.", "Label", "Score", "Area"];
 /// Heading of the order of the list.
 pub const SORT: &str = "Sort by";
 /// The list.
@@ -53,6 +62,16 @@ pub const DELETE: &str = "Delete";
 /// Name of the button that shows the picture at full size; it displays the scale.
 pub fn zoom_name(percent: u32) -> String {
     format!("{percent} %, show the picture at 100 %")
+}
+
+/// Name of the number field of a slider.
+pub fn as_number(slider: &str) -> String {
+    format!("{slider}, as a number")
+}
+
+/// Name of a button that sorts.
+pub fn sort_by(column: &str) -> String {
+    format!("{SORT} {}", column.to_lowercase())
 }
 
 /// The scale of the picture.

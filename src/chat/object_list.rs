@@ -78,6 +78,14 @@ pub fn histogram(scores: impl IntoIterator<Item = f32>, bins: usize) -> Vec<u32>
     counts
 }
 
+/// Heights of the bars of a histogram, 0 to 1 of the highest: square roots, so that few boxes of a high
+/// score are seen beside many of a low one.
+pub fn bar_heights(counts: &[u32]) -> Vec<f32> {
+    let most = counts.iter().copied().max().unwrap_or(0).max(1) as f32;
+    let height = |&count: &u32| (count as f32 / most).sqrt();
+    counts.iter().map(height).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +153,7 @@ mod tests {
         let scores = [0.0, 0.24, 0.25, 0.5, 0.99, 1.0, 7.0, -1.0, f32::NAN];
         assert_eq!(histogram(scores, 4), [3, 1, 1, 3]);
         assert_eq!(histogram(scores, 0), Vec::<u32>::new());
+        assert_eq!(bar_heights(&[0, 4, 16]), [0.0, 0.5, 1.0]);
+        assert_eq!(bar_heights(&[0, 0]), [0.0, 0.0]);
     }
 }

@@ -156,11 +156,16 @@ pub struct Pointing {
 }
 
 impl Pointing {
-    /// The box being drawn or changed, in picture pixels; its identity where it is changed.
-    pub fn preview(&self) -> Option<(Option<BoxId>, BoxXyxy)> {
+    /// The box being drawn, in picture pixels.
+    pub fn preview(&self) -> Option<BoxXyxy> {
+        self.drawing.preview()
+    }
+
+    /// The box being moved or resized, in picture pixels.
+    pub fn changing(&self) -> Option<(BoxId, BoxXyxy)> {
         match self.gesture {
-            Gesture::Changing { id, now, .. } => Some((Some(id), now)),
-            _ => self.drawing.preview().map(|bbox| (None, bbox)),
+            Gesture::Changing { id, now, .. } => Some((id, now)),
+            _ => None,
         }
     }
 
@@ -421,6 +426,10 @@ mod tests {
         }
     }
 
+    fn shows_box(pointing: &Pointing) -> bool {
+        pointing.preview().is_some() || pointing.changing().is_some()
+    }
+
     /// Presses, moves and releases; the actions that follow.
     fn drag(scene: &Scene, steps: &[PointerInput]) -> Vec<Action> {
         let mut pointing = Pointing::default();
@@ -431,8 +440,7 @@ mod tests {
             out.extend(pointing.motion(*step, scene));
         }
         out.extend(pointing.release(*steps.last().expect("a release"), scene));
-        assert_eq!(pointing.preview(), None);
-        assert!(!pointing.is_busy());
+        assert!(!shows_box(&pointing) && !pointing.is_busy());
         out
     }
 
@@ -606,17 +614,17 @@ mod tests {
                 let mut pointing = Pointing::default();
                 pointing.press(finger(7, 80., 80.), &scene);
                 pointing.motion(finger(7, 120., 100.), &scene);
-                assert!(pointing.preview().is_some());
+                assert!(shows_box(&pointing));
                 if by_browser {
                     pointing.cancel(7);
                 } else {
                     assert!(pointing.abort());
                 }
-                assert_eq!(pointing.preview(), None);
+                assert!(!shows_box(&pointing));
                 assert_eq!(pointing.release(finger(7, 130., 110.), &scene), None);
                 assert_eq!(pointing.press(finger(8, 80., 80.), &scene), None);
                 pointing.motion(finger(8, 120., 100.), &scene);
-                assert!(pointing.preview().is_some(), "the next one works");
+                assert!(shows_box(&pointing), "the next one works");
             }
         }
     }
@@ -628,7 +636,7 @@ mod tests {
         pointing.press(finger(1, 20., 20.), &draw);
         pointing.motion(finger(1, 80., 80.), &draw);
         pointing.press(finger(2, 200., 100.), &draw);
-        assert_eq!(pointing.preview(), None);
+        assert!(!shows_box(&pointing));
         assert_eq!(pointing.release(finger(1, 80., 80.), &draw), None);
         assert_eq!(pointing.release(finger(2, 200., 100.), &draw), None);
         assert!(!pointing.is_drawing());
