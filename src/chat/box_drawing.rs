@@ -59,11 +59,16 @@ impl Drawing {
 
     /// The pointer goes up; `scale` is screen pixels per picture pixel. Returns the finished box.
     pub fn release(&mut self, at: Point, scale: f32) -> Option<BoxXyxy> {
+        self.release_at_least(at, scale, MIN_SIZE)
+    }
+
+    /// The same where boxes smaller than `least` screen pixels are accidents.
+    pub fn release_at_least(&mut self, at: Point, scale: f32, least: f32) -> Option<BoxXyxy> {
         let Self::Dragging { from, second, .. } = *self else {
             return None;
         };
         let bbox = between(from, at);
-        let large = |length: f32| length * scale >= MIN_SIZE;
+        let large = |length: f32| length * scale >= least;
         if large(bbox.x2 - bbox.x1) && large(bbox.y2 - bbox.y1) {
             *self = Self::Idle;
             return Some(bbox);
@@ -80,6 +85,14 @@ impl Drawing {
     /// Cancels; true if a box was being drawn.
     pub fn cancel(&mut self) -> bool {
         std::mem::take(self) != Self::Idle
+    }
+
+    /// The first corner of the box being drawn.
+    pub fn first_corner(&self) -> Option<Point> {
+        match *self {
+            Self::Idle => None,
+            Self::Dragging { from, .. } | Self::Anchored { from, .. } => Some(from),
+        }
     }
 
     /// The box between the first corner and the pointer.

@@ -1,7 +1,8 @@
 //! The boxes a question may point at: proposals after the two filters, then the boxes of the user.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::chat::box_history::OwnBox;
 use crate::geometry::{BoxXyxy, Filtered, Selection};
 use crate::protocol::{Granularity, ModelCard, Proposal};
 use crate::text::prompt::{MAX_BOXES, index_tag};
@@ -81,11 +82,13 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Filters `proposals` (best first), keeps the best that fit and appends `own`.
+    /// Filters `proposals` (best first), keeps the best that fit and appends `own`. Proposals in
+    /// `removed` are left out after the filters: no other takes their place.
     pub fn choose(
         proposals: &[Proposal],
         granularity: Granularity,
-        own: &BTreeMap<u32, BoxXyxy>,
+        own: &BTreeMap<u32, OwnBox>,
+        removed: &BTreeSet<BoxId>,
         limits: Filter,
     ) -> Self {
         let room = MAX_BOXES.saturating_sub(own.len());
@@ -95,18 +98,28 @@ impl Candidates {
             nms: overlap,
             first_of_kind: limits.first_of_kind,
         };
-        let Filtered { kept, left_out } = selection.choose(proposals, room);
+        let is_removed = |rank: usize| removed.contains(&BoxId::Found(granularity, rank as u32));
+        let spare = (0..proposals.len())
+            .filter(|&rank| is_removed(rank))
+            .count();
+        let Filtered {
+            mut kept,
+            mut left_out,
+        } = selection.choose(proposals, room + spare);
+        kept.retain(|&rank| !is_removed(rank));
+        left_out += kept.len().saturating_sub(room);
+        kept.truncate(room);
         let found = kept.into_iter().map(|rank| Candidate {
             id: BoxId::Found(granularity, rank as u32),
             bbox: proposals[rank].bbox,
             score: Some(proposals[rank].score),
             label: proposals[rank].label.clone(),
         });
-        let own = own.iter().map(|(&number, &bbox)| Candidate {
+        let own = own.iter().map(|(&number, own)| Candidate {
             id: BoxId::Own(number),
-            bbox,
+            bbox: own.bbox,
             score: None,
-            label: None,
+            label: own.label.clone(),
         });
         Self {
             boxes: found.chain(own).take(MAX_BOXES).collect(),
@@ -207,10 +220,15 @@ mod tests {
         Proposal::unlabelled(bbox.into(), score)
     }
 
+    fn own_box(bbox: [f32; 4]) -> OwnBox {
+        BoxXyxy::from(bbox).into()
+    }
+
     fn numbers(set: &Candidates) -> Vec<BoxId> {
         set.boxes.iter().map(|b| b.id).collect()
     }
 
+    const NONE: BTreeSet<BoxId> = BTreeSet::new();
     const A: BoxId = BoxId::Found(Granularity::Coarse, 0);
     const B: BoxId = BoxId::Found(Granularity::Coarse, 1);
     const C: BoxId = BoxId::Found(Granularity::Coarse, 2);
@@ -225,7 +243,7 @@ mod tests {
 
     #[test]
     fn filters_by_score_and_overlap_and_appends_boxes_of_the_user() {
-        let own = BTreeMap::from([(4, [1., 1., 2., 2.].into())]);
+        let own = BTreeMap::from([(4, own_box([1., 1., 2., 2.]))]);
         let cases = [
             (0.3, 0.8, vec![A, C, BoxId::Own(4)]),
             (0.3, 0.95, vec![A, B, C, BoxId::Own(4)]),
@@ -240,7 +258,7 @@ mod tests {
                     nms,
                     ..Filter::default()
                 };
-                Candidates::choose(&three(), Granularity::Coarse, &own, limits)
+                Candidates::choose(&three(), Granularity::Coarse, &own, &NONE, limits)
             };
             assert_eq!(numbers(&set), expected, "score {score}, nms {nms}");
             assert_eq!(set.left_out, 0);
@@ -264,8 +282,8 @@ mod tests {
             first_of_kind: Some(0.15),
         };
         let labels = |filter: Filter| -> Vec<_> {
-            let own = BTreeMap::from([(0, [0., 0., 2., 2.].into())]);
-            let set = Candidates::choose(&proposals, Granularity::Coarse, &own, filter);
+            let own = BTreeMap::from([(0, own_box([0., 0., 2., 2.]))]);
+            let set = Candidates::choose(&proposals, Granularity::Coarse, &own, &NONE, filter);
             set.boxes.into_iter().map(|b| b.label).collect()
         };
         let (dog, cat) = (Some("dog".to_owned()), Some("cat".to_owned()));
@@ -290,12 +308,48 @@ mod tests {
                 proposal([x, 0., x + 5., 5.], 0.9 - i as f32 * 0.001)
             })
             .collect();
-        let own = BTreeMap::from([(0, [0., 0., 2., 2.].into()), (1, [0., 0., 3., 3.].into())]);
-        let set = Candidates::choose(&many, Granularity::Fine, &own, Filter::default());
+        let own = BTreeMap::from([
+            (0, own_box([0., 0., 2., 2.])),
+            (1, own_box([0., 0., 3., 3.])),
+        ]);
+        let set = Candidates::choose(&many, Granularity::Fine, &own, &NONE, Filter::default());
         assert_eq!(set.boxes.len(), MAX_BOXES);
         assert_eq!(set.left_out, 32);
         assert_eq!(set.boxes[98].id, BoxId::Own(0));
         assert_eq!(set.boxes[97].id, BoxId::Found(Granularity::Fine, 97));
+    }
+
+    #[test]
+    fn removed_proposals_are_left_out_and_no_other_takes_their_place() {
+        let own = BTreeMap::new();
+        let ids = |removed: &[BoxId]| {
+            let removed = removed.iter().copied().collect();
+            let limits = Filter::default();
+            numbers(&Candidates::choose(
+                &three(),
+                Granularity::Coarse,
+                &own,
+                &removed,
+                limits,
+            ))
+        };
+        let fine = BoxId::Found(Granularity::Fine, 0);
+        let cases = [
+            (vec![], vec![A, C]),
+            (vec![fine], vec![A, C]),
+            (vec![A], vec![C]),
+            (vec![A, B, C], vec![]),
+        ];
+        for (removed, expected) in cases {
+            assert_eq!(ids(&removed), expected, "{removed:?}");
+        }
+        let many: Vec<_> = (0..130)
+            .map(|i| proposal([i as f32 * 10.0, 0., i as f32 * 10.0 + 5., 5.], 0.9))
+            .collect();
+        let removed = BTreeSet::from([A, C]);
+        let limits = Filter::default();
+        let set = Candidates::choose(&many, Granularity::Coarse, &own, &removed, limits);
+        assert_eq!((set.boxes.len(), set.left_out), (MAX_BOXES, 28));
     }
 
     #[test]
@@ -306,8 +360,14 @@ mod tests {
             nms: 1.0,
             ..Filter::default()
         };
-        let before = Candidates::choose(&three(), Granularity::Coarse, &own, wide);
-        let after = Candidates::choose(&three(), Granularity::Coarse, &own, Filter::default());
+        let before = Candidates::choose(&three(), Granularity::Coarse, &own, &NONE, wide);
+        let after = Candidates::choose(
+            &three(),
+            Granularity::Coarse,
+            &own,
+            &NONE,
+            Filter::default(),
+        );
         let cases = [
             ("what is [2]?", "what is [1]?"),
             ("[0] or [1]", "[0] or [?]"),
@@ -324,8 +384,14 @@ mod tests {
 
     #[test]
     fn neighbors_go_around_and_marks_skip_unknown_boxes() {
-        let own = BTreeMap::from([(4, [1., 1., 2., 2.].into())]);
-        let set = Candidates::choose(&three(), Granularity::Coarse, &own, Filter::default());
+        let own = BTreeMap::from([(4, own_box([1., 1., 2., 2.]))]);
+        let set = Candidates::choose(
+            &three(),
+            Granularity::Coarse,
+            &own,
+            &NONE,
+            Filter::default(),
+        );
         let last = BoxId::Own(4);
         let cases = [
             (None, 1, Some(A)),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
+use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -72,6 +73,34 @@ pub enum Input {
     Lost(Fault),
     /// Compare the current boxes with each other.
     Compare,
+    /// A change of the boxes.
+    Boxes(BoxChange),
+}
+
+/// A change of the boxes of the current picture; see [`BoxHistory`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum BoxChange {
+    /// A box gets another shape; a proposal is replaced by a box of the user.
+    Reshape {
+        /// The box.
+        id: BoxId,
+        /// Its new corners, in pixels of the picture.
+        bbox: BoxXyxy,
+        /// Whether one undo takes this and the change before back.
+        continues: bool,
+    },
+    /// Boxes of the user are deleted, proposals taken out of use.
+    Remove(Vec<BoxId>),
+    /// All proposals out of use are brought back.
+    Restore,
+    /// Boxes are not drawn any more.
+    Hide(Vec<BoxId>),
+    /// They are drawn again.
+    Show(Vec<BoxId>),
+    /// The last change is taken back.
+    Undo,
+    /// The change that was taken back last is done again.
+    Redo,
 }
 
 /// The state of the model.
@@ -184,20 +213,41 @@ pub struct Picture {
     pub milliseconds: Option<LookTime>,
     /// All proposals, per granularity.
     proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
-    /// The boxes of the user by number.
-    own: BTreeMap<u32, BoxXyxy>,
-    next_own: u32,
+    /// What the user did to its boxes.
+    boxes: BoxHistory,
 }
 
 impl Picture {
     /// A box of the user by its number.
     pub fn own(&self, number: u32) -> Option<BoxXyxy> {
-        self.own.get(&number).copied()
+        self.edits().own.get(&number).map(|own| own.bbox)
     }
 
     /// The number of the next box of the user.
     pub fn next_own(&self) -> u32 {
-        self.next_own
+        self.boxes.next_own()
+    }
+
+    /// The boxes of the user, and what is removed and hidden.
+    pub fn edits(&self) -> &BoxEdits {
+        self.boxes.now()
+    }
+
+    /// Whether a change of the boxes can be taken back.
+    pub fn can_undo(&self) -> bool {
+        self.boxes.can_undo()
+    }
+
+    /// Whether a change of the boxes that was taken back can be done again.
+    pub fn can_redo(&self) -> bool {
+        self.boxes.can_redo()
+    }
+
+    /// The scores of all proposals before any filter, at a granularity.
+    pub fn scores(&self, granularity: Granularity) -> Vec<f32> {
+        let proposals = self.proposals.get(&granularity);
+        let proposals = proposals.map_or(&[][..], |p| p.as_slice());
+        proposals.iter().map(|p| p.score).collect()
     }
 
     /// How many proposals there are before any filter, at a granularity.
@@ -357,8 +407,7 @@ impl Conversation {
                         look: LookState::Waiting,
                         milliseconds: None,
                         proposals: BTreeMap::new(),
-                        own: BTreeMap::new(),
-                        next_own: 0,
+                        boxes: BoxHistory::default(),
                     }),
                     turns: Vec::new(),
                 };
@@ -391,20 +440,18 @@ impl Conversation {
             Input::Sampling(sampling) => self.sampling = sampling,
             Input::Draw(bbox) => {
                 if let Some(picture) = &mut self.session.picture {
-                    picture.own.insert(picture.next_own, bbox);
-                    picture.next_own += 1;
+                    picture.boxes.draw(bbox.into());
                 }
             }
             Input::Reshape(number, bbox) => {
-                let picture = self.session.picture.as_mut();
-                if let Some(own) = picture.and_then(|p| p.own.get_mut(&number)) {
-                    *own = bbox;
-                }
+                self.change_boxes(BoxChange::Reshape {
+                    id: BoxId::Own(number),
+                    bbox,
+                    continues: false,
+                });
             }
             Input::Erase(number) => {
-                if let Some(picture) = &mut self.session.picture {
-                    picture.own.remove(&number);
-                }
+                self.change_boxes(BoxChange::Remove(vec![BoxId::Own(number)]));
             }
             Input::Ask { shown, question } => {
                 if self.can_ask() && !question.trim().is_empty() {
@@ -431,11 +478,39 @@ impl Conversation {
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
+            Input::Boxes(change) => self.change_boxes(change),
         }
         if boxes_may_change {
             self.refresh_candidates();
         }
         out
+    }
+
+    fn change_boxes(&mut self, change: BoxChange) {
+        let candidates = Arc::clone(&self.candidates);
+        let Some(picture) = &mut self.session.picture else {
+            return;
+        };
+        let boxes = &mut picture.boxes;
+        match change {
+            BoxChange::Reshape {
+                id,
+                bbox,
+                continues,
+            } => {
+                let known = candidates.number(id).and_then(|n| candidates.get(n));
+                // A box that the filters have dropped meanwhile stays as it is.
+                if let Some(known) = known {
+                    boxes.reshape(id, bbox, known.label.clone(), continues);
+                }
+            }
+            BoxChange::Remove(ids) => boxes.remove(ids),
+            BoxChange::Restore => boxes.restore(),
+            BoxChange::Hide(ids) => boxes.hide(ids, true),
+            BoxChange::Show(ids) => boxes.hide(ids, false),
+            BoxChange::Undo => boxes.undo(),
+            BoxChange::Redo => boxes.redo(),
+        }
     }
 
     fn on_event(&mut self, event: Event, out: &mut Vec<Request>) {
@@ -710,6 +785,7 @@ impl Conversation {
         let sessions = [Some(&mut self.session), self.previous.as_mut()];
         for picture in sessions.into_iter().flatten().flat_map(|s| &mut s.picture) {
             picture.proposals.retain(|&g, _| g == self.granularity);
+            picture.boxes.forget_proposals();
         }
     }
 
@@ -779,7 +855,8 @@ impl Conversation {
                 let (granularity, proposals) = known
                     .or_else(|| picture.proposals.first_key_value())
                     .map_or((self.granularity, &[][..]), |(&g, p)| (g, p.as_slice()));
-                Candidates::choose(proposals, granularity, &picture.own, self.filter)
+                let BoxEdits { own, removed, .. } = picture.edits();
+                Candidates::choose(proposals, granularity, own, removed, self.filter)
             }
         };
         if *self.candidates != next {
@@ -791,7 +868,6 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::candidates::BoxId;
     use crate::chat::test_data::{card, load, open, proposed, ready};
     use crate::error::FaultKind;
     use crate::protocol::AskTime;
@@ -1228,6 +1304,51 @@ mod tests {
         let after = run(table);
         assert_eq!(after.candidates().boxes[2].id, BoxId::Own(1));
         assert_eq!(after.candidates().boxes[2].bbox.x1, 6.);
+    }
+
+    #[test]
+    fn changes_of_boxes_belong_to_their_picture_and_can_be_taken_back() {
+        let mut conversation = Conversation::default();
+        for input in [load(), ready(), open(A), proposed(A, Granularity::Coarse)] {
+            conversation.step(input);
+        }
+        let found = |rank| BoxId::Found(Granularity::Coarse, rank);
+        let (first, second) = (found(0), found(1));
+        let bbox = BoxXyxy::from([5., 5., 9., 9.]);
+        let reshape = |id| BoxChange::Reshape {
+            id,
+            bbox,
+            continues: false,
+        };
+        let own = BoxId::Own(0);
+        let steps = [
+            (reshape(first), vec![second, own]),
+            (reshape(found(2)), vec![second, own]),
+            (BoxChange::Remove(vec![second]), vec![own]),
+            (BoxChange::Hide(vec![own]), vec![own]),
+            (BoxChange::Undo, vec![own]),
+            (BoxChange::Undo, vec![second, own]),
+            (BoxChange::Undo, vec![first, second]),
+            (BoxChange::Undo, vec![first, second]),
+            (BoxChange::Redo, vec![second, own]),
+            (BoxChange::Restore, vec![first, second, own]),
+        ];
+        for (change, expected) in steps {
+            let words = format!("{change:?}");
+            conversation.step(Input::Boxes(change));
+            let ids: Vec<_> = (conversation.candidates().boxes.iter())
+                .map(|b| b.id)
+                .collect();
+            assert_eq!(ids, expected, "{words}");
+        }
+        conversation.step(open(B));
+        conversation.step(Input::Boxes(BoxChange::Undo));
+        assert!(conversation.candidates().boxes.is_empty());
+        conversation.step(Input::Reopen);
+        let picture = conversation.picture().expect("is back");
+        assert!(picture.can_undo() && !picture.can_redo());
+        assert_eq!(picture.own(0), Some(bbox));
+        assert_eq!(picture.scores(Granularity::Coarse), [0.9, 0.6, 0.1]);
     }
 
     #[test]

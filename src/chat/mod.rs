@@ -3,13 +3,20 @@
 
 pub mod answer;
 pub mod box_drawing;
+pub mod box_edit;
+pub mod box_history;
+pub mod box_strings;
 pub mod candidates;
 pub mod conversation;
+pub mod labels;
 pub mod model_manager;
+pub mod object_list;
 pub mod overlay;
+pub mod pointing;
 pub mod question;
 pub mod recovery;
 pub mod samples;
 pub mod strings;
 #[cfg(test)]
 mod test_data;
+pub mod viewport;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::chat::answer::{AnswerPiece, Phrase};
 use crate::chat::box_drawing::{Point, between};
+use crate::chat::box_history::BoxEdits;
 use crate::chat::candidates::{BoxId, Candidate, Candidates};
 use crate::chat::conversation::Turn;
 use crate::geometry::BoxXyxy;
@@ -113,6 +114,8 @@ pub struct DrawnBox {
     pub dim: bool,
     /// Whether it is selected.
     pub selected: bool,
+    /// Whether it is highlighted or hovered.
+    pub pointed: bool,
 }
 
 /// Labels longer than this many characters are cut.
@@ -122,10 +125,9 @@ const LABEL_CHARS: usize = 26;
 const MIN_LABEL_WIDTH: f32 = 40.0;
 
 impl DrawnBox {
-    /// The text on its label: the phrase of the answer, else kind and score; `scale` is screen pixels
-    /// per picture pixel.
-    pub fn caption(&self, scale: f32) -> String {
-        let number = self.number;
+    /// The words on its label beside the number: the phrase of the answer, else kind and score; empty
+    /// where the box is too narrow. `scale` is screen pixels per picture pixel.
+    pub fn words(&self, scale: f32) -> String {
         let is_wide = (self.bbox.x2 - self.bbox.x1) * scale >= MIN_LABEL_WIDTH;
         match (&self.label, &self.kind) {
             (Some(name), _) | (None, Some(name)) if is_wide || self.highlighted => {
@@ -135,9 +137,21 @@ impl DrawnBox {
                 let score = score
                     .map(|score| format!(" {score:.2}"))
                     .unwrap_or_default();
-                format!("{number} {cut}{more}{score}")
+                format!("{cut}{more}{score}")
             }
-            _ => number.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Which labels are placed first: those of highlighted boxes, then of the answer and of the user.
+    pub fn label_rank(&self) -> u8 {
+        match self {
+            Self { pointed: true, .. } => 0,
+            Self { label: Some(_), .. } => 1,
+            Self {
+                id: BoxId::Own(_), ..
+            } => 2,
+            _ => 3,
         }
     }
 
@@ -166,6 +180,8 @@ pub struct Overlay {
     hover: Option<Highlight>,
     pinned: Option<Highlight>,
     selection: BTreeSet<BoxId>,
+    /// Where the last click on the picture was, in picture pixels.
+    clicked: Option<Point>,
 }
 
 impl Overlay {
@@ -200,6 +216,41 @@ impl Overlay {
                 self.selection.insert(id);
             }
         }
+    }
+
+    /// Selects these boxes and no others.
+    pub fn select_all(&mut self, ids: impl IntoIterator<Item = BoxId>) {
+        self.selection = ids.into_iter().collect();
+    }
+
+    /// A click at a point, in picture pixels, on the boxes `hits`, the smallest first. Selects the
+    /// smallest; further clicks within `slack` picture pixels go to the next larger one, around the
+    /// end. With `extend` the smallest joins or leaves the selection. Beside all boxes the selection
+    /// ends, else what is pinned.
+    pub fn click(&mut self, hits: &[BoxId], at: Point, slack: f32, extend: bool) {
+        let again = self
+            .clicked
+            .is_some_and(|(x, y)| (x - at.0).abs().max((y - at.1).abs()) <= slack);
+        if !again {
+            self.clicked = Some(at);
+        }
+        let Some(&smallest) = hits.first() else {
+            self.escape();
+            return;
+        };
+        if extend {
+            self.select(smallest, true);
+            return;
+        }
+        let selected = self.selected().filter(|_| again);
+        let place = selected.and_then(|id| hits.iter().position(|&hit| hit == id));
+        let next = place.map_or(smallest, |place| hits[(place + 1) % hits.len()]);
+        self.select_all([next]);
+    }
+
+    /// Deselects the boxes that are gone.
+    pub fn keep_selected(&mut self, is_there: impl Fn(BoxId) -> bool) {
+        self.selection.retain(|&id| is_there(id));
     }
 
     /// The selected boxes.
@@ -291,7 +342,8 @@ impl Overlay {
                 let shown = match self.show {
                     Visibility::All => now.is_some(),
                     Visibility::Mentioned => {
-                        phrase.is_some() || (mentions.is_none() && now.is_some())
+                        let own = matches!(id, BoxId::Own(_));
+                        phrase.is_some() || (now.is_some() && (own || mentions.is_none()))
                     }
                     Visibility::Selected | Visibility::Nothing => false,
                 };
@@ -319,22 +371,37 @@ impl Overlay {
                     highlighted: highlighted.contains(&id),
                     dim: !highlighted.is_empty() && !pointed,
                     selected: self.selection.contains(&id),
+                    pointed,
                 })
             })
             .collect()
     }
 }
 
-/// The smallest box under a point; `slack` picture pixels are added around each box, so that tiny
-/// ones can be hit.
-pub fn hit(boxes: &[DrawnBox], (x, y): Point, slack: f32) -> Option<BoxId> {
+/// The boxes under a point, the smallest first; `slack` picture pixels are added around each box, so
+/// that tiny ones can be hit.
+pub fn hits(boxes: &[DrawnBox], (x, y): Point, slack: f32) -> Vec<BoxId> {
     let contains = |drawn: &&DrawnBox| {
         let b = &drawn.bbox;
         x >= b.x1 - slack && x <= b.x2 + slack && y >= b.y1 - slack && y <= b.y2 + slack
     };
-    let smallest = |a: &&DrawnBox, b: &&DrawnBox| a.bbox.area().total_cmp(&b.bbox.area());
-    let under = boxes.iter().filter(contains);
-    under.min_by(smallest).map(|drawn| drawn.id)
+    let mut under: Vec<_> = boxes.iter().filter(contains).collect();
+    under.sort_by(|a, b| a.bbox.area().total_cmp(&b.bbox.area()));
+    under.into_iter().map(|drawn| drawn.id).collect()
+}
+
+/// The smallest box under a point, as in [`hits`].
+pub fn hit(boxes: &[DrawnBox], point: Point, slack: f32) -> Option<BoxId> {
+    hits(boxes, point, slack).first().copied()
+}
+
+/// Leaves out the boxes that the user removed or hid, unless they are highlighted or hovered.
+pub fn without_hidden(boxes: Vec<DrawnBox>, edits: &BoxEdits) -> Vec<DrawnBox> {
+    let is_hidden = |id: &BoxId| edits.hidden.contains(id) || edits.removed.contains(id);
+    boxes
+        .into_iter()
+        .filter(|b| b.pointed || !is_hidden(&b.id))
+        .collect()
 }
 
 #[cfg(test)]
@@ -483,6 +550,75 @@ mod tests {
     }
 
     #[test]
+    fn further_clicks_on_the_same_point_go_outwards() {
+        let mut overlay = Overlay::default();
+        let all = [id(0), id(1), id(2)];
+        let cases = [
+            (&all[..], (5., 5.), false, vec![id(0)]),
+            (&all, (5.5, 5.), false, vec![id(1)]),
+            (&all, (5., 5.), false, vec![id(2)]),
+            (&all, (5., 5.), false, vec![id(0)]),
+            (&all[1..], (15., 5.), false, vec![id(1)]),
+            (&all, (5., 5.), false, vec![id(0)]),
+            (&all[..1], (5., 5.), false, vec![id(0)]),
+            (&all[2..], (25., 5.), true, vec![id(0), id(2)]),
+            (&all[2..], (25., 5.), true, vec![id(0)]),
+            (&[], (90., 90.), false, vec![]),
+        ];
+        for (hits, at, extend, expected) in cases {
+            overlay.click(hits, at, 2.0, extend);
+            let selected: Vec<_> = overlay.selection().iter().copied().collect();
+            assert_eq!(selected, expected, "{hits:?} at {at:?}");
+        }
+        overlay.select_all(all);
+        overlay.keep_selected(|b| b != id(1));
+        assert_eq!(*overlay.selection(), BTreeSet::from([id(0), id(2)]));
+    }
+
+    #[test]
+    fn boxes_of_the_user_are_always_shown_and_hidden_ones_only_when_pointed_at() {
+        let own = BoxId::Own(0);
+        let mut live = set(&[0, 1]);
+        live.boxes.push(Candidate {
+            id: own,
+            bbox: [0., 0., 5., 5.].into(),
+            score: None,
+            label: None,
+        });
+        let answer = mentions();
+        let cases = [
+            (Visibility::All, true),
+            (Visibility::Mentioned, true),
+            (Visibility::Selected, false),
+            (Visibility::Nothing, false),
+        ];
+        for (show, expected) in cases {
+            let overlay = Overlay {
+                show,
+                ..Overlay::default()
+            };
+            let boxes = overlay.drawn_boxes(&live, Some(&answer));
+            assert_eq!(boxes.iter().any(|b| b.id == own), expected, "{show:?}");
+        }
+        let edits = BoxEdits {
+            hidden: BTreeSet::from([own]),
+            removed: BTreeSet::from([id(3)]),
+            ..BoxEdits::default()
+        };
+        let mut overlay = Overlay::default();
+        let shown = |overlay: &Overlay| -> Vec<_> {
+            let boxes = overlay.drawn_boxes(&live, Some(&answer));
+            let boxes = without_hidden(boxes, &edits);
+            boxes.into_iter().map(|b| b.id).collect()
+        };
+        assert_eq!(shown(&overlay), [id(0), id(1)]);
+        overlay.hover(Some(Highlight::one(own)));
+        assert_eq!(shown(&overlay), [id(0), id(1), own]);
+        overlay.hover(Some(answer.highlight(&[2])));
+        assert_eq!(shown(&overlay), [id(0), id(1), id(3)]);
+    }
+
+    #[test]
     fn labels_are_cut_to_the_box_and_described_in_a_line() {
         let drawn = |label: Option<&str>, width, highlighted, score| DrawnBox {
             id: id(3),
@@ -496,37 +632,38 @@ mod tests {
             highlighted,
             dim: false,
             selected: false,
+            pointed: highlighted,
         };
         let long = "a very long phrase about a cat";
         let cases = [
-            (drawn(None, 90., false, Some(0.5)), "3", "Box 3 · 0.50"),
+            (drawn(None, 90., false, Some(0.5)), "", "Box 3 · 0.50"),
             (
                 drawn(Some("cat"), 90., false, None),
-                "3 cat",
+                "cat",
                 "Box 3 · cat · yours",
             ),
             (
                 drawn(Some("cat"), 10., false, Some(0.25)),
-                "3",
+                "",
                 "Box 3 · cat · 0.25",
             ),
             (
                 drawn(Some("cat"), 10., true, None),
-                "3 cat",
+                "cat",
                 "Box 3 · cat · yours",
             ),
             (
                 drawn(Some(long), 90., false, None),
-                "3 a very long phrase about a…",
+                "a very long phrase about a…",
                 "Box 3 · a very long phrase about a cat · yours",
             ),
-            (drawn(None, 90., true, None), "3", "Box 3 · yours"),
+            (drawn(None, 90., true, None), "", "Box 3 · yours"),
         ];
-        for (drawn, caption, description) in cases {
-            assert_eq!(drawn.caption(1.0), caption);
+        for (drawn, words, description) in cases {
+            assert_eq!(drawn.words(1.0), words);
             assert_eq!(drawn.description(), description);
         }
-        assert_eq!(drawn(Some("cat"), 10., false, None).caption(4.0), "3 cat");
+        assert_eq!(drawn(Some("cat"), 10., false, None).words(4.0), "cat");
     }
 
     #[test]
@@ -539,16 +676,16 @@ mod tests {
             let [drawn] = &boxes[..] else {
                 panic!("one box");
             };
-            (drawn.caption(2.0), drawn.caption(0.5), drawn.description())
+            (drawn.words(2.0), drawn.words(0.5), drawn.description())
         };
         let texts = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-        assert_eq!(only(None), texts("0 dog 0.50", "0", "Box 0 · dog · 0.50"));
+        assert_eq!(only(None), texts("dog 0.50", "", "Box 0 · dog · 0.50"));
         let answer = Mentions {
             turn: TurnId(7),
             boxes: Arc::new(live.clone()),
             phrases: vec![phrase("a brown dog", &[0], 0)],
         };
-        let named = texts("0 a brown dog", "0", "Box 0 · a brown dog · 0.50");
+        let named = texts("a brown dog", "", "Box 0 · a brown dog · 0.50");
         assert_eq!(only(Some(&answer)), named);
     }
 

@@ -13,7 +13,7 @@ use super::controls::Controls;
 use super::conversation::Transcript;
 use super::gallery::Gallery;
 use super::models::{all_files, preview_files, show_manager};
-use super::objects::Objects;
+use super::objects::{BoxNumbers, Objects};
 use super::state::{AppState, app_state};
 use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
 
@@ -48,8 +48,13 @@ pub fn App() -> impl IntoView {
                         <h2>"Objects"</h2>
                         <span class="count" data-testid="box-count">{count}</span>
                     </summary>
-                    <Controls />
-                    <Objects />
+                    <div class="panel-parts">
+                        <div class="panel-part">
+                            <Controls />
+                            <BoxNumbers />
+                        </div>
+                        <Objects />
+                    </div>
                 </details>
             </section>
             <section class="right" aria-label="Conversation">

@@ -178,7 +178,13 @@ fn PhraseButton(turn: RwSignal<Turn>, phrase: Phrase) -> impl IntoView {
         app.overlay.maybe_update(|o| o.hover(Some(hovered)));
     };
     let leave = move || app.overlay.maybe_update(|o| o.hover(None));
-    let pin = move |_| app.overlay.update(|o| o.pin(highlight.get_value()));
+    let pin = move |_| {
+        let pinned = highlight.get_value();
+        app.overlay.update(|o| o.pin(pinned.clone()));
+        if app.overlay.with_untracked(|o| o.is_pinned(&pinned)) {
+            app.reveal(&pinned);
+        }
+    };
     let count = phrase.objects.len();
     let class = format!("phrase hue-{} dash-{}", phrase.hue(), phrase.dash());
     let name = strings::phrase_name(&phrase);

@@ -3,14 +3,16 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chatrex::chat::box_drawing::Drawing;
+use chatrex::chat::box_edit::clipped;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
-use chatrex::chat::conversation::{Conversation, Input, Model, Picture, Turn};
+use chatrex::chat::conversation::{BoxChange, Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
-use chatrex::chat::overlay::{DrawnBox, Mentions, Overlay};
+use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
+use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
 use chatrex::chat::samples::{self, Sample};
+use chatrex::chat::viewport::{Frame, Viewport};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
 use chatrex::geometry::BoxXyxy;
@@ -96,10 +98,16 @@ pub struct AppState {
     pub mentions: Memo<Option<Mentions>>,
     /// The boxes as drawn.
     pub drawn_boxes: Memo<Vec<DrawnBox>>,
-    /// The box being drawn.
-    pub drawing: RwSignal<Drawing>,
-    /// True while the pointer draws instead of selecting.
-    pub is_drawing: RwSignal<bool>,
+    /// What the pointer does on the picture.
+    pub tool: RwSignal<Tool>,
+    /// The pointers on the picture, and the box that they draw or change.
+    pub pointing: RwSignal<Pointing>,
+    /// How the picture lies in its pane.
+    pub viewport: RwSignal<Viewport>,
+    /// Width and height of the pane in CSS pixels.
+    pub pane_size: RwSignal<(f32, f32)>,
+    /// The picture and its pane.
+    pub frame: Memo<Option<Frame>>,
     /// The question being written.
     pub draft: RwSignal<String>,
     /// The kind of question.
@@ -129,9 +137,31 @@ impl AppState {
                 Some(all[index].clone())
             })
         });
+        let picture = RwSignal::new(None::<Picture>);
+        let pointing = RwSignal::new(Pointing::default());
+        let pane_size = RwSignal::new((1.0, 1.0));
+        let size = Memo::new(move |_| picture.with(|p| p.as_ref().map(|p| p.size)));
+        let frame = Memo::new(move |_| {
+            let pane = pane_size.get();
+            size.get().map(|picture| Frame { picture, pane })
+        });
+        let edits = Memo::new(move |_| {
+            picture.with(|p| p.as_ref().map(|p| p.edits().clone()).unwrap_or_default())
+        });
+        // A box follows the pointer that moves or resizes it.
+        let changing = Memo::new(move |_| pointing.with(Pointing::changing));
         let drawn_boxes = Memo::new(move |_| {
             let candidates = candidates.get();
-            mentions.with(|m| overlay.with(|o| o.drawn_boxes(&candidates, m.as_ref())))
+            let boxes = mentions.with(|m| overlay.with(|o| o.drawn_boxes(&candidates, m.as_ref())));
+            let mut boxes = edits.with(|edits| without_hidden(boxes, edits));
+            if let Some(size) = size.get() {
+                for drawn in &mut boxes {
+                    let changed = changing.get().filter(|(id, _)| *id == drawn.id);
+                    let bbox = changed.map_or(drawn.bbox, |(_, bbox)| bbox);
+                    drawn.bbox = clipped(bbox, size);
+                }
+            }
+            boxes
         });
         Self {
             conversation: StoredValue::new_local(Conversation::default()),
@@ -148,7 +178,7 @@ impl AppState {
             manager_dialog: NodeRef::new(),
             is_volatile: RwSignal::new(false),
             recovery: RwSignal::new(Recovery::None),
-            picture: RwSignal::new(None),
+            picture,
             address: RwSignal::new(None),
             opening: RwSignal::new(false),
             turns,
@@ -162,8 +192,11 @@ impl AppState {
             overlay,
             mentions,
             drawn_boxes,
-            drawing: RwSignal::new(Drawing::default()),
-            is_drawing: RwSignal::new(false),
+            tool: RwSignal::new(Tool::default()),
+            pointing,
+            viewport: RwSignal::new(Viewport::default()),
+            pane_size,
+            frame,
             draft: RwSignal::new(String::new()),
             kind: RwSignal::new(QuestionKind::Free),
             focus_draft: RwSignal::new(0),
@@ -408,8 +441,9 @@ impl AppState {
     /// Another picture is shown: highlights, drawing and draft are reset.
     fn reset_input(self) {
         self.overlay.update(Overlay::reset);
-        self.drawing.set(Drawing::Idle);
-        self.is_drawing.set(false);
+        self.pointing.set(Pointing::default());
+        self.tool.set(Tool::default());
+        self.viewport.set(Viewport::default());
         self.kind.set(QuestionKind::Free);
         self.draft.set(String::new());
     }
@@ -515,6 +549,13 @@ impl AppState {
             let draft = self.draft.with_untracked(|d| renumber(d, &before, now));
             put(self.draft, &draft);
             self.candidates.set(Arc::clone(now));
+            let is_there = |id| now.number(id).is_some() || before.number(id).is_none();
+            if self
+                .overlay
+                .with_untracked(|o| !o.selection().iter().all(|&id| is_there(id)))
+            {
+                self.overlay.update(|o| o.keep_selected(is_there));
+            }
         }
     }
 
@@ -545,22 +586,90 @@ impl AppState {
 
     /// Adds a box that the user drew, and selects it.
     pub fn add_box(self, bbox: BoxXyxy) {
-        self.is_drawing.set(false);
-        let number = self
-            .picture
-            .with_untracked(|p| p.as_ref().map(Picture::next_own));
+        let number = self.next_own();
         self.act(Input::Draw(bbox));
         if let Some(number) = number {
             self.overlay.update(|o| o.on_drawn(BoxId::Own(number)));
         }
+        self.flush();
     }
 
-    /// Deletes a box of the user.
-    pub fn erase(self, id: BoxId) {
-        if let BoxId::Own(number) = id {
-            self.overlay.update(|o| o.remove(id));
-            self.act(Input::Erase(number));
+    /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.
+    /// With `continues` one undo takes this and the change before back.
+    pub fn reshape(self, id: BoxId, bbox: BoxXyxy, continues: bool) {
+        let number = self.next_own();
+        self.act(Input::Boxes(BoxChange::Reshape {
+            id,
+            bbox,
+            continues,
+        }));
+        if let (BoxId::Found(..), Some(number)) = (id, number) {
+            self.overlay.update(|o| o.select_all([BoxId::Own(number)]));
         }
+        self.flush();
+    }
+
+    /// Deletes boxes of the user and takes proposals out of use.
+    pub fn remove(self, ids: Vec<BoxId>) {
+        self.overlay
+            .update(|o| ids.iter().for_each(|&id| o.remove(id)));
+        self.change_boxes(BoxChange::Remove(ids));
+    }
+
+    /// Hides boxes; they are no longer selected.
+    pub fn hide(self, ids: Vec<BoxId>) {
+        self.overlay
+            .update(|o| ids.iter().for_each(|&id| o.remove(id)));
+        self.change_boxes(BoxChange::Hide(ids));
+    }
+
+    /// Hides all boxes, or shows all again where all are hidden.
+    pub fn toggle_all(self) {
+        let candidates = self.conversation.with_value(|c| Arc::clone(c.candidates()));
+        let all: Vec<_> = candidates.boxes.iter().map(|b| b.id).collect();
+        let hidden = |p: &Option<Picture>| {
+            let edits = p.as_ref().map(|p| p.edits());
+            edits.is_some_and(|e| all.iter().all(|id| e.hidden.contains(id)))
+        };
+        if self.picture.with_untracked(hidden) {
+            self.change_boxes(BoxChange::Show(all));
+        } else {
+            self.hide(all);
+        }
+    }
+
+    /// Changes the boxes and shows the outcome at once.
+    pub fn change_boxes(self, change: BoxChange) {
+        self.act(Input::Boxes(change));
+        self.flush();
+    }
+
+    /// The corners of a box for the next question, in picture pixels.
+    pub fn corners(self, id: BoxId) -> Option<BoxXyxy> {
+        self.conversation.with_value(|c| {
+            let candidates = c.candidates();
+            candidates.get(candidates.number(id)?).map(|b| b.bbox)
+        })
+    }
+
+    /// Brings the boxes of a highlight into view where they are out of view or tiny.
+    pub fn reveal(self, highlight: &Highlight) {
+        let boxes: Vec<_> = self.drawn_boxes.with_untracked(|boxes| {
+            let meant = boxes.iter().filter(|b| highlight.boxes.contains(&b.id));
+            meant.map(|b| b.bbox).collect()
+        });
+        if let Some(frame) = self.frame.get_untracked() {
+            self.view(|view| view.revealing(&boxes, frame));
+        }
+    }
+
+    /// Changes the view of the picture.
+    pub fn view(self, change: impl FnOnce(Viewport) -> Viewport) {
+        put(self.viewport, &change(self.viewport.get_untracked()));
+    }
+
+    fn next_own(self) -> Option<u32> {
+        (self.conversation).with_value(|c| c.picture().map(Picture::next_own))
     }
 
     /// Appends the marks of the selected boxes to the draft and moves the focus there.
