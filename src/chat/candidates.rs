@@ -67,7 +67,7 @@ pub struct Candidate {
     pub bbox: BoxXyxy,
     /// The proposal's score; `None` for a box of the user.
     pub score: Option<f32>,
-    /// The kind that a detector says it is.
+    /// The kind that a detector says it is, or the name that the model gave it.
     pub label: Option<String>,
 }
 
@@ -112,6 +112,21 @@ impl Candidates {
             boxes: found.chain(own).take(MAX_BOXES).collect(),
             left_out,
         }
+    }
+
+    /// Gives boxes the names that the model found for them, in place of the detector's kinds.
+    pub fn name(&mut self, names: &BTreeMap<BoxId, String>) {
+        for candidate in &mut self.boxes {
+            if let Some(name) = names.get(&candidate.id) {
+                candidate.label = Some(name.clone());
+            }
+        }
+    }
+
+    /// Whether the two sets hold the same boxes, whatever they are called.
+    pub fn has_boxes_of(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Candidate, &Candidate)| a.id == b.id && a.bbox == b.bbox;
+        self.boxes.len() == other.boxes.len() && self.boxes.iter().zip(&other.boxes).all(same)
     }
 
     /// The number of a box in this set.

@@ -366,6 +366,7 @@ mod tests {
             objects: objects.to_vec(),
             missing: 0,
             rank,
+            edited: false,
         }
     }
 
