@@ -5,11 +5,17 @@ pub mod answer;
 pub mod box_drawing;
 pub mod candidates;
 pub mod conversation;
+pub mod copying;
+pub mod counts;
+pub mod detection;
+pub mod language;
+pub mod markdown;
 pub mod model_manager;
 pub mod overlay;
 pub mod question;
 pub mod recovery;
 pub mod samples;
 pub mod strings;
+pub mod suggestions;
 #[cfg(test)]
 mod test_data;
