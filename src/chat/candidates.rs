@@ -183,6 +183,31 @@ pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> Stri
     })
 }
 
+/// The same for words with tags `<objK>`.
+pub fn renumber_tags(words: &str, before: &Candidates, after: &Candidates) -> String {
+    let mut out = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(start) = rest.find("<obj") {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let tag = rest.find('>').map_or(rest.len(), |end| end + 1);
+        let number = rest[..tag]
+            .strip_prefix("<obj")
+            .and_then(|n| n.strip_suffix('>'));
+        let named = number
+            .and_then(|n| n.parse().ok())
+            .and_then(|n| before.get(n));
+        match named.map(|b| after.number(b.id)) {
+            Some(Some(now)) => out.push_str(&index_tag(now)),
+            Some(None) => out.push_str(LOST_MARK),
+            None => out.push_str(&rest[..tag]),
+        }
+        rest = &rest[tag..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Replaces the `[K]` marks of a question by the tags `<objK>` that the model reads; marks beyond
 /// the boxes stay as they are.
 pub fn cite(question: &str, candidates: &Candidates) -> String {
@@ -330,6 +355,12 @@ mod tests {
         ];
         for (question, expected) in cases {
             assert_eq!(renumber(question, &before, &after), expected);
+        }
+        for (words, expected) in [
+            ("is <obj2> red? <obj1>", "is <obj1> red? [?]"),
+            ("<obj7> <objx> <obj", "<obj7> <objx> <obj"),
+        ] {
+            assert_eq!(renumber_tags(words, &before, &after), expected);
         }
         assert_eq!(
             cite("is [1] left of [9]? [a", &after),
