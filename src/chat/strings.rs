@@ -668,7 +668,10 @@ mod tests {
     #[test]
     fn faults_become_sentences() {
         let cases = [
-            (("that file", "it is empty", ""), "That file cannot be opened: it is empty."),
+            (
+                ("that file", "it is empty", ""),
+                "That file cannot be opened: it is empty.",
+            ),
             (
                 ("a.bin", "is short.", "Try again."),
                 "a.bin: is short. Try again.",

@@ -3,14 +3,20 @@
 //! view.
 
 pub mod about;
+pub mod answer;
 pub mod app;
 pub mod ask;
 pub mod canvas;
 pub mod controls;
 pub mod conversation;
+pub mod copy_menu;
+pub mod evidence;
 pub mod gallery;
+pub mod links;
 pub mod models;
+pub mod naming;
 pub mod objects;
 pub mod sampling_panel;
 pub mod state;
 pub mod status;
+pub mod suggested;

@@ -124,6 +124,8 @@ pub struct AppState {
     pub max_tokens: RwSignal<u32>,
     /// The turn and piece whose boxes are being changed.
     pub relinking: RwSignal<Option<(TurnId, usize)>>,
+    /// True once the note about a slow device was dismissed.
+    pub note_read: RwSignal<bool>,
 }
 
 impl AppState {
@@ -190,6 +192,7 @@ impl AppState {
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
+            note_read: RwSignal::new(super::status::is_note_read()),
         }
     }
 
