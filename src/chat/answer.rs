@@ -1,6 +1,8 @@
 //! An answer as the page shows it: phrases with their boxes and colors, and whether the answer is a
 //! list of detections.
 
+use std::collections::BTreeMap;
+
 use crate::text::answer_parser::Span;
 
 /// Number of hues in the palette (Okabe-Ito without black).
@@ -26,6 +28,8 @@ pub struct Phrase {
     pub missing: usize,
     /// Rank of the text among the answer's distinct phrases; decides color and dash.
     pub rank: usize,
+    /// Whether the boxes are the user's and not the model's.
+    pub edited: bool,
 }
 
 impl Phrase {
@@ -74,9 +78,21 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<AnswerPiece> {
                 objects,
                 missing,
                 rank,
+                edited: false,
             })
         })
         .collect()
+}
+
+/// Puts the user's boxes in place of the model's; `links` has them by the index of the piece.
+pub fn relink(pieces: &mut [AnswerPiece], links: &BTreeMap<usize, Vec<u32>>) {
+    for (&index, objects) in links {
+        if let Some(AnswerPiece::Phrase(phrase)) = pieces.get_mut(index) {
+            phrase.objects.clone_from(objects);
+            phrase.missing = 0;
+            phrase.edited = true;
+        }
+    }
 }
 
 /// True when the answer has only phrases with boxes (detection: `docs/reference/chatrex.md`,

@@ -68,7 +68,7 @@ pub struct Candidate {
     pub bbox: BoxXyxy,
     /// The proposal's score; `None` for a box of the user.
     pub score: Option<f32>,
-    /// The kind that a detector says it is.
+    /// The kind that a detector says it is, or the name that the model gave it.
     pub label: Option<String>,
 }
 
@@ -127,6 +127,21 @@ impl Candidates {
         }
     }
 
+    /// Gives boxes the names that the model found for them, in place of the detector's kinds.
+    pub fn name(&mut self, names: &BTreeMap<BoxId, String>) {
+        for candidate in &mut self.boxes {
+            if let Some(name) = names.get(&candidate.id) {
+                candidate.label = Some(name.clone());
+            }
+        }
+    }
+
+    /// Whether the two sets hold the same boxes, whatever they are called.
+    pub fn has_boxes_of(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Candidate, &Candidate)| a.id == b.id && a.bbox == b.bbox;
+        self.boxes.len() == other.boxes.len() && self.boxes.iter().zip(&other.boxes).all(same)
+    }
+
     /// The number of a box in this set.
     pub fn number(&self, id: BoxId) -> Option<u32> {
         let place = self.boxes.iter().position(|b| b.id == id)?;
@@ -179,6 +194,31 @@ pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> Stri
             (None, None) => format!("[{number}]"),
         }
     })
+}
+
+/// The same for words with tags `<objK>`.
+pub fn renumber_tags(words: &str, before: &Candidates, after: &Candidates) -> String {
+    let mut out = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(start) = rest.find("<obj") {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let tag = rest.find('>').map_or(rest.len(), |end| end + 1);
+        let number = rest[..tag]
+            .strip_prefix("<obj")
+            .and_then(|n| n.strip_suffix('>'));
+        let named = number
+            .and_then(|n| n.parse().ok())
+            .and_then(|n| before.get(n));
+        match named.map(|b| after.number(b.id)) {
+            Some(Some(now)) => out.push_str(&index_tag(now)),
+            Some(None) => out.push_str(LOST_MARK),
+            None => out.push_str(&rest[..tag]),
+        }
+        rest = &rest[tag..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Replaces the `[K]` marks of a question by the tags `<objK>` that the model reads; marks beyond
@@ -375,6 +415,12 @@ mod tests {
         ];
         for (question, expected) in cases {
             assert_eq!(renumber(question, &before, &after), expected);
+        }
+        for (words, expected) in [
+            ("is <obj2> red? <obj1>", "is <obj1> red? [?]"),
+            ("<obj7> <objx> <obj", "<obj7> <objx> <obj"),
+        ] {
+            assert_eq!(renumber_tags(words, &before, &after), expected);
         }
         assert_eq!(
             cite("is [1] left of [9]? [a", &after),

@@ -7,12 +7,13 @@
 //! not belong to the current picture or turn are ignored. When the engine is lost, picture and turns
 //! stay and a queued question stays queued.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
+use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
@@ -75,6 +76,24 @@ pub enum Input {
     Compare,
     /// A change of the boxes.
     Boxes(BoxChange),
+    /// A question as the user wrote it.
+    AskDraft(Draft),
+    /// Ask another question in place of a turn; the later turns are dropped.
+    Edit(TurnId, Draft),
+    /// Bring back the turns that the last [`Input::Edit`] dropped.
+    UndoEdit,
+    /// The turns that the last [`Input::Edit`] dropped are not wanted any more.
+    KeepEdit,
+    /// Show another answer of a turn, by its place among them.
+    Version(TurnId, usize),
+    /// Let an answer that ended at the length limit go on, with a higher limit.
+    Continue(TurnId),
+    /// Most tokens of an answer; `None` is the model's default.
+    MaxTokens(Option<u32>),
+    /// The user's boxes of the piece with this index of an answer; `None` restores the model's.
+    Relink(TurnId, usize, Option<Vec<u32>>),
+    /// Ask for the name of every box, one after the other.
+    NameAll,
 }
 
 /// A change of the boxes of the current picture; see [`BoxHistory`].
@@ -102,6 +121,15 @@ pub enum BoxChange {
     /// The change that was taken back last is done again.
     Redo,
 }
+
+/// Temperature of another wording where sampling is greedy.
+pub const OTHER_WORDING: f32 = 0.7;
+
+/// Smallest and largest limit of an answer in tokens.
+pub const MAX_TOKENS: (u32, u32) = (16, 2048);
+
+/// Most characters of the name of a box.
+const NAME_LENGTH: usize = 40;
 
 /// The state of the model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,15 +217,164 @@ pub struct Turn {
     /// The complete answer with its timing.
     pub answer: Option<Answer>,
     /// How sure the model was of each index of the answer, in their order; empty until it is known.
-    pub links: Vec<Link>,
+    pub certainty: Vec<Link>,
+    /// What the user wrote.
+    pub draft: Draft,
+    /// Number of its last request to the engine.
+    pub request: TurnId,
+    /// How that request was to be answered.
+    pub settings: Option<Settings>,
+    /// How often it was asked again.
+    pub retries: u32,
+    /// Its other answers, in order.
+    pub others: Vec<Version>,
+    /// Place of the shown answer among all.
+    pub version: usize,
+    /// The user's boxes of a piece, by its index.
+    pub links: BTreeMap<usize, Vec<u32>>,
+    /// True while a longer answer replaces the shown one.
+    pub extending: bool,
+    /// Settings of the next request where they differ from the usual ones.
+    pub planned: Option<Settings>,
+}
+
+/// How a question is answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Most tokens.
+    pub max_tokens: u32,
+    /// How tokens are sampled.
+    pub sampling: Sampling,
+}
+
+/// One of several answers to the same question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    phase: Phase,
+    spans: Vec<Span>,
+    answer: Option<Answer>,
+    settings: Option<Settings>,
+    certainty: Vec<Link>,
+    links: BTreeMap<usize, Vec<u32>>,
 }
 
 impl Turn {
-    /// The answer so far in pieces.
+    /// A question that waits for the model and boxes.
+    pub fn new(id: TurnId, shown: String, question: String, draft: Draft) -> Self {
+        Self {
+            id,
+            shown,
+            question,
+            boxes: None,
+            phase: Phase::Queued,
+            stopping: false,
+            spans: Vec::new(),
+            answer: None,
+            certainty: Vec::new(),
+            draft,
+            request: id,
+            settings: None,
+            retries: 0,
+            others: Vec::new(),
+            version: 0,
+            links: BTreeMap::new(),
+            extending: false,
+            planned: None,
+        }
+    }
+
+    /// The answer so far in pieces, with the user's boxes in place of the model's.
     pub fn pieces(&self) -> Vec<AnswerPiece> {
         let boxes = self.boxes.as_ref().map_or(0, |b| b.boxes.len());
-        answer::pieces(&self.spans, boxes)
+        let mut pieces = answer::pieces(&self.spans, boxes);
+        answer::relink(&mut pieces, &self.links);
+        pieces
     }
+
+    /// The number of answers.
+    pub fn versions(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    /// The limit that lets an answer go on, if it ended at a lower one.
+    pub fn higher_limit(&self) -> Option<u32> {
+        let answer = self.answer.as_ref()?;
+        let limit = self.settings?.max_tokens;
+        let can_go_on = answer.stop == StopReason::Length && limit < MAX_TOKENS.1;
+        can_go_on.then(|| (limit * 2).min(MAX_TOKENS.1))
+    }
+
+    /// True if another attempt is asked with [`OTHER_WORDING`].
+    pub fn rewords(&self, sampling: Sampling) -> bool {
+        self.retries > 0 && sampling.temperature == 0.0
+    }
+
+    /// Keeps the shown answer, if it has words, and makes room for a new one.
+    fn begin_again(&mut self) {
+        let kept = self.take_version();
+        if matches!(kept.phase, Phase::Done | Phase::Stopped) && !kept.spans.is_empty() {
+            self.others.insert(self.version, kept);
+        }
+        self.version = self.others.len();
+        self.phase = Phase::Queued;
+    }
+
+    fn take_version(&mut self) -> Version {
+        Version {
+            phase: std::mem::replace(&mut self.phase, Phase::Queued),
+            spans: std::mem::take(&mut self.spans),
+            answer: self.answer.take(),
+            certainty: std::mem::take(&mut self.certainty),
+            settings: self.settings,
+            links: std::mem::take(&mut self.links),
+        }
+    }
+
+    /// Shows the answer at `place`.
+    fn show_version(&mut self, place: usize) {
+        if place == self.version || place >= self.versions() {
+            return;
+        }
+        let shown = self.take_version();
+        self.others.insert(self.version, shown);
+        self.show_other(place);
+    }
+
+    /// Shows an answer of the others; the shown one is gone.
+    fn show_other(&mut self, place: usize) {
+        let version = self.others.remove(place);
+        self.phase = version.phase;
+        self.spans = version.spans;
+        self.answer = version.answer;
+        self.certainty = version.certainty;
+        self.settings = version.settings;
+        self.links = version.links;
+        self.version = place;
+    }
+
+    /// Of two answers with the same words only the shown one stays.
+    fn drop_repeats(&mut self) {
+        let before = self.others.len();
+        let spans = &self.spans;
+        self.others.retain(|other| other.spans != *spans);
+        self.version -= before - self.others.len();
+    }
+
+    fn stop_queued(&mut self) {
+        self.phase = Phase::Stopped;
+        self.extending = false;
+        if self.spans.is_empty() && !self.others.is_empty() {
+            self.show_other(self.others.len() - 1);
+        }
+    }
+}
+
+/// The boxes that are being named, one after the other.
+#[derive(Clone, Debug)]
+struct Naming {
+    boxes: Arc<Candidates>,
+    left: VecDeque<u32>,
+    running: Option<(TurnId, u32)>,
 }
 
 /// The picture of a conversation.
@@ -215,6 +392,8 @@ pub struct Picture {
     proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
     /// What the user did to its boxes.
     boxes: BoxHistory,
+    /// The names that the model gave to boxes when all were named.
+    names: BTreeMap<BoxId, String>,
 }
 
 impl Picture {
@@ -261,6 +440,8 @@ impl Picture {
 struct PictureSession {
     picture: Option<Picture>,
     turns: Vec<Turn>,
+    /// The turns before the last edit.
+    unedited: Option<Vec<Turn>>,
 }
 
 /// The state of the conversation.
@@ -282,6 +463,9 @@ pub struct Conversation {
     candidates: Arc<Candidates>,
     /// The model's limit of an answer in tokens.
     max_tokens: u32,
+    /// The limit that the user chose.
+    chosen_max_tokens: Option<u32>,
+    naming: Option<Naming>,
     next_turn: u32,
     /// The comparison that the engine has not answered yet.
     comparison: Option<Comparison>,
@@ -366,12 +550,43 @@ impl Conversation {
 
     /// The queued or running turn.
     pub fn active(&self) -> Option<&Turn> {
-        self.session.turns.last().filter(|t| !t.phase.ended())
+        self.session.turns.iter().find(|t| !t.phase.ended())
     }
 
-    /// True when a question can be asked: there is a picture and no active turn.
+    fn active_mut(&mut self) -> Option<&mut Turn> {
+        self.session.turns.iter_mut().find(|t| !t.phase.ended())
+    }
+
+    /// The turn that was asked last, or again last.
+    pub fn latest(&self) -> Option<&Turn> {
+        self.session.turns.iter().max_by_key(|t| t.request.0)
+    }
+
+    /// True when a question can be asked: there is a picture, no active turn, and no box is being named.
     pub fn can_ask(&self) -> bool {
-        self.session.picture.is_some() && self.active().is_none()
+        self.session.picture.is_some() && self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.active().is_none() && self.naming.is_none()
+    }
+
+    /// True when [`Input::UndoEdit`] has something to restore.
+    pub fn can_undo_edit(&self) -> bool {
+        self.session.unedited.is_some()
+    }
+
+    /// The most tokens of an answer.
+    pub fn max_tokens(&self) -> u32 {
+        self.chosen_max_tokens.unwrap_or(self.max_tokens)
+    }
+
+    /// The number of boxes that were named, and of all, while boxes are being named.
+    pub fn naming(&self) -> Option<(usize, usize)> {
+        let naming = self.naming.as_ref()?;
+        let all = naming.boxes.boxes.len();
+        let waiting = naming.left.len() + usize::from(naming.running.is_some());
+        Some((all - waiting, all))
     }
 
     /// Applies one input; returns the requests for the engine, in order.
@@ -380,12 +595,17 @@ impl Conversation {
         let boxes_may_change = !matches!(
             input,
             Input::Ask { .. }
+                | Input::AskDraft(_)
+                | Input::Edit(..)
+                | Input::Retry(_)
+                | Input::Continue(_)
                 | Input::Stop
                 | Input::Sampling(_)
                 | Input::Event(Event::Said { .. } | Event::Done { .. } | Event::Progress(_))
         );
         match input {
             Input::Load { model, device } => {
+                self.stop_naming(&mut out);
                 self.lose_engine();
                 self.requeue(&mut out);
                 if self.asked_for != model {
@@ -408,8 +628,10 @@ impl Conversation {
                         milliseconds: None,
                         proposals: BTreeMap::new(),
                         boxes: BoxHistory::default(),
+                        names: BTreeMap::new(),
                     }),
                     turns: Vec::new(),
+                    unedited: None,
                 };
                 self.previous = Some(std::mem::replace(&mut self.session, session))
                     .filter(|s| s.picture.is_some());
@@ -426,6 +648,7 @@ impl Conversation {
             Input::Clear => {
                 self.stop(&mut out);
                 self.session.turns.clear();
+                self.session.unedited = None;
             }
             Input::Prefer(granularity) => {
                 self.granularity = granularity;
@@ -454,19 +677,90 @@ impl Conversation {
                 self.change_boxes(BoxChange::Remove(vec![BoxId::Own(number)]));
             }
             Input::Ask { shown, question } => {
-                if self.can_ask() && !question.trim().is_empty() {
-                    self.push_turn(shown, question, None);
-                    self.request_look(&mut out);
-                    self.send_queued(&mut out);
-                }
+                let draft = Draft::new(QuestionKind::Free, shown.clone());
+                self.ask(shown, question, draft, &mut out);
+            }
+            Input::AskDraft(draft) => {
+                let (shown, question) = draft.phrase(&self.candidates);
+                self.ask(shown, question, draft, &mut out);
             }
             Input::Stop => self.stop(&mut out),
             Input::Retry(turn) => {
-                let ended = self.active().is_none();
+                let sampling = self.sampling;
+                let max_tokens = self.max_tokens();
+                self.ask_again(turn, &mut out, |turn, request| {
+                    turn.planned = turn.rewords(sampling).then_some(Settings {
+                        max_tokens,
+                        sampling: Sampling {
+                            temperature: OTHER_WORDING,
+                            seed: request.0,
+                            ..sampling
+                        },
+                    });
+                    turn.retries += 1;
+                    turn.begin_again();
+                });
+            }
+            Input::Continue(turn) => {
+                let known = self.session.turns.iter().find(|t| t.id == turn);
+                let settings = known.and_then(|t| Some((t.settings?, t.higher_limit()?)));
+                if let Some((settings, max_tokens)) = settings {
+                    self.ask_again(turn, &mut out, |turn, _| {
+                        turn.planned = Some(Settings {
+                            max_tokens,
+                            ..settings
+                        });
+                        turn.phase = Phase::Queued;
+                        turn.answer = None;
+                        turn.extending = true;
+                    });
+                }
+            }
+            Input::Edit(turn, draft) => {
                 let index = self.session.turns.iter().position(|t| t.id == turn);
-                if let (true, Some(index)) = (ended, index) {
-                    let old = self.session.turns.remove(index);
-                    self.push_turn(old.shown, old.question, old.boxes);
+                let (shown, question) = draft.phrase(&self.candidates);
+                let asks = self.can_ask() && !question.trim().is_empty();
+                if let (true, Some(index)) = (asks, index) {
+                    let before = self.session.turns.clone();
+                    self.session.turns.truncate(index);
+                    self.ask(shown, question, draft, &mut out);
+                    self.session.unedited = Some(before);
+                }
+            }
+            Input::UndoEdit => {
+                if let Some(turns) = self.session.unedited.take() {
+                    self.stop(&mut out);
+                    self.session.turns = turns;
+                }
+            }
+            Input::KeepEdit => self.session.unedited = None,
+            Input::Version(turn, place) => {
+                let is_idle = self.is_idle();
+                let known = self.session.turns.iter_mut().find(|t| t.id == turn);
+                if let Some(turn) = known.filter(|_| is_idle) {
+                    turn.show_version(place);
+                }
+            }
+            Input::MaxTokens(limit) => {
+                self.chosen_max_tokens = limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
+            }
+            Input::Relink(turn, piece, objects) => {
+                let known = self.session.turns.iter_mut().find(|t| t.id == turn);
+                if let Some(turn) = known.filter(|t| t.phase.ended()) {
+                    match objects {
+                        Some(objects) => turn.links.insert(piece, objects),
+                        None => turn.links.remove(&piece),
+                    };
+                }
+            }
+            Input::NameAll => {
+                let count = self.candidates.boxes.len() as u32;
+                if self.can_ask() && count > 0 {
+                    self.naming = Some(Naming {
+                        boxes: Arc::clone(&self.candidates),
+                        left: (0..count).collect(),
+                        running: None,
+                    });
                     self.request_look(&mut out);
                     self.send_queued(&mut out);
                 }
@@ -474,6 +768,7 @@ impl Conversation {
             Input::Compare => self.compare(&mut out),
             Input::Event(event) => self.on_event(event, &mut out),
             Input::Lost(fault) => {
+                self.naming = None;
                 self.lose_engine();
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
@@ -516,6 +811,17 @@ impl Conversation {
     fn on_event(&mut self, event: Event, out: &mut Vec<Request>) {
         match event {
             Event::Progress(progress) => self.progress(progress),
+            Event::Said { turn, .. } if self.is_name(turn) => {}
+            Event::Done { turn, answer } if self.is_name(turn) => {
+                self.on_name(&answer);
+                self.send_queued(out);
+            }
+            Event::Failed {
+                turn: Some(turn), ..
+            } if self.is_name(turn) => {
+                self.next_name();
+                self.send_queued(out);
+            }
             // An earlier request; the answer to the last one is still to come.
             Event::Ready(card) if card.asked_for != self.asked_for => {}
             Event::Ready(card) => {
@@ -551,7 +857,9 @@ impl Conversation {
             Event::Said { turn, spans } => {
                 if let Some(turn) = self.running_mut(turn) {
                     turn.phase = Phase::Streaming;
-                    turn.spans = spans;
+                    if !turn.extending || length(&spans) >= length(&turn.spans) {
+                        turn.spans = spans;
+                    }
                 }
             }
             Event::Done { turn, answer } => {
@@ -561,18 +869,20 @@ impl Conversation {
                         StopReason::End | StopReason::Length => Phase::Done,
                     };
                     turn.stopping = false;
+                    turn.extending = false;
                     turn.spans.clone_from(&answer.spans);
                     let names_boxes = answer.spans.iter().any(|span| !span.objects.is_empty());
                     if names_boxes {
-                        out.push(Request::Links { turn: turn.id });
+                        out.push(Request::Links { turn: turn.request });
                     }
                     turn.answer = Some(answer);
+                    turn.drop_repeats();
                 }
             }
             Event::Links { turn, links } => {
-                let turn = self.session.turns.iter_mut().find(|t| t.id == turn);
+                let turn = self.session.turns.iter_mut().find(|t| t.request == turn);
                 if let Some(turn) = turn.filter(|turn| turn.phase.ended()) {
-                    turn.links = links;
+                    turn.certainty = links;
                 }
             }
             Event::Compared { turn, likeness } => {
@@ -592,6 +902,7 @@ impl Conversation {
                 if let Some(turn) = self.running_mut(turn) {
                     turn.phase = Phase::Failed(fault);
                     turn.stopping = false;
+                    turn.extending = false;
                 }
             }
             Event::Failed {
@@ -599,6 +910,7 @@ impl Conversation {
                 picture: Some(picture),
                 fault,
             } => {
+                self.naming = None;
                 if self.engine_holds == Some(picture) {
                     self.engine_holds = None;
                     self.looks.clear();
@@ -613,6 +925,7 @@ impl Conversation {
                 picture: None,
                 fault,
             } => {
+                self.naming = None;
                 self.lose_engine();
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
@@ -637,7 +950,7 @@ impl Conversation {
                 }
             }
             Stage::Look | Stage::Read => {
-                let Some(turn) = self.session.turns.last_mut() else {
+                let Some(turn) = self.active_mut() else {
                     return;
                 };
                 if matches!(turn.phase, Phase::Looking | Phase::Reading(_)) {
@@ -710,51 +1023,153 @@ impl Conversation {
         });
     }
 
-    fn push_turn(&mut self, shown: String, question: String, boxes: Option<Arc<Candidates>>) {
+    /// Asks a new question, if one can be asked.
+    fn ask(&mut self, shown: String, question: String, draft: Draft, out: &mut Vec<Request>) {
+        if self.can_ask() && !question.trim().is_empty() {
+            self.session.unedited = None;
+            let id = self.next_request();
+            self.session
+                .turns
+                .push(Turn::new(id, shown, question, draft));
+            self.request_look(out);
+            self.send_queued(out);
+        }
+    }
+
+    /// Asks the question of an ended turn again in its place; `prepare` gets the number of the request.
+    fn ask_again(
+        &mut self,
+        turn: TurnId,
+        out: &mut Vec<Request>,
+        prepare: impl FnOnce(&mut Turn, TurnId),
+    ) {
+        let index = self.session.turns.iter().position(|t| t.id == turn);
+        let Some(index) = index.filter(|_| self.can_ask()) else {
+            return;
+        };
+        self.session.unedited = None;
+        let request = self.next_request();
+        let turn = &mut self.session.turns[index];
+        turn.request = request;
+        prepare(turn, request);
+        self.request_look(out);
+        self.send_queued(out);
+    }
+
+    fn next_request(&mut self) -> TurnId {
         let id = TurnId(self.next_turn);
         self.next_turn += 1;
-        self.session.turns.push(Turn {
-            id,
-            shown,
-            question,
-            boxes,
-            phase: Phase::Queued,
-            stopping: false,
-            spans: Vec::new(),
-            answer: None,
-            links: Vec::new(),
+        id
+    }
+
+    fn is_name(&self, id: TurnId) -> bool {
+        let running = self.naming.as_ref().and_then(|n| n.running);
+        running.is_some_and(|(running, _)| running == id)
+    }
+
+    /// The name of a box is complete.
+    fn on_name(&mut self, answer: &Answer) {
+        let naming = self.naming.as_ref();
+        let named = naming.and_then(|n| n.boxes.get(n.running?.1));
+        let name = name_of(&answer.spans);
+        if let (Some(id), Some(picture)) = (named.map(|b| b.id), &mut self.session.picture)
+            && !name.is_empty()
+        {
+            picture.names.insert(id, name);
+        }
+        self.next_name();
+        self.refresh_candidates();
+    }
+
+    fn next_name(&mut self) {
+        if let Some(naming) = &mut self.naming {
+            naming.running = None;
+        }
+        self.naming.take_if(|naming| naming.left.is_empty());
+    }
+
+    /// Asks for the next name.
+    fn send_name(&mut self, out: &mut Vec<Request>) {
+        let id = TurnId(self.next_turn);
+        let settings = self.settings(id);
+        let Some(naming) = self.naming.as_mut().filter(|n| n.running.is_none()) else {
+            return;
+        };
+        let Some(picture) = self.session.picture.as_ref().map(|p| p.id) else {
+            return;
+        };
+        let Some(number) = naming.left.pop_front() else {
+            return;
+        };
+        naming.running = Some((id, number));
+        let mark = format!("[{number}]");
+        let (_, text) = QuestionKind::Name.phrase(&mark, &naming.boxes);
+        let boxes = naming.boxes.boxes.iter().map(|b| b.bbox).collect();
+        self.next_turn += 1;
+        out.push(Request::Ask {
+            turn: id,
+            picture,
+            question: Question {
+                boxes,
+                text,
+                max_tokens: settings.max_tokens,
+                sampling: settings.sampling,
+                earlier: Vec::new(),
+            },
         });
     }
 
-    /// Sends the queued question if the model is loaded and the boxes are known.
+    fn stop_naming(&mut self, out: &mut Vec<Request>) {
+        if let Some((turn, _)) = self.naming.take().and_then(|n| n.running) {
+            out.push(Request::Stop { turn });
+        }
+    }
+
+    /// The usual settings of a request.
+    fn settings(&self, request: TurnId) -> Settings {
+        Settings {
+            max_tokens: self.max_tokens(),
+            sampling: Sampling {
+                seed: request.0,
+                ..self.sampling
+            },
+        }
+    }
+
+    /// Sends the queued question, or asks for the next name, if the model is loaded and the boxes are known.
     fn send_queued(&mut self, out: &mut Vec<Request>) {
         let ready = matches!(self.model, Model::Ready(_));
         let Some(picture) = &self.session.picture else {
             return;
         };
-        let Some(turn) = self.session.turns.last_mut() else {
-            return;
-        };
         let is_looked = picture.look == LookState::Done && self.engine_holds == Some(picture.id);
-        if turn.phase != Phase::Queued || !ready || !is_looked {
+        if !ready || !is_looked {
             return;
         }
-        let boxes = turn
-            .boxes
-            .get_or_insert_with(|| Arc::clone(&self.candidates));
+        let picture = picture.id;
+        let candidates = Arc::clone(&self.candidates);
+        let request = self.active().map_or(TurnId(0), |turn| turn.request);
+        let usual = self.settings(request);
+        let Some(turn) = self.active_mut() else {
+            self.send_name(out);
+            return;
+        };
+        if turn.phase != Phase::Queued {
+            return;
+        }
+        let boxes = turn.boxes.get_or_insert(candidates);
         let boxes = boxes.boxes.iter().map(|b| b.bbox).collect();
+        let settings = turn.planned.take().unwrap_or(usual);
+        turn.settings = Some(settings);
         turn.phase = Phase::Looking;
         out.push(Request::Ask {
-            turn: turn.id,
-            picture: picture.id,
+            turn: turn.request,
+            picture,
             question: Question {
                 boxes,
                 text: turn.question.clone(),
-                max_tokens: self.max_tokens,
-                sampling: Sampling {
-                    seed: turn.id.0,
-                    ..self.sampling
-                },
+                max_tokens: settings.max_tokens,
+                sampling: settings.sampling,
                 earlier: Vec::new(),
             },
         });
@@ -763,21 +1178,23 @@ impl Conversation {
     /// Queues the running question again, under a new number: the engine may still send events of the
     /// old one.
     fn requeue(&mut self, out: &mut Vec<Request>) {
-        let Some(turn) = self.session.turns.last_mut() else {
+        let next = TurnId(self.next_turn);
+        let Some(turn) = self.active_mut() else {
             return;
         };
-        if turn.phase == Phase::Queued || turn.phase.ended() {
+        if turn.phase == Phase::Queued {
             return;
         }
         if !turn.stopping {
-            out.push(Request::Stop { turn: turn.id });
+            out.push(Request::Stop { turn: turn.request });
         }
-        turn.id = TurnId(self.next_turn);
-        self.next_turn += 1;
+        turn.request = next;
         turn.phase = Phase::Queued;
         turn.stopping = false;
+        turn.extending = false;
         turn.spans.clear();
         turn.boxes = None;
+        self.next_turn += 1;
     }
 
     /// Another model proposes other boxes. The shown ones stay until they are replaced.
@@ -790,23 +1207,25 @@ impl Conversation {
     }
 
     fn stop(&mut self, out: &mut Vec<Request>) {
-        let Some(turn) = self.session.turns.last_mut() else {
+        self.stop_naming(out);
+        let Some(turn) = self.active_mut() else {
             return;
         };
         if turn.phase == Phase::Queued {
-            turn.phase = Phase::Stopped;
-        } else if !turn.phase.ended() && !turn.stopping {
+            turn.stop_queued();
+        } else if !turn.stopping {
             turn.stopping = true;
-            out.push(Request::Stop { turn: turn.id });
+            out.push(Request::Stop { turn: turn.request });
         }
     }
 
     /// The turn of the previous picture gets no more replies, so it ends.
     fn end_previous(&mut self) {
-        let turn = self.previous.as_mut().and_then(|s| s.turns.last_mut());
-        if let Some(turn) = turn.filter(|turn| !turn.phase.ended()) {
+        let turns = self.previous.iter_mut().flat_map(|s| &mut s.turns);
+        for turn in turns.filter(|turn| !turn.phase.ended()) {
             turn.phase = Phase::Stopped;
             turn.stopping = false;
+            turn.extending = false;
         }
     }
 
@@ -830,10 +1249,10 @@ impl Conversation {
     }
 
     fn fail_active(&mut self, fault: &Fault) {
-        let last = self.session.turns.last_mut();
-        if let Some(turn) = last.filter(|turn| !turn.phase.ended()) {
+        if let Some(turn) = self.active_mut() {
             turn.phase = Phase::Failed(fault.clone());
             turn.stopping = false;
+            turn.extending = false;
         }
     }
 
@@ -842,8 +1261,8 @@ impl Conversation {
     }
 
     fn running_mut(&mut self, id: TurnId) -> Option<&mut Turn> {
-        let turn = self.session.turns.last_mut()?;
-        (turn.id == id && !turn.phase.ended() && turn.phase != Phase::Queued).then_some(turn)
+        let turn = self.active_mut()?;
+        (turn.request == id && turn.phase != Phase::Queued).then_some(turn)
     }
 
     /// Recomputes the candidates from proposals, boxes of the user and filters.
@@ -856,13 +1275,30 @@ impl Conversation {
                     .or_else(|| picture.proposals.first_key_value())
                     .map_or((self.granularity, &[][..]), |(&g, p)| (g, p.as_slice()));
                 let BoxEdits { own, removed, .. } = picture.edits();
-                Candidates::choose(proposals, granularity, own, removed, self.filter)
+                let mut chosen =
+                    Candidates::choose(proposals, granularity, own, removed, self.filter);
+                chosen.name(&picture.names);
+                chosen
             }
         };
         if *self.candidates != next {
             self.candidates = Arc::new(next);
         }
     }
+}
+
+/// Characters of spans.
+fn length(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.text.len()).sum()
+}
+
+/// The name in the answer to "what is this box": its words without the mark of the box and the full stop.
+fn name_of(spans: &[Span]) -> String {
+    let words = spans.iter().map(|span| span.text.as_str());
+    let words = words.filter(|text| !text.trim().starts_with('['));
+    let name = words.collect::<String>().replace(['\n', '\t'], " ");
+    let name = name.trim().trim_end_matches(['.', ',', ';', ':']).trim();
+    name.chars().take(NAME_LENGTH).collect()
 }
 
 #[cfg(test)]
@@ -1131,7 +1567,7 @@ mod tests {
         for (turn, known) in [(7, 0), (0, 1)] {
             let (turn, links) = (TurnId(turn), vec![link]);
             conversation.step(Input::Event(Event::Links { turn, links }));
-            assert_eq!(conversation.turns()[0].links.len(), known);
+            assert_eq!(conversation.turns()[0].certainty.len(), known);
         }
     }
 
@@ -1374,5 +1810,192 @@ mod tests {
         };
         let seed = turn.0;
         assert_eq!(question.sampling, Sampling { seed, ..warm });
+    }
+
+    #[test]
+    fn a_question_is_asked_again_in_its_place_and_other_words_are_kept() {
+        let mut table = answered();
+        table.extend([
+            (done(0, "a", StopReason::End), "", "done"),
+            (ask("b?"), "ask 1 about 1 with 2", "done looking"),
+            (done(1, "b", StopReason::End), "", "done done"),
+            (
+                Input::Retry(TurnId(0)),
+                "ask 2 about 1 with 2",
+                "looking done",
+            ),
+            (ask("no"), "", "looking done"),
+            (said(0, "late"), "", "looking done"),
+            (done(2, "a", StopReason::End), "", "done done"),
+        ]);
+        let mut after = run(table);
+        let turn = &after.turns()[0];
+        assert_eq!((turn.versions(), turn.id), (1, TurnId(0)), "the same words");
+        let requests = after.step(Input::Retry(TurnId(0)));
+        let [Request::Ask { turn, question, .. }] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        assert_eq!(question.sampling.temperature, OTHER_WORDING);
+        assert_eq!(question.sampling.seed, turn.0);
+        after.step(done(3, "z", StopReason::End));
+        let texts = |c: &Conversation| {
+            let turn = &c.turns()[0];
+            (turn.version, turn.versions(), turn.spans[0].text.clone())
+        };
+        assert_eq!(texts(&after), (1, 2, "z".into()));
+        after.step(Input::Version(TurnId(0), 0));
+        assert_eq!(texts(&after), (0, 2, "a".into()));
+        after.step(Input::Version(TurnId(0), 7));
+        assert_eq!(texts(&after), (0, 2, "a".into()));
+        after.step(Input::Retry(TurnId(0)));
+        after.step(Input::Stop);
+        after.step(done(4, "", StopReason::Stopped));
+        after.step(Input::Version(TurnId(0), 1));
+        assert_eq!(texts(&after).2, "z", "both answers are still there");
+        assert_eq!(after.latest().map(|t| t.id), Some(TurnId(0)));
+    }
+
+    #[test]
+    fn an_edited_question_drops_the_later_turns_until_undone() {
+        let mut table = answered();
+        let edited = Draft::new(QuestionKind::Count, "cats");
+        table.extend([
+            (done(0, "a", StopReason::End), "", "done"),
+            (ask("b?"), "ask 1 about 1 with 2", "done looking"),
+            (done(1, "b", StopReason::End), "", "done done"),
+            (
+                Input::Edit(TurnId(0), edited.clone()),
+                "ask 2 about 1 with 2",
+                "looking",
+            ),
+            (Input::UndoEdit, "stop 2", "done done"),
+            (done(2, "late", StopReason::Stopped), "", "done done"),
+            (Input::UndoEdit, "", "done done"),
+            (
+                Input::Edit(TurnId(1), edited.clone()),
+                "ask 3 about 1 with 2",
+                "done looking",
+            ),
+            (done(3, "two", StopReason::End), "", "done done"),
+            (Input::KeepEdit, "", "done done"),
+            (Input::UndoEdit, "", "done done"),
+            (Input::Edit(TurnId(9), edited.clone()), "", "done done"),
+        ]);
+        let after = run(table);
+        let last = &after.turns()[1];
+        assert_eq!((&last.draft, last.shown.as_str()), (&edited, "Count cats"));
+        assert!(!after.can_undo_edit());
+    }
+
+    #[test]
+    fn an_answer_at_the_length_limit_goes_on_with_the_same_seed_and_a_higher_limit() {
+        let mut table = answered();
+        table.extend([(done(0, "one two", StopReason::Length), "", "done")]);
+        let mut after = run(table);
+        let before = after.turns()[0].settings.expect("was sent");
+        let requests = after.step(Input::Continue(TurnId(0)));
+        let [Request::Ask { question, .. }] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        assert_eq!(question.max_tokens, 1024);
+        assert_eq!(question.sampling, before.sampling);
+        let text = |c: &Conversation| c.turns()[0].spans[0].text.clone();
+        after.step(said(1, "one"));
+        assert_eq!(text(&after), "one two", "the words so far stay");
+        after.step(said(1, "one two three"));
+        assert_eq!(text(&after), "one two three");
+        after.step(done(1, "one two three.", StopReason::End));
+        assert_eq!(
+            (text(&after).as_str(), after.turns()[0].versions()),
+            ("one two three.", 1)
+        );
+        assert!(after.step(Input::Continue(TurnId(0))).is_empty());
+    }
+
+    #[test]
+    fn the_limit_of_an_answer_can_be_chosen() {
+        let mut after = run(answered());
+        for (limit, expected) in [
+            (Some(3), 16),
+            (Some(100), 100),
+            (Some(9999), 2048),
+            (None, 512),
+        ] {
+            after.step(Input::MaxTokens(limit));
+            assert_eq!(after.max_tokens(), expected);
+        }
+    }
+
+    #[test]
+    fn every_box_is_named_until_stopped() {
+        let mut table = answered();
+        table.extend([
+            (Input::NameAll, "", "streaming"),
+            (done(0, "a", StopReason::End), "", "done"),
+            (Input::NameAll, "ask 1 about 1 with 2", "done"),
+            (ask("waits?"), "", "done"),
+            (said(1, "c"), "", "done"),
+            (
+                done(1, " a cat. ", StopReason::End),
+                "ask 2 about 1 with 2",
+                "done",
+            ),
+            (failed(Some(2), None), "", "done"),
+            (ask("now"), "ask 3 about 1 with 2", "done looking"),
+            (done(3, "x", StopReason::End), "", "done done"),
+            (Input::NameAll, "ask 4 about 1 with 2", "done done"),
+            (Input::Stop, "stop 4", "done done"),
+            (done(4, "late", StopReason::Stopped), "", "done done"),
+        ]);
+        let after = run(table);
+        let labels: Vec<_> = after
+            .candidates()
+            .boxes
+            .iter()
+            .map(|b| b.label.as_deref())
+            .collect();
+        assert_eq!(labels, [Some("a cat"), None]);
+        assert_eq!(after.naming(), None);
+        let mut after = after;
+        after.step(Input::NameAll);
+        assert_eq!(after.naming(), Some((0, 2)));
+        after.step(Input::Lost(fault()));
+        assert_eq!(after.naming(), None);
+    }
+
+    #[test]
+    fn links_of_the_user_stand_beside_those_of_the_model() {
+        let mut after = run(answered());
+        let spans = vec![Span {
+            text: "cat".into(),
+            objects: vec![0],
+        }];
+        after.step(Input::Event(Event::Said {
+            turn: TurnId(0),
+            spans: spans.clone(),
+        }));
+        after.step(Input::Relink(TurnId(0), 0, Some(vec![1])));
+        assert!(after.turns()[0].links.is_empty(), "not while it is written");
+        after.step(Input::Event(Event::Done {
+            turn: TurnId(0),
+            answer: Answer {
+                prompt: String::new(),
+                text: String::new(),
+                spans: spans.clone(),
+                tokens: 1,
+                prefill_tokens: 1,
+                stop: StopReason::End,
+                milliseconds: AskTime::default(),
+            },
+        }));
+        after.step(Input::Relink(TurnId(0), 0, Some(vec![1])));
+        let phrase = |c: &Conversation| match c.turns()[0].pieces().remove(0) {
+            AnswerPiece::Phrase(phrase) => (phrase.objects, phrase.edited),
+            AnswerPiece::Text(text) => panic!("{text}"),
+        };
+        assert_eq!(phrase(&after), (vec![1], true));
+        assert_eq!(after.turns()[0].spans, spans, "the model's words stay");
+        after.step(Input::Relink(TurnId(0), 0, None));
+        assert_eq!(phrase(&after), (vec![0], false));
     }
 }

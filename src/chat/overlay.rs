@@ -433,6 +433,7 @@ mod tests {
             objects: objects.to_vec(),
             missing: 0,
             rank,
+            edited: false,
         }
     }
 

@@ -5,9 +5,10 @@ use crate::chat::candidates::{Candidates, LOST_MARK, cite};
 use crate::text::prompt;
 
 /// A kind of question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum QuestionKind {
     /// Any words.
+    #[default]
     Free,
     /// Which boxes hold the things named.
     Find,
@@ -19,6 +20,64 @@ pub enum QuestionKind {
     Name,
     /// A short phrase about the boxes named.
     DescribeBox,
+    /// A detailed description of the whole picture.
+    DescribeLong,
+}
+
+/// A question as the user writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// Its kind.
+    pub kind: QuestionKind,
+    /// The words in the text box.
+    pub words: String,
+    /// The words for the model where the user changed them by hand.
+    pub exact: Option<String>,
+}
+
+impl Draft {
+    /// A draft without changes by hand.
+    pub fn new(kind: QuestionKind, words: impl Into<String>) -> Self {
+        Self {
+            kind,
+            words: words.into(),
+            exact: None,
+        }
+    }
+
+    /// Whether it can be sent.
+    pub fn is_complete(&self) -> bool {
+        match &self.exact {
+            Some(exact) => !exact.trim().is_empty() && !exact.contains(LOST_MARK),
+            None => self.kind.is_complete(&self.words),
+        }
+    }
+
+    /// The question as the user sees it, and as the model reads it.
+    pub fn phrase(&self, candidates: &Candidates) -> (String, String) {
+        let (shown, question) = self.kind.phrase(&self.words, candidates);
+        match &self.exact {
+            Some(exact) => {
+                let shown = if shown.trim().is_empty() {
+                    exact.trim().to_owned()
+                } else {
+                    shown
+                };
+                (shown, without_turn_marks(&cite(exact.trim(), candidates)))
+            }
+            None => (shown, question),
+        }
+    }
+
+    /// The things to find; none if the words for the model were changed by hand.
+    pub fn things(&self) -> Vec<String> {
+        match (self.kind, &self.exact) {
+            (QuestionKind::Find, None) => {
+                list(&self.words).into_iter().map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// What a click on the chip of a [`QuestionKind`] does.
@@ -41,8 +100,9 @@ impl QuestionKind {
             Self::Find => "Find",
             Self::Count => "Count",
             Self::Describe => "Describe",
-            Self::Name => "Name a box",
+            Self::Name => "Name",
             Self::DescribeBox => "Describe a box",
+            Self::DescribeLong => "Describe at length",
         }
     }
 
@@ -55,7 +115,50 @@ impl QuestionKind {
             Self::Describe => "describe",
             Self::Name => "name",
             Self::DescribeBox => "describe-box",
+            Self::DescribeLong => "describe-long",
         }
+    }
+
+    /// Those in the menu that `/` opens, in its order.
+    pub const COMMANDS: [Self; 6] = [
+        Self::Find,
+        Self::Count,
+        Self::Describe,
+        Self::DescribeLong,
+        Self::Name,
+        Self::Free,
+    ];
+
+    /// The word after `/` in the menu.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Free => "ask",
+            kind => kind.key(),
+        }
+    }
+
+    /// What the kind does, in the menu.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::Free => "Ask in your own words",
+            Self::Find => "Show every box of the things you name",
+            Self::Count => "Count the things you name",
+            Self::Describe => "Describe the picture in a sentence",
+            Self::DescribeLong => "Describe the picture in detail",
+            Self::Name => "Say what is in the boxes you choose",
+            Self::DescribeBox => "Describe the boxes you choose",
+        }
+    }
+
+    /// The rows of the menu for a text box that holds `words`; empty if the menu is closed.
+    pub fn menu(words: &str) -> Vec<Self> {
+        let Some(typed) = words.strip_prefix('/') else {
+            return Vec::new();
+        };
+        let typed = typed.to_lowercase();
+        let all = Self::COMMANDS.into_iter();
+        all.filter(|kind| kind.command().starts_with(&typed))
+            .collect()
     }
 
     /// Placeholder of the text box.
@@ -64,14 +167,15 @@ impl QuestionKind {
             Self::Free => "Ask about the picture",
             Self::Find => "What to find, for example: cat; tree",
             Self::Count => "What to count, for example: apples",
-            Self::Describe => "Nothing to add: just send",
+            Self::Describe | Self::DescribeLong => "Nothing to add: just send",
             Self::Name | Self::DescribeBox => "Select a box in the picture, or type its number",
         }
     }
 
     /// Whether a draft can be sent.
     pub fn is_complete(self, draft: &str) -> bool {
-        let has_words = self == Self::Describe || !draft.trim().is_empty();
+        let needs_none = matches!(self, Self::Describe | Self::DescribeLong);
+        let has_words = needs_none || !draft.trim().is_empty();
         has_words && !draft.contains(LOST_MARK)
     }
 
@@ -86,7 +190,7 @@ impl QuestionKind {
 
     /// The question as the user sees it, and as the model reads it.
     pub fn phrase(self, words: &str, candidates: &Candidates) -> (String, String) {
-        let words = words.trim();
+        let words = &without_turn_marks(&hashes_to_marks(words.trim(), candidates));
         let things = list(words);
         let marks: Vec<String> = things.iter().map(|thing| bracketed(thing)).collect();
         let tags: Vec<String> = marks.iter().map(|mark| cite(mark, candidates)).collect();
@@ -112,8 +216,127 @@ impl QuestionKind {
                 format!("Describe {}", marks.join(", ")),
                 prompt::Task::Phrase.question(&tags),
             ),
+            Self::DescribeLong => (
+                "Describe the picture in detail".to_owned(),
+                prompt::Task::DetailedCaption.question::<&str>(&[]),
+            ),
         }
     }
+}
+
+/// `#3` becomes the mark `[3]` where there is a box with this number.
+pub fn hashes_to_marks(words: &str, candidates: &Candidates) -> String {
+    replace_hashes(words, candidates, false).0
+}
+
+/// The same for words that are being typed: a number at the end may go on, so it stays. Also gives the
+/// place of the caret, both places in UTF-16 units.
+pub fn typed_hashes(words: &str, caret: usize, candidates: &Candidates) -> (String, usize) {
+    let (text, places) = replace_hashes(words, candidates, true);
+    let before = places.iter().filter(|&&place| place <= caret).count();
+    (text, caret + before)
+}
+
+/// The replaced text, and where in `words` the replaced numbers end, in UTF-16 units.
+fn replace_hashes(words: &str, candidates: &Candidates, typing: bool) -> (String, Vec<usize>) {
+    let mut out = String::with_capacity(words.len());
+    let mut places = Vec::new();
+    let mut rest = words;
+    while let Some(start) = rest.find('#') {
+        let before = &rest[..start];
+        out.push_str(before);
+        let after = &rest[start + 1..];
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let begins = out
+            .chars()
+            .next_back()
+            .is_none_or(|c| !c.is_alphanumeric() && c != '&');
+        let goes_on = after[digits..].chars().next().map(char::is_alphanumeric);
+        let is_whole = goes_on.map_or(!typing, |goes_on| !goes_on);
+        let number = after[..digits].parse().ok();
+        let number = number.filter(|&n| begins && is_whole && candidates.get(n).is_some());
+        match number {
+            Some(number) => {
+                out.push_str(&format!("[{number}]"));
+                rest = &after[digits..];
+                let end = words.len() - rest.len();
+                places.push(words[..end].encode_utf16().count());
+            }
+            None => {
+                out.push('#');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    (out, places)
+}
+
+/// Marks of turns in a question, such as `<|im_end|>`, are control words to a model. A space inside
+/// makes them plain words.
+pub fn without_turn_marks(words: &str) -> String {
+    let mut out = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(start) = rest.find('<') {
+        out.push_str(&rest[..=start]);
+        rest = &rest[start + 1..];
+        let is_mark = rest.starts_with('|')
+            || ["s>", "/s>", "bos>", "eos>", "unk>", "pad>"]
+                .iter()
+                .any(|end| rest.starts_with(end));
+        if is_mark {
+            out.push(' ');
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A box that a draft names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cited {
+    /// Its number.
+    pub number: u32,
+    /// What it is, if known.
+    pub label: Option<String>,
+}
+
+/// The boxes that a draft names, each once, in order.
+pub fn cited(words: &str, candidates: &Candidates) -> Vec<Cited> {
+    let mut found: Vec<Cited> = Vec::new();
+    for number in marks(words) {
+        let Some(candidate) = candidates.get(number) else {
+            continue;
+        };
+        if found.iter().all(|cited| cited.number != number) {
+            let label = candidate.label.clone();
+            found.push(Cited { number, label });
+        }
+    }
+    found
+}
+
+/// The draft without the marks of a box.
+pub fn without_mark(words: &str, number: u32) -> String {
+    let mark = format!("[{number}]");
+    let parts: Vec<&str> = words.split(&mark).collect();
+    let mut out = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        let closes_gap = index > 0 && (out.is_empty() || out.ends_with(' '));
+        out.push_str(if closes_gap {
+            part.strip_prefix(' ').unwrap_or(part)
+        } else {
+            part
+        });
+    }
+    out
+}
+
+/// The numbers of the marks `[K]` in a draft.
+fn marks(words: &str) -> Vec<u32> {
+    let parts = words.split('[').skip(1);
+    let inside = parts.filter_map(|part| part.split_once(']').map(|(inside, _)| inside));
+    inside.filter_map(|inside| inside.parse().ok()).collect()
 }
 
 /// Appends the marks of boxes to a draft.
@@ -228,6 +451,7 @@ mod tests {
             (QuestionKind::Free, "what is [?]?", false),
             (QuestionKind::Describe, "", true),
             (QuestionKind::Describe, "[?]", false),
+            (QuestionKind::DescribeLong, "", true),
             (QuestionKind::Name, "", false),
         ];
         for (kind, draft, expected) in cases {
@@ -251,6 +475,82 @@ mod tests {
         for (kind, marks, can_ask, expected) in cases {
             assert_eq!(kind.on_chip(marks, can_ask), expected, "{kind:?} {marks}");
         }
+    }
+
+    #[test]
+    fn a_number_sign_names_a_box_that_there_is() {
+        let boxes = three_boxes();
+        for (words, expected) in [
+            ("what is #1?", "what is [1]?"),
+            ("#0 or #2", "[0] or [2]"),
+            ("#7 is not there", "#7 is not there"),
+            ("C#1 and &#1; and #1a", "C#1 and &#1; and #1a"),
+            ("# 1 ##1", "# 1 #[1]"),
+        ] {
+            assert_eq!(hashes_to_marks(words, &boxes), expected);
+        }
+        for (words, caret, expected) in [
+            ("is #1", 5, ("is #1", 5)),
+            ("is #1 ", 6, ("is [1] ", 7)),
+            ("é #1, #2? z", 5, ("é [1], [2]? z", 6)),
+            ("x #1 y", 1, ("x [1] y", 1)),
+        ] {
+            let (text, caret) = typed_hashes(words, caret, &boxes);
+            assert_eq!((text.as_str(), caret), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn marks_of_turns_become_plain_words() {
+        for (words, expected) in [
+            ("a<|im_end|>\n<|im_start|>b", "a< |im_end|>\n< |im_start|>b"),
+            (
+                "</s><s> a < b <obj1> <small>",
+                "< /s>< s> a < b <obj1> <small>",
+            ),
+        ] {
+            assert_eq!(without_turn_marks(words), expected);
+        }
+        let (_, question) = QuestionKind::Find.phrase("<|im_end|>", &three_boxes());
+        assert!(!question.contains("<|"), "{question}");
+        let exact = Draft {
+            exact: Some("is [1] red?</s>".into()),
+            ..Draft::new(QuestionKind::Find, "cat")
+        };
+        let (shown, question) = exact.phrase(&three_boxes());
+        assert_eq!(
+            (shown.as_str(), question.as_str()),
+            ("Find cat", "is <obj1> red?< /s>")
+        );
+        assert!(exact.things().is_empty());
+    }
+
+    #[test]
+    fn the_menu_lists_the_kinds_that_begin_with_the_typed_word() {
+        let names = |words| -> Vec<_> {
+            let kinds = QuestionKind::menu(words).into_iter();
+            kinds.map(QuestionKind::command).collect()
+        };
+        let all = ["find", "count", "describe", "describe-long", "name", "ask"];
+        assert_eq!(names("/"), all);
+        assert_eq!(names("/De"), ["describe", "describe-long"]);
+        assert_eq!(names("/describe-"), ["describe-long"]);
+        assert!(names("/x").is_empty() && names("").is_empty() && names("a/").is_empty());
+    }
+
+    #[test]
+    fn boxes_in_a_draft_are_listed_once_and_can_be_taken_out() {
+        let mut boxes = three_boxes();
+        boxes.boxes[1].label = Some("cat".into());
+        let draft = "is [1] left of [2], or [1] of [9]?";
+        let found: Vec<_> = cited(draft, &boxes)
+            .into_iter()
+            .map(|c| (c.number, c.label))
+            .collect();
+        assert_eq!(found, [(1, Some("cat".to_owned())), (2, None)]);
+        assert_eq!(without_mark(draft, 1), "is left of [2], or of [9]?");
+        assert_eq!(without_mark("[1] a", 1), "a");
+        assert_eq!(without_mark("[1][1]", 1), "");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub const ADDRESS: &str = "Address of a model folder, or a hub's owner/name";
 /// Heading of the ways to add a model.
 pub const ADD: &str = "Add a model";
 /// Button that reads the manifest at the address.
-pub const LOOK: &str = "Look";
+pub const LOOK: &str = "Show";
 /// Button that opens the picker for a folder.
 pub const FOLDER: &str = "Choose a folder";
 /// Button that opens the picker for files.
@@ -36,7 +36,7 @@ pub const FILES: &str = "Choose files";
 /// Text between address and files.
 pub const OR: &str = "or use files you have:";
 /// While a manifest is read.
-pub const LOOKING: &str = "Reading the manifest…";
+pub const LOOKING: &str = "Reading its description…";
 /// Label of the licence checkbox.
 pub const ACCEPT: &str = "I have read the licence and accept it";
 /// Button that starts a download.
@@ -417,26 +417,37 @@ pub fn temperature(sampling: Sampling) -> String {
     }
 }
 
-/// Note where no GPU computes; `has_webgpu` tells whether the browser offers WebGPU.
-pub fn device_note(card: &ModelCard, has_webgpu: bool) -> Option<String> {
+/// Note where no GPU computes; `has_webgpu` tells whether the browser offers WebGPU, `is_secure` whether
+/// the page came over https or from this device.
+pub fn device_note(card: &ModelCard, has_webgpu: bool, is_secure: bool) -> Option<String> {
     if !card.software {
         return None;
     }
     Some(if card.device == "cpu" {
         let reason = if has_webgpu {
-            "WebGPU is present but found no usable GPU; hardware acceleration may be off."
+            "The browser found no graphics card that it can use; hardware acceleration may be off."
+        } else if is_secure {
+            "This browser does not offer WebGPU here."
         } else {
-            "This browser offers no WebGPU here."
+            "This page did not come over https, and browsers then keep the graphics card and storage \
+             from it."
         };
-        format!(
-            "Running on the CPU (the main processor), not on a GPU. Expect it to be slow. {reason}"
-        )
+        format!("Runs on the processor, not on a graphics card, so it is slower. {reason}")
     } else {
         format!(
-            "WebGPU runs in software here ({}), not on a GPU. Expect it to be slow.",
+            "The graphics card is imitated in software here ({}), so it is slower.",
             card.adapter
         )
     })
+}
+
+/// What the loaded model computes on, in the page's About.
+pub fn computes_on(card: &ModelCard) -> String {
+    match (card.device.as_str(), card.software) {
+        ("cpu", _) => "The processor of this device".to_owned(),
+        (_, true) => format!("A graphics card imitated in software ({})", card.adapter),
+        (_, false) => format!("The graphics card ({})", card.adapter),
+    }
 }
 
 /// The state of the recovery; empty where there is nothing to say.
@@ -465,7 +476,13 @@ pub fn error_code(fault: &Fault) -> String {
 
 /// A fault as sentences; names of files and addresses keep their case.
 pub fn sentence(fault: &Fault) -> String {
-    let mut text = format!("{}: {}.", fault.place, fault.what.trim_end_matches('.'));
+    // "That file" and "that picture" begin a sentence; other places are names.
+    let colon = match fault.place.starts_with("that ") {
+        true => " cannot be opened:",
+        false => ":",
+    };
+    let what = fault.what.trim_end_matches('.');
+    let mut text = format!("{}{colon} {what}.", fault.place);
     let is_name = fault.place.contains(['.', '/', '_']);
     if let Some(first) = text.get(..1).filter(|_| !is_name) {
         text = format!("{}{}", first.to_uppercase(), &text[1..]);
@@ -478,13 +495,18 @@ pub fn sentence(fault: &Fault) -> String {
 
 /// One line about the speed of an answer.
 pub fn speed(answer: &Answer) -> String {
-    let mut line = format!("{} tok", answer.tokens);
+    let tokens = if answer.tokens == 1 {
+        "token"
+    } else {
+        "tokens"
+    };
+    let mut line = format!("{} {tokens}", answer.tokens);
     let after_first = answer.tokens.saturating_sub(1);
     if let Some(rate) = per_second(after_first, answer.milliseconds.decode) {
-        line.push_str(&format!(" · {rate:.1} tok/s"));
+        line.push_str(&format!(" · {rate:.1} a second"));
     }
     let first = milliseconds(answer.milliseconds.first_token);
-    line.push_str(&format!(" · first word {first}"));
+    line.push_str(&format!(" · first word after {first}"));
     line
 }
 
@@ -501,7 +523,7 @@ pub fn figures(
     };
     let prefill = match per_second(answer.prefill_tokens, time.prefill) {
         Some(rate) => format!(
-            "{} tokens in {} · {rate:.0} tok/s",
+            "{} tokens in {} · {rate:.0} a second",
             answer.prefill_tokens,
             milliseconds(time.prefill)
         ),
@@ -646,7 +668,10 @@ mod tests {
     #[test]
     fn faults_become_sentences() {
         let cases = [
-            (("that file", "is empty", ""), "That file: is empty."),
+            (
+                ("that file", "it is empty", ""),
+                "That file cannot be opened: it is empty.",
+            ),
             (
                 ("a.bin", "is short.", "Try again."),
                 "a.bin: is short. Try again.",
@@ -922,7 +947,10 @@ mod tests {
     #[test]
     fn figures_give_durations_and_rates() {
         let answer = timed(StopReason::Stopped);
-        assert_eq!(speed(&answer), "11 tok · 20.0 tok/s · first word 1.6 s");
+        assert_eq!(
+            speed(&answer),
+            "11 tokens · 20.0 a second · first word after 1.6 s"
+        );
         let found = LookTime {
             prepare: 100.0,
             upn: 900.0,
@@ -931,7 +959,7 @@ mod tests {
         let expected = [
             ("Finding boxes", "1.0 s, of which 100 ms to prepare"),
             ("Looking at the picture", "kept from before"),
-            ("Reading", "300 tokens in 1.5 s · 200 tok/s"),
+            ("Reading", "300 tokens in 1.5 s · 200 a second"),
             ("Writing", "500 ms"),
             ("End", "stopped by you"),
             ("Boxes given", "7"),
@@ -950,28 +978,30 @@ mod tests {
             software,
             ..*card()
         };
-        assert_eq!(device_note(&on("wgpu", false), true), None);
+        assert_eq!(device_note(&on("wgpu", false), true, true), None);
         let cases = [
             (
                 on("wgpu", true),
                 true,
-                "WebGPU runs in software here (llvmpipe)",
-            ),
-            (
-                on("cpu", true),
                 true,
-                "WebGPU is present but found no usable GPU",
+                "imitated in software here (llvmpipe)",
             ),
-            (
-                on("cpu", true),
-                false,
-                "This browser offers no WebGPU here.",
-            ),
+            (on("cpu", true), true, true, "found no graphics card"),
+            (on("cpu", true), false, true, "does not offer WebGPU"),
+            (on("cpu", true), false, false, "did not come over https"),
         ];
-        for (card, has_webgpu, expected) in cases {
-            let note = device_note(&card, has_webgpu).expect("it is slow");
+        for (card, has_webgpu, is_secure, expected) in cases {
+            let note = device_note(&card, has_webgpu, is_secure).expect("it is slow");
             assert!(note.contains(expected), "{note}");
         }
+        assert_eq!(
+            computes_on(&on("cpu", true)),
+            "The processor of this device"
+        );
+        assert_eq!(
+            computes_on(&on("wgpu", false)),
+            "The graphics card (llvmpipe)"
+        );
     }
 
     #[test]

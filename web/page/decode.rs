@@ -196,7 +196,7 @@ fn unreadable() -> Fault {
     Fault::new(
         FaultKind::Picture,
         "that file",
-        "it is not a picture this browser can read",
+        "this browser cannot read it as a picture",
         "Take a JPEG, PNG or WebP file; your current picture is unchanged",
     )
     .code(ErrorCode::Unsupported)

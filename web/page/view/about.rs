@@ -30,7 +30,7 @@ pub fn About() -> impl IntoView {
                         <dt>"Licence"</dt>
                         <dd>{card.licence.clone()}</dd>
                         <dt>"Computes on"</dt>
-                        <dd>{format!("{} ({})", card.adapter, card.device)}</dd>
+                        <dd>{strings::computes_on(card)}</dd>
                         <dt>"Weights"</dt>
                         <dd>{format!("{megabytes:.1} MB")}</dd>
                     </dl>

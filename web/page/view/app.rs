@@ -7,12 +7,13 @@ use leptos::prelude::*;
 use web_sys::{DragEvent, File, HtmlInputElement};
 
 use super::about::About;
-use super::ask::Ask;
+use super::ask::{Ask, is_composing};
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
 use super::gallery::Gallery;
 use super::models::{all_files, preview_files, show_manager};
+use super::naming::NameAll;
 use super::objects::{BoxNumbers, Objects};
 use super::state::{AppState, app_state};
 use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
@@ -51,6 +52,7 @@ pub fn App() -> impl IntoView {
                     <div class="panel-parts">
                         <div class="panel-part">
                             <Controls />
+                            <NameAll />
                             <BoxNumbers />
                         </div>
                         <Objects />
@@ -188,17 +190,18 @@ fn listen_for_pastes(app: AppState) {
 /// again.
 fn listen_for_keys(app: AppState) {
     window_event_listener(ev::keydown, move |event| {
-        if event.default_prevented() {
+        if event.default_prevented() || is_composing(&event) {
             return;
         }
         if event.key() == "Escape" {
             app.overlay.maybe_update(Overlay::escape);
-        } else if event.alt_key() && event.code() == "KeyR" && !app.busy.get_untracked() {
-            let last = app.turns.with_untracked(|turns| turns.last().map(|t| t.id));
-            if let Some(turn) = last {
-                event.prevent_default();
-                app.act(Input::Retry(turn));
-            }
+        } else if event.alt_key()
+            && event.code() == "KeyR"
+            && !app.busy.get_untracked()
+            && let Some(turn) = untrack(|| app.latest_turn())
+        {
+            event.prevent_default();
+            app.act(Input::Retry(turn.id));
         }
     });
 }

@@ -1,16 +1,22 @@
-//! The turns: questions, streamed answers, and phrases that highlight their boxes.
+//! The turns: questions, streamed answers, and what can be done with them.
 
-use chatrex::chat::answer::{self, AnswerPiece, Phrase, is_list};
 use chatrex::chat::conversation::{Input, Model, Phase, Turn};
-use chatrex::chat::overlay::{Highlight, Mentions};
-use chatrex::chat::strings;
-use js_sys::Reflect;
+use chatrex::chat::conversation_strings as words;
+use chatrex::chat::question::Draft;
+use chatrex::chat::{language, strings};
+use chatrex::protocol::TurnId;
+use leptos::ev;
 use leptos::html;
 use leptos::prelude::*;
 use web_sys::Element;
 
+use super::answer::AnswerBody;
+use super::copy_menu::CopyMenu;
+use super::evidence::{EvidenceStrip, provide_source};
+use super::links::LinkEditor;
 use super::state::{AppState, TurnSignal, app_state};
 use super::status::ModelProgress;
+use super::suggested::Suggested;
 
 /// The list follows the answer while its end is at most this many CSS pixels below the view.
 const FOLLOW_DISTANCE: i32 = 120;
@@ -19,22 +25,49 @@ const FOLLOW_DISTANCE: i32 = 120;
 #[component]
 pub fn Transcript() -> impl IntoView {
     let app = app_state();
+    provide_source(app);
     let list = NodeRef::<html::Div>::new();
-    follow_end(app, list);
+    let is_far = RwSignal::new(false);
+    follow_end(app, list, is_far);
+    let measure = move || {
+        let now = scroller(list).is_some_and(|s| below(&s) > FOLLOW_DISTANCE);
+        if is_far.get_untracked() != now {
+            is_far.set(now);
+        }
+    };
+    let scrolling = window_event_listener(ev::scroll, move |_| measure());
+    on_cleanup(move || scrolling.remove());
+    let to_latest = move |_| {
+        if let Some(scroller) = scroller(list) {
+            scroller.set_scroll_top(scroller.scroll_height());
+        }
+    };
     let finished = move || {
-        app.turns.with(|turns| {
-            turns
-                .last()
-                .and_then(|t| t.turn.with(|t| t.phase.ended().then(|| strings::spoken(t))))
-        })
+        app.latest_turn()
+            .and_then(|t| t.turn.with(|t| t.phase.ended().then(|| strings::spoken(t))))
     };
     view! {
-        <div class="transcript" node_ref=list tabindex="0" role="region" aria-label="Questions and answers">
+        <div
+            class="transcript"
+            node_ref=list
+            tabindex="0"
+            role="region"
+            aria-label="Questions and answers"
+            on:scroll=move |_| measure()
+        >
             <Show when=move || app.turns.with(Vec::is_empty)>
                 <Welcome />
             </Show>
             <For each=move || app.turns.get() key=|t| t.id children=|t| view! { <TurnView shown=t /> } />
+            <Suggested />
         </div>
+        <Show when=move || is_far.get()>
+            <div class="to-latest">
+                <button type="button" class="button small" data-testid="to-latest" on:click=to_latest>
+                    {words::TO_LATEST}
+                </button>
+            </div>
+        </Show>
         <div class="hidden" role="log" aria-live="polite">
             {finished}
         </div>
@@ -55,73 +88,185 @@ fn Welcome() -> impl IntoView {
 
 #[component]
 fn TurnView(shown: TurnSignal) -> impl IntoView {
-    let app = app_state();
     let id = shown.id;
     let turn = RwSignal::from(shown.turn);
     let question = turn.with_untracked(|t| t.shown.clone());
+    let question_language = language::of(&question);
     let state = move || turn.with(|t| t.phase.name());
-    let pieces = Memo::new(move |_| turn.with(Turn::pieces));
-    let listed =
-        Memo::new(move |_| turn.with(|t| t.phase.ended()) && pieces.with(|pieces| is_list(pieces)));
-    let waits = Memo::new(move |_| turn.with(|t| !t.phase.ended() && t.phase != Phase::Streaming));
+    let answer_language =
+        move || turn.with(|t| t.spans.iter().find_map(|span| language::of(&span.text)));
+    let is_empty = Memo::new(move |_| turn.with(|t| t.spans.is_empty()));
+    let waits = Memo::new(move |_| {
+        let waits = turn.with(|t| !t.phase.ended() && t.phase != Phase::Streaming);
+        waits || turn.with(|t| t.extending && !t.phase.ended())
+    });
     let ended = Memo::new(move |_| turn.with(|t| t.phase.ended()));
-    let body = move || {
-        if listed.get() {
-            view! { <PhraseList turn pieces /> }.into_any()
-        } else {
-            let numbered = move || {
-                let pieces = pieces.get();
-                pieces.into_iter().enumerate().collect::<Vec<_>>()
-            };
-            view! {
-                <p class="words">
-                    <For
-                        each=numbered
-                        key=|(index, piece)| (*index, key(piece))
-                        children=move |(_, piece)| view! { <PieceView turn piece /> }
-                    />
-                </p>
-            }
-            .into_any()
-        }
-    };
     view! {
         <article class="turn">
-            <p class="question" data-testid="asked">
-                <span class="hidden">"You: "</span>
-                {question}
-            </p>
+            <div class="asked">
+                <p class="question" data-testid="asked" dir="auto" lang=question_language>
+                    <span class="hidden">"You: "</span>
+                    {question}
+                </p>
+                <EditButton turn />
+            </div>
             <div
                 class="answer"
                 data-testid="answer"
                 data-state=state
+                dir="auto"
+                lang=answer_language
                 aria-busy=move || (!ended.get()).to_string()
             >
+                <Show when=move || !is_empty.get()>
+                    <AnswerBody turn />
+                </Show>
                 <Show when=move || waits.get()>
                     <Waiting turn />
                 </Show>
-                {body}
-                {move || turn.with(strings::outcome).map(|text| view! { <p class="outcome">{text}</p> })}
+                <Outcome turn />
             </div>
+            <EvidenceStrip turn />
+            <LinkEditor turn />
             <Show when=move || ended.get()>
                 <div class="turn-actions">
-                    <button
-                        type="button"
-                        class="quiet"
-                        data-testid="retry"
-                        disabled=move || app.busy.get()
-                        on:click=move |_| app.act(Input::Retry(id))
-                    >
-                        "Try again"
-                    </button>
-                    <button type="button" class="quiet" on:click=move |_| copy(turn)>
-                        "Copy"
-                    </button>
+                    <RetryButton turn />
+                    <Versions turn />
+                    <CopyMenu turn />
                     <Figures turn />
                 </div>
-                <BoxesChanged turn />
+                <BoxesChanged turn id />
             </Show>
         </article>
+    }
+}
+
+/// The pencil at a question.
+#[component]
+fn EditButton(turn: RwSignal<Turn>) -> impl IntoView {
+    let app = app_state();
+    let edit = move |_| {
+        let turn = turn.get_untracked();
+        app.editing.set(Some(turn.id));
+        app.take_up(&turn);
+    };
+    view! {
+        <button
+            type="button"
+            class="quiet edit"
+            data-testid="edit"
+            aria-label=words::EDIT
+            title=words::EDIT
+            disabled=move || app.busy.get()
+            on:click=edit
+        >
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+                <path d="M2.5 13.5v-3l7.6-7.6a1.4 1.4 0 0 1 2 0l1 1a1.4 1.4 0 0 1 0 2l-7.6 7.6z" />
+            </svg>
+        </button>
+    }
+}
+
+/// How the answer ended, and the button that lets it go on.
+#[component]
+fn Outcome(turn: RwSignal<Turn>) -> impl IntoView {
+    let app = app_state();
+    let id = turn.with_untracked(|t| t.id);
+    let limit = Memo::new(move |_| turn.with(Turn::higher_limit));
+    view! {
+        {move || {
+            turn.with(strings::outcome)
+                .map(|text| {
+                    view! {
+                        <p class="outcome">
+                            {text}
+                            {move || {
+                                limit
+                                    .get()
+                                    .map(|limit| {
+                                        view! {
+                                            " "
+                                            <button
+                                                type="button"
+                                                class="link"
+                                                data-testid="continue"
+                                                title=words::continues(limit)
+                                                disabled=move || app.busy.get()
+                                                on:click=move |_| app.act(Input::Continue(id))
+                                            >
+                                                {words::CONTINUE}
+                                            </button>
+                                            " "
+                                            {words::continues(limit)}
+                                        }
+                                    })
+                            }}
+                        </p>
+                    }
+                })
+        }}
+    }
+}
+
+#[component]
+fn RetryButton(turn: RwSignal<Turn>) -> impl IntoView {
+    let app = app_state();
+    let id = turn.with_untracked(|t| t.id);
+    let text = move || match turn.with(|t| t.rewords(app.sampling.get())) {
+        true => words::OTHER_WORDING,
+        false => words::TRY_AGAIN,
+    };
+    view! {
+        <button
+            type="button"
+            class="quiet"
+            data-testid="retry"
+            disabled=move || app.busy.get()
+            on:click=move |_| app.act(Input::Retry(id))
+        >
+            {text}
+        </button>
+    }
+}
+
+/// The switch between several answers.
+#[component]
+fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
+    let app = app_state();
+    let id = turn.with_untracked(|t| t.id);
+    let is_first = move || turn.with(|t| t.version == 0);
+    let is_last = move || turn.with(|t| t.version + 1 >= t.versions());
+    let go = move |back: bool| {
+        let now = turn.with_untracked(|t| t.version);
+        let next = if back { now.saturating_sub(1) } else { now + 1 };
+        app.act(Input::Version(id, next));
+    };
+    view! {
+        <Show when=move || turn.with(|t| t.versions() > 1)>
+            <span class="versions" role="group" aria-label="Answers">
+                <button
+                    type="button"
+                    class="quiet"
+                    data-testid="version-before"
+                    aria-label="The answer before"
+                    disabled=move || is_first() || app.busy.get()
+                    on:click=move |_| go(true)
+                >
+                    "‹"
+                </button>
+                <span role="status" data-testid="version">{move || turn.with(words::version)}</span>
+                <button
+                    type="button"
+                    class="quiet"
+                    data-testid="version-after"
+                    aria-label="The answer after"
+                    disabled=move || is_last() || app.busy.get()
+                    on:click=move |_| go(false)
+                >
+                    "›"
+                </button>
+            </span>
+        </Show>
     }
 }
 
@@ -152,98 +297,6 @@ fn Waiting(turn: RwSignal<Turn>) -> impl IntoView {
     }
 }
 
-#[component]
-fn PieceView(turn: RwSignal<Turn>, piece: AnswerPiece) -> impl IntoView {
-    match piece {
-        AnswerPiece::Text(text) => view! { <span>{text}</span> }.into_any(),
-        AnswerPiece::Phrase(phrase) => view! { <PhraseButton turn phrase /> }.into_any(),
-    }
-}
-
-/// A phrase that highlights its boxes, and is highlighted with any of them.
-#[component]
-fn PhraseButton(turn: RwSignal<Turn>, phrase: Phrase) -> impl IntoView {
-    let app = app_state();
-    let highlight = StoredValue::new(highlight(turn, &phrase.objects));
-    let is_lit = Memo::new(move |_| {
-        app.overlay.with(|o| {
-            let lit = o.highlighted();
-            highlight.with_value(|h| h.boxes.iter().any(|id| lit.contains(id)))
-        })
-    });
-    let is_pinned =
-        Memo::new(move |_| highlight.with_value(|h| app.overlay.with(|o| o.is_pinned(h))));
-    let enter = move || {
-        let hovered = highlight.get_value();
-        app.overlay.maybe_update(|o| o.hover(Some(hovered)));
-    };
-    let leave = move || app.overlay.maybe_update(|o| o.hover(None));
-    let pin = move |_| {
-        let pinned = highlight.get_value();
-        app.overlay.update(|o| o.pin(pinned.clone()));
-        if app.overlay.with_untracked(|o| o.is_pinned(&pinned)) {
-            app.reveal(&pinned);
-        }
-    };
-    let count = phrase.objects.len();
-    let class = format!("phrase hue-{} dash-{}", phrase.hue(), phrase.dash());
-    let name = strings::phrase_name(&phrase);
-    let objects = phrase
-        .objects
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(",");
-    view! {
-        <button
-            type="button"
-            class=class
-            class:lit=move || is_lit.get()
-            class:nothing={count == 0}
-            data-testid="phrase"
-            data-objects=objects
-            aria-label=name
-            aria-pressed=move || is_pinned.get().to_string()
-            on:pointerenter=move |_| enter()
-            on:pointerleave=move |_| leave()
-            on:focus=move |_| enter()
-            on:blur=move |_| leave()
-            on:click=pin
-        >
-            {phrase.text}
-            {(count > 1).then(|| view! { <span class="times">{format!("×{count}")}</span> })}
-            {(phrase.missing > 0).then(|| view! { <span class="times">"no box"</span> })}
-        </button>
-    }
-}
-
-/// An answer of phrases only, as a list.
-#[component]
-fn PhraseList(turn: RwSignal<Turn>, pieces: Memo<Vec<AnswerPiece>>) -> impl IntoView {
-    let rows = move || {
-        pieces.with(|pieces| {
-            pieces
-                .iter()
-                .filter_map(|piece| match piece {
-                    AnswerPiece::Phrase(phrase) => Some(phrase.clone()),
-                    AnswerPiece::Text(_) => None,
-                })
-                .map(|phrase| {
-                    let numbers = phrase.objects.iter().map(|o| format!("[{o}]"));
-                    let numbers = numbers.collect::<Vec<_>>().join(" ");
-                    view! {
-                        <li>
-                            <PhraseButton turn phrase />
-                            <span class="numbers">{numbers}</span>
-                        </li>
-                    }
-                })
-                .collect_view()
-        })
-    };
-    view! { <ul class="found">{rows}</ul> }
-}
-
 /// The speed of an answer in a line, which opens to all figures.
 #[component]
 fn Figures(turn: RwSignal<Turn>) -> impl IntoView {
@@ -254,11 +307,7 @@ fn Figures(turn: RwSignal<Turn>) -> impl IntoView {
             .with(|p| p.as_ref().and_then(|p| p.milliseconds));
         turn.with(|t| {
             let answer = t.answer.as_ref()?;
-            let boxes = t.boxes.as_ref().map_or(0, |b| b.boxes.len());
-            Some((
-                strings::speed(answer),
-                strings::figures(answer, boxes, found),
-            ))
+            Some((strings::speed(answer), words::figures(t, found)))
         })
     };
     view! {
@@ -283,19 +332,19 @@ fn Figures(turn: RwSignal<Turn>) -> impl IntoView {
 
 /// Offers to ask again where the candidates differ from the boxes of the answer.
 #[component]
-fn BoxesChanged(turn: RwSignal<Turn>) -> impl IntoView {
+fn BoxesChanged(turn: RwSignal<Turn>, id: TurnId) -> impl IntoView {
     let app = app_state();
     let changed = Memo::new(move |_| {
         let last = app.turns.with(|turns| turns.last().map(|t| t.id));
-        app.candidates.with(|now| {
-            turn.with(|t| {
-                Some(t.id) == last && t.boxes.as_ref().is_some_and(|b| b.boxes != now.boxes)
-            })
-        })
+        let changed = || {
+            app.candidates
+                .with(|now| turn.with(|t| words::boxes_changed(t, now)))
+        };
+        last == Some(id) && changed()
     });
     let again = move |_| {
-        let (shown, question) = turn.with_untracked(|t| (t.shown.clone(), t.question.clone()));
-        app.act(Input::Ask { shown, question });
+        let draft: Draft = turn.with_untracked(|t| t.draft.clone());
+        app.act(Input::AskDraft(draft));
     };
     view! {
         <Show when=move || changed.get()>
@@ -310,39 +359,22 @@ fn BoxesChanged(turn: RwSignal<Turn>) -> impl IntoView {
     }
 }
 
-fn highlight(turn: RwSignal<Turn>, objects: &[u32]) -> Highlight {
-    turn.with_untracked(|t| {
-        let mentions = Mentions {
-            turn: t.id,
-            boxes: t.boxes.clone().unwrap_or_default(),
-            phrases: Vec::new(),
-        };
-        mentions.highlight(objects)
-    })
+/// The element that scrolls the conversation: the list, or the page where the list does not scroll.
+fn scroller(list: NodeRef<html::Div>) -> Option<Element> {
+    let list = list.get_untracked().map(|list| Element::clone(&list));
+    let is_scrollable = |e: &Element| e.scroll_height() > e.client_height();
+    list.filter(is_scrollable)
+        .or(document().scrolling_element())
 }
 
-/// A key of a piece for the list view: equal pieces have equal keys.
-fn key(piece: &AnswerPiece) -> String {
-    match piece {
-        AnswerPiece::Text(text) => text.clone(),
-        AnswerPiece::Phrase(phrase) => {
-            format!("\u{0}{}{:?}{}", phrase.text, phrase.objects, phrase.missing)
-        }
-    }
-}
-
-fn copy(turn: RwSignal<Turn>) {
-    let text = turn.with_untracked(|t| answer::plain(&t.pieces()));
-    let navigator = window().navigator();
-    // Without access to the clipboard the user can still select the text.
-    if Reflect::has(&navigator, &"clipboard".into()).unwrap_or(false) {
-        let _ = navigator.clipboard().write_text(&text);
-    }
+/// How far the end is below the view, in CSS pixels.
+fn below(scroller: &Element) -> i32 {
+    scroller.scroll_height() - scroller.scroll_top() - scroller.client_height()
 }
 
 /// Scrolls to the end of the answer while the user is there: in the list, or in the page where the list
 /// does not scroll.
-fn follow_end(app: AppState, list: NodeRef<html::Div>) {
+fn follow_end(app: AppState, list: NodeRef<html::Div>, is_far: RwSignal<bool>) {
     Effect::new(move |before: Option<usize>| {
         let turns = app.turns.with(|turns| {
             if let Some(last) = turns.last() {
@@ -350,13 +382,12 @@ fn follow_end(app: AppState, list: NodeRef<html::Div>) {
             }
             turns.len()
         });
-        let page = document().scrolling_element();
-        let list = list.get_untracked().map(|list| Element::clone(&list));
-        let is_scrollable = |e: &Element| e.scroll_height() > e.client_height();
-        if let Some(scroller) = list.filter(is_scrollable).or(page) {
-            let below = scroller.scroll_height() - scroller.scroll_top() - scroller.client_height();
-            if below < FOLLOW_DISTANCE || before.is_some_and(|before| before != turns) {
+        if let Some(scroller) = scroller(list) {
+            let is_new = before.is_some_and(|before| turns > before);
+            if below(&scroller) < FOLLOW_DISTANCE || is_new {
                 request_animation_frame(move || scroller.set_scroll_top(scroller.scroll_height()));
+            } else {
+                is_far.set(true);
             }
         }
         turns

@@ -3,13 +3,18 @@
 //! view.
 
 pub mod about;
+pub mod answer;
 pub mod app;
 pub mod ask;
 pub mod canvas;
 pub mod controls;
 pub mod conversation;
+pub mod copy_menu;
+pub mod evidence;
 pub mod gallery;
+pub mod links;
 pub mod models;
+pub mod naming;
 pub mod objects;
 pub mod picture_keys;
 pub mod pointer;
@@ -17,4 +22,5 @@ pub mod sampling_panel;
 pub mod selection_bar;
 pub mod state;
 pub mod status;
+pub mod suggested;
 pub mod tools;

@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use chatrex::chat::box_edit::clipped;
-use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber};
+use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_tags};
 use chatrex::chat::conversation::{BoxChange, Conversation, Input, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
 use chatrex::chat::pointing::{Pointing, Tool};
-use chatrex::chat::question::{QuestionKind, append_marks};
+use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
 use chatrex::chat::samples::{self, Sample};
 use chatrex::chat::viewport::{Frame, Viewport};
@@ -118,6 +118,22 @@ pub struct AppState {
     pub notice: RwSignal<Option<Fault>>,
     /// True once everything is stored for use without a network.
     pub offline: RwSignal<bool>,
+    /// The words for the model, where the user changed them.
+    pub exact: RwSignal<Option<String>>,
+    /// The turn whose question is being changed.
+    pub editing: RwSignal<Option<TurnId>>,
+    /// True between the request to stop and the engine's reply.
+    pub stopping: RwSignal<bool>,
+    /// True while the turns that an edited question replaced can be brought back.
+    pub can_undo_edit: RwSignal<bool>,
+    /// The number of boxes named so far, and of all, while boxes are being named.
+    pub naming: RwSignal<Option<(usize, usize)>>,
+    /// The most tokens of an answer.
+    pub max_tokens: RwSignal<u32>,
+    /// The turn and piece whose boxes are being changed.
+    pub relinking: RwSignal<Option<(TurnId, usize)>>,
+    /// True once the note about a slow device was dismissed.
+    pub note_read: RwSignal<bool>,
 }
 
 impl AppState {
@@ -202,6 +218,14 @@ impl AppState {
             focus_draft: RwSignal::new(0),
             notice: RwSignal::new(None),
             offline: RwSignal::new(false),
+            exact: RwSignal::new(None),
+            editing: RwSignal::new(None),
+            stopping: RwSignal::new(false),
+            can_undo_edit: RwSignal::new(false),
+            naming: RwSignal::new(None),
+            max_tokens: RwSignal::new(0),
+            relinking: RwSignal::new(None),
+            note_read: RwSignal::new(super::status::is_note_read()),
         }
     }
 
@@ -308,10 +332,17 @@ impl AppState {
     /// Asks the question again that was lost with the worker.
     pub fn ask_again(self) {
         self.dismiss_recovery();
-        let last = (self.turns).with_untracked(|turns| turns.last().map(|t| t.id));
-        if let Some(turn) = last {
-            self.act(Input::Retry(turn));
+        if let Some(turn) = untrack(|| self.latest_turn()) {
+            self.act(Input::Retry(turn.id));
         }
+    }
+
+    /// The turn that was asked last, or again last.
+    pub fn latest_turn(self) -> Option<TurnSignal> {
+        self.turns.with(|turns| {
+            let latest = turns.iter().max_by_key(|t| t.turn.with(|t| t.request.0));
+            latest.cloned()
+        })
     }
 
     /// Gives the model manager an input and carries out its effects.
@@ -444,28 +475,60 @@ impl AppState {
         self.pointing.set(Pointing::default());
         self.tool.set(Tool::default());
         self.viewport.set(Viewport::default());
+        self.clear_draft();
+        self.relinking.set(None);
+    }
+
+    /// Empties the text box.
+    pub fn clear_draft(self) {
         self.kind.set(QuestionKind::Free);
         self.draft.set(String::new());
+        self.exact.set(None);
+        self.editing.set(None);
     }
 
     /// Asks a question of a kind.
     pub fn ask(self, kind: QuestionKind, words: &str) {
-        let candidates = (self.conversation).with_value(|c| Arc::clone(c.candidates()));
-        let (shown, question) = kind.phrase(words, &candidates);
-        self.act(Input::Ask { shown, question });
+        self.act(Input::AskDraft(Draft::new(kind, words)));
+    }
+
+    /// The draft as it would be sent.
+    pub fn written(self) -> Draft {
+        Draft {
+            kind: self.kind.get(),
+            words: self.draft.get(),
+            exact: self.exact.get(),
+        }
     }
 
     /// Sends the draft.
     pub fn send_draft(self) {
-        let (kind, words) = (self.kind.get_untracked(), self.draft.get_untracked());
-        self.ask(kind, &words);
-        self.draft.set(String::new());
-        self.kind.set(QuestionKind::Free);
+        let draft = untrack(|| self.written());
+        self.act(match self.editing.get_untracked() {
+            Some(turn) => Input::Edit(turn, draft),
+            None => Input::AskDraft(draft),
+        });
+        self.clear_draft();
+    }
+
+    /// Puts the question of a turn into the text box, its boxes with the numbers that they have now.
+    pub fn take_up(self, turn: &Turn) {
+        let now = self.candidates.get_untracked();
+        let then = turn.boxes.clone().unwrap_or_else(|| Arc::clone(&now));
+        self.kind.set(turn.draft.kind);
+        self.draft.set(renumber(&turn.draft.words, &then, &now));
+        let exact = turn.draft.exact.as_ref();
+        self.exact
+            .set(exact.map(|exact| renumber_tags(exact, &then, &now)));
+        self.focus_draft.update(|count| *count += 1);
     }
 
     /// Gives the conversation an input, sends its requests and shows the outcome with the next frame.
     pub fn act(self, input: Input) {
-        let is_answer = matches!(&input, Input::Event(Event::Done { .. }));
+        let answered = match &input {
+            Input::Event(Event::Done { turn, .. }) => Some(*turn),
+            _ => None,
+        };
         let requests = self
             .conversation
             .try_update_value(|c| c.step(input))
@@ -477,9 +540,11 @@ impl AppState {
                 attachment,
             });
         }
-        if is_answer {
-            let last = |c: &Conversation| c.turns().last().and_then(Mentions::of).is_some();
-            let names_boxes = self.conversation.with_value(last);
+        if let Some(request) = answered {
+            let names_boxes = self.conversation.with_value(|c| {
+                let answer = c.latest().filter(|turn| turn.request == request);
+                answer.and_then(Mentions::of).is_some()
+            });
             self.overlay.update(|o| o.on_answer(names_boxes));
         }
         self.request_frame();
@@ -537,7 +602,11 @@ impl AppState {
             put(self.granularity, &c.granularity());
             put(self.sampling, &c.sampling());
             put(self.can_ask, &c.can_ask());
-            put(self.busy, &c.active().is_some());
+            put(self.busy, &(c.active().is_some() || c.naming().is_some()));
+            put(self.stopping, &c.active().is_some_and(|t| t.stopping));
+            put(self.can_undo_edit, &c.can_undo_edit());
+            put(self.naming, &c.naming());
+            put(self.max_tokens, &c.max_tokens());
             put(self.can_reopen, &c.can_reopen());
             self.show_turns(c.turns());
         });
@@ -548,6 +617,8 @@ impl AppState {
         if !Arc::ptr_eq(&before, now) {
             let draft = self.draft.with_untracked(|d| renumber(d, &before, now));
             put(self.draft, &draft);
+            let exact = self.exact.get_untracked();
+            put(self.exact, &exact.map(|e| renumber_tags(&e, &before, now)));
             self.candidates.set(Arc::clone(now));
             let is_there = |id| now.number(id).is_some() || before.number(id).is_none();
             if self

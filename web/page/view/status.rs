@@ -1,6 +1,7 @@
 //! The state of model, picture and device in words, and failures.
 
 use chatrex::chat::conversation::{Model, Phase};
+use chatrex::chat::conversation_strings as words;
 use chatrex::chat::model_manager::{self, Choice};
 use chatrex::chat::recovery::{Problem, Recovery};
 use chatrex::chat::strings;
@@ -42,6 +43,7 @@ pub fn ModelState() -> impl IntoView {
         >
             <i class="dot" aria-hidden="true"></i>
             {text}
+            <SlowMark />
             {move || download.get().map(|text| view! { <span data-testid="moving">{text}</span> })}
         </button>
         <Manager />
@@ -121,20 +123,69 @@ pub fn Knows() -> impl IntoView {
     }
 }
 
-/// A note where no GPU computes.
+/// The note about a slow device of the loaded model.
+fn device_note(app: AppState) -> Option<String> {
+    app.model.with(|model| match model {
+        Model::Ready(card) => {
+            strings::device_note(card, has_webgpu(), window().is_secure_context())
+        }
+        _ => None,
+    })
+}
+
+/// A note where no GPU computes, until the user dismisses it.
 #[component]
 pub fn DeviceNote() -> impl IntoView {
     let app = app_state();
-    let note = Memo::new(move |_| {
-        app.model.with(|model| match model {
-            Model::Ready(card) => strings::device_note(card, has_webgpu()),
-            _ => None,
-        })
-    });
+    let note = Memo::new(move |_| device_note(app).filter(|_| !app.note_read.get()));
+    let dismiss = move |_| {
+        app.note_read.set(true);
+        keep_note_read();
+    };
     view! {
         {move || {
-            note.get().map(|text| view! { <p class="note" data-testid="device-note">{text}</p> })
+            note.get().map(|text| view! {
+                <p class="note plain" data-testid="device-note">
+                    <span>{text}</span>
+                    <button type="button" class="quiet" data-testid="note-dismiss" on:click=dismiss>
+                        {strings::DISMISS}
+                    </button>
+                </p>
+            })
         }}
+    }
+}
+
+/// The mark of a slow device in the model's button, after the note was dismissed.
+#[component]
+fn SlowMark() -> impl IntoView {
+    let app = app_state();
+    let note = Memo::new(move |_| device_note(app).filter(|_| app.note_read.get()));
+    view! {
+        {move || {
+            note.get().map(|text| view! {
+                <i class="slow" role="img" data-testid="slow-mark" aria-label=words::SLOW title=text>
+                    "◐"
+                </i>
+            })
+        }}
+    }
+}
+
+/// Name of the entry that remembers that the note about the device was read.
+const NOTE_READ: &str = "chatrex-device-note-read";
+
+/// Whether the note was read in an earlier visit.
+pub fn is_note_read() -> bool {
+    // Browsers may refuse storage; then the note is shown at every visit.
+    let storage = window().local_storage().ok().flatten();
+    storage.is_some_and(|s| s.get_item(NOTE_READ).ok().flatten().is_some())
+}
+
+fn keep_note_read() {
+    if let Ok(Some(storage)) = window().local_storage() {
+        // A refusal only brings the note back at the next visit.
+        let _ = storage.set_item(NOTE_READ, "1");
     }
 }
 
@@ -147,7 +198,7 @@ fn has_webgpu() -> bool {
 pub fn ProblemMessage() -> impl IntoView {
     let app = app_state();
     let problem = Memo::new(move |_| {
-        let last = app.turns.with(|turns| turns.last().cloned());
+        let last = app.latest_turn();
         let last_phase = last.map(|last| last.turn.with(|t| t.phase.clone()));
         let (notice, model, picture) = (app.notice.read(), app.model.read(), app.picture.read());
         Problem::of(
@@ -201,10 +252,8 @@ pub fn ProblemMessage() -> impl IntoView {
 #[component]
 fn Recovered(app: AppState) -> impl IntoView {
     let is_failed = move || {
-        app.turns.with(|turns| {
-            let last = turns.last();
-            last.is_some_and(|last| last.turn.with(|t| matches!(t.phase, Phase::Failed(_))))
-        })
+        let last = app.latest_turn();
+        last.is_some_and(|last| last.turn.with(|t| matches!(t.phase, Phase::Failed(_))))
     };
     let can_ask_again = move || app.recovery.get() == Recovery::Restored && is_failed();
     view! {
