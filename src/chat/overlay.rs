@@ -367,6 +367,7 @@ mod tests {
             missing: 0,
             rank,
             edited: false,
+            open: false,
         }
     }
 
