@@ -30,6 +30,8 @@ pub struct Phrase {
     pub rank: usize,
     /// Whether the boxes are the user's and not the model's.
     pub edited: bool,
+    /// Whether the boxes are still to come.
+    pub open: bool,
 }
 
 impl Phrase {
@@ -50,7 +52,7 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<AnswerPiece> {
     spans
         .iter()
         .map(|span| {
-            if span.objects.is_empty() {
+            if span.objects.is_empty() && !span.open {
                 return AnswerPiece::Text(span.text.clone());
             }
             let mut objects: Vec<u32> = Vec::new();
@@ -79,6 +81,7 @@ pub fn pieces(spans: &[Span], boxes: usize) -> Vec<AnswerPiece> {
                 missing,
                 rank,
                 edited: false,
+                open: span.open,
             })
         })
         .collect()
@@ -138,6 +141,7 @@ mod tests {
         Span {
             text: text.to_owned(),
             objects: objects.to_vec(),
+            open: false,
         }
     }
 
@@ -169,6 +173,23 @@ mod tests {
             .map(|(text, objects, missing, rank)| (text.to_owned(), objects, missing, rank))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_open_phrase_has_the_rank_that_it_keeps() {
+        let mut parser = crate::text::answer_parser::AnswerParser::new();
+        parser.push("<ground>cat</ground><objects><obj1></objects> <ground>dog");
+        let ranks = |spans: &[Span]| -> Vec<_> {
+            let pieces = pieces(spans, 9).into_iter();
+            let phrases = pieces.filter_map(|piece| match piece {
+                AnswerPiece::Phrase(phrase) => Some((phrase.rank, phrase.open)),
+                AnswerPiece::Text(_) => None,
+            });
+            phrases.collect()
+        };
+        assert_eq!(ranks(&parser.spans()), [(0, false), (1, true)]);
+        parser.push("</ground><objects><obj2></objects>");
+        assert_eq!(ranks(&parser.finish()), [(0, false), (1, false)]);
     }
 
     #[test]

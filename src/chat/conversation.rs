@@ -1323,7 +1323,7 @@ mod tests {
             turn: TurnId(turn),
             spans: vec![Span {
                 text: text.into(),
-                objects: vec![],
+                ..Span::default()
             }],
         })
     }
@@ -1336,7 +1336,7 @@ mod tests {
                 text: text.into(),
                 spans: vec![Span {
                     text: text.into(),
-                    objects: vec![],
+                    ..Span::default()
                 }],
                 tokens: 1,
                 prefill_tokens: 1,
@@ -1969,6 +1969,7 @@ mod tests {
         let spans = vec![Span {
             text: "cat".into(),
             objects: vec![0],
+            open: false,
         }];
         after.step(Input::Event(Event::Said {
             turn: TurnId(0),

@@ -47,6 +47,8 @@ pub const NOT_COPIED: &str =
     "The browser did not allow copying. Select the words and copy them by hand.";
 /// Opens the words for the model.
 pub const EXACT: &str = "Exact words";
+/// Mark beside it where they were changed.
+pub const CHANGED: &str = "changed";
 /// Heading of the words for the model.
 pub const EXACT_TITLE: &str = "The exact words for the model";
 /// Note about them.

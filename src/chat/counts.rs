@@ -26,6 +26,12 @@ const WORDS: [&str; 21] = [
     "twenty",
 ];
 
+/// The number that follows a phrase in `phrase: 3`.
+fn said_after(after: &str) -> Option<u32> {
+    let after = after.strip_prefix(':')?.split_whitespace().next()?;
+    number(after.trim_end_matches(['.', ',', ';']))
+}
+
 /// The number that the answer says of the phrase with this index, if another number of boxes is linked.
 pub fn mismatch(pieces: &[AnswerPiece], index: usize) -> Option<u32> {
     let AnswerPiece::Phrase(phrase) = pieces.get(index)? else {
@@ -35,11 +41,15 @@ pub fn mismatch(pieces: &[AnswerPiece], index: usize) -> Option<u32> {
         Some(AnswerPiece::Text(text)) => text.as_str(),
         _ => "",
     };
-    let said = said(before, phrase)?;
+    let after = match pieces.get(index + 1) {
+        Some(AnswerPiece::Text(text)) => said_after(text),
+        _ => None,
+    };
+    let said = said(before, phrase).or(after)?;
     (said as usize != phrase.objects.len()).then_some(said)
 }
 
-/// The number word that begins the phrase, or stands right before it.
+/// The number word that begins the phrase or stands right before it.
 fn said(before: &str, phrase: &Phrase) -> Option<u32> {
     if phrase.text.trim_start().starts_with('[') {
         return None;
@@ -85,6 +95,12 @@ mod tests {
             (format!("**Three** {}", linked("cats", &[1])), Some(3)),
             (format!("I count 5. {}", linked("cats", &[1])), None),
             (format!("Of 1990 {}", linked("cats", &[1])), None),
+            (
+                format!("Number of {}: 4.", linked("cats", &[1, 2])),
+                Some(4),
+            ),
+            (format!("Number of {}: 2.", linked("cats", &[1, 2])), None),
+            (format!("{}: seen", linked("cats", &[1, 2])), None),
             (linked("a cat", &[1, 2]), None),
             (linked("One dog", &[1, 2]), Some(1)),
             ("<obj3>".to_owned(), None),

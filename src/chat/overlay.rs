@@ -434,6 +434,7 @@ mod tests {
             missing: 0,
             rank,
             edited: false,
+            open: false,
         }
     }
 

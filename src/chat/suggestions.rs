@@ -94,7 +94,13 @@ fn kinds(candidates: &Candidates) -> Vec<(String, usize)> {
 fn take(all: Vec<Suggestion>, most: usize, asked: &[Draft]) -> Vec<Suggestion> {
     let mut out: Vec<Suggestion> = Vec::new();
     for suggestion in all {
-        let is_new = !asked.contains(&suggestion.draft)
+        // What was asked for among other things is not asked for again alone.
+        let is_found = asked.iter().flat_map(Draft::things).any(|thing| {
+            suggestion.draft.kind == QuestionKind::Find
+                && thing.to_lowercase() == suggestion.draft.words
+        });
+        let is_new = !is_found
+            && !asked.contains(&suggestion.draft)
             && out.iter().all(|known| known.draft != suggestion.draft);
         if is_new && out.len() < most {
             out.push(suggestion);
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn two_questions_follow_an_answer_and_none_is_repeated() {
         let found = boxes(&[Some("cat"), Some("cat"), Some("dog")]);
-        let draft = Draft::new(QuestionKind::Find, "cat");
+        let draft = Draft::new(QuestionKind::Find, "Cat; tree");
         let mut turn = Turn::new(TurnId(0), "Find cat".into(), String::new(), draft.clone());
         turn.boxes = Some(std::sync::Arc::new(found.clone()));
         turn.spans = spans("<ground>cats</ground><objects><obj0></objects>");

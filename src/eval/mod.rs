@@ -607,7 +607,7 @@ mod tests {
                 let spans = known.dialogue.answer.iter().map(|segment| match segment {
                     Segment::Text(part) => Span {
                         text: part.clone(),
-                        objects: Vec::new(),
+                        ..Span::default()
                     },
                     Segment::Group { phrase, objects } => Span {
                         text: phrase.clone(),
@@ -616,6 +616,7 @@ mod tests {
                             .filter_map(|&o| box_of[o])
                             .map(|i| i as u32)
                             .collect(),
+                        open: false,
                     },
                     Segment::Index(_) => panic!("answers have no index outside a group"),
                 });
@@ -638,6 +639,7 @@ mod tests {
             let span = Span {
                 text: "dog".into(),
                 objects: (0..boxes.len() as u32).collect(),
+                open: false,
             };
             Ok(answer("dog".into(), vec![span]))
         }

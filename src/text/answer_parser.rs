@@ -18,6 +18,13 @@ pub struct Span {
     /// Indices of the boxes named; may be beyond the boxes of the prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<u32>,
+    /// True for a phrase whose boxes are still to come.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub open: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Parses an answer while it is generated.
@@ -42,8 +49,8 @@ impl AnswerParser {
         &self.text
     }
 
-    /// The spans so far. An incomplete tag at the end is withheld; a phrase is plain text until its
-    /// list of boxes is complete.
+    /// The spans so far. An incomplete tag at the end is withheld; a phrase is [open](Span::open) until
+    /// its list of boxes is complete.
     pub fn spans(&self) -> Vec<Span> {
         parse(without_incomplete_tag(&self.text), false)
     }
@@ -190,17 +197,17 @@ fn parse(text: &str, complete: bool) -> Vec<Span> {
             (GroupState::List, Token::Text(text)) => group.stray.push_str(text.trim()),
             (GroupState::List, Token::Index(object)) => group.add_object(object),
             (GroupState::List, Token::EndObjects) => {
-                spans.push_group(group);
+                spans.push_group(group, false);
                 continue;
             }
             (_, Token::Ground) => {
-                spans.push_group(group);
+                spans.push_group(group, false);
                 open = Some(Group::new());
                 continue;
             }
             (GroupState::Phrase, Token::Objects)
             | (GroupState::Between(_), Token::Text(_) | Token::Index(_)) => {
-                spans.push_group(group);
+                spans.push_group(group, false);
                 match token {
                     Token::Text(text) => spans.push_text(text),
                     Token::Index(object) => spans.push_index(object),
@@ -217,7 +224,7 @@ fn parse(text: &str, complete: bool) -> Vec<Span> {
             group.objects.clear();
             group.state = GroupState::List;
         }
-        spans.push_group(group);
+        spans.push_group(group, !complete);
     }
     spans.0
 }
@@ -230,10 +237,10 @@ impl Spans {
     fn push_text(&mut self, text: &str) {
         match self.0.last_mut() {
             _ if text.is_empty() => {}
-            Some(last) if last.objects.is_empty() => last.text.push_str(text),
+            Some(last) if last.objects.is_empty() && !last.open => last.text.push_str(text),
             _ => self.0.push(Span {
                 text: text.to_string(),
-                objects: Vec::new(),
+                ..Span::default()
             }),
         }
     }
@@ -242,14 +249,15 @@ impl Spans {
         self.0.push(Span {
             text: format!("[{object}]"),
             objects: vec![object],
+            open: false,
         });
     }
 
-    /// White space around a phrase stays plain text; a phrase without boxes is plain text, and boxes
-    /// without a phrase are spans of their own.
-    fn push_group(&mut self, group: Group) {
+    /// White space around a phrase stays plain text; a phrase without boxes is plain text unless it is
+    /// `open`, and boxes without a phrase are spans of their own.
+    fn push_group(&mut self, group: Group, open: bool) {
         let phrase = group.phrase.trim();
-        if phrase.is_empty() || group.objects.is_empty() {
+        if phrase.is_empty() || (group.objects.is_empty() && !open) {
             self.push_text(&group.phrase);
             for &object in &group.objects {
                 self.push_index(object);
@@ -263,6 +271,7 @@ impl Spans {
             self.0.push(Span {
                 text: phrase.to_string(),
                 objects: group.objects,
+                open,
             });
             self.push_text(after);
         }
@@ -385,6 +394,7 @@ mod tests {
         Span {
             text: text.to_string(),
             objects: objects.to_vec(),
+            open: false,
         }
     }
 
@@ -550,6 +560,31 @@ mod tests {
     }
 
     #[test]
+    fn a_phrase_is_open_until_its_boxes_are_known() {
+        let cases: [(&str, &[(&str, bool)]); 5] = [
+            ("a <ground>red", &[("a ", false), ("red", true)]),
+            (
+                "a <ground>red car</ground><obj",
+                &[("a ", false), ("red car", true)],
+            ),
+            ("<ground>cat</ground><objects><obj1>", &[("cat", true)]),
+            (
+                "<ground>cat</ground><objects><obj1></objects>",
+                &[("cat", false)],
+            ),
+            ("a <ground> ", &[("a  ", false)]),
+        ];
+        for (text, expected) in cases {
+            let mut parser = AnswerParser::new();
+            parser.push(text);
+            let found = parser.spans();
+            let found: Vec<_> = found.iter().map(|s| (s.text.as_str(), s.open)).collect();
+            assert_eq!(found, expected, "{text}");
+            assert!(parser.finish().iter().all(|span| !span.open), "{text}");
+        }
+    }
+
+    #[test]
     fn any_split_of_any_text_gives_the_same_spans() {
         const PARTS: [&str; 16] = [
             "<ground>",
@@ -584,9 +619,9 @@ mod tests {
                     parser.push(&std::mem::take(&mut pending));
                     let so_far = parser.spans();
                     assert!(
-                        so_far
-                            .windows(2)
-                            .all(|pair| { pair.iter().any(|span| !span.objects.is_empty()) }),
+                        so_far.windows(2).all(|pair| pair
+                            .iter()
+                            .any(|span| !span.objects.is_empty() || span.open)),
                         "adjacent plain spans in {so_far:?}"
                     );
                 }

@@ -28,6 +28,8 @@ export interface Span {
   text: string;
   /** Indices of the boxes that the text names; absent for plain text. */
   objects?: number[];
+  /** True for a phrase whose boxes are still to come. */
+  open?: boolean;
 }
 
 /** How tokens are sampled. */

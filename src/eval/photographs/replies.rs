@@ -30,7 +30,7 @@ impl Reply {
         let text = text.into();
         let span = Span {
             text: text.clone(),
-            objects: Vec::new(),
+            ..Span::default()
         };
         Self {
             text,

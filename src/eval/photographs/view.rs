@@ -449,6 +449,7 @@ fn grouped(groups: impl Iterator<Item = (usize, Vec<usize>)>, kinds: &Kinds) -> 
         .map(|(kind, indices)| Span {
             text: kinds.names[kind].clone(),
             objects: indices.into_iter().map(|index| index as u32).collect(),
+            open: false,
         })
         .collect();
     let texts: Vec<&str> = spans.iter().map(|span| span.text.as_str()).collect();

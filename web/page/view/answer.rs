@@ -149,6 +149,9 @@ fn inline_views(turn: RwSignal<Turn>, runs: Vec<Inline>) -> Vec<AnyView> {
 fn inline_view(turn: RwSignal<Turn>, run: Inline) -> AnyView {
     match run {
         Inline::Text(text) => view! { <span>{text}</span> }.into_any(),
+        Inline::Phrase(_, phrase) if phrase.open => {
+            view! { <span class="phrase-open">{phrase.text}</span> }.into_any()
+        }
         Inline::Phrase(piece, phrase) => view! { <PhraseButton turn piece phrase /> }.into_any(),
         Inline::Strong(inside) => {
             view! { <strong>{inline_views(turn, inside)}</strong> }.into_any()

@@ -127,10 +127,31 @@ pub fn Ask() -> impl IntoView {
                 }
             }
         >
+            <Show when=move || app.is_far.get()>
+                <div class="to-latest">
+                    <button
+                        type="button"
+                        class="button small"
+                        data-testid="to-latest"
+                        on:click=move |_| app.go_to_latest.update(|count| *count += 1)
+                    >
+                        {words::TO_LATEST}
+                    </button>
+                </div>
+            </Show>
             <UndoEdit />
             <Editing text_box />
-            <div class="chips" role="group" aria-label=words::MENU>
-                {QuestionKind::CHIPS.map(|kind| view! { <Chip kind text_box /> }).collect_view()}
+            <div class="chips">
+                <div class="kind-chips" role="group" aria-label=words::MENU>
+                    {QuestionKind::CHIPS.map(|kind| view! { <Chip kind text_box /> }).collect_view()}
+                </div>
+                <button type="button" class="quiet" popovertarget="exact" data-testid="exact-open">
+                    {words::EXACT}
+                    <Show when=move || app.exact.with(Option::is_some)>
+                        <span class="times">{words::CHANGED}</span>
+                    </Show>
+                </button>
+                <SamplingButton />
             </div>
             <div class="field">
                 <Kinds menu />
@@ -165,16 +186,7 @@ pub fn Ask() -> impl IntoView {
             <Show when=move || app.draft.with(|draft| draft.contains(LOST_MARK))>
                 <p class="hint">{strings::LOST_MARK_HINT}</p>
             </Show>
-            <div class="small-print">
-                <p>{words::HONEST}</p>
-                <button type="button" class="quiet" popovertarget="exact" data-testid="exact-open">
-                    {words::EXACT}
-                    <Show when=move || app.exact.with(Option::is_some)>
-                        <span class="times">"changed"</span>
-                    </Show>
-                </button>
-                <SamplingButton />
-            </div>
+            <p class="small-print">{words::HONEST}</p>
         </form>
         <ExactWords ready />
         <SamplingPanel />

@@ -27,21 +27,23 @@ pub fn Transcript() -> impl IntoView {
     let app = app_state();
     provide_source(app);
     let list = NodeRef::<html::Div>::new();
-    let is_far = RwSignal::new(false);
-    follow_end(app, list, is_far);
+    follow_end(app, list);
     let measure = move || {
         let now = scroller(list).is_some_and(|s| below(&s) > FOLLOW_DISTANCE);
-        if is_far.get_untracked() != now {
-            is_far.set(now);
+        if app.is_far.get_untracked() != now {
+            app.is_far.set(now);
         }
     };
     let scrolling = window_event_listener(ev::scroll, move |_| measure());
     on_cleanup(move || scrolling.remove());
-    let to_latest = move |_| {
-        if let Some(scroller) = scroller(list) {
+    Effect::new(move |before: Option<u32>| {
+        let now = app.go_to_latest.get();
+        let scroller = scroller(list).filter(|_| before.is_some());
+        if let Some(scroller) = scroller {
             scroller.set_scroll_top(scroller.scroll_height());
         }
-    };
+        now
+    });
     let finished = move || {
         app.latest_turn()
             .and_then(|t| t.turn.with(|t| t.phase.ended().then(|| strings::spoken(t))))
@@ -61,13 +63,6 @@ pub fn Transcript() -> impl IntoView {
             <For each=move || app.turns.get() key=|t| t.id children=|t| view! { <TurnView shown=t /> } />
             <Suggested />
         </div>
-        <Show when=move || is_far.get()>
-            <div class="to-latest">
-                <button type="button" class="button small" data-testid="to-latest" on:click=to_latest>
-                    {words::TO_LATEST}
-                </button>
-            </div>
-        </Show>
         <div class="hidden" role="log" aria-live="polite">
             {finished}
         </div>
@@ -104,8 +99,8 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     view! {
         <article class="turn">
             <div class="asked">
+                <span class="hidden">"You: "</span>
                 <p class="question" data-testid="asked" dir="auto" lang=question_language>
-                    <span class="hidden">"You: "</span>
                     {question}
                 </p>
                 <EditButton turn />
@@ -373,8 +368,8 @@ fn below(scroller: &Element) -> i32 {
 }
 
 /// Scrolls to the end of the answer while the user is there: in the list, or in the page where the list
-/// does not scroll.
-fn follow_end(app: AppState, list: NodeRef<html::Div>, is_far: RwSignal<bool>) {
+/// does not scroll. What grows does not move the user away from the end; only scrolling does.
+fn follow_end(app: AppState, list: NodeRef<html::Div>) {
     Effect::new(move |before: Option<usize>| {
         let turns = app.turns.with(|turns| {
             if let Some(last) = turns.last() {
@@ -382,13 +377,13 @@ fn follow_end(app: AppState, list: NodeRef<html::Div>, is_far: RwSignal<bool>) {
             }
             turns.len()
         });
-        if let Some(scroller) = scroller(list) {
-            let is_new = before.is_some_and(|before| turns > before);
-            if below(&scroller) < FOLLOW_DISTANCE || is_new {
-                request_animation_frame(move || scroller.set_scroll_top(scroller.scroll_height()));
-            } else {
-                is_far.set(true);
-            }
+        let is_new = before.is_some_and(|before| turns > before);
+        if is_new || !app.is_far.get_untracked() {
+            request_animation_frame(move || {
+                if let Some(scroller) = scroller(list) {
+                    scroller.set_scroll_top(scroller.scroll_height());
+                }
+            });
         }
         turns
     });

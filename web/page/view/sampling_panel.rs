@@ -13,8 +13,19 @@ use super::state::app_state;
 #[component]
 pub fn SamplingButton() -> impl IntoView {
     view! {
-        <button type="button" class="quiet" popovertarget="sampling" data-testid="sampling-open">
-            {words::SETTINGS}
+        <button
+            type="button"
+            class="quiet gear"
+            popovertarget="sampling"
+            data-testid="sampling-open"
+            aria-label=words::SETTINGS
+            title=words::SETTINGS
+        >
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+                <path d="M1.5 4.5h7m3.5 0h2.5M1.5 11.5h2.5m3.5 0h7" />
+                <circle cx="10.25" cy="4.5" r="1.75" />
+                <circle cx="5.75" cy="11.5" r="1.75" />
+            </svg>
         </button>
     }
 }

@@ -134,6 +134,10 @@ pub struct AppState {
     pub relinking: RwSignal<Option<(TurnId, usize)>>,
     /// True once the note about a slow device was dismissed.
     pub note_read: RwSignal<bool>,
+    /// True while the end of the conversation is out of sight.
+    pub is_far: RwSignal<bool>,
+    /// Incremented to go to the end of the conversation.
+    pub go_to_latest: RwSignal<u32>,
 }
 
 impl AppState {
@@ -226,6 +230,8 @@ impl AppState {
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
             note_read: RwSignal::new(super::status::is_note_read()),
+            is_far: RwSignal::new(false),
+            go_to_latest: RwSignal::new(0),
         }
     }
 
