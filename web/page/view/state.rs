@@ -604,7 +604,10 @@ impl AppState {
             continues,
         }));
         if let (BoxId::Found(..), Some(number)) = (id, number) {
-            self.overlay.update(|o| o.select_all([BoxId::Own(number)]));
+            self.overlay.update(|o| {
+                o.hover(None);
+                o.select_all([BoxId::Own(number)]);
+            });
         }
         self.flush();
     }
