@@ -5,6 +5,10 @@ use crate::text::prompt::MAX_BOXES;
 
 /// Tool that selects.
 pub const SELECT: &str = "Select (V)";
+/// Button that selects the boxes that are most like the selected one.
+pub const ALIKE: &str = "More like this";
+/// Slider of the least likeness of the boxes that are selected.
+pub const LIKENESS: &str = "Least likeness";
 /// Tool that moves the picture.
 pub const HAND: &str = "Move the picture (H)";
 /// Tool that draws.
@@ -50,8 +54,8 @@ pub const SORT: &str = "Sort by";
 pub const LIST: &str = "Objects in the picture";
 /// An empty list.
 pub const LIST_EMPTY: &str = "Nothing here yet.";
-/// Button that brings removed proposals back.
-pub const RESTORE: &str = "Bring back";
+/// What the button does that brings removed proposals back.
+pub const RESTORE_NAME: &str = "Bring removed proposals back";
 /// Slider of the score.
 pub const SCORE: &str = "Minimum confidence";
 /// Slider of the overlap.
@@ -93,12 +97,9 @@ pub fn box_count(boxes: &Candidates) -> String {
     text
 }
 
-/// Note about proposals that the user took out of use.
-pub fn removed(count: usize) -> String {
-    match count {
-        1 => "1 proposal is removed.".to_owned(),
-        _ => format!("{count} proposals are removed."),
-    }
+/// Button that brings proposals back that the user took out of use.
+pub fn restore(count: usize) -> String {
+    format!("Bring {count} back")
 }
 
 /// A row of the list for a screen reader.
@@ -166,7 +167,6 @@ mod tests {
         );
         let row = row_name(3, "", None, 0.0123, false);
         assert_eq!(row, "Box 3, yours, 1.2 % of the picture");
-        assert_eq!(removed(1), "1 proposal is removed.");
-        assert_eq!(removed(2), "2 proposals are removed.");
+        assert_eq!(restore(2), "Bring 2 back");
     }
 }

@@ -95,6 +95,27 @@ pub const SUGGESTIONS: &str = "Suggested questions";
 /// Mark of a slow device, in the model's button.
 pub const SLOW: &str = "Runs on the processor, not on a graphics card";
 
+/// How sure the model was of the boxes of a phrase.
+pub fn certainty(certainty: &Certainty) -> String {
+    let percent = |probability: f32| format!("{} %", (probability * 100.0).round());
+    let Certainty {
+        object,
+        probability,
+        runner_up,
+    } = certainty;
+    let first = format!("Box {object}: {}", percent(*probability));
+    match runner_up {
+        Some(other) => {
+            let probability = percent(other.probability);
+            format!(
+                "{first}, next box {}: {probability}. Hold Alt to see it",
+                other.object
+            )
+        }
+        None => first,
+    }
+}
+
 /// The title of the boxes of a phrase.
 pub fn links_title(phrase: &Phrase) -> String {
     format!("Boxes of “{}”", phrase.text.trim())

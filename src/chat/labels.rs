@@ -22,6 +22,8 @@ pub struct Label {
     pub words: String,
     /// Labels of a lower rank are placed first.
     pub rank: u8,
+    /// Distance from the edges of the box in screen pixels, for handles.
+    pub margin: f32,
 }
 
 /// A placed label: plates in screen pixels.
@@ -62,7 +64,7 @@ pub fn place(labels: &[Label], area: BoxXyxy) -> Vec<Option<Placed>> {
         let number = (text_width(&label.number) + 2.0 * PADDING).max(HEIGHT);
         let words = text_width(&label.words) + 2.0 * PADDING;
         let free = |width: f32| {
-            corners(visible, width, area)
+            corners(visible, width, label.margin, area)
                 .into_iter()
                 .find(|plate| taken.iter().all(|other| !overlaps(plate, other)))
         };
@@ -82,15 +84,37 @@ pub fn place(labels: &[Label], area: BoxXyxy) -> Vec<Option<Placed>> {
     out
 }
 
-/// Plates of a width at a box, best first: above it, inside at the top, below, inside at the bottom;
-/// each at the left and at the right.
-fn corners(b: BoxXyxy, width: f32, area: BoxXyxy) -> Vec<BoxXyxy> {
-    let tops = [b.y1 - HEIGHT, b.y1, b.y2, b.y2 - HEIGHT];
+/// Plates of a width at a box, best first: above it, inside at the top, below, inside at the bottom,
+/// each at the left and at the right; then beside it and further down.
+fn corners(b: BoxXyxy, width: f32, margin: f32, area: BoxXyxy) -> Vec<BoxXyxy> {
     let (left, right) = (b.x1, b.x2 - width);
-    let places = tops.into_iter().flat_map(|top| [(left, top), (right, top)]);
-    let inside = |(_, top): &(f32, f32)| *top >= area.y1 && top + HEIGHT <= area.y2;
+    let (above, below) = (b.y1 - margin - HEIGHT, b.y2 + margin);
+    let (top, bottom) = (b.y1 + margin, b.y2 - margin - HEIGHT);
+    let (inner_left, inner_right) = (left + margin, right - margin);
+    let (before, behind) = (left - margin - width, b.x2 + margin);
+    let places = [
+        (left, above),
+        (right, above),
+        (inner_left, top),
+        (inner_right, top),
+        (left, below),
+        (right, below),
+        (inner_left, bottom),
+        (inner_right, bottom),
+        (behind, b.y1),
+        (before, b.y1),
+        (behind, b.y2 - HEIGHT),
+        (before, b.y2 - HEIGHT),
+        (inner_left, top + HEIGHT + 2.0),
+        (inner_right, top + HEIGHT + 2.0),
+        (left, below + HEIGHT + 2.0),
+        (behind, b.y1 + HEIGHT + 2.0),
+        (before, b.y1 + HEIGHT + 2.0),
+    ];
+    let fits = |(_, top): &(f32, f32)| *top >= area.y1 && top + HEIGHT <= area.y2;
     places
-        .filter(inside)
+        .into_iter()
+        .filter(fits)
         .map(|(left, top)| corner(left, top, width, area))
         .collect()
 }
@@ -155,6 +179,7 @@ mod tests {
             number: "3".into(),
             words: words.into(),
             rank,
+            margin: 0.0,
         }
     }
 
@@ -177,6 +202,21 @@ mod tests {
             let placed = place(&[label(bbox, "", 0)], AREA.into());
             assert_eq!(top_left(placed[0]), expected, "{bbox:?}");
             assert!(placed[0].is_none_or(|p| p.words.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_label_keeps_off_the_handles() {
+        let cases = [
+            ([100., 100., 200., 200.], (100., 74.)),
+            ([100., 5., 200., 200.], (108., 13.)),
+        ];
+        for (bbox, expected) in cases {
+            let label = Label {
+                margin: 8.0,
+                ..label(bbox, "cat", 0)
+            };
+            assert_eq!(top_left(place(&[label], AREA.into())[0]), Some(expected));
         }
     }
 

@@ -7,6 +7,7 @@ pub mod box_edit;
 pub mod box_history;
 pub mod box_strings;
 pub mod candidates;
+pub mod certainty;
 pub mod conversation;
 pub mod conversation_strings;
 pub mod copying;

@@ -147,18 +147,22 @@ impl Viewport {
         self.zoomed(1.0 / self.scale(frame), middle, frame)
     }
 
-    /// The view with the picture moved by screen pixels. The picture's edges do not come into the pane
-    /// where the picture is larger than the pane; else it is centered.
+    /// The view with the picture moved by screen pixels. Along an axis where the picture is larger than
+    /// the pane its edges do not come into the pane, else they do not leave it. A picture that is not
+    /// closer than to fit is centered.
     #[must_use]
     pub fn panned(&self, dx: f32, dy: f32, frame: Frame) -> Self {
+        if self.zoom <= 1.0 {
+            return Self {
+                zoom: self.zoom,
+                ..Self::default()
+            };
+        }
         let ((width, height), scale) = (frame.size(), self.scale(frame));
         let middle = |share: f32, moved: f32, side: f32, pane: f32| {
             let half = pane / (2.0 * side * scale);
-            if half >= 0.5 {
-                0.5
-            } else {
-                (share - moved / (side * scale)).clamp(half, 1.0 - half)
-            }
+            let (low, high) = (half.min(1.0 - half), half.max(1.0 - half));
+            (share - moved / (side * scale)).clamp(low, high)
         };
         Self {
             zoom: self.zoom,
@@ -307,6 +311,9 @@ mod tests {
             let moved = close.panned(dx, dy, WIDE);
             assert!(near(moved.to_screen(picture, WIDE), screen), "{dx} {dy}");
         }
+        let wide = Viewport::default().zoomed(1.2, (400., 300.), WIDE);
+        let moved = wide.panned(0., 1e6, WIDE);
+        assert!(near(moved.to_screen((0., 200.), WIDE), (-80., 600.)));
         let fit = Viewport::default().panned(50., 50., WIDE);
         assert!(fit.is_fit(), "a picture that fits stays in the middle");
     }

@@ -3,7 +3,18 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, asked, HAS_MINI, modelReady, nothingForbidden, open, slide, URL_OF_PAGE } from "./page.mjs";
+import {
+  answered,
+  asked,
+  HAS_MINI,
+  happened,
+  modelReady,
+  nothingForbidden,
+  open,
+  overlap,
+  slide,
+  URL_OF_PAGE,
+} from "./page.mjs";
 
 const skip = HAS_MINI ? false : "mini has no model.json";
 const URL_OF_MINI = `${URL_OF_PAGE}?model=mini`;
@@ -22,7 +33,7 @@ describe("boxes by mouse and keys", { skip }, () => {
 
   test("Ctrl and wheel zoom at the pointer, the wheel alone does not", async () => {
     await begin(page);
-    const at = await onScreen(page, [0.3, 0.4]);
+    const at = await onScreen(page, [0.5, 0.4]);
     await page.mouse.move(at.x, at.y);
     const fit = await percent(page);
     await page.mouse.wheel(0, -300);
@@ -36,7 +47,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await frames(page);
     assert.ok((await percent(page)) > 2 * fit, `${await percent(page)} % after ${fit} %`);
     near(await inPicture(page, at), point, 1, "the point under the pointer stays");
-    assert.equal(await labelHeight(page), label, "labels keep their size");
+    assert.ok(Math.abs((await labelHeight(page)) - label) < 0.1, "labels keep their size");
     await page.mouse.dblclick(at.x, at.y);
     near(await inPicture(page, at), point, 1, "a double click does not zoom");
     const image = await page.evaluate(() => {
@@ -53,9 +64,9 @@ describe("boxes by mouse and keys", { skip }, () => {
     const fit = await percent(page);
     await page.keyboard.press("+");
     await page.keyboard.press("+");
-    assert.equal(await percent(page), Math.round(fit * 1.5625));
+    assert.ok(Math.abs((await percent(page)) - fit * 1.5625) < 2);
     await page.keyboard.press("-");
-    assert.equal(await percent(page), Math.round(fit * 1.25));
+    assert.ok(Math.abs((await percent(page)) - fit * 1.25) < 2);
     await page.keyboard.press("1");
     assert.equal(await percent(page), 100);
     await page.keyboard.press("0");
@@ -66,7 +77,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     assert.equal(await percent(page), 100);
     await page.getByTestId("zoom-fit").click();
     assert.equal(await percent(page), fit);
-    for (let step = 0; step < 5; step++) await page.getByTestId("zoom-in").click();
+    for (let step = 0; step < 9; step++) await page.getByTestId("zoom-in").click();
     const drags = {
       Space: { down: () => page.keyboard.down(" "), up: () => page.keyboard.up(" ") },
       "the middle button": { button: "middle" },
@@ -110,7 +121,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     closeTo(own[3].box, wanted, 2);
     const square = own[1].box;
     assert.ok(Math.abs(square[2] - square[0] - (square[3] - square[1])) < 0.01, `${square}`);
-    assert.deepEqual(own[2].box.slice(2), [width, height]);
+    closeTo(own[2].box.slice(2), [width, height], 0.01);
     await drag(page, a, { x: a.x + 2, y: a.y + 60 });
     assert.equal((await ownBoxes(page)).length, 4, "a sliver is an accident");
     await page.keyboard.press("Escape");
@@ -154,7 +165,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     const moved = await box();
     closeTo(moved, [first[0] + 20, first[1] - 10, first[2] + 20, first[3] - 10], 2, "moved");
     await drag(page, { x: inside.x + 20 * scale, y: inside.y - 10 * scale }, { x: 5000, y: inside.y });
-    assert.equal((await box())[2], width, "a box stays in the picture");
+    closeTo([(await box())[2]], [width], 0.01, "a box stays in the picture");
     await page.keyboard.press("Control+z");
     await page.keyboard.press("ArrowRight");
     await page.keyboard.press("Shift+ArrowDown");
@@ -188,7 +199,8 @@ describe("boxes by mouse and keys", { skip }, () => {
     const all = await boxes(page);
     const target = all.find((b) => b.screen.width > 60 && b.screen.height > 60);
     await pick(page, target);
-    const label = await page.locator(`[data-testid="object-row"][data-index="${target.index}"] .row-label`).innerText();
+    const proposals = (await happened(page, "Proposed")).at(-1).boxes;
+    const { label } = proposals.find(({ box }) => overlap(box, target.box) > 0.95);
     const handle = page.locator('[data-testid="handle"][data-handle="se"]');
     const place = middle(await handle.boundingBox());
     await drag(page, place, { x: place.x - 15, y: place.y - 15 });
@@ -244,7 +256,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await page.keyboard.press("v");
     const low = await page.locator('svg.boxes [data-testid="box"].selected .line').boundingBox();
     const above = await page.getByTestId("selection-bar").boundingBox();
-    assert.ok(above.y + above.height <= low.y, "near the lower edge the bar stands above");
+    assert.ok(above.y + above.height <= low.y, `near the lower edge the bar stands above: ${JSON.stringify([above, low])}`);
     await page.keyboard.press("Escape");
     assert.ok(!(await page.getByTestId("selection-bar").isVisible()));
   });
@@ -450,6 +462,8 @@ describe("boxes by finger", { skip }, () => {
       await touch("touchMove", { x: from.x + ((to.x - from.x) * step) / 6, y: from.y + ((to.y - from.y) * step) / 6 });
     }
     await touch("touchEnd");
+    // A tap that follows at once would count as the end of the swipe.
+    await page.waitForTimeout(200);
     await frames(page);
   }
 

@@ -1,6 +1,7 @@
 //! The words of an answer: Markdown with phrases that highlight their boxes, or a table of detections.
 
 use chatrex::chat::answer::{AnswerPiece, Phrase};
+use chatrex::chat::certainty;
 use chatrex::chat::conversation::{Phase, Turn};
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::counts;
@@ -174,8 +175,25 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
     });
     let is_pinned =
         Memo::new(move |_| highlight.with_value(|h| app.overlay.with(|o| o.is_pinned(h))));
-    let enter = move || {
-        let hovered = highlight.get_value();
+    let certainty = Memo::new(move |_| {
+        turn.with(|t| {
+            let boxes = t.boxes.as_ref().map_or(0, |boxes| boxes.boxes.len());
+            let of_spans = certainty::of_spans(&t.spans, boxes, &t.certainty);
+            of_spans
+                .get(piece)
+                .copied()
+                .flatten()
+                .filter(|_| !phrase.edited)
+        })
+    });
+    // With Alt the boxes that the model nearly named instead.
+    let second = move || {
+        let other = certainty.get_untracked()?.runner_up?;
+        Some(self::highlight(turn, &[other.object]))
+    };
+    let enter = move |alt: bool| {
+        let second = if alt { second() } else { None };
+        let hovered = second.unwrap_or_else(|| highlight.get_value());
         app.overlay.maybe_update(|o| o.hover(Some(hovered)));
     };
     let leave = move || app.overlay.maybe_update(|o| o.hover(None));
@@ -215,9 +233,12 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
             data-objects=objects
             aria-label=name
             aria-pressed=move || is_pinned.get().to_string()
-            on:pointerenter=move |_| enter()
+            title=move || certainty.get().map(|c| words::certainty(&c))
+            class:doubt=move || certainty.get().is_some_and(|c| c.is_doubtful())
+            on:pointerenter=move |event| enter(event.alt_key())
+            on:pointermove=move |event| enter(event.alt_key())
             on:pointerleave=move |_| leave()
-            on:focus=move |_| enter()
+            on:focus=move |_| enter(false)
             on:blur=move |_| leave()
             on:click=pin
             on:contextmenu=move |event| {

@@ -22,6 +22,9 @@ use super::selection_bar::SelectionBar;
 use super::state::{AppState, app_state};
 use super::tools::{StageBar, Tools};
 
+/// Distance of a label from the edges of a box with handles, in CSS pixels.
+const HANDLE_MARGIN: f32 = 9.0;
+
 /// Keys that are held on the picture.
 #[derive(Clone, Copy)]
 pub struct HeldKeys {
@@ -215,6 +218,7 @@ fn Marks() -> impl IntoView {
                     number: drawn.number.to_string(),
                     words: drawn.words(scale),
                     rank: drawn.label_rank(),
+                    margin: if drawn.selected { HANDLE_MARGIN } else { 0.0 },
                 })
                 .collect();
             let placed = labels::place(&wanted, area.into());

@@ -61,20 +61,18 @@ pub fn Controls() -> impl IntoView {
                 })
                 set=move |value| change(&|filter| filter.nms = value)
             />
-            <p class="hint box-total" data-testid="box-total">
-                {count}
-            </p>
-            <p class="hint removed-line">
+            <p class="hint box-total">
+                <span data-testid="box-total">{count}</span>
                 <Show when=move || { removed.get() > 0 }>
-                    {move || box_strings::removed(removed.get())}
                     " "
                     <button
                         type="button"
                         class="link"
                         data-testid="restore-boxes"
+                        title=box_strings::RESTORE_NAME
                         on:click=move |_| app.change_boxes(BoxChange::Restore)
                     >
-                        {box_strings::RESTORE}
+                        {move || box_strings::restore(removed.get())}
                     </button>
                 </Show>
             </p>

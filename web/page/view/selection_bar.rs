@@ -1,6 +1,9 @@
 //! The actions on the selected boxes, at the boxes.
 
+use std::collections::BTreeSet;
+
 use chatrex::chat::box_strings;
+use chatrex::chat::candidates::BoxId;
 use chatrex::chat::labels::bar_place;
 use chatrex::chat::overlay::DrawnBox;
 use chatrex::chat::question::QuestionKind;
@@ -8,7 +11,7 @@ use leptos::html;
 use leptos::prelude::*;
 
 use super::canvas::watch_size;
-use super::state::app_state;
+use super::state::{Alike, app_state};
 
 /// The bar of the selection: below the boxes, above them near the edge.
 #[component]
@@ -63,6 +66,11 @@ pub fn SelectionBar() -> impl IntoView {
             .with_untracked(|o| o.selection().iter().copied().collect());
         app.remove(ids);
     };
+    let alike = move |_| {
+        if let Some(id) = app.overlay.with_untracked(|o| o.selected()) {
+            app.select_alike(id);
+        }
+    };
     view! {
         <div
             class="selection"
@@ -93,10 +101,70 @@ pub fn SelectionBar() -> impl IntoView {
                 <button type="button" data-testid="ask-it" on:click=move |_| app.cite_selection()>
                     "Ask…"
                 </button>
+                <Show when=move || app.overlay.with(|o| o.selected().is_some())>
+                    <button type="button" data-testid="more-like-this" on:click=alike>
+                        {box_strings::ALIKE}
+                    </button>
+                </Show>
+                <LikenessSlider />
                 <button type="button" data-testid="delete-box" on:click=remove>
                     {box_strings::DELETE}
                 </button>
             </Show>
         </div>
+    }
+}
+
+/// Selects the boxes that are like one of them, with a slider of the least likeness. Ends when the user
+/// selects something else.
+#[component]
+fn LikenessSlider() -> impl IntoView {
+    let app = app_state();
+    let chosen = Memo::new(move |_| {
+        let alike = app.alike.get()?;
+        let others = app
+            .likeness
+            .with(|known| known.as_ref().map(|l| l.to(alike.id)))?;
+        let near = others
+            .into_iter()
+            .filter(|(_, value)| *value >= alike.least);
+        let ids: BTreeSet<BoxId> = near.map(|(id, _)| id).chain([alike.id]).collect();
+        Some(ids)
+    });
+    Effect::new(move |_| {
+        if let Some(ids) = chosen.get() {
+            app.overlay.update(|o| o.select_all(ids));
+        }
+    });
+    Effect::new(move |_| {
+        let selection = app.overlay.with(|o| o.selection().clone());
+        let is_same = chosen.get_untracked().is_none_or(|ids| ids == selection);
+        if !is_same {
+            app.alike.set(None);
+        }
+    });
+    let least = move || app.alike.get().map_or(0.0, |alike| alike.least);
+    let set_least = move |event| {
+        if let Ok(least) = event_target_value(&event).parse() {
+            app.alike
+                .update(|alike| *alike = alike.map(|alike| Alike { least, ..alike }));
+        }
+    };
+    view! {
+        <Show when=move || chosen.with(Option::is_some)>
+            <label class="likeness">
+                <span class="hidden">{box_strings::LIKENESS}</span>
+                <input
+                    type="range"
+                    min="0"
+                    max="1"
+                    step="0.01"
+                    data-testid="likeness"
+                    prop:value=move || least().to_string()
+                    on:input=set_least
+                />
+                <output>{move || format!("{:.2}", least())}</output>
+            </label>
+        </Show>
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chatrex::chat::box_edit::clipped;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_tags};
-use chatrex::chat::conversation::{BoxChange, Conversation, Input, Model, Picture, Turn};
+use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
 use chatrex::chat::pointing::{Pointing, Tool};
@@ -41,6 +41,15 @@ pub struct TurnSignal {
     pub id: TurnId,
     /// The turn.
     pub turn: ArcRwSignal<Turn>,
+}
+
+/// The boxes that are like one of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Alike {
+    /// The box.
+    pub id: BoxId,
+    /// Least likeness: -1 to 1.
+    pub least: f32,
 }
 
 /// A decoded picture, kept while the conversation can show it again.
@@ -86,6 +95,10 @@ pub struct AppState {
     pub granularity: RwSignal<Granularity>,
     /// How tokens are sampled.
     pub sampling: RwSignal<Sampling>,
+    /// How alike the current boxes are, once it is known.
+    pub likeness: RwSignal<Option<Likeness>>,
+    /// The box whose like are selected.
+    pub alike: RwSignal<Option<Alike>>,
     /// True when a question can be asked.
     pub can_ask: RwSignal<bool>,
     /// True while a turn is queued or running.
@@ -206,6 +219,8 @@ impl AppState {
             filter: RwSignal::new(Filter::default()),
             granularity: RwSignal::new(Granularity::default()),
             sampling: RwSignal::new(Sampling::default()),
+            likeness: RwSignal::new(None),
+            alike: RwSignal::new(None),
             can_ask: RwSignal::new(false),
             busy: RwSignal::new(false),
             can_reopen: RwSignal::new(false),
@@ -607,6 +622,7 @@ impl AppState {
             put(self.filter, &c.filter());
             put(self.granularity, &c.granularity());
             put(self.sampling, &c.sampling());
+            put(self.likeness, &c.likeness().cloned());
             put(self.can_ask, &c.can_ask());
             put(self.busy, &(c.active().is_some() || c.naming().is_some()));
             put(self.stopping, &c.active().is_some_and(|t| t.stopping));
@@ -681,7 +697,10 @@ impl AppState {
             continues,
         }));
         if let (BoxId::Found(..), Some(number)) = (id, number) {
-            self.overlay.update(|o| o.select_all([BoxId::Own(number)]));
+            self.overlay.update(|o| {
+                o.hover(None);
+                o.select_all([BoxId::Own(number)]);
+            });
         }
         self.flush();
     }
@@ -747,6 +766,12 @@ impl AppState {
 
     fn next_own(self) -> Option<u32> {
         (self.conversation).with_value(|c| c.picture().map(Picture::next_own))
+    }
+
+    /// Selects the boxes that are like `id`, once the engine has compared them.
+    pub fn select_alike(self, id: BoxId) {
+        self.alike.set(Some(Alike { id, least: 0.9 }));
+        self.act(Input::Compare);
     }
 
     /// Appends the marks of the selected boxes to the draft and moves the focus there.
