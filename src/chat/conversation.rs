@@ -1552,6 +1552,7 @@ mod tests {
         let spans = vec![Span {
             text: "a".into(),
             objects: vec![1],
+            ..Span::default()
         }];
         let Input::Event(Event::Done { turn, mut answer }) = done(0, "a", StopReason::End) else {
             unreachable!("an answer");

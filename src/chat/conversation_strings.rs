@@ -3,6 +3,7 @@
 
 use crate::chat::answer::{AnswerPiece, Phrase};
 use crate::chat::candidates::{Candidate, Candidates};
+use crate::chat::certainty::Certainty;
 use crate::chat::conversation::Turn;
 use crate::chat::evidence::Evidence;
 use crate::chat::question::Cited;
