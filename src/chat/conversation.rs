@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::candidates::{Candidates, Filter};
+use crate::chat::document::{Document, LabelledBox};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
@@ -21,6 +22,8 @@ use crate::protocol::{
     Proposal, Question, Request, StopReason, TurnId,
 };
 use crate::text::answer_parser::Span;
+
+mod restore;
 
 /// An action of the user, or an event of the engine or its worker.
 #[derive(Clone, Debug)]
@@ -70,6 +73,11 @@ pub enum Input {
     Event(Event),
     /// The worker is lost: it crashed, ran out of memory or could not start.
     Lost(Fault),
+    /// Boxes come from a file; they become boxes of the user. Those that are there already are skipped.
+    Import(Vec<LabelledBox>),
+    /// Boxes of the user and turns come from a saved conversation about a picture of the same size; ignored
+    /// for another size.
+    Restore(Box<Document>),
 }
 
 /// The state of the model.
@@ -183,6 +191,8 @@ pub struct Picture {
     /// The boxes of the user by number.
     own: BTreeMap<u32, BoxXyxy>,
     next_own: u32,
+    /// Labels of boxes of the user by number.
+    own_labels: BTreeMap<u32, String>,
 }
 
 impl Picture {
@@ -317,6 +327,7 @@ impl Conversation {
                         proposals: BTreeMap::new(),
                         own: BTreeMap::new(),
                         next_own: 0,
+                        own_labels: BTreeMap::new(),
                     }),
                     turns: Vec::new(),
                 };
@@ -388,6 +399,8 @@ impl Conversation {
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
+            Input::Import(boxes) => self.import(boxes),
+            Input::Restore(document) => self.restore(&document, &mut out),
         }
         if boxes_may_change {
             self.refresh_candidates();
@@ -422,6 +435,9 @@ impl Conversation {
                 }
                 if let Some(current) = self.picture_mut(picture) {
                     current.proposals.insert(granularity, Arc::new(boxes));
+                    self.rematch_turns(granularity);
+                }
+                if let Some(current) = self.picture_mut(picture) {
                     if wanted {
                         current.look = LookState::Done;
                         current.milliseconds = Some(milliseconds);
@@ -687,7 +703,10 @@ impl Conversation {
                 let (granularity, proposals) = known
                     .or_else(|| picture.proposals.first_key_value())
                     .map_or((self.granularity, &[][..]), |(&g, p)| (g, p.as_slice()));
-                Candidates::choose(proposals, granularity, &picture.own, self.filter)
+                let mut chosen =
+                    Candidates::choose(proposals, granularity, &picture.own, self.filter);
+                picture.label_own(&mut chosen);
+                chosen
             }
         };
         if *self.candidates != next {

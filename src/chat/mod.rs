@@ -5,6 +5,8 @@ pub mod answer;
 pub mod box_drawing;
 pub mod candidates;
 pub mod conversation;
+pub mod document;
+pub mod exchange;
 pub mod model_manager;
 pub mod overlay;
 pub mod question;

@@ -1,0 +1,3 @@
+//! What can be taken out of the page and brought back, as pure functions: boxes in the formats of other
+//! programs, the conversation as JSON, Markdown or a page of its own, and the plan of an annotated
+//! picture. Coordinates are pixels of the original picture unless a format says otherwise.
