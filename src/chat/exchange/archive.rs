@@ -37,7 +37,8 @@ fn try_write(files: &[(String, &[u8])]) -> Result<Vec<u8>, rawzip::Error> {
 /// # Errors
 /// The archive is damaged, or a text file is compressed.
 pub fn read(place: &str, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Fault> {
-    let damaged = |error: rawzip::Error| refused(place, format!("the archive is damaged ({error})"));
+    let damaged =
+        |error: rawzip::Error| refused(place, format!("the archive is damaged ({error})"));
     let archive = ZipArchive::from_slice(bytes).map_err(damaged)?;
     let mut files = Vec::new();
     let mut entries = archive.entries();
@@ -79,7 +80,10 @@ mod tests {
         ];
         let bytes = write(&files);
         let read_back = read("a.zip", &bytes).expect("our own");
-        let expected = [("a/b.txt".to_owned(), b"one\n".to_vec()), ("data.yaml".to_owned(), Vec::new())];
+        let expected = [
+            ("a/b.txt".to_owned(), b"one\n".to_vec()),
+            ("data.yaml".to_owned(), Vec::new()),
+        ];
         assert_eq!(read_back, expected);
     }
 
@@ -87,11 +91,17 @@ mod tests {
     fn damage_is_told() {
         let bytes = write(&[("a.txt".to_owned(), &b"one\n"[..])]);
         let mut changed = bytes.clone();
-        let place = changed.windows(3).position(|w| w == b"one").expect("stored");
+        let place = changed
+            .windows(3)
+            .position(|w| w == b"one")
+            .expect("stored");
         changed[place] ^= 1;
         let mut compressed = bytes.clone();
         // The method in the central directory, which begins with PK 1 2.
-        let directory = bytes.windows(4).position(|w| w == b"PK\x01\x02").expect("a directory");
+        let directory = bytes
+            .windows(4)
+            .position(|w| w == b"PK\x01\x02")
+            .expect("a directory");
         compressed[directory + 10] = 8;
         for (bytes, what) in [
             (&bytes[..bytes.len() / 2], "damaged"),

@@ -1,9 +1,9 @@
 //! COCO JSON: `bbox` is `[x, y, width, height]` in pixels, ids start at 1, `score` is the proposal's.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::foreign::{Found, ForeignPicture, pick};
+use super::foreign::{Found, pick};
 use super::marked::{Sheet, category, rounded};
 use crate::chat::document::{LabelledBox, damaged};
 use crate::error::Fault;
@@ -54,7 +54,7 @@ pub fn write(sheet: &Sheet) -> String {
     serde_json::to_string_pretty(&file).expect("plain data")
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct File {
     images: Vec<Image>,
     #[serde(default)]
@@ -63,7 +63,7 @@ struct File {
     categories: Vec<Category>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Image {
     id: Value,
     #[serde(default)]
@@ -72,7 +72,7 @@ struct Image {
     height: Option<f64>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Annotation {
     image_id: Value,
     category_id: Option<Value>,
@@ -80,7 +80,7 @@ struct Annotation {
     bbox: Option<[f32; 4]>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Category {
     id: Value,
     name: String,
@@ -92,10 +92,7 @@ struct Category {
 /// The JSON is damaged, or has several pictures and none of that name.
 pub fn read(place: &str, json: &str, name: &str) -> Result<Found, Fault> {
     let file: File = serde_json::from_str(json).map_err(|error| damaged(place, &error))?;
-    let pictures = file.images.iter().map(|image| ForeignPicture {
-        name: &image.file_name,
-        size: image.width.zip(image.height),
-    });
+    let pictures = file.images.iter().map(|image| image.file_name.as_str());
     let chosen = pick(place, pictures, name)?;
     let image = &file.images[chosen];
     let mut left_out = 0;
@@ -136,7 +133,10 @@ mod tests {
         assert_eq!(annotations[1]["category_id"], 2);
         assert!(annotations[1].get("score").is_none(), "a box of the user");
         assert_eq!(file["images"][0]["file_name"], "room.jpg");
-        assert_eq!(file["categories"][1], json!({"id": 2, "name": "lamp", "supercategory": ""}));
+        assert_eq!(
+            file["categories"][1],
+            json!({"id": 2, "name": "lamp", "supercategory": ""})
+        );
     }
 
     #[test]

@@ -14,23 +14,14 @@ pub struct Found {
     pub left_out: usize,
 }
 
-/// A picture that a file describes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ForeignPicture<'a> {
-    /// Its file name, perhaps with a folder or an address.
-    pub name: &'a str,
-    /// Width and height.
-    pub size: Option<(f64, f64)>,
-}
-
-/// The place of the picture called `name`, or of the only one.
+/// The place of the picture called `name`, or of the only one; `pictures` are their file names.
 pub(super) fn pick<'a>(
     place: &str,
-    pictures: impl Iterator<Item = ForeignPicture<'a>>,
+    pictures: impl Iterator<Item = &'a str>,
     name: &str,
 ) -> Result<usize, Fault> {
-    let pictures: Vec<_> = pictures.collect();
-    if let Some(found) = pictures.iter().position(|p| is_called(p.name, name)) {
+    let pictures: Vec<&str> = pictures.collect();
+    if let Some(found) = pictures.iter().position(|p| is_called(p, name)) {
         return Ok(found);
     }
     match pictures.len() {
@@ -49,7 +40,11 @@ pub(super) fn pick<'a>(
 /// Whether a path, address or upload name ends in a file name, whatever the case of its letters. Label
 /// Studio puts a code and `-` before the name of an uploaded file.
 pub(super) fn is_called(path: &str, name: &str) -> bool {
-    let last = path.rsplit(['/', '\\', '=']).next().unwrap_or(path).to_lowercase();
+    let last = path
+        .rsplit(['/', '\\', '='])
+        .next()
+        .unwrap_or(path)
+        .to_lowercase();
     let name = name.to_lowercase();
     let uploaded = last.split_once('-').is_some_and(|(code, rest)| {
         code.len() == 8 && code.bytes().all(|b| b.is_ascii_hexdigit()) && rest == name

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::foreign::{ForeignPicture, Found, pick};
+use super::foreign::{Found, pick};
 use super::marked::{MarkedBox, Sheet};
 use crate::chat::document::{LabelledBox, damaged};
 use crate::error::Fault;
@@ -18,7 +18,10 @@ pub fn write(sheet: &Sheet) -> String {
         boxes.filter_map(|b| result(b, sheet.size)).collect()
     };
     let predicted = results(false);
-    let scores: Vec<f64> = predicted.iter().filter_map(|r| r["score"].as_f64()).collect();
+    let scores: Vec<f64> = predicted
+        .iter()
+        .filter_map(|r| r["score"].as_f64())
+        .collect();
     let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
     let predictions = json!([{
         "model_version": "ChatRex",
@@ -108,9 +111,9 @@ struct Rectangle {
 /// The JSON is damaged, or has several tasks and none of that name.
 pub fn read(place: &str, json: &str, name: &str, size: ImageSize) -> Result<Found, Fault> {
     let tasks: Vec<Task> = serde_json::from_str(json).map_err(|error| damaged(place, &error))?;
-    let pictures = tasks.iter().map(|task| ForeignPicture {
-        name: task.data.values().find_map(Value::as_str).unwrap_or_default(),
-        size: None,
+    let pictures = tasks.iter().map(|task| {
+        let address = task.data.values().find_map(Value::as_str);
+        address.unwrap_or_default()
     });
     let task = &tasks[pick(place, pictures, name)?];
     let all = task.annotations.iter().chain(&task.predictions);
@@ -128,7 +131,9 @@ pub fn read(place: &str, json: &str, name: &str, size: ImageSize) -> Result<Foun
                     bbox: [x, y, x + r.width * width, y + r.height * height].into(),
                     label: r.rectanglelabels.into_iter().next(),
                 });
-                found.size = found.size.or(region.original_width.zip(region.original_height));
+                found.size = found
+                    .size
+                    .or(region.original_width.zip(region.original_height));
             }
             _ => found.left_out += 1,
         }
@@ -161,9 +166,7 @@ mod tests {
 
     #[test]
     fn other_regions_are_counted_and_cancelled_work_is_skipped() {
-        let rectangle = |rotation| {
-            json!({"value": {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": rotation}})
-        };
+        let rectangle = |rotation| json!({"value": {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": rotation}});
         let file = json!([{
             "data": {"image": "/data/upload/1/00112233-room.jpg"},
             "annotations": [

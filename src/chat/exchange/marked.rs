@@ -205,7 +205,10 @@ pub(super) fn rounded(value: f32) -> f64 {
 pub fn safe_name(name: &str) -> String {
     let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let is_bad = |c: char| c.is_control() || ":*?\"<>|".contains(c);
-    let name: String = name.chars().map(|c| if is_bad(c) { '_' } else { c }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if is_bad(c) { '_' } else { c })
+        .collect();
     let name = name.trim().trim_start_matches('.');
     let name: String = name.chars().take(120).collect();
     if name.is_empty() {
@@ -261,7 +264,11 @@ mod tests {
         let all = Sheet::of(source(&c, &none, &none), Scope::All);
         assert_eq!(all.boxes.len(), 1, "only the box of the user");
         let named = Sheet::of(source(&c, &none, &none), Scope::Mentioned);
-        let found: Vec<_> = named.boxes.iter().map(|b| (b.number, b.label.as_deref())).collect();
+        let found: Vec<_> = named
+            .boxes
+            .iter()
+            .map(|b| (b.number, b.label.as_deref()))
+            .collect();
         assert_eq!(found, [(2, Some("lamp")), (0, Some("black cat"))]);
     }
 
@@ -281,7 +288,10 @@ mod tests {
 
     #[test]
     fn boxes_are_clipped_and_empty_ones_left_out() {
-        let size = ImageSize { width: 10, height: 8 };
+        let size = ImageSize {
+            width: 10,
+            height: 8,
+        };
         let cases = [
             ([-3., -3., 4., 20.], Some([0., 0., 4., 8.])),
             ([4., 5., 1., 2.], Some([1., 2., 4., 5.])),
@@ -304,7 +314,10 @@ mod tests {
             ("no ending", "no ending", "no ending"),
         ];
         for (name, safe, short) in cases {
-            assert_eq!((safe_name(name).as_str(), stem(name).as_str()), (safe, short));
+            assert_eq!(
+                (safe_name(name).as_str(), stem(name).as_str()),
+                (safe, short)
+            );
         }
     }
 }

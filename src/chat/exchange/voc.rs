@@ -61,7 +61,11 @@ mod tests {
         assert_eq!(xml.matches("<object>").count(), 2);
         let lamp = "<bndbox><xmin>41</xmin><ymin>30</ymin><xmax>60</xmax><ymax>50</ymax></bndbox>";
         assert!(xml.contains(lamp), "{xml}");
-        for (from, to, expected) in [(0.2, 0.4, (0, 1)), (99.8, 100.0, (99, 100)), (3., 7., (3, 7))] {
+        for (from, to, expected) in [
+            (0.2, 0.4, (0, 1)),
+            (99.8, 100.0, (99, 100)),
+            (3., 7., (3, 7)),
+        ] {
             assert_eq!(edges(from, to, 100), expected);
         }
     }
@@ -71,6 +75,9 @@ mod tests {
         let mut sheet = sheet();
         sheet.boxes[0].label = Some("</name><x a=\"1\">&\u{0}\u{1b}".into());
         let xml = write(&sheet);
-        assert!(xml.contains("<name>&lt;/name&gt;&lt;x a=\"1\"&gt;&amp;\u{fffd}\u{fffd}</name>"), "{xml}");
+        assert!(
+            xml.contains("<name>&lt;/name&gt;&lt;x a=\"1\"&gt;&amp;\u{fffd}\u{fffd}</name>"),
+            "{xml}"
+        );
     }
 }

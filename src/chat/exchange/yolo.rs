@@ -29,7 +29,11 @@ pub fn labels(sheet: &Sheet) -> String {
 /// The file `data.yaml` for these names.
 pub fn data_yaml(categories: &[String]) -> String {
     let mut text = "path: .\ntrain: images/train\nval: images/train\n".to_owned();
-    text.push_str(if categories.is_empty() { "names: {}\n" } else { "names:\n" });
+    text.push_str(if categories.is_empty() {
+        "names: {}\n"
+    } else {
+        "names:\n"
+    });
     for (class, name) in categories.iter().enumerate() {
         // A JSON string is a quoted scalar of YAML.
         let name = serde_json::to_string(name).expect("a string");
@@ -44,7 +48,10 @@ pub fn zip(sheet: &Sheet, picture: &[u8]) -> Vec<u8> {
     let labels = labels(sheet);
     archive::write(&[
         ("data.yaml".to_owned(), yaml.as_bytes()),
-        (format!("labels/train/{}.txt", stem(&sheet.name)), labels.as_bytes()),
+        (
+            format!("labels/train/{}.txt", stem(&sheet.name)),
+            labels.as_bytes(),
+        ),
         (format!("images/train/{}", safe_name(&sheet.name)), picture),
     ])
 }
@@ -74,8 +81,7 @@ pub fn read(
             let what = format!("line {} is not `class cx cy w h`", index + 1);
             refused(place, what)
         };
-        let (Some(class), [_, cx, cy, w, h, ..]) =
-            (values[0].parse::<usize>().ok(), &values[..])
+        let (Some(class), [_, cx, cy, w, h, ..]) = (values[0].parse::<usize>().ok(), &values[..])
         else {
             return Err(wrong());
         };
@@ -145,7 +151,10 @@ pub fn names_of_yaml(text: &str) -> Option<Vec<String>> {
 /// The lines of `classes.txt`.
 pub fn names_of_lines(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim);
-    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn without_comment(line: &str) -> &str {
@@ -185,7 +194,10 @@ fn scalar(text: &str) -> String {
     if text.starts_with('"') {
         return serde_json::from_str(text).unwrap_or_else(|_| text.trim_matches('"').to_owned());
     }
-    match text.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) {
+    match text
+        .strip_prefix('\'')
+        .and_then(|text| text.strip_suffix('\''))
+    {
         Some(inner) => inner.replace("''", "'"),
         None => text.to_owned(),
     }
@@ -216,7 +228,10 @@ mod tests {
         for (read, written) in found.boxes.iter().zip(&all.boxes) {
             assert_eq!(read.label, written.label);
             let (a, b): ([f32; 4], [f32; 4]) = (read.bbox.into(), written.bbox.into());
-            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3), "{a:?} {b:?}");
+            assert!(
+                a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3),
+                "{a:?} {b:?}"
+            );
         }
         let files = archive::read("a.zip", &zip(&all, b"pixels")).expect("an archive");
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
@@ -246,11 +261,22 @@ mod tests {
     #[test]
     fn odd_lines_are_refused_or_counted() {
         let polygon = "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4 0.4";
-        let found = read("a.txt", &format!("\n3 0.5 0.5 1 1 0.9\n{polygon}\n"), None, SIZE);
+        let found = read(
+            "a.txt",
+            &format!("\n3 0.5 0.5 1 1 0.9\n{polygon}\n"),
+            None,
+            SIZE,
+        );
         let found = found.expect("a box with a confidence, a polygon");
         assert_eq!((found.boxes.len(), found.left_out), (1, 1));
         assert_eq!(found.boxes[0].label, None);
-        for bad in ["cat 0 0 1 1", "0 0 0 1", "0 0.5 0.5 NaN 1", "0 50 50 10 10", "-1 0 0 1 1"] {
+        for bad in [
+            "cat 0 0 1 1",
+            "0 0 0 1",
+            "0 0.5 0.5 NaN 1",
+            "0 50 50 10 10",
+            "-1 0 0 1 1",
+        ] {
             let fault = read("a.txt", bad, None, SIZE).expect_err(bad);
             assert!(fault.what.contains("line 1"), "{fault}");
         }
