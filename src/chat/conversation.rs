@@ -399,7 +399,7 @@ impl Conversation {
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
-            Input::Import(boxes) => self.import(boxes),
+            Input::Import(boxes) => self.import(&boxes),
             Input::Restore(document) => self.restore(&document, &mut out),
         }
         if boxes_may_change {

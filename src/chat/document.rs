@@ -212,6 +212,19 @@ pub struct LabelledBox {
     pub label: Option<String>,
 }
 
+/// How many boxes of a file were added, and why the others were not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Added.
+    pub added: usize,
+    /// The user has the same box.
+    pub known: usize,
+    /// They are not boxes, or not in the picture.
+    pub left_out: usize,
+    /// They exceed what a question can take.
+    pub surplus: usize,
+}
+
 impl Document {
     /// As JSON.
     pub fn to_json(&self) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Conversation, Phase, Picture};
 use crate::chat::candidates::{BoxId, Candidate, Candidates};
-use crate::chat::document::{Document, LabelledBox, SavedState, SavedTurn};
+use crate::chat::document::{Added, Document, LabelledBox, SavedState, SavedTurn};
 use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::protocol::{Request, TurnId};
 use crate::text::prompt::MAX_BOXES;
@@ -26,14 +26,30 @@ impl Picture {
         }
     }
 
-    /// How many more boxes of the user a question can take.
-    pub fn room(&self) -> usize {
-        MAX_BOXES.saturating_sub(self.own.len())
+    /// What an import of these boxes would do.
+    pub fn added(&self, boxes: &[LabelledBox]) -> Added {
+        self.clone().import(boxes)
     }
 
-    /// True if the user has a box like this one, with the same label.
-    pub fn has_own(&self, LabelledBox { bbox, label }: &LabelledBox) -> bool {
-        self.number_of_own(bbox, label.as_ref()).is_some()
+    /// Adds boxes of a file as boxes of the user, as many as a question can take.
+    fn import(&mut self, boxes: &[LabelledBox]) -> Added {
+        let mut outcome = Added::default();
+        for LabelledBox { bbox, label } in boxes {
+            if self.number_of_own(bbox, label.as_ref()).is_some() {
+                outcome.known += 1;
+            } else if self.room() == 0 {
+                outcome.surplus += 1;
+            } else {
+                self.add_own(*bbox, label.as_ref());
+                outcome.added += 1;
+            }
+        }
+        outcome
+    }
+
+    /// How many more boxes of the user a question can take.
+    fn room(&self) -> usize {
+        MAX_BOXES.saturating_sub(self.own.len())
     }
 
     fn number_of_own(&self, bbox: &BoxXyxy, label: Option<&String>) -> Option<u32> {
@@ -63,15 +79,10 @@ impl Picture {
 }
 
 impl Conversation {
-    /// Adds boxes of a file as boxes of the user, as many as a question can take.
-    pub(super) fn import(&mut self, boxes: Vec<LabelledBox>) {
+    /// Adds boxes of a file.
+    pub(super) fn import(&mut self, boxes: &[LabelledBox]) {
         if let Some(picture) = &mut self.session.picture {
-            for LabelledBox { bbox, label } in boxes {
-                if picture.room() == 0 {
-                    break;
-                }
-                picture.add_own(bbox, label.as_ref());
-            }
+            picture.import(boxes);
         }
     }
 
@@ -214,7 +225,7 @@ fn is_same(a: &BoxXyxy, b: &BoxXyxy) -> bool {
 mod tests {
     use crate::chat::candidates::BoxId;
     use crate::chat::conversation::{Conversation, Input, Phase};
-    use crate::chat::document::{Document, LabelledBox};
+    use crate::chat::document::{Added, Document, LabelledBox};
     use crate::chat::overlay::Mentions;
     use crate::chat::test_data::{after, load, open, proposed, ready, saved};
     use crate::protocol::{Granularity, PictureId};
@@ -245,12 +256,17 @@ mod tests {
         let mut c = after([open(A), Input::Import(boxes.clone()), Input::Import(boxes)]);
         let own = [(BoxId::Own(0), Some("cup")), (BoxId::Own(1), None)];
         assert_eq!(labels(&c), own);
-        let many = (0..200).map(|x| labelled(x as f32 * 6., None)).collect();
+        let many: Vec<_> = (0..200).map(|x| labelled(x as f32 * 6., None)).collect();
+        let picture = c.picture().expect("opened");
+        let expected = Added {
+            added: 98,
+            known: 1,
+            left_out: 0,
+            surplus: 101,
+        };
+        assert_eq!(picture.added(&many), expected);
         c.step(Input::Import(many));
         assert_eq!(c.candidates().boxes.len(), 100);
-        assert_eq!(c.picture().map(super::Picture::room), Some(0));
-        c.step(Input::Erase(0));
-        assert_eq!(c.picture().map(super::Picture::room), Some(1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::marked::Scope;
-use crate::chat::document::{Document, SavedState};
+use crate::chat::document::{Added, Document, SavedState};
 use crate::chat::strings;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::protocol::ImageSize;
@@ -35,7 +35,7 @@ pub const BLUR: &str = "Blur";
 /// Note about covered pictures.
 pub const COVER_NOTE: &str = "The new file has the full size and no metadata such as the place of the photograph. Black hides more surely than blur.";
 /// Note about the page.
-pub const PAGE_NOTE: &str = "One file with the picture, the boxes and the answers. It opens in any browser without a network. Dropped here, it goes on.";
+pub const PAGE_NOTE: &str = "One file with the picture as it is, the boxes and the answers. It opens in any browser without a network. Dropped here, it goes on.";
 /// Give boxes without a label a common one.
 pub const AS_OBJECT: &str = "Save them as “object”";
 /// Leave boxes without a label out.
@@ -145,19 +145,6 @@ pub fn imported(name: &str, outcome: Added) -> String {
         text.push_str(&format!(" {MAX_BOXES} boxes are the most."));
     }
     text
-}
-
-/// How many boxes of a file were added, and why the others were not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Added {
-    /// Added.
-    pub added: usize,
-    /// The user has the same box.
-    pub known: usize,
-    /// They are not boxes, or not in the picture.
-    pub left_out: usize,
-    /// They exceed what a question can take.
-    pub surplus: usize,
 }
 
 /// A saved conversation is shown again.
