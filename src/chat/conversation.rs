@@ -435,9 +435,6 @@ impl Conversation {
                 }
                 if let Some(current) = self.picture_mut(picture) {
                     current.proposals.insert(granularity, Arc::new(boxes));
-                    self.rematch_turns(granularity);
-                }
-                if let Some(current) = self.picture_mut(picture) {
                     if wanted {
                         current.look = LookState::Done;
                         current.milliseconds = Some(milliseconds);
@@ -445,6 +442,7 @@ impl Conversation {
                         self.send_queued(out);
                     }
                 }
+                self.rematch_turns(granularity);
             }
             Event::Said { turn, spans } => {
                 if let Some(turn) = self.running_mut(turn) {

@@ -108,18 +108,15 @@ impl Conversation {
         }
         let granularity = document.parameters.granularity;
         if is_new {
-            if !picture.proposals.contains_key(&granularity) {
-                let found = document.boxes.iter().filter_map(|saved| {
-                    Some(Proposal {
-                        bbox: saved.bbox,
-                        score: saved.score?,
-                        label: saved.label.clone(),
-                    })
-                });
-                picture
-                    .proposals
-                    .insert(granularity, Arc::new(found.collect()));
-            }
+            let found = document.boxes.iter().filter_map(|saved| {
+                Some(Proposal {
+                    bbox: saved.bbox,
+                    score: saved.score?,
+                    label: saved.label.clone(),
+                })
+            });
+            let known = picture.proposals.entry(granularity);
+            known.or_insert_with(|| Arc::new(found.collect()));
             self.granularity = granularity;
             self.filter = document.parameters.filter();
             self.filter_touched = true;

@@ -34,6 +34,8 @@ pub const BLACK: &str = "Black";
 pub const BLUR: &str = "Blur";
 /// Note about covered pictures.
 pub const COVER_NOTE: &str = "The new file has the full size and no metadata such as the place of the photograph. Black hides more surely than blur.";
+/// There is no box to cover.
+pub const NOTHING_TO_COVER: &str = "Choose the boxes to cover first: select them in the picture.";
 /// Note about the page.
 pub const PAGE_NOTE: &str = "One file with the picture as it is, the boxes and the answers. It opens in any browser without a network. Dropped here, it goes on.";
 /// Give boxes without a label a common one.

@@ -8,6 +8,7 @@ pub mod ask;
 pub mod canvas;
 pub mod controls;
 pub mod conversation;
+pub mod export;
 pub mod gallery;
 pub mod models;
 pub mod objects;
