@@ -45,8 +45,8 @@ impl Style {
     pub fn automatic(size: ImageSize) -> Self {
         let side = (size.width as f32 * size.height as f32).sqrt();
         Self {
-            line: (side / 320.0).round().clamp(1.0, Self::MAX_LINE),
-            text: (side / 42.0).round().clamp(9.0, Self::TEXT.1),
+            line: (side / 320.0).round().clamp(2.0, Self::MAX_LINE),
+            text: (side / 36.0).round().clamp(10.0, Self::TEXT.1),
             words: true,
         }
     }
@@ -416,7 +416,7 @@ mod tests {
     fn sizes_grow_with_the_picture() {
         let of = |width, height| Style::automatic(ImageSize { width, height });
         let (small, large) = (of(200, 100), of(6000, 4000));
-        assert_eq!((small.line, small.text), (1.0, 9.0));
+        assert_eq!((small.line, small.text), (2.0, 10.0));
         assert!(large.line > 10.0 && large.text > 100.0, "{large:?}");
         assert!(large.line <= Style::MAX_LINE && large.text <= Style::TEXT.1);
     }

@@ -114,7 +114,7 @@ pub fn unlabelled(count: usize) -> String {
 /// The request to decide about them before the file is written.
 pub fn decide(count: usize) -> String {
     format!(
-        "{}. Choose what happens to them, then save.",
+        "{}. Choose what happens to such boxes, then save.",
         unlabelled(count)
     )
 }

@@ -83,6 +83,12 @@ impl ExchangeState {
         }
     }
 
+    /// The dialog was closed; what it said belongs to it.
+    fn close(self) {
+        self.is_open.set(false);
+        self.outcome.set(Outcome::None);
+    }
+
     fn say(self, text: impl Into<String>) {
         self.outcome.set(Outcome::Said(text.into()));
     }
@@ -216,6 +222,7 @@ impl ExchangeState {
         if let Some(picture) = pictures.into_iter().next()
             && !app.open_and_wait(picture.into()).await
         {
+            // The message about the picture tells why.
             return Ok(String::new());
         }
         let mut read = Vec::new();
@@ -420,10 +427,23 @@ fn OutcomeLine() -> impl IntoView {
         }
         .into_any(),
     };
+    let is_dismissible = move || !state.outcome.with(|o| matches!(o, Outcome::None));
     view! {
-        <p class="exchange-outcome" class:wrong=is_bad role="status" data-testid="exchange-outcome">
-            {text}
-        </p>
+        <div class="exchange-outcome" class:wrong=is_bad>
+            <p role="status" data-testid="exchange-outcome">
+                {text}
+            </p>
+            <Show when=is_dismissible>
+                <button
+                    type="button"
+                    class="quiet"
+                    data-testid="exchange-dismiss"
+                    on:click=move |_| state.outcome.set(Outcome::None)
+                >
+                    {strings::DISMISS}
+                </button>
+            </Show>
+        </div>
     }
 }
 
@@ -441,7 +461,7 @@ fn Dialog() -> impl IntoView {
             node_ref=state.dialog
             aria-labelledby="exchange-title"
             data-testid="exchange"
-            on:close=move |_| state.is_open.set(false)
+            on:close=move |_| state.close()
         >
             <header>
                 <h2 id="exchange-title">{words::TITLE}</h2>
