@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
+import { cameraJpeg } from "./exif.mjs";
 import {
   answered,
   ask,
@@ -187,6 +188,10 @@ describe("exports", () => {
     await viewer.screenshot({ path: join(PICTURES, "export-page.png") });
     await viewer.keyboard.press("Escape");
     assert.deepEqual(await lit(), []);
+    await viewer.locator("body").click({ position: { x: 2, y: 2 } });
+    await viewer.keyboard.press("Tab");
+    assert.deepEqual(await lit(), numbers, "so does the focus");
+    await viewer.locator(".phrase").first().blur();
     await viewer.locator(".box.shown rect.line").first().hover();
     assert.equal((await lit()).length, 1);
     assert.equal(await viewer.locator(".phrase.lit").count(), 1);
@@ -229,7 +234,6 @@ describe("exports", () => {
     // The first turn is the same as the one that the page asked by itself.
     assert.equal(turns, 2);
     await brought(file);
-    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
     assert.equal(await page.getByTestId("answer").count(), turns);
   });
 
@@ -246,6 +250,20 @@ describe("exports", () => {
     await writeFile(classes, "tea pot\nspoon\n");
     assert.match(await brought(labels, classes), /^Added 2 boxes of other\.txt\.$/);
     await page.getByTestId("object-name").getByText("spoon", { exact: true }).waitFor();
+  });
+
+  test("a photograph that a camera turned is covered upright, without its metadata", async () => {
+    const jpeg = await cameraJpeg(page, await readFile(SCENE), { isRotated: true });
+    assert.ok(jpeg.includes("Exif"));
+    await looked(page, () => drop(page, jpeg, "turned.jpg", "image/jpeg"));
+    const file = join(folder, "turned.json");
+    await writeFile(file, coco(LAMP, "face"));
+    assert.match(await brought(file), /^Added 1 box/);
+    const { path } = await saved("redacted", { scope: "own" });
+    assert.ok(path.endsWith("/turned.redacted.png"), path);
+    const png = await readFile(path);
+    assert.deepEqual([png.readUInt32BE(16), png.readUInt32BE(20)], size);
+    assert.ok(!png.includes("Exif") && !png.includes("eXIf"));
   });
 
   const html = "<!doctype html><p>hello";
@@ -314,12 +332,17 @@ describe("exports", () => {
     await page.getByTestId("exchange-close").click();
   }
 
+  // The page shows changes with the next frame.
+  const frames = () =>
+    page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+
   // What the page says of the last export or import, once it has ended.
   async function said() {
     const line = page.getByTestId("exchange-outcome");
     await line.filter({ hasNotText: /^\s*$|…$/ }).waitFor({ timeout: LONG });
-    const code = await page.locator(".exchange-outcome").innerText();
-    return code.replace(/\s*Dismiss\s*$/, "");
+    await frames();
+    const text = await page.locator(".exchange-outcome").innerText();
+    return text.replace(/\s*Dismiss\s*$/, "");
   }
 
   // Imports files with the button, and returns what the page says.
