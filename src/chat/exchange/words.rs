@@ -235,8 +235,8 @@ mod tests {
             "Sent to your downloads: a.csv (1 box, 1.2 kB)."
         );
         assert_eq!(
-            saved("a.md", None, 300),
-            "Sent to your downloads: a.md (0.3 kB)."
+            saved("a.json", None, 300),
+            "Sent to your downloads: a.json (0.3 kB)."
         );
     }
 }
