@@ -75,6 +75,15 @@ impl BoxHistory {
         });
     }
 
+    /// Adds boxes of the user in one step.
+    pub fn draw_all(&mut self, boxes: impl IntoIterator<Item = OwnBox>) {
+        let boxes: Vec<_> = boxes
+            .into_iter()
+            .map(|own| (self.take_number(), own))
+            .collect();
+        self.step(|edits| edits.own.extend(boxes));
+    }
+
     /// Gives a box another shape. A proposal is replaced by a box of the user with the same `label`.
     /// With `continues` the step joins the one before if that reshaped the same box: one undo takes
     /// both back. Returns the box's identity from now on.
@@ -177,7 +186,8 @@ impl BoxHistory {
         self.reshaping = None;
     }
 
-    fn take_number(&mut self) -> u32 {
+    /// A number that no box of the user has or had.
+    pub fn take_number(&mut self) -> u32 {
         self.next_own += 1;
         self.next_own - 1
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
+use crate::chat::document::{Document, LabelledBox};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -23,6 +24,8 @@ use crate::protocol::{
     Proposal, Question, Request, StopReason, TurnId,
 };
 use crate::text::answer_parser::Span;
+
+mod restore;
 
 /// An action of the user, or an event of the engine or its worker.
 #[derive(Clone, Debug)]
@@ -94,6 +97,11 @@ pub enum Input {
     Relink(TurnId, usize, Option<Vec<u32>>),
     /// Ask for the name of every box, one after the other.
     NameAll,
+    /// Boxes come from a file; they become boxes of the user. Those that are there already are skipped.
+    Import(Vec<LabelledBox>),
+    /// Boxes of the user and turns come from a saved conversation about a picture of the same size; ignored
+    /// for another size.
+    Restore(Box<Document>),
 }
 
 /// A change of the boxes of the current picture; see [`BoxHistory`].
@@ -774,6 +782,8 @@ impl Conversation {
                 self.model = Model::Failed(fault);
             }
             Input::Boxes(change) => self.change_boxes(change),
+            Input::Import(boxes) => self.import(&boxes),
+            Input::Restore(document) => self.restore(&document, &mut out),
         }
         if boxes_may_change {
             self.refresh_candidates();
@@ -853,6 +863,7 @@ impl Conversation {
                         self.send_queued(out);
                     }
                 }
+                self.rematch_turns(granularity);
             }
             Event::Said { turn, spans } => {
                 if let Some(turn) = self.running_mut(turn) {

@@ -1,10 +1,16 @@
 //! Values that the tests of this folder share.
 
+use crate::generate::sampling::Sampling;
 use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
 use crate::protocol::{DevicePreference, Event, LookTime};
 use crate::protocol::{Granularity, ImageSize, ModelCard, PictureId, Proposal};
+use crate::text::answer_parser::Span;
 
+use super::candidates::BoxId;
 use super::conversation::{Conversation, Input};
+use super::document::{
+    Document, FORMAT, Parameters, SavedBox, SavedId, SavedPicture, SavedState, SavedTurn, VERSION,
+};
 
 /// Address of the model in tests.
 pub(super) const NANO: &str = "models/nano";
@@ -82,4 +88,64 @@ pub(super) fn after(inputs: impl IntoIterator<Item = Input>) -> Conversation {
         conversation.step(input);
     }
     conversation
+}
+
+/// A saved conversation about a picture of 100 x 80 pixels: two proposals and a box of the user, one
+/// turn that names the first and the last.
+pub(super) fn saved() -> Document {
+    let saved = |id, bbox: [f32; 4], score, label: Option<&str>| SavedBox {
+        id: SavedId(id),
+        bbox: bbox.into(),
+        score,
+        label: label.map(str::to_owned),
+    };
+    let coarse = |rank| BoxId::Found(Granularity::Coarse, rank);
+    let boxes = vec![
+        saved(coarse(0), [0., 0., 10., 10.], Some(0.9), Some("cat")),
+        saved(coarse(1), [20., 0., 30., 10.], Some(0.6), None),
+        saved(
+            BoxId::Own(2),
+            [40.5, 30.25, 60., 50.],
+            None,
+            Some("my lamp"),
+        ),
+    ];
+    let span = |text: &str, objects: &[u32]| Span {
+        text: text.into(),
+        objects: objects.to_vec(),
+        ..Span::default()
+    };
+    let spans = vec![
+        span("A ", &[]),
+        span("black cat", &[0]),
+        span(" near a ", &[]),
+        span("lamp", &[2, 7]),
+        span(".", &[]),
+    ];
+    Document {
+        format: FORMAT.into(),
+        version: VERSION,
+        picture: SavedPicture {
+            name: "room.jpg".into(),
+            width: 100,
+            height: 80,
+        },
+        parameters: Parameters {
+            model: Some("nano".into()),
+            granularity: Granularity::Coarse,
+            score: 0.5,
+            nms: 0.8,
+            first_of_kind: None,
+            sampling: Sampling::default(),
+        },
+        turns: vec![SavedTurn {
+            shown: "What is here?".into(),
+            question: "What is here?".into(),
+            state: SavedState::Done,
+            boxes: boxes.clone(),
+            spans,
+            answer: None,
+        }],
+        boxes,
+    }
 }

@@ -5,13 +5,13 @@
 
 use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::image::Pixels;
-use js_sys::{Promise, Reflect, Uint8Array};
+use js_sys::{Array, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    Blob, ColorSpaceConversion, HtmlImageElement, ImageBitmap, ImageBitmapOptions,
-    ImageOrientation, OffscreenCanvas, OffscreenCanvasRenderingContext2d, PremultiplyAlpha,
-    Response, Url,
+    Blob, ColorSpaceConversion, File, FilePropertyBag, HtmlImageElement, ImageBitmap,
+    ImageBitmapOptions, ImageOrientation, OffscreenCanvas, OffscreenCanvasRenderingContext2d,
+    PremultiplyAlpha, Response, Url,
 };
 
 /// Pixels read from the canvas at a time.
@@ -27,6 +27,8 @@ pub struct Opened {
     pub rgb: Uint8Array,
     /// Object URL of the file, for the `img` element; revoked when dropped.
     pub url: ObjectUrl,
+    /// The file itself.
+    pub blob: Blob,
 }
 
 /// An object URL.
@@ -69,7 +71,18 @@ pub async fn fetch(address: &str) -> Result<Blob, Fault> {
         return Err(missing());
     }
     let blob = JsFuture::from(response.blob().map_err(|_| missing())?).await;
-    Ok(blob.map_err(|_| missing())?.unchecked_into())
+    let blob: Blob = blob.map_err(|_| missing())?.unchecked_into();
+    let name = address.rsplit('/').next().unwrap_or(address);
+    named(blob, name).ok_or_else(missing)
+}
+
+/// A file called `name` with this content.
+pub fn named(blob: Blob, name: &str) -> Option<Blob> {
+    let options = FilePropertyBag::new();
+    options.set_type(&blob.type_());
+    let parts = Array::of1(&blob);
+    let file = File::new_with_blob_sequence_and_options(&parts, name, &options);
+    file.ok().map(Blob::from)
 }
 
 /// Decodes a picture. Transparent pixels are blended with white.
@@ -98,6 +111,7 @@ pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
         height,
         rgb: rgb?,
         url,
+        blob: blob.clone(),
     })
 }
 
@@ -116,7 +130,8 @@ async fn measure(url: &ObjectUrl) -> Result<(u32, u32), Fault> {
     }
 }
 
-async fn bitmap(blob: &Blob) -> Result<ImageBitmap, Fault> {
+/// Decodes a picture, EXIF rotation applied.
+pub async fn bitmap(blob: &Blob) -> Result<ImageBitmap, Fault> {
     let options = ImageBitmapOptions::new();
     options.set_image_orientation(ImageOrientation::FromImage);
     options.set_premultiply_alpha(PremultiplyAlpha::Default);

@@ -1,6 +1,7 @@
 //! The page: starts the user interface.
 
 mod decode;
+mod export;
 mod link;
 mod offers;
 mod offline;

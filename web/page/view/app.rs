@@ -1,6 +1,7 @@
 //! The layout, and input from outside the views: dropped and pasted files, and global keys.
 
 use chatrex::chat::conversation::Input;
+use chatrex::chat::exchange::import;
 use chatrex::chat::overlay::Overlay;
 use leptos::ev;
 use leptos::prelude::*;
@@ -11,6 +12,7 @@ use super::ask::{Ask, is_composing};
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
+use super::export::{ExchangeState, ExportButtons};
 use super::gallery::Gallery;
 use super::models::{all_files, preview_files, show_manager};
 use super::naming::NameAll;
@@ -23,9 +25,11 @@ use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
 pub fn App() -> impl IntoView {
     let app = AppState::new();
     provide_context(app);
+    let exchange = ExchangeState::new();
+    provide_context(exchange);
     app.begin();
     let over = RwSignal::new(false);
-    listen_for_drops(app, over);
+    listen_for_drops(app, exchange, over);
     listen_for_pastes(app);
     listen_for_keys(app);
     let wide = window()
@@ -42,7 +46,10 @@ pub fn App() -> impl IntoView {
         <main class="desk">
             <section class="left" aria-label="Picture">
                 <Canvas />
-                <Status />
+                <div class="status-row">
+                    <Status />
+                    <ExportButtons />
+                </div>
                 <Gallery />
                 <details class="panel" open=wide>
                     <summary>
@@ -140,9 +147,9 @@ fn Header() -> impl IntoView {
     }
 }
 
-/// Opens a picture or previews a model that is dropped anywhere; `over` is true while files are
+/// Opens a picture, imports files or previews a model that is dropped anywhere; `over` is true while files are
 /// dragged over the page.
-fn listen_for_drops(app: AppState, over: RwSignal<bool>) {
+fn listen_for_drops(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
     let has_files = |event: &DragEvent| {
         let kinds = event.data_transfer().map(|d| d.types());
         kinds.is_some_and(|kinds| kinds.includes(&"Files".into(), 0))
@@ -167,6 +174,8 @@ fn listen_for_drops(app: AppState, over: RwSignal<bool>) {
             if files.iter().any(|file| file.name() == "model.json") {
                 show_manager(app);
                 preview_files(app, &files);
+            } else if files.iter().any(|file| import::is_wanted(&file.name())) {
+                exchange.import(app, files);
             } else if let Some(file) = first_picture(files) {
                 app.open_file(file.into());
             }

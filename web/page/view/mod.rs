@@ -11,6 +11,7 @@ pub mod controls;
 pub mod conversation;
 pub mod copy_menu;
 pub mod evidence;
+pub mod export;
 pub mod gallery;
 pub mod links;
 pub mod models;

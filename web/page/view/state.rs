@@ -774,6 +774,26 @@ impl AppState {
         self.act(Input::Compare);
     }
 
+    /// Reads the conversation.
+    pub fn with_conversation<T>(self, read: impl FnOnce(&Conversation) -> T) -> T {
+        self.conversation.with_value(read)
+    }
+
+    /// The file of the current picture.
+    pub fn picture_file(self) -> Option<Blob> {
+        let id = self.conversation.with_value(|c| c.picture().map(|p| p.id));
+        self.kept.with_value(|kept| {
+            let kept = kept.iter().find(|k| Some(k.id) == id)?;
+            Some(kept.opened.blob.clone())
+        })
+    }
+
+    /// Opens a picture of the user and waits until it is the current one; false if it is not.
+    pub async fn open_and_wait(self, blob: Blob) -> bool {
+        let request = self.next_open_request();
+        self.open(blob, request).await
+    }
+
     /// Appends the marks of the selected boxes to the draft and moves the focus there.
     pub fn cite_selection(self) {
         let marks = self.selection_marks();
