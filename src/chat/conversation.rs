@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::candidates::{Candidates, Filter};
+use crate::chat::history::Snapshot;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
@@ -70,6 +71,17 @@ pub enum Input {
     Event(Event),
     /// The worker is lost: it crashed, ran out of memory or could not start.
     Lost(Fault),
+    /// Show a kept conversation. Nothing is asked or looked at again before the user asks.
+    Restore {
+        /// The number of its picture.
+        picture: PictureId,
+        /// The conversation.
+        snapshot: Box<Snapshot>,
+    },
+    /// Remove picture and turns.
+    Close,
+    /// Sampling, filters and granularity as for a new visitor.
+    ResetSettings,
 }
 
 /// The state of the model.
@@ -179,10 +191,10 @@ pub struct Picture {
     /// Duration of the last look.
     pub milliseconds: Option<LookTime>,
     /// All proposals, per granularity.
-    proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
+    pub(super) proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
     /// The boxes of the user by number.
-    own: BTreeMap<u32, BoxXyxy>,
-    next_own: u32,
+    pub(super) own: BTreeMap<u32, BoxXyxy>,
+    pub(super) next_own: u32,
 }
 
 impl Picture {
@@ -229,6 +241,8 @@ pub struct Conversation {
     /// The model's limit of an answer in tokens.
     max_tokens: u32,
     next_turn: u32,
+    /// True for a restored picture until the user acts on it: the engine does not get it before.
+    resting: bool,
 }
 
 impl Conversation {
@@ -255,6 +269,11 @@ impl Conversation {
     /// The current filters.
     pub fn filter(&self) -> Filter {
         self.filter
+    }
+
+    /// The current filters if the user moved them.
+    pub fn moved_filter(&self) -> Option<Filter> {
+        self.filter_touched.then_some(self.filter)
     }
 
     /// The current granularity.
@@ -297,6 +316,8 @@ impl Conversation {
                 self.lose_engine();
                 self.requeue(&mut out);
                 if self.asked_for != model {
+                    // The first model of a visit is no other one.
+                    self.resting &= self.asked_for.is_empty();
                     self.drop_hidden_boxes();
                     self.asked_for.clone_from(&model);
                 }
@@ -308,6 +329,7 @@ impl Conversation {
             }
             Input::Open { picture, size } => {
                 self.stop(&mut out);
+                self.resting = false;
                 let session = PictureSession {
                     picture: Some(Picture {
                         id: picture,
@@ -328,6 +350,7 @@ impl Conversation {
             Input::Reopen => {
                 if let Some(previous) = self.previous.take() {
                     self.stop(&mut out);
+                    self.resting = false;
                     self.session = previous;
                     self.request_look(&mut out);
                 }
@@ -338,6 +361,7 @@ impl Conversation {
             }
             Input::Prefer(granularity) => {
                 self.granularity = granularity;
+                self.resting = false;
                 self.request_look(&mut out);
                 self.refresh_candidates();
                 self.send_queued(&mut out);
@@ -366,7 +390,8 @@ impl Conversation {
             }
             Input::Ask { shown, question } => {
                 if self.can_ask() && !question.trim().is_empty() {
-                    self.push_turn(shown, question, None);
+                    let boxes = self.wake();
+                    self.push_turn(shown, question, boxes);
                     self.request_look(&mut out);
                     self.send_queued(&mut out);
                 }
@@ -376,6 +401,7 @@ impl Conversation {
                 let ended = self.active().is_none();
                 let index = self.session.turns.iter().position(|t| t.id == turn);
                 if let (true, Some(index)) = (ended, index) {
+                    self.wake();
                     let old = self.session.turns.remove(index);
                     self.push_turn(old.shown, old.question, old.boxes);
                     self.request_look(&mut out);
@@ -387,6 +413,39 @@ impl Conversation {
                 self.lose_engine();
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
+            }
+            Input::Restore { picture, snapshot } => {
+                self.stop(&mut out);
+                self.previous = None;
+                self.granularity = snapshot.granularity;
+                if let Some(filter) = snapshot.filter {
+                    self.filter = filter;
+                    self.filter_touched = true;
+                }
+                let (picture, turns) = snapshot.restore(picture, &mut self.next_turn);
+                self.session = PictureSession {
+                    picture: Some(picture),
+                    turns,
+                };
+                self.resting = true;
+                self.request_look(&mut out);
+            }
+            Input::Close => {
+                self.stop(&mut out);
+                self.previous = None;
+                self.session = PictureSession::default();
+            }
+            Input::ResetSettings => {
+                self.sampling = Sampling::default();
+                self.filter_touched = false;
+                self.filter = match &self.model {
+                    Model::Ready(card) => Filter::of(card),
+                    _ => Filter::default(),
+                };
+                if self.granularity != Granularity::default() {
+                    self.granularity = Granularity::default();
+                    self.request_look(&mut out);
+                }
             }
         }
         if boxes_may_change {
@@ -523,7 +582,7 @@ impl Conversation {
         };
         let held = self.engine_holds == Some(picture.id);
         let known = picture.proposals.contains_key(&granularity);
-        if held && known {
+        if known && (held || self.resting) {
             picture.look = LookState::Done;
             return;
         }
@@ -544,6 +603,14 @@ impl Conversation {
             size: (!held).then_some(picture.size),
             granularity,
         });
+    }
+
+    /// The user acts on the picture. Returns the boxes of one that was resting: its question is about
+    /// these, not about those that the engine is going to find.
+    fn wake(&mut self) -> Option<Arc<Candidates>> {
+        let was_resting = std::mem::replace(&mut self.resting, false);
+        let is_known = self.session.picture.as_ref()?.look == LookState::Done;
+        (was_resting && is_known).then(|| Arc::clone(&self.candidates))
     }
 
     fn push_turn(&mut self, shown: String, question: String, boxes: Option<Arc<Candidates>>) {

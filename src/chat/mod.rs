@@ -5,11 +5,14 @@ pub mod answer;
 pub mod box_drawing;
 pub mod candidates;
 pub mod conversation;
+pub mod history;
+pub mod incoming;
 pub mod model_manager;
 pub mod overlay;
 pub mod question;
 pub mod recovery;
 pub mod samples;
+pub mod settings;
 pub mod strings;
 #[cfg(test)]
 mod test_data;

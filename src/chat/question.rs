@@ -1,13 +1,16 @@
 //! The kinds of question that the page offers, and the draft of a question. The user reads the
 //! wording of this file; the model reads that of `text::prompt`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::chat::candidates::{Candidates, LOST_MARK, cite};
 use crate::text::prompt;
 
 /// A kind of question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QuestionKind {
     /// Any words.
+    #[default]
     Free,
     /// Which boxes hold the things named.
     Find,
