@@ -7,6 +7,7 @@ pub mod candidates;
 pub mod conversation;
 pub mod history;
 pub mod incoming;
+pub mod kept_strings;
 pub mod model_manager;
 pub mod overlay;
 pub mod question;

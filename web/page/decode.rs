@@ -10,9 +10,9 @@ use js_sys::{Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    Blob, BlobPropertyBag, ColorSpaceConversion, HtmlImageElement, ImageBitmap, ImageBitmapOptions,
-    ImageEncodeOptions, ImageOrientation, OffscreenCanvas, OffscreenCanvasRenderingContext2d,
-    PremultiplyAlpha, Response, Url,
+    Blob, BlobPropertyBag, ColorSpaceConversion, HtmlImageElement, HtmlVideoElement, ImageBitmap,
+    ImageBitmapOptions, ImageEncodeOptions, ImageOrientation, OffscreenCanvas,
+    OffscreenCanvasRenderingContext2d, PremultiplyAlpha, Response, Url,
 };
 
 /// Pixels read from the canvas at a time.
@@ -147,6 +147,20 @@ pub async fn preview(blob: &Blob) -> Option<Blob> {
     let made = thumbnail(&bitmap).await;
     bitmap.close();
     made
+}
+
+/// The frame that a video shows.
+///
+/// # Errors
+/// It shows none, or the browser finds no memory.
+pub async fn still(video: &HtmlVideoElement) -> Result<Blob, Fault> {
+    let (width, height) = (video.video_width(), video.video_height());
+    let canvas = OffscreenCanvas::new(width, height).map_err(|_| too_large())?;
+    let context = context(&canvas).ok_or_else(too_large)?;
+    context
+        .draw_image_with_html_video_element(video, 0.0, 0.0)
+        .map_err(|_| too_large())?;
+    encode(&canvas, "image/jpeg").await.ok_or_else(too_large)
 }
 
 /// The bytes of a file.

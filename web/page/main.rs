@@ -2,9 +2,12 @@
 
 mod decode;
 mod link;
+mod memory;
 mod offers;
 mod offline;
 mod persist;
+mod store;
+mod theme;
 mod view;
 
 fn main() {
