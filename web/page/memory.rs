@@ -28,14 +28,16 @@ pub fn keep_settings(json: &str) {
     }
 }
 
-/// The conversation that this tab showed last: empty for none; `None` for a new tab.
+/// The conversation that this tab showed last, in a new tab the one that any tab showed last: empty for
+/// none, `None` where nothing is known.
 pub fn current() -> Option<String> {
-    session()?.get_item(CURRENT).ok()?
+    let of = |storage: Storage| storage.get_item(CURRENT).ok()?;
+    session().and_then(of).or_else(|| local().and_then(of))
 }
 
 /// Keeps the conversation that this tab shows.
 pub fn keep_current(id: &str) {
-    if let Some(storage) = session() {
+    for storage in [session(), local()].into_iter().flatten() {
         // Where it is refused, a reload shows the newest conversation.
         let _ = storage.set_item(CURRENT, id);
     }

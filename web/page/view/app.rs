@@ -122,8 +122,18 @@ fn Header() -> impl IntoView {
                 </button>
                 <OpenPicture />
                 {has_camera().then(|| view! {
-                    <button type="button" class="button" data-testid="open-camera" on:click=move |_| camera.set(true)>
-                        {kept_strings::CAMERA}
+                    <button
+                        type="button"
+                        class="button camera-button"
+                        aria-label=kept_strings::CAMERA
+                        title=kept_strings::CAMERA
+                        data-testid="open-camera"
+                        on:click=move |_| camera.set(true)
+                    >
+                        <svg viewBox="0 0 24 24" aria-hidden="true">
+                            <path d="M4 8h3l2-3h6l2 3h3v11H4z" />
+                            <circle cx="12" cy="13" r="3.5" />
+                        </svg>
                     </button>
                 })}
             </div>

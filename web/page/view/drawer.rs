@@ -2,7 +2,7 @@
 
 use chatrex::chat::history::Head;
 use chatrex::chat::kept_strings as words;
-use js_sys::Date;
+use js_sys::{Date, Object, Reflect};
 use leptos::ev::SubmitEvent;
 use leptos::html;
 use leptos::prelude::*;
@@ -130,9 +130,7 @@ fn Entry(head: Head) -> impl IntoView {
     let is_renaming = RwSignal::new(false);
     let input = NodeRef::<html::Input>::new();
     let title = head.title().to_owned();
-    let changed = Date::new(&head.changed.into());
-    let when = changed.to_locale_string("default", &JsValue::UNDEFINED);
-    let when = when.as_string().unwrap_or_default();
+    let when = date(head.changed);
     let id = StoredValue::new(head.id.clone());
     let shown = StoredValue::new(title);
     let is_current = move || {
@@ -215,6 +213,17 @@ fn Entry(head: Head) -> impl IntoView {
             </Show>
         </li>
     }
+}
+
+/// A date and a time of day in the language of the browser.
+fn date(milliseconds: f64) -> String {
+    let style = Object::new();
+    for (key, value) in [("dateStyle", "medium"), ("timeStyle", "short")] {
+        // An object takes every property.
+        let _ = Reflect::set(&style, &key.into(), &value.into());
+    }
+    let text = Date::new(&milliseconds.into()).to_locale_string("default", &style);
+    text.into()
 }
 
 /// The switches, and the button that deletes everything.

@@ -353,6 +353,7 @@ impl AppState {
     /// with its question; else nothing.
     pub fn begin_keeping(self) {
         let keep = self.keep;
+        let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
         self.act(Input::Sampling(settings.sampling));
@@ -360,8 +361,6 @@ impl AppState {
             self.act(Input::Filter(filter));
         }
         self.act(Input::Prefer(settings.granularity));
-        let is_first_visit = memory::settings().is_none();
-        keep.set(|_| {});
         self.watch_changes();
         let request = self.next_open_request();
         spawn_local(async move {
@@ -378,7 +377,8 @@ impl AppState {
                     .with_untracked(|s| Some(s.all().first()?.id.clone()))
             };
             let last = memory::current().or_else(newest);
-            if let Some(id) = last.filter(|id| !id.is_empty()) {
+            let is_there = |id: &String| keep.shelf.with_untracked(|s| s.get(id).is_some());
+            if let Some(id) = last.filter(is_there) {
                 self.restore(id, request).await;
             }
             keep.is_decided.set(true);
