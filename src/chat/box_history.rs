@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::chat::candidates::BoxId;
 use crate::geometry::BoxXyxy;
 
@@ -10,7 +12,7 @@ use crate::geometry::BoxXyxy;
 const MAX_STEPS: usize = 200;
 
 /// A box of the user.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OwnBox {
     /// Original picture pixels.
     pub bbox: BoxXyxy,
@@ -25,7 +27,7 @@ impl From<BoxXyxy> for OwnBox {
 }
 
 /// The boxes of the user, and the proposals that are out of use.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoxEdits {
     /// The boxes of the user by number.
     pub own: BTreeMap<u32, OwnBox>,
@@ -47,6 +49,21 @@ pub struct BoxHistory {
 }
 
 impl BoxHistory {
+    /// The state `now` without steps before it; the next box of the user gets at least the number
+    /// `next_own`.
+    pub fn restored(now: BoxEdits, next_own: u32) -> Self {
+        let after_last = now
+            .own
+            .keys()
+            .next_back()
+            .map_or(0, |&last| last.saturating_add(1));
+        Self {
+            now: Arc::new(now),
+            next_own: next_own.max(after_last),
+            ..Self::default()
+        }
+    }
+
     /// The current state.
     pub fn now(&self) -> &BoxEdits {
         &self.now

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::chat::box_history::OwnBox;
 use crate::geometry::{BoxXyxy, Filtered, Selection};
 use crate::protocol::{Granularity, ModelCard, Proposal};
 use crate::text::prompt::{MAX_BOXES, index_tag};
 
 /// Identity of a box of one picture; the filters do not change it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum BoxId {
     /// A proposal: its rank among all proposals of that granularity.
     Found(Granularity, u32),
@@ -17,7 +19,7 @@ pub enum BoxId {
 }
 
 /// The filters of the page.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Filter {
     /// Score threshold, 0 to 1.
     pub score: f32,
@@ -47,6 +49,15 @@ impl Filter {
         }
     }
 
+    /// Whether every threshold is within 0 to 1.
+    pub fn is_in_range(&self) -> bool {
+        let unit = 0.0..=1.0;
+        let first = self.first_of_kind.unwrap_or_default();
+        unit.contains(&f64::from(self.score))
+            && unit.contains(&self.nms)
+            && unit.contains(&f64::from(first))
+    }
+
     /// The same with another score threshold. Above the model's default it applies to every box: a
     /// kind without other boxes is no exception.
     #[must_use]
@@ -60,7 +71,7 @@ impl Filter {
 }
 
 /// One box a question may point at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Its identity.
     pub id: BoxId,
@@ -73,7 +84,7 @@ pub struct Candidate {
 }
 
 /// The boxes of one question in the order the model numbers them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
     /// At most [`MAX_BOXES`]; the index in this list is the number in `<objK>`.
     pub boxes: Vec<Candidate>,

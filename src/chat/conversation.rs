@@ -10,10 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::chat::document::{Document, LabelledBox};
+use crate::chat::history::Snapshot;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -102,6 +105,17 @@ pub enum Input {
     /// Boxes of the user and turns come from a saved conversation about a picture of the same size; ignored
     /// for another size.
     Restore(Box<Document>),
+    /// Show a kept conversation. Nothing is asked or looked at again before the user asks.
+    Resume {
+        /// The number of its picture.
+        picture: PictureId,
+        /// The conversation.
+        snapshot: Box<Snapshot>,
+    },
+    /// Remove picture and turns.
+    Close,
+    /// Sampling, filters and granularity as for a new visitor.
+    ResetSettings,
 }
 
 /// A change of the boxes of the current picture; see [`BoxHistory`].
@@ -167,7 +181,7 @@ pub enum LookState {
 }
 
 /// The state of a turn.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Phase {
     /// Waits for the model or for boxes.
     Queued,
@@ -247,7 +261,7 @@ pub struct Turn {
 }
 
 /// How a question is answered.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Most tokens.
     pub max_tokens: u32,
@@ -256,7 +270,7 @@ pub struct Settings {
 }
 
 /// One of several answers to the same question.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Version {
     phase: Phase,
     spans: Vec<Span>,
@@ -397,11 +411,11 @@ pub struct Picture {
     /// Duration of the last look.
     pub milliseconds: Option<LookTime>,
     /// All proposals, per granularity.
-    proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
+    pub(super) proposals: BTreeMap<Granularity, Arc<Vec<Proposal>>>,
     /// What the user did to its boxes.
-    boxes: BoxHistory,
+    pub(super) boxes: BoxHistory,
     /// The names that the model gave to boxes when all were named.
-    names: BTreeMap<BoxId, String>,
+    pub(super) names: BTreeMap<BoxId, String>,
 }
 
 impl Picture {
@@ -477,7 +491,11 @@ pub struct Conversation {
     next_turn: u32,
     /// The comparison that the engine has not answered yet.
     comparison: Option<Comparison>,
+    /// Whether to compare once the engine has the picture.
+    compares_later: bool,
     likeness: Option<Likeness>,
+    /// True for a restored picture until the user acts on it: the engine does not get it before.
+    resting: bool,
 }
 
 /// A comparison of boxes that was requested.
@@ -533,6 +551,11 @@ impl Conversation {
     /// The current filters.
     pub fn filter(&self) -> Filter {
         self.filter
+    }
+
+    /// The current filters if the user moved them.
+    pub fn moved_filter(&self) -> Option<Filter> {
+        self.filter_touched.then_some(self.filter)
     }
 
     /// The current granularity.
@@ -617,6 +640,8 @@ impl Conversation {
                 self.lose_engine();
                 self.requeue(&mut out);
                 if self.asked_for != model {
+                    // The first model of a visit is no other one.
+                    self.resting &= self.asked_for.is_empty();
                     self.drop_hidden_boxes();
                     self.asked_for.clone_from(&model);
                 }
@@ -628,6 +653,7 @@ impl Conversation {
             }
             Input::Open { picture, size } => {
                 self.stop(&mut out);
+                self.resting = false;
                 let session = PictureSession {
                     picture: Some(Picture {
                         id: picture,
@@ -649,6 +675,7 @@ impl Conversation {
             Input::Reopen => {
                 if let Some(previous) = self.previous.take() {
                     self.stop(&mut out);
+                    self.resting = false;
                     self.session = previous;
                     self.request_look(&mut out);
                 }
@@ -660,6 +687,7 @@ impl Conversation {
             }
             Input::Prefer(granularity) => {
                 self.granularity = granularity;
+                self.resting = false;
                 self.request_look(&mut out);
                 self.refresh_candidates();
                 self.send_queued(&mut out);
@@ -764,6 +792,7 @@ impl Conversation {
             Input::NameAll => {
                 let count = self.candidates.boxes.len() as u32;
                 if self.can_ask() && count > 0 {
+                    self.wake();
                     self.naming = Some(Naming {
                         boxes: Arc::clone(&self.candidates),
                         left: (0..count).collect(),
@@ -784,6 +813,41 @@ impl Conversation {
             Input::Boxes(change) => self.change_boxes(change),
             Input::Import(boxes) => self.import(&boxes),
             Input::Restore(document) => self.restore(&document, &mut out),
+            Input::Resume { picture, snapshot } => {
+                self.stop(&mut out);
+                self.previous = None;
+                self.granularity = snapshot.granularity;
+                if let Some(filter) = snapshot.filter {
+                    self.filter = filter;
+                    self.filter_touched = true;
+                }
+                let (picture, turns) = snapshot.restore(picture, &mut self.next_turn);
+                self.session = PictureSession {
+                    picture: Some(picture),
+                    turns,
+                    unedited: None,
+                };
+                self.resting = true;
+                self.request_look(&mut out);
+            }
+            Input::Close => {
+                self.stop(&mut out);
+                self.previous = None;
+                self.session = PictureSession::default();
+            }
+            Input::ResetSettings => {
+                self.sampling = Sampling::default();
+                self.chosen_max_tokens = None;
+                self.filter_touched = false;
+                self.filter = match &self.model {
+                    Model::Ready(card) => Filter::of(card),
+                    _ => Filter::default(),
+                };
+                if self.granularity != Granularity::default() {
+                    self.granularity = Granularity::default();
+                    self.request_look(&mut out);
+                }
+            }
         }
         if boxes_may_change {
             self.refresh_candidates();
@@ -984,7 +1048,7 @@ impl Conversation {
         };
         let held = self.engine_holds == Some(picture.id);
         let known = picture.proposals.contains_key(&granularity);
-        if held && known {
+        if known && (held || self.resting) {
             picture.look = LookState::Done;
             return;
         }
@@ -1007,6 +1071,14 @@ impl Conversation {
         });
     }
 
+    /// The user acts on the picture. Returns the boxes of one that was resting: its question is about
+    /// these, not about those that the engine is going to find.
+    fn wake(&mut self) -> Option<Arc<Candidates>> {
+        let was_resting = std::mem::replace(&mut self.resting, false);
+        let is_known = self.session.picture.as_ref()?.look == LookState::Done;
+        (was_resting && is_known).then(|| Arc::clone(&self.candidates))
+    }
+
     /// Requests the likeness of the current boxes, unless it is known or requested already.
     fn compare(&mut self, out: &mut Vec<Request>) {
         let Some(picture) = &self.session.picture else {
@@ -1018,7 +1090,13 @@ impl Conversation {
             .as_ref()
             .is_some_and(|c| is_current(&c.boxes));
         let held = self.engine_holds == Some(picture.id);
-        if requested || self.likeness().is_some() || !held || self.candidates.boxes.is_empty() {
+        if requested || self.likeness().is_some() || self.candidates.boxes.is_empty() {
+            return;
+        }
+        if !held {
+            self.compares_later = true;
+            self.wake();
+            self.request_look(out);
             return;
         }
         let turn = TurnId(self.next_turn);
@@ -1038,10 +1116,11 @@ impl Conversation {
     fn ask(&mut self, shown: String, question: String, draft: Draft, out: &mut Vec<Request>) {
         if self.can_ask() && !question.trim().is_empty() {
             self.session.unedited = None;
+            let boxes = self.wake();
             let id = self.next_request();
-            self.session
-                .turns
-                .push(Turn::new(id, shown, question, draft));
+            let mut turn = Turn::new(id, shown, question, draft);
+            turn.boxes = boxes;
+            self.session.turns.push(turn);
             self.request_look(out);
             self.send_queued(out);
         }
@@ -1059,6 +1138,7 @@ impl Conversation {
             return;
         };
         self.session.unedited = None;
+        self.wake();
         let request = self.next_request();
         let turn = &mut self.session.turns[index];
         turn.request = request;
@@ -1242,6 +1322,7 @@ impl Conversation {
 
     fn lose_engine(&mut self) {
         self.comparison = None;
+        self.compares_later = false;
         self.engine_holds = None;
         self.looks.clear();
         if let Some(picture) = &mut self.session.picture {

@@ -16,6 +16,9 @@ pub mod detection;
 pub mod document;
 pub mod evidence;
 pub mod exchange;
+pub mod history;
+pub mod incoming;
+pub mod kept_strings;
 pub mod labels;
 pub mod language;
 pub mod markdown;
@@ -26,6 +29,7 @@ pub mod pointing;
 pub mod question;
 pub mod recovery;
 pub mod samples;
+pub mod settings;
 pub mod strings;
 pub mod suggestions;
 #[cfg(test)]

@@ -50,13 +50,21 @@ impl Default for Choice {
 impl Choice {
     /// The model of the page at `address`: `?model=NAME` chooses a built-in one.
     pub fn of_address(address: &str) -> Self {
+        Self::BuiltIn(Self::in_address(address).unwrap_or_default())
+    }
+
+    /// Whether the address of the page names a built-in model.
+    pub fn is_in_address(address: &str) -> bool {
+        Self::in_address(address).is_some()
+    }
+
+    fn in_address(address: &str) -> Option<BuiltIn> {
         let (address, _) = address.split_once('#').unwrap_or((address, ""));
         let (_, query) = address.split_once('?').unwrap_or((address, ""));
         let mut names = query
             .split('&')
             .filter_map(|pair| pair.strip_prefix("model="));
-        let model = names.next().and_then(BuiltIn::named);
-        Self::BuiltIn(model.unwrap_or_default())
+        names.next().and_then(BuiltIn::named)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The kinds of question that the page offers, and the draft of a question. The user reads the
 //! wording of this file; the model reads that of `text::prompt`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::chat::candidates::{Candidates, LOST_MARK, cite};
 use crate::text::prompt;
 
 /// A kind of question.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QuestionKind {
     /// Any words.
     #[default]
@@ -25,7 +27,7 @@ pub enum QuestionKind {
 }
 
 /// A question as the user writes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     /// Its kind.
     pub kind: QuestionKind,

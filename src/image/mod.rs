@@ -8,6 +8,7 @@ pub mod detector_recipe;
 pub mod jpeg;
 pub mod prepare;
 pub mod resize;
+pub mod webp;
 
 use crate::error::{Fault, FaultKind};
 

@@ -4,18 +4,22 @@
 //! picture of 50 megapixels would otherwise double that memory, which never shrinks.
 
 use chatrex::error::{ErrorCode, Fault, FaultKind};
-use chatrex::image::Pixels;
+use chatrex::image::webp::{self, Orientation};
+use chatrex::image::{Pixels, jpeg};
 use js_sys::{Array, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    Blob, ColorSpaceConversion, File, FilePropertyBag, HtmlImageElement, ImageBitmap,
-    ImageBitmapOptions, ImageOrientation, OffscreenCanvas, OffscreenCanvasRenderingContext2d,
-    PremultiplyAlpha, Response, Url,
+    Blob, BlobPropertyBag, ColorSpaceConversion, File, FilePropertyBag, HtmlImageElement,
+    HtmlVideoElement, ImageBitmap, ImageBitmapOptions, ImageEncodeOptions, ImageOrientation,
+    OffscreenCanvas, OffscreenCanvasRenderingContext2d, PremultiplyAlpha, Response, Url,
 };
 
 /// Pixels read from the canvas at a time.
 const STRIP_PIXELS: u32 = 1 << 20;
+
+/// The longer side of a thumbnail in pixels.
+const THUMBNAIL: f64 = 160.0;
 
 /// A decoded picture.
 pub struct Opened {
@@ -25,17 +29,23 @@ pub struct Opened {
     pub height: u32,
     /// `height * width * 3` bytes, row-major.
     pub rgb: Uint8Array,
-    /// Object URL of the file, for the `img` element; revoked when dropped.
+    /// Object URL of the picture, for the `img` element; revoked when dropped.
     pub url: ObjectUrl,
-    /// The file itself.
-    pub blob: Blob,
+    /// The file as it was opened, in memory.
+    pub file: Blob,
+    /// A small JPEG of it, if the browser made one.
+    pub thumbnail: Option<Blob>,
 }
 
 /// An object URL.
 pub struct ObjectUrl(String);
 
 impl ObjectUrl {
-    fn new(blob: &Blob) -> Result<Self, Fault> {
+    /// The address of a blob.
+    ///
+    /// # Errors
+    /// The browser gives no address.
+    pub fn new(blob: &Blob) -> Result<Self, Fault> {
         Url::create_object_url_with_blob(blob)
             .map(Self)
             .map_err(|_| unreadable())
@@ -86,8 +96,25 @@ pub fn named(blob: Blob, name: &str) -> Option<Blob> {
 }
 
 /// Decodes a picture. Transparent pixels are blended with white.
+///
+/// # Errors
+/// Not a picture that this browser can read, cut short, or too large.
 pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
-    let url = ObjectUrl::new(blob)?;
+    let bytes = bytes(blob).await?;
+    if !jpeg::is_complete(&bytes) {
+        return Err(cut_short());
+    }
+    let file = memory_blob(&bytes, &blob.type_())?;
+    let turned = webp::turned(&bytes);
+    if is_heic(&bytes) && measure(&ObjectUrl::new(&file)?).await.is_err() {
+        return Err(heic());
+    }
+    drop(bytes);
+    let (orientation, shown) = match turned {
+        Some((orientation, plain)) => (Some(orientation), memory_blob(&plain, "image/webp")?),
+        None => (None, file.clone()),
+    };
+    let mut url = ObjectUrl::new(&shown)?;
     let (width, height) = measure(&url).await?;
     let pixels = u64::from(width) * u64::from(height);
     if pixels > Pixels::LIMIT {
@@ -102,7 +129,16 @@ pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
             "Make it smaller and try again; your current picture is unchanged",
         ));
     }
-    let bitmap = bitmap(blob).await?;
+    let mut bitmap = bitmap(&shown).await?;
+    if let Some(orientation) = orientation {
+        let upright = turn(&bitmap, orientation)?;
+        url = ObjectUrl::new(&encode(&upright, "image/png").await.ok_or_else(too_large)?)?;
+        bitmap.close();
+        bitmap = upright
+            .transfer_to_image_bitmap()
+            .map_err(|_| too_large())?;
+    }
+    let thumbnail = thumbnail(&bitmap).await;
     let rgb = read(&bitmap).await;
     let (width, height) = (bitmap.width(), bitmap.height());
     bitmap.close();
@@ -111,8 +147,96 @@ pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
         height,
         rgb: rgb?,
         url,
-        blob: blob.clone(),
+        file,
+        thumbnail,
     })
+}
+
+/// A thumbnail of a picture that is not opened yet; `None` if the browser cannot read it.
+pub async fn preview(blob: &Blob) -> Option<Blob> {
+    let bitmap = bitmap(blob).await.ok()?;
+    let made = thumbnail(&bitmap).await;
+    bitmap.close();
+    made
+}
+
+/// The frame that a video shows.
+///
+/// # Errors
+/// It shows none, or the browser finds no memory.
+pub async fn still(video: &HtmlVideoElement) -> Result<Blob, Fault> {
+    let (width, height) = (video.video_width(), video.video_height());
+    let canvas = OffscreenCanvas::new(width, height).map_err(|_| too_large())?;
+    let context = context(&canvas).ok_or_else(too_large)?;
+    context
+        .draw_image_with_html_video_element(video, 0.0, 0.0)
+        .map_err(|_| too_large())?;
+    encode(&canvas, "image/jpeg").await.ok_or_else(too_large)
+}
+
+/// The bytes of a file.
+async fn bytes(blob: &Blob) -> Result<Vec<u8>, Fault> {
+    let buffer = JsFuture::from(blob.array_buffer()).await;
+    let buffer = buffer.map_err(|_| {
+        Fault::new(
+            FaultKind::Picture,
+            "that file",
+            "it cannot be read; it may have been moved or changed",
+            "Choose it again; your current picture is unchanged",
+        )
+    })?;
+    Ok(Uint8Array::new(&buffer).to_vec())
+}
+
+/// A blob in memory: what happens to the file on the disk does not change it.
+fn memory_blob(bytes: &[u8], kind: &str) -> Result<Blob, Fault> {
+    let parts = js_sys::Array::of1(&Uint8Array::from(bytes));
+    let options = BlobPropertyBag::new();
+    options.set_type(kind);
+    Blob::new_with_u8_array_sequence_and_options(&parts, &options).map_err(|_| too_large())
+}
+
+/// True for the pictures of phones that only some browsers read.
+fn is_heic(bytes: &[u8]) -> bool {
+    let brand = bytes.get(4..12);
+    brand.is_some_and(|b| b.starts_with(b"ftyp") && [&b"he"[..], b"mi", b"ms"].contains(&&b[4..6]))
+}
+
+/// The upright picture on a canvas.
+fn turn(bitmap: &ImageBitmap, orientation: Orientation) -> Result<OffscreenCanvas, Fault> {
+    let (width, height) = (bitmap.width(), bitmap.height());
+    let upright = orientation.upright(width, height);
+    let canvas = OffscreenCanvas::new(upright.0, upright.1).map_err(|_| too_large())?;
+    let context = context(&canvas).ok_or_else(too_large)?;
+    let [a, b, c, d, e, f] = orientation.transform(width, height);
+    context
+        .set_transform(a, b, c, d, e, f)
+        .map_err(|_| too_large())?;
+    context
+        .draw_image_with_image_bitmap(bitmap, 0.0, 0.0)
+        .map_err(|_| too_large())?;
+    Ok(canvas)
+}
+
+async fn thumbnail(bitmap: &ImageBitmap) -> Option<Blob> {
+    let (width, height) = (f64::from(bitmap.width()), f64::from(bitmap.height()));
+    let scale = (THUMBNAIL / width.max(height)).min(1.0);
+    let (width, height) = ((width * scale).max(1.0), (height * scale).max(1.0));
+    let canvas = OffscreenCanvas::new(width as u32, height as u32).ok()?;
+    let context = context(&canvas)?;
+    context.set_fill_style_str("white");
+    context.fill_rect(0.0, 0.0, width, height);
+    context
+        .draw_image_with_image_bitmap_and_dw_and_dh(bitmap, 0.0, 0.0, width, height)
+        .ok()?;
+    encode(&canvas, "image/jpeg").await
+}
+
+async fn encode(canvas: &OffscreenCanvas, kind: &str) -> Option<Blob> {
+    let options = ImageEncodeOptions::new();
+    options.set_type(kind);
+    let blob = canvas.convert_to_blob_with_options(&options).ok()?;
+    JsFuture::from(blob).await.ok()?.dyn_into().ok()
 }
 
 /// Width and height of a picture from its header, before it is decoded.
@@ -215,6 +339,26 @@ fn unreadable() -> Fault {
         "Take a JPEG, PNG or WebP file; your current picture is unchanged",
     )
     .code(ErrorCode::Unsupported)
+}
+
+fn heic() -> Fault {
+    Fault::new(
+        FaultKind::Picture,
+        "that file",
+        "it is a HEIC picture, which this browser cannot read; Safari can",
+        "Save it as JPEG and try again; your current picture is unchanged",
+    )
+    .code(ErrorCode::Unsupported)
+}
+
+fn cut_short() -> Fault {
+    Fault::new(
+        FaultKind::Picture,
+        "that picture",
+        "it was cut short: its end is missing",
+        "Export or download it again; your current picture is unchanged",
+    )
+    .code(ErrorCode::Corrupt)
 }
 
 fn too_large() -> Fault {

@@ -3,9 +3,12 @@
 mod decode;
 mod export;
 mod link;
+mod memory;
 mod offers;
 mod offline;
 mod persist;
+mod store;
+mod theme;
 mod view;
 
 fn main() {

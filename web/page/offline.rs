@@ -1,5 +1,7 @@
 //! Whether the page works without a network: checks the caches of the service worker.
 
+use std::cell::Cell;
+
 use js_sys::{Object, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -12,6 +14,26 @@ const LIST: &str = "files.json";
 /// there is no service worker or a file is missing.
 pub async fn stored() -> bool {
     check().await.unwrap_or(false)
+}
+
+/// Calls `tell` when a new version of the site has taken over from the one that this page came from. The
+/// first version of a first visit is none.
+pub fn on_new_version(tell: impl Fn() + 'static) {
+    let window = web_sys::window().expect("a page has a window");
+    let navigator = window.navigator();
+    if !Reflect::has(&navigator, &"serviceWorker".into()).unwrap_or(false) {
+        return;
+    }
+    let container = navigator.service_worker();
+    let had_version = Cell::new(container.controller().is_some());
+    let on_change = Closure::<dyn FnMut()>::new(move || {
+        if had_version.replace(true) {
+            tell();
+        }
+    });
+    container.set_oncontrollerchange(Some(on_change.as_ref().unchecked_ref()));
+    // The page listens as long as it lives.
+    on_change.forget();
 }
 
 async fn check() -> Result<bool, JsValue> {

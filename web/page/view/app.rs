@@ -1,54 +1,76 @@
 //! The layout, and input from outside the views: dropped and pasted files, and global keys.
 
 use chatrex::chat::conversation::Input;
-use chatrex::chat::exchange::import;
+use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Overlay;
 use leptos::ev;
 use leptos::prelude::*;
-use web_sys::{DragEvent, File, HtmlInputElement};
 
 use super::about::About;
 use super::ask::{Ask, is_composing};
+use super::camera::{Camera, CameraOpen, has_camera};
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
-use super::export::{ExchangeState, ExportButtons};
+use super::drawer::{Drawer, HistoryButton};
+use super::export::ExportButtons;
 use super::gallery::Gallery;
-use super::models::{all_files, preview_files, show_manager};
+use super::incoming::{self, is_text_box};
 use super::naming::NameAll;
 use super::objects::{BoxNumbers, Objects};
+use super::settings::SettingsPanel;
+use super::start::{FileInput, OpenPicture, Start, Strip};
 use super::state::{AppState, app_state};
 use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
+use super::toast::{Install, NewVersion, ToastView};
 
 /// The whole page.
 #[component]
 pub fn App() -> impl IntoView {
     let app = AppState::new();
     provide_context(app);
-    let exchange = ExchangeState::new();
-    provide_context(exchange);
+    provide_context(app.exchange);
     app.begin();
     let over = RwSignal::new(false);
-    listen_for_drops(app, exchange, over);
-    listen_for_pastes(app);
+    provide_context(FileInput(NodeRef::new()));
+    provide_context(CameraOpen(RwSignal::new(false)));
+    incoming::listen(app, over);
     listen_for_keys(app);
+    listen_for_history_keys(app);
     let wide = window()
         .inner_width()
         .ok()
         .and_then(|w| w.as_f64())
         .is_none_or(|w| w >= 1024.0);
+    let vacant = Memo::new(move |_| {
+        let is_decided = app.keep.is_decided.get() && !app.opening.get();
+        is_decided && app.picture.with(Option::is_none)
+    });
     let count = move || app.candidates.with(|c| c.boxes.len());
 
     view! {
         <a class="skip" href="#picture">"To the picture"</a>
         <a class="skip" href="#question">"To the question"</a>
         <Header />
-        <main class="desk">
+        <NewVersion />
+        <main class="desk" class:vacant=vacant>
             <section class="left" aria-label="Picture">
+                <Show when=move || vacant.get()>
+                    <Start />
+                </Show>
                 <Canvas />
-                <div class="status-row">
+                <Strip />
+                <div class="under-picture">
                     <Status />
                     <ExportButtons />
+                    <button
+                        type="button"
+                        class="quiet"
+                        data-testid="remove-picture"
+                        on:click=move |_| app.close_picture()
+                    >
+                        {kept_strings::REMOVE}
+                    </button>
                 </div>
                 <Gallery />
                 <details class="panel" open=wide>
@@ -75,23 +97,21 @@ pub fn App() -> impl IntoView {
             </section>
         </main>
         <div class="veil" class:over=move || over.get() aria-hidden="true">
-            <p>"Drop to open"</p>
+            <p>{kept_strings::DROP_TO_OPEN}</p>
         </div>
+        <Drawer />
+        <Camera />
+        <ToastView />
     }
 }
 
 #[component]
 fn Header() -> impl IntoView {
     let app = app_state();
-    let open_chosen = move |event: ev::Event| {
-        let input: HtmlInputElement = event_target(&event);
-        if let Some(file) = input.files().and_then(|files| files.get(0)) {
-            app.open_file(file.into());
-        }
-        input.set_value("");
-    };
+    let CameraOpen(camera) = expect_context();
     view! {
         <header class="bar">
+            <HistoryButton />
             <h1>
                 <svg class="mark" viewBox="0 0 24 24" aria-hidden="true">
                     <rect x="3" y="3" width="12" height="12" rx="2.5" />
@@ -101,34 +121,31 @@ fn Header() -> impl IntoView {
             </h1>
             <p class="tagline">"Ask about a picture. Nothing leaves this page."</p>
             <div class="bar-actions">
-                <label class="button primary">
-                    <input
-                        type="file"
-                        accept="image/*"
-                        class="hidden-input"
-                        data-testid="file-input"
-                        on:change=open_chosen
-                    />
-                    "Open picture"
-                </label>
                 <button
                     type="button"
                     class="button"
-                    data-testid="sample"
-                    on:click=move |_| app.open_first_sample()
+                    title="Ctrl+Shift+O"
+                    data-testid="new"
+                    on:click=move |_| app.close_picture()
                 >
-                    "Sample"
+                    {kept_strings::NEW}
                 </button>
-                <Show when=move || app.can_reopen.get()>
+                <OpenPicture />
+                {has_camera().then(|| view! {
                     <button
                         type="button"
-                        class="button"
-                        data-testid="reopen"
-                        on:click=move |_| app.reopen()
+                        class="button camera-button"
+                        aria-label=kept_strings::CAMERA
+                        title=kept_strings::CAMERA
+                        data-testid="open-camera"
+                        on:click=move |_| camera.set(true)
                     >
-                        "Undo"
+                        <svg viewBox="0 0 24 24" aria-hidden="true">
+                            <path d="M4 8h3l2-3h6l2 3h3v11H4z" />
+                            <circle cx="12" cy="13" r="3.5" />
+                        </svg>
                     </button>
-                </Show>
+                })}
             </div>
             <div class="bar-state">
                 <ModelState />
@@ -141,56 +158,35 @@ fn Header() -> impl IntoView {
                         "Works offline"
                     </span>
                 </Show>
+                <Install />
+                <SettingsPanel />
                 <About />
             </div>
         </header>
     }
 }
 
-/// Opens a picture, imports files or previews a model that is dropped anywhere; `over` is true while files are
-/// dragged over the page.
-fn listen_for_drops(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
-    let has_files = |event: &DragEvent| {
-        let kinds = event.data_transfer().map(|d| d.types());
-        kinds.is_some_and(|kinds| kinds.includes(&"Files".into(), 0))
-    };
-    window_event_listener(ev::dragover, move |event| {
-        if has_files(&event) {
-            event.prevent_default();
-            over.set(true);
+/// Keys of pictures and history: Ctrl+Shift+O begins anew, Ctrl with left or right changes the picture
+/// outside of text boxes.
+fn listen_for_history_keys(app: AppState) {
+    window_event_listener(ev::keydown, move |event| {
+        let is_command = (event.ctrl_key() || event.meta_key()) && !event.alt_key();
+        if event.default_prevented() || !is_command {
+            return;
         }
-    });
-    window_event_listener(ev::dragleave, move |event| {
-        if event.related_target().is_none() {
-            over.set(false);
-        }
-    });
-    window_event_listener(ev::drop, move |event| {
-        over.set(false);
-        if has_files(&event) {
+        if event.shift_key() && event.code() == "KeyO" {
             event.prevent_default();
-            let files = event.data_transfer().and_then(|d| d.files());
-            let files = files.map(all_files).unwrap_or_default();
-            if files.iter().any(|file| file.name() == "model.json") {
-                show_manager(app);
-                preview_files(app, &files);
-            } else if files.iter().any(|file| import::is_wanted(&file.name())) {
-                exchange.import(app, files);
-            } else if let Some(file) = first_picture(files) {
-                app.open_file(file.into());
-            }
+            app.close_picture();
+            return;
         }
-    });
-}
-
-/// Opens a pasted picture; pasted text keeps its default action.
-fn listen_for_pastes(app: AppState) {
-    window_event_listener(ev::paste, move |event| {
-        let files = event.clipboard_data().and_then(|d| d.files());
-        let file = files.map(all_files).and_then(first_picture);
-        if let Some(file) = file.filter(|file| file.type_().starts_with("image/")) {
+        let step = match event.key().as_str() {
+            "ArrowRight" => 1,
+            "ArrowLeft" => -1,
+            _ => return,
+        };
+        let in_text_box = event.target().is_some_and(|t| is_text_box(&t));
+        if !in_text_box && !event.shift_key() && app.step_picture(step) {
             event.prevent_default();
-            app.open_file(file.into());
         }
     });
 }
@@ -213,10 +209,4 @@ fn listen_for_keys(app: AppState) {
             app.act(Input::Retry(turn.id));
         }
     });
-}
-
-/// The first picture among the files, else the first file.
-fn first_picture(files: Vec<File>) -> Option<File> {
-    let picture = files.iter().position(|f| f.type_().starts_with("image/"));
-    files.into_iter().nth(picture.unwrap_or(0))
 }

@@ -12,6 +12,7 @@ use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
 use chatrex::chat::samples::{self, Sample};
+use chatrex::chat::settings::Settings;
 use chatrex::chat::viewport::{Frame, Viewport};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
@@ -27,6 +28,8 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, Url};
 
+use super::export::ExchangeState;
+use super::keeping::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{offers, offline, persist};
@@ -61,7 +64,7 @@ struct KeptPicture {
 /// The state and the actions of the views. Copied freely.
 #[derive(Clone, Copy)]
 pub struct AppState {
-    conversation: StoredValue<Conversation, LocalStorage>,
+    pub(super) conversation: StoredValue<Conversation, LocalStorage>,
     supervisor: StoredValue<Supervisor>,
     link: StoredValue<Option<Link>, LocalStorage>,
     kept: StoredValue<Vec<KeptPicture>, LocalStorage>,
@@ -103,8 +106,6 @@ pub struct AppState {
     pub can_ask: RwSignal<bool>,
     /// True while a turn is queued or running.
     pub busy: RwSignal<bool>,
-    /// True when the previous picture can be restored.
-    pub can_reopen: RwSignal<bool>,
     /// What is highlighted, selected and shown.
     pub overlay: RwSignal<Overlay>,
     /// The phrases that color the boxes.
@@ -151,11 +152,16 @@ pub struct AppState {
     pub is_far: RwSignal<bool>,
     /// Incremented to go to the end of the conversation.
     pub go_to_latest: RwSignal<u32>,
+    /// What stays between visits.
+    pub keep: Keeping,
+    /// The dialog of exports and imports.
+    pub exchange: ExchangeState,
 }
 
 impl AppState {
     /// The empty state; nothing is loaded before [`AppState::begin`].
     pub fn new() -> Self {
+        let keep = Keeping::new();
         let overlay = RwSignal::new(Overlay::default());
         let turns = RwSignal::new(Vec::<TurnSignal>::new());
         let candidates = RwSignal::new(Arc::new(Candidates::default()));
@@ -205,9 +211,9 @@ impl AppState {
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
             model: RwSignal::new(Model::Absent),
-            models: RwSignal::new(ModelManager::with_choice(Choice::of_address(
-                &document().url().unwrap_or_default(),
-            ))),
+            models: RwSignal::new(ModelManager::with_choice(
+                keep.choice(&document().url().unwrap_or_default()),
+            )),
             manager_dialog: NodeRef::new(),
             is_volatile: RwSignal::new(false),
             recovery: RwSignal::new(Recovery::None),
@@ -223,7 +229,6 @@ impl AppState {
             alike: RwSignal::new(None),
             can_ask: RwSignal::new(false),
             busy: RwSignal::new(false),
-            can_reopen: RwSignal::new(false),
             overlay,
             mentions,
             drawn_boxes,
@@ -247,13 +252,15 @@ impl AppState {
             note_read: RwSignal::new(super::status::is_note_read()),
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
+            keep,
+            exchange: ExchangeState::new(),
         }
     }
 
-    /// Loads the model, opens the first sample and asks its question, all at once.
+    /// Loads the model and shows what the page showed last, at the first visit a sample.
     pub fn begin(self) {
         self.start_worker();
-        self.open_first_sample();
+        self.begin_keeping();
         spawn_local(async move { self.offline.set(offline::stored().await) });
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
@@ -392,7 +399,8 @@ impl AppState {
                 Effect::Persist => spawn_local(async move {
                     self.is_volatile.set(!persist::is_granted().await);
                 }),
-                Effect::Load(_) => {
+                Effect::Load(choice) => {
+                    self.keep.set(|s| s.model = Some(Settings::name(&choice)));
                     let place = self.supervise(Supervisor::choose);
                     self.load_in(place);
                 }
@@ -405,21 +413,23 @@ impl AppState {
         self.models.with(|models| samples::of(models.choice()))
     }
 
-    /// Opens the first sample and asks its question.
-    pub fn open_first_sample(self) {
-        let samples = untrack(|| self.samples());
-        if let Some(sample) = samples.first() {
-            self.open_sample(sample);
-        }
-    }
-
     /// Opens a sample and asks its question.
     pub fn open_sample(self, sample: &'static Sample) {
+        self.open_sample_as(sample, false);
+    }
+
+    /// The same; `is_first` if the page does it without being asked.
+    pub(super) fn open_sample_as(self, sample: &'static Sample, is_first: bool) {
         let request = self.next_open_request();
+        let source = Source {
+            name: sample.file.clone(),
+            is_first,
+            ..Source::default()
+        };
         spawn_local(async move {
             match decode::fetch(&sample.address()).await {
                 Ok(blob) => {
-                    if self.open(blob, request).await {
+                    if self.open(blob, source, request).await {
                         self.ask(QuestionKind::Free, &sample.question);
                     }
                 }
@@ -428,35 +438,43 @@ impl AppState {
         });
     }
 
-    /// Opens a picture of the user.
-    pub fn open_file(self, blob: Blob) {
+    /// Opens a picture of the user; `name` is that of its file.
+    pub fn open_file(self, blob: Blob, name: String) {
         let request = self.next_open_request();
+        let source = Source {
+            name,
+            ..Source::default()
+        };
         spawn_local(async move {
-            self.open(blob, request).await;
+            self.open(blob, source, request).await;
         });
     }
 
-    fn next_open_request(self) -> u32 {
+    pub(super) fn next_open_request(self) -> u32 {
         self.open_request.update_value(|request| *request += 1);
         self.open_request.get_value()
     }
 
+    pub(super) fn is_last_request(self, request: u32) -> bool {
+        request == self.open_request.get_value()
+    }
+
     /// Decodes a picture and makes it the current one, unless `request` is outdated; after a failure
     /// the previous one stays. True if it was opened.
-    async fn open(self, blob: Blob, request: u32) -> bool {
-        if request != self.open_request.get_value() {
+    pub(super) async fn open(self, blob: Blob, source: Source, request: u32) -> bool {
+        if !self.is_last_request(request) {
             return false;
         }
         self.opening.set(true);
         let opened = decode::open(&blob).await;
-        if request != self.open_request.get_value() {
+        if !self.is_last_request(request) {
             return false;
         }
         self.opening.set(false);
         match opened {
             Ok(opened) => {
                 self.notice.set(None);
-                self.show_opened(opened);
+                self.begin_conversation(opened, source);
                 true
             }
             Err(fault) => {
@@ -466,38 +484,39 @@ impl AppState {
         }
     }
 
-    /// Makes a decoded picture the current one; of the others only the previous one is kept.
-    fn show_opened(self, opened: Opened) {
-        let id = PictureId(self.next_picture.get_value());
-        self.next_picture.update_value(|next| *next += 1);
+    /// Makes a decoded picture the current one. The draft stays.
+    pub(super) fn show_opened(self, opened: Opened) {
         let size = ImageSize {
             width: opened.width,
             height: opened.height,
         };
+        let picture = self.keep_pixels(opened);
+        self.reset_input();
+        self.act(Input::Open { picture, size });
+        self.flush();
+    }
+
+    /// Keeps a decoded picture, and of the others only the one before. Returns its number.
+    pub(super) fn keep_pixels(self, opened: Opened) -> PictureId {
+        let id = PictureId(self.next_picture.get_value());
+        self.next_picture.update_value(|next| *next += 1);
         let current = self.picture.with_untracked(|p| p.as_ref().map(|p| p.id));
         self.kept.update_value(|kept| {
             kept.retain(|k| Some(k.id) == current);
             kept.push(KeptPicture { id, opened });
         });
-        self.reset_input();
-        self.act(Input::Open { picture: id, size });
-        self.flush();
+        id
     }
 
-    /// Restores the previous picture.
-    pub fn reopen(self) {
-        self.reset_input();
-        self.act(Input::Reopen);
-    }
-
-    /// Another picture is shown: highlights, drawing and draft are reset.
-    fn reset_input(self) {
+    /// Another picture is shown: highlights and drawing are reset.
+    pub(super) fn reset_input(self) {
         self.overlay.update(Overlay::reset);
         self.pointing.set(Pointing::default());
         self.tool.set(Tool::default());
         self.viewport.set(Viewport::default());
-        self.clear_draft();
         self.relinking.set(None);
+        self.editing.set(None);
+        self.exact.set(None);
     }
 
     /// Empties the text box.
@@ -546,6 +565,7 @@ impl AppState {
 
     /// Gives the conversation an input, sends its requests and shows the outcome with the next frame.
     pub fn act(self, input: Input) {
+        self.keep_setting(&input);
         let answered = match &input {
             Input::Event(Event::Done { turn, .. }) => Some(*turn),
             _ => None,
@@ -606,7 +626,7 @@ impl AppState {
     }
 
     /// Updates the signals that differ from the conversation.
-    fn flush(self) {
+    pub(super) fn flush(self) {
         self.conversation.with_value(|c| {
             put(self.model, c.model());
             if self.picture.with_untracked(|p| p.as_ref() != c.picture()) {
@@ -629,7 +649,6 @@ impl AppState {
             put(self.can_undo_edit, &c.can_undo_edit());
             put(self.naming, &c.naming());
             put(self.max_tokens, &c.max_tokens());
-            put(self.can_reopen, &c.can_reopen());
             self.show_turns(c.turns());
         });
     }
@@ -784,7 +803,7 @@ impl AppState {
         let id = self.conversation.with_value(|c| c.picture().map(|p| p.id));
         self.kept.with_value(|kept| {
             let kept = kept.iter().find(|k| Some(k.id) == id)?;
-            Some(kept.opened.blob.clone())
+            Some(kept.opened.file.clone())
         })
     }
 

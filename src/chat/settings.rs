@@ -1,0 +1,198 @@
+//! The settings that the page keeps between visits.
+//!
+//! Rules. A setting that cannot be read has its default; the others are kept. A threshold is kept only
+//! if the user moved it.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::built_in::BuiltIn;
+use crate::chat::candidates::Filter;
+use crate::chat::model_manager::Choice;
+use crate::generate::sampling::Sampling;
+use crate::protocol::Granularity;
+use crate::protocol::store::ModelId;
+
+/// The beginning of the name of a stored model.
+const STORED: &str = "stored:";
+
+/// Light or dark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Theme {
+    /// As the system.
+    #[default]
+    System,
+    /// Light.
+    Light,
+    /// Dark.
+    Dark,
+}
+
+impl Theme {
+    /// All of them, in the order of the switch.
+    pub const ALL: [Self; 3] = [Self::System, Self::Light, Self::Dark];
+
+    /// Its label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::System => "System",
+            Self::Light => "Light",
+            Self::Dark => "Dark",
+        }
+    }
+
+    /// Whether the page is dark; `None` leaves it to the system.
+    pub fn is_dark(self) -> Option<bool> {
+        match self {
+            Self::System => None,
+            Self::Light => Some(false),
+            Self::Dark => Some(true),
+        }
+    }
+}
+
+/// The settings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// The model that was chosen last, as [`Settings::name`] writes it.
+    pub model: Option<String>,
+    /// How tokens are sampled.
+    pub sampling: Sampling,
+    /// The filters, if the user moved them.
+    pub filter: Option<Filter>,
+    /// The granularity.
+    pub granularity: Granularity,
+    /// Light or dark.
+    pub theme: Theme,
+    /// Whether conversations are kept.
+    pub keep_history: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: None,
+            sampling: Sampling::default(),
+            filter: None,
+            granularity: Granularity::default(),
+            theme: Theme::default(),
+            keep_history: true,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a stored text.
+    pub fn read(json: &str) -> Self {
+        let stored: Value = serde_json::from_str(json).unwrap_or_default();
+        let default = Self::default();
+        Self {
+            model: part(&stored, "model").unwrap_or(default.model),
+            sampling: part(&stored, "sampling")
+                .filter(|sampling: &Sampling| sampling.check().is_ok())
+                .unwrap_or(default.sampling),
+            filter: part(&stored, "filter").filter(Filter::is_in_range),
+            granularity: part(&stored, "granularity").unwrap_or(default.granularity),
+            theme: part(&stored, "theme").unwrap_or(default.theme),
+            keep_history: part(&stored, "keep_history").unwrap_or(default.keep_history),
+        }
+    }
+
+    /// The text that is stored.
+    ///
+    /// # Panics
+    /// Never: it is plain data.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    /// The name of a model in the settings.
+    pub fn name(choice: &Choice) -> String {
+        match choice {
+            Choice::BuiltIn(model) => model.name().to_owned(),
+            Choice::Stored(ModelId(id)) => format!("{STORED}{id}"),
+        }
+    }
+
+    /// The model that was chosen last, if this version knows it.
+    pub fn choice(&self) -> Option<Choice> {
+        let name = self.model.as_deref()?;
+        match name.strip_prefix(STORED) {
+            Some(id) if !id.is_empty() => Some(Choice::Stored(ModelId(id.to_owned()))),
+            Some(_) => None,
+            None => BuiltIn::named(name).map(Choice::BuiltIn),
+        }
+    }
+}
+
+fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
+    serde_json::from_value(stored.get(key)?.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_they_were_written() {
+        let settings = Settings {
+            model: Some("stored:abc".into()),
+            sampling: Sampling {
+                temperature: 0.5,
+                ..Sampling::default()
+            },
+            filter: Some(Filter {
+                score: 0.25,
+                ..Filter::default()
+            }),
+            granularity: Granularity::Fine,
+            theme: Theme::Dark,
+            keep_history: false,
+        };
+        assert_eq!(Settings::read(&settings.to_json()), settings);
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_its_default_alone() {
+        let dark = Settings {
+            theme: Theme::Dark,
+            ..Settings::default()
+        };
+        let cases = [
+            ("", Settings::default()),
+            ("[1]", Settings::default()),
+            (r#"{"theme":"dark","model":7}"#, dark.clone()),
+            (r#"{"theme":"dark","sampling":{"top_p":-1}}"#, dark.clone()),
+            (
+                r#"{"theme":"dark","filter":{"score":9,"nms":1}}"#,
+                dark.clone(),
+            ),
+            (r#"{"theme":"dark","keep_history":"maybe"}"#, dark),
+            (r#"{"theme":"pink"}"#, Settings::default()),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(Settings::read(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_name() {
+        let stored = Choice::Stored(ModelId("abc".into()));
+        for choice in [stored, Choice::BuiltIn(BuiltIn::Nano)] {
+            let settings = Settings {
+                model: Some(Settings::name(&choice)),
+                ..Settings::default()
+            };
+            assert_eq!(settings.choice(), Some(choice));
+        }
+        for name in [Some("stored:"), Some("giant"), None] {
+            let settings = Settings {
+                model: name.map(str::to_owned),
+                ..Settings::default()
+            };
+            assert_eq!(settings.choice(), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Short texts that the browser keeps: `localStorage` between visits, `sessionStorage` for a tab. Where
+//! the browser refuses, nothing is kept.
+
+use web_sys::Storage;
+
+const SETTINGS: &str = "chatrex.settings";
+const CURRENT: &str = "chatrex.current";
+const PENDING: &str = "chatrex.pending";
+
+fn local() -> Option<Storage> {
+    web_sys::window()?.local_storage().ok()?
+}
+
+fn session() -> Option<Storage> {
+    web_sys::window()?.session_storage().ok()?
+}
+
+/// The settings as they were written; `None` at the first visit.
+pub fn settings() -> Option<String> {
+    local()?.get_item(SETTINGS).ok()?
+}
+
+/// Keeps the settings.
+pub fn keep_settings(json: &str) {
+    if let Some(storage) = local() {
+        // Where it is refused, the next visit begins with the defaults.
+        let _ = storage.set_item(SETTINGS, json);
+    }
+}
+
+/// The conversation that this tab showed last, in a new tab the one that any tab showed last: empty for
+/// none, `None` where nothing is known.
+pub fn current() -> Option<String> {
+    let of = |storage: Storage| storage.get_item(CURRENT).ok()?;
+    session().and_then(of).or_else(|| local().and_then(of))
+}
+
+/// Keeps the conversation that this tab shows.
+pub fn keep_current(id: &str) {
+    for storage in [session(), local()].into_iter().flatten() {
+        // Where it is refused, a reload shows the newest conversation.
+        let _ = storage.set_item(CURRENT, id);
+    }
+}
+
+/// Takes what the page could not store before it was left.
+pub fn take_pending() -> Option<String> {
+    let storage = session()?;
+    let pending = storage.get_item(PENDING).ok()??;
+    let _ = storage.remove_item(PENDING);
+    Some(pending)
+}
+
+/// Keeps for the next page of this tab what is not stored yet.
+pub fn keep_pending(json: &str) {
+    if let Some(storage) = session() {
+        // Where it is refused, the change of the last moment is lost.
+        let _ = storage.set_item(PENDING, json);
+    }
+}

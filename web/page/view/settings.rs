@@ -1,0 +1,52 @@
+//! The settings: light or dark, and a reset.
+
+use chatrex::chat::kept_strings as words;
+use chatrex::chat::settings::Theme;
+use leptos::prelude::*;
+
+use super::state::app_state;
+use crate::theme;
+
+/// The button and its popover.
+#[component]
+pub fn SettingsPanel() -> impl IntoView {
+    let app = app_state();
+    let keep = app.keep;
+    let choice = move |it: Theme| {
+        let choose = move |_| {
+            keep.set(|settings| settings.theme = it);
+            theme::apply(it);
+        };
+        view! {
+            <label>
+                <input
+                    type="radio"
+                    name="theme"
+                    data-testid=format!("theme-{}", it.label().to_lowercase())
+                    prop:checked=move || keep.settings.with(|s| s.theme == it)
+                    on:change=choose
+                />
+                <span>{it.label()}</span>
+            </label>
+        }
+    };
+    let reset = move |_| {
+        app.reset_settings();
+        keep.tell(words::RESET_DONE.to_owned());
+    };
+    view! {
+        <button type="button" class="quiet" popovertarget="settings" data-testid="settings">
+            {words::SETTINGS}
+        </button>
+        <div id="settings" class="about settings" popover="auto">
+            <h2>{words::THEME}</h2>
+            <fieldset class="segments">
+                <legend class="hidden">{words::THEME}</legend>
+                {Theme::ALL.map(choice).collect_view()}
+            </fieldset>
+            <button type="button" class="button" data-testid="reset-settings" on:click=reset>
+                {words::RESET}
+            </button>
+        </div>
+    }
+}
