@@ -515,6 +515,10 @@ impl Conversation {
                 if self.asked_for != model {
                     self.drop_hidden_boxes();
                     self.asked_for.clone_from(&model);
+                    // Another model is asked greedily first.
+                    for turn in &mut self.session.turns {
+                        turn.retries = 0;
+                    }
                 }
                 self.model = Model::Loading(None);
                 out.push(Request::Load {
@@ -1571,6 +1575,14 @@ mod tests {
         after.step(Input::Version(TurnId(0), 1));
         assert_eq!(texts(&after).2, "z", "both answers are still there");
         assert_eq!(after.latest().map(|t| t.id), Some(TurnId(0)));
+        let greedy = Sampling::default();
+        assert!(after.turns()[0].rewords(greedy));
+        let other = Input::Load {
+            model: "another".into(),
+            device: DevicePreference::Auto,
+        };
+        after.step(other);
+        assert!(!after.turns()[0].rewords(greedy));
     }
 
     #[test]
