@@ -385,6 +385,7 @@ fn events() -> Vec<Event> {
         Span {
             text: "a cat".into(),
             objects: vec![0],
+            open: true,
         },
         Span::default(),
     ];

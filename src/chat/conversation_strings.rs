@@ -93,7 +93,7 @@ pub const NO_BOX: &str = "no box";
 /// Name of the suggestions.
 pub const SUGGESTIONS: &str = "Suggested questions";
 /// Mark of a slow device, in the model's button.
-pub const SLOW: &str = "Runs on the processor, not on a graphics card";
+pub const SLOW: &str = "Runs on the main processor (CPU), not on a graphics card";
 
 /// The title of the boxes of a phrase.
 pub fn links_title(phrase: &Phrase) -> String {

@@ -196,7 +196,7 @@ impl AppState {
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
-            note_read: RwSignal::new(super::status::is_note_read()),
+            note_read: RwSignal::new(persist::is_note_read()),
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
         }
