@@ -275,6 +275,35 @@ describe("the chat", { skip }, () => {
     await page.keyboard.press("Escape");
   });
 
+  test("the button says Stopping until the engine has stopped", async () => {
+    const turn = await turns();
+    const texts = await page.evaluate(async () => {
+      const frame = () => new Promise(requestAnimationFrame);
+      const button = () => document.querySelector('[data-testid="stop"]');
+      // The request to stop arrives late, as on a busy device.
+      const prototype = self.Worker.prototype;
+      const post = prototype.postMessage;
+      prototype.postMessage = function (message, ...rest) {
+        const late = message[0].startsWith('{"Stop"') ? 150 : 0;
+        late ? setTimeout(() => post.call(this, message, ...rest), late) : post.call(this, message, ...rest);
+      };
+      document.querySelector('[data-testid="chip-describe"]').click();
+      const texts = [];
+      while (!button()) await frame();
+      texts.push(button().innerText);
+      button().click();
+      while (button()) {
+        texts.push(button().innerText);
+        await frame();
+      }
+      prototype.postMessage = post;
+      return texts;
+    });
+    await answered(page, turn);
+    assert.equal(texts[0], "Stop");
+    assert.ok(texts.includes("Stopping"), texts.join(", "));
+  });
+
   test("suggestions fit the picture and are not repeated", async () => {
     const suggestions = page.getByTestId("suggestion");
     assert.equal(await suggestions.count(), 2, "two after an answer");
