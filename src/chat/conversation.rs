@@ -475,9 +475,10 @@ impl Conversation {
         self.active().is_none() && self.naming.is_none()
     }
 
-    /// True when [`Input::UndoEdit`] has something to restore.
-    pub fn can_undo_edit(&self) -> bool {
-        self.session.unedited.is_some()
+    /// The request of the last edit, while [`Input::UndoEdit`] has something to restore.
+    pub fn last_edit(&self) -> Option<TurnId> {
+        let replaced = self.session.unedited.as_ref();
+        replaced.and(self.latest()).map(|turn| turn.request)
     }
 
     /// The most tokens of an answer.
@@ -1614,7 +1615,17 @@ mod tests {
         let after = run(table);
         let last = &after.turns()[1];
         assert_eq!((&last.draft, last.shown.as_str()), (&edited, "Count cats"));
-        assert!(!after.can_undo_edit());
+        assert_eq!(after.last_edit(), None);
+        let mut after = after;
+        after.step(Input::Edit(TurnId(3), edited.clone()));
+        assert_eq!(after.last_edit(), Some(TurnId(4)));
+        after.step(done(4, "three", StopReason::End));
+        after.step(Input::Edit(TurnId(4), edited));
+        assert_eq!(
+            after.last_edit(),
+            Some(TurnId(5)),
+            "a new edit, a new while"
+        );
     }
 
     #[test]

@@ -432,7 +432,9 @@ pub fn device_note(card: &ModelCard, has_webgpu: bool, is_secure: bool) -> Optio
             "This page did not come over https, and browsers then keep the graphics card and storage \
              from it."
         };
-        format!("Runs on the main processor (CPU), not on a graphics card, so it is slower. {reason}")
+        format!(
+            "Runs on the main processor (CPU), not on a graphics card, so it is slower. {reason}"
+        )
     } else {
         format!(
             "The graphics card is imitated in software here{}, so it is slower.",

@@ -183,6 +183,14 @@ describe("the chat", { skip }, () => {
     await page.waitForFunction((count) => document.querySelectorAll('[data-testid="asked"]').length === count, before.length);
     assert.deepEqual(await page.getByTestId("asked").allInnerTexts(), before);
     assert.equal(await page.getByTestId("undo-edit").count(), 0);
+    // The last question once more; after ten seconds it cannot be undone.
+    await page.getByTestId("edit").last().click();
+    const start = Date.now();
+    await page.getByTestId("send").click();
+    await page.getByTestId("undo-edit").waitFor();
+    await page.getByTestId("undo-edit").waitFor({ state: "detached" });
+    assert.ok(Date.now() - start > 9500, `undo was there for ${Date.now() - start} ms`);
+    assert.equal(await turns(), before.length);
   });
 
   test("an answer is copied in four forms, and the page says so", async () => {

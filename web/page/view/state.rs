@@ -116,8 +116,8 @@ pub struct AppState {
     pub editing: RwSignal<Option<TurnId>>,
     /// True between the request to stop and the engine's reply.
     pub stopping: RwSignal<bool>,
-    /// True while the turns that an edited question replaced can be brought back.
-    pub can_undo_edit: RwSignal<bool>,
+    /// The last edit, while the turns that it replaced can be brought back.
+    pub last_edit: RwSignal<Option<TurnId>>,
     /// The number of boxes named so far, and of all, while boxes are being named.
     pub naming: RwSignal<Option<(usize, usize)>>,
     /// The most tokens of an answer.
@@ -192,7 +192,7 @@ impl AppState {
             exact: RwSignal::new(None),
             editing: RwSignal::new(None),
             stopping: RwSignal::new(false),
-            can_undo_edit: RwSignal::new(false),
+            last_edit: RwSignal::new(None),
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
@@ -576,7 +576,7 @@ impl AppState {
             put(self.can_ask, &c.can_ask());
             put(self.busy, &(c.active().is_some() || c.naming().is_some()));
             put(self.stopping, &c.active().is_some_and(|t| t.stopping));
-            put(self.can_undo_edit, &c.can_undo_edit());
+            put(self.last_edit, &c.last_edit());
             put(self.naming, &c.naming());
             put(self.max_tokens, &c.max_tokens());
             put(self.can_reopen, &c.can_reopen());
