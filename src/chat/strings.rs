@@ -65,8 +65,6 @@ pub const DISMISS: &str = "Dismiss";
 /// Hint about a draft with [`crate::chat::candidates::LOST_MARK`].
 pub const LOST_MARK_HINT: &str =
     "A box you mention is no longer shown. Replace [?] by a number in the picture.";
-/// Note below the text box.
-pub const MAY_BE_WRONG: &str = "Answers and boxes may be wrong.";
 
 /// Note where the browser refuses persistent storage.
 pub fn volatile(is_safari: bool) -> String {
