@@ -395,6 +395,7 @@ fn events() -> Vec<Event> {
         Span {
             text: "a cat".into(),
             objects: vec![0],
+            open: true,
         },
         Span::default(),
     ];

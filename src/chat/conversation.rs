@@ -602,9 +602,10 @@ impl Conversation {
         self.active().is_none() && self.naming.is_none()
     }
 
-    /// True when [`Input::UndoEdit`] has something to restore.
-    pub fn can_undo_edit(&self) -> bool {
-        self.session.unedited.is_some()
+    /// The request of the last edit, while [`Input::UndoEdit`] has something to restore.
+    pub fn last_edit(&self) -> Option<TurnId> {
+        let replaced = self.session.unedited.as_ref();
+        replaced.and(self.latest()).map(|turn| turn.request)
     }
 
     /// The most tokens of an answer.
@@ -644,6 +645,10 @@ impl Conversation {
                     self.resting &= self.asked_for.is_empty();
                     self.drop_hidden_boxes();
                     self.asked_for.clone_from(&model);
+                    // Another model is asked greedily first.
+                    for turn in &mut self.session.turns {
+                        turn.retries = 0;
+                    }
                 }
                 self.model = Model::Loading(None);
                 out.push(Request::Load {
@@ -1946,6 +1951,14 @@ mod tests {
         after.step(Input::Version(TurnId(0), 1));
         assert_eq!(texts(&after).2, "z", "both answers are still there");
         assert_eq!(after.latest().map(|t| t.id), Some(TurnId(0)));
+        let greedy = Sampling::default();
+        assert!(after.turns()[0].rewords(greedy));
+        let other = Input::Load {
+            model: "another".into(),
+            device: DevicePreference::Auto,
+        };
+        after.step(other);
+        assert!(!after.turns()[0].rewords(greedy));
     }
 
     #[test]
@@ -1977,7 +1990,17 @@ mod tests {
         let after = run(table);
         let last = &after.turns()[1];
         assert_eq!((&last.draft, last.shown.as_str()), (&edited, "Count cats"));
-        assert!(!after.can_undo_edit());
+        assert_eq!(after.last_edit(), None);
+        let mut after = after;
+        after.step(Input::Edit(TurnId(3), edited.clone()));
+        assert_eq!(after.last_edit(), Some(TurnId(4)));
+        after.step(done(4, "three", StopReason::End));
+        after.step(Input::Edit(TurnId(4), edited));
+        assert_eq!(
+            after.last_edit(),
+            Some(TurnId(5)),
+            "a new edit, a new while"
+        );
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub const NO_BOX: &str = "no box";
 /// Name of the suggestions.
 pub const SUGGESTIONS: &str = "Suggested questions";
 /// Mark of a slow device, in the model's button.
-pub const SLOW: &str = "Runs on the processor, not on a graphics card";
+pub const SLOW: &str = "Runs on the main processor (CPU), not on a graphics card";
 
 /// How sure the model was of the boxes of a phrase.
 pub fn certainty(certainty: &Certainty) -> String {
@@ -232,7 +232,40 @@ pub fn figures(turn: &Turn, found: Option<LookTime>) -> Vec<(&'static str, Strin
 mod tests {
     use super::*;
     use crate::chat::answer;
+    use crate::chat::question::Draft;
+    use crate::protocol::{Answer, AskTime, StopReason, TurnId};
     use crate::text::answer_parser::spans;
+
+    #[test]
+    fn boxes_that_do_not_exist_are_counted() {
+        let mut turn = Turn::new(TurnId(0), String::new(), String::new(), Draft::default());
+        assert!(figures(&turn, None).is_empty(), "no answer yet");
+        let answer = |text: &str| Answer {
+            prompt: String::new(),
+            text: text.into(),
+            spans: spans(text),
+            tokens: 1,
+            prefill_tokens: 1,
+            stop: StopReason::End,
+            milliseconds: AskTime::default(),
+        };
+        for (text, expected) in [
+            (
+                "a <ground>cat</ground><objects><obj0><obj1></objects> <obj7>",
+                Some("3"),
+            ),
+            ("nothing", None),
+        ] {
+            let answer = answer(text);
+            turn.spans.clone_from(&answer.spans);
+            turn.answer = Some(answer);
+            let rows = figures(&turn, None);
+            let found = rows
+                .iter()
+                .find(|(name, _)| *name == "Boxes that do not exist");
+            assert_eq!(found.map(|(_, count)| count.as_str()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn marks_on_a_phrase_say_what_is_wrong() {

@@ -101,6 +101,9 @@ mod tests {
     use crate::chat::answer;
     use crate::text::answer_parser;
 
+    /// The rows in short, and whether they say all.
+    type Rows<'a> = Option<(&'a [&'a str], bool)>;
+
     fn rows(answer: &str, asked: &[&str]) -> Option<(Vec<String>, bool)> {
         let pieces = answer::pieces(&answer_parser::spans(answer), 9);
         let asked: Vec<_> = asked.iter().map(|&a| a.to_owned()).collect();
@@ -118,7 +121,7 @@ mod tests {
         let dog = "<ground>Dog</ground><objects><obj2></objects>";
         let black = "<ground>a black cat</ground><objects><obj1></objects>";
         let more = "<ground>cats</ground><objects><obj3><obj4></objects>";
-        let cases: [(&str, &[&str], Option<(&[&str], bool)>); 9] = [
+        let cases: [(&str, &[&str], Rows); 9] = [
             (
                 cats,
                 &["tree", "cat", "zebra"],

@@ -65,8 +65,6 @@ pub const DISMISS: &str = "Dismiss";
 /// Hint about a draft with [`crate::chat::candidates::LOST_MARK`].
 pub const LOST_MARK_HINT: &str =
     "A box you mention is no longer shown. Replace [?] by a number in the picture.";
-/// Note below the text box.
-pub const MAY_BE_WRONG: &str = "Answers and boxes may be wrong.";
 
 /// Note where the browser refuses persistent storage.
 pub fn volatile(is_safari: bool) -> String {
@@ -432,11 +430,13 @@ pub fn device_note(card: &ModelCard, has_webgpu: bool, is_secure: bool) -> Optio
             "This page did not come over https, and browsers then keep the graphics card and storage \
              from it."
         };
-        format!("Runs on the processor, not on a graphics card, so it is slower. {reason}")
+        format!(
+            "Runs on the main processor (CPU), not on a graphics card, so it is slower. {reason}"
+        )
     } else {
         format!(
-            "The graphics card is imitated in software here ({}), so it is slower.",
-            card.adapter
+            "The graphics card is imitated in software here{}, so it is slower.",
+            adapter(card)
         )
     })
 }
@@ -444,9 +444,17 @@ pub fn device_note(card: &ModelCard, has_webgpu: bool, is_secure: bool) -> Optio
 /// What the loaded model computes on, in the page's About.
 pub fn computes_on(card: &ModelCard) -> String {
     match (card.device.as_str(), card.software) {
-        ("cpu", _) => "The processor of this device".to_owned(),
-        (_, true) => format!("A graphics card imitated in software ({})", card.adapter),
-        (_, false) => format!("The graphics card ({})", card.adapter),
+        ("cpu", _) => "The main processor (CPU) of this device".to_owned(),
+        (_, true) => format!("A graphics card imitated in software{}", adapter(card)),
+        (_, false) => format!("The graphics card{}", adapter(card)),
+    }
+}
+
+/// ` (name)` of the adapter, or nothing where the browser hides its name.
+fn adapter(card: &ModelCard) -> String {
+    match card.adapter.as_str() {
+        "" | "WebGPU adapter" => String::new(),
+        name => format!(" ({name})"),
     }
 }
 
@@ -996,7 +1004,7 @@ mod tests {
         }
         assert_eq!(
             computes_on(&on("cpu", true)),
-            "The processor of this device"
+            "The main processor (CPU) of this device"
         );
         assert_eq!(
             computes_on(&on("wgpu", false)),

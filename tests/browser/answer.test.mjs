@@ -113,7 +113,7 @@ describe("a first visit", () => {
   test("a sampled answer is that of the native engine with the same seed", async () => {
     const { picture, dialogues } = await scene(900_001);
     const detect = dialogues.find((dialogue) => /detect/.test(dialogue.question)).question;
-    await page.getByText("How words are chosen").click();
+    await page.getByTestId("sampling-open").click();
     await slide(page, "temperature-slider", "1");
     await slide(page, "top-p-slider", "0.95");
     const turn = await ask(page, detect);
@@ -124,13 +124,15 @@ describe("a first visit", () => {
     const native = await chatWith(options, picture, detect);
     const done = (await happened(page, "Done")).at(-1);
     assert.equal(done.answer.text, native.turns[0].text);
+    await page.getByTestId("sampling-open").click();
     await slide(page, "temperature-slider", "0");
     await page.getByTestId("grammar").uncheck();
     await answered(page, await ask(page, detect));
     const last = (await asked(page, "Ask")).at(-1).sampling;
     assert.deepEqual([last.temperature, last.grammar], [0, false]);
+    await page.getByTestId("sampling-open").click();
     await page.getByTestId("grammar").check();
-    await page.getByText("How words are chosen").click();
+    await page.keyboard.press("Escape");
   });
 
   test("a question can be asked with the keyboard alone", async () => {

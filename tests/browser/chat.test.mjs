@@ -183,6 +183,14 @@ describe("the chat", { skip }, () => {
     await page.waitForFunction((count) => document.querySelectorAll('[data-testid="asked"]').length === count, before.length);
     assert.deepEqual(await page.getByTestId("asked").allInnerTexts(), before);
     assert.equal(await page.getByTestId("undo-edit").count(), 0);
+    // The last question once more; after ten seconds it cannot be undone.
+    await page.getByTestId("edit").last().click();
+    const start = Date.now();
+    await page.getByTestId("send").click();
+    await page.getByTestId("undo-edit").waitFor();
+    await page.getByTestId("undo-edit").waitFor({ state: "detached" });
+    assert.ok(Date.now() - start > 9500, `undo was there for ${Date.now() - start} ms`);
+    assert.equal(await turns(), before.length);
   });
 
   test("an answer is copied in four forms, and the page says so", async () => {
@@ -254,7 +262,8 @@ describe("the chat", { skip }, () => {
     await page.getByTestId("sampling-open").click();
     await page.getByTestId("max-tokens").fill("4");
     await page.getByTestId("max-tokens").press("Tab");
-    assert.equal(await page.getByTestId("max-tokens").inputValue(), "16", "what is too small becomes the smallest");
+    // What is too small becomes the smallest.
+    await page.waitForFunction(() => document.querySelector('[data-testid="max-tokens"]').value === "16");
     await page.keyboard.press("Escape");
     await page.getByTestId("chip-describe").click();
     const turn = (await turns()) - 1;
@@ -272,6 +281,35 @@ describe("the chat", { skip }, () => {
     await page.getByRole("button", { name: /Reset: Longest/ }).click();
     await page.waitForFunction(() => document.querySelector('[data-testid="max-tokens"]').value === "512");
     await page.keyboard.press("Escape");
+  });
+
+  test("the button says Stopping until the engine has stopped", async () => {
+    const turn = await turns();
+    const texts = await page.evaluate(async () => {
+      const frame = () => new Promise(requestAnimationFrame);
+      const button = () => document.querySelector('[data-testid="stop"]');
+      // The request to stop arrives late, as on a busy device.
+      const prototype = self.Worker.prototype;
+      const post = prototype.postMessage;
+      prototype.postMessage = function (message, ...rest) {
+        const late = message[0].startsWith('{"Stop"') ? 150 : 0;
+        late ? setTimeout(() => post.call(this, message, ...rest), late) : post.call(this, message, ...rest);
+      };
+      document.querySelector('[data-testid="chip-describe"]').click();
+      const texts = [];
+      while (!button()) await frame();
+      texts.push(button().innerText);
+      button().click();
+      while (button()) {
+        texts.push(button().innerText);
+        await frame();
+      }
+      prototype.postMessage = post;
+      return texts;
+    });
+    await answered(page, turn);
+    assert.equal(texts[0], "Stop");
+    assert.ok(texts.includes("Stopping"), texts.join(", "));
   });
 
   test("suggestions fit the picture and are not repeated", async () => {

@@ -442,14 +442,11 @@ fn Editing(text_box: TextBox) -> impl IntoView {
 #[component]
 fn UndoEdit() -> impl IntoView {
     let app = app_state();
-    let edits = StoredValue::new(0_u32);
     Effect::new(move |_| {
-        if app.can_undo_edit.get() {
-            edits.update_value(|count| *count += 1);
-            let this = edits.get_value();
+        if let Some(edit) = app.last_edit.get() {
             set_timeout(
                 move || {
-                    if edits.try_get_value() == Some(this) {
+                    if app.last_edit.get_untracked() == Some(edit) {
                         app.act(Input::KeepEdit);
                     }
                 },
@@ -459,7 +456,7 @@ fn UndoEdit() -> impl IntoView {
     });
     view! {
         <div role="status">
-            <Show when=move || app.can_undo_edit.get()>
+            <Show when=move || app.last_edit.get().is_some()>
                 <p class="editing" data-testid="edited-note">
                     <span>{words::DROPPED}</span>
                     <button

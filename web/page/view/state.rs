@@ -138,8 +138,8 @@ pub struct AppState {
     pub editing: RwSignal<Option<TurnId>>,
     /// True between the request to stop and the engine's reply.
     pub stopping: RwSignal<bool>,
-    /// True while the turns that an edited question replaced can be brought back.
-    pub can_undo_edit: RwSignal<bool>,
+    /// The last edit, while the turns that it replaced can be brought back.
+    pub last_edit: RwSignal<Option<TurnId>>,
     /// The number of boxes named so far, and of all, while boxes are being named.
     pub naming: RwSignal<Option<(usize, usize)>>,
     /// The most tokens of an answer.
@@ -245,11 +245,11 @@ impl AppState {
             exact: RwSignal::new(None),
             editing: RwSignal::new(None),
             stopping: RwSignal::new(false),
-            can_undo_edit: RwSignal::new(false),
+            last_edit: RwSignal::new(None),
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
-            note_read: RwSignal::new(super::status::is_note_read()),
+            note_read: RwSignal::new(persist::is_note_read()),
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
@@ -646,7 +646,7 @@ impl AppState {
             put(self.can_ask, &c.can_ask());
             put(self.busy, &(c.active().is_some() || c.naming().is_some()));
             put(self.stopping, &c.active().is_some_and(|t| t.stopping));
-            put(self.can_undo_edit, &c.can_undo_edit());
+            put(self.last_edit, &c.last_edit());
             put(self.naming, &c.naming());
             put(self.max_tokens, &c.max_tokens());
             self.show_turns(c.turns());

@@ -10,6 +10,7 @@ use leptos::prelude::*;
 
 use super::models::{Manager, show_manager};
 use super::state::{AppState, app_state};
+use crate::persist;
 
 /// The state of the model in the bar; a click opens the model manager.
 #[component]
@@ -140,7 +141,7 @@ pub fn DeviceNote() -> impl IntoView {
     let note = Memo::new(move |_| device_note(app).filter(|_| !app.note_read.get()));
     let dismiss = move |_| {
         app.note_read.set(true);
-        keep_note_read();
+        persist::keep_note_read();
     };
     view! {
         {move || {
@@ -169,23 +170,6 @@ fn SlowMark() -> impl IntoView {
                 </i>
             })
         }}
-    }
-}
-
-/// Name of the entry that remembers that the note about the device was read.
-const NOTE_READ: &str = "chatrex-device-note-read";
-
-/// Whether the note was read in an earlier visit.
-pub fn is_note_read() -> bool {
-    // Browsers may refuse storage; then the note is shown at every visit.
-    let storage = window().local_storage().ok().flatten();
-    storage.is_some_and(|s| s.get_item(NOTE_READ).ok().flatten().is_some())
-}
-
-fn keep_note_read() {
-    if let Ok(Some(storage)) = window().local_storage() {
-        // A refusal only brings the note back at the next visit.
-        let _ = storage.set_item(NOTE_READ, "1");
     }
 }
 
