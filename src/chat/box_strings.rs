@@ -52,6 +52,8 @@ pub const COLUMNS: [&str; 4] = ["No.", "Label", "Score", "Area"];
 pub const SORT: &str = "Sort by";
 /// The list.
 pub const LIST: &str = "Objects in the picture";
+/// What a row of the list says of a box that is not drawn.
+pub const HIDDEN: &str = "hidden";
 /// An empty list.
 pub const LIST_EMPTY: &str = "Nothing here yet.";
 /// What the button does that brings removed proposals back.
@@ -102,7 +104,7 @@ pub fn restore(count: usize) -> String {
     format!("Bring {count} back")
 }
 
-/// A row of the list for a screen reader.
+/// A row of the list in full.
 pub fn row_name(number: u32, label: &str, score: Option<f32>, share: f32, hidden: bool) -> String {
     let mut text = format!("Box {number}");
     if !label.is_empty() {
@@ -114,7 +116,7 @@ pub fn row_name(number: u32, label: &str, score: Option<f32>, share: f32, hidden
     }
     text.push_str(&format!(", {} of the picture", area(share)));
     if hidden {
-        text.push_str(", hidden");
+        text.push_str(&format!(", {HIDDEN}"));
     }
     text
 }

@@ -197,8 +197,20 @@ pub const LOST_MARK: &str = "[?]";
 /// Rewrites the `[K]` marks of a draft, so that each still means the same box when the candidates
 /// change. A mark whose box is gone becomes [`LOST_MARK`].
 pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> String {
+    renumber_as(question, before, after, |id| id)
+}
+
+/// The same where a box that goes by one identity `before` goes by another `after`.
+pub fn renumber_as(
+    question: &str,
+    before: &Candidates,
+    after: &Candidates,
+    identity: impl Fn(BoxId) -> BoxId,
+) -> String {
     replace_marks(question, |number| {
-        let now = before.get(number).and_then(|b| after.number(b.id));
+        let now = before
+            .get(number)
+            .and_then(|b| after.number(identity(b.id)));
         match (now, before.get(number)) {
             (Some(now), _) => format!("[{now}]"),
             (None, Some(_)) => LOST_MARK.to_owned(),
@@ -433,6 +445,9 @@ mod tests {
         ] {
             assert_eq!(renumber_tags(words, &before, &after), expected);
         }
+        let as_last = |id| if id == B { C } else { id };
+        let question = renumber_as("[0] or [1]", &before, &after, as_last);
+        assert_eq!(question, "[0] or [1]");
         assert_eq!(
             cite("is [1] left of [9]? [a", &after),
             "is <obj1> left of [9]? [a"

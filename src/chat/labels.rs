@@ -49,28 +49,32 @@ pub fn text_width(text: &str) -> f32 {
         .sum()
 }
 
-/// Places the labels in `area`, the visible part of the picture in screen pixels. A label whose words
-/// find no room shows its number only. `None` for a box out of view.
+/// Labels of this rank and below keep their words before others get a place.
+const FIRST_RANKS: u8 = 2;
+
+/// Places the labels in `area`, the visible part of the picture in screen pixels: first those of the
+/// first ranks with their words, then the numbers of the others, then words where room is left. A
+/// label whose words find no room shows its number only. `None` for a box out of view.
 pub fn place(labels: &[Label], area: BoxXyxy) -> Vec<Option<Placed>> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&index| labels[index].rank);
-    let mut out = vec![None; labels.len()];
-    let mut taken: Vec<BoxXyxy> = Vec::with_capacity(labels.len());
-    for index in order {
+    let mut out: Vec<Option<Placed>> = vec![None; labels.len()];
+    let mut taken: Vec<BoxXyxy> = Vec::with_capacity(2 * labels.len());
+    for &index in &order {
         let label = &labels[index];
         let Some(visible) = intersection(label.bbox, area) else {
             continue;
         };
         let number = (text_width(&label.number) + 2.0 * PADDING).max(HEIGHT);
-        let words = text_width(&label.words) + 2.0 * PADDING;
         let free = |width: f32| {
+            let is_free = |plate: &BoxXyxy| taken.iter().all(|other| !overlaps(plate, other));
             corners(visible, width, label.margin, area)
                 .into_iter()
-                .find(|plate| taken.iter().all(|other| !overlaps(plate, other)))
+                .find(is_free)
         };
-        let with_words = (!label.words.is_empty())
-            .then(|| free(number + words))
-            .flatten();
+        let with_words = words_width(label)
+            .filter(|_| label.rank <= FIRST_RANKS)
+            .and_then(|words| free(number + words));
         let plate = with_words.or_else(|| free(number));
         // Where nothing is free the number lies in the corner of its box, over what is there.
         let plate = plate.unwrap_or_else(|| corner(visible.x1, visible.y1, number, area));
@@ -81,12 +85,31 @@ pub fn place(labels: &[Label], area: BoxXyxy) -> Vec<Option<Placed>> {
             words: with_words.map(|_| [split, plate.y1, plate.x2, plate.y2].into()),
         });
     }
+    for index in order {
+        let (Some(width), Some(placed)) = (words_width(&labels[index]), &mut out[index]) else {
+            continue;
+        };
+        let number = placed.number;
+        let words: BoxXyxy = [number.x2, number.y1, number.x2 + width, number.y2].into();
+        let is_number = |other: &BoxXyxy| (other.x1, other.y1) == (number.x1, number.y1);
+        let is_free = (taken.iter()).all(|other| is_number(other) || !overlaps(&words, other));
+        if placed.words.is_none() && words.x2 <= area.x2 && is_free {
+            placed.words = Some(words);
+            taken.push(words);
+        }
+    }
     out
 }
 
+fn words_width(label: &Label) -> Option<f32> {
+    (!label.words.is_empty()).then(|| text_width(&label.words) + 2.0 * PADDING)
+}
+
 /// Plates of a width at a box, best first: above it, inside at the top, below, inside at the bottom,
-/// each at the left and at the right; then beside it and further down.
+/// each at the left and at the right; then beside it, and further along its edges.
 fn corners(b: BoxXyxy, width: f32, margin: f32, area: BoxXyxy) -> Vec<BoxXyxy> {
+    /// How often a plate moves on along an edge.
+    const STEPS: usize = 8;
     let (left, right) = (b.x1, b.x2 - width);
     let (above, below) = (b.y1 - margin - HEIGHT, b.y2 + margin);
     let (top, bottom) = (b.y1 + margin, b.y2 - margin - HEIGHT);
@@ -112,8 +135,17 @@ fn corners(b: BoxXyxy, width: f32, margin: f32, area: BoxXyxy) -> Vec<BoxXyxy> {
         (before, b.y1 + HEIGHT + 2.0),
     ];
     let fits = |(_, top): &(f32, f32)| *top >= area.y1 && top + HEIGHT <= area.y2;
+    let along = (1..=STEPS).flat_map(|step| {
+        let (x, y) = (step as f32 * (width + 2.0), step as f32 * (HEIGHT + 2.0));
+        let is_wide = left + x <= right;
+        let is_high = top + y <= bottom;
+        let wide = is_wide.then_some([(left + x, above), (left + x, top), (left + x, bottom)]);
+        let high = is_high.then_some([(inner_left, top + y), (inner_right, top + y)]);
+        (wide.into_iter().flatten()).chain(high.into_iter().flatten())
+    });
     places
         .into_iter()
+        .chain(along)
         .filter(fits)
         .map(|(left, top)| corner(left, top, width, area))
         .collect()
@@ -256,6 +288,25 @@ mod tests {
             }
         }
         assert!(placed.iter().any(|p| p.words.is_some()));
+    }
+
+    #[test]
+    fn words_take_no_room_from_numbers() {
+        let bbox = [10., 30., 390., 290.];
+        let labels: Vec<_> = (0..20).map(|_| label(bbox, "a phrase", 3)).collect();
+        let placed: Vec<_> = place(&labels, AREA.into()).into_iter().flatten().collect();
+        let plates: Vec<_> = (placed.iter())
+            .flat_map(|p| [Some(p.number), p.words])
+            .collect();
+        let plates: Vec<_> = plates.into_iter().flatten().collect();
+        assert_eq!(placed.len(), 20);
+        assert!(plates.len() > 20, "some have words");
+        for (i, a) in plates.iter().enumerate() {
+            for b in &plates[..i] {
+                let apart = a.x1 >= b.x2 || b.x1 >= a.x2 || a.y1 >= b.y2 || b.y1 >= a.y2;
+                assert!(apart, "{a:?} {b:?}");
+            }
+        }
     }
 
     #[test]

@@ -201,6 +201,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await pick(page, target);
     const proposals = (await happened(page, "Proposed")).at(-1).boxes;
     const { label } = proposals.find(({ box }) => overlap(box, target.box) > 0.95);
+    await page.getByTestId("question").fill(`What is [${target.index}]?`);
     const handle = page.locator('[data-testid="handle"][data-handle="se"]');
     const place = middle(await handle.boundingBox());
     await drag(page, place, { x: place.x - 15, y: place.y - 15 });
@@ -212,6 +213,9 @@ describe("boxes by mouse and keys", { skip }, () => {
     const row = page.locator(`[data-testid="object-row"][data-index="${own[0].index}"]`);
     assert.equal(await row.locator(".row-label").innerText(), label, "it keeps its kind");
     assert.equal(await row.locator(".row-score").innerText(), "yours");
+    assert.equal(await page.getByTestId("question").inputValue(), `What is [${own[0].index}]?`);
+    await page.getByTestId("question").fill("");
+    await page.getByTestId("picture").focus();
     await page.keyboard.press("Control+z");
     assert.deepEqual(await boxes(page), all);
     await pick(page, target);
@@ -463,7 +467,7 @@ describe("boxes by finger", { skip }, () => {
     }
     await touch("touchEnd");
     // A tap that follows at once would count as the end of the swipe.
-    await page.waitForTimeout(200);
+    await page.waitForTimeout(400);
     await frames(page);
   }
 

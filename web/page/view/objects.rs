@@ -171,7 +171,7 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
             class:off=move || is_hidden.get()
             class:active=move || list.active.get() == Some(id)
             aria-selected=move || selected.get().to_string()
-            aria-label=name
+            title=name
             data-testid="object-row"
             data-index=number
             on:pointerenter=move |_| app.overlay.maybe_update(|o| o.hover(Some(Highlight::one(id))))
@@ -188,6 +188,7 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
                 }
             ></span>
             <span class="row-number"><i class=swatch></i>{number}</span>
+            <span class="hidden">{move || is_hidden.get().then_some(box_strings::HIDDEN)}</span>
             <span class="row-label" data-testid="object-name">{move || label.get().0}</span>
             <span class="row-score">{score_text}</span>
             <span class="row-area">{box_strings::area(share)}</span>

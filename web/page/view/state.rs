@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use chatrex::chat::box_edit::clipped;
-use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_tags};
+use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_as, renumber_tags};
 use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
@@ -710,15 +710,24 @@ impl AppState {
     /// With `continues` one undo takes this and the change before back.
     pub fn reshape(self, id: BoxId, bbox: BoxXyxy, continues: bool) {
         let number = self.next_own();
+        let before = self.candidates.get_untracked();
         self.act(Input::Boxes(BoxChange::Reshape {
             id,
             bbox,
             continues,
         }));
         if let (BoxId::Found(..), Some(number)) = (id, number) {
+            let own = BoxId::Own(number);
+            let after = self.conversation.with_value(|c| Arc::clone(c.candidates()));
+            // Marks in the draft mean the box that takes the place of the proposal.
+            let draft = self.draft.with_untracked(|draft| {
+                renumber_as(draft, &before, &after, |b| if b == id { own } else { b })
+            });
+            put(self.draft, &draft);
+            self.candidates.set(after);
             self.overlay.update(|o| {
                 o.hover(None);
-                o.select_all([BoxId::Own(number)]);
+                o.select_all([own]);
             });
         }
         self.flush();
