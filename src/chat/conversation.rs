@@ -77,7 +77,7 @@ pub enum Input {
     Import(Vec<LabelledBox>),
     /// Boxes of the user and turns come from a saved conversation about a picture of the same size; ignored
     /// for another size.
-    Restore(Box<Document>),
+    Resume(Box<Document>),
 }
 
 /// The state of the model.
@@ -400,7 +400,7 @@ impl Conversation {
                 self.model = Model::Failed(fault);
             }
             Input::Import(boxes) => self.import(&boxes),
-            Input::Restore(document) => self.restore(&document, &mut out),
+            Input::Resume(document) => self.restore(&document, &mut out),
         }
         if boxes_may_change {
             self.refresh_candidates();

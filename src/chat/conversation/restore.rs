@@ -230,7 +230,7 @@ mod tests {
     const A: PictureId = PictureId(1);
 
     fn restore(document: Document) -> Input {
-        Input::Restore(Box::new(document))
+        Input::Resume(Box::new(document))
     }
 
     fn labels(c: &Conversation) -> Vec<(BoxId, Option<&str>)> {

@@ -17,7 +17,7 @@ pub(super) const SIZE: ImageSize = ImageSize {
 /// The conversation of [`saved`].
 pub(super) fn restored() -> Conversation {
     let picture = open(PictureId(1));
-    after([picture, Input::Restore(Box::new(saved()))])
+    after([picture, Input::Resume(Box::new(saved()))])
 }
 
 pub(super) fn source<'a>(

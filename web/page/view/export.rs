@@ -265,7 +265,7 @@ impl ExchangeState {
                     }
                 }
                 let text = words::restored(&place, &document);
-                app.act(Input::Restore(document));
+                app.act(Input::Resume(document));
                 let names_boxes =
                     app.with_conversation(|c| c.turns().last().and_then(Mentions::of).is_some());
                 app.overlay.update(|o| o.on_answer(names_boxes));
