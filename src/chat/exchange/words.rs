@@ -32,12 +32,8 @@ pub const COVER: &str = "Cover with";
 pub const BLACK: &str = "Black";
 /// Cover with a blur.
 pub const BLUR: &str = "Blur";
-/// Note about covered pictures.
-pub const COVER_NOTE: &str = "The new file has the full size and no metadata such as the place of the photograph. Black hides more surely than blur.";
 /// There is no box to cover.
 pub const NOTHING_TO_COVER: &str = "Choose the boxes to cover first: select them in the picture.";
-/// Note about the page.
-pub const PAGE_NOTE: &str = "One file with the picture as it is, the boxes and the answers. It opens in any browser without a network. Dropped here, it goes on.";
 /// Give boxes without a label a common one.
 pub const AS_OBJECT: &str = "Save them as “object”";
 /// Leave boxes without a label out.
@@ -71,6 +67,29 @@ pub fn format(format: Format) -> &'static str {
         Format::Csv => "Table (CSV)",
         Format::Box2d => "Labelled list, box_2d (JSON)",
         Format::LabelStudio => "Label Studio (JSON)",
+    }
+}
+
+/// What is worth knowing about a format.
+pub fn note(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Page => Some(
+            "One file with the picture as it is, the boxes and the answers. It opens in any browser without a \
+             network. Dropped here, it goes on.",
+        ),
+        Format::Document => {
+            Some("The picture itself is not in this file. Open it first to import the file again.")
+        }
+        Format::Yolo => Some("The archive holds the picture as it is, the labels and data.yaml."),
+        Format::LabelStudio => Some(
+            "Found boxes are predictions, yours are annotations. The project needs an Image with the name image \
+             and the value $image, and RectangleLabels with the name label.",
+        ),
+        Format::Redacted => Some(
+            "The new file has the full size and no metadata such as the place of the photograph. Black hides more \
+             surely than blur.",
+        ),
+        _ => None,
     }
 }
 

@@ -513,9 +513,7 @@ fn Content() -> impl IntoView {
             <Show when=is(Format::Redacted)>
                 <CoverChoice />
             </Show>
-            <Show when=is(Format::Page)>
-                <p class="hint">{words::PAGE_NOTE}</p>
-            </Show>
+            {move || words::note(format.get()).map(|note| view! { <p class="hint">{note}</p> })}
             <button
                 type="button"
                 class="button primary"
@@ -727,6 +725,5 @@ fn CoverChoice() -> impl IntoView {
             <legend>{words::COVER}</legend>
             <div class="segments">{choices.map(choice).into_iter().collect_view()}</div>
         </fieldset>
-        <p class="hint">{words::COVER_NOTE}</p>
     }
 }
