@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::candidates::{Candidates, Filter};
-use crate::chat::history::Snapshot;
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
@@ -73,10 +72,14 @@ pub enum Input {
     Lost(Fault),
     /// Show a kept conversation. Nothing is asked or looked at again before the user asks.
     Restore {
-        /// The number of its picture.
-        picture: PictureId,
-        /// The conversation.
-        snapshot: Box<Snapshot>,
+        /// Its picture.
+        picture: Box<Picture>,
+        /// Its turns, oldest first; they get new numbers.
+        turns: Vec<Turn>,
+        /// The granularity.
+        granularity: Granularity,
+        /// The filters, if the user moved them.
+        filter: Option<Filter>,
     },
     /// Remove picture and turns.
     Close,
@@ -414,17 +417,25 @@ impl Conversation {
                 self.fail_running(&fault);
                 self.model = Model::Failed(fault);
             }
-            Input::Restore { picture, snapshot } => {
+            Input::Restore {
+                picture,
+                mut turns,
+                granularity,
+                filter,
+            } => {
                 self.stop(&mut out);
                 self.previous = None;
-                self.granularity = snapshot.granularity;
-                if let Some(filter) = snapshot.filter {
+                self.granularity = granularity;
+                if let Some(filter) = filter {
                     self.filter = filter;
                     self.filter_touched = true;
                 }
-                let (picture, turns) = snapshot.restore(picture, &mut self.next_turn);
+                for turn in &mut turns {
+                    turn.id = TurnId(self.next_turn);
+                    self.next_turn += 1;
+                }
                 self.session = PictureSession {
-                    picture: Some(picture),
+                    picture: Some(*picture),
                     turns,
                 };
                 self.resting = true;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::candidates::{Candidates, Filter};
-use crate::chat::conversation::{Conversation, LookState, Phase, Picture, Turn};
+use crate::chat::conversation::{Conversation, Input, LookState, Phase, Picture, Turn};
 use crate::chat::question::QuestionKind;
 use crate::error::Fault;
 use crate::geometry::BoxXyxy;
@@ -115,8 +115,8 @@ impl Snapshot {
         })
     }
 
-    /// The picture under a new number, and the turns under the numbers from `next_turn` on.
-    pub fn restore(self, id: PictureId, next_turn: &mut u32) -> (Picture, Vec<Turn>) {
+    /// The input that shows the conversation again; its picture gets the number `id`.
+    pub fn restore(self, id: PictureId) -> Input {
         let after_last = self.own.keys().next_back().map_or(0, |&last| last + 1);
         let proposals = self
             .proposals
@@ -134,12 +134,12 @@ impl Snapshot {
             own: self.own,
             next_own: self.next_own.max(after_last),
         };
-        let turns = self.turns.into_iter().map(|turn| {
-            let id = TurnId(*next_turn);
-            *next_turn += 1;
-            turn.restore(id)
-        });
-        (picture, turns.collect())
+        Input::Restore {
+            picture: Box::new(picture),
+            turns: self.turns.into_iter().map(SavedTurn::restore).collect(),
+            granularity: self.granularity,
+            filter: self.filter,
+        }
     }
 
     /// The text that is stored.
@@ -197,7 +197,8 @@ impl SavedTurn {
         }
     }
 
-    fn restore(self, id: TurnId) -> Turn {
+    /// The conversation numbers it.
+    fn restore(self) -> Turn {
         // Only the length limit and the end of an answer leave it complete.
         let is_complete = |a: &Answer| a.stop != StopReason::Stopped;
         let phase = match self.outcome {
@@ -206,7 +207,7 @@ impl SavedTurn {
             Outcome::Failed(fault) => Phase::Failed(fault),
         };
         Turn {
-            id,
+            id: TurnId(0),
             shown: self.shown,
             question: self.question,
             boxes: self.boxes.map(Arc::new),
@@ -406,7 +407,7 @@ impl Shelf {
 mod tests {
     use super::*;
     use crate::chat::candidates::BoxId;
-    use crate::chat::conversation::{Input, Model};
+    use crate::chat::conversation::Model;
     use crate::chat::test_data::{after, load, open, proposed, ready};
     use crate::protocol::{AskTime, Event, Request};
 
@@ -470,10 +471,7 @@ mod tests {
 
     fn restored(before: impl IntoIterator<Item = Input>) -> (Conversation, Vec<Request>) {
         let mut conversation = after(before);
-        let requests = conversation.step(Input::Restore {
-            picture: B,
-            snapshot: Box::new(snapshot()),
-        });
+        let requests = conversation.step(snapshot().restore(B));
         (conversation, requests)
     }
 
@@ -617,8 +615,8 @@ mod tests {
         });
         let read = Snapshot::read(&odd.to_json()).expect("readable");
         assert_eq!(read.filter, None);
-        let (picture, _) = read.restore(A, &mut 0);
-        assert_eq!(picture.next_own(), 1);
+        let now = after([read.restore(A)]);
+        assert_eq!(now.picture().map(Picture::next_own), Some(1));
     }
 
     fn head(id: &str, changed: f64, group: Option<&str>) -> Head {

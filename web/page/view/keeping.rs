@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use chatrex::chat::conversation::Input;
+use chatrex::chat::conversation::{Conversation, Input};
 use chatrex::chat::history::{Head, Save, Shelf, Snapshot, Trouble, VERSION};
 use chatrex::chat::kept_strings as words;
 use chatrex::chat::model_manager::Choice;
-use chatrex::chat::overlay::Overlay;
+use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
 use chatrex::chat::settings::{Settings, Theme};
@@ -222,7 +222,8 @@ impl Keeping {
 
     /// Writes a conversation from memory to the database.
     async fn write(self, id: String) {
-        let Some(record) = self.memory.with_value(|memory| memory.get(&id).cloned()) else {
+        let record = self.memory.with_value(|memory| memory.get(&id).cloned());
+        let Some(record) = record.filter(|_| self.is_kept(&id)) else {
             return;
         };
         let seen = self.seen.with_value(|seen| seen.get(&id).copied());
@@ -319,6 +320,7 @@ impl Keeping {
             .update_value(|queue| queue.retain(|key| key != id));
         self.unknow(id);
         self.shelf.update(|shelf| shelf.remove(id));
+        self.thumbnails.update(|all| drop(all.remove(id)));
         if let Ok(store) = self.store().await
             && let Err(trouble) = store.delete(id).await
         {
@@ -390,24 +392,29 @@ impl AppState {
         let Some(pending) = memory::take_pending() else {
             return;
         };
-        let Ok((head, body)) = serde_json::from_str::<(String, String)>(&pending) else {
+        let Ok((head, body, in_flight)) = serde_json::from_str::<(String, String, bool)>(&pending)
+        else {
             return;
         };
         let Ok(head) = Head::read(&head) else {
             return;
         };
-        if let Some(stored) = self.keep.record(&head.id).await {
-            // The revision of the page that was left: another tab may have written since.
-            self.keep.know(&head.id, head.revision);
-            let is_own = stored.head.revision == head.revision;
-            if is_own || stored.body.as_ref() != Some(&body) {
-                self.keep.put(Record {
-                    head,
-                    body: Some(body),
-                    ..stored
-                });
-            }
+        let Some(stored) = self.keep.record(&head.id).await else {
+            return;
+        };
+        if stored.body.as_ref() == Some(&body) {
+            return;
         }
+        // What the left page was writing may have arrived; anything else is of another tab.
+        let arrived = head.revision + u32::from(in_flight);
+        if stored.head.revision != arrived {
+            self.keep.know(&head.id, head.revision);
+        }
+        self.keep.put(Record {
+            head,
+            body: Some(body),
+            ..stored
+        });
     }
 
     /// Writes the conversation after changes, and when the page is left.
@@ -423,6 +430,12 @@ impl AppState {
             self.touch();
         });
         window_event_listener(ev::pagehide, move |_| self.leave_page());
+        window_event_listener(ev::pageshow, move |event| {
+            // The page comes back as it was left, and writes on.
+            if event.persisted() {
+                drop(memory::take_pending());
+            }
+        });
     }
 
     fn touch(self) {
@@ -485,16 +498,18 @@ impl AppState {
             return;
         };
         let revision = keep.seen.with_value(|seen| seen.get(&id).copied());
+        let in_flight = keep.is_writing.get_value();
         let pending = keep.memory.with_value(|memory| {
             let Record { head, body, .. } = memory.get(&id)?;
             let head = Head {
                 revision: revision.unwrap_or(0),
                 ..head.clone()
             };
-            serde_json::to_string(&(head.to_json(), body.as_ref()?)).ok()
+            serde_json::to_string(&(head.to_json(), body.as_ref()?, in_flight)).ok()
         });
-        if let Some(pending) = pending {
-            memory::keep_pending(&pending);
+        match pending {
+            Some(pending) => memory::keep_pending(&pending),
+            None => drop(memory::take_pending()),
         }
     }
 
@@ -588,10 +603,7 @@ impl AppState {
         let (draft, kind) = (snapshot.draft.clone(), snapshot.kind);
         let picture = self.keep_pixels(opened);
         self.reset_input();
-        self.act(Input::Restore {
-            picture,
-            snapshot: Box::new(snapshot),
-        });
+        self.act(snapshot.restore(picture));
         self.flush();
         self.draft.set(draft);
         self.kind.set(kind);
@@ -603,10 +615,9 @@ impl AppState {
             body: record.body,
             is_temporary,
         }));
-        let answers = self.turns.with_untracked(|turns| turns.len());
-        if answers > 0 {
-            self.overlay.update(|o| o.on_answer(true));
-        }
+        let last = |c: &Conversation| c.turns().last().and_then(Mentions::of).is_some();
+        let names_boxes = self.conversation.with_value(last);
+        self.overlay.update(|o| o.on_answer(names_boxes));
     }
 
     /// Closes the picture: the page is as empty as at the beginning, and the conversation is kept.
@@ -717,9 +728,12 @@ impl AppState {
 
     /// Whether conversations are kept from now on.
     pub fn set_keep_history(self, is_kept: bool) {
-        self.keep.set(|settings| settings.keep_history = is_kept);
+        let keep = self.keep;
+        keep.set(|settings| settings.keep_history = is_kept);
         if is_kept {
-            self.touch();
+            let waiting = keep.memory.with_value(|m| m.keys().cloned().collect());
+            keep.queue.set_value(waiting);
+            keep.write_queue();
         }
     }
 
