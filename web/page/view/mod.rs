@@ -13,6 +13,7 @@ pub mod drawer;
 pub mod gallery;
 pub mod incoming;
 pub mod keeping;
+pub mod kept;
 pub mod models;
 pub mod objects;
 pub mod sampling_panel;

@@ -26,7 +26,7 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, Url};
 
-use super::keeping::{Keeping, Source};
+use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{offers, offline, persist};
