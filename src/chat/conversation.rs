@@ -16,7 +16,6 @@ use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::chat::document::{Document, LabelledBox};
-use crate::chat::history::Snapshot;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
@@ -107,10 +106,14 @@ pub enum Input {
     Restore(Box<Document>),
     /// Show a kept conversation. Nothing is asked or looked at again before the user asks.
     Resume {
-        /// The number of its picture.
-        picture: PictureId,
-        /// The conversation.
-        snapshot: Box<Snapshot>,
+        /// Its picture.
+        picture: Box<Picture>,
+        /// Its turns, oldest first; they get new numbers.
+        turns: Vec<Turn>,
+        /// The granularity.
+        granularity: Granularity,
+        /// The filters, if the user moved them.
+        filter: Option<Filter>,
     },
     /// Remove picture and turns.
     Close,
@@ -818,17 +821,25 @@ impl Conversation {
             Input::Boxes(change) => self.change_boxes(change),
             Input::Import(boxes) => self.import(&boxes),
             Input::Restore(document) => self.restore(&document, &mut out),
-            Input::Resume { picture, snapshot } => {
+            Input::Resume {
+                picture,
+                mut turns,
+                granularity,
+                filter,
+            } => {
                 self.stop(&mut out);
                 self.previous = None;
-                self.granularity = snapshot.granularity;
-                if let Some(filter) = snapshot.filter {
+                self.granularity = granularity;
+                if let Some(filter) = filter {
                     self.filter = filter;
                     self.filter_touched = true;
                 }
-                let (picture, turns) = snapshot.restore(picture, &mut self.next_turn);
+                for turn in &mut turns {
+                    turn.id = self.next_request();
+                    turn.request = turn.id;
+                }
                 self.session = PictureSession {
-                    picture: Some(picture),
+                    picture: Some(*picture),
                     turns,
                     unedited: None,
                 };

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
-use crate::chat::conversation::{Conversation, LookState, Phase, Picture, Settings, Turn, Version};
+use crate::chat::conversation::{
+    Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
+};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::protocol::{
@@ -139,8 +141,8 @@ impl Snapshot {
         })
     }
 
-    /// The picture under a new number, and the turns under the numbers from `next_turn` on.
-    pub fn restore(self, id: PictureId, next_turn: &mut u32) -> (Picture, Vec<Turn>) {
+    /// The input that shows the conversation again; its picture gets the number `id`.
+    pub fn restore(self, id: PictureId) -> Input {
         let proposals = self
             .proposals
             .into_iter()
@@ -157,12 +159,12 @@ impl Snapshot {
             boxes: BoxHistory::restored(self.boxes, self.next_own),
             names: self.names.into_iter().collect(),
         };
-        let turns = self.turns.into_iter().map(|turn| {
-            let id = TurnId(*next_turn);
-            *next_turn += 1;
-            turn.restore(id)
-        });
-        (picture, turns.collect())
+        Input::Resume {
+            picture: Box::new(picture),
+            turns: self.turns.into_iter().map(SavedTurn::restore).collect(),
+            granularity: self.granularity,
+            filter: self.filter,
+        }
     }
 
     /// The text that is stored.
@@ -217,7 +219,8 @@ impl SavedTurn {
         }
     }
 
-    fn restore(self, id: TurnId) -> Turn {
+    /// The conversation numbers it.
+    fn restore(self) -> Turn {
         // Only the length limit and the end of an answer leave it complete.
         let is_complete = |a: &Answer| a.stop != StopReason::Stopped;
         let phase = match self.outcome {
@@ -225,7 +228,7 @@ impl SavedTurn {
             Outcome::Done | Outcome::Stopped => Phase::Stopped,
             Outcome::Failed(fault) => Phase::Failed(fault),
         };
-        let mut turn = Turn::new(id, self.shown, self.question, self.draft);
+        let mut turn = Turn::new(TurnId(0), self.shown, self.question, self.draft);
         turn.boxes = self.boxes.map(Arc::new);
         turn.phase = phase;
         turn.spans = self.spans;
@@ -427,7 +430,7 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::conversation::{Input, Model};
+    use crate::chat::conversation::Model;
     use crate::chat::test_data::{after, load, open, proposed, ready};
     use crate::protocol::{AskTime, Event, Request};
 
@@ -492,10 +495,7 @@ mod tests {
 
     fn restored(before: impl IntoIterator<Item = Input>) -> (Conversation, Vec<Request>) {
         let mut conversation = after(before);
-        let requests = conversation.step(Input::Resume {
-            picture: B,
-            snapshot: Box::new(snapshot()),
-        });
+        let requests = conversation.step(snapshot().restore(B));
         (conversation, requests)
     }
 
@@ -639,8 +639,8 @@ mod tests {
         });
         let read = Snapshot::read(&odd.to_json()).expect("readable");
         assert_eq!(read.filter, None);
-        let (picture, _) = read.restore(A, &mut 0);
-        assert_eq!(picture.next_own(), 1);
+        let now = after([read.restore(A)]);
+        assert_eq!(now.picture().map(Picture::next_own), Some(1));
     }
 
     fn head(id: &str, changed: f64, group: Option<&str>) -> Head {

@@ -285,7 +285,7 @@ impl EntryAction {
             Self::AskCancel => return (Confirmation::Cancel, None),
             Self::AskDelete => return (Confirmation::Delete, None),
             Self::Back => return (Confirmation::None, None),
-            Self::Resume => Input::Restore(model),
+            Self::Resume => Input::Resume(model),
             Self::Pause => Input::Pause(model),
             Self::Load => Input::Load(Choice::Stored(model)),
             Self::Unload => Input::Load(Choice::default()),
@@ -507,7 +507,7 @@ impl ModelManager {
                 self.fault = None;
                 Vec::new()
             }
-            Input::Restore(model) => self.download(model),
+            Input::Resume(model) => self.download(model),
             Input::Pause(model) => {
                 self.set_activity(&model, Activity::Paused);
                 vec![Effect::Send(StoreRequest::Pause { model })]
@@ -787,7 +787,7 @@ mod tests {
         manager.step(listed(510, Activity::Idle), 0.);
         assert_eq!(status(&manager), "partial");
         assert_eq!(
-            manager.step(Input::Restore(id()), 0.),
+            manager.step(Input::Resume(id()), 0.),
             [Effect::Persist, download()]
         );
         assert_eq!(status(&manager), "moving");
@@ -801,7 +801,7 @@ mod tests {
         manager.step(listed(610, Activity::Idle), 0.);
         assert_eq!(status(&manager), "partial");
         assert_eq!(manager.entries()[0].fault, Some(fault()));
-        manager.step(Input::Restore(id()), 0.);
+        manager.step(Input::Resume(id()), 0.);
         assert_eq!(manager.entries()[0].fault, None);
         manager.step(event(StoreEvent::Complete { model: id() }), 0.);
         assert_eq!(status(&manager), "ready");

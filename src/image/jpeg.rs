@@ -1,8 +1,14 @@
 //! Detects truncated JPEG files. Decoders, including those of browsers, silently fill missing data
 //! with gray.
 
+/// The end of the data that some phones write in place of the end marker.
+const MAKERS_END: &[u8] = b"SEFT";
+
 /// False if `bytes` start like a JPEG file and end before its end marker.
 pub fn is_complete(bytes: &[u8]) -> bool {
+    if bytes.ends_with(MAKERS_END) {
+        return true;
+    }
     let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
         return true;
     };
@@ -29,7 +35,7 @@ pub fn is_complete(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_complete;
+    use super::{MAKERS_END, is_complete};
 
     /// A segment that contains an end marker (a thumbnail), a scan with a stuffed byte, the end.
     const FILE: &[u8] =
@@ -43,5 +49,7 @@ mod tests {
             assert!(!is_complete(&FILE[..length]), "{length}");
         }
         assert!(is_complete(b"not a JPEG"));
+        let panorama = [&FILE[..FILE.len() - 2], b"data of the maker", MAKERS_END].concat();
+        assert!(is_complete(&panorama));
     }
 }

@@ -11,6 +11,7 @@ test("a reloaded page without a network answers", async () => {
   const { context, page } = browser;
   try {
     await page.goto(URL_OF_PAGE);
+    await answered(page, 0);
     await page.getByTestId("offline-badge").waitFor({ timeout: LONG });
     await context.setOffline(true);
     await page.reload();

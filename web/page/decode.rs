@@ -83,16 +83,16 @@ pub async fn fetch(address: &str) -> Result<Blob, Fault> {
     let blob = JsFuture::from(response.blob().map_err(|_| missing())?).await;
     let blob: Blob = blob.map_err(|_| missing())?.unchecked_into();
     let name = address.rsplit('/').next().unwrap_or(address);
-    named(blob, name).ok_or_else(missing)
+    named(&blob, name).map(Blob::from).ok_or_else(missing)
 }
 
 /// A file called `name` with this content.
-pub fn named(blob: Blob, name: &str) -> Option<Blob> {
+pub fn named(blob: &Blob, name: &str) -> Option<File> {
     let options = FilePropertyBag::new();
     options.set_type(&blob.type_());
-    let parts = Array::of1(&blob);
+    let parts = Array::of1(blob);
     let file = File::new_with_blob_sequence_and_options(&parts, name, &options);
-    file.ok().map(Blob::from)
+    file.ok()
 }
 
 /// Decodes a picture. Transparent pixels are blended with white.

@@ -5,6 +5,8 @@ use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Overlay;
 use leptos::ev;
 use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+use web_sys::HtmlElement;
 
 use super::about::About;
 use super::ask::{Ask, is_composing};
@@ -12,7 +14,7 @@ use super::camera::{Camera, CameraOpen, has_camera};
 use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
-use super::drawer::{Drawer, HistoryButton};
+use super::drawer::{Drawer, HistoryButton, NotKept};
 use super::export::ExportButtons;
 use super::gallery::Gallery;
 use super::incoming::{self, is_text_box};
@@ -71,6 +73,7 @@ pub fn App() -> impl IntoView {
                     >
                         {kept_strings::REMOVE}
                     </button>
+                    <NotKept />
                 </div>
                 <Gallery />
                 <details class="panel" open=wide>
@@ -166,8 +169,8 @@ fn Header() -> impl IntoView {
     }
 }
 
-/// Keys of pictures and history: Ctrl+Shift+O begins anew, Ctrl with left or right changes the picture
-/// outside of text boxes.
+/// Keys of pictures and history: Ctrl+Shift+O begins anew, Ctrl with a comma opens the settings, Ctrl with
+/// left or right changes the picture outside of text boxes.
 fn listen_for_history_keys(app: AppState) {
     window_event_listener(ev::keydown, move |event| {
         let is_command = (event.ctrl_key() || event.meta_key()) && !event.alt_key();
@@ -177,6 +180,14 @@ fn listen_for_history_keys(app: AppState) {
         if event.shift_key() && event.code() == "KeyO" {
             event.prevent_default();
             app.close_picture();
+            return;
+        }
+        if event.key() == "," {
+            if let Some(settings) = document().get_element_by_id("settings") {
+                event.prevent_default();
+                // A browser without popovers has the button.
+                let _ = settings.unchecked_into::<HtmlElement>().toggle_popover();
+            }
             return;
         }
         let step = match event.key().as_str() {

@@ -111,9 +111,21 @@ pub fn Drawer() -> impl IntoView {
     }
 }
 
+/// Why nothing is kept, in a quiet line beside the picture.
+#[component]
+pub fn NotKept() -> impl IntoView {
+    let keep = app_state().keep;
+    let trouble = Memo::new(move |_| keep.shelf.with(|s| s.trouble.map(words::trouble)));
+    move || {
+        trouble
+            .get()
+            .map(|text| view! { <p class="hint" data-testid="not-kept">{text}</p> })
+    }
+}
+
 /// Why nothing is kept, and what cannot be read.
 #[component]
-pub fn Trouble() -> impl IntoView {
+fn Trouble() -> impl IntoView {
     let keep = app_state().keep;
     let trouble = Memo::new(move |_| keep.shelf.with(|s| s.trouble.map(words::trouble)));
     let skipped = Memo::new(move |_| keep.shelf.with(|s| words::skipped(s.skipped)));

@@ -220,7 +220,7 @@ impl ExchangeState {
         let is_picture = |file: &File| file.type_().starts_with("image/");
         let (pictures, files): (Vec<File>, Vec<File>) = files.into_iter().partition(is_picture);
         if let Some(picture) = pictures.into_iter().next()
-            && !app.open_and_wait(picture.into()).await
+            && !app.open_and_wait(picture).await
         {
             // The message about the picture tells why.
             return Ok(String::new());
@@ -252,7 +252,7 @@ impl ExchangeState {
                 if let Some(picture) = picture {
                     let name = &document.picture.name;
                     let blob = export::bytes(&picture.bytes, &picture.media_type)?;
-                    let file = decode::named(blob, name).ok_or_else(|| no_picture(&place))?;
+                    let file = decode::named(&blob, name).ok_or_else(|| no_picture(&place))?;
                     if !app.open_and_wait(file).await {
                         app.notice.set(None);
                         return Err(no_picture(&place));
@@ -260,7 +260,7 @@ impl ExchangeState {
                     let size = app.with_conversation(|c| c.picture().map(|p| p.size));
                     let expected = (document.picture.width, document.picture.height);
                     if size.map(|s| (s.width, s.height)) != Some(expected) {
-                        app.reopen();
+                        app.undo();
                         return Err(no_picture(&place));
                     }
                 }

@@ -17,6 +17,7 @@ pub mod export;
 pub mod gallery;
 pub mod incoming;
 pub mod keeping;
+pub mod kept;
 pub mod links;
 pub mod models;
 pub mod naming;

@@ -26,10 +26,10 @@ use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
-use web_sys::{Blob, Url};
+use web_sys::{Blob, File, Url};
 
 use super::export::ExchangeState;
-use super::keeping::{Keeping, Source};
+use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{offers, offline, persist};
@@ -817,9 +817,13 @@ impl AppState {
     }
 
     /// Opens a picture of the user and waits until it is the current one; false if it is not.
-    pub async fn open_and_wait(self, blob: Blob) -> bool {
+    pub async fn open_and_wait(self, file: File) -> bool {
         let request = self.next_open_request();
-        self.open(blob, request).await
+        let source = Source {
+            name: file.name(),
+            ..Source::default()
+        };
+        self.open(file.into(), source, request).await
     }
 
     /// Appends the marks of the selected boxes to the draft and moves the focus there.
