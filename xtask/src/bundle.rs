@@ -36,11 +36,17 @@ impl Program {
         }
     }
 
+    /// The profile that it is compiled with.
+    fn profile(&self) -> &'static str {
+        if self.name == "page" { "page" } else { "web" }
+    }
+
     /// Cargo arguments that select this program.
-    pub fn arguments(&self) -> [&str; 9] {
+    pub fn arguments(&self) -> [&str; 10] {
         [
             "--target=wasm32-unknown-unknown",
-            "--profile=web",
+            "--profile",
+            self.profile(),
             "--locked",
             "--no-default-features",
             "--features",
@@ -60,7 +66,8 @@ impl Program {
             run(compiler.cargo().arg("build").args(self.arguments()))
         })?;
         times::step(&format!("bindings of {}", self.name), || {
-            let file = format!("wasm32-unknown-unknown/web/{}.wasm", self.name);
+            let profile = self.profile();
+            let file = format!("wasm32-unknown-unknown/{profile}/{}.wasm", self.name);
             let file = paths::target().join(file);
             let wasm = fs::read(&file).with_context(|| file.display().to_string())?;
             bindings(&self.name, wasm)?.emit(folder)
