@@ -226,7 +226,7 @@ impl BoxNumber {
     }
 }
 
-/// Start and end of a stretch of `side` around `middle` within 0 and `end`.
+/// Start and end of an interval of length `side` around `middle` within 0 and `end`.
 fn around(middle: f32, side: f32, end: f32) -> (f32, f32) {
     let half = (side / 2.0).min(middle).min(end - middle).max(0.0);
     (middle - half, middle + half)

@@ -5,26 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::candidates::BoxId;
+use crate::chat::candidates::{BoxId, OwnBox};
 use crate::geometry::BoxXyxy;
 
 /// Most steps that can be taken back.
 const MAX_STEPS: usize = 200;
-
-/// A box of the user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OwnBox {
-    /// Original picture pixels.
-    pub bbox: BoxXyxy,
-    /// The kind of the proposal that it replaced.
-    pub label: Option<String>,
-}
-
-impl From<BoxXyxy> for OwnBox {
-    fn from(bbox: BoxXyxy) -> Self {
-        Self { bbox, label: None }
-    }
-}
 
 /// The boxes of the user, and the proposals that are out of use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::box_history::OwnBox;
 use crate::geometry::{BoxXyxy, Filtered, Selection};
 use crate::protocol::{Granularity, ModelCard, Proposal};
 use crate::text::prompt::{MAX_BOXES, index_tag};
@@ -16,6 +15,21 @@ pub enum BoxId {
     Found(Granularity, u32),
     /// A box of the user, in order of drawing.
     Own(u32),
+}
+
+/// A box of the user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OwnBox {
+    /// Original picture pixels.
+    pub bbox: BoxXyxy,
+    /// The kind of the proposal that it replaced.
+    pub label: Option<String>,
+}
+
+impl From<BoxXyxy> for OwnBox {
+    fn from(bbox: BoxXyxy) -> Self {
+        Self { bbox, label: None }
+    }
 }
 
 /// The filters of the page.
@@ -200,7 +214,7 @@ pub fn renumber(question: &str, before: &Candidates, after: &Candidates) -> Stri
     renumber_as(question, before, after, |id| id)
 }
 
-/// The same where a box that goes by one identity `before` goes by another `after`.
+/// The same where a box has one identity `before` and another one `after`.
 pub fn renumber_as(
     question: &str,
     before: &Candidates,

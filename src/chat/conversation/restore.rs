@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Conversation, Phase, Picture};
-use crate::chat::box_history::OwnBox;
-use crate::chat::candidates::{BoxId, Candidate, Candidates};
+use crate::chat::candidates::{BoxId, Candidate, Candidates, OwnBox};
 use crate::chat::document::{Added, Document, LabelledBox, SavedState, SavedTurn};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::geometry::{BoxXyxy, Granularity, Proposal};

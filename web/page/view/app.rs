@@ -15,7 +15,7 @@ use super::canvas::Canvas;
 use super::controls::Controls;
 use super::conversation::Transcript;
 use super::drawer::{Drawer, HistoryButton, NotKept};
-use super::export::ExportButtons;
+use super::export::{ExchangeState, ExportButtons};
 use super::gallery::Gallery;
 use super::incoming::{self, is_text_box};
 use super::naming::NameAll;
@@ -31,12 +31,13 @@ use super::toast::{Install, NewVersion, ToastView};
 pub fn App() -> impl IntoView {
     let app = AppState::new();
     provide_context(app);
-    provide_context(app.exchange);
+    let exchange = ExchangeState::new();
+    provide_context(exchange);
     app.begin();
     let over = RwSignal::new(false);
     provide_context(FileInput(NodeRef::new()));
     provide_context(CameraOpen(RwSignal::new(false)));
-    incoming::listen(app, over);
+    incoming::listen(app, exchange, over);
     listen_for_keys(app);
     listen_for_history_keys(app);
     let wide = window()

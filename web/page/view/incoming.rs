@@ -16,6 +16,7 @@ use web_sys::{
     FileSystemFileEntry, HtmlElement, Response,
 };
 
+use super::export::ExchangeState;
 use super::models::{all_files, preview_files, show_manager};
 use super::state::AppState;
 use crate::decode;
@@ -24,21 +25,21 @@ use crate::decode;
 const MANIFEST: &str = "model.json";
 
 /// Listens for drops and pastes; `over` is true while something is dragged over the page.
-pub fn listen(app: AppState, over: RwSignal<bool>) {
-    listen_for_drops(app, over);
+pub fn listen(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
+    listen_for_drops(app, exchange, over);
     listen_for_pastes(app);
-    listen_for_launches(app);
+    listen_for_launches(app, exchange);
 }
 
 /// Opens files of the user: a model in the manager, else the pictures among them.
-pub fn open_all(app: AppState, files: Vec<File>) {
+pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
     if files.iter().any(|file| file.name() == MANIFEST) {
         show_manager(app);
         preview_files(app, &files);
         return;
     }
     if files.iter().any(|file| import::is_wanted(&file.name())) {
-        return app.exchange.import(app, files);
+        return exchange.import(app, files);
     }
     let is_picture = |file: &&File| file.type_().starts_with("image/");
     let pictures: Vec<_> = files.iter().filter(is_picture).cloned().collect();
@@ -57,7 +58,7 @@ fn refuse(app: AppState, what: &str) {
     app.keep.tell(what.to_owned());
 }
 
-fn listen_for_drops(app: AppState, over: RwSignal<bool>) {
+fn listen_for_drops(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
     window_event_listener(ev::dragover, move |event| match dragged(&event) {
         Dragged::Text => over.set(false),
         Dragged::Nothing => event.prevent_default(),
@@ -84,7 +85,7 @@ fn listen_for_drops(app: AppState, over: RwSignal<bool>) {
             return;
         };
         match what {
-            Dragged::Files => open_dropped(app, &data),
+            Dragged::Files => open_dropped(app, exchange, &data),
             Dragged::Address => open_address(app, &data),
             Dragged::Text | Dragged::Nothing => {}
         }
@@ -114,13 +115,13 @@ pub fn is_text_box(target: &EventTarget) -> bool {
     }
 }
 
-fn open_dropped(app: AppState, data: &DataTransfer) {
+fn open_dropped(app: AppState, exchange: ExchangeState, data: &DataTransfer) {
     let files = data.files().map(all_files).unwrap_or_default();
     let items = data.items();
     let entries = (0..items.length()).filter_map(|i| items.get(i)?.webkit_get_as_entry().ok()?);
     let entries: Vec<FileSystemEntry> = entries.collect();
     if !entries.iter().any(FileSystemEntry::is_directory) {
-        return open_all(app, files);
+        return open_all(app, exchange, files);
     }
     spawn_local(async move {
         let mut files = Vec::new();
@@ -138,7 +139,7 @@ fn open_dropped(app: AppState, data: &DataTransfer) {
         if files.is_empty() {
             refuse(app, words::NO_PICTURES);
         }
-        open_all(app, files);
+        open_all(app, exchange, files);
     });
 }
 
@@ -243,7 +244,7 @@ fn listen_for_pastes(app: AppState) {
 }
 
 /// The files that the system opens with the installed page.
-fn listen_for_launches(app: AppState) {
+fn listen_for_launches(app: AppState, exchange: ExchangeState) {
     let get = |object: &JsValue, name: &str| {
         let value = Reflect::get(object, &name.into()).ok();
         value.filter(|value| !value.is_undefined() && !value.is_null())
@@ -266,7 +267,7 @@ fn listen_for_launches(app: AppState) {
                     files.extend(file.ok().and_then(|f| f.dyn_into::<File>().ok()));
                 }
             }
-            open_all(app, files);
+            open_all(app, exchange, files);
         });
     });
     // A browser that refuses it opens the page without the files.

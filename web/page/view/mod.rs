@@ -22,6 +22,7 @@ pub mod links;
 pub mod models;
 pub mod naming;
 pub mod objects;
+pub mod pane;
 pub mod picture_keys;
 pub mod pointer;
 pub mod sampling_panel;

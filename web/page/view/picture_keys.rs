@@ -9,7 +9,7 @@ use chatrex::chat::viewport::{STEP, Viewport};
 use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
-use super::canvas::HeldKeys;
+use super::pane::HeldKeys;
 use super::state::AppState;
 use super::tools::{choose, full_size, zoom};
 

@@ -9,7 +9,7 @@ use leptos::prelude::*;
 use leptos::svg;
 use web_sys::{FocusOptions, PointerEvent, WheelEvent};
 
-use super::canvas::HeldKeys;
+use super::pane::HeldKeys;
 use super::state::AppState;
 
 /// Margin around a box in which the pointer hits it, in screen pixels.

@@ -10,7 +10,7 @@ use chatrex::chat::question::QuestionKind;
 use leptos::html;
 use leptos::prelude::*;
 
-use super::canvas::watch_size;
+use super::pane::watch_size;
 use super::state::{Alike, app_state};
 
 /// The bar of the selection: below the boxes, above them near the edge.

@@ -30,9 +30,14 @@ impl FileInput {
 pub fn OpenPicture() -> impl IntoView {
     let app = app_state();
     let FileInput(input) = expect_context();
+    let exchange = expect_context();
     let open_chosen = move |event: ev::Event| {
         let input: HtmlInputElement = event_target(&event);
-        open_all(app, input.files().map(all_files).unwrap_or_default());
+        open_all(
+            app,
+            exchange,
+            input.files().map(all_files).unwrap_or_default(),
+        );
         // So that the same file can be chosen again.
         input.set_value("");
     };

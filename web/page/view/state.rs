@@ -28,7 +28,6 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
-use super::export::ExchangeState;
 use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
@@ -154,8 +153,6 @@ pub struct AppState {
     pub go_to_latest: RwSignal<u32>,
     /// What stays between visits.
     pub keep: Keeping,
-    /// The dialog of exports and imports.
-    pub exchange: ExchangeState,
 }
 
 impl AppState {
@@ -253,7 +250,6 @@ impl AppState {
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
-            exchange: ExchangeState::new(),
         }
     }
 
