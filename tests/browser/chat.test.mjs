@@ -265,8 +265,8 @@ describe("the chat", { skip }, () => {
     // What is too small becomes the smallest.
     await page.waitForFunction(() => document.querySelector('[data-testid="max-tokens"]').value === "16");
     await page.keyboard.press("Escape");
+    const turn = await turns();
     await page.getByTestId("chip-describe").click();
-    const turn = (await turns()) - 1;
     const { words } = await answered(page, turn);
     const first = (await happened(page, "Done")).at(-1).answer;
     assert.equal(first.stop, "length");

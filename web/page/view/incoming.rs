@@ -38,11 +38,12 @@ pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
         preview_files(app, &files);
         return;
     }
-    if files.iter().any(|file| import::is_wanted(&file.name())) {
-        return exchange.import(app, files);
-    }
     let is_picture = |file: &&File| file.type_().starts_with("image/");
     let pictures: Vec<_> = files.iter().filter(is_picture).cloned().collect();
+    let has_imports = files.iter().any(|file| import::is_wanted(&file.name()));
+    if has_imports && pictures.len() < 2 {
+        return exchange.import(app, files);
+    }
     // A file whose kind the system does not know may be one: decoding tells.
     let chosen = match (pictures.is_empty(), files.len()) {
         (true, 1) => files,
