@@ -20,7 +20,6 @@ use js_sys::Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos::{ev, html};
-use wasm_bindgen::JsCast;
 use web_sys::{Blob, File, HtmlInputElement};
 
 use super::models::all_files;
@@ -230,7 +229,7 @@ impl ExchangeState {
             read.push(export::read(file).await?);
         }
         let open = app.with_conversation(|c| c.picture().map(|p| p.size));
-        let name = app.picture_file().map(|blob| name_of(&blob));
+        let name = open.map(|_| app.picture_name());
         match import::read(read, name.as_deref().zip(open))? {
             Imported::Boxes {
                 boxes,
@@ -279,18 +278,9 @@ fn exchange_state() -> ExchangeState {
     expect_context::<ExchangeState>()
 }
 
-/// The file name of a picture.
-fn name_of(blob: &Blob) -> String {
-    let file = blob.dyn_ref::<File>().map(File::name);
-    file.filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "picture".to_owned())
-}
-
 /// Calls `read` with the boxes and turns as they are now.
 fn with_source<T>(app: AppState, read: impl FnOnce(Source<'_>) -> T) -> T {
-    let name = app
-        .picture_file()
-        .map_or_else(String::new, |blob| name_of(&blob));
+    let name = app.picture_name();
     let shown: BTreeSet<BoxId> =
         (app.drawn_boxes).with_untracked(|boxes| boxes.iter().map(|b| b.id).collect());
     let selected = app.overlay.with_untracked(|o| o.selection().clone());

@@ -381,6 +381,14 @@ impl AppState {
         });
     }
 
+    /// The name of the current picture's file.
+    pub fn picture_name(self) -> String {
+        let current = &self.keep.current;
+        let name = current.with_value(|current| Some(current.as_ref()?.head.name.clone()));
+        name.filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "picture".to_owned())
+    }
+
     /// Undoes what the last message is about.
     pub fn undo(self) {
         let keep = self.keep;
