@@ -34,6 +34,13 @@ impl<H: Host> Engine<H> {
         let mut indices = tags.map(|(_, indices)| indices).unwrap_or_default();
         indices.truncate(boxes.len());
         let llm = model.resident_llm();
+        // An earlier call has cut the cache.
+        let held = cache.len().saturating_sub(*tokens);
+        let needed = ids.len().saturating_sub(2);
+        if held < needed {
+            let missing = llm.embed(&ids[held..needed]);
+            llm.prefill(missing.unsqueeze(), cache);
+        }
         let mut links = Vec::new();
         for place in (*question..ids.len()).rev() {
             let Some(object) = indices.iter().position(|index| *index == ids[place]) else {
