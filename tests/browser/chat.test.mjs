@@ -314,7 +314,9 @@ describe("the chat", { skip }, () => {
 
   test("suggestions fit the picture and are not repeated", async () => {
     const suggestions = page.getByTestId("suggestion");
-    assert.equal(await suggestions.count(), 2, "two after an answer");
+    // The answer before was stopped: what it names, and so what can follow, depends on when.
+    const count = await suggestions.count();
+    assert.ok(count >= 1 && count <= 2, `${count} after an answer`);
     const [first] = await suggestions.allInnerTexts();
     await asking(() => suggestions.first().click());
     assert.ok(!(await suggestions.allInnerTexts()).includes(first));
