@@ -147,6 +147,10 @@ pub enum BoxChange {
     Redo,
 }
 
+/// Milliseconds per token above which the links of an answer are not requested: they take a token for each
+/// index, and the next question waits for them.
+const LINKS_MILLISECONDS: f64 = 100.0;
+
 /// Temperature of another wording where sampling is greedy.
 pub const OTHER_WORDING: f32 = 0.7;
 
@@ -963,7 +967,8 @@ impl Conversation {
                     turn.extending = false;
                     turn.spans.clone_from(&answer.spans);
                     let names_boxes = answer.spans.iter().any(|span| !span.objects.is_empty());
-                    if names_boxes {
+                    let per_token = answer.milliseconds.decode / f64::from(answer.tokens.max(1));
+                    if names_boxes && per_token <= LINKS_MILLISECONDS {
                         out.push(Request::Links { turn: turn.request });
                     }
                     turn.answer = Some(answer);
@@ -1666,6 +1671,10 @@ mod tests {
             unreachable!("an answer");
         };
         answer.spans = spans;
+        let mut slow = answer.clone();
+        slow.milliseconds.decode = 150.0 * f64::from(slow.tokens.max(1));
+        let late = Input::Event(Event::Done { turn, answer: slow });
+        assert!(conversation.clone().step(late).is_empty());
         let requests = conversation.step(Input::Event(Event::Done { turn, answer }));
         assert_eq!(summary(&requests), "links 0");
         let link = Link {
