@@ -58,10 +58,6 @@ pub enum Input {
     Sampling(Sampling),
     /// The user drew a box.
     Draw(BoxXyxy),
-    /// The user moved or resized a box.
-    Reshape(u32, BoxXyxy),
-    /// The user deleted a box.
-    Erase(u32),
     /// A question.
     Ask {
         /// The question as the user sees it.
@@ -500,7 +496,7 @@ pub struct Conversation {
     comparison: Option<Comparison>,
     /// Whether to compare once the engine has the picture.
     compares_later: bool,
-    likeness: Option<Likeness>,
+    likeness: Option<Arc<Likeness>>,
     /// True for a restored picture until the user acts on it: the engine does not get it before.
     resting: bool,
 }
@@ -576,7 +572,7 @@ impl Conversation {
     }
 
     /// How alike the boxes are, once it is known for the current ones.
-    pub fn likeness(&self) -> Option<&Likeness> {
+    pub fn likeness(&self) -> Option<&Arc<Likeness>> {
         let known = self.likeness.as_ref()?;
         Arc::ptr_eq(&known.boxes, &self.candidates).then_some(known)
     }
@@ -713,16 +709,6 @@ impl Conversation {
                 if let Some(picture) = &mut self.session.picture {
                     picture.boxes.draw(bbox.into());
                 }
-            }
-            Input::Reshape(number, bbox) => {
-                self.change_boxes(BoxChange::Reshape {
-                    id: BoxId::Own(number),
-                    bbox,
-                    continues: false,
-                });
-            }
-            Input::Erase(number) => {
-                self.change_boxes(BoxChange::Remove(vec![BoxId::Own(number)]));
             }
             Input::Ask { shown, question } => {
                 let draft = Draft::new(QuestionKind::Free, shown.clone());
@@ -983,10 +969,10 @@ impl Conversation {
             }
             Event::Compared { turn, likeness } => {
                 if let Some(comparison) = self.comparison.take_if(|c| c.turn == turn) {
-                    self.likeness = Some(Likeness {
+                    self.likeness = Some(Arc::new(Likeness {
                         boxes: comparison.boxes,
                         rows: likeness,
-                    });
+                    }));
                 }
             }
             Event::Failed {
@@ -1847,12 +1833,18 @@ mod tests {
     fn boxes_of_the_user_come_last_and_keep_their_identity() {
         let mut table = answered();
         let bbox = BoxXyxy::from([5., 5., 9., 9.]);
+        let erase = BoxChange::Remove(vec![BoxId::Own(0)]);
+        let reshape = BoxChange::Reshape {
+            id: BoxId::Own(1),
+            bbox: [6., 6., 9., 9.].into(),
+            continues: false,
+        };
         table.extend([
             (done(0, "a", StopReason::End), "", "done"),
             (Input::Draw(bbox), "", "done"),
             (Input::Draw(bbox), "", "done"),
-            (Input::Erase(0), "", "done"),
-            (Input::Reshape(1, [6., 6., 9., 9.].into()), "", "done"),
+            (Input::Boxes(erase), "", "done"),
+            (Input::Boxes(reshape), "", "done"),
             (ask("[2]"), "ask 1 about 1 with 3", "done looking"),
         ]);
         let after = run(table);

@@ -24,6 +24,15 @@ pub fn cross_entropy(logits: Tensor<2>, labels: &[i32]) -> Tensor<1> {
     apply(CrossEntropy { labels }, logits, none.clone(), none, [1])
 }
 
+/// A row of logits with a label.
+struct Row<'a> {
+    logits: &'a [f32],
+    label: usize,
+    highest: f32,
+    /// Of `e^(x - highest)`.
+    sum: f32,
+}
+
 #[derive(Debug)]
 struct CrossEntropy {
     labels: Vec<Option<usize>>,
@@ -32,6 +41,26 @@ struct CrossEntropy {
 impl CrossEntropy {
     fn labeled(&self) -> f32 {
         self.labels.iter().flatten().count().max(1) as f32
+    }
+
+    fn classes(&self, logits: &[f32]) -> usize {
+        logits.len() / self.labels.len().max(1)
+    }
+
+    /// The row `row` of `logits` with its label; `None` if it has none.
+    fn row<'a>(&self, logits: &'a [f32], row: usize) -> Option<Row<'a>> {
+        let label = self.labels[row]?;
+        let classes = self.classes(logits);
+        let logits = &logits[row * classes..][..classes];
+        let mut statistics = [0.0; 2];
+        highest_and_sum(logits, &mut statistics);
+        let [highest, sum] = statistics;
+        Some(Row {
+            logits,
+            label,
+            highest,
+            sum,
+        })
     }
 }
 
@@ -69,36 +98,24 @@ vectorized! {
 
 impl CpuOp for CrossEntropy {
     fn forward(&self, [logits, ..]: [&[f32]; 3]) -> Vec<f32> {
-        let classes = logits.len() / self.labels.len().max(1);
         let mut losses = vec![0.0; self.labels.len()];
         for_each_chunk(&mut losses, 1, |row, loss| {
-            let Some(label) = self.labels[row] else {
-                return;
-            };
-            let row = &logits[row * classes..][..classes];
-            let mut result = [0.0; 2];
-            highest_and_sum(row, &mut result);
-            let [highest, sum] = result;
-            loss[0] = highest + sum.ln() - row[label];
+            if let Some(row) = self.row(logits, row) {
+                loss[0] = row.highest + row.sum.ln() - row.logits[row.label];
+            }
         });
         let sum: f64 = losses.into_iter().map(f64::from).sum();
         vec![sum as f32 / self.labeled()]
     }
 
     fn backward(&self, [logits, ..]: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3] {
-        let classes = logits.len() / self.labels.len().max(1);
         let share = gradient[0] / self.labeled();
         let mut out = vec![0.0; logits.len()];
-        for_each_chunk(&mut out, classes.max(1), |row, out| {
-            let Some(label) = self.labels[row] else {
-                return;
-            };
-            let row = &logits[row * classes..][..classes];
-            let mut result = [0.0; 2];
-            highest_and_sum(row, &mut result);
-            let [highest, sum] = result;
-            scaled_exp(row, highest, share / sum, out);
-            out[label] -= share;
+        for_each_chunk(&mut out, self.classes(logits).max(1), |row, out| {
+            if let Some(row) = self.row(logits, row) {
+                scaled_exp(row.logits, row.highest, share / row.sum, out);
+                out[row.label] -= share;
+            }
         });
         [out, vec![0.0], vec![0.0]]
     }

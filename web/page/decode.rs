@@ -81,9 +81,7 @@ pub async fn fetch(address: &str) -> Result<Blob, Fault> {
         return Err(missing());
     }
     let blob = JsFuture::from(response.blob().map_err(|_| missing())?).await;
-    let blob: Blob = blob.map_err(|_| missing())?.unchecked_into();
-    let name = address.rsplit('/').next().unwrap_or(address);
-    named(&blob, name).map(Blob::from).ok_or_else(missing)
+    blob.map(JsCast::unchecked_into).map_err(|_| missing())
 }
 
 /// A file called `name` with this content.

@@ -6,6 +6,7 @@ use web_sys::Storage;
 const SETTINGS: &str = "chatrex.settings";
 const CURRENT: &str = "chatrex.current";
 const PENDING: &str = "chatrex.pending";
+const NOTE_READ: &str = "chatrex-device-note-read";
 
 fn local() -> Option<Storage> {
     web_sys::window()?.local_storage().ok()?
@@ -56,5 +57,19 @@ pub fn keep_pending(json: &str) {
     if let Some(storage) = session() {
         // Where it is refused, the change of the last moment is lost.
         let _ = storage.set_item(PENDING, json);
+    }
+}
+
+/// Whether the note about a slow device was read in an earlier visit.
+pub fn is_note_read() -> bool {
+    let entry = local().and_then(|storage| storage.get_item(NOTE_READ).ok().flatten());
+    entry.is_some()
+}
+
+/// Remembers that the note was read.
+pub fn keep_note_read() {
+    if let Some(storage) = local() {
+        // A refusal only brings the note back at the next visit.
+        let _ = storage.set_item(NOTE_READ, "1");
     }
 }

@@ -40,11 +40,6 @@ pub fn saved_turn(turn: &Turn) -> SavedTurn {
     }
 }
 
-/// A turn as JSON, for the clipboard.
-pub fn turn_json(turn: &Turn) -> String {
-    serde_json::to_string_pretty(&saved_turn(turn)).expect("plain data")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -71,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_turn_is_copied_with_its_boxes() {
-        let json = turn_json(&restored().turns()[0]);
+        let saved = saved_turn(&restored().turns()[0]);
+        let json = serde_json::to_string(&saved).expect("plain data");
         let turn: SavedTurn = serde_json::from_str(&json).expect("JSON");
         assert_eq!((turn.spans.len(), turn.boxes.len()), (5, 3));
     }

@@ -21,8 +21,8 @@ pub fn conversation(source: Source<'_>) -> String {
     text
 }
 
-/// One turn, for the clipboard too.
-pub fn turn(turn: &Turn) -> String {
+/// One turn.
+fn turn(turn: &Turn) -> String {
     let pieces = turn.pieces();
     let mut text = format!("## {}\n\n", escape(&one_line(&turn.shown)));
     let mut answer = String::new();

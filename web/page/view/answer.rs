@@ -177,6 +177,9 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
         Memo::new(move |_| highlight.with_value(|h| app.overlay.with(|o| o.is_pinned(h))));
     let certainty = Memo::new(move |_| {
         turn.with(|t| {
+            if t.certainty.is_empty() {
+                return None;
+            }
             let boxes = t.boxes.as_ref().map_or(0, |boxes| boxes.boxes.len());
             let of_spans = certainty::of_spans(&t.spans, boxes, &t.certainty);
             of_spans

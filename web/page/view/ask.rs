@@ -416,25 +416,13 @@ fn SendOrStop(ready: Memo<bool>, text_box: TextBox) -> impl IntoView {
 #[component]
 fn Editing(text_box: TextBox) -> impl IntoView {
     let app = app_state();
+    let cancel = move || {
+        app.clear_draft();
+        focus(text_box);
+    };
+    let is_shown = Signal::derive(move || app.editing.get().is_some());
     view! {
-        <div role="status">
-            <Show when=move || app.editing.get().is_some()>
-                <p class="editing" data-testid="editing">
-                    <span>{words::EDITING}</span>
-                    <button
-                        type="button"
-                        class="quiet"
-                        data-testid="edit-cancel"
-                        on:click=move |_| {
-                            app.clear_draft();
-                            focus(text_box);
-                        }
-                    >
-                        {words::CANCEL}
-                    </button>
-                </p>
-            </Show>
-        </div>
+        <Note id="editing" is_shown text=words::EDITING button="edit-cancel" action=words::CANCEL press=cancel />
     }
 }
 
@@ -454,18 +442,30 @@ fn UndoEdit() -> impl IntoView {
             );
         }
     });
+    let undo = move || app.act(Input::UndoEdit);
+    let is_shown = Signal::derive(move || app.last_edit.get().is_some());
+    view! {
+        <Note id="edited-note" is_shown text=words::DROPPED button="undo-edit" action=words::UNDO press=undo />
+    }
+}
+
+/// A sentence above the text box with a button, announced when it is shown.
+#[component]
+fn Note(
+    id: &'static str,
+    is_shown: Signal<bool>,
+    text: &'static str,
+    button: &'static str,
+    action: &'static str,
+    press: impl Fn() + Copy + Send + Sync + 'static,
+) -> impl IntoView {
     view! {
         <div role="status">
-            <Show when=move || app.last_edit.get().is_some()>
-                <p class="editing" data-testid="edited-note">
-                    <span>{words::DROPPED}</span>
-                    <button
-                        type="button"
-                        class="quiet"
-                        data-testid="undo-edit"
-                        on:click=move |_| app.act(Input::UndoEdit)
-                    >
-                        {words::UNDO}
+            <Show when=move || is_shown.get()>
+                <p class="editing" data-testid=id>
+                    <span>{text}</span>
+                    <button type="button" class="quiet" data-testid=button on:click=move |_| press()>
+                        {action}
                     </button>
                 </p>
             </Show>

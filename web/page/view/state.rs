@@ -31,7 +31,7 @@ use web_sys::{Blob, File, Url};
 use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
-use crate::{offers, offline, persist};
+use crate::{memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
 const MODELS: &str = "models/";
@@ -98,7 +98,7 @@ pub struct AppState {
     /// How tokens are sampled.
     pub sampling: RwSignal<Sampling>,
     /// How alike the current boxes are, once it is known.
-    pub likeness: RwSignal<Option<Likeness>>,
+    pub likeness: RwSignal<Option<Arc<Likeness>>>,
     /// The box whose like are selected.
     pub alike: RwSignal<Option<Alike>>,
     /// True when a question can be asked.
@@ -246,7 +246,7 @@ impl AppState {
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
-            note_read: RwSignal::new(persist::is_note_read()),
+            note_read: RwSignal::new(memory::is_note_read()),
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,

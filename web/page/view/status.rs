@@ -10,7 +10,7 @@ use leptos::prelude::*;
 
 use super::models::{Manager, show_manager};
 use super::state::{AppState, app_state};
-use crate::persist;
+use crate::memory;
 
 /// The state of the model in the bar; a click opens the model manager.
 #[component]
@@ -141,7 +141,7 @@ pub fn DeviceNote() -> impl IntoView {
     let note = Memo::new(move |_| device_note(app).filter(|_| !app.note_read.get()));
     let dismiss = move |_| {
         app.note_read.set(true);
-        persist::keep_note_read();
+        memory::keep_note_read();
     };
     view! {
         {move || {

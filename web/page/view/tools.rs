@@ -116,42 +116,30 @@ pub fn StageBar() -> impl IntoView {
         let view = app.viewport.get();
         app.frame.get().map_or(100, |frame| view.percent(frame))
     });
-    let can_undo = Memo::new(move |_| can(app, Picture::can_undo));
-    let can_redo = Memo::new(move |_| can(app, Picture::can_redo));
     view! {
         <Show when=move || app.picture.with(Option::is_some)>
             <div class="stage-bar steps" role="group" aria-label=box_strings::STEPS>
-                <button
-                    type="button"
-                    data-testid="undo-box"
-                    title=box_strings::UNDO
-                    aria-label=box_strings::UNDO
-                    disabled=move || !can_undo.get()
-                    on:click=move |_| app.change_boxes(BoxChange::Undo)
+                <StageButton
+                    id="undo-box"
+                    name=box_strings::UNDO
+                    enabled=Signal::derive(move || can(app, Picture::can_undo))
+                    press=move || app.change_boxes(BoxChange::Undo)
                 >
                     {icon(BACK)}
-                </button>
-                <button
-                    type="button"
-                    data-testid="redo-box"
-                    title=box_strings::REDO
-                    aria-label=box_strings::REDO
-                    disabled=move || !can_redo.get()
-                    on:click=move |_| app.change_boxes(BoxChange::Redo)
+                </StageButton>
+                <StageButton
+                    id="redo-box"
+                    name=box_strings::REDO
+                    enabled=Signal::derive(move || can(app, Picture::can_redo))
+                    press=move || app.change_boxes(BoxChange::Redo)
                 >
                     {icon(FORTH)}
-                </button>
+                </StageButton>
             </div>
             <div class="stage-bar" role="group" aria-label=box_strings::VIEW>
-                <button
-                    type="button"
-                    data-testid="zoom-out"
-                    title=box_strings::ZOOM_OUT
-                    aria-label=box_strings::ZOOM_OUT
-                    on:click=move |_| zoom(app, 1.0 / STEP)
-                >
+                <StageButton id="zoom-out" name=box_strings::ZOOM_OUT press=move || zoom(app, 1.0 / STEP)>
                     "−"
-                </button>
+                </StageButton>
                 <button
                     type="button"
                     class="zoom-percent"
@@ -161,15 +149,9 @@ pub fn StageBar() -> impl IntoView {
                 >
                     {move || box_strings::zoom(percent.get())}
                 </button>
-                <button
-                    type="button"
-                    data-testid="zoom-in"
-                    title=box_strings::ZOOM_IN
-                    aria-label=box_strings::ZOOM_IN
-                    on:click=move |_| zoom(app, STEP)
-                >
+                <StageButton id="zoom-in" name=box_strings::ZOOM_IN press=move || zoom(app, STEP)>
                     "+"
-                </button>
+                </StageButton>
                 <button
                     type="button"
                     data-testid="zoom-fit"
@@ -180,6 +162,29 @@ pub fn StageBar() -> impl IntoView {
                 </button>
             </div>
         </Show>
+    }
+}
+
+/// A button that shows a sign, with its name for the pointer and for screen readers.
+#[component]
+fn StageButton(
+    id: &'static str,
+    name: &'static str,
+    #[prop(default = true.into(), into)] enabled: Signal<bool>,
+    press: impl Fn() + 'static,
+    children: Children,
+) -> impl IntoView {
+    view! {
+        <button
+            type="button"
+            data-testid=id
+            title=name
+            aria-label=name
+            disabled=move || !enabled.get()
+            on:click=move |_| press()
+        >
+            {children()}
+        </button>
     }
 }
 
