@@ -33,6 +33,7 @@ export async function open({ webgpu = true, ...options } = {}) {
     viewport: { width: 1280, height: 800 },
     ...options,
   });
+  context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
   await page.addInitScript(record);
