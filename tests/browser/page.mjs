@@ -20,16 +20,19 @@ export const PICTURES = needed("CHATREX_PICTURES");
 export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
 
+// A name of this machine that browsers do not trust, as they trust `localhost`; `visit` maps it.
+export const PLAIN_NAME = "chatrex.test";
+
 // Timeout in milliseconds; a software adapter on a busy machine is slow.
 export const LONG = 600_000;
 
-// Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters.
-export async function open({ webgpu = true, ...options } = {}) {
+// Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters; `flags` are added.
+export async function open({ webgpu = true, flags = [], ...options } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "chatrex-browser-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: needed("CHATREX_BROWSER"),
     headless: true,
-    args: webgpu ? [...ALWAYS, ...WEBGPU] : ALWAYS,
+    args: [...ALWAYS, ...(webgpu ? WEBGPU : []), ...flags],
     viewport: { width: 1280, height: 800 },
     ...options,
   });
@@ -131,6 +134,38 @@ export async function ask(page, question) {
   await page.getByTestId("send").click();
   await page.getByTestId("answer").nth(turn).waitFor();
   return turn;
+}
+
+// Keeps the next answer of the worker unfinished: after `pieces` pieces nothing of it reaches the page until
+// the returned function is called.
+export async function hold(page, pieces) {
+  const [worker] = page.workers();
+  await worker.evaluate((pieces) => {
+    const post = self.postMessage;
+    const held = [];
+    self.postMessage = (message) => {
+      const isPiece = message[0].startsWith('{"Said"');
+      if (pieces === 0 && (isPiece || message[0].startsWith('{"Done"'))) return held.push(message);
+      post.call(self, message);
+      if (isPiece) pieces -= 1;
+    };
+    self.release = () => {
+      self.postMessage = post;
+      held.forEach((message) => post.call(self, message));
+    };
+  }, pieces);
+  return () => worker.evaluate(() => self.release());
+}
+
+// Waits until words of the answer of turn `turn` are there, and returns them.
+export async function streaming(page, turn) {
+  const answer = page.locator(`[data-testid="answer"] >> nth=${turn}`);
+  await page.waitForFunction(
+    (turn) => document.querySelectorAll('[data-testid="answer"]')[turn]?.dataset.state === "streaming",
+    turn,
+    { timeout: LONG },
+  );
+  return (await answer.locator(".words").innerText()).trim();
 }
 
 // Moves a slider. The page updates once per frame.
