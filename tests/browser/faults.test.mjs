@@ -12,7 +12,7 @@ import { pngChunk, turnedFiles } from "./exif.mjs";
 import { copyOfNano, renamed, sizeOf, startHost } from "./faults.mjs";
 import { bring, complains, kept, manager, memory, moves, remove, row, stands, visit } from "./manager.mjs";
 import { proposed } from "./native.mjs";
-import { answered, ask, asked, happened, hold, LONG, modelReady, open, openPicture, PLAIN_NAME, streaming, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, exported, happened, hold, imported, LONG, modelReady, open, openPicture, PLAIN_NAME, streaming, URL_OF_NANO } from "./page.mjs";
 
 const PIECE = 1 << 16;
 // Requests that a download has open at the same time.
@@ -479,11 +479,10 @@ describe("faults of browser and network", () => {
     await openPicture(page, { name: "long.png", mimeType: "image/png", buffer: SCENE });
     await answers(page);
     const short = await handling(page);
-    const document = await exported(page);
-    const [turn] = document.turns;
-    document.turns = Array.from({ length: 199 }, (_, number) => ({ ...turn, shown: `${turn.shown} (${number})` }));
-    const file = { name: "long.chatrex.json", mimeType: "application/json", buffer: Buffer.from(JSON.stringify(document)) };
-    await page.getByTestId("import").setInputFiles(file);
+    const saved = await exported(page);
+    const [turn] = saved.turns;
+    saved.turns = Array.from({ length: 199 }, (_, number) => ({ ...turn, shown: `${turn.shown} (${number})` }));
+    await imported(page, saved);
     await page.waitForFunction(() => document.querySelectorAll('[data-testid="answer"]').length === 200, null, { timeout: LONG });
     const long = await handling(page);
     for (const kind of ["typing", "sliding", "pointing"]) {
@@ -669,17 +668,6 @@ function blank(width, height) {
   const rows = Buffer.alloc((1 + Math.ceil(width / 8)) * height);
   const start = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
   return Buffer.concat([start, pngChunk("IHDR", header), pngChunk("IDAT", deflateSync(rows)), pngChunk("IEND", Buffer.alloc(0))]);
-}
-
-// The conversation as the page exports it.
-async function exported(page) {
-  await page.getByTestId("export").click();
-  await page.getByTestId("export-format").selectOption("document");
-  const coming = page.waitForEvent("download", { timeout: LONG });
-  await page.getByTestId("export-save").click();
-  const path = await (await coming).path();
-  await page.getByTestId("exchange-close").click();
-  return JSON.parse(await readFile(path, "utf8"));
 }
 
 // Median milliseconds from an input to the frame after it: a key, a step of a slider, the pointer on a phrase.

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -137,7 +137,7 @@ export async function ask(page, question) {
 }
 
 // Keeps the next answer of the worker unfinished: after `pieces` pieces nothing of it reaches the page until
-// the returned function is called.
+// the returned function is called. Meanwhile the worker's `say` sends an event to the page.
 export async function hold(page, pieces) {
   const [worker] = page.workers();
   await worker.evaluate((pieces) => {
@@ -149,6 +149,7 @@ export async function hold(page, pieces) {
       post.call(self, message);
       if (isPiece) pieces -= 1;
     };
+    self.say = (message) => post.call(self, [JSON.stringify(message)]);
     self.release = () => {
       self.postMessage = post;
       held.forEach((message) => post.call(self, message));
@@ -221,6 +222,24 @@ export function overlap(a, b) {
   const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   return both / (area(a) + area(b) - both);
+}
+
+// The conversation as the page saves it.
+export async function exported(page) {
+  await page.getByTestId("export").click();
+  await page.getByTestId("export-format").selectOption("document");
+  const coming = page.waitForEvent("download", { timeout: LONG });
+  await page.getByTestId("export-save").click();
+  const path = await (await coming).path();
+  await page.getByTestId("exchange-close").click();
+  return JSON.parse(await readFile(path, "utf8"));
+}
+
+// Brings a saved conversation to the open picture.
+export async function imported(page, saved) {
+  const buffer = Buffer.from(JSON.stringify(saved));
+  await page.getByTestId("import").setInputFiles({ name: "saved.chatrex.json", mimeType: "application/json", buffer });
+  await page.getByTestId("exchange-outcome").getByText(/^Opened saved\.chatrex\.json/).waitFor({ timeout: LONG });
 }
 
 // All events of a kind so far.
