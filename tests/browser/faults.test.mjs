@@ -12,7 +12,7 @@ import { pngChunk, turnedFiles } from "./exif.mjs";
 import { copyOfNano, renamed, sizeOf, startHost } from "./faults.mjs";
 import { bring, complains, kept, manager, memory, moves, remove, row, stands, visit } from "./manager.mjs";
 import { proposed } from "./native.mjs";
-import { answered, ask, asked, exported, happened, hold, imported, LONG, modelReady, open, openPicture, PLAIN_NAME, streaming, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, exported, handling, happened, hold, imported, LONG, modelReady, open, openPicture, PLAIN_NAME, streaming, URL_OF_NANO } from "./page.mjs";
 
 const PIECE = 1 << 16;
 // Requests that a download has open at the same time.
@@ -668,36 +668,4 @@ function blank(width, height) {
   const rows = Buffer.alloc((1 + Math.ceil(width / 8)) * height);
   const start = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
   return Buffer.concat([start, pngChunk("IHDR", header), pngChunk("IDAT", deflateSync(rows)), pngChunk("IEND", Buffer.alloc(0))]);
-}
-
-// Median milliseconds from an input to the frame after it: a key, a step of a slider, the pointer on a phrase.
-function handling(page) {
-  return page.evaluate(async () => {
-    const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    const measure = async (act) => {
-      const took = [];
-      for (let i = 0; i < 15; i += 1) {
-        const start = performance.now();
-        act(i);
-        await painted();
-        took.push(performance.now() - start);
-      }
-      return took.sort((a, b) => a - b)[took.length >> 1];
-    };
-    const field = (mark) => document.querySelector(`[data-testid="${mark}"]`);
-    const put = (mark, value) => {
-      field(mark).value = value;
-      field(mark).dispatchEvent(new Event("input", { bubbles: true }));
-    };
-    const usual = field("score-slider").value;
-    const phrase = [...document.querySelectorAll('[data-testid="phrase"]')].at(-1);
-    const times = {
-      typing: await measure((i) => put("question", "x".repeat(i + 1))),
-      sliding: await measure((i) => put("score-slider", 0.2 + 0.01 * i)),
-      pointing: await measure((i) => phrase.dispatchEvent(new PointerEvent(i % 2 ? "pointerleave" : "pointerenter", { bubbles: true }))),
-    };
-    put("question", "");
-    put("score-slider", usual);
-    return times;
-  });
 }

@@ -78,7 +78,12 @@ describe("a download", () => {
     assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
   });
 
-  test("what is stored is what was served", async () => {
+  test("what is stored is what was served, and the manager says how much", async () => {
+    assert.equal(await page.getByTestId("used").innerText(), "Used by this page: 7.9 MB");
+    const persists = await page.evaluate(() => navigator.storage.persisted());
+    const note = page.getByTestId("volatile");
+    if (!persists) assert.match(await note.innerText(), /did not promise to keep this model/);
+    else assert.equal(await note.count(), 0);
     const hashes = await page.evaluate(async () => {
       const root = await navigator.storage.getDirectory();
       const models = await root.getDirectoryHandle("models");

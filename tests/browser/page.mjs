@@ -25,6 +25,8 @@ export const PLAIN_NAME = "chatrex.test";
 
 // Timeout in milliseconds; a software adapter on a busy machine is slow.
 export const LONG = 600_000;
+// The same for what needs no model.
+const PATIENCE = 120_000;
 
 // Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters; `flags` are added.
 export async function open({ webgpu = true, flags = [], ...options } = {}) {
@@ -36,6 +38,7 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
     viewport: { width: 1280, height: 800 },
     ...options,
   });
+  context.setDefaultTimeout(PATIENCE);
   context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
@@ -222,6 +225,38 @@ export function overlap(a, b) {
   const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   return both / (area(a) + area(b) - both);
+}
+
+// Median milliseconds from an input to the frame after it: a key, a step of a slider, the pointer on a phrase.
+export function handling(page) {
+  return page.evaluate(async () => {
+    const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    const measure = async (act) => {
+      const took = [];
+      for (let i = 0; i < 21; i += 1) {
+        const start = performance.now();
+        act(i);
+        await painted();
+        took.push(performance.now() - start);
+      }
+      return took.sort((a, b) => a - b)[took.length >> 1];
+    };
+    const field = (mark) => document.querySelector(`[data-testid="${mark}"]`);
+    const put = (mark, value) => {
+      field(mark).value = value;
+      field(mark).dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    const usual = field("score-slider").value;
+    const phrase = [...document.querySelectorAll('[data-testid="phrase"]')].at(-1);
+    const times = {
+      typing: await measure((i) => put("question", "x".repeat(i + 1))),
+      sliding: await measure((i) => put("score-slider", 0.2 + 0.01 * i)),
+      pointing: await measure((i) => phrase.dispatchEvent(new PointerEvent(i % 2 ? "pointerleave" : "pointerenter", { bubbles: true }))),
+    };
+    put("question", "");
+    put("score-slider", usual);
+    return times;
+  });
 }
 
 // The conversation as the page saves it.

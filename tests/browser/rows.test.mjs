@@ -263,7 +263,7 @@ describe("rows", () => {
     const looks = () => asked(page, "Look").then((all) => all.length);
     const before = await looks();
     await choose("fine");
-    await page.waitForFunction(() => self.events.findLast((event) => event.Proposed)?.Proposed.granularity === "Fine", null, { timeout: LONG });
+    await page.waitForFunction(() => self.events.findLast((event) => event.Proposed)?.Proposed.granularity === "fine", null, { timeout: LONG });
     assert.equal(await looks(), before + 1);
     for (const granularity of ["coarse", "fine", "coarse"]) {
       await choose(granularity);
