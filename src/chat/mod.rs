@@ -25,6 +25,7 @@ pub mod language;
 pub mod markdown;
 pub mod model_manager;
 pub mod network;
+pub mod network_strings;
 pub mod object_list;
 pub mod overlay;
 pub mod pointing;

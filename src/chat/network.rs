@@ -27,6 +27,13 @@ pub struct Entry {
     /// Bytes that were received; 0 where they came from a cache or the host does not tell.
     #[serde(default)]
     pub bytes: u64,
+    /// How often it was requested.
+    #[serde(default = "once")]
+    pub count: usize,
+}
+
+fn once() -> usize {
+    1
 }
 
 /// A refused request.
@@ -47,6 +54,9 @@ pub struct Sent {
     /// Its bytes.
     #[serde(default)]
     pub bytes: u64,
+    /// How many bodies have a length that only their reader knows.
+    #[serde(default)]
+    pub unmeasured: usize,
 }
 
 /// The requests to a host.
@@ -81,17 +91,19 @@ impl Report {
                 return;
             };
             let is_own = name == own;
-            let row = hosts.entry((!is_own, name.clone())).or_insert_with(|| Host {
-                name,
-                is_own,
-                ..Host::default()
-            });
+            let row = hosts
+                .entry((!is_own, name.clone()))
+                .or_insert_with(|| Host {
+                    name,
+                    is_own,
+                    ..Host::default()
+                });
             count(row);
         };
         at(&format!("https://{own}"), &|_| {});
         for entry in &self.requests {
             at(&entry.url, &|row| {
-                row.requests += 1;
+                row.requests += entry.count;
                 row.received += entry.bytes;
             });
         }
@@ -102,15 +114,19 @@ impl Report {
             at(&violation.url, &|row| row.refused += 1);
         }
         // A refused request is also listed among the requests, without a byte.
-        for row in hosts.values_mut().filter(|row| !row.is_own && row.received == 0) {
+        for row in hosts
+            .values_mut()
+            .filter(|row| !row.is_own && row.received == 0)
+        {
             row.requests = row.requests.saturating_sub(row.refused);
         }
         hosts.into_values().collect()
     }
 
-    /// Bytes of bodies that were sent to any host.
-    pub fn sent(&self) -> u64 {
-        self.sent.iter().map(|sent| sent.bytes).sum()
+    /// Bytes of bodies that were sent to any host, and how many bodies more have an unknown length.
+    pub fn sent(&self) -> (u64, usize) {
+        let bytes = self.sent.iter().map(|sent| sent.bytes).sum();
+        (bytes, self.sent.iter().map(|sent| sent.unmeasured).sum())
     }
 }
 
@@ -131,11 +147,11 @@ mod tests {
     fn requests_are_counted_by_host_and_memory_has_none() {
         let report = Report::read(
             r#"{"worker": true,
-            "requests": [{"url": "http://here:80/a.js", "bytes": 10}, {"url": "http://here:80/b?x", "bytes": 5},
+            "requests": [{"url": "http://here:80/a.js", "bytes": 10}, {"url": "http://here:80/b?x", "bytes": 5, "count": 4},
                 {"url": "blob:http://here:80/123"}, {"url": "data:image/png;base64,"},
                 {"url": "https://Models.example/m", "bytes": 7}, {"url": "https://evil.example/x"}],
             "refused": [{"url": "https://evil.example/x", "directive": "connect-src"}, {"url": "inline"}],
-            "sent": [{"url": "http://here:80/a", "bytes": 3}]}"#,
+            "sent": [{"url": "http://here:80/a", "bytes": 3, "unmeasured": 1}]}"#,
         );
         let host = |name: &str, is_own, requests, received, sent, refused| Host {
             name: name.into(),
@@ -146,12 +162,12 @@ mod tests {
             refused,
         };
         let expected = [
-            host("here:80", true, 2, 15, 3, 0),
+            host("here:80", true, 5, 15, 3, 0),
             host("evil.example", false, 0, 0, 0, 1),
             host("models.example", false, 1, 7, 0, 0),
         ];
         assert_eq!(report.hosts("http://here:80/index.html#x"), expected);
-        assert_eq!(report.sent(), 3);
+        assert_eq!(report.sent(), (3, 1));
     }
 
     #[test]

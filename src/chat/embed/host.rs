@@ -110,7 +110,7 @@ pub struct Host {
     waiting: VecDeque<Asked>,
     /// The question that becomes the next turn.
     asked: Option<Value>,
-    turns: BTreeMap<TurnId, Told>,
+    turns: BTreeMap<u32, Told>,
     boxes: Option<(PictureId, Arc<Candidates>)>,
     selection: Vec<u32>,
     stage: Option<(&'static str, u64, u64)>,
@@ -119,7 +119,11 @@ pub struct Host {
 
 impl Host {
     /// Carries out a message, or refuses it.
-    pub fn receive(&mut self, message: Result<(Value, Command), Refused>, page: Page<'_>) -> Vec<Effect> {
+    pub fn receive(
+        &mut self,
+        message: Result<(Value, Command), Refused>,
+        page: Page<'_>,
+    ) -> Vec<Effect> {
         match message {
             Ok((id, command)) => self.command(id, command, page),
             Err(refusal) => vec![refuse(refusal)],
@@ -128,7 +132,13 @@ impl Host {
 
     fn command(&mut self, id: Value, command: Command, page: Page<'_>) -> Vec<Effect> {
         let has_picture = page.conversation.picture().is_some();
-        let not_ready = |id| vec![refuse(refused(id, ErrorCode::NotReady, "there is no picture yet"))];
+        let not_ready = |id| {
+            vec![refuse(refused(
+                id,
+                ErrorCode::NotReady,
+                "there is no picture yet",
+            ))]
+        };
         match command {
             Command::Hello => {
                 self.greeting = Some(id);
@@ -154,7 +164,10 @@ impl Host {
                 question,
                 kind,
                 boxes,
-            } => match kind.as_deref().map_or(Some(QuestionKind::Free), QuestionKind::of_key) {
+            } => match kind
+                .as_deref()
+                .map_or(Some(QuestionKind::Free), QuestionKind::of_key)
+            {
                 None => {
                     let what = "there is no such kind of question";
                     vec![refuse(refused(id, ErrorCode::InvalidInput, what))]
@@ -189,12 +202,17 @@ impl Host {
                     let what = "another request for boxes followed";
                     out.push(refuse(refused(earlier, ErrorCode::Cancelled, what)));
                 }
-                out.push(Effect::Propose { granularity, filter });
+                out.push(Effect::Propose {
+                    granularity,
+                    filter,
+                });
                 out
             }
             Command::Select { boxes } => {
                 let candidates = page.conversation.candidates();
-                let known = boxes.iter().filter_map(|&number| Some(candidates.get(number)?.id));
+                let known = boxes
+                    .iter()
+                    .filter_map(|&number| Some(candidates.get(number)?.id));
                 let known: Vec<_> = known.collect();
                 if known.len() < boxes.len() {
                     let what = "a number is not that of a box";
@@ -214,7 +232,12 @@ impl Host {
     }
 
     /// The picture of the request `id` was opened, or why it was not.
-    pub fn opened(&mut self, id: &Value, outcome: Result<PictureId, Fault>, page: Page<'_>) -> Vec<Effect> {
+    pub fn opened(
+        &mut self,
+        id: &Value,
+        outcome: Result<PictureId, Fault>,
+        page: Page<'_>,
+    ) -> Vec<Effect> {
         if self.loading != Some(Loading::Opening(id.clone())) {
             return Vec::new();
         }
@@ -230,7 +253,11 @@ impl Host {
                 // Without a picture the questions after it have nothing to ask about.
                 if page.conversation.picture().is_none() {
                     out.extend(self.waiting.drain(..).map(|asked| {
-                        refuse(refused(asked.id, ErrorCode::NotReady, "there is no picture"))
+                        refuse(refused(
+                            asked.id,
+                            ErrorCode::NotReady,
+                            "there is no picture",
+                        ))
                     }));
                 }
                 out.extend(self.compare(page));
@@ -252,9 +279,18 @@ impl Host {
             out.extend(told.map(Effect::Post));
         }
         let is_free = !matches!(self.loading, Some(Loading::Opening(_))) && self.asked.is_none();
-        if is_free && page.conversation.can_ask() && let Some(asked) = self.waiting.pop_front() {
+        while is_free
+            && page.conversation.can_ask()
+            && let Some(asked) = self.waiting.pop_front()
+        {
+            if !are_inside(&asked.boxes, page.conversation) {
+                let what = "a box is not in the picture";
+                out.push(refuse(refused(asked.id, ErrorCode::InvalidInput, what)));
+                continue;
+            }
             self.asked = Some(asked.id.clone());
             out.push(Effect::Ask(asked));
+            break;
         }
         out
     }
@@ -262,7 +298,9 @@ impl Host {
     /// A question could not be asked.
     pub fn refused(&mut self, fault: &Fault) -> Vec<Effect> {
         let id = self.asked.take();
-        id.map(|id| Effect::Post(message::error(&id, fault))).into_iter().collect()
+        id.map(|id| Effect::Post(message::error(&id, fault)))
+            .into_iter()
+            .collect()
     }
 
     fn compare_model(&mut self, page: Page<'_>, out: &mut Vec<Effect>) {
@@ -344,7 +382,9 @@ impl Host {
                 self.loading = None;
                 Some(id)
             }
-            (_, Some((_, wanted))) if *wanted == granularity => self.proposing.take().map(|(id, _)| id),
+            (_, Some((_, wanted))) if *wanted == granularity => {
+                self.proposing.take().map(|(id, _)| id)
+            }
             _ => None,
         }
     }
@@ -360,19 +400,22 @@ impl Host {
         };
         let proposing = self.proposing.take().map(|(id, _)| id);
         let ids = loading.into_iter().chain(proposing);
-        ids.map(|id| Effect::Post(message::error(&id, fault))).collect()
+        ids.map(|id| Effect::Post(message::error(&id, fault)))
+            .collect()
     }
 
     fn drop_loading(&mut self, code: ErrorCode, what: &str) -> Vec<Effect> {
         let id = self.loading.take().map(|loading| match loading {
             Loading::Opening(id) | Loading::Looking(id, _) => id,
         });
-        id.map(|id| refuse(refused(id, code, what))).into_iter().collect()
+        id.map(|id| refuse(refused(id, code, what)))
+            .into_iter()
+            .collect()
     }
 
     fn compare_turns(&mut self, page: Page<'_>, out: &mut Vec<Effect>) {
         for turn in page.conversation.turns() {
-            let told = self.turns.entry(turn.id).or_insert_with(|| Told {
+            let told = self.turns.entry(turn.id.0).or_insert_with(|| Told {
                 id: self.asked.take().unwrap_or_default(),
                 request: turn.request,
                 letters: 0,
@@ -391,10 +434,23 @@ impl Host {
                 out.extend(tell(told, turn).map(Effect::Post));
             }
         }
-        let is_there = |id: &TurnId| page.conversation.turns().iter().any(|turn| turn.id == *id);
-        let gone: Vec<_> = self.turns.keys().copied().filter(|id| !is_there(id)).collect();
+        let is_there = |id: &u32| {
+            page.conversation
+                .turns()
+                .iter()
+                .any(|turn| turn.id.0 == *id)
+        };
+        let gone: Vec<_> = self
+            .turns
+            .keys()
+            .copied()
+            .filter(|id| !is_there(id))
+            .collect();
         for id in gone {
-            let told = self.turns.remove(&id).filter(|told| !told.has_ended && !told.id.is_null());
+            let told = self
+                .turns
+                .remove(&id)
+                .filter(|told| !told.has_ended && !told.id.is_null());
             let what = "the question was removed";
             out.extend(told.map(|told| refuse(refused(told.id, ErrorCode::Cancelled, what))));
         }
@@ -402,7 +458,11 @@ impl Host {
 
     fn compare_selection(&mut self, page: Page<'_>, out: &mut Vec<Effect>) {
         let candidates = page.conversation.candidates();
-        let mut numbers: Vec<_> = page.selection.iter().filter_map(|&id| candidates.number(id)).collect();
+        let mut numbers: Vec<_> = page
+            .selection
+            .iter()
+            .filter_map(|&id| candidates.number(id))
+            .collect();
         numbers.sort_unstable();
         if numbers != self.selection {
             out.push(Effect::Post(message::select(&Value::Null, &numbers)));
@@ -445,13 +505,25 @@ fn tell(told: &mut Told, turn: &Turn) -> Option<Value> {
     }
 }
 
+/// Whether the current picture shows a part of every box.
+fn are_inside(boxes: &[BoxXyxy], conversation: &Conversation) -> bool {
+    let size = conversation.picture().map(|picture| picture.size);
+    size.is_some_and(|size| {
+        let (width, height) = (size.width as f32, size.height as f32);
+        boxes
+            .iter()
+            .all(|b| b.x1 < width && b.y1 < height && b.x2 > 0.0 && b.y2 > 0.0)
+    })
+}
+
 /// The draft of a question. `<objK>` becomes the tag of the box of the user that box K became.
 ///
 /// # Errors
 /// A box is not in the picture, or there is no room for it.
 pub fn draft(asked: &Asked, candidates: &Candidates) -> Result<Draft, Fault> {
     let number = |bbox: &BoxXyxy| {
-        let own = (candidates.boxes.iter().enumerate()).filter(|(_, b)| matches!(b.id, BoxId::Own(_)));
+        let own =
+            (candidates.boxes.iter().enumerate()).filter(|(_, b)| matches!(b.id, BoxId::Own(_)));
         let best = own.max_by(|(_, a), (_, b)| a.bbox.iou(bbox).total_cmp(&b.bbox.iou(bbox)));
         let best = best.filter(|(_, b)| b.bbox.iou(bbox) >= SAME_BOX);
         best.map(|(number, _)| number as u32)

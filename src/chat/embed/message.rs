@@ -104,13 +104,16 @@ pub fn read(json: &str, has_picture: bool) -> Result<(Value, Command), Refused> 
 fn check(command: &Command, has_picture: bool) -> Option<&'static str> {
     let is_share = |value: f64| (0.0..=1.0).contains(&value);
     match command {
-        Command::Load { url: None, .. } if !has_picture => Some("it brings neither picture nor url"),
+        Command::Load { url: None, .. } if !has_picture => {
+            Some("it brings neither picture nor url")
+        }
         Command::Ask { boxes: Some(b), .. } if b.len() > MAX_BOXES => Some("it has too many boxes"),
         Command::Ask { boxes: Some(b), .. } if !b.iter().all(is_box) => {
             Some("a box is not [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
         }
         Command::Propose { score, nms, .. } => {
-            let bad = score.is_some_and(|s| !is_share(s.into())) || nms.is_some_and(|n| !is_share(n));
+            let bad =
+                score.is_some_and(|s| !is_share(s.into())) || nms.is_some_and(|n| !is_share(n));
             bad.then_some("score or nms is not within 0 and 1")
         }
         _ => None,
@@ -147,7 +150,11 @@ pub fn ready(id: &Value, card: &ModelCard) -> Value {
 
 /// How much of a stage is done; `total` is 0 where unknown.
 pub fn progress(id: &Value, stage: &str, done: u64, total: u64) -> Value {
-    message(id, "progress", json!({"stage": stage, "done": done, "total": total}))
+    message(
+        id,
+        "progress",
+        json!({"stage": stage, "done": done, "total": total}),
+    )
 }
 
 /// An answer so far.
@@ -173,14 +180,26 @@ pub fn boxes(id: &Value, picture: Option<ImageSize>, candidates: &Candidates) ->
 
 /// A complete or stopped answer.
 pub fn answer(id: &Value, turn: &Turn) -> Value {
-    let boxes = turn.boxes.as_ref().map(|boxes| listed(boxes)).unwrap_or_default();
+    let boxes = turn
+        .boxes
+        .as_ref()
+        .map(|boxes| listed(boxes))
+        .unwrap_or_default();
     let mut spans = turn.spans.clone();
     for span in &mut spans {
-        span.objects.retain(|&object| (object as usize) < boxes.len());
+        span.objects
+            .retain(|&object| (object as usize) < boxes.len());
     }
     let text: String = spans.iter().map(|span| span.text.as_str()).collect();
-    let stop = turn.answer.as_ref().map(|a| json!(a.stop)).unwrap_or_else(|| json!("stopped"));
-    let figures = turn.answer.as_ref().map(|a| json!({"tokens": a.tokens, "milliseconds": a.milliseconds}));
+    let stop = turn
+        .answer
+        .as_ref()
+        .map(|a| json!(a.stop))
+        .unwrap_or_else(|| json!("stopped"));
+    let figures = turn
+        .answer
+        .as_ref()
+        .map(|a| json!({"tokens": a.tokens, "milliseconds": a.milliseconds}));
     let mut all = message(
         id,
         "answer",
@@ -249,7 +268,10 @@ mod tests {
                     name: "a.png".into(),
                 },
             ),
-            (r#""type":"ask","question":"What is <obj0>?""#, ask(None, None)),
+            (
+                r#""type":"ask","question":"What is <obj0>?""#,
+                ask(None, None),
+            ),
             (
                 r#""type":"ask","question":"What is <obj0>?","kind":"find","boxes":[[1,2,3,4]]"#,
                 ask(Some("find"), Some(vec![[1., 2., 3., 4.].into()])),
@@ -281,13 +303,33 @@ mod tests {
             ("{", Value::Null, ErrorCode::Protocol),
             ("[]", Value::Null, ErrorCode::Protocol),
             (r#"{"v":1,"type":"stop"}"#, Value::Null, ErrorCode::Protocol),
-            (r#"{"v":1,"id":{},"type":"stop"}"#, Value::Null, ErrorCode::Protocol),
+            (
+                r#"{"v":1,"id":{},"type":"stop"}"#,
+                Value::Null,
+                ErrorCode::Protocol,
+            ),
             (&long, Value::Null, ErrorCode::Protocol),
-            (r#"{"id":"a","type":"stop"}"#, json!("a"), ErrorCode::Unsupported),
-            (r#"{"v":2,"id":"a","type":"stop"}"#, json!("a"), ErrorCode::Unsupported),
-            (r#"{"v":1,"id":"a","type":"fly"}"#, json!("a"), ErrorCode::Protocol),
+            (
+                r#"{"id":"a","type":"stop"}"#,
+                json!("a"),
+                ErrorCode::Unsupported,
+            ),
+            (
+                r#"{"v":2,"id":"a","type":"stop"}"#,
+                json!("a"),
+                ErrorCode::Unsupported,
+            ),
+            (
+                r#"{"v":1,"id":"a","type":"fly"}"#,
+                json!("a"),
+                ErrorCode::Protocol,
+            ),
             (r#"{"v":1,"id":"a"}"#, json!("a"), ErrorCode::Protocol),
-            (r#"{"v":1,"id":"a","type":"ask"}"#, json!("a"), ErrorCode::Protocol),
+            (
+                r#"{"v":1,"id":"a","type":"ask"}"#,
+                json!("a"),
+                ErrorCode::Protocol,
+            ),
             (
                 r#"{"v":1,"id":"a","type":"ask","question":"x","boxes":[[1,2,3]]}"#,
                 json!("a"),
@@ -298,7 +340,11 @@ mod tests {
                 json!("a"),
                 ErrorCode::InvalidInput,
             ),
-            (r#"{"v":1,"id":"a","type":"load"}"#, json!("a"), ErrorCode::InvalidInput),
+            (
+                r#"{"v":1,"id":"a","type":"load"}"#,
+                json!("a"),
+                ErrorCode::InvalidInput,
+            ),
             (
                 r#"{"v":1,"id":"a","type":"propose","score":2}"#,
                 json!("a"),
@@ -316,7 +362,11 @@ mod tests {
             let told = error(&refused.id, &refused.fault);
             assert_eq!(told["type"], "error");
             assert_eq!(told["code"], json!(code));
-            assert!(told["message"].as_str().is_some_and(|m| m.starts_with("The message")));
+            assert!(
+                told["message"]
+                    .as_str()
+                    .is_some_and(|m| m.starts_with("The message"))
+            );
         }
         let with_bytes = read(r#"{"v":1,"id":1,"type":"load"}"#, true);
         assert!(with_bytes.is_ok(), "{with_bytes:?}");

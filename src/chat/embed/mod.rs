@@ -50,7 +50,10 @@ impl Options {
     pub fn words(self) -> Option<String> {
         let words = [("readonly", self.readonly), ("settings", self.has_settings)];
         let words = words.iter().filter(|(_, is_on)| *is_on);
-        let words: Vec<_> = ["frame"].into_iter().chain(words.map(|(word, _)| *word)).collect();
+        let words: Vec<_> = ["frame"]
+            .into_iter()
+            .chain(words.map(|(word, _)| *word))
+            .collect();
         self.is_embedded.then(|| words.join(" "))
     }
 }
@@ -67,7 +70,9 @@ impl Hosts {
         struct File {
             hosts: Vec<String>,
         }
-        let file: File = json.and_then(|j| serde_json::from_str(j).ok()).unwrap_or_default();
+        let file: File = json
+            .and_then(|j| serde_json::from_str(j).ok())
+            .unwrap_or_default();
         let mut hosts = file.hosts;
         hosts.push(own.to_owned());
         let origin = |host: &String| host.trim().trim_end_matches('/').to_lowercase();

@@ -47,7 +47,10 @@ impl Frame {
                     }
                     self.compare();
                 }
-                Effect::Propose { granularity, filter } => {
+                Effect::Propose {
+                    granularity,
+                    filter,
+                } => {
                     self.conversation.step(Input::Filter(filter));
                     self.conversation.step(Input::Prefer(granularity));
                     self.compare();
@@ -91,7 +94,10 @@ impl Frame {
         let short = |message: Value| {
             let code = message["code"].as_str().map(|code| format!(" {code}"));
             let kind = message["type"].as_str().unwrap_or_default();
-            (format!("{kind}{}", code.unwrap_or_default()), message["id"].clone())
+            (
+                format!("{kind}{}", code.unwrap_or_default()),
+                message["id"].clone(),
+            )
         };
         told.into_iter().map(short).collect()
     }
@@ -130,7 +136,10 @@ fn done(turn: TurnId, text: &str, objects: &[u32]) -> Input {
 }
 
 fn pairs(expected: &[(&str, Value)]) -> Vec<(String, Value)> {
-    expected.iter().map(|(kind, id)| ((*kind).to_owned(), id.clone())).collect()
+    expected
+        .iter()
+        .map(|(kind, id)| ((*kind).to_owned(), id.clone()))
+        .collect()
 }
 
 #[test]
@@ -164,14 +173,26 @@ fn questions_wait_for_the_picture_and_for_each_other() {
     frame.step(proposed(PictureId(1), Granularity::Coarse));
     let heard = frame.heard();
     assert!(heard.contains(&("boxes".into(), json!(2))), "{heard:?}");
-    assert_eq!(frame.conversation.turns().len(), 1, "one question at a time");
+    assert_eq!(
+        frame.conversation.turns().len(),
+        1,
+        "one question at a time"
+    );
     let first = frame.conversation.turns()[0].id;
     frame.step(done(first, "A cat", &[0, 9]));
-    let answer = frame.told.iter().find(|m| m["type"] == "answer").cloned().expect("an answer");
+    let answer = frame
+        .told
+        .iter()
+        .find(|m| m["type"] == "answer")
+        .cloned()
+        .expect("an answer");
     assert_eq!(answer["id"], json!(3));
     assert_eq!(answer["spans"], json!([{"text": "A cat", "objects": [0]}]));
     assert_eq!(answer["boxes"][0]["box"], json!([0.0, 0.0, 10.0, 10.0]));
-    assert_eq!((&answer["stop"], &answer["tokens"]), (&json!("end"), &json!(3)));
+    assert_eq!(
+        (&answer["stop"], &answer["tokens"]),
+        (&json!("end"), &json!(3))
+    );
     let second = frame.conversation.turns()[1].id;
     frame.step(done(second, "Two", &[]));
     assert_eq!(frame.heard().last(), Some(&("answer".into(), json!(4))));
@@ -188,7 +209,11 @@ fn a_picture_that_cannot_be_opened_loses_nothing() {
     frame.opened(Err(fault.clone()));
     assert_eq!(frame.heard(), pairs(&[("error InvalidInput", json!(6))]));
     frame.opened(Err(fault));
-    assert_eq!(frame.heard(), pairs(&[]), "the outdated one is not told twice");
+    assert_eq!(
+        frame.heard(),
+        pairs(&[]),
+        "the outdated one is not told twice"
+    );
     assert!(frame.conversation.picture().is_some());
     frame.notice = None;
     frame.get(json!({"v": 1, "id": 7, "type": "ask", "question": "What is it?"}));
@@ -202,15 +227,30 @@ fn what_is_refused_has_a_code_and_changes_nothing() {
     let mut frame = prepared();
     for (message, code) in [
         (json!({"v": 1, "id": 1, "type": "fly"}), "error Protocol"),
-        (json!({"v": 3, "id": 1, "type": "stop"}), "error Unsupported"),
-        (json!({"v": 1, "id": 1, "type": "ask", "question": "x", "kind": "sing"}), "error InvalidInput"),
-        (json!({"v": 1, "id": 1, "type": "ask", "question": " "}), "error InvalidInput"),
-        (json!({"v": 1, "id": 1, "type": "ask", "question": "What is <obj8>?"}), "error InvalidInput"),
+        (
+            json!({"v": 3, "id": 1, "type": "stop"}),
+            "error Unsupported",
+        ),
+        (
+            json!({"v": 1, "id": 1, "type": "ask", "question": "x", "kind": "sing"}),
+            "error InvalidInput",
+        ),
+        (
+            json!({"v": 1, "id": 1, "type": "ask", "question": " "}),
+            "error InvalidInput",
+        ),
+        (
+            json!({"v": 1, "id": 1, "type": "ask", "question": "What is <obj8>?"}),
+            "error InvalidInput",
+        ),
         (
             json!({"v": 1, "id": 1, "type": "ask", "question": "What is <obj0>?", "boxes": [[200, 200, 210, 210]]}),
             "error InvalidInput",
         ),
-        (json!({"v": 1, "id": 1, "type": "select", "boxes": [0, 9]}), "error InvalidInput"),
+        (
+            json!({"v": 1, "id": 1, "type": "select", "boxes": [0, 9]}),
+            "error InvalidInput",
+        ),
     ] {
         frame.get(message.clone());
         assert_eq!(frame.heard(), pairs(&[(code, json!(1))]), "{message}");
@@ -223,7 +263,9 @@ fn what_is_refused_has_a_code_and_changes_nothing() {
 fn boxes_of_a_question_become_boxes_of_the_user() {
     let mut frame = prepared();
     let question = "What is <obj0>?";
-    frame.get(json!({"v": 1, "id": 1, "type": "ask", "question": question, "boxes": [[50, 30, 70, 60]]}));
+    frame.get(
+        json!({"v": 1, "id": 1, "type": "ask", "question": question, "boxes": [[50, 30, 70, 60]]}),
+    );
     let turn = &frame.conversation.turns()[0];
     let boxes = turn.boxes.as_ref().expect("the question was sent");
     let own = boxes.boxes.len() - 1;
@@ -237,12 +279,21 @@ fn a_selection_is_told_once() {
     let mut frame = prepared();
     frame.selection = [BoxId::Found(Granularity::Coarse, 1)].into();
     frame.compare();
-    assert_eq!(frame.told, [json!({"v": 1, "id": null, "type": "select", "boxes": [1]})]);
+    assert_eq!(
+        frame.told,
+        [json!({"v": 1, "id": null, "type": "select", "boxes": [1]})]
+    );
     frame.told.clear();
     frame.get(json!({"v": 1, "id": 3, "type": "select", "boxes": [0, 0]}));
     frame.compare();
-    assert_eq!(frame.told, [json!({"v": 1, "id": 3, "type": "select", "boxes": [0]})]);
-    assert_eq!(frame.selection, [BoxId::Found(Granularity::Coarse, 0)].into());
+    assert_eq!(
+        frame.told,
+        [json!({"v": 1, "id": 3, "type": "select", "boxes": [0]})]
+    );
+    assert_eq!(
+        frame.selection,
+        [BoxId::Found(Granularity::Coarse, 0)].into()
+    );
 }
 
 #[test]
