@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
-import { DEEP_SITE } from "./page.mjs";
+import { needed } from "./flags.mjs";
 
 const TYPES = {
   ".css": "text/css",
@@ -39,10 +39,10 @@ export async function origin(files, { answer = async () => null, name = "127.0.0
   return { url, log, files, close: () => new Promise((done) => server.close(done).closeAllConnections()) };
 }
 
-// The site under an origin of its own. `hosts` may embed it, `policy` changes its content security policy,
+// The site in `folder` under an origin of its own. `hosts` may embed it, `policy` changes its content security policy,
 // `extra` are files beside it that have no policy.
-export async function site({ hosts = [], policy = (text) => text, extra = {} } = {}) {
-  const text = await readFile(join(DEEP_SITE, "_headers"), "utf8");
+export async function site({ folder = needed("CHATREX_DEEP_SITE"), hosts = [], policy = (text) => text, extra = {} } = {}) {
+  const text = await readFile(join(folder, "_headers"), "utf8");
   const lines = text.split("\n").filter((line) => /^\s+\S/.test(line));
   const headers = Object.fromEntries(
     lines.map((line) => [line.slice(0, line.indexOf(":")).trim(), line.slice(line.indexOf(":") + 1).trim()]),
@@ -51,7 +51,7 @@ export async function site({ hosts = [], policy = (text) => text, extra = {} } =
   headers[name] = policy(headers[name].replace("frame-ancestors 'self'", `frame-ancestors 'self' ${hosts.join(" ")}`));
   const answer = async (path) => {
     try {
-      return { body: await readFile(join(DEEP_SITE, path || "index.html")), headers };
+      return { body: await readFile(join(folder, path || "index.html")), headers };
     } catch {
       return null;
     }

@@ -5,6 +5,7 @@
 
 pub mod host;
 pub mod message;
+pub mod question;
 
 use serde::Deserialize;
 

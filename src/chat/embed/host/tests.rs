@@ -1,10 +1,12 @@
 use serde_json::json;
 
+use super::super::question::draft;
 use super::*;
 use crate::chat::conversation::Input;
 use crate::chat::document::LabelledBox;
 use crate::chat::test_data::{load, open, proposed, ready};
 use crate::error::FaultKind;
+use crate::geometry::BoxXyxy;
 use crate::protocol::{Answer, AskTime, Event, StopReason};
 use crate::text::answer_parser::Span;
 
