@@ -39,7 +39,9 @@ pub fn App() -> impl IntoView {
     let over = RwSignal::new(false);
     provide_context(FileInput(NodeRef::new()));
     provide_context(CameraOpen(RwSignal::new(false)));
-    if !embed::options().readonly {
+    if embed::options().readonly {
+        incoming::refuse_drops();
+    } else {
         incoming::listen(app, exchange, over);
     }
     listen_for_keys(app);

@@ -33,6 +33,12 @@ pub fn listen(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
     take_shared(app, exchange);
 }
 
+/// Nothing that is dropped is opened, by the browser neither.
+pub fn refuse_drops() {
+    window_event_listener(ev::dragover, |event| event.prevent_default());
+    window_event_listener(ev::drop, |event| event.prevent_default());
+}
+
 /// Opens the pictures that the system shared with the page.
 fn take_shared(app: AppState, exchange: ExchangeState) {
     let address = embed::address();
