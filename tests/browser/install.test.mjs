@@ -76,7 +76,7 @@ test("OS share sheet: a shared picture is opened, and nothing is sent to the hos
     await page.waitForFunction(() => navigator.serviceWorker.controller);
     // The system posts such a form.
     await page.locator("input[type=file]").setInputFiles(OTHER);
-    await page.getByRole("button").click();
+    await page.locator("button").click();
     await page.waitForURL(`${chatrex.url}/`);
     await page.waitForFunction(() => document.querySelector('[data-testid="box"], [data-testid="status"]'));
     const { width, height } = await page.waitForFunction(() => {
@@ -92,7 +92,7 @@ test("OS share sheet: a shared picture is opened, and nothing is sent to the hos
 
     // A share without a picture says so, and keeps what is open.
     await page.goto(`${chatrex.url}/form.html`);
-    await page.getByRole("button").click();
+    await page.locator("button").click();
     await page.waitForURL(`${chatrex.url}/`);
     await page.getByText("No picture came with it.").waitFor();
     await page.waitForFunction(() => document.querySelector('[data-testid="picture"] img')?.naturalWidth === 451);
