@@ -19,6 +19,9 @@ pub const DROP_TO_OPEN: &str = "Drop to open";
 /// Where a picture of another page came without its bytes.
 pub const ADDRESS_ONLY: &str =
     "Only the address of that picture came along. Save the picture and drop the file here.";
+/// Where another site refuses to give its picture.
+pub const ADDRESS_REFUSED: &str =
+    "That site does not let other pages read its pictures. Save it and drop it here.";
 /// Label of the address field.
 pub const ADDRESS: &str = "Address of a picture";
 /// Button that opens the address.

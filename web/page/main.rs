@@ -1,12 +1,14 @@
 //! The page: starts the user interface.
 
 mod decode;
+mod embed;
 mod export;
 mod link;
 mod memory;
 mod offers;
 mod offline;
 mod persist;
+mod shared;
 mod store;
 mod theme;
 mod view;

@@ -7,6 +7,7 @@ use chatrex::chat::strings;
 use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
+use super::network::Network;
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -57,6 +58,7 @@ pub fn About() -> impl IntoView {
             {card}
             <h2>"Private"</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
+            <Network />
             <h2>{strings::SAMPLES}</h2>
             <ul class="origins" data-testid="origins">
                 {samples::all().iter().map(origin).collect_view()}

@@ -25,6 +25,7 @@ use super::start::{FileInput, OpenPicture, Start, Strip};
 use super::state::{AppState, app_state};
 use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
 use super::toast::{Install, NewVersion, ToastView};
+use crate::embed;
 
 /// The whole page.
 #[component]
@@ -34,12 +35,19 @@ pub fn App() -> impl IntoView {
     let exchange = ExchangeState::new();
     provide_context(exchange);
     app.begin();
+    super::embed::start(app);
     let over = RwSignal::new(false);
     provide_context(FileInput(NodeRef::new()));
     provide_context(CameraOpen(RwSignal::new(false)));
-    incoming::listen(app, exchange, over);
+    if embed::options().readonly {
+        incoming::refuse_drops();
+    } else {
+        incoming::listen(app, exchange, over);
+    }
     listen_for_keys(app);
-    listen_for_history_keys(app);
+    if !embed::options().is_embedded {
+        listen_for_history_keys(app);
+    }
     let wide = window()
         .inner_width()
         .ok()

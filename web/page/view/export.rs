@@ -23,6 +23,7 @@ use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
 use super::models::all_files;
+use super::share::ShareButtons;
 use super::state::{AppState, app_state};
 use crate::{decode, export};
 
@@ -167,13 +168,7 @@ impl ExchangeState {
                 let blur = self.blur.get_untracked();
                 return export::redacted(picture, sheet.size, &covered(sheet), blur).await;
             }
-            Format::Page => {
-                let picture = portable(picture, sheet.size).await?;
-                let address = export::data_address(&picture).await?;
-                let (before, after) = saved_page::parts(&document(app));
-                let parts = Array::of3(&before.into(), &address, &after.into());
-                return export::blob(&parts, format.media_type());
-            }
+            Format::Page => return page_file(app, sheet.size, picture).await,
             Format::Yolo => {
                 let content = export::content(picture).await?;
                 return export::bytes(&yolo::zip(sheet, &content), format.media_type());
@@ -300,6 +295,23 @@ fn with_source<T>(app: AppState, read: impl FnOnce(Source<'_>) -> T) -> T {
             selected: &selected,
         })
     })
+}
+
+/// The conversation with its picture as one file, and the name of that.
+async fn shared_file(app: AppState) -> Option<(Blob, String)> {
+    let picture = app.picture_file()?;
+    let size = app.with_conversation(|c| c.picture().map(|p| p.size))?;
+    let blob = page_file(app, size, &picture).await.ok()?;
+    Some((blob, Format::Page.file_name(&app.picture_name())))
+}
+
+/// The conversation as a page of its own.
+async fn page_file(app: AppState, size: ImageSize, picture: &Blob) -> Result<Blob, Fault> {
+    let picture = portable(picture, size).await?;
+    let address = export::data_address(&picture).await?;
+    let (before, after) = saved_page::parts(&document(app));
+    let parts = Array::of3(&before.into(), &address, &after.into());
+    export::blob(&parts, Format::Page.media_type())
 }
 
 /// The conversation as a document.
@@ -515,6 +527,7 @@ fn Content() -> impl IntoView {
             </button>
             <OutcomeLine />
         </div>
+        <ShareButtons make=move || Box::pin(shared_file(app)) />
         <section class="exchange-in" aria-labelledby="import-title">
             <h3 id="import-title">{words::IMPORT}</h3>
             <p class="hint">{words::IMPORT_NOTE}</p>

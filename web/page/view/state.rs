@@ -31,7 +31,7 @@ use web_sys::{Blob, File, Url};
 use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
-use crate::{memory, offers, offline, persist};
+use crate::{embed, memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
 const MODELS: &str = "models/";
@@ -694,6 +694,9 @@ impl AppState {
 
     /// Adds a box that the user drew, and selects it.
     pub fn add_box(self, bbox: BoxXyxy) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         self.act(Input::Draw(bbox));
         if let Some(number) = number {
@@ -705,6 +708,9 @@ impl AppState {
     /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.
     /// With `continues` one undo takes this and the change before back.
     pub fn reshape(self, id: BoxId, bbox: BoxXyxy, continues: bool) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         let before = self.candidates.get_untracked();
         self.act(Input::Boxes(BoxChange::Reshape {
@@ -760,6 +766,9 @@ impl AppState {
 
     /// Changes the boxes and shows the outcome at once.
     pub fn change_boxes(self, change: BoxChange) {
+        if embed::options().readonly {
+            return;
+        }
         self.act(Input::Boxes(change));
         self.flush();
     }
