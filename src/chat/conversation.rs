@@ -27,6 +27,7 @@ use crate::protocol::{
 };
 use crate::text::answer_parser::Span;
 
+mod beside;
 mod restore;
 
 /// An action of the user, or an event of the engine or its worker.
@@ -111,6 +112,8 @@ pub enum Input {
         /// The filters, if the user moved them.
         filter: Option<Filter>,
     },
+    /// Another conversation gets the engine; ignored while something of this one is there.
+    Yield,
     /// Remove picture and turns.
     Close,
     /// Sampling, filters and granularity as for a new visitor.
@@ -836,6 +839,7 @@ impl Conversation {
                 self.resting = true;
                 self.request_look(&mut out);
             }
+            Input::Yield => self.yield_engine(),
             Input::Close => {
                 self.stop(&mut out);
                 self.previous = None;

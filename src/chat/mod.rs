@@ -2,6 +2,10 @@
 //! requests for the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
+pub mod batch;
+pub mod batch_export;
+pub mod batch_result;
+pub mod batch_strings;
 pub mod box_drawing;
 pub mod box_edit;
 pub mod box_history;
@@ -28,6 +32,7 @@ pub mod overlay;
 pub mod pointing;
 pub mod question;
 pub mod recovery;
+pub mod review;
 pub mod samples;
 pub mod settings;
 pub mod strings;
