@@ -48,6 +48,8 @@ pub const NEW_WARNING: &str = "The results of this batch are then deleted. Save 
 pub const DELETE: &str = "Delete and begin anew";
 /// Button that does not.
 pub const KEEP: &str = "Keep it";
+/// Name of the group of files.
+pub const FILES_OUT: &str = "Save the results";
 /// Button that saves lines.
 pub const SAVE_LINES: &str = "Save JSONL";
 /// Button that saves the archive.
@@ -71,8 +73,6 @@ pub const WAITS_FOR_USER: &str = "Waits for your question.";
 /// Where results are in memory only.
 pub const NOT_KEPT: &str =
     "The browser keeps nothing here: save the results before you leave the page.";
-/// An answer that the model did not finish.
-pub const UNFINISHED: &str = "its answer was stopped";
 
 /// Button that begins the review.
 pub const REVIEW: &str = "Review";
@@ -84,6 +84,8 @@ pub const ACCEPT: &str = "Accept";
 pub const REJECT: &str = "Reject";
 /// Button that draws.
 pub const DRAW: &str = "Draw a missing box";
+/// Button that adds the drawn box.
+pub const ADD: &str = "Add the box";
 /// Button that takes a step back.
 pub const UNDO: &str = "Undo";
 /// Button for the picture before.
@@ -108,6 +110,8 @@ pub const KEYS: &str = "Space accepts, X rejects, 1 to 9 give a label, R draws a
 pub const DRAW_KEYS: &str = "Drag on the picture, or move the box with the arrow keys and size it with Shift and the arrow keys. Enter or a number adds it, Escape drops it.";
 /// Nothing is done yet.
 pub const NOTHING_TO_REVIEW: &str = "There is no answer to review yet.";
+/// A box without a label.
+pub const NO_LABEL: &str = "No label";
 /// An answer without boxes.
 pub const NO_BOXES: &str = "No boxes";
 
@@ -149,6 +153,20 @@ pub fn pictures(count: usize) -> String {
     match count {
         1 => "1 picture".to_owned(),
         count => format!("{count} pictures"),
+    }
+}
+
+/// The button that takes the pictures that were opened together.
+pub fn group(count: usize) -> String {
+    format!("The {count} opened pictures")
+}
+
+/// `3 boxes`.
+pub fn boxes(count: usize) -> String {
+    match count {
+        0 => NO_BOXES.to_owned(),
+        1 => "1 box".to_owned(),
+        count => format!("{count} boxes"),
     }
 }
 

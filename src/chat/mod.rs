@@ -6,6 +6,7 @@ pub mod batch;
 pub mod batch_export;
 pub mod batch_result;
 pub mod batch_strings;
+pub mod batch_work;
 pub mod box_drawing;
 pub mod box_edit;
 pub mod box_history;

@@ -193,7 +193,7 @@ fn a_missing_box_is_drawn_with_pointer_or_keys() {
     );
     assert_eq!(review.boxes(0, first).len(), 3);
     review.step(Input::Undo, &batch);
-    assert_eq!(review, Review::default());
+    assert!(!review.is_begun() && !review.can_undo());
     // A second press of the key drops the sketch.
     review.step(Input::Draw, &batch);
     review.step(Input::Draw, &batch);

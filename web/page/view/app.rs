@@ -10,6 +10,7 @@ use web_sys::HtmlElement;
 
 use super::about::About;
 use super::ask::{Ask, is_composing};
+use super::batch_panel::{BatchButton, BatchDialog, BatchLine};
 use super::camera::{Camera, CameraOpen, has_camera};
 use super::canvas::Canvas;
 use super::controls::Controls;
@@ -56,6 +57,7 @@ pub fn App() -> impl IntoView {
         <a class="skip" href="#question">"To the question"</a>
         <Header />
         <NewVersion />
+        <BatchLine />
         <main class="desk" class:vacant=vacant>
             <section class="left" aria-label="Picture">
                 <Show when=move || vacant.get()>
@@ -105,6 +107,7 @@ pub fn App() -> impl IntoView {
         </div>
         <Drawer />
         <Camera />
+        <BatchDialog />
         <ToastView />
     }
 }
@@ -135,6 +138,7 @@ fn Header() -> impl IntoView {
                     {kept_strings::NEW}
                 </button>
                 <OpenPicture />
+                <BatchButton />
                 {has_camera().then(|| view! {
                     <button
                         type="button"

@@ -28,6 +28,7 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
+use super::batching::Batching;
 use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
@@ -153,6 +154,8 @@ pub struct AppState {
     pub go_to_latest: RwSignal<u32>,
     /// What stays between visits.
     pub keep: Keeping,
+    /// One task for many pictures.
+    pub batching: Batching,
 }
 
 impl AppState {
@@ -250,6 +253,7 @@ impl AppState {
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
+            batching: Batching::new(),
         }
     }
 
@@ -257,6 +261,7 @@ impl AppState {
     pub fn begin(self) {
         self.start_worker();
         self.begin_keeping();
+        self.begin_batching();
         spawn_local(async move { self.offline.set(offline::stored().await) });
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
@@ -325,6 +330,7 @@ impl AppState {
         let loss = self.supervise(|supervisor| supervisor.on_event(&event));
         match (loss, event) {
             (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
+            (_, event) if self.batch_event(&event) => {}
             (_, event) => self.act(Input::Event(event)),
         }
     }
@@ -334,6 +340,7 @@ impl AppState {
         // Before the model manager and the conversation, whose requests may fail in the same way.
         let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
+        self.lose_batch(&fault);
         self.act(Input::Lost(fault));
         if restarts {
             self.start_worker();
@@ -570,6 +577,7 @@ impl AppState {
             .conversation
             .try_update_value(|c| c.step(input))
             .unwrap_or_default();
+        self.interrupt_batch(&requests);
         for request in requests {
             let attachment = self.pixels(&request);
             self.send(Envelope {
@@ -587,7 +595,7 @@ impl AppState {
         self.request_frame();
     }
 
-    fn send(self, message: Envelope<ToWorker, JsValue>) {
+    pub(super) fn send(self, message: Envelope<ToWorker, JsValue>) {
         let sent = (self.link).with_value(|link| link.as_ref().map(|link| link.send(&message)));
         if let Some(Err(fault)) = sent {
             self.on_loss(Loss::Worker, fault);
