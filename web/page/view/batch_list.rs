@@ -6,7 +6,7 @@ use chatrex::chat::review::Review;
 use chatrex::chat::strings;
 use leptos::prelude::*;
 
-use super::batch_panel::{PauseButton, Said, progress, status, waits_for};
+use super::batch_parts::{PauseButton, Said, progress, status, waits_for};
 use super::state::app_state;
 
 /// The batch with its buttons.

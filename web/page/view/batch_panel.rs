@@ -1,17 +1,17 @@
 //! The batch: its button, the line that tells how far it is, and the dialog that begins and shows it.
 
-use chatrex::chat::batch::{Batch, Input as Queue, Status, Task, TaskKind};
+use chatrex::chat::batch::{Batch, Status, Task, TaskKind};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::strings;
-use js_sys::Date;
 use leptos::prelude::*;
 use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement, HtmlSelectElement};
 
 use super::batch_list::Running;
+use super::batch_parts::{PauseButton, Said, has_batch, progress, status, waits_for};
 use super::models::all_files;
 use super::review_panel::ReviewPanel;
-use super::state::{AppState, app_state};
+use super::state::app_state;
 
 /// Endings of pictures whose kind the system does not know.
 const ENDINGS: [&str; 8] = [
@@ -32,65 +32,6 @@ pub fn BatchButton() -> impl IntoView {
         >
             {words::BATCH}
         </button>
-    }
-}
-
-/// Whether there is a batch.
-pub fn has_batch(app: AppState) -> Memo<bool> {
-    Memo::new(move |_| app.batching.batch.with(|b| !b.items().is_empty()))
-}
-
-/// What the batch does.
-pub fn status(app: AppState) -> Memo<Status> {
-    Memo::new(move |_| app.batching.batch.with(Batch::status))
-}
-
-/// How far the batch is, in words; without the time left for `is_short`.
-pub fn progress(app: AppState, is_short: bool) -> String {
-    app.batching.tick.track();
-    app.batching.batch.with(|batch| {
-        let left = batch.time_left(Date::now()).filter(|_| !is_short);
-        words::progress(batch.status(), batch.counts(), left)
-    })
-}
-
-/// What the batch waits for, if it waits for something beside the engine's work.
-pub fn waits_for(app: AppState) -> Option<&'static str> {
-    let waits = (app.batching.batch)
-        .with(|batch| batch.status() == Status::Running && batch.running().is_none());
-    let is_ready = app
-        .model
-        .with(|m| matches!(m, chatrex::chat::conversation::Model::Ready(_)));
-    match (waits, is_ready) {
-        (false, _) => None,
-        (true, false) => Some(words::WAITS_FOR_MODEL),
-        (true, true) => app.busy.get().then_some(words::WAITS_FOR_USER),
-    }
-}
-
-/// The button that pauses or resumes.
-#[component]
-pub fn PauseButton() -> impl IntoView {
-    let app = app_state();
-    let status = status(app);
-    let button = move || match status.get() {
-        Status::Finished => None,
-        Status::Running => Some((words::PAUSE, Queue::Pause, "batch-pause")),
-        Status::Paused | Status::Pausing => Some((words::RESUME, Queue::Resume, "batch-resume")),
-    };
-    move || {
-        button().map(|(label, input, test_id)| {
-            view! {
-                <button
-                    type="button"
-                    class="button small"
-                    data-testid=test_id
-                    on:click=move |_| app.batch_step(input.clone(), None)
-                >
-                    {label}
-                </button>
-            }
-        })
     }
 }
 
@@ -155,27 +96,6 @@ pub fn BatchDialog() -> impl IntoView {
             </header>
             {content}
         </dialog>
-    }
-}
-
-/// What came of the last action.
-#[component]
-pub fn Said() -> impl IntoView {
-    let said = app_state().batching.said;
-    let text = move || match said.get() {
-        None => ().into_any(),
-        Some(Ok(text)) => text.into_any(),
-        Some(Err(fault)) => view! {
-            {strings::sentence(&fault)}
-            " "
-            <small class="error-code">{strings::error_code(&fault)}</small>
-        }
-        .into_any(),
-    };
-    view! {
-        <p role="status" class="hint" data-testid="batch-said">
-            {text}
-        </p>
     }
 }
 

@@ -8,6 +8,8 @@ pub mod app;
 pub mod ask;
 pub mod batch_list;
 pub mod batch_panel;
+pub mod batch_parts;
+pub mod batch_run;
 pub mod batching;
 pub mod camera;
 pub mod canvas;

@@ -223,19 +223,20 @@ fn Actions() -> impl IntoView {
     let batching = app.batching;
     let is_drawing = move || batching.review.with(|r| r.sketch().is_some());
     let cannot_undo = move || !batching.review.with(Review::can_undo);
-    let button = |label: &'static str, key: &'static str, test_id: &'static str, input: Input| {
-        view! {
-            <button
-                type="button"
-                class="button small"
-                title=key
-                data-testid=test_id
-                on:click=move |_| batching.review(input.clone())
-            >
-                {label}
-            </button>
-        }
-    };
+    let button =
+        move |label: &'static str, key: &'static str, test_id: &'static str, input: Input| {
+            view! {
+                <button
+                    type="button"
+                    class="button small"
+                    title=key
+                    data-testid=test_id
+                    on:click=move |_| batching.review(input.clone())
+                >
+                    {label}
+                </button>
+            }
+        };
     view! {
         <div class="batch-buttons">
             {button(words::ACCEPT, "Space", "review-accept", Input::Accept)}
