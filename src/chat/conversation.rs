@@ -457,6 +457,14 @@ impl Picture {
         proposals.iter().map(|p| p.score).collect()
     }
 
+    /// All proposals before any filter, at a granularity.
+    pub fn all_proposals(&self, granularity: Granularity) -> Arc<Vec<Proposal>> {
+        self.proposals
+            .get(&granularity)
+            .cloned()
+            .unwrap_or_default()
+    }
+
     /// How many proposals there are before any filter, at a granularity.
     pub fn proposals(&self, granularity: Granularity) -> Option<usize> {
         self.proposals.get(&granularity).map(|p| p.len())

@@ -30,6 +30,7 @@ pub mod markdown;
 pub mod model_manager;
 pub mod object_list;
 pub mod overlay;
+pub mod point_pick;
 pub mod pointing;
 pub mod question;
 pub mod recovery;

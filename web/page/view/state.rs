@@ -8,6 +8,7 @@ use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_as
 use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
+use chatrex::chat::point_pick::{Pick, PointPick};
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
@@ -72,6 +73,7 @@ pub struct AppState {
     /// Number of the last request to open a picture; earlier ones are outdated.
     open_request: StoredValue<u32>,
     frame_requested: StoredValue<bool>,
+    point_pick: StoredValue<PointPick>,
     /// The state of the model.
     pub model: RwSignal<Model>,
     /// The stored models.
@@ -210,6 +212,7 @@ impl AppState {
             next_picture: StoredValue::new(0),
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
+            point_pick: StoredValue::new(PointPick::default()),
             model: RwSignal::new(Model::Absent),
             models: RwSignal::new(ModelManager::with_choice(
                 keep.choice(&document().url().unwrap_or_default()),
@@ -708,6 +711,34 @@ impl AppState {
             self.overlay.update(|o| o.on_drawn(BoxId::Own(number)));
         }
         self.flush();
+    }
+
+    /// A click of the tool for points, in picture pixels as `slack`: it picks a proposal.
+    pub fn pick_at(self, at: (f32, f32), slack: f32) {
+        let selected = self.overlay.with_untracked(|o| o.selected());
+        let mut pick = self.point_pick.get_value();
+        let picked = self.conversation.with_value(|c| {
+            let proposals = c.picture()?.all_proposals(c.granularity());
+            pick.click(at, slack, &proposals, c.candidates(), selected)
+        });
+        self.point_pick.set_value(pick);
+        match picked {
+            None => {}
+            Some(Pick::Select(id, added)) => {
+                if let Some(added) = added {
+                    self.remove(vec![added]);
+                }
+                self.overlay.update(|o| o.select_all([id]));
+            }
+            Some(Pick::Replace(id, bbox)) => self.reshape(id, bbox, true),
+            Some(Pick::Add(bbox)) => {
+                if let Some(number) = self.next_own() {
+                    self.point_pick
+                        .update_value(|pick| pick.on_added(BoxId::Own(number)));
+                }
+                self.add_box(bbox);
+            }
+        }
     }
 
     /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.
