@@ -5,7 +5,7 @@ use chatrex::chat::batch_strings as words;
 use chatrex::chat::strings;
 use leptos::prelude::*;
 use leptos::{ev, html};
-use web_sys::{Blob, File, HtmlInputElement, HtmlSelectElement};
+use web_sys::{Blob, File, HtmlInputElement};
 
 use super::batch_list::Running;
 use super::batch_parts::{PauseButton, Said, has_batch, progress, status, waits_for};
@@ -125,8 +125,7 @@ fn Setup() -> impl IntoView {
         }
     };
     let on_kind = move |event: ev::Event| {
-        let select: HtmlSelectElement = event_target(&event);
-        kind.set(TaskKind::of_key(&select.value()).unwrap_or_default());
+        kind.set(TaskKind::of_key(&event_target_value(&event)).unwrap_or_default());
     };
     let kinds = TaskKind::ALL.map(|kind| {
         view! { <option value=kind.key()>{words::task(kind)}</option> }

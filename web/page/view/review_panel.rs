@@ -6,7 +6,7 @@ use chatrex::chat::review::{Entry, Input, KEYS, Order, Review, ReviewedBox};
 use leptos::prelude::*;
 use leptos::{ev, html};
 use wasm_bindgen::JsCast;
-use web_sys::{HtmlElement, HtmlSelectElement, KeyboardEvent};
+use web_sys::{HtmlElement, KeyboardEvent};
 
 use super::incoming::is_text_box;
 use super::review_picture::ReviewPicture;
@@ -275,8 +275,7 @@ fn Actions() -> impl IntoView {
 fn OrderChoice() -> impl IntoView {
     let batching = app_state().batching;
     let on_change = move |event: ev::Event| {
-        let select: HtmlSelectElement = event_target(&event);
-        batching.review(Input::Order(match select.value().as_str() {
+        batching.review(Input::Order(match event_target_value(&event).as_str() {
             "picture" => Order::ByPicture,
             _ => Order::LeastSure,
         }));
