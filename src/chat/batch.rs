@@ -10,194 +10,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::batch_result::Outcome;
-use crate::chat::question::{Draft, QuestionKind};
 use crate::error::{ErrorCode, Fault, FaultKind};
 
-/// The version that this page writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
+mod item;
+mod task;
+
+pub use item::{Item, ItemState, VERSION, Why};
+pub use task::{Task, TaskKind};
 
 /// Most pictures of a batch.
 pub const MAX_PICTURES: usize = 2_000;
 
 /// How often a picture is tried when the engine is lost.
 const TRIES: u32 = 2;
-
-/// What is asked about every picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskKind {
-    /// Which boxes hold the things named.
-    #[default]
-    Find,
-    /// How many of the things named there are.
-    Count,
-    /// A sentence about the whole picture.
-    Describe,
-    /// A name for every box.
-    NameAll,
-    /// Any words.
-    Free,
-}
-
-impl TaskKind {
-    /// All kinds, in the order of the menu.
-    pub const ALL: [Self; 5] = [
-        Self::Find,
-        Self::Count,
-        Self::Describe,
-        Self::NameAll,
-        Self::Free,
-    ];
-
-    /// Its name in attributes and files.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Find => "find",
-            Self::Count => "count",
-            Self::Describe => "describe",
-            Self::NameAll => "name-all",
-            Self::Free => "free",
-        }
-    }
-
-    /// The kind with this name.
-    pub fn of_key(key: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.key() == key)
-    }
-
-    /// Whether the user has to say something.
-    pub fn needs_words(self) -> bool {
-        matches!(self, Self::Find | Self::Count | Self::Free)
-    }
-}
-
-/// A task.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// What is asked.
-    pub kind: TaskKind,
-    /// The words of the user; empty where none are needed.
-    pub words: String,
-}
-
-impl Task {
-    /// Whether it can be asked.
-    pub fn is_complete(&self) -> bool {
-        !self.kind.needs_words() || !self.words.trim().is_empty()
-    }
-
-    /// The question; `None` where every box is named.
-    pub fn draft(&self) -> Option<Draft> {
-        let kind = match self.kind {
-            TaskKind::Find => QuestionKind::Find,
-            TaskKind::Count => QuestionKind::Count,
-            TaskKind::Describe => return Some(Draft::new(QuestionKind::Describe, "")),
-            TaskKind::NameAll => return None,
-            TaskKind::Free => QuestionKind::Free,
-        };
-        Some(Draft::new(kind, self.words.trim()))
-    }
-
-    /// The things that are looked for.
-    pub fn things(&self) -> Vec<String> {
-        match self.kind {
-            TaskKind::Find | TaskKind::Count => {
-                Draft::new(QuestionKind::Find, self.words.clone()).things()
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// Why a picture was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Why {
-    /// The user skipped it.
-    User,
-    /// The batch was cancelled.
-    Cancelled,
-    /// The same file is in the batch already.
-    Duplicate,
-}
-
-/// The state of a picture.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum ItemState {
-    /// Its turn is still to come.
-    #[default]
-    Waiting,
-    /// It is being worked on.
-    Running,
-    /// It has an answer.
-    Done(Box<Outcome>),
-    /// It has none.
-    Failed(Fault),
-    /// It was left out.
-    Skipped(Why),
-}
-
-impl ItemState {
-    /// Its name in attributes and files.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Running => "running",
-            Self::Done(_) => "done",
-            Self::Failed(_) => "failed",
-            Self::Skipped(_) => "skipped",
-        }
-    }
-}
-
-/// A picture of a batch.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Item {
-    /// [`VERSION`].
-    pub version: u32,
-    /// Name of its file.
-    pub name: String,
-    /// Its state.
-    pub state: ItemState,
-    /// How often the engine was lost during it.
-    #[serde(default)]
-    pub losses: u32,
-}
-
-impl Item {
-    /// A picture that waits.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            version: VERSION,
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Its answer.
-    pub fn outcome(&self) -> Option<&Outcome> {
-        match &self.state {
-            ItemState::Done(outcome) => Some(outcome),
-            _ => None,
-        }
-    }
-
-    /// The text that is stored. A picture that is being worked on waits after a reload.
-    ///
-    /// # Panics
-    /// Never: it is plain data.
-    pub fn to_json(&self) -> String {
-        match self.state {
-            ItemState::Running => {
-                let waiting = Self {
-                    state: ItemState::Waiting,
-                    ..self.clone()
-                };
-                serde_json::to_string(&waiting)
-            }
-            _ => serde_json::to_string(self),
-        }
-        .expect("plain data")
-    }
-}
 
 /// What is stored of a batch beside its pictures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -217,6 +217,18 @@ fn the_time_left_is_that_of_the_pictures_before() {
 }
 
 #[test]
+fn the_same_file_is_worked_on_once() {
+    let files = [("a.png", 5), ("a.png", 6), ("a.png", 5), ("", 5), ("", 5)];
+    let items = Item::all(files);
+    let states = items.iter().map(|item| item.state.key());
+    let expected = ["waiting", "waiting", "skipped", "waiting", "waiting"];
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let mut batch = Batch::new("k".into(), Task::default(), false, items);
+    batch.step(Input::RetrySkipped);
+    assert_eq!(batch.counts().skipped, 1, "it stays left out");
+}
+
+#[test]
 fn tasks_are_complete_or_not() {
     for kind in TaskKind::ALL {
         assert_eq!(TaskKind::of_key(kind.key()), Some(kind));

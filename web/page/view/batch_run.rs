@@ -90,8 +90,10 @@ impl AppState {
         }
         batching.is_storing.set(true);
         spawn_local(async move {
-            let items = files.iter().map(|(name, _)| Item::new(name.as_str()));
-            let batch = Batch::new(new_key(), task, in_history, items.collect());
+            let named = files
+                .iter()
+                .map(|(name, file)| (name.as_str(), file.size() as u64));
+            let batch = Batch::new(new_key(), task, in_history, Item::all(named));
             let is_wanted = self.keep.settings.with_untracked(|s| s.keep_history);
             let store = batching.store().await.filter(|_| is_wanted);
             let mut is_kept = false;
