@@ -2,6 +2,11 @@
 //! requests for the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
+pub mod batch;
+pub mod batch_export;
+pub mod batch_result;
+pub mod batch_strings;
+pub mod batch_work;
 pub mod box_drawing;
 pub mod box_edit;
 pub mod box_history;
@@ -28,9 +33,11 @@ pub mod network;
 pub mod network_strings;
 pub mod object_list;
 pub mod overlay;
+pub mod point_pick;
 pub mod pointing;
 pub mod question;
 pub mod recovery;
+pub mod review;
 pub mod samples;
 pub mod settings;
 pub mod share;

@@ -1,5 +1,6 @@
 //! The page: starts the user interface.
 
+mod batch_store;
 mod decode;
 mod embed;
 mod export;

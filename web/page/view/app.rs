@@ -10,6 +10,7 @@ use web_sys::HtmlElement;
 
 use super::about::About;
 use super::ask::{Ask, is_composing};
+use super::batch_panel::{BatchButton, BatchDialog, BatchLine};
 use super::camera::{Camera, CameraOpen, has_camera};
 use super::canvas::Canvas;
 use super::controls::Controls;
@@ -64,6 +65,7 @@ pub fn App() -> impl IntoView {
         <a class="skip" href="#question">"To the question"</a>
         <Header />
         <NewVersion />
+        <BatchLine />
         <main class="desk" class:vacant=vacant>
             <section class="left" aria-label="Picture">
                 <Show when=move || vacant.get()>
@@ -113,6 +115,7 @@ pub fn App() -> impl IntoView {
         </div>
         <Drawer />
         <Camera />
+        <BatchDialog />
         <ToastView />
     }
 }
@@ -143,6 +146,7 @@ fn Header() -> impl IntoView {
                     {kept_strings::NEW}
                 </button>
                 <OpenPicture />
+                <BatchButton />
                 {has_camera().then(|| view! {
                     <button
                         type="button"

@@ -59,7 +59,7 @@ pub fn Canvas() -> impl IntoView {
         <div
             id="picture"
             class="pane"
-            class:drawing=move || app.tool.get() == Tool::Draw
+            class:drawing=move || matches!(app.tool.get(), Tool::Draw | Tool::Point)
             class:hand=move || held.space.get() || app.tool.get() == Tool::Hand
             class:panning=move || app.pointing.with(Pointing::is_panning)
             class:touching=takes_touch

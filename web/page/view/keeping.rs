@@ -382,6 +382,7 @@ impl AppState {
     pub fn delete_everything(self) {
         let keep = self.keep;
         self.next_open_request();
+        self.forget_batch();
         keep.current.set_value(None);
         self.show_nothing();
         keep.memory.update_value(BTreeMap::clear);

@@ -8,6 +8,7 @@ use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_as
 use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
+use chatrex::chat::point_pick::{Pick, PointPick};
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
@@ -28,6 +29,7 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
+use super::batching::Batching;
 use super::kept::{Keeping, Source};
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
@@ -71,6 +73,7 @@ pub struct AppState {
     /// Number of the last request to open a picture; earlier ones are outdated.
     open_request: StoredValue<u32>,
     frame_requested: StoredValue<bool>,
+    point_pick: StoredValue<PointPick>,
     /// The state of the model.
     pub model: RwSignal<Model>,
     /// The stored models.
@@ -153,6 +156,8 @@ pub struct AppState {
     pub go_to_latest: RwSignal<u32>,
     /// What stays between visits.
     pub keep: Keeping,
+    /// One task for many pictures.
+    pub batching: Batching,
 }
 
 impl AppState {
@@ -207,6 +212,7 @@ impl AppState {
             next_picture: StoredValue::new(0),
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
+            point_pick: StoredValue::new(PointPick::default()),
             model: RwSignal::new(Model::Absent),
             models: RwSignal::new(ModelManager::with_choice(
                 keep.choice(&document().url().unwrap_or_default()),
@@ -250,6 +256,7 @@ impl AppState {
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
+            batching: Batching::new(),
         }
     }
 
@@ -257,6 +264,7 @@ impl AppState {
     pub fn begin(self) {
         self.start_worker();
         self.begin_keeping();
+        self.begin_batching();
         spawn_local(async move { self.offline.set(offline::stored().await) });
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
@@ -325,6 +333,7 @@ impl AppState {
         let loss = self.supervise(|supervisor| supervisor.on_event(&event));
         match (loss, event) {
             (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
+            (_, event) if self.batch_event(&event) => {}
             (_, event) => self.act(Input::Event(event)),
         }
     }
@@ -334,6 +343,7 @@ impl AppState {
         // Before the model manager and the conversation, whose requests may fail in the same way.
         let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
+        self.lose_batch(&fault);
         self.act(Input::Lost(fault));
         if restarts {
             self.start_worker();
@@ -570,6 +580,7 @@ impl AppState {
             .conversation
             .try_update_value(|c| c.step(input))
             .unwrap_or_default();
+        self.interrupt_batch(&requests);
         for request in requests {
             let attachment = self.pixels(&request);
             self.send(Envelope {
@@ -587,7 +598,7 @@ impl AppState {
         self.request_frame();
     }
 
-    fn send(self, message: Envelope<ToWorker, JsValue>) {
+    pub(super) fn send(self, message: Envelope<ToWorker, JsValue>) {
         let sent = (self.link).with_value(|link| link.as_ref().map(|link| link.send(&message)));
         if let Some(Err(fault)) = sent {
             self.on_loss(Loss::Worker, fault);
@@ -703,6 +714,34 @@ impl AppState {
             self.overlay.update(|o| o.on_drawn(BoxId::Own(number)));
         }
         self.flush();
+    }
+
+    /// A click of the tool for points, in picture pixels as `slack`: it picks a proposal.
+    pub fn pick_at(self, at: (f32, f32), slack: f32) {
+        let selected = self.overlay.with_untracked(|o| o.selected());
+        let mut pick = self.point_pick.get_value();
+        let picked = self.conversation.with_value(|c| {
+            let proposals = c.picture()?.all_proposals(c.granularity());
+            pick.click(at, slack, &proposals, c.candidates(), selected)
+        });
+        self.point_pick.set_value(pick);
+        match picked {
+            None => {}
+            Some(Pick::Select(id, added)) => {
+                if let Some(added) = added {
+                    self.remove(vec![added]);
+                }
+                self.overlay.update(|o| o.select_all([id]));
+            }
+            Some(Pick::Replace(id, bbox)) => self.reshape(id, bbox, true),
+            Some(Pick::Add(bbox)) => {
+                if let Some(number) = self.next_own() {
+                    self.point_pick
+                        .update_value(|pick| pick.on_added(BoxId::Own(number)));
+                }
+                self.add_box(bbox);
+            }
+        }
     }
 
     /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.

@@ -20,6 +20,7 @@ fn icon(path: &'static str) -> impl IntoView {
 
 const ARROW: &str = "M5 3l14 8-6.5 1.6L9 19z";
 const HAND: &str = "M12 3v18M3 12h18M12 3l-3 3M12 3l3 3M12 21l-3-3M12 21l3-3M3 12l3-3M3 12l3 3M21 12l-3-3M21 12l-3 3";
+const POINT: &str = "M12 2v6M12 16v6M2 12h6M16 12h6M11 12h2M12 11v2";
 const BOX: &str = "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M12 9v6M9 12h6";
 const BACK: &str = "M9 7L4 12l5 5M4 12h10a6 6 0 0 1 0 12";
 const FORTH: &str = "M15 7l5 5-5 5M20 12H10a6 6 0 0 0 0 12";
@@ -33,6 +34,7 @@ pub fn Tools() -> impl IntoView {
             <div class="tool-buttons" role="group" aria-label=box_strings::TOOLS>
                 <ToolButton tool=Tool::Select name=box_strings::SELECT path=ARROW id="tool-select" />
                 <ToolButton tool=Tool::Hand name=box_strings::HAND path=HAND id="tool-hand" />
+                <ToolButton tool=Tool::Point name=box_strings::POINT path=POINT id="tool-point" />
                 <button
                     type="button"
                     class="button small"
