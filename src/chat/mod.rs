@@ -21,6 +21,7 @@ pub mod incoming;
 pub mod kept_strings;
 pub mod labels;
 pub mod language;
+pub mod layout_strings;
 pub mod markdown;
 pub mod model_manager;
 pub mod object_list;
@@ -30,6 +31,8 @@ pub mod question;
 pub mod recovery;
 pub mod samples;
 pub mod settings;
+pub mod side;
+pub mod stage;
 pub mod strings;
 pub mod suggestions;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use chatrex::chat::strings;
 use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -48,8 +49,15 @@ pub fn About() -> impl IntoView {
         })
     };
     view! {
-        <button type="button" class="quiet" popovertarget="about" data-testid="about">
-            "About"
+        <button
+            type="button"
+            class="icon-button"
+            popovertarget="about"
+            aria-label=strings::ABOUT
+            title=strings::ABOUT
+            data-testid="about"
+        >
+            {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
