@@ -40,7 +40,7 @@ pub struct KeyGroup {
 }
 
 /// All keys of the page.
-pub const KEY_GROUPS: [KeyGroup; 5] = [
+pub static KEY_GROUPS: [KeyGroup; 5] = [
     KeyGroup {
         name: "Everywhere",
         rows: &[

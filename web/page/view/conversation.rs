@@ -14,7 +14,7 @@ use super::evidence::{EvidenceStrip, provide_source};
 use super::icons::{Icon, icon};
 use super::links::LinkEditor;
 use super::scroll::Place;
-use super::state::{AppState, TurnSignal, app_state};
+use super::state::{TurnSignal, app_state};
 use super::status::ModelProgress;
 use super::suggested::Suggested;
 

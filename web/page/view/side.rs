@@ -2,7 +2,6 @@
 
 use chatrex::chat::layout_strings as words;
 use chatrex::chat::side::{Side, Tab};
-use leptos::html;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
@@ -119,7 +118,6 @@ fn Tabs() -> impl IntoView {
     let app = app_state();
     let state: SideState = expect_context();
     let buttons = Tab::ALL.map(|tab| {
-        let node = NodeRef::<html::Button>::new();
         let is_open = move || state.0.with(|side| side.open() == tab);
         let on_key = move |event: web_sys::KeyboardEvent| {
             let has_modifier = event.ctrl_key() || event.meta_key() || event.alt_key();
@@ -132,7 +130,6 @@ fn Tabs() -> impl IntoView {
         view! {
             <button
                 type="button"
-                node_ref=node
                 id=format!("tab-{}", tab.key())
                 class="tab"
                 role="tab"
