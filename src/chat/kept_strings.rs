@@ -29,6 +29,8 @@ pub const OPEN: &str = "Open";
 
 /// The button that begins anew.
 pub const NEW: &str = "New";
+/// The button that opens pictures.
+pub const OPEN_PICTURE: &str = "Open picture";
 /// The button that removes the picture.
 pub const REMOVE: &str = "Remove picture";
 /// The message after that.

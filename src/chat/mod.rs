@@ -27,6 +27,7 @@ pub mod incoming;
 pub mod kept_strings;
 pub mod labels;
 pub mod language;
+pub mod layout_strings;
 pub mod markdown;
 pub mod model_manager;
 pub mod network;
@@ -41,6 +42,8 @@ pub mod review;
 pub mod samples;
 pub mod settings;
 pub mod share;
+pub mod side;
+pub mod stage;
 pub mod strings;
 pub mod suggestions;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
 use super::network::Network;
+use super::icons::{Icon, icon};
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -49,8 +50,15 @@ pub fn About() -> impl IntoView {
         })
     };
     view! {
-        <button type="button" class="quiet" popovertarget="about" data-testid="about">
-            "About"
+        <button
+            type="button"
+            class="icon-button"
+            popovertarget="about"
+            aria-label=strings::ABOUT
+            title=strings::ABOUT
+            data-testid="about"
+        >
+            {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>

@@ -22,6 +22,7 @@ use leptos::task::spawn_local;
 use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
+use super::icons::{Icon, icon};
 use super::models::all_files;
 use super::share::ShareButtons;
 use super::state::{AppState, app_state};
@@ -381,10 +382,22 @@ pub fn ExportButtons() -> impl IntoView {
     };
     view! {
         <div class="exchange-buttons">
-            <button type="button" class="button small" aria-haspopup="dialog" data-testid="export" on:click=open>
-                {words::OPEN}
+            <button
+                type="button"
+                class="icon-button"
+                aria-haspopup="dialog"
+                aria-label=words::OPEN
+                title=words::OPEN
+                data-testid="export"
+                on:click=open
+            >
+                {icon(Icon::Export)}
             </button>
-            <FilePicker class="button small" test_id="import" label=words::IMPORT />
+            <label class="icon-button" title=words::IMPORT>
+                <FileField test_id="import" />
+                {icon(Icon::Import)}
+                <span class="hidden">{words::IMPORT}</span>
+            </label>
         </div>
         <Show when=move || !state.is_open.get()>
             <OutcomeLine />
@@ -393,9 +406,9 @@ pub fn ExportButtons() -> impl IntoView {
     }
 }
 
-/// A button that chooses files to import.
+/// The field that chooses files to import, in a label.
 #[component]
-fn FilePicker(class: &'static str, test_id: &'static str, label: &'static str) -> impl IntoView {
+fn FileField(test_id: &'static str) -> impl IntoView {
     let app = app_state();
     let state = exchange_state();
     let on_files = move |event: ev::Event| {
@@ -407,10 +420,7 @@ fn FilePicker(class: &'static str, test_id: &'static str, label: &'static str) -
         input.set_value("");
     };
     view! {
-        <label class=class>
-            <input type="file" multiple class="hidden-input" data-testid=test_id on:change=on_files />
-            {label}
-        </label>
+        <input type="file" multiple class="hidden-input" data-testid=test_id on:change=on_files />
     }
 }
 
@@ -531,7 +541,10 @@ fn Content() -> impl IntoView {
         <section class="exchange-in" aria-labelledby="import-title">
             <h3 id="import-title">{words::IMPORT}</h3>
             <p class="hint">{words::IMPORT_NOTE}</p>
-            <FilePicker class="button" test_id="import-here" label=words::CHOOSE />
+            <label class="button">
+                <FileField test_id="import-here" />
+                {words::CHOOSE}
+            </label>
         </section>
     }
 }

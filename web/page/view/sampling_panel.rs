@@ -7,6 +7,7 @@ use chatrex::generate::sampling::Sampling;
 use leptos::prelude::*;
 
 use super::controls::Slider;
+use super::icons::{Icon, icon};
 use super::state::app_state;
 
 /// The button that opens the settings.
@@ -21,11 +22,7 @@ pub fn SamplingButton() -> impl IntoView {
             aria-label=words::SETTINGS
             title=words::SETTINGS
         >
-            <svg viewBox="0 0 16 16" aria-hidden="true">
-                <path d="M1.5 4.5h7m3.5 0h2.5M1.5 11.5h2.5m3.5 0h7" />
-                <circle cx="10.25" cy="4.5" r="1.75" />
-                <circle cx="5.75" cy="11.5" r="1.75" />
-            </svg>
+            {icon(Icon::Sliders)}
         </button>
     }
 }

@@ -31,6 +31,7 @@ use web_sys::{Blob, File, Url};
 
 use super::batching::Batching;
 use super::kept::{Keeping, Source};
+use super::motion::ease;
 use crate::decode::{self, Opened};
 use crate::link::{Link, Report};
 use crate::{embed, memory, offers, offline, persist};
@@ -827,7 +828,8 @@ impl AppState {
             meant.map(|b| b.bbox).collect()
         });
         if let Some(frame) = self.frame.get_untracked() {
-            self.view(|view| view.revealing(&boxes, frame));
+            let now = self.viewport.get_untracked();
+            ease(self.viewport, now.revealing(&boxes, frame));
         }
     }
 

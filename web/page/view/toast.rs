@@ -6,6 +6,7 @@ use js_sys::{Function, Reflect};
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::state::app_state;
 use crate::{memory, offline};
 
@@ -49,7 +50,8 @@ pub fn NewVersion() -> impl IntoView {
         <div role="status">
             <Show when=move || is_ready.get() && !app.busy.get()>
                 <p class="note version" data-testid="new-version">
-                    {words::NEW_VERSION}
+                    {icon(Icon::About)}
+                    <span>{words::NEW_VERSION}</span>
                     <button type="button" class="button small" on:click=reload>
                         {words::RELOAD}
                     </button>
