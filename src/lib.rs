@@ -70,6 +70,8 @@ pub mod generate;
 pub mod geometry;
 pub mod image;
 #[doc(hidden)]
+pub mod hardware;
+#[doc(hidden)]
 pub mod licence;
 #[doc(hidden)]
 pub mod memory;

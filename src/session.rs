@@ -329,6 +329,7 @@ impl Session {
             max_tokens: self.card().default_max_tokens,
             sampling: Sampling::default(),
             earlier: Vec::new(),
+            system: None,
         };
         pollster::block_on(self.ask_async(question, on_spans))
     }
@@ -473,6 +474,7 @@ mod tests {
             max_tokens,
             sampling: Sampling::default(),
             earlier: Vec::new(),
+            system: None,
         }
     }
 

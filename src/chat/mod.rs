@@ -2,18 +2,21 @@
 //! requests for the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
+pub mod bench;
 pub mod box_drawing;
 pub mod box_edit;
 pub mod box_history;
 pub mod box_strings;
 pub mod candidates;
 pub mod certainty;
+pub mod choices;
 pub mod conversation;
 pub mod conversation_strings;
 pub mod copying;
 pub mod counts;
 pub mod detection;
 pub mod document;
+pub mod engine_choice;
 pub mod evidence;
 pub mod exchange;
 pub mod history;
@@ -23,10 +26,12 @@ pub mod labels;
 pub mod language;
 pub mod markdown;
 pub mod model_manager;
+pub mod model_strings;
 pub mod object_list;
 pub mod overlay;
 pub mod pointing;
 pub mod question;
+pub mod real_model;
 pub mod recovery;
 pub mod samples;
 pub mod settings;

@@ -241,6 +241,7 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
             first_of_kind: Some(config.first_of_kind),
             max_tokens: 512,
             repetition_penalty: 1.0,
+            multi_turn: false,
         },
         licence: licence(&config, &rows)?,
         provenance: Provenance {

@@ -250,6 +250,7 @@ pub(super) fn open(conversion: &Conversion) -> Result<Input, Fault> {
             first_of_kind: None,
             max_tokens: 512,
             repetition_penalty: 1.0,
+            multi_turn: false,
         },
         licence: rows.licence()?,
         provenance: Provenance {

@@ -223,6 +223,7 @@ impl Source {
             first_of_kind: self.described.first_of_kind,
             max_tokens: 512,
             repetition_penalty: penalty,
+            multi_turn: false,
         })
     }
 

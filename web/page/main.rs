@@ -8,6 +8,7 @@ mod offers;
 mod offline;
 mod persist;
 mod store;
+mod tabs;
 mod theme;
 mod view;
 

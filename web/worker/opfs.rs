@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 
 use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::weights::Manifest;
-use chatrex::weights::manifest::{MANIFEST, sha256_hex};
+use chatrex::weights::manifest::{MANIFEST, Shard, sha256_hex};
 use chatrex::weights::source::{Piece, PieceStore};
 use js_sys::Date;
 use serde::{Deserialize, Serialize};
@@ -235,6 +235,18 @@ impl ModelFolder {
         let name = &self.manifest.tokenizer.name;
         let written = write(&self.folder, name, bytes).await;
         written.map_err(|error| unwritable(name, bytes.len() as u64, &error))
+    }
+
+    /// Bytes stored of each shard, in load order.
+    pub fn stored_by_shard(&self) -> Vec<u64> {
+        let bitmap = self.bitmap.borrow();
+        let pieces = chatrex::weights::download::pieces(&self.manifest);
+        let stored = |shard: &Shard| {
+            let of_shard = pieces.iter().filter(|piece| piece.shard == shard.name);
+            let stored = of_shard.filter(|piece| bitmap.get(piece.number) == Some(&1));
+            stored.map(|piece| piece.range.end - piece.range.start).sum()
+        };
+        self.manifest.shards.iter().map(stored).collect()
     }
 
     fn set_stored(&self, piece: usize, is_stored: bool) -> Result<(), JsValue> {
