@@ -783,7 +783,7 @@ mod tests {
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
             (&*long, 8, "there is room for 1024"),
-            ("cat", 2000, "2000 for the answer; there is room for 1024"),
+            ("cat", 5000, "5000 for the answer; there is room for 1024"),
             (" ", 8, "nothing is asked"),
         ] {
             let fault = ask(question, limit).expect_err(says).to_string();

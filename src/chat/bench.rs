@@ -187,7 +187,14 @@ impl Bench {
                 self.state = State::Stopped;
                 None
             }
-            (Event::Proposed { boxes, milliseconds, .. }, State::Finding) => {
+            (
+                Event::Proposed {
+                    boxes,
+                    milliseconds,
+                    ..
+                },
+                State::Finding,
+            ) => {
                 self.look = *milliseconds;
                 let chosen = Candidates::choose(
                     boxes,
@@ -253,7 +260,10 @@ impl Bench {
 
     /// True until it is done, stopped or failed.
     pub fn is_running(&self) -> bool {
-        matches!(self.state, State::Finding | State::Answering | State::Stopping)
+        matches!(
+            self.state,
+            State::Finding | State::Answering | State::Stopping
+        )
     }
 
     /// True from the stop of the user until the engine has answered.
@@ -379,7 +389,10 @@ mod tests {
     fn every_run_begins_with_a_new_picture_and_the_medians_are_reported() {
         let (mut bench, first) = Bench::begin(task(3), Filter::default());
         let mut request = Some(first);
-        for (run, (upn, decode)) in [(9.0, 100.0), (19.0, 200.0), (99.0, 50.0)].into_iter().enumerate() {
+        for (run, (upn, decode)) in [(9.0, 100.0), (19.0, 200.0), (99.0, 50.0)]
+            .into_iter()
+            .enumerate()
+        {
             let Some(Request::Look { picture, size, .. }) = request else {
                 panic!("{request:?}");
             };
@@ -423,7 +436,12 @@ mod tests {
         let mut answering = begin(3);
         answering.on_event(&proposed(&answering, 1.0));
         let stop = answering.stop();
-        assert_eq!(stop, Some(Request::Stop { turn: TurnId(FIRST) }));
+        assert_eq!(
+            stop,
+            Some(Request::Stop {
+                turn: TurnId(FIRST)
+            })
+        );
         assert_eq!(answering.stop(), None, "once");
         assert_eq!(answering.on_event(&done(&answering, 1.0)), None);
         assert!(answering.was_stopped());

@@ -55,8 +55,12 @@ impl Choices {
         if self.sampling.check().is_err() {
             self.sampling = Sampling::default();
         }
-        self.max_tokens = self.max_tokens.map(|limit| limit.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
-        self.system = self.system.filter(|words| words.chars().count() <= SYSTEM_LENGTH);
+        self.max_tokens = self
+            .max_tokens
+            .map(|limit| limit.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
+        self.system = self
+            .system
+            .filter(|words| words.chars().count() <= SYSTEM_LENGTH);
         self
     }
 
@@ -120,13 +124,24 @@ mod tests {
     #[test]
     fn values_stay_in_their_ranges() {
         let mut choices = Choices::default();
-        for (set, expected) in [(0.72, 0.7), (-1.0, 0.0), (9.0, 2.0), (0.05, 0.05), (1.999, 2.0)] {
+        for (set, expected) in [
+            (0.72, 0.7),
+            (-1.0, 0.0),
+            (9.0, 2.0),
+            (0.05, 0.05),
+            (1.999, 2.0),
+        ] {
             choices.set_temperature(set);
             assert_eq!(choices.sampling.temperature, expected, "{set}");
         }
         let mut card = card();
         card.default_repetition_penalty = 1.05;
-        for (set, expected) in [(1.3, Some(1.3)), (0.0, Some(1.0)), (7.0, Some(2.0)), (1.05, None)] {
+        for (set, expected) in [
+            (1.3, Some(1.3)),
+            (0.0, Some(1.0)),
+            (7.0, Some(2.0)),
+            (1.05, None),
+        ] {
             choices.set_penalty(set, Some(&card));
             assert_eq!(choices.sampling.repetition_penalty, expected, "{set}");
         }

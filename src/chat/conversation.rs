@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
-pub use crate::chat::choices::MAX_TOKENS;
 use crate::chat::choices::Choices;
+pub use crate::chat::choices::MAX_TOKENS;
 use crate::chat::document::{Document, LabelledBox};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
@@ -815,7 +815,8 @@ impl Conversation {
                 }
             }
             Input::MaxTokens(limit) => {
-                self.session.choices.max_tokens = limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
+                self.session.choices.max_tokens =
+                    limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
             }
             Input::Choose(choices) => self.session.choices = choices.checked(),
             Input::Usual { choices, now } => {

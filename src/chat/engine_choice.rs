@@ -256,8 +256,18 @@ mod tests {
         use DevicePreference::{Auto, Cpu, Wgpu};
         for (adapter, records, bytes, expected) in [
             (None, none(), Some(8_000_000), Auto),
-            (adapter("nvidia ampere", false), none(), Some(8_000_000), Auto),
-            (adapter("nvidia ampere", false), forced.clone(), Some(1), Auto),
+            (
+                adapter("nvidia ampere", false),
+                none(),
+                Some(8_000_000),
+                Auto,
+            ),
+            (
+                adapter("nvidia ampere", false),
+                forced.clone(),
+                Some(1),
+                Auto,
+            ),
             (adapter("", true), none(), Some(8_000_000), Cpu),
             (swiftshader(), none(), Some(8_000_000), Cpu),
             (swiftshader(), none(), Some(4_000_000_000), Auto),
@@ -266,7 +276,11 @@ mod tests {
         ] {
             let mut choice = EngineChoice::new(records);
             choice.know(adapter.clone());
-            assert_eq!(choice.load("nano", bytes), expected, "{adapter:?} {bytes:?}");
+            assert_eq!(
+                choice.load("nano", bytes),
+                expected,
+                "{adapter:?} {bytes:?}"
+            );
         }
     }
 
@@ -302,7 +316,11 @@ mod tests {
             let mut next = EngineChoice::new(serde_json::from_str(&json).expect("its own JSON"));
             next.know(adapter("swiftshader", true));
             assert_eq!(next.load("nano", Some(1)), device);
-            assert_eq!(next.on_answer(&answer(11, 100.0)), None, "nothing is measured");
+            assert_eq!(
+                next.on_answer(&answer(11, 100.0)),
+                None,
+                "nothing is measured"
+            );
             assert_eq!(next.load("other", Some(1)), Cpu, "another model");
         }
     }

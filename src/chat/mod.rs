@@ -24,6 +24,7 @@ pub mod incoming;
 pub mod kept_strings;
 pub mod labels;
 pub mod language;
+pub mod making;
 pub mod markdown;
 pub mod model_manager;
 pub mod model_strings;

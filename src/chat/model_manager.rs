@@ -115,6 +115,8 @@ pub enum Input {
     Load(Choice),
     /// Load the previewed model, or the one that there was no room for, without storing it.
     RunUnsaved,
+    /// Load the model of this name in files of the user, which are attached to the request.
+    LoadPicked(String),
     /// Delete all stored models that no other tab has locked.
     DeleteAll,
     /// Let the tab that has locked a model give it up, then load it here.
@@ -576,6 +578,10 @@ impl ModelManager {
                 Vec::new()
             }
             Input::RunUnsaved => self.run_unsaved(),
+            Input::LoadPicked(name) => {
+                let address = PICKED.to_owned();
+                self.step(Input::Load(Choice::Unsaved { name, address }), now)
+            }
             Input::DeleteAll => self.delete_all(),
             Input::UseHere(model) => {
                 self.claimed = Some(model.clone());
@@ -655,6 +661,11 @@ impl ModelManager {
             StoreEvent::Judged { name, fit } => {
                 self.judged.insert(name, fit);
             }
+            // Of a worker that converts; see `chat::making`.
+            StoreEvent::Convertible(_)
+            | StoreEvent::Converting { .. }
+            | StoreEvent::Converted { .. }
+            | StoreEvent::ConversionFailed { .. } => {}
         }
         Vec::new()
     }
@@ -701,7 +712,9 @@ impl ModelManager {
             } => Some(preview),
             other => {
                 self.preview = other;
-                self.begun.take_if(|(_, is_without)| *is_without).map(|(preview, _)| preview)
+                self.begun
+                    .take_if(|(_, is_without)| *is_without)
+                    .map(|(preview, _)| preview)
             }
         };
         let Some(preview) = preview else {
@@ -732,7 +745,8 @@ impl ModelManager {
                 }
             }
         }
-        let is_chosen = matches!(&self.choice, Choice::Stored(model) if self.deleting.contains(model));
+        let is_chosen =
+            matches!(&self.choice, Choice::Stored(model) if self.deleting.contains(model));
         if is_chosen {
             self.choice = Choice::default();
             effects.push(Effect::Load(Choice::default()));
@@ -1150,7 +1164,10 @@ mod tests {
         assert_eq!(manager.step(Input::RunUnsaved, 0.), []);
         manager.step(Input::Accept(true), 0.);
         let effects = manager.step(Input::RunUnsaved, 0.);
-        assert!(matches!(&effects[..], [Effect::Load(Choice::Unsaved { .. })]));
+        assert!(matches!(
+            &effects[..],
+            [Effect::Load(Choice::Unsaved { .. })]
+        ));
         assert_eq!(manager.preview(), &PreviewState::None);
     }
 
@@ -1207,7 +1224,11 @@ mod tests {
         let given = there.step(Input::GiveUp(id()), 0.);
         let told = Effect::TakenOver("big".into());
         assert_eq!(given, [Effect::Load(Choice::default()), told]);
-        assert_eq!(there.step(Input::GiveUp(id()), 0.), [], "it is not used any more");
+        assert_eq!(
+            there.step(Input::GiveUp(id()), 0.),
+            [],
+            "it is not used any more"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::chat::model_manager::Entry;
 use crate::chat::real_model::RealModel;
 use crate::chat::strings::{computes_on, verdict};
 use crate::memory::{Fit, display_bytes};
-use crate::protocol::store::{ShardProgress, ShardState};
+use crate::protocol::store::{Quantization, ShardProgress, ShardState};
 use crate::protocol::{DevicePreference, Hardware, ModelCard};
 
 /// Heading of the device card.
@@ -17,7 +17,8 @@ pub const DEVICE: &str = "This device";
 /// Button that copies the report.
 pub const COPY_REPORT: &str = "Copy report";
 /// Note beside it.
-pub const REPORT_NOTE: &str = "For a report of a fault. It holds no picture and no words of the chat.";
+pub const REPORT_NOTE: &str =
+    "For a report of a fault. It holds no picture and no words of the chat.";
 /// Heading of the benchmark.
 pub const BENCH: &str = "Speed on this device";
 /// What the benchmark does.
@@ -42,9 +43,16 @@ pub const RUN_UNSAVED: &str = "Run once without saving";
 /// The same for files of the user.
 pub const USE_IN_PLACE: &str = "Use in place";
 /// What it means.
-pub const USE_IN_PLACE_NOTE: &str =
-    "Import copies the files into this browser. Used in place they are read where they are, and chosen again \
+pub const USE_IN_PLACE_NOTE: &str = "Import copies the files into this browser. Used in place they are read where they are, and chosen again \
      at the next visit.";
+/// Button that chooses a folder whose model is used in place.
+pub const FOLDER_IN_PLACE: &str = "Use a folder in place";
+/// Where such a model is.
+pub const IN_FOLDER: &str = "In a folder of yours, used in place";
+/// Button that forgets such a folder.
+pub const FORGET: &str = "Forget";
+/// After the browser or the user refused to let the page read it.
+pub const FOLDER_REFUSED: &str = "The browser does not let this page read that folder.";
 /// Heading of the files of a download.
 pub const SHARDS: &str = "Files";
 /// Heading of the card about real models.
@@ -54,10 +62,11 @@ pub const REAL_NOTE: &str = "Their authors publish the weights for non-commercia
      does not bring them. You download them once, turn them into a folder that this page reads, and choose the folder \
      here. Nothing is sent anywhere.";
 /// Second step of the card.
-pub const REAL_CONVERT: &str =
-    "Convert them to 4 bits with the program of this project, in the folder that holds both:";
+pub const REAL_CONVERT: &str = "Choose the folder that holds both here: this page converts it, without sending anything. Or convert it faster with \
+     the program of this project:";
 /// Third step of the card.
-pub const REAL_CHOOSE: &str = "Choose the new folder here. It is checked and kept in this browser.";
+pub const REAL_CHOOSE: &str =
+    "A folder that the program made is chosen here too. It is checked and kept in this browser.";
 /// Button that copies the command.
 pub const COPY_COMMAND: &str = "Copy the command";
 /// After copying.
@@ -85,6 +94,42 @@ pub const MAKE_DEFAULT: &str = "Make default";
 pub const SCOPE: &str = "For this conversation. New ones begin with your defaults.";
 /// Where they are the defaults already.
 pub const IS_DEFAULT: &str = "These are your defaults.";
+
+/// While the files of a checkpoint are opened.
+pub const OPENING_CHECKPOINT: &str = "Reading the checkpoint…";
+/// What converting means.
+pub const MAKING_NOTE: &str = "These files are a published checkpoint. They are read from your disk, stored smaller in this \
+     browser, and stay as they are.";
+/// The choice of the precision.
+pub const QUANTIZATION: &str = "Precision";
+/// Button that begins to convert.
+pub const CONVERT: &str = "Convert";
+/// Button that ends it.
+pub const CANCEL_MAKING: &str = "Cancel";
+/// After a model was made.
+pub const MADE: &str = "The model is ready. Load it from the list.";
+
+/// A precision.
+pub fn quantization(quantization: Quantization) -> &'static str {
+    match quantization {
+        Quantization::Q4 => "4 bits",
+        Quantization::Q8 => "8 bits",
+        Quantization::F16 => "f16",
+    }
+}
+
+/// The progress of a conversion.
+pub fn converting(done: u64, total: u64) -> String {
+    match total {
+        0 => "Making room…".to_owned(),
+        total => format!(
+            "Converted {} of {} · {} %",
+            display_bytes(done),
+            display_bytes(total),
+            done * 100 / total
+        ),
+    }
+}
 
 /// The switch for earlier turns, and what it means for the model.
 pub fn earlier(earlier: Earlier) -> String {
@@ -171,9 +216,17 @@ fn hardware_rows(hardware: &Hardware) -> Vec<(&'static str, String)> {
 }
 
 /// The report for the clipboard: device, model and what was measured; no picture and no words.
-pub fn report(card: &ModelCard, browser: &str, chosen: Option<&Record>, run: Option<Run>) -> String {
+pub fn report(
+    card: &ModelCard,
+    browser: &str,
+    chosen: Option<&Record>,
+    run: Option<Run>,
+) -> String {
     let mut rows = device_rows(card, browser);
-    rows.push(("Model", format!("{}, {}", card.name, display_bytes(card.weight_bytes))));
+    rows.push((
+        "Model",
+        format!("{}, {}", card.name, display_bytes(card.weight_bytes)),
+    ));
     rows.push(("Memory plan", verdict(&card.fit)));
     if let Some(text) = chosen.map(engine_choice) {
         rows.push(("Engine choice", text));
@@ -181,8 +234,12 @@ pub fn report(card: &ModelCard, browser: &str, chosen: Option<&Record>, run: Opt
     if let Some(run) = run {
         rows.extend(bench_rows(run));
     }
-    let lines = rows.into_iter().map(|(name, value)| format!("{name}: {value}\n"));
-    std::iter::once("ChatRex in the browser\n".to_owned()).chain(lines).collect()
+    let lines = rows
+        .into_iter()
+        .map(|(name, value)| format!("{name}: {value}\n"));
+    std::iter::once("ChatRex in the browser\n".to_owned())
+        .chain(lines)
+        .collect()
 }
 
 /// Which engine was chosen for a software adapter, and why.
@@ -272,7 +329,10 @@ pub fn shard(shard: &ShardProgress) -> String {
 /// The confirmation before every model is deleted.
 pub fn delete_all(count: usize, bytes: u64) -> String {
     let models = if count == 1 { "1 model" } else { "all models" };
-    format!("Delete {models} ({})? This cannot be undone.", display_bytes(bytes))
+    format!(
+        "Delete {models} ({})? This cannot be undone.",
+        display_bytes(bytes)
+    )
 }
 
 /// After another tab took a model over.
@@ -291,7 +351,9 @@ pub fn real_model(model: &RealModel, fit: Option<&Fit>) -> String {
 /// First step of the card: what to download.
 pub fn real_download(model: &RealModel, upn: &str, upn_hub: &str) -> String {
     let name = model.name;
-    format!("Download the files of {name} and the detector's file {upn} ({upn_hub}) from their authors:")
+    format!(
+        "Download the files of {name} and the detector's file {upn} ({upn_hub}) from their authors:"
+    )
 }
 
 #[cfg(test)]
@@ -300,8 +362,8 @@ mod tests {
     use crate::chat::real_model::REAL_MODELS;
     use crate::chat::test_data::card;
     use crate::memory::Verdict;
-    use crate::protocol::store::{Activity, Facts, ModelId, StoredModel};
     use crate::protocol::Limits;
+    use crate::protocol::store::{Activity, Facts, ModelId, StoredModel};
 
     #[test]
     fn the_report_names_device_and_model() {
@@ -421,7 +483,10 @@ mod tests {
             })
         };
         assert_eq!(of(ShardState::Waiting), "a.safetensors: waiting, 2.0 MB");
-        assert_eq!(of(ShardState::Checking), "a.safetensors: checking, 1.0 MB of 2.0 MB");
+        assert_eq!(
+            of(ShardState::Checking),
+            "a.safetensors: checking, 1.0 MB of 2.0 MB"
+        );
         let model = &REAL_MODELS[1];
         assert!(real_model(model, None).ends_with(NOT_JUDGED));
         let mut fit = card().fit;

@@ -664,6 +664,7 @@ mod tests {
                 done: 2_000_000_000,
                 used: None,
                 activity: Activity::Idle,
+                fit: None,
             }];
             let listed = Box::new(StoreEvent::Listed { models });
             manager.step(model_manager::Input::Event(listed), 0.0);

@@ -91,7 +91,12 @@ impl Prompt {
 /// The chat template with other words of the system prompt.
 fn system_template(model: &LoadedModel, words: &str) -> Result<ChatTemplate, Fault> {
     let fault = |what: String, advice: &str| {
-        Err(Fault::new(FaultKind::Question, "system prompt", what, advice))
+        Err(Fault::new(
+            FaultKind::Question,
+            "system prompt",
+            what,
+            advice,
+        ))
     };
     if !words.trim().is_empty() {
         model.tokenizer.check_words(words)?;
@@ -186,7 +191,12 @@ async fn ensure_prefix(
     meter: &mut Meter<'_, impl Host>,
 ) -> Result<(), Fault> {
     let turn_tokens = prompt.turn_tokens(question.max_tokens);
-    if reusable(picture.prefix.as_ref(), question, &question.boxes, turn_tokens) {
+    if reusable(
+        picture.prefix.as_ref(),
+        question,
+        &question.boxes,
+        turn_tokens,
+    ) {
         return Ok(());
     }
     let host = meter.host;

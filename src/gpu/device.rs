@@ -48,7 +48,10 @@ impl Opened {
                 vendor => format!("{vendor:#06x}"),
             },
             architecture: String::new(),
-            description: [&*info.name, &*info.driver, &*info.driver_info].join(" ").trim().to_owned(),
+            description: [&*info.name, &*info.driver, &*info.driver_info]
+                .join(" ")
+                .trim()
+                .to_owned(),
             backend: format!("{:?}", info.backend),
             f16: self.has_f16,
             subgroups: uses_subgroups(),
@@ -184,7 +187,10 @@ async fn open_gpu() -> Result<Opened, Fault> {
                 kind: "wgpu",
                 software: is_software(&info),
                 wgpu: Some(setup.device),
-                has_f16: setup.adapter.features().contains(wgpu::Features::SHADER_F16),
+                has_f16: setup
+                    .adapter
+                    .features()
+                    .contains(wgpu::Features::SHADER_F16),
                 info: Some(info.clone()),
                 adapter: if info.name.is_empty() {
                     "WebGPU adapter".to_owned()

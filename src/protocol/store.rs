@@ -78,6 +78,46 @@ pub enum StoreRequest {
         /// What it needs.
         needs: MemoryNeeds,
     },
+    /// Open the published checkpoint in the files attached to the message, in a worker of its own. Answered
+    /// by [`StoreEvent::Convertible`] or [`StoreEvent::ConversionFailed`].
+    Inspect {
+        /// Its name.
+        name: String,
+        /// How its weights are to be stored.
+        quantization: Quantization,
+    },
+    /// Convert the checkpoint that was opened. The worker is busy until [`StoreEvent::Converted`] or
+    /// [`StoreEvent::ConversionFailed`].
+    Convert,
+}
+
+/// How the weights of a converted model are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// 4 bits, in groups of 32.
+    #[default]
+    Q4,
+    /// 8 bits, in groups of 32.
+    Q8,
+    /// f16.
+    F16,
+}
+
+impl Quantization {
+    /// All, the smallest first.
+    pub const ALL: [Self; 3] = [Self::Q4, Self::Q8, Self::F16];
+}
+
+/// A published checkpoint that can be converted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Convertible {
+    /// Of the model folder that it becomes.
+    pub facts: Facts,
+    /// What that folder needs on a GPU.
+    pub needs: MemoryNeeds,
+    /// What a user should know about it.
+    pub warnings: Vec<String>,
 }
 
 /// A message of the model store to a page.
@@ -127,6 +167,25 @@ pub enum StoreEvent {
         name: String,
         /// The memory plan for this device.
         fit: Fit,
+    },
+    /// A checkpoint can be converted.
+    Convertible(Box<Convertible>),
+    /// Progress of a conversion.
+    Converting {
+        /// Bytes written.
+        done: u64,
+        /// Bytes to write.
+        total: u64,
+    },
+    /// A converted model is stored.
+    Converted {
+        /// The model.
+        model: ModelId,
+    },
+    /// A checkpoint cannot be converted; nothing of it is stored.
+    ConversionFailed {
+        /// Why.
+        fault: Fault,
     },
 }
 
@@ -337,7 +396,11 @@ mod tests {
             ((0, 0, 0, 0), ShardState::Done),
         ] {
             let (total, done, arrived, requests) = of;
-            assert_eq!(ShardState::of(total, done, arrived, requests), state, "{of:?}");
+            assert_eq!(
+                ShardState::of(total, done, arrived, requests),
+                state,
+                "{of:?}"
+            );
         }
         for (activity, word) in [
             (Activity::Downloading, "Moving"),

@@ -335,7 +335,11 @@ mod tests {
     fn a_system_prompt_stands_between_its_marks() {
         let with = |template: ChatTemplate, words: &str| template.with_system(words);
         let cases = [
-            (ChatTemplate::qwen(), "Be brief.", "<|im_start|>system\nBe brief.<|im_end|>\n"),
+            (
+                ChatTemplate::qwen(),
+                "Be brief.",
+                "<|im_start|>system\nBe brief.<|im_end|>\n",
+            ),
             (ChatTemplate::vicuna(), " Be brief. ", "Be brief. "),
             (ChatTemplate::qwen(), " \n", ""),
         ];

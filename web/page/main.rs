@@ -2,6 +2,7 @@
 
 mod decode;
 mod export;
+mod folders;
 mod link;
 mod memory;
 mod offers;

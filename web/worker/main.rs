@@ -7,6 +7,7 @@
 //! The worker for tests (`web/worker_dev`) contains this program as a module.
 
 mod abort;
+mod convert;
 pub(crate) mod host;
 mod http_source;
 pub(crate) mod js;

@@ -27,6 +27,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use super::abort::PauseControl;
+use super::convert;
 use super::http_source::HttpSource;
 use super::js::{File, bytes_of, describe, performance_now};
 use super::opfs::{self, Metadata, ModelFolder, Pieces};
@@ -37,7 +38,7 @@ use super::yielder::Yielder;
 const HUB: &str = "https://huggingface.co";
 
 /// Shortest time between two progress events, in milliseconds.
-const PROGRESS_INTERVAL: f64 = 120.0;
+pub const PROGRESS_INTERVAL: f64 = 120.0;
 
 /// Time between two checks whether another tab still locks a model, in milliseconds.
 const LOCK_POLL_INTERVAL: u32 = 1_500;
@@ -197,12 +198,16 @@ pub fn receive(request: StoreRequest, attachment: Option<JsValue>) {
             StoreRequest::Cancel { model, keep } => cancel(model, keep).await,
             StoreRequest::Delete { model } => delete(&model).await,
             StoreRequest::Judge { name, needs } => return judge(name, needs).await,
+            StoreRequest::Inspect { name, quantization } => {
+                return convert::inspect(name, quantization, attachment);
+            }
+            StoreRequest::Convert => return convert::convert().await,
         }
         list().await;
     });
 }
 
-fn emit(event: StoreEvent) {
+pub fn emit(event: StoreEvent) {
     post(&FromWorker::Store(event));
 }
 

@@ -46,7 +46,10 @@ impl Conversation {
 
 /// The answer of a turn about the same boxes.
 fn answer_about<'a>(turn: &'a Turn, boxes: &Candidates) -> Option<&'a crate::protocol::Answer> {
-    let is_same = turn.boxes.as_ref().is_some_and(|then| then.has_boxes_of(boxes));
+    let is_same = turn
+        .boxes
+        .as_ref()
+        .is_some_and(|then| then.has_boxes_of(boxes));
     let has_ended = matches!(turn.phase, Phase::Done | Phase::Stopped);
     let answer = turn.answer.as_ref()?;
     (is_same && has_ended && !answer.text.trim().is_empty()).then_some(answer)

@@ -70,11 +70,18 @@ fn rows(rows: impl IntoIterator<Item = (&'static str, String)>) -> impl IntoView
 pub fn DeviceCard() -> impl IntoView {
     let app = app_state();
     let card = move || with_card(app, |card| rows(words::device_rows(card, &browser())));
-    let choice = move || app.engine.with(|engine| engine.record().map(words::engine_choice));
+    let choice = move || {
+        app.engine
+            .with(|engine| engine.record().map(words::engine_choice))
+    };
     let report = move || {
-        let run = app.bench.with(|bench| bench.as_ref().and_then(Bench::median));
+        let run = app
+            .bench
+            .with(|bench| bench.as_ref().and_then(Bench::median));
         let record = app.engine.with(|engine| engine.record().copied());
-        with_card(app, |card| words::report(card, &browser(), record.as_ref(), run))
+        with_card(app, |card| {
+            words::report(card, &browser(), record.as_ref(), run)
+        })
     };
     view! {
         <section class="device-card" data-testid="device-card">
@@ -101,7 +108,10 @@ pub fn BenchCard() -> impl IntoView {
         app.bench
             .with(|bench| bench.as_ref().map(words::bench_state).unwrap_or_default())
     };
-    let median = move || app.bench.with(|bench| bench.as_ref().and_then(Bench::median));
+    let median = move || {
+        app.bench
+            .with(|bench| bench.as_ref().and_then(Bench::median))
+    };
     let fault = move || {
         app.bench
             .with(|bench| bench.as_ref().and_then(Bench::fault).map(strings::sentence))

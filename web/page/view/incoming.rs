@@ -17,6 +17,7 @@ use web_sys::{
 };
 
 use super::export::ExchangeState;
+use super::making::are_checkpoint;
 use super::models::{all_files, preview_files, show_manager};
 use super::state::AppState;
 use crate::decode;
@@ -33,7 +34,7 @@ pub fn listen(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
 
 /// Opens files of the user: a model in the manager, else the pictures among them.
 pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
-    if files.iter().any(|file| file.name() == MANIFEST) {
+    if files.iter().any(|file| file.name() == MANIFEST) || are_checkpoint(&files) {
         show_manager(app);
         preview_files(app, &files);
         return;

@@ -316,7 +316,11 @@ async fn adapter() -> Option<Adapter> {
     let info = get(&adapter, "info")?;
     let text = |name: &str| get(&info, name).and_then(|value| value.as_string());
     let names = ["vendor", "architecture", "device", "description"].map(text);
-    let names: Vec<_> = names.into_iter().flatten().filter(|n| !n.is_empty()).collect();
+    let names: Vec<_> = names
+        .into_iter()
+        .flatten()
+        .filter(|n| !n.is_empty())
+        .collect();
     let fallback = get(&info, "isFallbackAdapter").or_else(|| get(&adapter, "isFallbackAdapter"));
     Some(Adapter {
         name: names.join(" "),

@@ -18,6 +18,8 @@ use leptos::{ev, html};
 use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
+use super::folder_rows::{FolderButton, FolderRows};
+use super::making::{MakingCard, are_checkpoint};
 use super::real_model::RealModels;
 use super::state::{AppState, app_state};
 
@@ -67,6 +69,7 @@ pub fn Manager() -> impl IntoView {
                 <For each=move || models.get() key=|model| model.0.clone() let:model>
                     <Row model />
                 </For>
+                <FolderRows />
                 {move || offers.get().into_iter().map(|offer| view! { <OfferRow offer /> }).collect_view()}
             </ul>
             <div role="alert">
@@ -74,6 +77,7 @@ pub fn Manager() -> impl IntoView {
             </div>
             <WithoutRoom />
             <Add />
+            <MakingCard />
             <RealModels />
         </dialog>
     }
@@ -132,12 +136,17 @@ fn WithoutRoom() -> impl IntoView {
 /// The files of a download.
 #[component]
 fn Shards(entry: Memo<Option<Entry>>) -> impl IntoView {
-    let shards = Memo::new(move |_| entry.with(|e| e.as_ref().map(|e| e.shards.clone()).unwrap_or_default()));
-    let names = Memo::new(move |_| shards.with(|all| all.iter().map(|s| s.name.clone()).collect::<Vec<_>>()));
+    let shards = Memo::new(move |_| {
+        entry.with(|e| e.as_ref().map(|e| e.shards.clone()).unwrap_or_default())
+    });
+    let names = Memo::new(move |_| {
+        shards.with(|all| all.iter().map(|s| s.name.clone()).collect::<Vec<_>>())
+    });
     let row = move |name: String| {
         let of = move |shards: &[ShardProgress]| shards.iter().find(|s| s.name == name).cloned();
         let shard = Memo::new(move |_| shards.with(|all| of(all)));
-        let state = move || shard.with(|s| s.as_ref().map(|s| format!("{:?}", s.state).to_lowercase()));
+        let state =
+            move || shard.with(|s| s.as_ref().map(|s| format!("{:?}", s.state).to_lowercase()));
         let text = move || shard.with(|s| s.as_ref().map(words::shard));
         view! { <li data-testid="shard" data-state=state>{text}</li> }
     };
@@ -500,6 +509,7 @@ fn Add() -> impl IntoView {
                     <input type="file" multiple class="hidden-input" data-testid="model-files" on:change=on_files />
                     {strings::FILES}
                 </label>
+                <FolderButton />
             </div>
             <div role="status" aria-live="polite">
                 {move || match preview.get() {
@@ -529,8 +539,11 @@ pub fn all_files(files: FileList) -> Vec<File> {
     (0..files.length()).filter_map(|i| files.get(i)).collect()
 }
 
-/// Previews the model in files of the user.
+/// Previews the model in files of the user, or opens the published checkpoint.
 pub fn preview_files(app: AppState, files: &[File]) {
+    if are_checkpoint(files) {
+        return app.make_from(files);
+    }
     let all: Array = files.iter().collect();
     app.manage_with(Input::PreviewFiles, Some(&all));
 }
@@ -546,6 +559,7 @@ fn Offer(preview: Preview) -> impl IntoView {
     });
     let accept = move |event: ev::Event| app.manage(Input::Accept(event_target_checked(&event)));
     let is_here = preview.address.is_none();
+    let name = StoredValue::new(facts.name.clone());
     let verb = match is_here {
         false => strings::DOWNLOAD,
         true => strings::IMPORT,
@@ -582,7 +596,10 @@ fn Offer(preview: Preview) -> impl IntoView {
                         class="button small"
                         data-testid="use-in-place"
                         disabled=move || !accepted.get()
-                        on:click=move |_| app.manage(Input::RunUnsaved)
+                        on:click=move |_| {
+                            app.keep_folder(name.get_value());
+                            app.manage(Input::RunUnsaved);
+                        }
                     >
                         {words::USE_IN_PLACE}
                     </button>

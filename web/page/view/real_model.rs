@@ -20,7 +20,9 @@ pub fn RealModels() -> impl IntoView {
     let is_open = RwSignal::new(false);
     // The device is known once a model is loaded, and asked only where the card is read.
     Effect::new(move |_| {
-        let is_judged = app.models.with_untracked(|m| m.judged(REAL_MODELS[0].name).is_some());
+        let is_judged = app
+            .models
+            .with_untracked(|m| m.judged(REAL_MODELS[0].name).is_some());
         if is_open.get() && is_ready.get() && !is_judged {
             let models = REAL_MODELS.map(|model| (model.name.to_owned(), model.needs));
             app.manage(Input::Judge(models.into()));

@@ -35,7 +35,8 @@ pub fn SamplingButton() -> impl IntoView {
 /// Changes the choices of this conversation.
 fn choose(app: AppState, change: impl FnOnce(&mut Choices, Option<&ModelCard>)) {
     let mut choices = app.choices.get_untracked();
-    app.model.with_untracked(|model| change(&mut choices, card(model)));
+    app.model
+        .with_untracked(|model| change(&mut choices, card(model)));
     app.act(Input::Choose(choices));
 }
 

@@ -11,6 +11,7 @@ use chatrex::chat::conversation::{
     BoxChange, Conversation, Earlier, Input, Likeness, Model, Picture, Turn,
 };
 use chatrex::chat::engine_choice::EngineChoice;
+use chatrex::chat::making::Making;
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::model_strings;
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
@@ -35,8 +36,10 @@ use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
 use super::kept::{Keeping, Source};
+use super::making::Workshop;
 use super::measuring::Trial;
 use crate::decode::{self, Opened};
+use crate::folders::Folder;
 use crate::link::{Link, Report};
 use crate::tabs::Tabs;
 use crate::{memory, offers, offline, persist};
@@ -81,6 +84,9 @@ pub struct AppState {
     frame_requested: StoredValue<bool>,
     /// Files of the user that a model is read from where they are.
     picked: StoredValue<Option<Array>, LocalStorage>,
+    /// The folder that they were chosen in, and the names of the models in remembered folders.
+    pub(super) folder: StoredValue<Option<Folder>, LocalStorage>,
+    pub folders: RwSignal<Vec<String>>,
     tabs: StoredValue<Option<Tabs>, LocalStorage>,
     /// Which engine a software adapter gets; and whether the adapter is known yet.
     pub(super) engine: RwSignal<EngineChoice>,
@@ -91,6 +97,9 @@ pub struct AppState {
     /// The benchmark, and the pixels of its picture.
     pub bench: RwSignal<Option<Bench>>,
     pub(super) bench_pixels: StoredValue<Option<Uint8Array>, LocalStorage>,
+    /// A published checkpoint that becomes a model, and the worker that converts it.
+    pub making: RwSignal<Making>,
+    pub(super) workshop: StoredValue<Workshop, LocalStorage>,
     /// True when the engine can work for something else.
     pub can_lend: RwSignal<bool>,
     /// How the questions of this conversation are answered.
@@ -236,6 +245,8 @@ impl AppState {
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
             picked: StoredValue::new_local(None),
+            folder: StoredValue::new_local(None),
+            folders: RwSignal::new(Vec::new()),
             tabs: StoredValue::new_local(None),
             engine: RwSignal::new(EngineChoice::new(memory::engines())),
             adapter_known: StoredValue::new(false),
@@ -243,6 +254,8 @@ impl AppState {
             last_ask: StoredValue::new_local(None),
             bench: RwSignal::new(None),
             bench_pixels: StoredValue::new_local(None),
+            making: RwSignal::new(Making::default()),
+            workshop: StoredValue::new_local(Workshop::default()),
             can_lend: RwSignal::new(false),
             choices: RwSignal::new(Choices::default()),
             usual: RwSignal::new(Choices::default()),
@@ -301,6 +314,7 @@ impl AppState {
         let on_claim = Rc::new(move |model| self.manage(model_manager::Input::GiveUp(model)));
         self.tabs.set_value(Tabs::open(on_claim));
         spawn_local(async move { self.offline.set(offline::stored().await) });
+        spawn_local(self.list_folders());
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
         });
@@ -395,6 +409,11 @@ impl AppState {
         }
     }
 
+    /// Takes files of the user that the next model is read from.
+    pub(super) fn pick(self, files: &[File]) {
+        self.picked.set_value(Some(files.iter().collect()));
+    }
+
     /// Whether a worker runs.
     pub(super) fn has_worker(self) -> bool {
         self.link.with_value(Option::is_some)
@@ -446,6 +465,7 @@ impl AppState {
                     let attachment = match request {
                         StoreRequest::PreviewFiles => {
                             self.picked.set_value(files.cloned());
+                            self.folder.set_value(None);
                             files.cloned().map(JsValue::from)
                         }
                         _ => None,
@@ -677,9 +697,9 @@ impl AppState {
                 size: Some(_),
                 ..
             } => Some(self.pixels(*picture)?.buffer().into()),
-            Request::Load { model, .. } if model.starts_with(PICKED) => {
-                self.picked.with_value(|files| files.clone().map(JsValue::from))
-            }
+            Request::Load { model, .. } if model.starts_with(PICKED) => self
+                .picked
+                .with_value(|files| files.clone().map(JsValue::from)),
             _ => None,
         }
     }
