@@ -12,6 +12,7 @@ use std::rc::Rc;
 use chatrex::convert::disk::{Host, install};
 use chatrex::convert::{ByteProgress, Conversion, Prepared, prepare};
 use chatrex::error::{ErrorCode, Fault, FaultKind};
+use chatrex::protocol::FromWorker;
 use chatrex::protocol::store::{Convertible, Facts, Quantization, StoreEvent};
 use chatrex::weights::quant::Rounding;
 use chatrex::weights::storage::QuantPreset;
@@ -19,8 +20,8 @@ use js_sys::Array;
 use wasm_bindgen::prelude::*;
 
 use super::js::{File, bytes_now, describe, name_of, performance_now};
-use super::model_store::{PROGRESS_INTERVAL, emit};
 use super::opfs::Draft;
+use super::page::post;
 
 /// The folder of the user's files, and that of the model.
 const FROM: &str = "the files you chose";
@@ -28,6 +29,9 @@ const TO: &str = "model";
 
 /// Weights per scale.
 const GROUP: usize = 32;
+
+/// Shortest time between two reports, in milliseconds.
+const REPORT_INTERVAL: f64 = 120.0;
 
 /// A checkpoint that was opened.
 struct Opened {
@@ -51,6 +55,10 @@ pub fn inspect(name: String, quantization: Quantization, files: Option<JsValue>)
         }
         Err(fault) => emit(StoreEvent::ConversionFailed { fault }),
     }
+}
+
+fn emit(event: StoreEvent) {
+    post(&FromWorker::Store(event));
 }
 
 /// Converts the checkpoint that was opened.
@@ -173,7 +181,7 @@ impl ByteProgress for Report {
     fn add(&self, bytes: u64) {
         let (done, total, reported) = PROGRESS.get();
         let (done, now) = (done + bytes, performance_now());
-        let is_due = now - reported >= PROGRESS_INTERVAL || done == total;
+        let is_due = now - reported >= REPORT_INTERVAL || done == total;
         PROGRESS.set((done, total, if is_due { now } else { reported }));
         if is_due {
             emit(StoreEvent::Converting { done, total });

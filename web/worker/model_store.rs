@@ -38,7 +38,7 @@ use super::yielder::Yielder;
 const HUB: &str = "https://huggingface.co";
 
 /// Shortest time between two progress events, in milliseconds.
-pub const PROGRESS_INTERVAL: f64 = 120.0;
+const PROGRESS_INTERVAL: f64 = 120.0;
 
 /// Time between two checks whether another tab still locks a model, in milliseconds.
 const LOCK_POLL_INTERVAL: u32 = 1_500;
@@ -207,7 +207,7 @@ pub fn receive(request: StoreRequest, attachment: Option<JsValue>) {
     });
 }
 
-pub fn emit(event: StoreEvent) {
+fn emit(event: StoreEvent) {
     post(&FromWorker::Store(event));
 }
 

@@ -6,7 +6,7 @@ use chatrex::chat::strings;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
-use super::models::preview_files;
+use super::making::preview_files;
 use super::state::{AppState, app_state};
 use crate::folders::{self, Folder};
 

@@ -17,8 +17,8 @@ use web_sys::{
 };
 
 use super::export::ExchangeState;
-use super::making::are_checkpoint;
-use super::models::{all_files, preview_files, show_manager};
+use super::making::{are_checkpoint, preview_files};
+use super::models::{all_files, show_manager};
 use super::state::AppState;
 use crate::decode;
 

@@ -19,18 +19,19 @@ use super::state::{AppState, app_state};
 use crate::link::{Link, Report};
 use crate::persist;
 
-/// The worker that converts, and the files of the user.
-#[derive(Default)]
-pub struct Workshop {
-    link: Option<Link>,
-    files: Option<Array>,
-    name: String,
-}
-
 /// Whether files of the user are a published checkpoint.
 pub fn are_checkpoint(files: &[File]) -> bool {
     let names: Vec<String> = files.iter().map(File::name).collect();
     is_checkpoint(names.iter().map(String::as_str))
+}
+
+/// Previews the model in files of the user, or opens the published checkpoint.
+pub fn preview_files(app: AppState, files: &[File]) {
+    if are_checkpoint(files) {
+        return app.make_from(files);
+    }
+    let all: Array = files.iter().collect();
+    app.manage_with(model_manager::Input::PreviewFiles, Some(&all));
 }
 
 impl AppState {
@@ -40,7 +41,6 @@ impl AppState {
         let name = name_of(folder_of(files).as_deref(), &names);
         self.workshop.update_value(|workshop| {
             workshop.files = Some(files.iter().collect());
-            workshop.name.clone_from(&name);
         });
         self.make(Input::Choose {
             name,

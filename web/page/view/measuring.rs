@@ -21,22 +21,12 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use super::state::AppState;
+use super::workers::Trial;
 use crate::link::{Link, Report};
 use crate::{decode, memory};
 
 /// A browser that does not tell its adapter in this time is not waited for.
 const ADAPTER_TIME: Duration = Duration::from_secs(2);
-
-/// The GPU path at work in a worker of its own; dropping it ends the trial.
-pub struct Trial {
-    link: Rc<RefCell<Option<Link>>>,
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        self.link.take();
-    }
-}
 
 impl AppState {
     /// Asks the browser for its adapter, and then loads the chosen model.

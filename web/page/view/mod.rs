@@ -39,3 +39,4 @@ pub mod status;
 pub mod suggested;
 pub mod toast;
 pub mod tools;
+pub mod workers;

@@ -11,7 +11,6 @@ use chatrex::error::Fault;
 use chatrex::memory::Verdict;
 use chatrex::progress::Progress;
 use chatrex::protocol::store::{ModelId, Preview, ShardProgress};
-use js_sys::Array;
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::{ev, html};
@@ -19,7 +18,7 @@ use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::folder_rows::{FolderButton, FolderRows};
-use super::making::{MakingCard, are_checkpoint};
+use super::making::{MakingCard, preview_files};
 use super::real_model::RealModels;
 use super::state::{AppState, app_state};
 
@@ -537,15 +536,6 @@ fn without_consent(preview: &PreviewState) -> PreviewState {
 /// The files of a list.
 pub fn all_files(files: FileList) -> Vec<File> {
     (0..files.length()).filter_map(|i| files.get(i)).collect()
-}
-
-/// Previews the model in files of the user, or opens the published checkpoint.
-pub fn preview_files(app: AppState, files: &[File]) {
-    if are_checkpoint(files) {
-        return app.make_from(files);
-    }
-    let all: Array = files.iter().collect();
-    app.manage_with(Input::PreviewFiles, Some(&all));
 }
 
 /// A previewed model: its facts, its licence, and the button to download or import it.

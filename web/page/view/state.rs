@@ -36,8 +36,7 @@ use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
 use super::kept::{Keeping, Source};
-use super::making::Workshop;
-use super::measuring::Trial;
+use super::workers::{Trial, Workshop};
 use crate::decode::{self, Opened};
 use crate::folders::Folder;
 use crate::link::{Link, Report};
