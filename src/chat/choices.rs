@@ -11,8 +11,11 @@ use crate::protocol::ModelCard;
 /// Smallest and largest limit of an answer in tokens.
 pub const MAX_TOKENS: (u32, u32) = (16, 2048);
 
-/// Smallest and largest repetition penalty that the page offers.
-pub const PENALTY: (f32, f32) = (1.0, 2.0);
+/// Smallest and largest repetition penalty that the page offers, and its step.
+pub const PENALTY: (f32, f32, f32) = (1.0, 2.0, 0.05);
+
+/// Smallest and largest share of the most likely tokens that the page offers, and its step.
+pub const TOP_P: (f32, f32, f32) = (0.05, 1.0, 0.01);
 
 /// Smallest and largest temperature that the page offers, and its step.
 pub const TEMPERATURE: (f32, f32, f32) = (0.0, 2.0, 0.05);

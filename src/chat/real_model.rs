@@ -29,7 +29,7 @@ pub const UPN_HUB: &str = "IDEA-Research/ChatRex";
 pub const UPN_FILE: &str = "upn_large.pth";
 
 /// The published models, the smaller first.
-pub const REAL_MODELS: [RealModel; 2] = [
+pub static REAL_MODELS: [RealModel; 2] = [
     RealModel {
         name: "RexSeek-3B",
         hub: "IDEA-Research/RexSeek-3B",

@@ -164,6 +164,7 @@ impl GgufRows {
     }
 
     /// The file, for messages.
+    #[cfg(feature = "native")]
     pub fn file(&self) -> String {
         self.gguf.place()
     }
@@ -172,6 +173,7 @@ impl GgufRows {
     ///
     /// # Errors
     /// They cannot be read.
+    #[cfg(feature = "native")]
     pub fn file_bytes(&self) -> Result<Cow<'_, [u8]>, Fault> {
         self.gguf.file_bytes()
     }

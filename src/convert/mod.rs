@@ -86,7 +86,8 @@ pub struct Converted {
     pub warnings: Vec<String>,
 }
 
-/// What is converted: checked tensors, and what the manifest says about them.
+/// What is converted: checked tensors, and what the manifest says about them. The native program reports all of it.
+#[cfg_attr(not(feature = "native"), allow(dead_code))]
 struct Input {
     /// The values of the required tensors.
     rows: Box<dyn RowSource>,

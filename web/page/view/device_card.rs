@@ -61,7 +61,7 @@ fn with_card<T>(app: AppState, read: impl FnOnce(&ModelCard) -> T) -> Option<T> 
 }
 
 fn rows(rows: impl IntoIterator<Item = (&'static str, String)>) -> impl IntoView {
-    let row = |(name, value)| view! { <dt>{name}</dt> <dd>{value}</dd> };
+    let row = |(name, value): (&'static str, String)| view! { <dt>{name}</dt> <dd>{value}</dd> };
     view! { <dl>{rows.into_iter().map(row).collect_view()}</dl> }
 }
 

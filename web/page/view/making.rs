@@ -1,6 +1,7 @@
 //! The card on which a published checkpoint becomes a model.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use chatrex::chat::making::{Effect, Input, Making, is_checkpoint, name_of};
 use chatrex::chat::model_manager;
@@ -82,7 +83,7 @@ impl AppState {
                 Report::Event(_) => return,
             };
             // The worker may be ended by it, and with it the handler that runs now.
-            request_animation_frame(move || self.make(input));
+            set_timeout(move || self.make(input), Duration::ZERO);
         });
         match Link::start(on_report) {
             Ok(link) => self
@@ -201,7 +202,7 @@ fn Ready(convertible: Convertible, quantization: Quantization) -> impl IntoView 
                     type="radio"
                     name="quantization"
                     data-testid=format!("quantization-{key}")
-                    prop:checked=choice == quantization
+                    prop:checked={choice == quantization}
                     on:change=choose
                 />
                 <span>{words::quantization(choice)}</span>

@@ -143,7 +143,7 @@ fn Shards(entry: Memo<Option<Entry>>) -> impl IntoView {
     });
     let row = move |name: String| {
         let of = move |shards: &[ShardProgress]| shards.iter().find(|s| s.name == name).cloned();
-        let shard = Memo::new(move |_| shards.with(|all| of(all)));
+        let shard = Memo::new(move |_| shards.with(|all| of(all.as_slice())));
         let state =
             move || shard.with(|s| s.as_ref().map(|s| format!("{:?}", s.state).to_lowercase()));
         let text = move || shard.with(|s| s.as_ref().map(words::shard));

@@ -1,7 +1,7 @@
 //! How questions are answered: temperature, top-p, repetition penalty, constrained decoding, the limit, the
 //! system prompt, earlier turns.
 
-use chatrex::chat::choices::{Choices, Item, PENALTY, SYSTEM_LENGTH, TEMPERATURE};
+use chatrex::chat::choices::{Choices, Item, PENALTY, SYSTEM_LENGTH, TEMPERATURE, TOP_P};
 use chatrex::chat::conversation::{Input, Model};
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::model_strings as texts;
@@ -67,7 +67,7 @@ pub fn SamplingPanel() -> impl IntoView {
                 name=texts::TEMPERATURE
                 id="temperature-slider"
                 item=Item::Temperature
-                range=(TEMPERATURE.0, TEMPERATURE.1, TEMPERATURE.2)
+                range=TEMPERATURE
                 value=Signal::derive(move || now().sampling.temperature)
                 shown=Signal::derive(move || strings::temperature(now().sampling))
                 set=move |value| choose(app, |choices, _| choices.set_temperature(value))
@@ -77,7 +77,7 @@ pub fn SamplingPanel() -> impl IntoView {
                     name=texts::TOP_P
                     id="top-p-slider"
                     item=Item::TopP
-                    range=(0.05, 1.0, 0.01)
+                    range=TOP_P
                     value=Signal::derive(move || now().sampling.top_p)
                     shown=Signal::derive(move || format!("{:.2}", now().sampling.top_p))
                     set=move |value| choose(app, |choices, _| choices.sampling.top_p = value)
@@ -87,7 +87,7 @@ pub fn SamplingPanel() -> impl IntoView {
                 name=texts::PENALTY
                 id="penalty-slider"
                 item=Item::Penalty
-                range=(PENALTY.0, PENALTY.1, 0.05)
+                range=PENALTY
                 value=Signal::derive(penalty)
                 shown=Signal::derive(penalty_words)
                 set=move |value| choose(app, |choices, card| choices.set_penalty(value, card))
