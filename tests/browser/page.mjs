@@ -42,6 +42,8 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
+  // Tests with WebGPU are about the GPU path, whichever engine is faster on a software adapter.
+  if (webgpu) await context.addInitScript(preferGpu);
   await page.addInitScript(record);
   return {
     context,
@@ -52,6 +54,15 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
       await rm(profile, { recursive: true, force: true });
     },
   };
+}
+
+// Runs in the page: remembers the GPU path for every adapter.
+function preferGpu() {
+  try {
+    localStorage.setItem("chatrex.engines", JSON.stringify({ "*": { device: "wgpu" } }));
+  } catch {
+    // A blank page has no storage.
+  }
 }
 
 // Runs in the page: records the messages between page and worker, and reports policy violations.

@@ -4,6 +4,7 @@ mod batch_store;
 mod decode;
 mod embed;
 mod export;
+mod folders;
 mod link;
 mod memory;
 mod offers;
@@ -11,6 +12,7 @@ mod offline;
 mod persist;
 mod shared;
 mod store;
+mod tabs;
 mod theme;
 mod view;
 

@@ -7,8 +7,9 @@ use chatrex::chat::strings;
 use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
-use super::network::Network;
+use super::device_card::{BenchCard, DeviceCard};
 use super::icons::{Icon, icon};
+use super::network::Network;
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -46,7 +47,7 @@ pub fn About() -> impl IntoView {
     let built_in = move || {
         app.models.with(|m| match m.choice() {
             Choice::BuiltIn(model) => Some(*model),
-            Choice::Stored(_) => None,
+            Choice::Stored(_) | Choice::Unsaved { .. } => None,
         })
     };
     view! {
@@ -64,6 +65,8 @@ pub fn About() -> impl IntoView {
             <h2>"What answers here"</h2>
             {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
             {card}
+            <DeviceCard />
+            <BenchCard />
             <h2>"Private"</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
             <Network />

@@ -17,7 +17,8 @@ use web_sys::{
 };
 
 use super::export::ExchangeState;
-use super::models::{all_files, preview_files, show_manager};
+use super::making::{are_checkpoint, preview_files};
+use super::models::{all_files, show_manager};
 use super::share::clear_address;
 use super::state::AppState;
 use crate::{decode, embed, shared};
@@ -59,7 +60,7 @@ fn take_shared(app: AppState, exchange: ExchangeState) {
 
 /// Opens files of the user: a model in the manager, else the pictures among them.
 pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
-    if files.iter().any(|file| file.name() == MANIFEST) {
+    if files.iter().any(|file| file.name() == MANIFEST) || are_checkpoint(&files) {
         show_manager(app);
         preview_files(app, &files);
         return;

@@ -36,7 +36,10 @@ impl AppState {
         let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
-        self.act(Input::Sampling(settings.sampling));
+        self.act(Input::Usual {
+            choices: settings.choices,
+            now: true,
+        });
         if let Some(filter) = settings.filter {
             self.act(Input::Filter(filter));
         }
@@ -135,6 +138,7 @@ impl AppState {
             self.picture.track();
             self.candidates.track();
             self.filter.track();
+            self.choices.track();
             self.draft.track();
             self.kind.track();
             self.turns
@@ -502,10 +506,10 @@ impl AppState {
 
     /// Keeps what the user set.
     pub(super) fn keep_setting(self, input: &Input) {
-        match *input {
-            Input::Sampling(sampling) => self.keep.set(|s| s.sampling = sampling),
-            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(filter)),
-            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = granularity),
+        match input {
+            Input::Usual { choices, .. } => self.keep.set(|s| s.choices = choices.clone()),
+            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(*filter)),
+            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = *granularity),
             _ => {}
         }
     }
