@@ -2,6 +2,7 @@
 
 use chatrex::chat::layout_strings as words;
 use chatrex::chat::stage::Stage;
+use chatrex::chat::viewport::Viewport;
 use leptos::prelude::*;
 
 use super::canvas::Canvas;
@@ -72,7 +73,10 @@ pub fn StageColumn(
                     aria-label=words::ENLARGE
                     title=words::ENLARGE
                     data-testid="enlarge"
-                    on:click=move |_| stage.enlarge()
+                    on:click=move |_| {
+                        stage.enlarge();
+                        app.view(|_| Viewport::default());
+                    }
                 >
                     {icon(Icon::Enlarge)}
                 </button>
