@@ -2,7 +2,6 @@
 
 use chatrex::chat::layout_strings as words;
 use chatrex::chat::stage::Stage;
-use chatrex::chat::viewport::Viewport;
 use leptos::prelude::*;
 
 use super::canvas::Canvas;
@@ -73,10 +72,7 @@ pub fn StageColumn(
                     aria-label=words::ENLARGE
                     title=words::ENLARGE
                     data-testid="enlarge"
-                    on:click=move |_| {
-                        stage.enlarge();
-                        app.view(|_| Viewport::default());
-                    }
+                    on:click=move |_| stage.enlarge()
                 >
                     {icon(Icon::Enlarge)}
                 </button>
