@@ -38,7 +38,7 @@ const HOST_JS = `
 
 // Waits for an event of the element whose detail fulfils `check`; gives the details of all of this type.
 async function event(page, type, check = () => true) {
-  for (const end = Date.now() + LONG; Date.now() < end; await page.waitForTimeout(50)) {
+  for (const end = Date.now() + 120_000; Date.now() < end; await page.waitForTimeout(50)) {
     const found = await page.evaluate((type) => self.heard.filter((event) => event.type === type), type);
     const details = found.map(({ detail }) => detail);
     if (details.some(check)) return details;
