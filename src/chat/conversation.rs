@@ -29,6 +29,7 @@ use crate::protocol::{
 };
 use crate::text::answer_parser::Span;
 
+mod beside;
 mod earlier;
 mod restore;
 
@@ -131,6 +132,8 @@ pub enum Input {
         /// How its questions are answered; without them as a new conversation.
         choices: Option<Choices>,
     },
+    /// Another conversation gets the engine; ignored while something of this one is there.
+    Yield,
     /// Remove picture and turns.
     Close,
     /// Sampling, filters and granularity as for a new visitor.
@@ -469,6 +472,14 @@ impl Picture {
         let proposals = self.proposals.get(&granularity);
         let proposals = proposals.map_or(&[][..], |p| p.as_slice());
         proposals.iter().map(|p| p.score).collect()
+    }
+
+    /// All proposals before any filter, at a granularity.
+    pub fn all_proposals(&self, granularity: Granularity) -> Arc<Vec<Proposal>> {
+        self.proposals
+            .get(&granularity)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// How many proposals there are before any filter, at a granularity.
@@ -891,6 +902,7 @@ impl Conversation {
                 self.resting = true;
                 self.request_look(&mut out);
             }
+            Input::Yield => self.yield_engine(),
             Input::Close => {
                 self.stop(&mut out);
                 self.previous = None;

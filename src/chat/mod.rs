@@ -2,6 +2,11 @@
 //! requests for the engine come out. Knows no browser, no worker and no clock.
 
 pub mod answer;
+pub mod batch;
+pub mod batch_export;
+pub mod batch_result;
+pub mod batch_strings;
+pub mod batch_work;
 pub mod bench;
 pub mod box_drawing;
 pub mod box_edit;
@@ -16,6 +21,7 @@ pub mod copying;
 pub mod counts;
 pub mod detection;
 pub mod document;
+pub mod embed;
 pub mod engine_choice;
 pub mod evidence;
 pub mod exchange;
@@ -24,18 +30,28 @@ pub mod incoming;
 pub mod kept_strings;
 pub mod labels;
 pub mod language;
+pub mod layout_strings;
+pub mod markdown;
+pub mod model_manager;
+pub mod network;
+pub mod network_strings;
 pub mod making;
 pub mod markdown;
 pub mod model_manager;
 pub mod model_strings;
 pub mod object_list;
 pub mod overlay;
+pub mod point_pick;
 pub mod pointing;
 pub mod question;
 pub mod real_model;
 pub mod recovery;
+pub mod review;
 pub mod samples;
 pub mod settings;
+pub mod share;
+pub mod side;
+pub mod stage;
 pub mod strings;
 pub mod suggestions;
 #[cfg(test)]

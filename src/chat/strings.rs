@@ -14,6 +14,8 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, LookTime, ModelCard, StopReason};
 use crate::text::prompt::MAX_BOXES;
 
+/// Opens what there is to say about the page.
+pub const ABOUT: &str = "About";
 /// The promise of the page's About.
 pub const ABOUT_PRIVACY: &str =
     "Pictures and questions stay in this browser. No tracking, no account, no other host.";

@@ -1,5 +1,8 @@
 //! Values that the tests of this folder share.
 
+use std::collections::BTreeMap;
+
+use crate::chat::question::{Draft, QuestionKind};
 use crate::generate::sampling::Sampling;
 use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
 use crate::protocol::{DevicePreference, Event, LookTime};
@@ -150,6 +153,11 @@ pub(super) fn saved() -> Document {
             boxes: boxes.clone(),
             spans,
             answer: None,
+            certainty: Vec::new(),
+            links: BTreeMap::new(),
+            others: Vec::new(),
+            version: 0,
+            draft: Some(Draft::new(QuestionKind::Free, "What is here?")),
         }],
         boxes,
     }

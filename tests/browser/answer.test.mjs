@@ -1,7 +1,8 @@
-// A first visit: the sample is answered, a picture is dropped and asked about, an answer is stopped.
+// A first visit on WebGPU: the sample is answered, a picture is dropped and asked about, an answer is stopped.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { compiledOnce, logPipelines } from "./devices.mjs";
 import { chat, chatWith, scene } from "./native.mjs";
 import {
   answered,
@@ -9,6 +10,7 @@ import {
   asked,
   drawnBoxes,
   drop,
+  handling,
   happened,
   lit,
   looked,
@@ -22,10 +24,11 @@ const DESCRIBE =
   "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer.";
 
 describe("a first visit", () => {
-  let browser, page;
+  let browser, page, pipelines;
   before(async () => {
-    browser = await open();
+    browser = await open({ serviceWorkers: "block" });
     page = browser.page;
+    pipelines = await logPipelines(page);
     await page.goto(URL_OF_NANO);
   });
   after(() => browser?.close());
@@ -41,6 +44,8 @@ describe("a first visit", () => {
     const [done] = await happened(page, "Done");
     assert.ok(done.answer.tokens > 1, "the model wrote it");
   });
+
+  test("shaders are compiled once, before the model is ready", () => compiledOnce(pipelines, 20));
 
   test("a dropped scene gives the boxes and answers of the native engine", async () => {
     const { picture, dialogues } = await scene(900_001);
@@ -141,6 +146,20 @@ describe("a first visit", () => {
     await page.keyboard.type("How many objects are there?");
     await page.keyboard.press("Enter");
     assert.equal((await answered(page, turn)).state, "done");
+  });
+
+  test("typing and sliding while the model works", async () => {
+    const idle = await handling(page);
+    const turn = await ask(page, "Please describe this image in detail.");
+    const busy = await handling(page);
+    const still = await page.getByTestId("stop").isVisible();
+    await answered(page, turn);
+    for (const kind of ["typing", "sliding"]) {
+      const [a, b] = [idle[kind], busy[kind]];
+      console.log(`${kind}: idle ${a.toFixed(1)} ms, busy ${b.toFixed(1)} ms, ratio ${(b / a).toFixed(2)}`);
+      assert.ok(Number.isFinite(b / a));
+    }
+    console.log(still ? "the model worked throughout" : "the answer ended before the last key");
   });
 
   test("there were no foreign requests and no policy violations", () => nothingForbidden(browser.seen));

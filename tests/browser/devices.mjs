@@ -76,3 +76,58 @@ export function withLeast(use) {
     assert.ok(messages.includes("least limits kept"), messages.join("\n"));
   });
 }
+
+// Prepended to `timestamp_query.js`: logs every pipeline with the hash of its shader.
+const LOG = `
+{
+  const { createShaderModule, createComputePipeline } = GPUDevice.prototype;
+  const texts = new WeakMap();
+  GPUDevice.prototype.createShaderModule = function (descriptor) {
+    const module = createShaderModule.call(this, descriptor);
+    texts.set(module, descriptor.code);
+    return module;
+  };
+  GPUDevice.prototype.createComputePipeline = function (descriptor) {
+    const text = texts.get(descriptor.compute.module);
+    const [, name] = /^\\/\\/ (\\w+):/m.exec(text) ?? [];
+    let hash = 0;
+    for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) | 0;
+    const stock = "stock " + /fn \\w+[^]*/.exec(text)?.[0].replace(/\\s+/g, " ").slice(0, 600);
+    console.log("pipeline " + (name ?? stock) + " " + hash);
+    return createComputePipeline.call(this, descriptor);
+  };
+}
+`;
+
+// Logs the pipelines of every worker of the page, and `ready` where the model is loaded.
+export async function logPipelines(page) {
+  const log = [];
+  page.on("console", (message) => log.push(message.text()));
+  await page.exposeFunction("modelIsReady", () => log.push("ready"));
+  await page.addInitScript(() => {
+    const Plain = self.Worker;
+    self.Worker = class extends Plain {
+      constructor(...args) {
+        super(...args);
+        this.addEventListener("message", ({ data }) => {
+          if (data[0].startsWith('{"Ready"')) self.modelIsReady();
+        });
+      }
+    };
+  });
+  await inFrontOf(page, (body) => LOG + body);
+  return log;
+}
+
+// Asserts that a log has more than `least` pipelines, all of them before the model was ready and none twice.
+export function compiledOnce(log, least) {
+  const ready = log.indexOf("ready");
+  const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
+  const [before, after] = [pipelines(log.slice(0, ready)), pipelines(log.slice(ready))];
+  console.log(`${before.length} pipelines before, ${after.length} after`);
+  for (const line of after) console.log(`after: ${line}`);
+  assert.ok(ready > 0 && before.length > least);
+  const all = [...before, ...after].filter((line) => !line.includes("stock"));
+  assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
+  assert.deepEqual(after, [], "no pipeline is compiled later");
+}

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { readdir, readFile } from "node:fs/promises";
 import { createServer, request } from "node:http";
 import { setTimeout as later } from "node:timers/promises";
+import { gzipSync } from "node:zlib";
 import { URL_OF_PAGE } from "./page.mjs";
 
 const NANO = "assets/models/nano";
@@ -31,6 +32,17 @@ export async function copyOfNano({ name, piece = 1 << 16, spoil = () => {}, chan
   return files;
 }
 
+// The files with other texts for added tokens of the tokenizer; `names` maps the old ones to the new ones.
+export function renamed(files, names) {
+  const tokenizer = JSON.parse(files.get("tokenizer.json"));
+  for (const token of tokenizer.added_tokens) token.content = names[token.content] ?? token.content;
+  const bytes = Buffer.from(JSON.stringify(tokenizer));
+  files.set("tokenizer.json", bytes);
+  const manifest = JSON.parse(files.get("model.json"));
+  Object.assign(manifest.tokenizer, { bytes: bytes.length, sha256: sha256(bytes) });
+  return files.set("model.json", Buffer.from(JSON.stringify(manifest)));
+}
+
 // Size in bytes of all files except the manifest.
 export const sizeOf = (files) =>
   [...files].reduce((sum, [name, bytes]) => sum + (name === "model.json" ? 0 : bytes.length), 0);
@@ -44,6 +56,8 @@ export const sizeOf = (files) =>
 //   short         the file that lacks its last byte
 //   version       the entity tag; may change
 //   rate          bytes per second of each connection
+//   refuse        closes every connection before it carries a byte
+//   gzip          compresses every file except the manifest, and ignores range headers
 export async function startHost() {
   const folders = new Map();
   const server = createServer((incoming, response) => {
@@ -88,12 +102,17 @@ async function send(folder, name, incoming, response) {
   let bytes = folder.files.get(name);
   const plain = name !== "model.json";
   if (plain) folder.requests += 1;
+  if (plain && folder.refuse) return void response.destroy();
   if (plain && folder.redirect) return void response.writeHead(302, { location: folder.redirect }).end();
   if (!bytes) return void response.writeHead(404).end("not here");
   if (plain && folder.html) {
     return void response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><p>Welcome");
   }
   if (folder.short === name) bytes = bytes.subarray(0, -1);
+  if (plain && folder.gzip) {
+    const headers = { "content-type": "application/octet-stream", "content-encoding": "gzip" };
+    return void response.writeHead(200, headers).end(gzipSync(bytes));
+  }
   const tag = `"${folder.version}"`;
   const headers = { "content-type": "application/octet-stream", etag: tag };
   const same = (incoming.headers["if-range"] ?? tag) === tag;
@@ -114,6 +133,7 @@ async function send(folder, name, incoming, response) {
 async function stream(folder, name, bytes, start, end, response) {
   for (let at = start; at < end; ) {
     if (response.destroyed) return;
+    if (folder.refuse) return void response.destroy();
     const left = folder.cutEvery ? folder.cutEvery - (folder.sent % folder.cutEvery) : Infinity;
     let chunk = bytes.subarray(at, Math.min(end, at + CHUNK, at + left));
     const [bad, place] = folder.corruptOnce ?? [];

@@ -8,8 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano, sizeOf, startHost } from "./faults.mjs";
-import { accept, bring, look, manager, memory, row, stands, survey, visit } from "./manager.mjs";
-import { answered, ask, happened, LONG, modelReady, nothingForbidden, open, PICTURES } from "./page.mjs";
+import { accept, bring, complains, kept, look, manager, memory, moves, remove, row, stands, survey, visit } from "./manager.mjs";
+import { answered, ask, happened, LONG, modelReady, nothingForbidden, PICTURES } from "./page.mjs";
 
 const PIECE = 1 << 16;
 const AT_ONCE = 3;
@@ -78,7 +78,12 @@ describe("a download", () => {
     assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
   });
 
-  test("what is stored is what was served", async () => {
+  test("what is stored is what was served, and the manager says how much", async () => {
+    assert.equal(await page.getByTestId("used").innerText(), "Used by this page: 7.9 MB");
+    const persists = await page.evaluate(() => navigator.storage.persisted());
+    const note = page.getByTestId("volatile");
+    if (!persists) assert.match(await note.innerText(), /did not promise to keep this model/);
+    else assert.equal(await note.count(), 0);
     const hashes = await page.evaluate(async () => {
       const root = await navigator.storage.getDirectory();
       const models = await root.getDirectoryHandle("models");
@@ -199,18 +204,6 @@ describe("pause and cancel", () => {
     await page.getByTestId("model").waitFor({ state: "detached", timeout: LONG });
     assert.equal(await kept(page), 0);
   });
-
-  test("without space nothing is left behind", async () => {
-    const session = await browser.context.newCDPSession(page);
-    const quota = { origin: new URL(host.url).origin, quotaSize: 3_000_000 };
-    await session.send("Storage.overrideQuotaForOrigin", quota);
-    await bring(page, folder.address);
-    await complains(page, /This needs .* MB .*the browser refused the space/);
-    assert.equal(await kept(page), 0);
-    assert.equal(await page.getByTestId("model").count(), 0);
-    await session.send("Storage.overrideQuotaForOrigin", { origin: quota.origin });
-    await page.getByTestId("model-address").fill("");
-  });
 });
 
 describe("a lost worker", () => {
@@ -264,24 +257,6 @@ describe("a lost worker", () => {
   });
 });
 
-test("a lost GPU is restored, and the queued question is answered", async () => {
-  const browser = await open({ serviceWorkers: "block" });
-  const { page, context } = browser;
-  try {
-    await page.goto(host.url);
-    await modelReady(page);
-    const session = await (context.browser() ?? context).newBrowserCDPSession();
-    await session.send("Browser.crashGpuProcess");
-    const recovery = page.getByTestId("recovery");
-    await recovery.waitFor({ timeout: LONG });
-    assert.match(await recovery.innerText(), /GPU was reset|Restored/);
-    assert.equal((await answered(page, 0)).state, "done");
-    assert.equal(await page.getByTestId("error").count(), 0);
-  } finally {
-    await browser.close();
-  }
-});
-
 describe("hosts", () => {
   let browser, page;
   before(async () => {
@@ -291,15 +266,6 @@ describe("hosts", () => {
     await manager(page);
   });
   after(() => browser?.close());
-
-  test("one without ranges serves every byte once", async () => {
-    const files = await copyOfNano({ name: "whole" });
-    const folder = host.add("whole", files, { ranges: false });
-    await bring(page, folder.address);
-    await stands(page, "ready");
-    assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
-    await remove(page);
-  });
 
   const wrong = {
     "that sends a web page": [{ html: true }, /tokenizer\.json: is a web page/],
@@ -317,15 +283,6 @@ describe("hosts", () => {
       if (await page.getByTestId("model").count()) await remove(page);
     });
   }
-
-  test("one whose file changes during the download is named", async () => {
-    const folder = host.add("changing", await copyOfNano({ name: "changing" }), { rate: 400_000 });
-    await bring(page, folder.address);
-    await moves(page, folder);
-    folder.version = "2";
-    await complains(page, /replaced by another file/);
-    await remove(page);
-  });
 
   const manifests = {
     "of a newer version": [(manifest) => ({ ...manifest, version: 3 }), /version 3/],
@@ -394,38 +351,6 @@ describe("files of the user", () => {
     assert.notEqual((await askedAgain(page)).text, "");
   });
 });
-
-// Waits until more bytes of a folder were served.
-async function moves(page, folder) {
-  await stands(page, "moving");
-  const before = folder.served;
-  while (folder.served < before + 4 * PIECE) await new Promise((done) => setTimeout(done, 20));
-}
-
-async function complains(page, says) {
-  const message = page.getByTestId("model-error");
-  await message.waitFor({ timeout: 60_000 });
-  const words = await message.innerText();
-  console.log(words);
-  assert.match(words, says);
-  assert.equal(await message.count(), 1);
-}
-
-async function remove(page) {
-  await row(page).getByTestId("delete").click();
-  await row(page).getByTestId("delete-yes").click();
-  await page.getByTestId("model").waitFor({ state: "detached", timeout: LONG });
-}
-
-// Model folders in the browser's storage.
-const kept = (page) =>
-  page.evaluate(async () => {
-    const root = await navigator.storage.getDirectory();
-    const models = await root.getDirectoryHandle("models");
-    let count = 0;
-    for await (const _ of models.keys()) count += 1;
-    return count;
-  });
 
 // Asks the last question again, with the same boxes, and returns the answer.
 const askedAgain = (page) => again(page, "retry");

@@ -11,7 +11,7 @@ const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.
 const SIZES = { 1280: { width: 1280, height: 800 }, 390: { width: 390, height: 844 } };
 
 test("axe finds nothing serious, and nothing overflows", async (context) => {
-  const browser = await open();
+  const browser = await open({ webgpu: false });
   const { page, seen } = browser;
   try {
     await page.goto(URL_OF_PAGE);

@@ -31,13 +31,16 @@ export function scene(seed) {
 }
 
 // The native boxes of a picture with their scores, on the CPU.
-export function propose(picture, ...options) {
+export const propose = async (picture, ...options) => (await proposed(picture, ...options)).boxes;
+
+// The same with all that the program prints.
+export function proposed(picture, ...options) {
   return inFolder(async (folder) => {
     const image = join(folder, "picture.png");
     await writeFile(image, picture);
     const args = ["propose", "--model", "nano", "--image", image, "--json", "--device", "cpu", ...options];
     const { stdout } = await run(PROGRAM, args, { maxBuffer: 1 << 26 });
-    return JSON.parse(stdout).boxes;
+    return JSON.parse(stdout);
   });
 }
 

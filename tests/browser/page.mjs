@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -20,19 +20,25 @@ export const PICTURES = needed("CHATREX_PICTURES");
 export const DEEP_SITE = needed("CHATREX_DEEP_SITE");
 export const PROGRAM = needed("CHATREX_PROGRAM");
 
+// A name of this machine that browsers do not trust, as they trust `localhost`; `visit` maps it.
+export const PLAIN_NAME = "chatrex.test";
+
 // Timeout in milliseconds; a software adapter on a busy machine is slow.
 export const LONG = 600_000;
+// The same for what needs no model.
+const PATIENCE = 120_000;
 
-// Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters.
-export async function open({ webgpu = true, ...options } = {}) {
+// Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters; `flags` are added.
+export async function open({ webgpu = true, flags = [], ...options } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "chatrex-browser-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: needed("CHATREX_BROWSER"),
     headless: true,
-    args: webgpu ? [...ALWAYS, ...WEBGPU] : ALWAYS,
+    args: [...ALWAYS, ...(webgpu ? WEBGPU : []), ...flags],
     viewport: { width: 1280, height: 800 },
     ...options,
   });
+  context.setDefaultTimeout(PATIENCE);
   context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
@@ -144,10 +150,68 @@ export async function ask(page, question) {
   return turn;
 }
 
-// Moves a slider. The page updates once per frame.
+// Keeps the next answer of the worker unfinished: after `pieces` pieces nothing of it reaches the page until
+// the returned function is called. Meanwhile the worker's `say` sends an event to the page.
+export async function hold(page, pieces) {
+  const [worker] = page.workers();
+  await worker.evaluate((pieces) => {
+    const post = self.postMessage;
+    const held = [];
+    self.postMessage = (message) => {
+      const isPiece = message[0].startsWith('{"Said"');
+      if (pieces === 0 && (isPiece || message[0].startsWith('{"Done"'))) return held.push(message);
+      post.call(self, message);
+      if (isPiece) pieces -= 1;
+    };
+    self.say = (message) => post.call(self, [JSON.stringify(message)]);
+    self.release = () => {
+      self.postMessage = post;
+      held.forEach((message) => post.call(self, message));
+    };
+  }, pieces);
+  return () => worker.evaluate(() => self.release());
+}
+
+// Waits until words of the answer of turn `turn` are there, and returns them.
+export async function streaming(page, turn) {
+  const answer = page.locator(`[data-testid="answer"] >> nth=${turn}`);
+  await page.waitForFunction(
+    (turn) => document.querySelectorAll('[data-testid="answer"]')[turn]?.dataset.state === "streaming",
+    turn,
+    { timeout: LONG },
+  );
+  return (await answer.locator(".words").innerText()).trim();
+}
+
+// Opens a tab beside the picture, "chat" or "objects", without moving the focus.
+export async function tab(page, name) {
+  const button = page.getByTestId(`tab-${name}`);
+  if ((await button.getAttribute("aria-selected")) !== "true") await button.evaluate((tab) => tab.click());
+}
+
+// Does something in a tab, and opens the one again that was open before.
+export async function inTab(page, name, act) {
+  const before = (await page.getByTestId("tab-chat").getAttribute("aria-selected")) === "true" ? "chat" : "objects";
+  await tab(page, name);
+  const result = await act();
+  await tab(page, before);
+  return result;
+}
+
+// Waits until what changed is drawn: the page updates once per frame.
+export const frames = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+
+// Moves a slider of the objects.
 export async function slide(page, slider, value) {
-  await page.getByTestId(slider).fill(value);
-  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await inTab(page, "objects", () => page.getByTestId(slider).fill(value));
+  await frames(page);
+}
+
+// Opens a sample from the empty page.
+export async function openSample(page, file) {
+  if (!(await page.getByTestId("start").isVisible())) await page.getByTestId("new").click();
+  await page.locator(`[data-testid="sample-card"][data-sample="${file}"]`).click();
 }
 
 // Opens a picture through the file input and waits for its boxes.
@@ -197,6 +261,56 @@ export function overlap(a, b) {
   const both = side(Math.max(a[0], b[0]), Math.min(a[2], b[2])) * side(Math.max(a[1], b[1]), Math.min(a[3], b[3]));
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   return both / (area(a) + area(b) - both);
+}
+
+// Median milliseconds from an input to the frame after it: a key, a step of a slider, the pointer on a phrase.
+export function handling(page) {
+  return page.evaluate(async () => {
+    const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    const measure = async (act) => {
+      const took = [];
+      for (let i = 0; i < 21; i += 1) {
+        const start = performance.now();
+        act(i);
+        await painted();
+        took.push(performance.now() - start);
+      }
+      return took.sort((a, b) => a - b)[took.length >> 1];
+    };
+    const field = (mark) => document.querySelector(`[data-testid="${mark}"]`);
+    const put = (mark, value) => {
+      field(mark).value = value;
+      field(mark).dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    const usual = field("score-slider").value;
+    const phrase = [...document.querySelectorAll('[data-testid="phrase"]')].at(-1);
+    const times = {
+      typing: await measure((i) => put("question", "x".repeat(i + 1))),
+      sliding: await measure((i) => put("score-slider", 0.2 + 0.01 * i)),
+      pointing: await measure((i) => phrase.dispatchEvent(new PointerEvent(i % 2 ? "pointerleave" : "pointerenter", { bubbles: true }))),
+    };
+    put("question", "");
+    put("score-slider", usual);
+    return times;
+  });
+}
+
+// The conversation as the page saves it.
+export async function exported(page) {
+  await page.getByTestId("export").click();
+  await page.getByTestId("export-format").selectOption("document");
+  const coming = page.waitForEvent("download", { timeout: LONG });
+  await page.getByTestId("export-save").click();
+  const path = await (await coming).path();
+  await page.getByTestId("exchange-close").click();
+  return JSON.parse(await readFile(path, "utf8"));
+}
+
+// Brings a saved conversation to the open picture.
+export async function imported(page, saved) {
+  const buffer = Buffer.from(JSON.stringify(saved));
+  await page.getByTestId("import").setInputFiles({ name: "saved.chatrex.json", mimeType: "application/json", buffer });
+  await page.getByTestId("exchange-outcome").getByText(/^Opened saved\.chatrex\.json/).waitFor({ timeout: LONG });
 }
 
 // All events of a kind so far.

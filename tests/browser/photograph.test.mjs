@@ -21,7 +21,7 @@ const [WIDTH, HEIGHT] = [451, 300];
 
 test("the boxes of a rotated photograph are those of the upright one", async () => {
   const photo = await readFile(PHOTO);
-  const browser = await open();
+  const browser = await open({ webgpu: false });
   const { page, seen } = browser;
   try {
     await page.goto(URL_OF_PAGE);

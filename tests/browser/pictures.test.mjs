@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { webpWithOrientation } from "./exif.mjs";
 import { ALWAYS } from "./flags.mjs";
 import { answered, ask, asked, drop, looked, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
 
@@ -155,7 +156,7 @@ describe("pictures", () => {
       return Array.from(simple);
     });
     await looked(page, () =>
-      page.getByTestId("file-input").setInputFiles({ name: "turned.webp", mimeType: "image/webp", buffer: withOrientation(Buffer.from(turned), 64, 32, 6) }),
+      page.getByTestId("file-input").setInputFiles({ name: "turned.webp", mimeType: "image/webp", buffer: webpWithOrientation(Buffer.from(turned), 64, 32, 6) }),
     );
     const { pixels } = (await asked(page, "Look")).at(-1);
     assert.deepEqual(pixels, { width: 32, height: 64 });
@@ -248,32 +249,3 @@ test("a new version is offered, not during an answer, and reloading keeps everyt
 // The place of the open picture in the strip.
 const current = (page) =>
   page.evaluate(() => [...document.querySelectorAll('[data-testid="strip-picture"]')].findIndex((p) => p.ariaCurrent === "true"));
-
-// A simple WebP file as an extended one with an EXIF orientation.
-function withOrientation(simple, width, height, orientation) {
-  const chunk = (name, content) => {
-    const head = Buffer.alloc(8);
-    head.write(name, "latin1");
-    head.writeUInt32LE(content.length, 4);
-    return Buffer.concat([head, content, Buffer.alloc(content.length % 2)]);
-  };
-  const flags = Buffer.alloc(10);
-  flags[0] = 0x08;
-  flags.writeUIntLE(width - 1, 4, 3);
-  flags.writeUIntLE(height - 1, 7, 3);
-  const exif = Buffer.from("49492a0008000000010012010300010000000000000000000000", "hex");
-  exif.writeUInt16LE(orientation, 18);
-  // Chromium writes an extended file already where it has alpha; only the picture itself is taken.
-  let picture = simple.subarray(12);
-  while (!["VP8 ", "VP8L"].includes(picture.toString("latin1", 0, 4))) {
-    const size = picture.readUInt32LE(4);
-    picture = picture.subarray(8 + size + (size % 2));
-  }
-  const size = picture.readUInt32LE(4);
-  picture = picture.subarray(0, 8 + size + (size % 2));
-  const body = Buffer.concat([Buffer.from("WEBP"), chunk("VP8X", flags), picture, chunk("EXIF", exif)]);
-  const head = Buffer.alloc(8);
-  head.write("RIFF", "latin1");
-  head.writeUInt32LE(body.length, 4);
-  return Buffer.concat([head, body]);
-}

@@ -1,6 +1,8 @@
 //! The page: starts the user interface.
 
+mod batch_store;
 mod decode;
+mod embed;
 mod export;
 mod folders;
 mod link;
@@ -8,6 +10,7 @@ mod memory;
 mod offers;
 mod offline;
 mod persist;
+mod shared;
 mod store;
 mod tabs;
 mod theme;

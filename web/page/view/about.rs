@@ -8,6 +8,8 @@ use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
 use super::device_card::{BenchCard, DeviceCard};
+use super::icons::{Icon, icon};
+use super::network::Network;
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -49,8 +51,15 @@ pub fn About() -> impl IntoView {
         })
     };
     view! {
-        <button type="button" class="quiet" popovertarget="about" data-testid="about">
-            "About"
+        <button
+            type="button"
+            class="icon-button"
+            popovertarget="about"
+            aria-label=strings::ABOUT
+            title=strings::ABOUT
+            data-testid="about"
+        >
+            {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
@@ -60,6 +69,7 @@ pub fn About() -> impl IntoView {
             <BenchCard />
             <h2>"Private"</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
+            <Network />
             <h2>{strings::SAMPLES}</h2>
             <ul class="origins" data-testid="origins">
                 {samples::all().iter().map(origin).collect_view()}

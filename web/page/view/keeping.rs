@@ -10,6 +10,7 @@ use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
 use chatrex::chat::settings::{Settings, Theme};
+use chatrex::chat::share::Shared;
 use chatrex::error::{Fault, FaultKind};
 use js_sys::Date;
 use leptos::ev;
@@ -18,10 +19,11 @@ use leptos::task::spawn_local;
 use web_sys::Blob;
 
 use super::kept::{Current, Source, Undo, new_key};
+use super::share;
 use super::state::AppState;
 use crate::decode::{self, Opened};
 use crate::store::Record;
-use crate::{memory, theme};
+use crate::{embed, memory, theme};
 
 /// A change is written after this time.
 const DELAY: Duration = Duration::from_millis(300);
@@ -43,11 +45,21 @@ impl AppState {
         }
         self.act(Input::Prefer(settings.granularity));
         self.watch_changes();
+        let shared = share::take_link(self);
+        let frame = embed::options();
+        if frame.forgets() {
+            keep.is_decided.set(true);
+            self.take_prompt(shared);
+            return;
+        }
         let request = self.next_open_request();
         spawn_local(async move {
-            if is_first_visit {
-                self.open_first_sample();
+            if is_first_visit && !frame.is_embedded {
+                if shared.is_none() {
+                    self.open_first_sample();
+                }
                 keep.is_decided.set(true);
+                self.take_prompt(shared);
                 keep.reload().await;
                 return;
             }
@@ -63,6 +75,30 @@ impl AppState {
                 self.restore(id, request).await;
             }
             keep.is_decided.set(true);
+            self.take_prompt(shared);
+        });
+    }
+
+    /// Puts the question of a link into the text box. It is not asked.
+    fn take_prompt(self, shared: Option<Shared>) {
+        if let Some(shared) = shared {
+            self.kind.set(shared.kind);
+            self.draft.set(shared.prompt);
+        }
+    }
+
+    /// Takes over the settings of a link, for this visit.
+    pub(super) fn take_settings(self, shared: &Shared) {
+        let settings = [
+            shared.filter.map(Input::Filter),
+            shared.sampling.map(Input::Sampling),
+            shared.granularity.map(Input::Prefer),
+        ];
+        // Without a picture none of them asks the engine for anything.
+        self.conversation.update_value(|conversation| {
+            for input in settings.into_iter().flatten() {
+                conversation.step(input);
+            }
         });
     }
 
@@ -350,6 +386,7 @@ impl AppState {
     pub fn delete_everything(self) {
         let keep = self.keep;
         self.next_open_request();
+        self.forget_batch();
         keep.current.set_value(None);
         self.show_nothing();
         keep.memory.update_value(BTreeMap::clear);

@@ -9,6 +9,7 @@ use chatrex::chat::strings;
 use chatrex::protocol::ModelCard;
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::state::{AppState, app_state};
 
 /// The button that opens the settings.
@@ -23,11 +24,7 @@ pub fn SamplingButton() -> impl IntoView {
             aria-label=words::SETTINGS
             title=words::SETTINGS
         >
-            <svg viewBox="0 0 16 16" aria-hidden="true">
-                <path d="M1.5 4.5h7m3.5 0h2.5M1.5 11.5h2.5m3.5 0h7" />
-                <circle cx="10.25" cy="4.5" r="1.75" />
-                <circle cx="5.75" cy="11.5" r="1.75" />
-            </svg>
+            {icon(Icon::Sliders)}
         </button>
     }
 }

@@ -15,6 +15,7 @@ use chatrex::chat::making::Making;
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
 use chatrex::chat::model_strings;
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
+use chatrex::chat::point_pick::{Pick, PointPick};
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
@@ -35,13 +36,15 @@ use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
+use super::batching::Batching;
 use super::kept::{Keeping, Source};
+use super::motion::ease;
 use super::workers::{Trial, Workshop};
 use crate::decode::{self, Opened};
 use crate::folders::Folder;
 use crate::link::{Link, Report};
 use crate::tabs::Tabs;
-use crate::{memory, offers, offline, persist};
+use crate::{embed, memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
 const MODELS: &str = "models/";
@@ -81,6 +84,7 @@ pub struct AppState {
     /// Number of the last request to open a picture; earlier ones are outdated.
     open_request: StoredValue<u32>,
     frame_requested: StoredValue<bool>,
+    point_pick: StoredValue<PointPick>,
     /// Files of the user that a model is read from where they are.
     picked: StoredValue<Option<Array>, LocalStorage>,
     /// The folder that they were chosen in, and the names of the models in remembered folders.
@@ -189,6 +193,8 @@ pub struct AppState {
     pub go_to_latest: RwSignal<u32>,
     /// What stays between visits.
     pub keep: Keeping,
+    /// One task for many pictures.
+    pub batching: Batching,
 }
 
 impl AppState {
@@ -243,6 +249,7 @@ impl AppState {
             next_picture: StoredValue::new(0),
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
+            point_pick: StoredValue::new(PointPick::default()),
             picked: StoredValue::new_local(None),
             folder: StoredValue::new_local(None),
             folders: RwSignal::new(Vec::new()),
@@ -302,6 +309,7 @@ impl AppState {
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
+            batching: Batching::new(),
         }
     }
 
@@ -310,6 +318,7 @@ impl AppState {
         self.start_worker();
         self.know_adapter();
         self.begin_keeping();
+        self.begin_batching();
         let on_claim = Rc::new(move |model| self.manage(model_manager::Input::GiveUp(model)));
         self.tabs.set_value(Tabs::open(on_claim));
         spawn_local(async move { self.offline.set(offline::stored().await) });
@@ -389,6 +398,7 @@ impl AppState {
         match (loss, event) {
             (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
             (_, event) if Bench::is_own(&event) => self.on_bench_event(&event),
+            (_, event) if self.batch_event(&event) => {}
             (_, event) => {
                 self.measure(&event);
                 self.act(Input::Event(event));
@@ -401,6 +411,7 @@ impl AppState {
         // Before the model manager and the conversation, whose requests may fail in the same way.
         let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
+        self.lose_batch(&fault);
         self.lose_bench(&fault);
         self.act(Input::Lost(fault));
         if restarts {
@@ -661,6 +672,7 @@ impl AppState {
             .conversation
             .try_update_value(|c| c.step(input))
             .unwrap_or_default();
+        self.interrupt_batch(&requests);
         for request in requests {
             let attachment = self.attachment(&request);
             if matches!(request, Request::Ask { .. }) {
@@ -799,6 +811,9 @@ impl AppState {
 
     /// Adds a box that the user drew, and selects it.
     pub fn add_box(self, bbox: BoxXyxy) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         self.act(Input::Draw(bbox));
         if let Some(number) = number {
@@ -807,9 +822,40 @@ impl AppState {
         self.flush();
     }
 
+    /// A click of the tool for points, in picture pixels as `slack`: it picks a proposal.
+    pub fn pick_at(self, at: (f32, f32), slack: f32) {
+        let selected = self.overlay.with_untracked(|o| o.selected());
+        let mut pick = self.point_pick.get_value();
+        let picked = self.conversation.with_value(|c| {
+            let proposals = c.picture()?.all_proposals(c.granularity());
+            pick.click(at, slack, &proposals, c.candidates(), selected)
+        });
+        self.point_pick.set_value(pick);
+        match picked {
+            None => {}
+            Some(Pick::Select(id, added)) => {
+                if let Some(added) = added {
+                    self.remove(vec![added]);
+                }
+                self.overlay.update(|o| o.select_all([id]));
+            }
+            Some(Pick::Replace(id, bbox)) => self.reshape(id, bbox, true),
+            Some(Pick::Add(bbox)) => {
+                if let Some(number) = self.next_own() {
+                    self.point_pick
+                        .update_value(|pick| pick.on_added(BoxId::Own(number)));
+                }
+                self.add_box(bbox);
+            }
+        }
+    }
+
     /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.
     /// With `continues` one undo takes this and the change before back.
     pub fn reshape(self, id: BoxId, bbox: BoxXyxy, continues: bool) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         let before = self.candidates.get_untracked();
         self.act(Input::Boxes(BoxChange::Reshape {
@@ -865,6 +911,9 @@ impl AppState {
 
     /// Changes the boxes and shows the outcome at once.
     pub fn change_boxes(self, change: BoxChange) {
+        if embed::options().readonly {
+            return;
+        }
         self.act(Input::Boxes(change));
         self.flush();
     }
@@ -884,7 +933,8 @@ impl AppState {
             meant.map(|b| b.bbox).collect()
         });
         if let Some(frame) = self.frame.get_untracked() {
-            self.view(|view| view.revealing(&boxes, frame));
+            let now = self.viewport.get_untracked();
+            ease(self.viewport, now.revealing(&boxes, frame));
         }
     }
 
