@@ -4,22 +4,9 @@ use std::rc::Rc;
 
 use chatrex::protocol::store::ModelId;
 use wasm_bindgen::prelude::*;
-use web_sys::MessageEvent;
+use web_sys::{BroadcastChannel, MessageEvent};
 
 const CHANNEL: &str = "chatrex models";
-
-#[wasm_bindgen]
-extern "C" {
-    type BroadcastChannel;
-    #[wasm_bindgen(constructor, catch)]
-    fn new(name: &str) -> Result<BroadcastChannel, JsValue>;
-    #[wasm_bindgen(method, setter)]
-    fn set_onmessage(this: &BroadcastChannel, handler: &JsValue);
-    #[wasm_bindgen(method, catch, js_name = postMessage)]
-    fn post_message(this: &BroadcastChannel, message: &JsValue) -> Result<(), JsValue>;
-    #[wasm_bindgen(method)]
-    fn close(this: &BroadcastChannel);
-}
 
 /// The channel; closed when dropped.
 pub struct Tabs {
@@ -37,7 +24,7 @@ impl Tabs {
                 on_claim(ModelId(model));
             }
         });
-        channel.set_onmessage(on_message.as_ref());
+        channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         Some(Self {
             channel,
             _on_message: on_message,
@@ -53,7 +40,7 @@ impl Tabs {
 
 impl Drop for Tabs {
     fn drop(&mut self) {
-        self.channel.set_onmessage(&JsValue::NULL);
+        self.channel.set_onmessage(None);
         self.channel.close();
     }
 }
