@@ -11,6 +11,8 @@ pub const ALIKE: &str = "More like this";
 pub const LIKENESS: &str = "Least likeness";
 /// Tool that moves the picture.
 pub const HAND: &str = "Move the picture (H)";
+/// The tool that picks proposals.
+pub const POINT: &str = "Pick by a click: the smallest box there, then larger ones (P)";
 /// Tool that draws.
 pub const DRAW: &str = "Draw a box";
 /// Group of the tools.
@@ -33,7 +35,7 @@ pub const FIT: &str = "Fit";
 pub const FIT_NAME: &str = "Show the whole picture";
 /// The keys of the picture, for a screen reader.
 pub const KEYS: &str = "Keys: full stop and comma go from box to box, Enter asks about the selected ones, R \
-                        draws, V selects, H moves the picture, arrow keys move the selected box or the \
+                        draws, P picks, V selects, H moves the picture, arrow keys move the selected box or the \
                         picture, plus and minus zoom, 0 shows the whole picture, 1 shows it at full size, \
                         Delete removes, Control and Z takes back, B shows the bare picture while held, \
                         Escape lets go.";

@@ -246,6 +246,7 @@ mod tests {
             spans: spans(text),
             tokens: 1,
             prefill_tokens: 1,
+            question_tokens: 0,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         };

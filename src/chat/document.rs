@@ -4,16 +4,18 @@
 //! Version 1. `format` is [`FORMAT`]. A box is `[x1, y1, x2, y2]` in pixels of the picture. An identity is
 //! `coarse-K` or `fine-K` for rank K of the proposals, `own-K` for a box of the user.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::chat::candidates::{BoxId, Candidate, Candidates, Filter};
+use crate::chat::question::Draft;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::BoxXyxy;
-use crate::protocol::{Answer, Granularity};
+use crate::protocol::{Answer, Granularity, Link};
 use crate::text::answer_parser::Span;
 use crate::text::prompt::MAX_BOXES;
 
@@ -189,6 +191,44 @@ pub struct SavedTurn {
     /// The complete answer with prompt and durations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// How sure the model was of each index, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certainty: Vec<Link>,
+    /// The user's boxes of a piece, by its index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<usize, Vec<u32>>,
+    /// The other answers to the question, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<SavedAnswer>,
+    /// Place of the shown answer among all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: usize,
+    /// What the user wrote; absent in documents of older pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<Draft>,
+}
+
+/// Another answer to the question of a turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedAnswer {
+    /// How it ended.
+    pub state: SavedState,
+    /// The answer in pieces.
+    #[serde(default)]
+    pub spans: Vec<Span>,
+    /// The complete answer with prompt and durations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// How sure the model was of each index, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certainty: Vec<Link>,
+    /// The user's boxes of a piece, by its index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<usize, Vec<u32>>,
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 /// How an answer ended. An answer that was running when the document was written counts as stopped.
@@ -281,6 +321,17 @@ impl Document {
         if self.turns.len() > MAX_TURNS {
             return Err(refused(place, "it has too many turns"));
         }
+        for turn in &self.turns {
+            let others = turn.others.iter().map(|other| &other.links);
+            let objects = others.chain([&turn.links]).flat_map(BTreeMap::values);
+            let is_box = |&object: &u32| (object as usize) < turn.boxes.len();
+            if !objects.flatten().all(is_box) {
+                return Err(refused(place, "a link leads to no box"));
+            }
+            if turn.others.len() > MAX_TURNS || turn.version > turn.others.len() {
+                return Err(refused(place, "its other answers are damaged"));
+            }
+        }
         let sets = self.turns.iter().map(|turn| &turn.boxes);
         for boxes in sets.chain([&self.boxes]) {
             if boxes.len() > MAX_BOXES {
@@ -349,6 +400,17 @@ mod tests {
             (&json.replace("\"nms\": 0.8", "\"nms\": 7"), "out of range"),
             (&json.replace("40.5", "1e300"), "not a number"),
             (&json.replace("40.5", "null"), "damaged"),
+            (
+                &json.replace(
+                    "\"state\": \"done\"",
+                    "\"state\": \"done\", \"links\": {\"1\": [3]}",
+                ),
+                "leads to no box",
+            ),
+            (
+                &json.replace("\"state\": \"done\"", "\"state\": \"done\", \"version\": 1"),
+                "other answers",
+            ),
         ];
         for (json, expected) in cases {
             let fault = Document::parse("a.json", json).expect_err(expected);

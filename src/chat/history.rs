@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
+use crate::chat::choices::Choices;
 use crate::chat::conversation::{
     Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
 };
@@ -61,6 +62,9 @@ pub struct Snapshot {
     pub draft: String,
     /// Its kind.
     pub kind: QuestionKind,
+    /// How its questions are answered.
+    #[serde(default)]
+    pub choices: Option<Choices>,
 }
 
 /// A turn as it is kept.
@@ -138,6 +142,7 @@ impl Snapshot {
             turns: conversation.turns().iter().map(SavedTurn::of).collect(),
             draft: draft.to_owned(),
             kind,
+            choices: Some(conversation.choices().clone()),
         })
     }
 
@@ -164,6 +169,7 @@ impl Snapshot {
             turns: self.turns.into_iter().map(SavedTurn::restore).collect(),
             granularity: self.granularity,
             filter: self.filter,
+            choices: self.choices,
         }
     }
 
@@ -461,6 +467,7 @@ mod tests {
                 spans: vec![span("a ", &[]), span("cup", &[1])],
                 tokens: 3,
                 prefill_tokens: 9,
+                question_tokens: 0,
                 stop: StopReason::End,
                 milliseconds: AskTime::default(),
             },

@@ -19,6 +19,9 @@ pub const DROP_TO_OPEN: &str = "Drop to open";
 /// Where a picture of another page came without its bytes.
 pub const ADDRESS_ONLY: &str =
     "Only the address of that picture came along. Save the picture and drop the file here.";
+/// Where another site refuses to give its picture.
+pub const ADDRESS_REFUSED: &str =
+    "That site does not let other pages read its pictures. Save it and drop it here.";
 /// Label of the address field.
 pub const ADDRESS: &str = "Address of a picture";
 /// Button that opens the address.
@@ -26,6 +29,8 @@ pub const OPEN: &str = "Open";
 
 /// The button that begins anew.
 pub const NEW: &str = "New";
+/// The button that opens pictures.
+pub const OPEN_PICTURE: &str = "Open picture";
 /// The button that removes the picture.
 pub const REMOVE: &str = "Remove picture";
 /// The message after that.

@@ -31,6 +31,8 @@ pub enum Tool {
     Hand,
     /// Draws boxes.
     Draw,
+    /// Picks proposals by points.
+    Point,
 }
 
 /// A pointer that goes down, moves or goes up.
@@ -208,6 +210,9 @@ impl Pointing {
             return None;
         }
         self.gesture = Gesture::Pressed;
+        if scene.tool == Tool::Point {
+            return None;
+        }
         let extends = input.shift || input.control;
         let handle = scene.handle(input.at, input.is_touch);
         if let (Some((id, start)), Some(handle)) = (scene.selected, handle) {
@@ -253,7 +258,8 @@ impl Pointing {
                     return None;
                 }
                 let extends = input.shift || input.control;
-                if let Some((id, start)) = scene.selected_at(self.from).filter(|_| !extends) {
+                let changes = scene.tool == Tool::Select && !extends;
+                if let Some((id, start)) = scene.selected_at(self.from).filter(|_| changes) {
                     self.gesture = Gesture::Changing {
                         id,
                         start,

@@ -121,6 +121,12 @@ impl QuestionKind {
         }
     }
 
+    /// The kind with this [`QuestionKind::key`].
+    pub fn of_key(key: &str) -> Option<Self> {
+        let all = [Self::Free].into_iter().chain(Self::COMMANDS);
+        all.into_iter().find(|kind| kind.key() == key)
+    }
+
     /// Those in the menu that `/` opens, in its order.
     pub const COMMANDS: [Self; 6] = [
         Self::Find,

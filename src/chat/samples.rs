@@ -47,7 +47,9 @@ pub fn all() -> &'static [Sample] {
 pub fn of(choice: &Choice) -> Vec<&'static Sample> {
     let model = match choice {
         Choice::BuiltIn(BuiltIn::Nano) => BuiltIn::Nano,
-        Choice::BuiltIn(BuiltIn::Mini) | Choice::Stored(_) => BuiltIn::Mini,
+        Choice::BuiltIn(BuiltIn::Mini) | Choice::Stored(_) | Choice::Unsaved { .. } => {
+            BuiltIn::Mini
+        }
     };
     let samples = all().iter();
     samples.filter(|s| s.model == model.name()).collect()

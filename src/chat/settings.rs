@@ -9,13 +9,16 @@ use serde_json::Value;
 
 use crate::built_in::BuiltIn;
 use crate::chat::candidates::Filter;
+use crate::chat::choices::Choices;
 use crate::chat::model_manager::Choice;
-use crate::generate::sampling::Sampling;
 use crate::protocol::Granularity;
 use crate::protocol::store::ModelId;
 
 /// The beginning of the name of a stored model.
 const STORED: &str = "stored:";
+
+/// The beginning of the name of a model that is not stored; a later visit does not find it.
+const UNSAVED: &str = "unsaved:";
 
 /// Light or dark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +61,8 @@ impl Theme {
 pub struct Settings {
     /// The model that was chosen last, as [`Settings::name`] writes it.
     pub model: Option<String>,
-    /// How tokens are sampled.
-    pub sampling: Sampling,
+    /// How the questions of a new conversation are answered.
+    pub choices: Choices,
     /// The filters, if the user moved them.
     pub filter: Option<Filter>,
     /// The granularity.
@@ -74,7 +77,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model: None,
-            sampling: Sampling::default(),
+            choices: Choices::default(),
             filter: None,
             granularity: Granularity::default(),
             theme: Theme::default(),
@@ -90,9 +93,9 @@ impl Settings {
         let default = Self::default();
         Self {
             model: part(&stored, "model").unwrap_or(default.model),
-            sampling: part(&stored, "sampling")
-                .filter(|sampling: &Sampling| sampling.check().is_ok())
-                .unwrap_or(default.sampling),
+            choices: part(&stored, "choices")
+                .or_else(|| sampling_alone(&stored))
+                .map_or(default.choices, Choices::checked),
             filter: part(&stored, "filter").filter(Filter::is_in_range),
             granularity: part(&stored, "granularity").unwrap_or(default.granularity),
             theme: part(&stored, "theme").unwrap_or(default.theme),
@@ -113,6 +116,7 @@ impl Settings {
         match choice {
             Choice::BuiltIn(model) => model.name().to_owned(),
             Choice::Stored(ModelId(id)) => format!("{STORED}{id}"),
+            Choice::Unsaved { name, .. } => format!("{UNSAVED}{name}"),
         }
     }
 
@@ -127,6 +131,15 @@ impl Settings {
     }
 }
 
+/// The choices as earlier versions kept them.
+fn sampling_alone(stored: &Value) -> Option<Choices> {
+    let sampling = part(stored, "sampling")?;
+    Some(Choices {
+        sampling,
+        ..Choices::default()
+    })
+}
+
 fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
     serde_json::from_value(stored.get(key)?.clone()).ok()
 }
@@ -134,14 +147,20 @@ fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::sampling::Sampling;
 
     #[test]
     fn settings_are_read_as_they_were_written() {
         let settings = Settings {
             model: Some("stored:abc".into()),
-            sampling: Sampling {
-                temperature: 0.5,
-                ..Sampling::default()
+            choices: Choices {
+                sampling: Sampling {
+                    temperature: 0.5,
+                    ..Sampling::default()
+                },
+                max_tokens: Some(64),
+                system: Some("Be brief.".into()),
+                earlier: true,
             },
             filter: Some(Filter {
                 score: 0.25,
@@ -175,6 +194,12 @@ mod tests {
         for (json, expected) in cases {
             assert_eq!(Settings::read(json), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn sampling_of_earlier_versions_is_taken_over() {
+        let settings = Settings::read(r#"{"sampling":{"temperature":0.5}}"#);
+        assert_eq!(settings.choices.sampling.temperature, 0.5);
     }
 
     #[test]

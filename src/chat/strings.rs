@@ -14,6 +14,8 @@ use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, LookTime, ModelCard, StopReason};
 use crate::text::prompt::MAX_BOXES;
 
+/// Opens what there is to say about the page.
+pub const ABOUT: &str = "About";
 /// The promise of the page's About.
 pub const ABOUT_PRIVACY: &str =
     "Pictures and questions stay in this browser. No tracking, no account, no other host.";
@@ -81,6 +83,7 @@ pub fn action(action: EntryAction) -> &'static str {
         EntryAction::Load => LOAD,
         EntryAction::Unload => "Unload",
         EntryAction::AskDelete | EntryAction::Delete => "Delete",
+        EntryAction::UseHere => "Use it here",
         EntryAction::CheckAgain => "Try again",
         EntryAction::KeepPart => "Keep what came",
         EntryAction::DeletePart => "Delete what came",
@@ -170,7 +173,7 @@ pub fn entry_status(entry: &Entry, status: &Status, progress: Option<Progress>) 
         Status::Ready => "On this device".to_owned(),
         Status::Loading => loading(&entry.stored.facts.name, progress),
         Status::Loaded => "Loaded".to_owned(),
-        Status::InOtherTab => "In use in another tab. Unload it there, then try again.".to_owned(),
+        Status::InOtherTab => "Model is in use in another tab.".to_owned(),
     }
 }
 
@@ -252,7 +255,9 @@ fn loading(name: &str, progress: Option<Progress>) -> String {
 pub fn loading_chosen(manager: &ModelManager, progress: Option<Progress>) -> String {
     match manager.choice() {
         Choice::BuiltIn(model) => loading(model.name(), progress),
-        Choice::Stored(_) => loading(manager.chosen_name().unwrap_or("the model"), progress),
+        Choice::Stored(_) | Choice::Unsaved { .. } => {
+            loading(manager.chosen_name().unwrap_or("the model"), progress)
+        }
     }
 }
 
@@ -661,6 +666,7 @@ mod tests {
                 done: 2_000_000_000,
                 used: None,
                 activity: Activity::Idle,
+                fit: None,
             }];
             let listed = Box::new(StoreEvent::Listed { models });
             manager.step(model_manager::Input::Event(listed), 0.0);
@@ -772,10 +778,7 @@ mod tests {
             (Status::Ready, "On this device"),
             (Status::Loading, "Loading big…"),
             (Status::Loaded, "Loaded"),
-            (
-                Status::InOtherTab,
-                "In use in another tab. Unload it there, then try again.",
-            ),
+            (Status::InOtherTab, "Model is in use in another tab."),
         ];
         let manager = manager(true);
         let mut entry = manager.entries()[0].clone();
@@ -942,6 +945,7 @@ mod tests {
             spans: Vec::new(),
             tokens: 11,
             prefill_tokens: 300,
+            question_tokens: 0,
             stop,
             milliseconds: AskTime {
                 look: 0.0,

@@ -1,5 +1,8 @@
 //! Values that the tests of this folder share.
 
+use std::collections::BTreeMap;
+
+use crate::chat::question::{Draft, QuestionKind};
 use crate::generate::sampling::Sampling;
 use crate::memory::{Fit, MemoryNeeds, Residency, Verdict};
 use crate::protocol::{DevicePreference, Event, LookTime};
@@ -33,6 +36,11 @@ pub(super) fn card() -> Box<ModelCard> {
         default_nms: 0.8,
         default_first_of_kind: None,
         default_max_tokens: 512,
+        default_repetition_penalty: 1.0,
+        default_system: String::new(),
+        multi_turn: false,
+        hardware: None,
+        engine: String::new(),
         weight_bytes: 0,
         fit: Fit {
             verdict: Verdict::Fits,
@@ -145,6 +153,11 @@ pub(super) fn saved() -> Document {
             boxes: boxes.clone(),
             spans,
             answer: None,
+            certainty: Vec::new(),
+            links: BTreeMap::new(),
+            others: Vec::new(),
+            version: 0,
+            draft: Some(Draft::new(QuestionKind::Free, "What is here?")),
         }],
         boxes,
     }

@@ -224,6 +224,33 @@ impl Viewport {
     }
 }
 
+/// How long the picture takes to come to another view, in milliseconds.
+pub const EASE: f64 = 180.0;
+
+/// The view on the way from one to another. `elapsed` in milliseconds; the end is reached at [`EASE`].
+pub fn eased(from: Viewport, to: Viewport, elapsed: f64) -> Viewport {
+    let share = (elapsed / EASE).clamp(0.0, 1.0) as f32;
+    if share >= 1.0 {
+        return to;
+    }
+    // Fast at first, slow at the end.
+    let share = 1.0 - (1.0 - share).powi(3);
+    let zoom = from.zoom * (to.zoom / from.zoom).powf(share);
+    // What is in the middle moves evenly on the screen, not in the picture.
+    let moved = match (to.zoom - from.zoom).abs() < 1e-4 {
+        true => share,
+        false => (1.0 / from.zoom - 1.0 / zoom) / (1.0 / from.zoom - 1.0 / to.zoom),
+    };
+    let between = |a: f32, b: f32| a + (b - a) * moved;
+    Viewport {
+        zoom,
+        middle: (
+            between(from.middle.0, to.middle.0),
+            between(from.middle.1, to.middle.1),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,5 +407,26 @@ mod tests {
         let close = Viewport::default().zoomed(8.0, (0., 100.), WIDE);
         let boxes = [[0., 0., 4., 4.].into(), [395., 195., 399., 199.].into()];
         assert_eq!(close.revealing(&boxes, WIDE).percent(WIDE), 200);
+    }
+
+    #[test]
+    fn a_view_eases_to_another_without_a_jump() {
+        let whole = Viewport::default();
+        let close = whole.zoomed(8.0, (0., 100.), WIDE);
+        let other = close.panned(-900., -300., WIDE);
+        for (from, to) in [(whole, close), (close, whole), (close, other)] {
+            assert_eq!(eased(from, to, 0.0), from);
+            assert_eq!(eased(from, to, EASE), to);
+            assert_eq!(eased(from, to, 1e9), to);
+            let mut before = from;
+            for step in 1..=18 {
+                let now = eased(from, to, f64::from(step) * EASE / 18.0);
+                let corner = |view: Viewport| view.to_screen((0., 0.), WIDE);
+                let (a, b) = (corner(before), corner(now));
+                assert!((a.0 - b.0).hypot(a.1 - b.1) < 900.0, "{before:?} {now:?}");
+                assert!((now.zoom - to.zoom).abs() <= (before.zoom - to.zoom).abs());
+                before = now;
+            }
+        }
     }
 }

@@ -6,13 +6,16 @@ import { after, before, describe, test } from "node:test";
 import {
   answered,
   asked,
+  frames,
   HAS_MINI,
+  inTab,
   happened,
   modelReady,
   nothingForbidden,
   open,
   overlap,
   slide,
+  tab,
   URL_OF_PAGE,
 } from "./page.mjs";
 
@@ -201,7 +204,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await pick(page, target);
     const proposals = (await happened(page, "Proposed")).at(-1).boxes;
     const { label } = proposals.find(({ box }) => overlap(box, target.box) > 0.95);
-    await page.getByTestId("question").fill(`What is [${target.index}]?`);
+    await inTab(page, "chat", () => page.getByTestId("question").fill(`What is [${target.index}]?`));
     const handle = page.locator('[data-testid="handle"][data-handle="se"]');
     const place = middle(await handle.boundingBox());
     await drag(page, place, { x: place.x - 15, y: place.y - 15 });
@@ -214,7 +217,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     assert.equal(await row.locator(".row-label").innerText(), label, "it keeps its kind");
     assert.equal(await row.locator(".row-score").innerText(), "yours");
     assert.equal(await page.getByTestId("question").inputValue(), `What is [${own[0].index}]?`);
-    await page.getByTestId("question").fill("");
+    await inTab(page, "chat", () => page.getByTestId("question").fill(""));
     await page.getByTestId("picture").focus();
     await page.keyboard.press("Control+z");
     assert.deepEqual(await boxes(page), all);
@@ -424,9 +427,12 @@ describe("boxes by mouse and keys", { skip }, () => {
     await page.keyboard.press("1");
     for (let step = 0; step < 12; step++) await page.getByTestId("zoom-in").click();
     await drag(page, await onScreenPane(page), { x: 5000, y: 5000 }, { button: "middle" });
+    await tab(page, "chat");
+    const before = await corner(page);
     await phrase.click();
     assert.equal(await phrase.getAttribute("aria-pressed"), "true");
-    await frames(page);
+    await settled(page);
+    assert.notDeepEqual(await corner(page), before);
     const pane = await page.locator("#picture").boundingBox();
     const lines = page.locator('svg.boxes [data-testid="box"][data-lit="true"] .line');
     assert.ok((await lines.count()) > 0);
@@ -586,8 +592,10 @@ describe("boxes by finger", { skip }, () => {
   }
 });
 
-// No boxes of the user, nothing selected, the usual filters, the whole picture, which has the focus.
+// The list of objects, no boxes of the user, nothing selected, the usual filters, the whole picture, which
+// has the focus.
 async function begin(page) {
+  await tab(page, "objects");
   while (await page.getByTestId("undo-box").isEnabled()) await page.getByTestId("undo-box").click();
   await page.mouse.move(0, 0);
   await page.getByTestId("picture").focus();
@@ -599,9 +607,6 @@ async function begin(page) {
   await page.getByTestId("picture").focus();
   await frames(page);
 }
-
-const frames = (page) =>
-  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 
 // Width and height of the picture in its pixels.
 const size = (page) =>
@@ -621,6 +626,12 @@ const onScreen = (page, [x, y]) =>
     },
     [x, y],
   );
+
+// Waits until the picture has come to its new view.
+const settled = async (page) => {
+  await page.waitForTimeout(250);
+  await frames(page);
+};
 
 // The middle of the pane.
 const onScreenPane = async (page) => middle(await page.locator("#picture").boundingBox());

@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, asked, HAS_MINI, happened, lit, LONG, modelReady, nothingForbidden, open, openPicture, slide, URL_OF_PAGE } from "./page.mjs";
+import { answered, asked, HAS_MINI, happened, lit, LONG, modelReady, nothingForbidden, open, openPicture, slide, tab, URL_OF_PAGE } from "./page.mjs";
 
 const skip = HAS_MINI ? false : "mini has no model.json";
 const ROCKET = new URL("../../web/static/samples/rocket.jpg", import.meta.url).pathname;
@@ -336,6 +336,7 @@ describe("the chat", { skip }, () => {
       const node = document.querySelector('[data-testid="naming"]');
       new MutationObserver(() => self.shown.push(node.innerText)).observe(node, { childList: true, characterData: true, subtree: true });
     });
+    await tab(page, "objects");
     await page.getByTestId("name-all").click();
     await page.waitForFunction(
       (want) => self.events.filter((event) => event.Done).length && self.requests.filter((request) => request.Ask).length >= want && document.querySelector('[data-testid="name-all"]'),
@@ -356,6 +357,7 @@ describe("the chat", { skip }, () => {
     await page.getByTestId("name-all").waitFor();
     assert.ok((await asked(page, "Ask")).length < before + 2 * count, "the rest is not asked");
     assert.equal(await page.getByTestId("box-count").innerText(), String(count));
+    await tab(page, "chat");
   });
 
   test("the document is never taller than the window, and the latest turn is a press away", async () => {

@@ -16,6 +16,7 @@ import {
   ask,
   drawnBoxes,
   drop,
+  inTab,
   LONG,
   looked,
   nothingForbidden,
@@ -64,7 +65,7 @@ describe("exports", () => {
     const file = join(folder, "lamp.json");
     await writeFile(file, coco(LAMP, "my lamp"));
     assert.match(await brought(file), /^Added 1 box of lamp\.json\.$/);
-    await page.getByTestId("object-name").getByText("my lamp", { exact: true }).waitFor();
+    await named("my lamp");
     assert.equal(await count(), before + 1);
     const box = (await drawnBoxes(page)).at(-1);
     assert.deepEqual(box, [10.5, 20.25, 40.5, 60.75]);
@@ -215,7 +216,7 @@ describe("exports", () => {
     await question.waitFor();
     assert.ok((await question.innerText()).endsWith(HOSTILE));
     assert.equal(await page.evaluate(() => self.evil), undefined);
-    await page.getByTestId("object-name").getByText("my lamp", { exact: true }).waitFor();
+    await named("my lamp");
     const phrase = page.getByTestId("phrase").first();
     await phrase.hover();
     const lit = await page.locator('[data-testid="box"][data-lit="true"]').count();
@@ -228,7 +229,7 @@ describe("exports", () => {
     await openPicture(page, SCENE.pathname);
     const file = join(folder, "scene.chatrex.json");
     assert.match(await brought(file), /^Opened scene\.chatrex\.json: 2 answers, \d+ boxes\.$/);
-    await page.getByTestId("object-name").getByText("my lamp", { exact: true }).waitFor();
+    await named("my lamp");
     const turns = await page.getByTestId("answer").count();
     assert.equal(turns, 2);
     await brought(file);
@@ -241,13 +242,13 @@ describe("exports", () => {
       const before = await count();
       assert.match(await brought(...files.map((name) => join(folder, name))), /^Added \d+ boxes of /);
       assert.ok((await count()) > before);
-      await page.getByTestId("object-name").getByText("my lamp", { exact: true }).first().waitFor();
+      await named("my lamp");
     }
     const [labels, classes] = [join(folder, "other.txt"), join(folder, "classes.txt")];
     await writeFile(labels, "1 0.5 0.5 0.25 0.25\n0 0.1 0.1 0.1 0.1\n");
     await writeFile(classes, "tea pot\nspoon\n");
     assert.match(await brought(labels, classes), /^Added 2 boxes of other\.txt\.$/);
-    await page.getByTestId("object-name").getByText("spoon", { exact: true }).waitFor();
+    await named("spoon");
   });
 
   test("a photograph that a camera turned is covered upright, without its metadata", async () => {
@@ -317,6 +318,10 @@ describe("exports", () => {
       categories: [{ id: 3, name }],
     });
   }
+
+  // Waits for a box with this name in the list.
+  const named = (name) =>
+    inTab(page, "objects", () => page.getByTestId("object-name").getByText(name, { exact: true }).first().waitFor());
 
   const count = async () => Number(await page.getByTestId("box-count").innerText());
 

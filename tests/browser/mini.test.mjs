@@ -12,12 +12,14 @@ import {
   drop,
   HAS_MINI,
   happened,
+  inTab,
   lit,
   LONG,
   looked,
   modelReady,
   nothingForbidden,
   open,
+  openSample,
   overlap,
   URL_OF_PAGE,
 } from "./page.mjs";
@@ -74,8 +76,7 @@ describe("mini", { skip }, () => {
 
   for (const sample of PHOTOGRAPHS) {
     test(`the card of ${sample.file} opens it and asks its question`, async () => {
-      const card = page.locator(`[data-testid="sample-card"][data-sample="${sample.file}"]`);
-      await looked(page, () => card.click());
+      await looked(page, () => openSample(page, sample.file));
       const { state, words } = await answered(page, 0);
       console.log(`${sample.question} ${words}`);
       assert.equal(state, "done");
@@ -92,7 +93,8 @@ async function dropped(page) {
   const photograph = await readFile(new URL(`web/static/samples/${DROPPED.file}`, root));
   await looked(page, () => drop(page, photograph, "photograph.jpg", "image/jpeg"));
   const [kind] = Object.keys(DROPPED.truth.boxes);
-  await page.getByTestId("object-name").getByText(kind, { exact: true }).first().waitFor({ timeout: LONG });
+  const named = page.getByTestId("object-name").getByText(kind, { exact: true }).first();
+  await inTab(page, "objects", () => named.waitFor({ timeout: LONG }));
   const labels = await page.getByTestId("box-label").allTextContents();
   const pattern = new RegExp(`^\\d+ ${kind} [01]\\.\\d\\d$`);
   assert.ok(

@@ -42,6 +42,8 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
+  // Tests with WebGPU are about the GPU path, whichever engine is faster on a software adapter.
+  if (webgpu) await context.addInitScript(preferGpu);
   await context.addInitScript(record);
   return {
     context,
@@ -52,6 +54,15 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
       await rm(profile, { recursive: true, force: true });
     },
   };
+}
+
+// Runs in the page: remembers the GPU path for every adapter.
+function preferGpu() {
+  try {
+    localStorage.setItem("chatrex.engines", JSON.stringify({ "*": { device: "wgpu" } }));
+  } catch {
+    // A blank page has no storage.
+  }
 }
 
 // Runs in the page: records the messages between page and worker, and reports policy violations.
@@ -172,10 +183,35 @@ export async function streaming(page, turn) {
   return (await answer.locator(".words").innerText()).trim();
 }
 
-// Moves a slider. The page updates once per frame.
+// Opens a tab beside the picture, "chat" or "objects", without moving the focus.
+export async function tab(page, name) {
+  const button = page.getByTestId(`tab-${name}`);
+  if ((await button.getAttribute("aria-selected")) !== "true") await button.evaluate((tab) => tab.click());
+}
+
+// Does something in a tab, and opens the one again that was open before.
+export async function inTab(page, name, act) {
+  const before = (await page.getByTestId("tab-chat").getAttribute("aria-selected")) === "true" ? "chat" : "objects";
+  await tab(page, name);
+  const result = await act();
+  await tab(page, before);
+  return result;
+}
+
+// Waits until what changed is drawn: the page updates once per frame.
+export const frames = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+
+// Moves a slider of the objects.
 export async function slide(page, slider, value) {
-  await page.getByTestId(slider).fill(value);
-  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await inTab(page, "objects", () => page.getByTestId(slider).fill(value));
+  await frames(page);
+}
+
+// Opens a sample from the empty page.
+export async function openSample(page, file) {
+  if (!(await page.getByTestId("start").isVisible())) await page.getByTestId("new").click();
+  await page.locator(`[data-testid="sample-card"][data-sample="${file}"]`).click();
 }
 
 // Opens a picture through the file input and waits for its boxes.

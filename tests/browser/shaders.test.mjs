@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { compiledOnce, inFrontOf, logPipelines, withBrowser } from "./devices.mjs";
-import { answered, HAS_MINI, LONG, looked, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
+import { answered, HAS_MINI, LONG, looked, openSample, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 
 const BROKEN = "roi_pool";
 
@@ -39,8 +39,7 @@ test("shaders of mini are compiled once, before it is ready", { skip: HAS_MINI ?
     await page.goto(`${URL_OF_PAGE}?model=mini`);
     assert.equal((await answered(page, 0)).state, "done");
     // A picture of another aspect ratio has other sizes of feature maps.
-    const card = page.locator('[data-testid="sample-card"][data-sample="coffee.jpg"]');
-    await looked(page, () => card.click());
+    await looked(page, () => openSample(page, "coffee.jpg"));
     assert.equal((await answered(page, 0)).state, "done");
     compiledOnce(log, 10);
   }));

@@ -15,7 +15,7 @@ use wasm_bindgen::prelude::*;
 use web_sys::{MessageEvent, Worker, WorkerOptions, WorkerType};
 
 /// The worker's start script, relative to the page.
-const SCRIPT: &str = "./worker_start.js";
+const SCRIPT: &str = "./page_worker.js";
 
 /// A message of the worker, or its end.
 pub enum Report {
@@ -38,6 +38,9 @@ impl Link {
     pub fn start(on_report: Rc<dyn Fn(Report)>) -> Result<Self, Fault> {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
+        if let Some(name) = network_name() {
+            options.set_name(&name);
+        }
         let worker = Worker::new_with_options(SCRIPT, &options)
             .map_err(|error| lost(&format!("it could not start ({error:?})")))?;
 
@@ -91,6 +94,14 @@ impl Drop for Link {
         self.worker.set_onmessageerror(None);
         self.worker.terminate();
     }
+}
+
+/// The name that lets the worker tell the page what it requests (`network.js`).
+fn network_name() -> Option<String> {
+    let window = web_sys::window()?;
+    Reflect::get(&window, &"networkName".into())
+        .ok()?
+        .as_string()
 }
 
 fn read(data: &JsValue) -> Report {

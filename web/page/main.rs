@@ -1,13 +1,18 @@
 //! The page: starts the user interface.
 
+mod batch_store;
 mod decode;
+mod embed;
 mod export;
+mod folders;
 mod link;
 mod memory;
 mod offers;
 mod offline;
 mod persist;
+mod shared;
 mod store;
+mod tabs;
 mod theme;
 mod view;
 

@@ -1,19 +1,26 @@
 //! Short texts that the browser keeps: `localStorage` between visits, `sessionStorage` for a tab. Where
-//! the browser refuses, nothing is kept.
+//! the browser refuses, and in a frame that forgets, nothing is kept.
 
+use chatrex::chat::engine_choice::Records;
 use web_sys::Storage;
+
+use crate::embed;
 
 const SETTINGS: &str = "chatrex.settings";
 const CURRENT: &str = "chatrex.current";
 const PENDING: &str = "chatrex.pending";
+const ENGINES: &str = "chatrex.engines";
 const NOTE_READ: &str = "chatrex-device-note-read";
+const INSTALL_OFFERED: &str = "chatrex.install-offered";
 
 fn local() -> Option<Storage> {
-    web_sys::window()?.local_storage().ok()?
+    let storage = web_sys::window()?.local_storage().ok()?;
+    storage.filter(|_| !embed::options().forgets())
 }
 
 fn session() -> Option<Storage> {
-    web_sys::window()?.session_storage().ok()?
+    let storage = web_sys::window()?.session_storage().ok()?;
+    storage.filter(|_| !embed::options().forgets())
 }
 
 /// The settings as they were written; `None` at the first visit.
@@ -71,5 +78,34 @@ pub fn keep_note_read() {
     if let Some(storage) = local() {
         // A refusal only brings the note back at the next visit.
         let _ = storage.set_item(NOTE_READ, "1");
+    }
+}
+
+/// Whether installation was offered in an earlier visit.
+pub fn is_install_offered() -> bool {
+    let entry = local().and_then(|storage| storage.get_item(INSTALL_OFFERED).ok().flatten());
+    entry.is_some()
+}
+
+/// Remembers that installation was offered.
+pub fn keep_install_offered() {
+    if let Some(storage) = local() {
+        // A refusal only offers it again at the next visit.
+        let _ = storage.set_item(INSTALL_OFFERED, "1");
+    }
+}
+
+/// The engines that were measured on software adapters.
+pub fn engines() -> Records {
+    let stored = || local()?.get_item(ENGINES).ok()?;
+    let json = stored().unwrap_or_default();
+    serde_json::from_str(&json).unwrap_or_default()
+}
+
+/// Remembers measured engines.
+pub fn keep_engines(records: &Records) {
+    if let (Some(storage), Ok(json)) = (local(), serde_json::to_string(records)) {
+        // Where it is refused, the next visit measures again.
+        let _ = storage.set_item(ENGINES, &json);
     }
 }

@@ -6,6 +6,8 @@ const SCOPE = new URL("./", self.location).href;
 const LIST = "files.json";
 const PREFIX = `chatrex ${SCOPE} `;
 const CURRENT = PREFIX + VERSION;
+// Pictures that the system shared, until the page takes them.
+const SHARED = `shared with ${SCOPE}`;
 
 // A version takes over as soon as it is stored completely: open pages are not disturbed, the next visit
 // gets it. Waiting for that visit instead does not work everywhere: Chromium sometimes keeps a new
@@ -13,9 +15,37 @@ const CURRENT = PREFIX + VERSION;
 self.addEventListener("install", (event) => event.waitUntil(store().then(() => self.skipWaiting())));
 self.addEventListener("activate", (event) => event.waitUntil(deleteOlder()));
 self.addEventListener("fetch", (event) => {
+  if (isShare(event.request)) {
+    event.respondWith(receive(event.request));
+    return;
+  }
   const path = pathOf(event.request);
   if (path !== null) event.respondWith(stored(path, event.request));
 });
+
+// Whether the system shares pictures with the installed page (`share_target` in manifest.json).
+function isShare(request) {
+  return request.method === "POST" && request.url.split(/[?#]/)[0] === `${SCOPE}share`;
+}
+
+// Puts shared pictures where the page takes them, and opens the page. They are not sent on.
+async function receive(request) {
+  let count = 0;
+  try {
+    const form = await request.formData();
+    await caches.delete(SHARED);
+    const cache = await caches.open(SHARED);
+    for (const file of form.getAll("picture")) {
+      if (!(file instanceof File) || file.size === 0) continue;
+      const headers = { "Content-Type": file.type, "X-Name": encodeURIComponent(file.name) };
+      await cache.put(`${SCOPE}shared/${String(count).padStart(4, "0")}`, new Response(file, { headers }));
+      count += 1;
+    }
+  } catch (error) {
+    console.warn("what was shared cannot be read:", error);
+  }
+  return Response.redirect(`${SCOPE}?shared=${count}`, 303);
+}
 
 // The path of a request in FILES, or null for other requests.
 function pathOf(request) {

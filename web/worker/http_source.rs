@@ -25,6 +25,12 @@ thread_local! {
     static BLOCKED: RefCell<Vec<String>> = RefCell::default();
 }
 
+/// The host of an address.
+fn host_of(address: &str) -> &str {
+    let (_, rest) = address.split_once("://").unwrap_or(("", address));
+    rest.split('/').next().unwrap_or(rest)
+}
+
 /// Records what the content security policy blocks, to distinguish it from a lost connection.
 pub fn watch_policy() {
     let record = Closure::<dyn FnMut(JsValue)>::new(|event: JsValue| {
@@ -157,13 +163,13 @@ impl HttpSource {
             return FailedRequest {
                 fault: Fault::new(
                     FaultKind::Network,
-                    address,
-                    "lies on, or leads to, another host, which this page's content security \
-                     policy forbids",
-                    "Put the model folder on this page's own host, or name the other host in the \
-                     policy's connect-src",
+                    host_of(address),
+                    "lies on, or leads to, another site, and this page fetches models from its own site \
+                     only, so that nothing can leave it",
+                    "Download the model there in a tab of its own, then choose its folder here; or put the \
+                     folder on this page's own site",
                 )
-                .code(ErrorCode::Unsupported),
+                .code(ErrorCode::Forbidden),
                 retryable: false,
             };
         }

@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::files::{copy_file, copy_folder, empty, files};
 use crate::paths;
 
-/// Files of the site that the JavaScript module needs: the worker and what it imports.
-const WORKER_FILES: [&str; 5] = [
+/// Files of the site that are part of the package: the worker and what it imports, and the custom element.
+const SITE_FILES: [&str; 6] = [
+    "chat-rex.js",
     "worker.js",
     "worker_bg.wasm",
     "worker_start.js",
@@ -25,7 +26,7 @@ const WORKER_FILES: [&str; 5] = [
 pub fn write(folder: &Path) -> Result<()> {
     empty(folder)?;
     copy_folder(&paths::root().join("web/js"), folder)?;
-    for file in WORKER_FILES {
+    for file in SITE_FILES {
         copy_file(&paths::site().join(file), &folder.join(file))?;
     }
     for file in ["LICENSE-APACHE", "LICENSE-MIT"] {
@@ -90,7 +91,7 @@ mod tests {
         let module = read("chatrex.js");
         let imports = local_imports(&module);
         assert_eq!(imports, ["worker_start.js"]);
-        assert!(imports.iter().all(|file| WORKER_FILES.contains(file)));
+        assert!(imports.iter().all(|file| SITE_FILES.contains(file)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod bundle;
 mod checks;
+mod compress;
 mod files;
 mod js_package;
 mod lint;
@@ -47,7 +48,9 @@ cargo xtask pack --out FILE.tar.xz [--only LAYER]... [--python 3.N]
                                            llama.cpp on a Linux machine without network: unpack it
                                            and start ./run.sh
 cargo xtask dist [--out DIR] [--js DIR]    write the static site (--out), the JavaScript module as an
-                                           npm package (--js), or both, and print program sizes
+                                           npm package (--js), or both. The site gets a .br and a .gz copy
+                                           beside every file that they make smaller, for hosts that send
+                                           them; prints the sizes of page and engine and checks their limits
 
 Missing tools are installed first. Environment:
   CHATREX_TOOLS     where Python packages are kept

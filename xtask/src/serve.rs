@@ -1,5 +1,5 @@
 //! A static file server with what a production host has: the headers of `_headers`, media types,
-//! entity tags and byte ranges.
+//! entity tags, byte ranges, and the compressed copies that `cargo xtask dist` writes.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -143,12 +143,17 @@ fn refuse(status: StatusCode) -> Response<Content> {
 
 /// A file, or the part of it that the request asks for.
 fn respond_with<B>(path: &Path, request: &Request<B>) -> io::Result<Response<Content>> {
-    let mut file = File::open(path)?;
-    let about = file.metadata()?;
-    let (length, tag) = (about.len(), entity_tag(&about));
     let wanted = |name: &str| request.headers().get(name)?.to_str().ok();
+    let range = wanted("Range");
+    let accepted = wanted("Accept-Encoding").unwrap_or_default();
+    // A range is one of the plain bytes.
+    let copy = copy_of(path, accepted).filter(|_| range.is_none());
+    let coding = copy.as_ref().map(|(_, coding)| *coding);
+    let mut file = File::open(copy.as_ref().map_or(path, |(copy, _)| copy))?;
+    let about = file.metadata()?;
+    let (length, tag) = (about.len(), entity_tag(&about, coding));
     let current = wanted("If-Range").is_none_or(|known| known == tag);
-    let range = wanted("Range").filter(|_| current);
+    let range = range.filter(|_| current);
     let part = range.map_or(Part::Whole, |range| part(range, length));
     let (status, range) = match &part {
         Part::Whole => (StatusCode::OK, 0..length),
@@ -165,7 +170,10 @@ fn respond_with<B>(path: &Path, request: &Request<B>) -> io::Result<Response<Con
         header("Content-Type", media_type(path)),
         header("ETag", &tag),
         header("Accept-Ranges", "bytes"),
+        header("Vary", "Accept-Encoding"),
     ]);
+    let coding = coding.map(|coding| header("Content-Encoding", coding));
+    response.headers_mut().extend(coding);
     response.headers_mut().extend(part.content_range(length));
     Ok(response)
 }
@@ -250,12 +258,37 @@ fn part(range: &str, length: u64) -> Part {
     }
 }
 
-/// The entity tag of a file: its length and the time of its last change.
-fn entity_tag(file: &fs::Metadata) -> String {
+/// The compressed copy beside a file that a request accepts, and its content coding.
+fn copy_of(file: &Path, accepted: &str) -> Option<(PathBuf, &'static str)> {
+    [("br", "br"), ("gzip", "gz")]
+        .into_iter()
+        .find_map(|(coding, ending)| {
+            let mut copy = file.as_os_str().to_owned();
+            copy.push(format!(".{ending}"));
+            let copy = PathBuf::from(copy);
+            (accepts(accepted, coding) && copy.is_file()).then_some((copy, coding))
+        })
+}
+
+/// Whether an `Accept-Encoding` header names a content coding with a weight above 0.
+fn accepts(header: &str, coding: &str) -> bool {
+    header.split(',').any(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(coding));
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+        is_named && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+/// The entity tag of a file: its length, the time of its last change and its content coding.
+fn entity_tag(file: &fs::Metadata, coding: Option<&str>) -> String {
     let changed = file.modified().ok();
     let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let changed = changed.map_or(0, |time| time.as_nanos());
-    format!("\"{:x}-{changed:x}\"", file.len())
+    let coding = coding.map_or(String::new(), |coding| format!("-{coding}"));
+    format!("\"{:x}-{changed:x}{coding}\"", file.len())
 }
 
 /// The file of a request path: `mount` itself is `index.html`; none outside `folder`.
@@ -351,6 +384,56 @@ mod tests {
             content_range(Part::Unsatisfiable).as_deref(),
             Some("bytes */100")
         );
+    }
+
+    #[test]
+    fn compressed_copies_are_sent_whole_only() {
+        let folder = std::env::temp_dir().join(format!("chatrex-serve-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("_headers"), "/*\n  X-A: 1\n").unwrap();
+        for (file, text) in [
+            ("a.js", "0123456789"),
+            ("a.js.br", "brotli"),
+            ("a.js.gz", "gzip"),
+            ("b.js", "plain"),
+        ] {
+            fs::write(folder.join(file), text).unwrap();
+        }
+        let port = Running::start(&folder, "/", 0).unwrap().port;
+        let get = |path: &str, headers: &str| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            write!(
+                stream,
+                "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+            )
+            .unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+            let value = |name: &str| {
+                let found = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                found.unwrap_or_default().to_owned()
+            };
+            (body.to_owned(), value("Content-Encoding"), value("ETag"))
+        };
+        let plain = get("a.js", "");
+        assert_eq!((&*plain.0, &*plain.1), ("0123456789", ""));
+        let brotli = get("a.js", "Accept-Encoding: gzip, deflate, br\r\n");
+        assert_eq!((&*brotli.0, &*brotli.1), ("brotli", "br"));
+        assert!(brotli.2.ends_with("-br\"") && brotli.2 != plain.2);
+        let gzip = get("a.js", "Accept-Encoding: br;q=0, gzip;q=0.5\r\n");
+        assert_eq!((&*gzip.0, &*gzip.1), ("gzip", "gzip"));
+        assert_eq!(get("b.js", "Accept-Encoding: br\r\n").0, "plain");
+        let part = get("a.js", "Accept-Encoding: br\r\nRange: bytes=2-4\r\n");
+        assert_eq!((&*part.0, &*part.1, &part.2), ("234", "", &plain.2));
+        let stale = format!(
+            "Accept-Encoding: br\r\nRange: bytes=2-4\r\nIf-Range: {}\r\n",
+            brotli.2
+        );
+        assert_eq!(get("a.js", &stale).0, "0123456789");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -7,16 +7,16 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::bundle::{Page, Program};
+use crate::compress;
 use crate::files::{copy_file, empty, files, hex, remove, replace};
 use crate::js_package;
 use crate::models;
 use crate::paths;
-use crate::process::output;
 use crate::setup::WasmCompiler;
 use crate::times;
 
 /// Files that are for the host or the browser: the page never fetches them.
-const NOT_OFFLINE: [&str; 2] = ["_headers", "service_worker.js"];
+const NOT_OFFLINE: [&str; 4] = ["_headers", "chat-rex.js", "embed.json", "service_worker.js"];
 
 /// The default model of the page, the first of `SHIPPED` in `src/built_in.rs`. Of the folder `models`
 /// only this one is stored for use without a network.
@@ -64,11 +64,11 @@ pub fn build_for_tests() -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask dist`: builds, copies the site to `out`, the JavaScript module to `js`, and prints
-/// the sizes of the programs.
+/// `cargo xtask dist`: builds, copies the site to `out` with compressed copies beside its files, and the
+/// JavaScript module to `js`.
 ///
 /// # Errors
-/// When the build fails or a folder holds other files.
+/// When the build fails, a folder holds other files, or page or engine exceed their limits.
 pub fn dist(out: Option<&Path>, js: Option<&Path>) -> Result<bool> {
     for (folder, mark) in [(out, "service_worker.js"), (js, "package.json")] {
         if let Some(folder) = folder {
@@ -79,13 +79,11 @@ pub fn dist(out: Option<&Path>, js: Option<&Path>) -> Result<bool> {
     if let Some(out) = out {
         let bytes = replace(&paths::site(), out)?;
         println!("{}: {:.1} MB", out.display(), bytes as f64 / 1e6);
+        times::step("compress", || compress::site(out))?;
     }
     if let Some(js) = js {
         js_package::write(js)?;
         println!("{}", js.display());
-    }
-    for program in Page::open()?.programs {
-        print_size(&paths::site().join(format!("{}_bg.wasm", program.name)))?;
     }
     Ok(true)
 }
@@ -98,28 +96,6 @@ fn check_folder(folder: &Path, mark: &str) -> Result<()> {
         folder.display()
     );
     Ok(())
-}
-
-/// Prints a file's size, raw and as a host sends it.
-fn print_size(file: &Path) -> Result<()> {
-    let raw = fs::metadata(file).with_context(|| file.display().to_string())?;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let brotli = brotli_size(file).map_or_else(
-        || "brotli: needs Node.js".to_owned(),
-        |bytes| format!("{:.2} MB with brotli", bytes as f64 / 1e6),
-    );
-    println!("{name}: {:.2} MB, {brotli}", raw.len() as f64 / 1e6);
-    Ok(())
-}
-
-/// The size of a file after brotli at its highest level, by Node.js.
-fn brotli_size(file: &Path) -> Option<u64> {
-    const SCRIPT: &str = "const z = require('zlib'), b = require('fs').readFileSync(process.argv[1]); \
-        const params = {[z.constants.BROTLI_PARAM_QUALITY]: 11, \
-        [z.constants.BROTLI_PARAM_SIZE_HINT]: b.length}; \
-        console.log(z.brotliCompressSync(b, {params}).length)";
-    let file = file.to_str()?;
-    output("node", &["-e", SCRIPT, file])?.parse().ok()
 }
 
 /// Whether a file of the site is stored for use without a network.
@@ -163,7 +139,7 @@ mod tests {
         assert!(is_offline(&format!("models/{DEFAULT_MODEL}/model.json")));
         assert!(is_offline("page_bg.wasm") && is_offline(models::OFFERED));
         assert!(!is_offline("models/other/model.json"));
-        assert!(!is_offline("_headers"));
+        assert!(NOT_OFFLINE.iter().all(|file| !is_offline(file)));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Conversation, Phase, Picture};
+use super::{Conversation, Phase, Picture, Turn, Version};
 use crate::chat::candidates::{BoxId, Candidate, Candidates, OwnBox};
-use crate::chat::document::{Added, Document, LabelledBox, SavedState, SavedTurn};
+use crate::chat::document::{Added, Document, LabelledBox, SavedAnswer, SavedState, SavedTurn};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::protocol::{Request, TurnId};
@@ -68,6 +68,58 @@ impl Picture {
     }
 }
 
+impl Turn {
+    /// The other answers, in order.
+    pub fn saved_others(&self) -> Vec<SavedAnswer> {
+        self.others.iter().map(SavedAnswer::from).collect()
+    }
+}
+
+impl From<&Phase> for SavedState {
+    fn from(phase: &Phase) -> Self {
+        match phase {
+            Phase::Done => Self::Done,
+            Phase::Failed(fault) => Self::Failed(fault.clone()),
+            _ => Self::Stopped,
+        }
+    }
+}
+
+impl From<&SavedState> for Phase {
+    fn from(state: &SavedState) -> Self {
+        match state {
+            SavedState::Done => Self::Done,
+            SavedState::Stopped => Self::Stopped,
+            SavedState::Failed(fault) => Self::Failed(fault.clone()),
+        }
+    }
+}
+
+impl From<&Version> for SavedAnswer {
+    fn from(version: &Version) -> Self {
+        Self {
+            state: SavedState::from(&version.phase),
+            spans: version.spans.clone(),
+            answer: version.answer.clone(),
+            certainty: version.certainty.clone(),
+            links: version.links.clone(),
+        }
+    }
+}
+
+impl From<&SavedAnswer> for Version {
+    fn from(saved: &SavedAnswer) -> Self {
+        Self {
+            phase: Phase::from(&saved.state),
+            spans: saved.spans.clone(),
+            answer: saved.answer.clone(),
+            settings: None,
+            certainty: saved.certainty.clone(),
+            links: saved.links.clone(),
+        }
+    }
+}
+
 impl Conversation {
     /// Adds boxes of a file.
     pub(super) fn import(&mut self, boxes: &[LabelledBox]) {
@@ -114,7 +166,7 @@ impl Conversation {
             self.granularity = granularity;
             self.filter = document.parameters.filter();
             self.filter_touched = true;
-            self.sampling = document.parameters.sampling;
+            self.session.choices.sampling = document.parameters.sampling;
             self.request_look(out);
         }
         for turn in &document.turns {
@@ -148,17 +200,18 @@ impl Conversation {
             }
         }
         let set = Candidates { boxes, left_out: 0 };
-        let draft = Draft::new(QuestionKind::Free, saved.shown.clone());
+        let free = || Draft::new(QuestionKind::Free, saved.shown.clone());
+        let draft = saved.draft.clone().unwrap_or_else(free);
         let id = self.next_request();
         let mut turn = super::Turn::new(id, saved.shown.clone(), saved.question.clone(), draft);
         turn.boxes = Some(Arc::new(set));
-        turn.phase = match &saved.state {
-            SavedState::Done => Phase::Done,
-            SavedState::Stopped => Phase::Stopped,
-            SavedState::Failed(fault) => Phase::Failed(fault.clone()),
-        };
+        turn.phase = Phase::from(&saved.state);
         turn.spans.clone_from(&saved.spans);
         turn.answer.clone_from(&saved.answer);
+        turn.certainty.clone_from(&saved.certainty);
+        turn.links.clone_from(&saved.links);
+        turn.others = saved.others.iter().map(Version::from).collect();
+        turn.version = saved.version.min(turn.others.len());
         self.session.turns.push(turn);
         self.session.turns.extend(running.flatten());
     }

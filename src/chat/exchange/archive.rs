@@ -8,7 +8,9 @@ use crate::chat::document::refused;
 use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// Endings of the files that are read from an archive.
-const READ: [&str; 6] = [".txt", ".yaml", ".yml", ".json", ".html", ".names"];
+const READ: [&str; 8] = [
+    ".txt", ".yaml", ".yml", ".json", ".html", ".names", ".xml", ".csv",
+];
 
 /// An archive of these files.
 pub fn write(files: &[(String, &[u8])]) -> Vec<u8> {

@@ -4,54 +4,63 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::foreign::{Found, pick};
-use super::marked::{Sheet, category, rounded};
+use super::marked::{MarkedBox, Sheet, category, rounded};
 use crate::chat::document::{LabelledBox, damaged};
 use crate::error::Fault;
 
 /// The boxes with a label as COCO JSON; those without are left out.
 pub fn write(sheet: &Sheet) -> String {
-    let categories = sheet.categories();
-    let labelled = sheet.boxes.iter().filter_map(|marked| {
-        let place = category(&categories, marked.label.as_ref()?)?;
-        Some((marked, place))
-    });
-    let annotations: Vec<Value> = labelled
-        .enumerate()
-        .map(|(index, (marked, place))| {
-            let b = marked.bbox;
-            let [x1, y1, x2, y2] = [b.x1, b.y1, b.x2, b.y2].map(rounded);
-            let (w, h) = (rounded(b.x2 - b.x1), rounded(b.y2 - b.y1));
-            let mut annotation = json!({
-                "id": index + 1,
-                "image_id": 1,
-                "category_id": place + 1,
-                "bbox": [x1, y1, w, h],
-                "area": rounded((w * h) as f32),
-                "iscrowd": 0,
-                "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
-            });
-            if let Some(score) = marked.score {
-                annotation["score"] = rounded(score).into();
+    write_all(std::slice::from_ref(sheet), &sheet.categories())
+}
+
+/// The same for several pictures with these categories.
+pub fn write_all(sheets: &[Sheet], categories: &[String]) -> String {
+    let mut annotations = Vec::new();
+    for (image, sheet) in sheets.iter().enumerate() {
+        for marked in &sheet.boxes {
+            let place = marked.label.as_ref().and_then(|l| category(categories, l));
+            if let Some(place) = place {
+                annotations.push(annotation(annotations.len() + 1, image + 1, marked, place));
             }
-            annotation
-        })
-        .collect();
-    let categories: Vec<Value> = (categories.iter().enumerate())
-        .map(|(place, name)| json!({"id": place + 1, "name": name, "supercategory": ""}))
-        .collect();
-    let file = json!({
-        "info": {"description": "Boxes of ChatRex"},
-        "licenses": [],
-        "images": [{
-            "id": 1,
+        }
+    }
+    let images = sheets.iter().enumerate().map(|(image, sheet)| {
+        json!({
+            "id": image + 1,
             "file_name": sheet.name,
             "width": sheet.size.width,
             "height": sheet.size.height,
-        }],
+        })
+    });
+    let categories = (categories.iter().enumerate())
+        .map(|(place, name)| json!({"id": place + 1, "name": name, "supercategory": ""}));
+    let file = json!({
+        "info": {"description": "Boxes of ChatRex"},
+        "licenses": [],
+        "images": images.collect::<Vec<_>>(),
         "annotations": annotations,
-        "categories": categories,
+        "categories": categories.collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&file).expect("plain data")
+}
+
+fn annotation(id: usize, image: usize, marked: &MarkedBox, place: usize) -> Value {
+    let b = marked.bbox;
+    let [x1, y1, x2, y2] = [b.x1, b.y1, b.x2, b.y2].map(rounded);
+    let (w, h) = (rounded(b.x2 - b.x1), rounded(b.y2 - b.y1));
+    let mut annotation = json!({
+        "id": id,
+        "image_id": image,
+        "category_id": place + 1,
+        "bbox": [x1, y1, w, h],
+        "area": rounded((w * h) as f32),
+        "iscrowd": 0,
+        "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+    });
+    if let Some(score) = marked.score {
+        annotation["score"] = rounded(score).into();
+    }
+    annotation
 }
 
 #[derive(Deserialize)]

@@ -70,7 +70,9 @@ pub fn write(document: &Document, picture: &[u8], media_type: &str) -> String {
 }
 
 fn pieces(turn: &SavedTurn) -> Vec<AnswerPiece> {
-    answer::pieces(&turn.spans, turn.boxes.len())
+    let mut pieces = answer::pieces(&turn.spans, turn.boxes.len());
+    answer::relink(&mut pieces, &turn.links);
+    pieces
 }
 
 /// The boxes that a turn names.

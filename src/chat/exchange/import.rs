@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::foreign::Found;
 use super::html::BroughtPicture;
 use super::marked::{inside, stem};
-use super::{archive, box_2d, coco, html, label_studio, words, yolo};
+use super::{archive, box_2d, coco, csv, html, label_studio, voc, words, yolo};
 use crate::chat::document::{Document, FORMAT, LabelledBox, damaged, refused};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::protocol::ImageSize;
@@ -49,7 +49,7 @@ pub enum Imported {
 pub fn is_wanted(name: &str) -> bool {
     let name = name.to_lowercase();
     let endings = [
-        ".json", ".html", ".htm", ".txt", ".yaml", ".yml", ".names", ".zip",
+        ".json", ".html", ".htm", ".txt", ".yaml", ".yml", ".names", ".zip", ".xml", ".csv",
     ];
     endings.iter().any(|ending| name.ends_with(ending))
 }
@@ -80,6 +80,18 @@ pub fn read(files: Vec<InFile>, open: Option<(&str, ImageSize)>) -> Result<Impor
     if let Some(file) = files.iter().find(|f| ends(f, &[".json"])) {
         return read_json(&file.name, &text(file)?, open);
     }
+    if let Some(file) = files.iter().find(|f| ends(f, &[".csv"])) {
+        let (picture, size) = open.ok_or_else(|| no_picture(&file.name))?;
+        let found = csv::read(&file.name, &text(file)?, picture)?;
+        return boxes(&file.name, found, size);
+    }
+    let annotations: Vec<&InFile> = files.iter().filter(|f| ends(f, &[".xml"])).collect();
+    if let Some(first) = annotations.first() {
+        let (picture, size) = open.ok_or_else(|| no_picture(&first.name))?;
+        let file = of_picture(&annotations, picture, "xml")?;
+        let found = voc::read(&file.name, &text(file)?)?;
+        return boxes(&file.name, found, size);
+    }
     let is_names = |f: &&InFile| ends(f, &["classes.txt", ".names", ".yaml", ".yml"]);
     let labels: Vec<&InFile> = (files.iter())
         .filter(|f| ends(f, &[".txt"]) && !is_names(f))
@@ -91,29 +103,10 @@ pub fn read(files: Vec<InFile>, open: Option<(&str, ImageSize)>) -> Result<Impor
             None => unknown("the files"),
         });
     };
-    let file = match labels.as_slice() {
-        [] => return Err(unknown(files.first().map_or("the files", |f| &f.name))),
-        [only] => only,
-        several => {
-            let wanted = format!("{}.txt", stem(picture));
-            let found = several
-                .iter()
-                .find(|f| super::foreign::is_called(&f.name, &wanted));
-            found.ok_or_else(|| {
-                let what = format!(
-                    "there are {} label files and none is called {wanted}",
-                    several.len()
-                );
-                Fault::new(
-                    FaultKind::File,
-                    several[0].name.clone(),
-                    what,
-                    "Open one of their pictures first; nothing was changed",
-                )
-                .code(ErrorCode::NotFound)
-            })?
-        }
-    };
+    if labels.is_empty() {
+        return Err(unknown(files.first().map_or("the files", |f| &f.name)));
+    }
+    let file = of_picture(&labels, picture, "txt")?;
     let names = match files.iter().find(is_names) {
         None => None,
         Some(list) if ends(&list, &[".yaml", ".yml"]) => {
@@ -124,6 +117,30 @@ pub fn read(files: Vec<InFile>, open: Option<(&str, ImageSize)>) -> Result<Impor
     };
     let found = yolo::read(&file.name, &text(file)?, names.as_deref(), size)?;
     boxes(&file.name, found, size)
+}
+
+/// Of several files the one that is called like the picture, with this ending.
+fn of_picture<'a>(files: &[&'a InFile], picture: &str, ending: &str) -> Result<&'a InFile, Fault> {
+    if let [only] = files {
+        return Ok(only);
+    }
+    let wanted = format!("{}.{ending}", stem(picture));
+    let found = files
+        .iter()
+        .find(|f| super::foreign::is_called(&f.name, &wanted));
+    found.copied().ok_or_else(|| {
+        let what = format!(
+            "there are {} label files and none is called {wanted}",
+            files.len()
+        );
+        Fault::new(
+            FaultKind::File,
+            files.first().map_or("the files", |f| f.name.as_str()),
+            what,
+            "Open one of their pictures first; nothing was changed",
+        )
+        .code(ErrorCode::NotFound)
+    })
 }
 
 /// The files, with archives replaced by the files inside.
@@ -148,6 +165,7 @@ fn unpacked(files: Vec<InFile>) -> Result<Vec<InFile>, Fault> {
 }
 
 fn read_json(place: &str, json: &str, open: Option<(&str, ImageSize)>) -> Result<Imported, Fault> {
+    let json = box_2d::without_fence(json);
     let value: Value = serde_json::from_str(json).map_err(|error| damaged(place, &error))?;
     if value.get("format").and_then(Value::as_str) == Some(FORMAT) {
         let document = Box::new(Document::parse(place, json)?);
@@ -166,8 +184,8 @@ fn read_json(place: &str, json: &str, open: Option<(&str, ImageSize)>) -> Result
     let is_coco = value.get("images").is_some() && value.get("annotations").is_some();
     let is_task = first.get("data").is_some()
         && (first.get("annotations").is_some() || first.get("predictions").is_some());
-    let is_list = first.get("box_2d").is_some();
-    if !(is_coco || is_task || is_list) {
+    let list = box_2d::list(&value);
+    if !(is_coco || is_task || list.is_some()) {
         return Err(unknown(place));
     }
     let (name, size) = open.ok_or_else(|| no_picture(place))?;
@@ -176,7 +194,7 @@ fn read_json(place: &str, json: &str, open: Option<(&str, ImageSize)>) -> Result
     } else if is_task {
         label_studio::read(place, json, name, size)?
     } else {
-        box_2d::read(place, json, size)?
+        box_2d::read(list.map_or(&[][..], Vec::as_slice), size)
     };
     boxes(place, found, size)
 }
@@ -225,7 +243,7 @@ fn unknown(place: &str) -> Fault {
         FaultKind::File,
         place,
         "it is of no kind that can be imported",
-        "Choose a saved conversation, COCO, Label Studio or labelled JSON, or YOLO label files; nothing was changed",
+        "Choose a saved conversation, COCO, Label Studio or labelled JSON, Pascal VOC, CSV or YOLO label files; nothing was changed",
     )
     .code(ErrorCode::Unsupported)
 }
@@ -272,6 +290,14 @@ mod tests {
             (
                 vec![file("data.yaml", yaml), file("e.txt", &labels)],
                 "e.txt",
+            ),
+            (vec![file("f.csv", csv::write(&sheet))], "f.csv"),
+            (
+                vec![
+                    file("other.xml", "<annotation/>"),
+                    file("Annotations/ROOM.xml", voc::write(&sheet)),
+                ],
+                "Annotations/ROOM.xml",
             ),
             (
                 vec![
@@ -362,6 +388,54 @@ mod tests {
                 OPEN,
                 ErrorCode::Corrupt,
             ),
+            (vec![file("a.xml", "<svg/>")], OPEN, ErrorCode::Corrupt),
+            (
+                vec![file("a.xml", "<annotation/>")],
+                OPEN,
+                ErrorCode::Corrupt,
+            ),
+            (
+                vec![file("a.xml", "<annotation/>")],
+                None,
+                ErrorCode::NotReady,
+            ),
+            (
+                vec![file("a.xml", "<annotation/>"), file("b.xml", "")],
+                OPEN,
+                ErrorCode::Corrupt,
+            ),
+            (
+                vec![
+                    file("a.xml", "<annotation/>"),
+                    file("b.xml", "<annotation/>"),
+                ],
+                OPEN,
+                ErrorCode::NotFound,
+            ),
+            (
+                vec![file(
+                    "a.xml",
+                    voc::write(&sheet().labelled(Unlabelled::AsObject)),
+                )],
+                other,
+                ErrorCode::InvalidInput,
+            ),
+            (vec![file("a.csv", "a,b")], OPEN, ErrorCode::Corrupt),
+            (
+                vec![file("a.csv", csv::write(&sheet()))],
+                None,
+                ErrorCode::NotReady,
+            ),
+            (
+                vec![file("a.csv", csv::write(&sheet()))],
+                other,
+                ErrorCode::InvalidInput,
+            ),
+            (
+                vec![file("a.csv", "x1,y1,x2,y2\n500,0,600,9\n")],
+                OPEN,
+                ErrorCode::Corrupt,
+            ),
             (vec![file("a.html", "<p>")], OPEN, ErrorCode::Unsupported),
             (vec![file("a.zip", "PK")], OPEN, ErrorCode::Corrupt),
             (vec![file("a.txt", "hello")], OPEN, ErrorCode::Corrupt),
@@ -411,6 +485,8 @@ mod tests {
             ("a.jpg", false),
             ("model.safetensors", false),
             ("b.zip", true),
+            ("b.xml", true),
+            ("b.CSV", true),
         ] {
             assert_eq!(is_wanted(name), expected, "{name}");
         }

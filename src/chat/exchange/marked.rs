@@ -141,14 +141,19 @@ impl Sheet {
 
     /// The distinct labels in order of appearance; the first spelling counts.
     pub fn categories(&self) -> Vec<String> {
-        let mut found: Vec<String> = Vec::new();
-        for label in self.boxes.iter().filter_map(|b| b.label.as_ref()) {
-            if category(&found, label).is_none() {
-                found.push(label.clone());
-            }
-        }
-        found
+        categories(self.boxes.iter().filter_map(|b| b.label.as_deref()))
     }
+}
+
+/// The distinct labels in order of appearance; the first spelling counts.
+pub fn categories<'a>(labels: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for label in labels {
+        if category(&found, label).is_none() {
+            found.push(label.to_owned());
+        }
+    }
+    found
 }
 
 /// The place of a label among the categories, whatever the case of its letters.

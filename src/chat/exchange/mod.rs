@@ -16,7 +16,7 @@ pub mod lossless;
 pub mod markdown;
 pub mod marked;
 #[cfg(test)]
-mod test_sheet;
+pub(in crate::chat) mod test_sheet;
 pub mod voc;
 pub mod words;
 pub mod yolo;

@@ -15,7 +15,7 @@ pub(super) const SIZE: ImageSize = ImageSize {
 };
 
 /// The conversation of [`saved`].
-pub(super) fn restored() -> Conversation {
+pub(in crate::chat) fn restored() -> Conversation {
     let picture = open(PictureId(1));
     after([picture, Input::Restore(Box::new(saved()))])
 }

@@ -1,6 +1,14 @@
 //! Pascal VOC XML: the edges of boxes as whole pixels.
 
+use xml::reader::{EventReader, ParserConfig, XmlEvent};
+
+use super::foreign::Found;
 use super::marked::{Sheet, safe_name};
+use crate::chat::document::{LabelledBox, refused};
+use crate::error::Fault;
+
+/// Most levels of elements that are read.
+const MAX_DEPTH: usize = 64;
 
 /// The boxes with a label; those without are left out. Edges are rounded to the nearest pixel and kept at
 /// least one pixel apart.
@@ -49,10 +57,136 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// An object that is being read.
+#[derive(Default)]
+struct Object {
+    label: String,
+    /// `xmin`, `ymin`, `xmax` and `ymax`.
+    edges: [Option<f32>; 4],
+}
+
+/// The names of the edges in a `bndbox`.
+const EDGES: [&str; 4] = ["xmin", "ymin", "xmax", "ymax"];
+
+/// Reads the boxes of a file. Parts of objects, such as a head of a person, are not boxes of their own; an
+/// object without four edges is left out.
+///
+/// # Errors
+/// The XML is damaged, or is no annotation.
+pub fn read(place: &str, text: &str) -> Result<Found, Fault> {
+    let config = ParserConfig::new()
+        .trim_whitespace(true)
+        .cdata_to_characters(true);
+    let mut path: Vec<String> = Vec::new();
+    let mut found = Found::default();
+    let mut size = [0.0_f64; 2];
+    let mut object = Object::default();
+    for event in EventReader::new_with_config(text.as_bytes(), config) {
+        let event = event.map_err(|error| {
+            let at = xml::common::Position::position(&error);
+            refused(place, format!("the XML is damaged at {at}"))
+        })?;
+        match event {
+            XmlEvent::StartElement { name, .. } => {
+                path.push(name.local_name);
+                if path[0] != "annotation" || path.len() > MAX_DEPTH {
+                    return Err(refused(place, "it is no Pascal VOC annotation"));
+                }
+                if path.len() == 2 && path[1] == "object" {
+                    object = Object::default();
+                }
+            }
+            XmlEvent::Characters(text) => {
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                match path[..] {
+                    ["annotation", "size", "width"] => size[0] = text.parse().unwrap_or(0.0),
+                    ["annotation", "size", "height"] => size[1] = text.parse().unwrap_or(0.0),
+                    ["annotation", "object", "name"] => object.label = text,
+                    ["annotation", "object", "bndbox", edge] => {
+                        if let Some(edge) = EDGES.iter().position(|name| *name == edge) {
+                            object.edges[edge] = text.parse().ok();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            XmlEvent::EndElement { .. } => {
+                if path.len() == 2 && path[1] == "object" {
+                    match object.edges {
+                        [Some(x1), Some(y1), Some(x2), Some(y2)] => found.boxes.push(LabelledBox {
+                            bbox: [x1, y1, x2, y2].into(),
+                            label: Some(std::mem::take(&mut object.label)),
+                        }),
+                        _ => found.left_out += 1,
+                    }
+                }
+                path.pop();
+            }
+            _ => {}
+        }
+    }
+    // Some programs write zeros.
+    found.size = (size[0] > 0.0 && size[1] > 0.0).then_some((size[0], size[1]));
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chat::exchange::test_sheet::sheet;
+
+    #[test]
+    fn a_written_file_comes_back_with_whole_pixels() {
+        let found = read("a.xml", &write(&sheet())).expect("ours");
+        assert_eq!((found.size, found.left_out), (Some((100.0, 80.0)), 0));
+        let boxes = found
+            .boxes
+            .iter()
+            .map(|b| (b.label.as_deref(), b.bbox.into()));
+        let expected: [(Option<&str>, [f32; 4]); 2] = [
+            (Some("black cat"), [0., 0., 10., 10.]),
+            (Some("lamp"), [41., 30., 60., 50.]),
+        ];
+        assert_eq!(boxes.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn parts_sizes_of_zero_and_objects_without_edges_are_read_as_what_they_are() {
+        let xml = "<?xml version=\"1.0\"?><annotation><size><width>0</width><height>0</height></size>\
+            <object><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>\
+            <name><![CDATA[a & b]]></name>\
+            <bndbox><ymax>4.5</ymax><xmin> 1 </xmin><ymin>2</ymin><xmax>3</xmax></bndbox></object>\
+            <object><name>x</name><bndbox><xmin>no</xmin></bndbox></object></annotation>";
+        let found = read("a.xml", xml).expect("an annotation");
+        assert_eq!((found.size, found.left_out), (None, 1));
+        assert_eq!(found.boxes.len(), 1);
+        assert_eq!(found.boxes[0].label.as_deref(), Some("a & b"));
+        assert_eq!(found.boxes[0].bbox, [1., 2., 3., 4.5].into());
+    }
+
+    #[test]
+    fn hostile_and_foreign_xml_get_one_sentence() {
+        let bomb = "<!DOCTYPE a [<!ENTITY a \"aaaaaaaaaa\">\
+            <!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;\"><!ENTITY c \"&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;\">\
+            <!ENTITY d \"&c;&c;&c;&c;&c;&c;&c;&c;&c;&c;\"><!ENTITY e \"&d;&d;&d;&d;&d;&d;&d;&d;&d;&d;\">\
+            <!ENTITY f \"&e;&e;&e;&e;&e;&e;&e;&e;&e;&e;\"><!ENTITY g \"&f;&f;&f;&f;&f;&f;&f;&f;&f;&f;\">]>\
+            <annotation><object><name>&g;</name></object></annotation>";
+        let deep = format!("<annotation>{}", "<a>".repeat(100_000));
+        let cases = [
+            ("", "damaged"),
+            ("<annotation>", "damaged"),
+            ("<annotation><object></annotation>", "damaged"),
+            ("<svg></svg>", "no Pascal VOC"),
+            ("<annotation>&nothing;</annotation>", "damaged"),
+            (bomb, "damaged"),
+            (&deep, "no Pascal VOC"),
+        ];
+        for (xml, what) in cases {
+            let fault = read("a.xml", xml).expect_err(what);
+            assert!(fault.what.contains(what), "{fault}");
+            assert!(fault.what.len() < 100, "{fault}");
+        }
+    }
 
     #[test]
     fn corners_are_whole_pixels() {

@@ -43,7 +43,7 @@ pub const IMPORT: &str = "Import";
 /// Button that chooses files.
 pub const CHOOSE: &str = "Choose files";
 /// What can be imported.
-pub const IMPORT_NOTE: &str = "A saved conversation (.html, .json), or boxes for this picture: COCO, Label Studio or labelled JSON, YOLO .txt with data.yaml or classes.txt. Files can also be dropped on the page.";
+pub const IMPORT_NOTE: &str = "A saved conversation (.html, .json), or boxes for this picture: COCO, Label Studio or labelled JSON (box_2d), Pascal VOC XML, CSV, YOLO .txt with data.yaml or classes.txt. Files can also be dropped on the page.";
 /// Groups of formats.
 pub const GROUPS: [&str; 3] = ["Picture", "Conversation", "Boxes"];
 /// Last line of the page.

@@ -10,10 +10,14 @@ use crate::protocol::ImageSize;
 
 /// The lines of the boxes with a label; those without are left out.
 pub fn labels(sheet: &Sheet) -> String {
-    let categories = sheet.categories();
+    labels_among(sheet, &sheet.categories())
+}
+
+/// The same with the classes of a data set.
+pub fn labels_among(sheet: &Sheet, categories: &[String]) -> String {
     let (width, height) = (f64::from(sheet.size.width), f64::from(sheet.size.height));
     let lines = sheet.boxes.iter().filter_map(|marked| {
-        let class = category(&categories, marked.label.as_ref()?)?;
+        let class = category(categories, marked.label.as_ref()?)?;
         let [x1, y1, x2, y2] = <[f32; 4]>::from(marked.bbox).map(f64::from);
         Some(format!(
             "{class} {:.6} {:.6} {:.6} {:.6}\n",

@@ -7,6 +7,9 @@ use chatrex::chat::strings;
 use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
+use super::device_card::{BenchCard, DeviceCard};
+use super::icons::{Icon, icon};
+use super::network::Network;
 use super::state::app_state;
 
 /// A button and the popover it opens.
@@ -44,19 +47,29 @@ pub fn About() -> impl IntoView {
     let built_in = move || {
         app.models.with(|m| match m.choice() {
             Choice::BuiltIn(model) => Some(*model),
-            Choice::Stored(_) => None,
+            Choice::Stored(_) | Choice::Unsaved { .. } => None,
         })
     };
     view! {
-        <button type="button" class="quiet" popovertarget="about" data-testid="about">
-            "About"
+        <button
+            type="button"
+            class="icon-button"
+            popovertarget="about"
+            aria-label=strings::ABOUT
+            title=strings::ABOUT
+            data-testid="about"
+        >
+            {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
             <h2>"What answers here"</h2>
             {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
             {card}
+            <DeviceCard />
+            <BenchCard />
             <h2>"Private"</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
+            <Network />
             <h2>{strings::SAMPLES}</h2>
             <ul class="origins" data-testid="origins">
                 {samples::all().iter().map(origin).collect_view()}

@@ -3,28 +3,29 @@
 use chatrex::chat::conversation::Input;
 use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Overlay;
+use chatrex::chat::side::Tab;
 use leptos::ev;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
 
 use super::about::About;
-use super::ask::{Ask, is_composing};
+use super::ask::is_composing;
+use super::batch_panel::{BatchButton, BatchDialog, BatchLine};
 use super::camera::{Camera, CameraOpen, has_camera};
-use super::canvas::Canvas;
-use super::controls::Controls;
-use super::conversation::Transcript;
-use super::drawer::{Drawer, HistoryButton, NotKept};
-use super::export::{ExchangeState, ExportButtons};
-use super::gallery::Gallery;
+use super::drawer::{Drawer, HistoryButton};
+use super::export::ExchangeState;
+use super::icons::{Icon, icon};
 use super::incoming::{self, is_text_box};
-use super::naming::NameAll;
-use super::objects::{BoxNumbers, Objects};
+use super::keys::{KeyList, Keys, KeysButton};
 use super::settings::SettingsPanel;
-use super::start::{FileInput, OpenPicture, Start, Strip};
+use super::side::{SideColumn, SideState};
+use super::stage::{StageColumn, StageSize};
+use super::start::{FileInput, OpenPicture};
 use super::state::{AppState, app_state};
-use super::status::{DeviceNote, Knows, ModelState, ProblemMessage, Status};
+use super::status::ModelState;
 use super::toast::{Install, NewVersion, ToastView};
+use crate::embed;
 
 /// The whole page.
 #[component]
@@ -34,77 +35,47 @@ pub fn App() -> impl IntoView {
     let exchange = ExchangeState::new();
     provide_context(exchange);
     app.begin();
+    super::embed::start(app);
     let over = RwSignal::new(false);
     provide_context(FileInput(NodeRef::new()));
     provide_context(CameraOpen(RwSignal::new(false)));
-    incoming::listen(app, exchange, over);
+    let side = SideState::new(app);
+    provide_context(side);
+    provide_context(StageSize::new(app));
+    let keys = KeyList::new();
+    provide_context(keys);
+    if embed::options().readonly {
+        incoming::refuse_drops();
+    } else {
+        incoming::listen(app, exchange, over);
+    }
     listen_for_keys(app);
-    listen_for_history_keys(app);
-    let wide = window()
-        .inner_width()
-        .ok()
-        .and_then(|w| w.as_f64())
-        .is_none_or(|w| w >= 1024.0);
+    if !embed::options().is_embedded {
+        listen_for_history_keys(app);
+    }
+    keys.listen();
     let vacant = Memo::new(move |_| {
         let is_decided = app.keep.is_decided.get() && !app.opening.get();
         is_decided && app.picture.with(Option::is_none)
     });
-    let count = move || app.candidates.with(|c| c.boxes.len());
 
     view! {
         <a class="skip" href="#picture">"To the picture"</a>
-        <a class="skip" href="#question">"To the question"</a>
+        <a class="skip" href="#question" on:click=move |_| side.choose(Tab::Chat)>"To the question"</a>
         <Header />
         <NewVersion />
+        <BatchLine />
         <main class="desk" class:vacant=vacant>
-            <section class="left" aria-label="Picture">
-                <Show when=move || vacant.get()>
-                    <Start />
-                </Show>
-                <Canvas />
-                <Strip />
-                <div class="under-picture">
-                    <Status />
-                    <ExportButtons />
-                    <button
-                        type="button"
-                        class="quiet"
-                        data-testid="remove-picture"
-                        on:click=move |_| app.close_picture()
-                    >
-                        {kept_strings::REMOVE}
-                    </button>
-                    <NotKept />
-                </div>
-                <Gallery />
-                <details class="panel" open=wide>
-                    <summary>
-                        <h2>"Objects"</h2>
-                        <span class="count" data-testid="box-count">{count}</span>
-                    </summary>
-                    <div class="panel-parts">
-                        <div class="panel-part">
-                            <Controls />
-                            <NameAll />
-                            <BoxNumbers />
-                        </div>
-                        <Objects />
-                    </div>
-                </details>
-            </section>
-            <section class="right" aria-label="Conversation">
-                <Knows />
-                <ProblemMessage />
-                <DeviceNote />
-                <Transcript />
-                <Ask />
-            </section>
+            <StageColumn vacant />
+            <SideColumn />
         </main>
         <div class="veil" class:over=move || over.get() aria-hidden="true">
             <p>{kept_strings::DROP_TO_OPEN}</p>
         </div>
         <Drawer />
         <Camera />
+        <BatchDialog />
+        <Keys />
         <ToastView />
     }
 }
@@ -123,46 +94,36 @@ fn Header() -> impl IntoView {
                 </svg>
                 "ChatRex"
             </h1>
-            <p class="tagline">"Ask about a picture. Nothing leaves this page."</p>
             <div class="bar-actions">
                 <button
                     type="button"
                     class="button"
-                    title="Ctrl+Shift+O"
+                    title=format!("{} (Ctrl+Shift+O)", kept_strings::NEW)
                     data-testid="new"
                     on:click=move |_| app.close_picture()
                 >
-                    {kept_strings::NEW}
+                    {icon(Icon::New)}
+                    <span class="button-words">{kept_strings::NEW}</span>
                 </button>
                 <OpenPicture />
+                <BatchButton />
                 {has_camera().then(|| view! {
                     <button
                         type="button"
-                        class="button camera-button"
+                        class="icon-button camera-button"
                         aria-label=kept_strings::CAMERA
                         title=kept_strings::CAMERA
                         data-testid="open-camera"
                         on:click=move |_| camera.set(true)
                     >
-                        <svg viewBox="0 0 24 24" aria-hidden="true">
-                            <path d="M4 8h3l2-3h6l2 3h3v11H4z" />
-                            <circle cx="12" cy="13" r="3.5" />
-                        </svg>
+                        {icon(Icon::Camera)}
                     </button>
                 })}
             </div>
             <div class="bar-state">
                 <ModelState />
-                <Show when=move || app.offline.get()>
-                    <span
-                        class="badge"
-                        data-testid="offline-badge"
-                        title="Everything needed is stored on this device"
-                    >
-                        "Works offline"
-                    </span>
-                </Show>
                 <Install />
+                <KeysButton />
                 <SettingsPanel />
                 <About />
             </div>
@@ -203,14 +164,17 @@ fn listen_for_history_keys(app: AppState) {
     });
 }
 
-/// Keys that work with any focus: Escape clears selection and highlights, Alt+R asks the last question
-/// again.
+/// Keys that work with any focus: Escape clears selection and highlights, with Shift it leads to the text
+/// box, Alt+R asks the last question again.
 fn listen_for_keys(app: AppState) {
     window_event_listener(ev::keydown, move |event| {
         if event.default_prevented() || is_composing(&event) {
             return;
         }
-        if event.key() == "Escape" {
+        if event.key() == "Escape" && event.shift_key() {
+            event.prevent_default();
+            app.focus_draft.update(|count| *count += 1);
+        } else if event.key() == "Escape" {
             app.overlay.maybe_update(Overlay::escape);
         } else if event.alt_key()
             && event.code() == "KeyR"

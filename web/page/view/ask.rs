@@ -15,7 +15,9 @@ use leptos::html;
 use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
+use super::icons::{Icon, icon};
 use super::sampling_panel::{SamplingButton, SamplingPanel};
+use super::stage::StageSize;
 use super::state::{AppState, app_state};
 
 /// Key code that browsers report while an input method composes.
@@ -104,6 +106,7 @@ fn choose(app: AppState, kind: QuestionKind) {
 pub fn Ask() -> impl IntoView {
     let app = app_state();
     let text_box = TextBox::new();
+    let stage: StageSize = expect_context();
     let menu = Menu::new(app);
     let ready =
         Memo::new(move |_| app.can_ask.get() && !menu.is_open() && app.written().is_complete());
@@ -145,8 +148,15 @@ pub fn Ask() -> impl IntoView {
                 <div class="kind-chips" role="group" aria-label=words::MENU>
                     {QuestionKind::CHIPS.map(|kind| view! { <Chip kind text_box /> }).collect_view()}
                 </div>
-                <button type="button" class="quiet" popovertarget="exact" data-testid="exact-open">
-                    {words::EXACT}
+                <button
+                    type="button"
+                    class="quiet action"
+                    popovertarget="exact"
+                    title=words::EXACT
+                    data-testid="exact-open"
+                >
+                    {icon(Icon::Words)}
+                    <span class="hidden">{words::EXACT}</span>
                     <Show when=move || app.exact.with(Option::is_some)>
                         <span class="times">{words::CHANGED}</span>
                     </Show>
@@ -163,7 +173,7 @@ pub fn Ask() -> impl IntoView {
                     <textarea
                         id="question"
                         node_ref=text_box
-                        rows="2"
+                        rows="1"
                         dir="auto"
                         lang=move || app.draft.with(|draft| language::of(draft))
                         data-testid="question"
@@ -179,6 +189,7 @@ pub fn Ask() -> impl IntoView {
                             on_input(app, text_box, &event);
                         }
                         on:keydown=move |event| on_key(app, menu, ready, &event)
+                        on:focus=move |_| stage.shrink()
                     ></textarea>
                 </div>
                 <SendOrStop ready text_box />
@@ -381,11 +392,13 @@ fn SendOrStop(ready: Memo<bool>, text_box: TextBox) -> impl IntoView {
         view! {
             <button
                 type="submit"
-                class="button primary send"
+                class="send primary"
+                title=label
                 data-testid="send"
                 disabled=move || !ready.get()
             >
-                {label}
+                {icon(Icon::Send)}
+                <span class="hidden">{label}</span>
             </button>
         }
     };
@@ -401,12 +414,14 @@ fn SendOrStop(ready: Memo<bool>, text_box: TextBox) -> impl IntoView {
         <Show when=move || app.busy.get() fallback=send>
             <button
                 type="button"
-                class="button send"
+                class="send stop"
+                title=stop_label
                 data-testid="stop"
                 aria-disabled=move || app.stopping.get().to_string()
                 on:click=stop
             >
-                {stop_label}
+                {icon(Icon::Stop)}
+                <span class="hidden">{stop_label}</span>
             </button>
         </Show>
     }

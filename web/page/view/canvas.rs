@@ -18,12 +18,13 @@ use super::picture_keys::{on_key, on_key_up};
 use super::pointer::Pointer;
 use super::selection_bar::SelectionBar;
 use super::state::{AppState, app_state};
+use super::status::Status;
 use super::tools::{StageBar, Tools};
 
 /// Distance of a label from the edges of a box with handles, in CSS pixels.
 const HANDLE_MARGIN: f32 = 9.0;
 
-/// The picture, its boxes, the tools above, and the bars of the view and of the selection.
+/// The picture, its boxes, the tools above, the bar of the selection, and the bars of the view below.
 #[component]
 pub fn Canvas() -> impl IntoView {
     let app = app_state();
@@ -59,7 +60,7 @@ pub fn Canvas() -> impl IntoView {
         <div
             id="picture"
             class="pane"
-            class:drawing=move || app.tool.get() == Tool::Draw
+            class:drawing=move || matches!(app.tool.get(), Tool::Draw | Tool::Point)
             class:hand=move || held.space.get() || app.tool.get() == Tool::Hand
             class:panning=move || app.pointing.with(Pointing::is_panning)
             class:touching=takes_touch
@@ -93,8 +94,11 @@ pub fn Canvas() -> impl IntoView {
             <Show when=move || app.picture.with(Option::is_none)>
                 <p class="pane-empty">"Drop a picture, paste one, or choose a file."</p>
             </Show>
-            <StageBar />
             <SelectionBar />
+        </div>
+        <div class="stage-foot" on:keydown=move |event| on_key(app, held, &event)>
+            <StageBar />
+            <Status />
         </div>
         <p id="picture-keys" class="hidden">
             {box_strings::KEYS}
@@ -234,7 +238,7 @@ fn Label(id: BoxId, placed: PlacedLabels) -> impl IntoView {
             let drawn = drawn.as_ref()?;
             let number = place.number;
             let middle = (number.x1 + number.x2) / 2.0;
-            let base = number.y1 + 13.2;
+            let base = number.y1 + 13.5;
             let words = place.words.map(|plate| {
                 view! {
                     " "

@@ -186,41 +186,6 @@ fn Histogram() -> impl IntoView {
     }
 }
 
-/// A slider up to 1 with its name and its value; `shown` is the value in words, by default with two
-/// decimals.
-#[component]
-pub fn Slider(
-    name: &'static str,
-    id: &'static str,
-    min: &'static str,
-    value: impl Fn() -> f64 + Copy + Send + Sync + 'static,
-    #[prop(optional)] shown: Option<Signal<String>>,
-    set: impl Fn(f64) + 'static,
-) -> impl IntoView {
-    let decimals = move || format!("{:.2}", value());
-    let shown = shown.unwrap_or_else(|| Signal::derive(decimals));
-    let on_input = move |event| {
-        if let Ok(value) = event_target_value(&event).parse() {
-            set(value);
-        }
-    };
-    view! {
-        <label class="slider">
-            <span>{name}</span>
-            <output>{move || shown.get()}</output>
-            <input
-                type="range"
-                min=min
-                max="1"
-                step="0.01"
-                data-testid=id
-                prop:value=decimals
-                on:input=on_input
-            />
-        </label>
-    }
-}
-
 #[component]
 fn GranularityButton(granularity: Granularity, label: &'static str) -> impl IntoView {
     let app = app_state();

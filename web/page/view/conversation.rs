@@ -5,49 +5,38 @@ use chatrex::chat::conversation_strings as words;
 use chatrex::chat::question::Draft;
 use chatrex::chat::{language, strings};
 use chatrex::protocol::TurnId;
-use leptos::ev;
 use leptos::html;
 use leptos::prelude::*;
-use web_sys::Element;
 
 use super::answer::AnswerBody;
 use super::copy_menu::CopyMenu;
 use super::evidence::{EvidenceStrip, provide_source};
+use super::icons::{Icon, icon};
 use super::links::LinkEditor;
-use super::state::{AppState, TurnSignal, app_state};
+use super::scroll::Place;
+use super::state::{TurnSignal, app_state};
 use super::status::ModelProgress;
 use super::suggested::Suggested;
 
-/// The list follows the answer while its end is at most this many CSS pixels below the view.
-const FOLLOW_DISTANCE: i32 = 120;
-
 /// All turns, oldest first, and a welcome before the first.
 #[component]
-pub fn Transcript() -> impl IntoView {
+pub fn Transcript(
+    /// Notes before the first turn.
+    children: Children,
+) -> impl IntoView {
     let app = app_state();
     provide_source(app);
     let list = NodeRef::<html::Div>::new();
-    follow_end(app, list);
-    let measure = move || {
-        let now = scroller(list).is_some_and(|s| below(&s) > FOLLOW_DISTANCE);
-        if app.is_far.get_untracked() != now {
-            app.is_far.set(now);
-        }
-    };
-    let scrolling = window_event_listener(ev::scroll, move |_| measure());
-    on_cleanup(move || scrolling.remove());
+    let place = Place::new(app, list);
+    place.follow_end();
+    place.keep_distance();
     Effect::new(move |before: Option<u32>| {
         let now = app.go_to_latest.get();
-        let scroller = scroller(list).filter(|_| before.is_some());
-        if let Some(scroller) = scroller {
-            scroller.set_scroll_top(scroller.scroll_height());
+        if before.is_some() {
+            place.go_to_end();
         }
         now
     });
-    let finished = move || {
-        app.latest_turn()
-            .and_then(|t| t.turn.with(|t| t.phase.ended().then(|| strings::spoken(t))))
-    };
     view! {
         <div
             class="transcript"
@@ -55,14 +44,28 @@ pub fn Transcript() -> impl IntoView {
             tabindex="0"
             role="region"
             aria-label="Questions and answers"
-            on:scroll=move |_| measure()
+            on:scroll=move |_| place.on_scroll()
         >
+            <div class="notes">{children()}</div>
             <Show when=move || app.turns.with(Vec::is_empty)>
                 <Welcome />
             </Show>
             <For each=move || app.turns.get() key=|t| t.id children=|t| view! { <TurnView shown=t /> } />
             <Suggested />
+            <p class="small-print">{words::HONEST}</p>
         </div>
+    }
+}
+
+/// The last answer for a screen reader, once it is complete.
+#[component]
+pub fn Spoken() -> impl IntoView {
+    let app = app_state();
+    let finished = move || {
+        app.latest_turn()
+            .and_then(|t| t.turn.with(|t| t.phase.ended().then(|| strings::spoken(t))))
+    };
+    view! {
         <div class="hidden" role="log" aria-live="polite">
             {finished}
         </div>
@@ -155,9 +158,7 @@ fn EditButton(turn: RwSignal<Turn>) -> impl IntoView {
             disabled=move || app.busy.get()
             on:click=edit
         >
-            <svg viewBox="0 0 16 16" aria-hidden="true">
-                <path d="M2.5 13.5v-3l7.6-7.6a1.4 1.4 0 0 1 2 0l1 1a1.4 1.4 0 0 1 0 2l-7.6 7.6z" />
-            </svg>
+            {icon(Icon::Edit)}
         </button>
     }
 }
@@ -214,12 +215,14 @@ fn RetryButton(turn: RwSignal<Turn>) -> impl IntoView {
     view! {
         <button
             type="button"
-            class="quiet"
+            class="quiet action"
+            title=move || format!("{} (Alt+R)", text())
             data-testid="retry"
             disabled=move || app.busy.get()
             on:click=move |_| app.act(Input::Retry(id))
         >
-            {text}
+            {icon(Icon::Retry)}
+            <span class="hidden">{text}</span>
         </button>
     }
 }
@@ -352,39 +355,4 @@ fn BoxesChanged(turn: RwSignal<Turn>, id: TurnId) -> impl IntoView {
             </p>
         </Show>
     }
-}
-
-/// The element that scrolls the conversation: the list, or the page where the list does not scroll.
-fn scroller(list: NodeRef<html::Div>) -> Option<Element> {
-    let list = list.get_untracked().map(|list| Element::clone(&list));
-    let is_scrollable = |e: &Element| e.scroll_height() > e.client_height();
-    list.filter(is_scrollable)
-        .or(document().scrolling_element())
-}
-
-/// How far the end is below the view, in CSS pixels.
-fn below(scroller: &Element) -> i32 {
-    scroller.scroll_height() - scroller.scroll_top() - scroller.client_height()
-}
-
-/// Scrolls to the end of the answer while the user is there: in the list, or in the page where the list
-/// does not scroll. What grows does not move the user away from the end; only scrolling does.
-fn follow_end(app: AppState, list: NodeRef<html::Div>) {
-    Effect::new(move |before: Option<usize>| {
-        let turns = app.turns.with(|turns| {
-            if let Some(last) = turns.last() {
-                last.turn.track();
-            }
-            turns.len()
-        });
-        let is_new = before.is_some_and(|before| turns > before);
-        if is_new || !app.is_far.get_untracked() {
-            request_animation_frame(move || {
-                if let Some(scroller) = scroller(list) {
-                    scroller.set_scroll_top(scroller.scroll_height());
-                }
-            });
-        }
-        turns
-    });
 }

@@ -11,6 +11,8 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use wasm_bindgen_futures::JsFuture;
 
+use super::icons::{Icon, icon};
+
 /// How long the outcome stays, in milliseconds: of success, and of a failure, which takes reading.
 const STAYS: (u64, u64) = (2000, 6000);
 
@@ -69,7 +71,10 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
     };
     view! {
         <details class="copy-menu" node_ref=menu on:keydown=on_key on:focusout=on_leave>
-            <summary class="quiet" data-testid="copy">{words::COPY}</summary>
+            <summary class="quiet action" title=words::COPY data-testid="copy">
+                {icon(Icon::Copy)}
+                <span class="hidden">{words::COPY}</span>
+            </summary>
             <div class="menu">
                 {CopyForm::ALL
                     .map(|form| {
@@ -91,7 +96,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
 }
 
 /// Writes to the clipboard; false if the browser does not allow it.
-async fn write(text: &str) -> bool {
+pub async fn write(text: &str) -> bool {
     let navigator = window().navigator();
     let clipboard = Reflect::get(&navigator, &"clipboard".into());
     if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {

@@ -9,6 +9,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 
+use super::icons::{Icon, icon};
 use super::start::Thumbnail;
 use super::state::app_state;
 
@@ -26,9 +27,7 @@ pub fn HistoryButton() -> impl IntoView {
             data-testid="history"
             on:click=move |_| keep.is_open.set(true)
         >
-            <svg viewBox="0 0 24 24" aria-hidden="true">
-                <path d="M4 7h16M4 12h16M4 17h16" />
-            </svg>
+            {icon(Icon::History)}
         </button>
     }
 }
@@ -111,15 +110,20 @@ pub fn Drawer() -> impl IntoView {
     }
 }
 
-/// Why nothing is kept, in a quiet line beside the picture.
+/// Why nothing is kept, in a line above the conversation.
 #[component]
 pub fn NotKept() -> impl IntoView {
     let keep = app_state().keep;
     let trouble = Memo::new(move |_| keep.shelf.with(|s| s.trouble.map(words::trouble)));
     move || {
-        trouble
-            .get()
-            .map(|text| view! { <p class="hint" data-testid="not-kept">{text}</p> })
+        trouble.get().map(|text| {
+            view! {
+                <p class="note" data-testid="not-kept">
+                    {icon(Icon::About)}
+                    <span>{text}</span>
+                </p>
+            }
+        })
     }
 }
 

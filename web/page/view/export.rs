@@ -22,7 +22,9 @@ use leptos::task::spawn_local;
 use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
+use super::icons::{Icon, icon};
 use super::models::all_files;
+use super::share::ShareButtons;
 use super::state::{AppState, app_state};
 use crate::{decode, export};
 
@@ -167,13 +169,7 @@ impl ExchangeState {
                 let blur = self.blur.get_untracked();
                 return export::redacted(picture, sheet.size, &covered(sheet), blur).await;
             }
-            Format::Page => {
-                let picture = portable(picture, sheet.size).await?;
-                let address = export::data_address(&picture).await?;
-                let (before, after) = saved_page::parts(&document(app));
-                let parts = Array::of3(&before.into(), &address, &after.into());
-                return export::blob(&parts, format.media_type());
-            }
+            Format::Page => return page_file(app, sheet.size, picture).await,
             Format::Yolo => {
                 let content = export::content(picture).await?;
                 return export::bytes(&yolo::zip(sheet, &content), format.media_type());
@@ -302,6 +298,23 @@ fn with_source<T>(app: AppState, read: impl FnOnce(Source<'_>) -> T) -> T {
     })
 }
 
+/// The conversation with its picture as one file, and the name of that.
+async fn shared_file(app: AppState) -> Option<(Blob, String)> {
+    let picture = app.picture_file()?;
+    let size = app.with_conversation(|c| c.picture().map(|p| p.size))?;
+    let blob = page_file(app, size, &picture).await.ok()?;
+    Some((blob, Format::Page.file_name(&app.picture_name())))
+}
+
+/// The conversation as a page of its own.
+async fn page_file(app: AppState, size: ImageSize, picture: &Blob) -> Result<Blob, Fault> {
+    let picture = portable(picture, size).await?;
+    let address = export::data_address(&picture).await?;
+    let (before, after) = saved_page::parts(&document(app));
+    let parts = Array::of3(&before.into(), &address, &after.into());
+    export::blob(&parts, Format::Page.media_type())
+}
+
 /// The conversation as a document.
 fn document(app: AppState) -> Document {
     let parameters = app.with_conversation(|c| {
@@ -369,10 +382,22 @@ pub fn ExportButtons() -> impl IntoView {
     };
     view! {
         <div class="exchange-buttons">
-            <button type="button" class="button small" aria-haspopup="dialog" data-testid="export" on:click=open>
-                {words::OPEN}
+            <button
+                type="button"
+                class="icon-button"
+                aria-haspopup="dialog"
+                aria-label=words::OPEN
+                title=words::OPEN
+                data-testid="export"
+                on:click=open
+            >
+                {icon(Icon::Export)}
             </button>
-            <FilePicker class="button small" test_id="import" label=words::IMPORT />
+            <label class="icon-button" title=words::IMPORT>
+                <FileField test_id="import" />
+                {icon(Icon::Import)}
+                <span class="hidden">{words::IMPORT}</span>
+            </label>
         </div>
         <Show when=move || !state.is_open.get()>
             <OutcomeLine />
@@ -381,9 +406,9 @@ pub fn ExportButtons() -> impl IntoView {
     }
 }
 
-/// A button that chooses files to import.
+/// The field that chooses files to import, in a label.
 #[component]
-fn FilePicker(class: &'static str, test_id: &'static str, label: &'static str) -> impl IntoView {
+fn FileField(test_id: &'static str) -> impl IntoView {
     let app = app_state();
     let state = exchange_state();
     let on_files = move |event: ev::Event| {
@@ -395,10 +420,7 @@ fn FilePicker(class: &'static str, test_id: &'static str, label: &'static str) -
         input.set_value("");
     };
     view! {
-        <label class=class>
-            <input type="file" multiple class="hidden-input" data-testid=test_id on:change=on_files />
-            {label}
-        </label>
+        <input type="file" multiple class="hidden-input" data-testid=test_id on:change=on_files />
     }
 }
 
@@ -515,10 +537,14 @@ fn Content() -> impl IntoView {
             </button>
             <OutcomeLine />
         </div>
+        <ShareButtons make=move || Box::pin(shared_file(app)) />
         <section class="exchange-in" aria-labelledby="import-title">
             <h3 id="import-title">{words::IMPORT}</h3>
             <p class="hint">{words::IMPORT_NOTE}</p>
-            <FilePicker class="button" test_id="import-here" label=words::CHOOSE />
+            <label class="button">
+                <FileField test_id="import-here" />
+                {words::CHOOSE}
+            </label>
         </section>
     }
 }

@@ -4,7 +4,7 @@
 use chatrex::chat::exchange::import;
 use chatrex::chat::incoming::{Dragged, first_address, paste_opens, reaches_other_hosts};
 use chatrex::chat::kept_strings as words;
-use chatrex::error::{Fault, FaultKind};
+use chatrex::chat::network_strings;
 use js_sys::{Array, Function, Promise, Reflect};
 use leptos::ev;
 use leptos::prelude::*;
@@ -17,9 +17,11 @@ use web_sys::{
 };
 
 use super::export::ExchangeState;
-use super::models::{all_files, preview_files, show_manager};
+use super::making::{are_checkpoint, preview_files};
+use super::models::{all_files, show_manager};
+use super::share::clear_address;
 use super::state::AppState;
-use crate::decode;
+use crate::{decode, embed, shared};
 
 /// A model's manifest: files beside it are a model, not pictures.
 const MANIFEST: &str = "model.json";
@@ -29,11 +31,36 @@ pub fn listen(app: AppState, exchange: ExchangeState, over: RwSignal<bool>) {
     listen_for_drops(app, exchange, over);
     listen_for_pastes(app);
     listen_for_launches(app, exchange);
+    take_shared(app, exchange);
+}
+
+/// Nothing that is dropped is opened, by the browser neither.
+pub fn refuse_drops() {
+    window_event_listener(ev::dragover, |event| event.prevent_default());
+    window_event_listener(ev::drop, |event| event.prevent_default());
+}
+
+/// Opens the pictures that the system shared with the page.
+fn take_shared(app: AppState, exchange: ExchangeState) {
+    let address = embed::address();
+    let (before, query) = address.split_once('?').unwrap_or((&address, ""));
+    if !query.starts_with("shared=") {
+        return;
+    }
+    let before = before.to_owned();
+    clear_address(|_| before);
+    spawn_local(async move {
+        let files = shared::take().await;
+        match files.is_empty() {
+            true => refuse(app, network_strings::NOTHING_SHARED),
+            false => open_all(app, exchange, files),
+        }
+    });
 }
 
 /// Opens files of the user: a model in the manager, else the pictures among them.
 pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
-    if files.iter().any(|file| file.name() == MANIFEST) {
+    if files.iter().any(|file| file.name() == MANIFEST) || are_checkpoint(&files) {
         show_manager(app);
         preview_files(app, &files);
         return;
@@ -204,12 +231,7 @@ pub async fn open_from(app: AppState, address: &str) {
             let name = name.split(['?', '#']).next().unwrap_or_default();
             app.open_file(blob, name.to_owned());
         }
-        Err(_) => app.notice.set(Some(Fault::new(
-            FaultKind::Network,
-            "that picture",
-            "that site does not let other pages read it",
-            "Save it and drop the file here",
-        ))),
+        Err(_) => refuse(app, words::ADDRESS_REFUSED),
     }
 }
 

@@ -10,6 +10,7 @@ use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
 use chatrex::chat::settings::{Settings, Theme};
+use chatrex::chat::share::Shared;
 use chatrex::error::{Fault, FaultKind};
 use js_sys::Date;
 use leptos::ev;
@@ -18,10 +19,11 @@ use leptos::task::spawn_local;
 use web_sys::Blob;
 
 use super::kept::{Current, Source, Undo, new_key};
+use super::share;
 use super::state::AppState;
 use crate::decode::{self, Opened};
 use crate::store::Record;
-use crate::{memory, theme};
+use crate::{embed, memory, theme};
 
 /// A change is written after this time.
 const DELAY: Duration = Duration::from_millis(300);
@@ -34,17 +36,30 @@ impl AppState {
         let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
-        self.act(Input::Sampling(settings.sampling));
+        self.act(Input::Usual {
+            choices: settings.choices,
+            now: true,
+        });
         if let Some(filter) = settings.filter {
             self.act(Input::Filter(filter));
         }
         self.act(Input::Prefer(settings.granularity));
         self.watch_changes();
+        let shared = share::take_link(self);
+        let frame = embed::options();
+        if frame.forgets() {
+            keep.is_decided.set(true);
+            self.take_prompt(shared);
+            return;
+        }
         let request = self.next_open_request();
         spawn_local(async move {
-            if is_first_visit {
-                self.open_first_sample();
+            if is_first_visit && !frame.is_embedded {
+                if shared.is_none() {
+                    self.open_first_sample();
+                }
                 keep.is_decided.set(true);
+                self.take_prompt(shared);
                 keep.reload().await;
                 return;
             }
@@ -60,6 +75,30 @@ impl AppState {
                 self.restore(id, request).await;
             }
             keep.is_decided.set(true);
+            self.take_prompt(shared);
+        });
+    }
+
+    /// Puts the question of a link into the text box. It is not asked.
+    fn take_prompt(self, shared: Option<Shared>) {
+        if let Some(shared) = shared {
+            self.kind.set(shared.kind);
+            self.draft.set(shared.prompt);
+        }
+    }
+
+    /// Takes over the settings of a link, for this visit.
+    pub(super) fn take_settings(self, shared: &Shared) {
+        let settings = [
+            shared.filter.map(Input::Filter),
+            shared.sampling.map(Input::Sampling),
+            shared.granularity.map(Input::Prefer),
+        ];
+        // Without a picture none of them asks the engine for anything.
+        self.conversation.update_value(|conversation| {
+            for input in settings.into_iter().flatten() {
+                conversation.step(input);
+            }
         });
     }
 
@@ -99,6 +138,7 @@ impl AppState {
             self.picture.track();
             self.candidates.track();
             self.filter.track();
+            self.choices.track();
             self.draft.track();
             self.kind.track();
             self.turns
@@ -346,6 +386,7 @@ impl AppState {
     pub fn delete_everything(self) {
         let keep = self.keep;
         self.next_open_request();
+        self.forget_batch();
         keep.current.set_value(None);
         self.show_nothing();
         keep.memory.update_value(BTreeMap::clear);
@@ -465,10 +506,10 @@ impl AppState {
 
     /// Keeps what the user set.
     pub(super) fn keep_setting(self, input: &Input) {
-        match *input {
-            Input::Sampling(sampling) => self.keep.set(|s| s.sampling = sampling),
-            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(filter)),
-            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = granularity),
+        match input {
+            Input::Usual { choices, .. } => self.keep.set(|s| s.choices = choices.clone()),
+            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(*filter)),
+            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = *granularity),
             _ => {}
         }
     }

@@ -17,8 +17,8 @@ use leptos::task::spawn_local;
 use web_sys::Blob;
 
 use crate::decode::ObjectUrl;
-use crate::memory;
 use crate::store::{Record, Store};
+use crate::{embed, memory};
 
 /// How long a message with an action stays.
 const TOAST: Duration = Duration::from_secs(10);
@@ -110,6 +110,8 @@ impl Keeping {
     /// With the settings of the last visit.
     pub fn new() -> Self {
         let settings = memory::settings().map(|json| Settings::read(&json));
+        let mut settings = settings.unwrap_or_default();
+        settings.keep_history &= !embed::options().forgets();
         Self {
             store: StoredValue::new_local(None),
             memory: StoredValue::new_local(BTreeMap::new()),
@@ -122,7 +124,7 @@ impl Keeping {
             toasts: StoredValue::new(0),
             shelf: RwSignal::new(Shelf::default()),
             thumbnails: RwSignal::new_local(BTreeMap::new()),
-            settings: RwSignal::new(settings.unwrap_or_default()),
+            settings: RwSignal::new(settings),
             id: RwSignal::new(None),
             is_temporary: RwSignal::new(false),
             toast: RwSignal::new_local(None),

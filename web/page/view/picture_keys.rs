@@ -48,6 +48,7 @@ pub fn on_key(app: AppState, held: HeldKeys, event: &KeyboardEvent) {
         }
         "r" | "R" | "n" | "N" => choose(app, Tool::Draw),
         "v" | "V" => choose(app, Tool::Select),
+        "p" | "P" => choose(app, Tool::Point),
         "h" | "H" if event.shift_key() => app.toggle_all(),
         "h" | "H" => choose(app, Tool::Hand),
         "b" | "B" => held.bare.set(true),

@@ -121,6 +121,10 @@ impl Pointer {
             Action::Draw(bbox) => app.add_box(bbox),
             Action::Reshape(id, bbox) => app.reshape(id, bbox, false),
             Action::Take(id) => app.overlay.update(|o| o.select_all([id])),
+            Action::Click { at, .. } if app.tool.get_untracked() == Tool::Point => {
+                let scale = app.viewport.with_untracked(|v| v.scale(frame));
+                app.pick_at(at, SAME_POINT / scale);
+            }
             Action::Click { at, extend } => {
                 let scale = app.viewport.with_untracked(|v| v.scale(frame));
                 let under =

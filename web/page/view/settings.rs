@@ -1,9 +1,12 @@
-//! The settings: light or dark, and a reset.
+//! The settings: light or dark, a reset, and the list of keys.
 
 use chatrex::chat::kept_strings as words;
+use chatrex::chat::layout_strings;
 use chatrex::chat::settings::Theme;
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
+use super::keys::KeyList;
 use super::state::app_state;
 use crate::theme;
 
@@ -12,6 +15,7 @@ use crate::theme;
 pub fn SettingsPanel() -> impl IntoView {
     let app = app_state();
     let keep = app.keep;
+    let keys: KeyList = expect_context();
     let choice = move |it: Theme| {
         let choose = move |_| {
             keep.set(|settings| settings.theme = it);
@@ -35,8 +39,15 @@ pub fn SettingsPanel() -> impl IntoView {
         keep.tell(words::RESET_DONE.to_owned());
     };
     view! {
-        <button type="button" class="quiet" popovertarget="settings" data-testid="settings">
-            {words::SETTINGS}
+        <button
+            type="button"
+            class="icon-button"
+            popovertarget="settings"
+            aria-label=words::SETTINGS
+            title=format!("{} (Ctrl+,)", words::SETTINGS)
+            data-testid="settings"
+        >
+            {icon(Icon::Settings)}
         </button>
         <div id="settings" class="about settings" popover="auto">
             <h2>{words::THEME}</h2>
@@ -46,6 +57,9 @@ pub fn SettingsPanel() -> impl IntoView {
             </fieldset>
             <button type="button" class="button" data-testid="reset-settings" on:click=reset>
                 {words::RESET}
+            </button>
+            <button type="button" class="button" data-testid="settings-keys" on:click=move |_| keys.open()>
+                {layout_strings::KEYS}
             </button>
         </div>
     }

@@ -8,6 +8,7 @@ use leptos::{ev, ev::SubmitEvent};
 use web_sys::HtmlInputElement;
 
 use super::camera::{CameraOpen, has_camera};
+use super::icons::{Icon, icon};
 use super::incoming::{can_reach_other_hosts, open_all, open_from};
 use super::models::all_files;
 use super::state::app_state;
@@ -42,7 +43,7 @@ pub fn OpenPicture() -> impl IntoView {
         input.set_value("");
     };
     view! {
-        <label class="button primary">
+        <label class="button" title=words::OPEN_PICTURE>
             <input
                 type="file"
                 accept="image/*"
@@ -52,7 +53,8 @@ pub fn OpenPicture() -> impl IntoView {
                 data-testid="file-input"
                 on:change=open_chosen
             />
-            "Open picture"
+            {icon(Icon::Picture)}
+            <span class="button-words">{words::OPEN_PICTURE}</span>
         </label>
     }
 }

@@ -3,11 +3,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chatrex::chat::bench::Bench;
 use chatrex::chat::box_edit::clipped;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_as, renumber_tags};
-use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
+use chatrex::chat::choices::Choices;
+use chatrex::chat::conversation::{
+    BoxChange, Conversation, Earlier, Input, Likeness, Model, Picture, Turn,
+};
+use chatrex::chat::engine_choice::EngineChoice;
+use chatrex::chat::making::Making;
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
+use chatrex::chat::model_strings;
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
+use chatrex::chat::point_pick::{Pick, PointPick};
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::question::{Draft, QuestionKind, append_marks};
 use chatrex::chat::recovery::{LoadIn, Loss, Recovery, Supervisor};
@@ -17,21 +25,26 @@ use chatrex::chat::viewport::{Frame, Viewport};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
 use chatrex::geometry::BoxXyxy;
-use chatrex::protocol::store::StoreRequest;
+use chatrex::protocol::store::{PICKED, StoreRequest};
 use chatrex::protocol::{
-    DevicePreference, Envelope, Event, Granularity, ImageSize, PictureId, Request, ToWorker, TurnId,
+    Envelope, Event, Granularity, ImageSize, PictureId, Request, ToWorker, TurnId,
 };
-use js_sys::Array;
+use js_sys::{Array, Uint8Array};
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, File, Url};
 
+use super::batching::Batching;
 use super::kept::{Keeping, Source};
+use super::motion::ease;
+use super::workers::{Trial, Workshop};
 use crate::decode::{self, Opened};
+use crate::folders::Folder;
 use crate::link::{Link, Report};
-use crate::{memory, offers, offline, persist};
+use crate::tabs::Tabs;
+use crate::{embed, memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
 const MODELS: &str = "models/";
@@ -71,6 +84,33 @@ pub struct AppState {
     /// Number of the last request to open a picture; earlier ones are outdated.
     open_request: StoredValue<u32>,
     frame_requested: StoredValue<bool>,
+    point_pick: StoredValue<PointPick>,
+    /// Files of the user that a model is read from where they are.
+    picked: StoredValue<Option<Array>, LocalStorage>,
+    /// The folder that they were chosen in, and the names of the models in remembered folders.
+    pub(super) folder: StoredValue<Option<Folder>, LocalStorage>,
+    pub folders: RwSignal<Vec<String>>,
+    tabs: StoredValue<Option<Tabs>, LocalStorage>,
+    /// Which engine a software adapter gets; and whether the adapter is known yet.
+    pub(super) engine: RwSignal<EngineChoice>,
+    pub(super) adapter_known: StoredValue<bool>,
+    pub(super) trial: StoredValue<Option<Trial>, LocalStorage>,
+    /// The question that was sent last.
+    pub(super) last_ask: StoredValue<Option<Request>, LocalStorage>,
+    /// The benchmark, and the pixels of its picture.
+    pub bench: RwSignal<Option<Bench>>,
+    pub(super) bench_pixels: StoredValue<Option<Uint8Array>, LocalStorage>,
+    /// A published checkpoint that becomes a model, and the worker that converts it.
+    pub making: RwSignal<Making>,
+    pub(super) workshop: StoredValue<Workshop, LocalStorage>,
+    /// True when the engine can work for something else.
+    pub can_lend: RwSignal<bool>,
+    /// How the questions of this conversation are answered.
+    pub choices: RwSignal<Choices>,
+    /// What a new conversation begins with.
+    pub usual: RwSignal<Choices>,
+    /// The earlier turns that the next question can take along.
+    pub earlier: RwSignal<Earlier>,
     /// The state of the model.
     pub model: RwSignal<Model>,
     /// The stored models.
@@ -153,6 +193,8 @@ pub struct AppState {
     pub go_to_latest: RwSignal<u32>,
     /// What stays between visits.
     pub keep: Keeping,
+    /// One task for many pictures.
+    pub batching: Batching,
 }
 
 impl AppState {
@@ -207,6 +249,23 @@ impl AppState {
             next_picture: StoredValue::new(0),
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
+            point_pick: StoredValue::new(PointPick::default()),
+            picked: StoredValue::new_local(None),
+            folder: StoredValue::new_local(None),
+            folders: RwSignal::new(Vec::new()),
+            tabs: StoredValue::new_local(None),
+            engine: RwSignal::new(EngineChoice::new(memory::engines())),
+            adapter_known: StoredValue::new(false),
+            trial: StoredValue::new_local(None),
+            last_ask: StoredValue::new_local(None),
+            bench: RwSignal::new(None),
+            bench_pixels: StoredValue::new_local(None),
+            making: RwSignal::new(Making::default()),
+            workshop: StoredValue::new_local(Workshop::default()),
+            can_lend: RwSignal::new(false),
+            choices: RwSignal::new(Choices::default()),
+            usual: RwSignal::new(Choices::default()),
+            earlier: RwSignal::new(Earlier::default()),
             model: RwSignal::new(Model::Absent),
             models: RwSignal::new(ModelManager::with_choice(
                 keep.choice(&document().url().unwrap_or_default()),
@@ -250,21 +309,27 @@ impl AppState {
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,
+            batching: Batching::new(),
         }
     }
 
     /// Loads the model and shows what the page showed last, at the first visit a sample.
     pub fn begin(self) {
         self.start_worker();
+        self.know_adapter();
         self.begin_keeping();
+        self.begin_batching();
+        let on_claim = Rc::new(move |model| self.manage(model_manager::Input::GiveUp(model)));
+        self.tabs.set_value(Tabs::open(on_claim));
         spawn_local(async move { self.offline.set(offline::stored().await) });
+        spawn_local(self.list_folders());
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
         });
     }
 
     /// Starts a worker in place of any other, and loads the chosen model into it.
-    fn start_worker(self) {
+    pub(super) fn start_worker(self) {
         if self.supervise(Supervisor::terminate) {
             self.manage(model_manager::Input::Lost);
         }
@@ -279,15 +344,27 @@ impl AppState {
                 self.link.set_value(Some(link));
                 self.supervise(Supervisor::start);
                 self.manage(model_manager::Input::Started);
-                self.load_chosen();
+                // Else it is loaded as soon as the adapter is known.
+                if self.adapter_known.get_value() {
+                    self.load_chosen();
+                }
             }
             Err(fault) => self.act(Input::Lost(fault)),
         }
     }
 
     /// Loads the chosen model into the running worker.
-    fn load_chosen(self) {
-        let model = self.models.with_untracked(|models| match models.choice() {
+    pub(super) fn load_chosen(self) {
+        let model = self.chosen_address();
+        let device = self.choose_engine();
+        self.act(Input::Load { model, device });
+        // Not with the next frame: until then the previous model would pass for this one.
+        self.flush();
+    }
+
+    /// Address of the chosen model.
+    pub(super) fn chosen_address(self) -> String {
+        self.models.with_untracked(|models| match models.choice() {
             Choice::BuiltIn(model) => {
                 let folder = format!("{MODELS}{}/", model.name());
                 let base = document().base_uri().ok().flatten().unwrap_or_default();
@@ -295,13 +372,8 @@ impl AppState {
                 address.unwrap_or(folder)
             }
             Choice::Stored(model) => model.to_address(),
-        });
-        self.act(Input::Load {
-            model,
-            device: DevicePreference::Auto,
-        });
-        // Not with the next frame: until then the previous model would pass for this one.
-        self.flush();
+            Choice::Unsaved { address, .. } => address.clone(),
+        })
     }
 
     fn load_in(self, place: LoadIn) {
@@ -325,7 +397,12 @@ impl AppState {
         let loss = self.supervise(|supervisor| supervisor.on_event(&event));
         match (loss, event) {
             (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
-            (_, event) => self.act(Input::Event(event)),
+            (_, event) if Bench::is_own(&event) => self.on_bench_event(&event),
+            (_, event) if self.batch_event(&event) => {}
+            (_, event) => {
+                self.measure(&event);
+                self.act(Input::Event(event));
+            }
         }
     }
 
@@ -334,10 +411,22 @@ impl AppState {
         // Before the model manager and the conversation, whose requests may fail in the same way.
         let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
+        self.lose_batch(&fault);
+        self.lose_bench(&fault);
         self.act(Input::Lost(fault));
         if restarts {
             self.start_worker();
         }
+    }
+
+    /// Takes files of the user that the next model is read from.
+    pub(super) fn pick(self, files: &[File]) {
+        self.picked.set_value(Some(files.iter().collect()));
+    }
+
+    /// Whether a worker runs.
+    pub(super) fn has_worker(self) -> bool {
+        self.link.with_value(Option::is_some)
     }
 
     /// Retries after a failure of the model.
@@ -384,7 +473,11 @@ impl AppState {
             match effect {
                 Effect::Send(request) => {
                     let attachment = match request {
-                        StoreRequest::PreviewFiles => files.cloned().map(JsValue::from),
+                        StoreRequest::PreviewFiles => {
+                            self.picked.set_value(files.cloned());
+                            self.folder.set_value(None);
+                            files.cloned().map(JsValue::from)
+                        }
                         _ => None,
                     };
                     self.send(Envelope {
@@ -396,10 +489,19 @@ impl AppState {
                     self.is_volatile.set(!persist::is_granted().await);
                 }),
                 Effect::Load(choice) => {
-                    self.keep.set(|s| s.model = Some(Settings::name(&choice)));
+                    self.end_bench();
+                    if !matches!(choice, Choice::Unsaved { .. }) {
+                        self.keep.set(|s| s.model = Some(Settings::name(&choice)));
+                    }
                     let place = self.supervise(Supervisor::choose);
                     self.load_in(place);
                 }
+                Effect::Claim(model) => self.tabs.with_value(|tabs| {
+                    if let Some(tabs) = tabs {
+                        tabs.claim(&model);
+                    }
+                }),
+                Effect::TakenOver(name) => self.keep.tell(model_strings::taken_over(&name)),
             }
         }
     }
@@ -570,8 +672,12 @@ impl AppState {
             .conversation
             .try_update_value(|c| c.step(input))
             .unwrap_or_default();
+        self.interrupt_batch(&requests);
         for request in requests {
-            let attachment = self.pixels(&request);
+            let attachment = self.attachment(&request);
+            if matches!(request, Request::Ask { .. }) {
+                self.last_ask.set_value(Some(request.clone()));
+            }
             self.send(Envelope {
                 body: ToWorker::Engine(request),
                 attachment,
@@ -587,27 +693,34 @@ impl AppState {
         self.request_frame();
     }
 
-    fn send(self, message: Envelope<ToWorker, JsValue>) {
+    pub(super) fn send(self, message: Envelope<ToWorker, JsValue>) {
         let sent = (self.link).with_value(|link| link.as_ref().map(|link| link.send(&message)));
         if let Some(Err(fault)) = sent {
             self.on_loss(Loss::Worker, fault);
         }
     }
 
-    /// A copy of the pixels that a request needs, for the worker to keep.
-    fn pixels(self, request: &Request) -> Option<JsValue> {
-        let Request::Look {
-            picture,
-            size: Some(_),
-            ..
-        } = request
-        else {
-            return None;
-        };
+    /// What travels beside a request: a copy of the pixels for the worker to keep, or files of the user.
+    fn attachment(self, request: &Request) -> Option<JsValue> {
+        match request {
+            Request::Look {
+                picture,
+                size: Some(_),
+                ..
+            } => Some(self.pixels(*picture)?.buffer().into()),
+            Request::Load { model, .. } if model.starts_with(PICKED) => self
+                .picked
+                .with_value(|files| files.clone().map(JsValue::from)),
+            _ => None,
+        }
+    }
+
+    /// A copy of the pixels of a picture.
+    pub(super) fn pixels(self, picture: PictureId) -> Option<Uint8Array> {
         self.kept.with_value(|kept| {
-            let kept = kept.iter().find(|k| k.id == *picture)?;
+            let kept = kept.iter().find(|k| k.id == picture)?;
             let rgb = &kept.opened.rgb;
-            Some(rgb.slice(0, rgb.length()).buffer().into())
+            Some(rgb.slice(0, rgb.length()))
         })
     }
 
@@ -645,6 +758,10 @@ impl AppState {
             put(self.last_edit, &c.last_edit());
             put(self.naming, &c.naming());
             put(self.max_tokens, &c.max_tokens());
+            put(self.choices, c.choices());
+            put(self.usual, c.usual());
+            put(self.earlier, &c.earlier());
+            put(self.can_lend, &c.can_lend());
             self.show_turns(c.turns());
         });
     }
@@ -694,6 +811,9 @@ impl AppState {
 
     /// Adds a box that the user drew, and selects it.
     pub fn add_box(self, bbox: BoxXyxy) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         self.act(Input::Draw(bbox));
         if let Some(number) = number {
@@ -702,9 +822,40 @@ impl AppState {
         self.flush();
     }
 
+    /// A click of the tool for points, in picture pixels as `slack`: it picks a proposal.
+    pub fn pick_at(self, at: (f32, f32), slack: f32) {
+        let selected = self.overlay.with_untracked(|o| o.selected());
+        let mut pick = self.point_pick.get_value();
+        let picked = self.conversation.with_value(|c| {
+            let proposals = c.picture()?.all_proposals(c.granularity());
+            pick.click(at, slack, &proposals, c.candidates(), selected)
+        });
+        self.point_pick.set_value(pick);
+        match picked {
+            None => {}
+            Some(Pick::Select(id, added)) => {
+                if let Some(added) = added {
+                    self.remove(vec![added]);
+                }
+                self.overlay.update(|o| o.select_all([id]));
+            }
+            Some(Pick::Replace(id, bbox)) => self.reshape(id, bbox, true),
+            Some(Pick::Add(bbox)) => {
+                if let Some(number) = self.next_own() {
+                    self.point_pick
+                        .update_value(|pick| pick.on_added(BoxId::Own(number)));
+                }
+                self.add_box(bbox);
+            }
+        }
+    }
+
     /// Gives a box another shape. A proposal becomes a box of the user, which is then the selected one.
     /// With `continues` one undo takes this and the change before back.
     pub fn reshape(self, id: BoxId, bbox: BoxXyxy, continues: bool) {
+        if embed::options().readonly {
+            return;
+        }
         let number = self.next_own();
         let before = self.candidates.get_untracked();
         self.act(Input::Boxes(BoxChange::Reshape {
@@ -760,6 +911,9 @@ impl AppState {
 
     /// Changes the boxes and shows the outcome at once.
     pub fn change_boxes(self, change: BoxChange) {
+        if embed::options().readonly {
+            return;
+        }
         self.act(Input::Boxes(change));
         self.flush();
     }
@@ -779,7 +933,8 @@ impl AppState {
             meant.map(|b| b.bbox).collect()
         });
         if let Some(frame) = self.frame.get_untracked() {
-            self.view(|view| view.revealing(&boxes, frame));
+            let now = self.viewport.get_untracked();
+            ease(self.viewport, now.revealing(&boxes, frame));
         }
     }
 

@@ -2,12 +2,14 @@
 
 use chatrex::chat::conversation::{Model, Phase};
 use chatrex::chat::conversation_strings as words;
+use chatrex::chat::layout_strings;
 use chatrex::chat::model_manager::{self, Choice};
 use chatrex::chat::recovery::{Problem, Recovery};
 use chatrex::chat::strings;
 use js_sys::Reflect;
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::models::{Manager, show_manager};
 use super::state::{AppState, app_state};
 use crate::memory;
@@ -43,9 +45,15 @@ pub fn ModelState() -> impl IntoView {
             on:click=move |_| show_manager(app)
         >
             <i class="dot" aria-hidden="true"></i>
-            {text}
+            <span class="chip-words">{text}</span>
             <SlowMark />
-            {move || download.get().map(|text| view! { <span data-testid="moving">{text}</span> })}
+            <Show when=move || app.offline.get()>
+                <span class="badge" data-testid="offline-badge" title=layout_strings::OFFLINE_NAME>
+                    {icon(Icon::Check)}
+                    <span class="hidden">{layout_strings::OFFLINE}</span>
+                </span>
+            </Show>
+            {move || download.get().map(|text| view! { <span class="moving" data-testid="moving">{text}</span> })}
         </button>
         <Manager />
     }
@@ -146,7 +154,8 @@ pub fn DeviceNote() -> impl IntoView {
     view! {
         {move || {
             note.get().map(|text| view! {
-                <p class="note plain" data-testid="device-note">
+                <p class="note" data-testid="device-note">
+                    {icon(Icon::About)}
                     <span>{text}</span>
                     <button type="button" class="quiet" data-testid="note-dismiss" on:click=dismiss>
                         {strings::DISMISS}
@@ -166,7 +175,7 @@ fn SlowMark() -> impl IntoView {
         {move || {
             note.get().map(|text| view! {
                 <i class="slow" role="img" data-testid="slow-mark" aria-label=words::SLOW title=text>
-                    "◐"
+                    {icon(Icon::Slow)}
                 </i>
             })
         }}
@@ -244,6 +253,7 @@ fn Recovered(app: AppState) -> impl IntoView {
         <div role="status">
             <Show when=move || app.recovery.get() != Recovery::None>
                 <div class="note" data-testid="recovery">
+                    {icon(Icon::About)}
                     <p>{move || strings::recovery(app.recovery.get())}</p>
                     <Show when=can_ask_again>
                         <button type="button" class="button small" data-testid="ask-again" on:click=move |_| app.ask_again()>

@@ -6,8 +6,9 @@ use js_sys::{Function, Reflect};
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::state::app_state;
-use crate::offline;
+use crate::{memory, offline};
 
 /// The last message, for ten seconds.
 #[component]
@@ -49,7 +50,8 @@ pub fn NewVersion() -> impl IntoView {
         <div role="status">
             <Show when=move || is_ready.get() && !app.busy.get()>
                 <p class="note version" data-testid="new-version">
-                    {words::NEW_VERSION}
+                    {icon(Icon::About)}
+                    <span>{words::NEW_VERSION}</span>
                     <button type="button" class="button small" on:click=reload>
                         {words::RELOAD}
                     </button>
@@ -59,7 +61,7 @@ pub fn NewVersion() -> impl IntoView {
     }
 }
 
-/// Offers to install the page where the browser can, after the first answer, once.
+/// Offers to install the page where the browser can, after the first answer, in one visit only.
 #[component]
 pub fn Install() -> impl IntoView {
     let app = app_state();
@@ -73,6 +75,7 @@ pub fn Install() -> impl IntoView {
         .add_event_listener_with_callback("beforeinstallprompt", listener.as_ref().unchecked_ref());
     // The page listens as long as it lives.
     listener.forget();
+    let was_offered = memory::is_install_offered();
     let has_answer = move || {
         app.turns.with(|turns| {
             turns
@@ -90,8 +93,15 @@ pub fn Install() -> impl IntoView {
         }
         prompt.set(None);
     };
+    let is_offered =
+        Memo::new(move |_| !was_offered && prompt.with(Option::is_some) && has_answer());
+    Effect::new(move |_| {
+        if is_offered.get() {
+            memory::keep_install_offered();
+        }
+    });
     view! {
-        <Show when=move || has_answer() && prompt.with(Option::is_some)>
+        <Show when=move || is_offered.get()>
             <button type="button" class="quiet" data-testid="install" on:click=install>
                 {words::INSTALL}
             </button>

@@ -2,37 +2,25 @@
 
 use chatrex::chat::box_strings;
 use chatrex::chat::conversation::{BoxChange, Picture};
+use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Visibility;
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::viewport::{STEP, Viewport};
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::state::{AppState, app_state};
 
-/// Lines of an icon, 24 units wide and high.
-fn icon(path: &'static str) -> impl IntoView {
-    view! {
-        <svg class="icon" viewBox="0 0 24 24" aria-hidden="true">
-            <path d=path />
-        </svg>
-    }
-}
-
-const ARROW: &str = "M5 3l14 8-6.5 1.6L9 19z";
-const HAND: &str = "M12 3v18M3 12h18M12 3l-3 3M12 3l3 3M12 21l-3-3M12 21l3-3M3 12l3-3M3 12l3 3M21 12l-3-3M21 12l-3 3";
-const BOX: &str = "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M12 9v6M9 12h6";
-const BACK: &str = "M9 7L4 12l5 5M4 12h10a6 6 0 0 1 0 12";
-const FORTH: &str = "M15 7l5 5-5 5M20 12H10a6 6 0 0 0 0 12";
-
-/// The tools, and which boxes are drawn.
+/// The tools, which boxes are drawn, and the button that removes the picture.
 #[component]
 pub fn Tools() -> impl IntoView {
     let app = app_state();
     view! {
         <div class="tools">
             <div class="tool-buttons" role="group" aria-label=box_strings::TOOLS>
-                <ToolButton tool=Tool::Select name=box_strings::SELECT path=ARROW id="tool-select" />
-                <ToolButton tool=Tool::Hand name=box_strings::HAND path=HAND id="tool-hand" />
+                <ToolButton tool=Tool::Select name=box_strings::SELECT shape=Icon::Select id="tool-select" />
+                <ToolButton tool=Tool::Hand name=box_strings::HAND shape=Icon::Hand id="tool-hand" />
+                <ToolButton tool=Tool::Point name=box_strings::POINT shape=Icon::Point id="tool-point" />
                 <button
                     type="button"
                     class="button small"
@@ -44,8 +32,8 @@ pub fn Tools() -> impl IntoView {
                         choose(app, if draws { Tool::Select } else { Tool::Draw });
                     }
                 >
-                    {icon(BOX)}
-                    {box_strings::DRAW}
+                    {icon(Icon::Draw)}
+                    <span class="button-words">{box_strings::DRAW}</span>
                 </button>
             </div>
             <fieldset class="segments">
@@ -55,17 +43,22 @@ pub fn Tools() -> impl IntoView {
                 <VisibilityButton visibility=Visibility::Selected label="Selected" />
                 <VisibilityButton visibility=Visibility::Nothing label="None" />
             </fieldset>
+            <button
+                type="button"
+                class="icon-button"
+                aria-label=kept_strings::REMOVE
+                title=kept_strings::REMOVE
+                data-testid="remove-picture"
+                on:click=move |_| app.close_picture()
+            >
+                {icon(Icon::Remove)}
+            </button>
         </div>
     }
 }
 
 #[component]
-fn ToolButton(
-    tool: Tool,
-    name: &'static str,
-    path: &'static str,
-    id: &'static str,
-) -> impl IntoView {
+fn ToolButton(tool: Tool, name: &'static str, shape: Icon, id: &'static str) -> impl IntoView {
     let app = app_state();
     view! {
         <button
@@ -78,7 +71,7 @@ fn ToolButton(
             disabled=move || app.picture.with(Option::is_none)
             on:click=move |_| choose(app, tool)
         >
-            {icon(path)}
+            {icon(shape)}
         </button>
     }
 }
@@ -108,7 +101,7 @@ fn VisibilityButton(visibility: Visibility, label: &'static str) -> impl IntoVie
     }
 }
 
-/// The bars at the picture's bottom edge: undo and redo, and the view.
+/// The bars below the picture: undo and redo, and the view.
 #[component]
 pub fn StageBar() -> impl IntoView {
     let app = app_state();
@@ -125,7 +118,7 @@ pub fn StageBar() -> impl IntoView {
                     enabled=Signal::derive(move || can(app, Picture::can_undo))
                     press=move || app.change_boxes(BoxChange::Undo)
                 >
-                    {icon(BACK)}
+                    {icon(Icon::Undo)}
                 </StageButton>
                 <StageButton
                     id="redo-box"
@@ -133,12 +126,12 @@ pub fn StageBar() -> impl IntoView {
                     enabled=Signal::derive(move || can(app, Picture::can_redo))
                     press=move || app.change_boxes(BoxChange::Redo)
                 >
-                    {icon(FORTH)}
+                    {icon(Icon::Redo)}
                 </StageButton>
             </div>
             <div class="stage-bar" role="group" aria-label=box_strings::VIEW>
                 <StageButton id="zoom-out" name=box_strings::ZOOM_OUT press=move || zoom(app, 1.0 / STEP)>
-                    "−"
+                    {icon(Icon::Less)}
                 </StageButton>
                 <button
                     type="button"
@@ -150,7 +143,7 @@ pub fn StageBar() -> impl IntoView {
                     {move || box_strings::zoom(percent.get())}
                 </button>
                 <StageButton id="zoom-in" name=box_strings::ZOOM_IN press=move || zoom(app, STEP)>
-                    "+"
+                    {icon(Icon::More)}
                 </StageButton>
                 <button
                     type="button"
@@ -158,7 +151,8 @@ pub fn StageBar() -> impl IntoView {
                     title=box_strings::FIT_NAME
                     on:click=move |_| app.view(|_| Viewport::default())
                 >
-                    {box_strings::FIT}
+                    {icon(Icon::Fit)}
+                    <span class="hidden">{box_strings::FIT}</span>
                 </button>
             </div>
         </Show>

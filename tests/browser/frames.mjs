@@ -1,0 +1,168 @@
+// Times of the page alone: frames while sliders and hovers change it, with an idle and with a busy engine, and
+// the way to a usable page, also beside another version.
+//
+//     CHATREX_BROWSER=/path/to/chrome node tests/browser/frames.mjs SITE [OTHER_SITE]
+//
+// SITE and OTHER_SITE are folders that `cargo xtask dist --out` writes. Visits to the two alternate. Optional:
+// CHATREX_REPEATS (7 visits), CHATREX_STEPS (120 steps of slider and hover).
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { chromium } from "playwright-core";
+import { ALWAYS, needed } from "./flags.mjs";
+import { site } from "./origins.mjs";
+
+const FOLDERS = process.argv.slice(2).map((folder) => resolve(folder));
+const REPEATS = Number(process.env.CHATREX_REPEATS ?? 7);
+const STEPS = Number(process.env.CHATREX_STEPS ?? 120);
+const LONG = 600_000;
+// Frames as fast as they are made: a frame then takes as long as its work.
+const UNTHROTTLED = ["--disable-frame-rate-limit", "--disable-gpu-vsync"];
+
+if (FOLDERS.length === 0) {
+  console.error("name the folder of a site");
+  process.exit(2);
+}
+
+const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const rounded = (value) => Number(value.toFixed(2));
+
+// Opens a new profile, calls `use` with a page, and removes the profile.
+async function visiting(flags, use) {
+  const profile = await mkdtemp(join(tmpdir(), "chatrex-frames-"));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: needed("CHATREX_BROWSER"),
+    headless: true,
+    args: [...ALWAYS, ...flags],
+    viewport: { width: 1280, height: 800 },
+    serviceWorkers: "block",
+  });
+  try {
+    const page = context.pages()[0] ?? (await context.newPage());
+    page.setDefaultTimeout(LONG);
+    return await use(page);
+  } finally {
+    await context.close();
+    await rm(profile, { recursive: true, force: true });
+  }
+}
+
+// Milliseconds from the start of a cold visit to the first paint, the first content and a text box that takes
+// words.
+function visit(url) {
+  return visiting([], async (page) => {
+    await page.addInitScript(() => {
+      const look = () => {
+        const box = document.querySelector('[data-testid="question"]');
+        if (box && !box.disabled) self.usable = performance.now();
+        else requestAnimationFrame(look);
+      };
+      requestAnimationFrame(look);
+    });
+    await page.goto(url);
+    await page.waitForFunction(() => self.usable && performance.getEntriesByName("first-contentful-paint").length);
+    return page.evaluate(() => {
+      const at = (name) => performance.getEntriesByName(name)[0]?.startTime ?? NaN;
+      return { paint: at("first-paint"), content: at("first-contentful-paint"), usable: self.usable };
+    });
+  });
+}
+
+// Runs in the page: the milliseconds from each change to the end of the frame that shows it. With `busy` a
+// question is always being answered.
+async function frames([kind, steps, busy]) {
+  const frame = () =>
+    new Promise((done) => {
+      requestAnimationFrame(() => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = done;
+        port2.postMessage(null);
+      });
+    });
+  const slider = document.querySelector('[data-testid="score-slider"]');
+  const boxes = () => document.querySelectorAll('[data-testid="box"]');
+  const change = {
+    slider(step) {
+      const setter = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set;
+      setter.call(slider, String(0.2 + 0.6 * Math.abs(((step / 30) % 2) - 1)));
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+    hover(step) {
+      const all = boxes();
+      const mark = all[step % Math.max(all.length, 1)]?.getBoundingClientRect();
+      const pane = document.querySelector('[data-testid="picture"]');
+      const at = mark && { clientX: mark.x + mark.width / 2, clientY: mark.y + mark.height / 2 };
+      const surface = pane.querySelector(".boxes") ?? pane;
+      surface.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, pointerId: 1, pointerType: "mouse", ...at }));
+    },
+  }[kind];
+  let asking = null;
+  if (busy) {
+    asking = setInterval(() => {
+      const [text, send] = ["question", "send"].map((id) => document.querySelector(`[data-testid="${id}"]`));
+      if (!text || !send || document.querySelector('[data-testid="stop"]')) return;
+      const setter = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
+      setter.call(text, "Describe every object of the picture in detail.");
+      text.dispatchEvent(new Event("input", { bubbles: true }));
+      setTimeout(() => document.querySelector('[data-testid="send"]')?.click());
+    }, 20);
+  }
+  const times = [];
+  let answering = 0;
+  for (let step = 0; step < steps; step++) {
+    const start = performance.now();
+    change(step);
+    await frame();
+    times.push(performance.now() - start);
+    if (document.querySelector('[data-testid="stop"]')) answering += 1;
+    await new Promise((done) => setTimeout(done, 16));
+  }
+  clearInterval(asking);
+  return { times, answering: answering / steps };
+}
+
+async function frameTimes(url) {
+  return visiting(UNTHROTTLED, async (page) => {
+    await page.goto(`${url}/?model=nano`);
+    await page.waitForFunction(() => document.querySelector('[data-testid="answer"][data-state="done"]'));
+    await page.evaluate(() => document.querySelectorAll("details.panel").forEach((panel) => (panel.open = true)));
+    const rows = [];
+    for (const kind of ["slider", "hover"]) {
+      await page.evaluate(frames, [kind, 20, false]);
+      const idle = await page.evaluate(frames, [kind, STEPS, false]);
+      const busy = await page.evaluate(frames, [kind, STEPS, true]);
+      const [a, b] = [median(idle.times), median(busy.times)];
+      rows.push({
+        change: kind,
+        "idle ms": rounded(a),
+        "busy ms": rounded(b),
+        "busy / idle": rounded(b / a),
+        "share of steps with an answer running": rounded(busy.answering),
+      });
+    }
+    return rows;
+  });
+}
+
+const servers = await Promise.all(FOLDERS.map((folder) => site({ folder })));
+try {
+  console.table(await frameTimes(servers[0].url));
+  const visits = servers.map(() => []);
+  for (let i = 0; i < REPEATS; i++) {
+    for (const [at, { url }] of servers.entries()) visits[at].push(await visit(`${url}/`));
+  }
+  const summary = visits.map((all, at) => ({
+    site: FOLDERS[at],
+    ...Object.fromEntries(Object.keys(all[0]).map((key) => [`${key} ms`, rounded(median(all.map((one) => one[key])))])),
+  }));
+  console.table(summary);
+  if (summary.length > 1) {
+    const [own, other] = summary;
+    const ratio = (key) => rounded(own[key] / other[key]);
+    console.log(`first content to usable, this site / other: ${rounded((own["usable ms"] - own["content ms"]) / (other["usable ms"] - other["content ms"]))}`);
+    console.log(`usable, this site / other: ${ratio("usable ms")}`);
+  }
+} finally {
+  await Promise.all(servers.map((server) => server.close()));
+}

@@ -1,0 +1,138 @@
+//! The list of all keys, as a dialog.
+
+use chatrex::chat::layout_strings::{self as words, KEY_GROUPS, KeyGroup};
+use chatrex::chat::strings;
+use leptos::ev;
+use leptos::html;
+use leptos::prelude::*;
+use web_sys::KeyboardEvent;
+
+use super::ask::is_composing;
+use super::icons::{Icon, icon};
+use super::incoming::is_text_box;
+
+/// The dialog with the keys, which buttons elsewhere open.
+#[derive(Clone, Copy)]
+pub struct KeyList(NodeRef<html::Dialog>);
+
+impl KeyList {
+    /// The dialog is closed.
+    pub fn new() -> Self {
+        Self(NodeRef::new())
+    }
+
+    /// Opens the dialog.
+    pub fn open(self) {
+        if let Some(dialog) = self.0.get_untracked() {
+            // Fails only if it is open already.
+            let _ = dialog.show_modal();
+        }
+    }
+
+    fn close(self) {
+        if let Some(dialog) = self.0.get_untracked() {
+            dialog.close();
+        }
+    }
+
+    /// The keys that open it: a question mark outside of text boxes, and Ctrl with a slash.
+    pub fn listen(self) {
+        window_event_listener(ev::keydown, move |event| {
+            if !event.default_prevented() && !is_composing(&event) && is_asked_for(&event) {
+                event.prevent_default();
+                self.open();
+            }
+        });
+    }
+}
+
+fn is_asked_for(event: &KeyboardEvent) -> bool {
+    let is_command = event.ctrl_key() || event.meta_key();
+    if event.alt_key() || has_open_dialog() {
+        return false;
+    }
+    match event.key().as_str() {
+        "/" => is_command,
+        "?" => !is_command && !event.target().is_some_and(|target| is_text_box(&target)),
+        _ => false,
+    }
+}
+
+fn has_open_dialog() -> bool {
+    let open = document().query_selector("dialog[open]");
+    open.is_ok_and(|dialog| dialog.is_some())
+}
+
+/// The button that opens the list.
+#[component]
+pub fn KeysButton() -> impl IntoView {
+    let list: KeyList = expect_context();
+    view! {
+        <button
+            type="button"
+            class="icon-button keys-button"
+            aria-label=words::KEYS
+            aria-haspopup="dialog"
+            title=format!("{} (?)", words::KEYS)
+            data-testid="keys"
+            on:click=move |_| list.open()
+        >
+            {icon(Icon::Keys)}
+        </button>
+    }
+}
+
+/// The dialog.
+#[component]
+pub fn Keys() -> impl IntoView {
+    let list: KeyList = expect_context();
+    view! {
+        <dialog
+            class="manager keys"
+            node_ref=list.0
+            aria-labelledby="keys-title"
+            data-testid="key-list"
+        >
+            <header>
+                <h2 id="keys-title">{words::KEYS}</h2>
+                <button type="button" class="quiet" data-testid="keys-close" on:click=move |_| list.close()>
+                    {strings::CLOSE}
+                </button>
+            </header>
+            <div class="key-groups">
+                {KEY_GROUPS.iter().map(group).collect_view()}
+            </div>
+            <p class="hint">{words::KEYS_NOTE}</p>
+        </dialog>
+    }
+}
+
+fn group(group: &'static KeyGroup) -> impl IntoView {
+    let rows = group.rows.iter().map(|(keys, what)| {
+        view! {
+            <div class="key-row">
+                <dt>{keys_view(keys)}</dt>
+                <dd>{*what}</dd>
+            </div>
+        }
+    });
+    view! {
+        <section>
+            <h3>{group.name}</h3>
+            <dl>{rows.collect_view()}</dl>
+        </section>
+    }
+}
+
+/// Keys as they are written on a keyboard.
+fn keys_view(keys: &'static str) -> impl IntoView {
+    words::alternatives(keys)
+        .into_iter()
+        .map(|together| {
+            let keys = together
+                .into_iter()
+                .map(|key| view! { <kbd>{key.to_owned()}</kbd> });
+            view! { <span class="key-set">{keys.collect_view()}</span> }
+        })
+        .collect_view()
+}

@@ -1,0 +1,105 @@
+//! What the page requested and sent since it was loaded.
+
+use std::time::Duration;
+
+use chatrex::chat::network::{Host, Report};
+use chatrex::chat::network_strings as words;
+use js_sys::{Function, Reflect};
+use leptos::html;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use wasm_bindgen::JsCast;
+
+use super::copy_menu;
+use crate::embed;
+
+/// Time between two looks while the list is open.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// The list, closed at first.
+#[component]
+pub fn Network() -> impl IntoView {
+    let details = NodeRef::<html::Details>::new();
+    let report = RwSignal::new(Report::default());
+    let copied = RwSignal::new(None::<bool>);
+    let look = move || {
+        let now = read();
+        if report.with_untracked(|known| *known != now) {
+            report.set(now);
+        }
+    };
+    let toggle = move |_| {
+        copied.set(None);
+        look();
+    };
+    let timer = set_interval_with_handle(
+        move || {
+            let open = details.try_get_untracked().flatten();
+            if open.is_some_and(|details| details.open()) {
+                look();
+            }
+        },
+        PERIOD,
+    );
+    on_cleanup(move || {
+        if let Ok(timer) = timer {
+            timer.clear();
+        }
+    });
+    let copy = move |_| {
+        let text = words::report(&read(), &embed::address());
+        spawn_local(async move { copied.set(Some(copy_menu::write(&text).await)) });
+    };
+    let rows = move || report.with(|report| report.hosts(&embed::address()));
+    view! {
+        <details class="network" node_ref=details data-testid="network" on:toggle=toggle>
+            <summary>{words::NETWORK}</summary>
+            <p><b data-testid="network-sent">{move || report.with(words::sent)}</b></p>
+            <table>
+                <thead>
+                    <tr>
+                        <th scope="col">{words::HOST}</th>
+                        <th scope="col">{words::REQUESTS}</th>
+                        <th scope="col">{words::RECEIVED}</th>
+                        <th scope="col">{words::SENT}</th>
+                        <th scope="col">{words::BLOCKED}</th>
+                    </tr>
+                </thead>
+                <tbody>{move || rows().into_iter().map(row).collect_view()}</tbody>
+            </table>
+            <Show when=move || report.with(|report| !report.worker)>
+                <p>{words::NO_WORKER}</p>
+            </Show>
+            <p class="hint">{words::NETWORK_COUNTED}</p>
+            <button type="button" class="button small" data-testid="network-copy" on:click=copy>
+                {words::COPY_REPORT}
+            </button>
+            <span role="status">
+                {move || copied.get().map(|is| if is { words::COPIED } else { words::NOT_COPIED })}
+            </span>
+        </details>
+    }
+}
+
+fn row(host: Host) -> impl IntoView {
+    view! {
+        <tr data-testid="network-host" data-host=host.name.clone() data-own=host.is_own.to_string()>
+            <th scope="row">
+                {host.name.clone()}
+                {host.is_own.then(|| view! { <small>" " {words::THIS_SITE}</small> })}
+            </th>
+            <td>{host.requests}</td>
+            <td>{words::bytes(host.received)}</td>
+            <td data-bytes=host.sent>{words::bytes(host.sent)}</td>
+            <td>{host.refused}</td>
+        </tr>
+    }
+}
+
+/// What `network.js` recorded.
+fn read() -> Report {
+    let report = Reflect::get(&window(), &"networkReport".into()).ok();
+    let report = report.and_then(|report| report.dyn_into::<Function>().ok());
+    let json = report.and_then(|report| report.call0(&window()).ok()?.as_string());
+    Report::read(&json.unwrap_or_default())
+}
