@@ -56,22 +56,28 @@ async function refused(page, file, says, code) {
   await page.getByTestId("dismiss").click();
 }
 
-// Brings a model and loads it.
-async function load(page, address) {
+// Does something in the manager.
+async function managed(page, act) {
   await manager(page);
-  await bring(page, address);
-  await stands(page, "ready");
-  await row(page).getByTestId("load").click();
-  await stands(page, "loaded");
+  await act();
   await page.getByTestId("manager-close").click();
 }
 
+// Brings a model and loads it.
+const load = (page, address) =>
+  managed(page, async () => {
+    await bring(page, address);
+    await stands(page, "ready");
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+  });
+
 // Loads the default model in place of the stored one.
 async function unload(page) {
-  await manager(page);
-  await row(page).getByTestId("unload").click();
-  await stands(page, "ready");
-  await page.getByTestId("manager-close").click();
+  await managed(page, async () => {
+    await row(page).getByTestId("unload").click();
+    await stands(page, "ready");
+  });
   await modelReady(page);
 }
 
@@ -130,10 +136,10 @@ describe("faults of browser and network", () => {
         assert.equal(await other.evaluate(() => isSecureContext || Boolean(navigator.gpu)), false);
         assert.equal((await answered(other, 0)).state, "done");
         assert.match(await note(other), /processor \(CPU\).*did not come over https/);
-        await manager(other);
-        await bring(other, plain(address));
-        await complains(other, /keeps no files for this page.*over HTTPS and outside a private window/, "Unsupported");
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await bring(other, plain(address));
+          await complains(other, /keeps no files for this page.*over HTTPS and outside a private window/, "Unsupported");
+        });
         await answers(other);
       },
       { address: plain(nano()) },
@@ -146,10 +152,10 @@ describe("faults of browser and network", () => {
       async (other) => {
         assert.equal((await answered(other, 0)).state, "done");
         assert.match(await other.getByTestId("not-kept").innerText(), /offers no storage/);
-        await manager(other);
-        await bring(other, address);
-        await complains(other, /keeps no files for this page.*outside a private window/, "Unsupported");
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await bring(other, address);
+          await complains(other, /keeps no files for this page.*outside a private window/, "Unsupported");
+        });
         await answers(other);
         assert.equal(await other.getByTestId("error").count(), 0);
       },
@@ -171,37 +177,42 @@ describe("faults of browser and network", () => {
   test("download cut", async () => {
     const files = await copyOfNano({ name: "cut" });
     const folder = host.add("cut", files, { cutEvery: 700_000, rate: 2_000_000 });
-    await manager(page);
-    await bring(page, folder.address);
-    await moves(page, folder);
-    folder.refuse = true;
-    const words = page.getByTestId("model-words");
-    await words.getByText(/^Waiting for the network\. [\d.]+ MB of [\d.]+ MB is safe\.$/).waitFor({ timeout: LONG });
-    folder.refuse = false;
-    await stands(page, "ready", LONG);
-    const limit = sizeOf(files) * 1.02 + 2 * AT_ONCE * PIECE;
-    assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await moves(page, folder);
+      folder.refuse = true;
+      const words = page.getByTestId("model-words");
+      await words.getByText(/^Waiting for the network\. [\d.]+ MB of [\d.]+ MB is safe\.$/).waitFor({ timeout: LONG });
+      folder.refuse = false;
+      await stands(page, "ready", LONG);
+      const limit = sizeOf(files) * 1.02 + 2 * AT_ONCE * PIECE;
+      assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
+      await remove(page);
+    });
   });
 
   test("server without ranges", async () => {
     const files = await copyOfNano({ name: "whole" });
     const folder = host.add("whole", files, { ranges: false });
-    await bring(page, folder.address);
-    await stands(page, "ready");
-    assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await stands(page, "ready");
+      assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
+      await remove(page);
+    });
   });
 
   test("ETag changed", async () => {
     const folder = host.add("changing", await copyOfNano({ name: "changing" }), { rate: 400_000 });
-    await bring(page, folder.address);
-    await moves(page, folder);
-    folder.version = "2";
-    await complains(page, /safetensors: was replaced by another file at its source/, "Corrupt");
-    await stands(page, "partial");
-    assert.match(await page.getByTestId("model-words").innerText(), /is here$/);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await moves(page, folder);
+      folder.version = "2";
+      await complains(page, /safetensors: was replaced by another file at its source/, "Corrupt");
+      await stands(page, "partial");
+      assert.match(await page.getByTestId("model-words").innerText(), /is here$/);
+      await remove(page);
+    });
   });
 
   test("shard corrupt", async () => {
@@ -211,35 +222,37 @@ describe("faults of browser and network", () => {
     spoilt[200_000] ^= 1;
     files.set("decoder.safetensors", spoilt);
     const folder = host.add("corrupt", files, { corruptOnce: ["upn.safetensors", 100_000] });
-    await bring(page, folder.address);
-    // What the connection spoils comes again; what is wrong at its source is named.
-    await complains(page, /decoder\.safetensors, bytes 196608 to 262144: is damaged at .*: its SHA-256 was wrong 3 times/, "Corrupt");
-    assert.equal(folder.corruptOnce, undefined);
-    await stands(page, "partial");
-    const before = folder.served;
-    files.set("decoder.safetensors", whole);
-    await row(page).getByTestId("resume").click();
-    await stands(page, "ready");
-    assert.ok(folder.served - before <= whole.length, "the other shards do not come again");
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      // What the connection spoils comes again; what is wrong at its source is named.
+      await complains(page, /decoder\.safetensors, bytes 196608 to 262144: is damaged at .*: its SHA-256 was wrong 3 times/, "Corrupt");
+      assert.equal(folder.corruptOnce, undefined);
+      await stands(page, "partial");
+      const before = folder.served;
+      files.set("decoder.safetensors", whole);
+      await row(page).getByTestId("resume").click();
+      await stands(page, "ready");
+      assert.ok(folder.served - before <= whole.length, "the other shards do not come again");
+      await remove(page);
+    });
   });
 
   test("gzip'd weights", async () => {
     const folder = host.add("gzip", await copyOfNano({ name: "gzip" }), { gzip: true });
-    await page.getByTestId("manager-close").click();
     await load(page, folder.address);
     await answers(page);
     await unload(page);
-    await manager(page);
-    await remove(page);
+    await managed(page, () => remove(page));
   });
 
   test("HTML with 200", async () => {
     const folder = host.add("html", await copyOfNano({ name: "html" }), { html: true });
-    await bring(page, folder.address);
-    await complains(page, /tokenizer\.json: is a web page where a file of a model should be/, "Corrupt");
-    assert.equal(await kept(page), 0);
-    await page.getByTestId("model-address").fill("");
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await complains(page, /tokenizer\.json: is a web page where a file of a model should be/, "Corrupt");
+      assert.equal(await kept(page), 0);
+      await page.getByTestId("model-address").fill("");
+    });
   });
 
   test("quota refused", async () => {
@@ -247,13 +260,14 @@ describe("faults of browser and network", () => {
     const session = await context.newCDPSession(page);
     const { origin } = new URL(host.url);
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 3_000_000 });
-    await bring(page, folder.address);
-    await complains(page, /This needs [\d.]+ MB and the browser refused the space\. Delete another model/, "Quota");
-    assert.equal(await kept(page), 0);
-    assert.equal(await page.getByTestId("model").count(), 0);
-    await session.send("Storage.overrideQuotaForOrigin", { origin });
-    await page.getByTestId("model-address").fill("");
-    await page.getByTestId("manager-close").click();
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await complains(page, /This needs [\d.]+ MB and the browser refused the space\. Delete another model/, "Quota");
+      assert.equal(await kept(page), 0);
+      assert.equal(await page.getByTestId("model").count(), 0);
+      await session.send("Storage.overrideQuotaForOrigin", { origin });
+      await page.getByTestId("model-address").fill("");
+    });
   });
 
   test("model emits broken tags", async () => {
@@ -280,9 +294,7 @@ describe("faults of browser and network", () => {
     await page.getByTestId("grammar").check();
     await page.keyboard.press("Escape");
     await unload(page);
-    await manager(page);
-    await remove(page);
-    await page.getByTestId("manager-close").click();
+    await managed(page, () => remove(page));
   });
 
   let stored;
@@ -295,10 +307,10 @@ describe("faults of browser and network", () => {
       async (other) => {
         await problem(other, /^This model: is in use in another tab\. Unload it or close that tab, then try again\./, "InUse");
         assert.equal(await turns(other), count);
-        await manager(other);
-        await stands(other, "elsewhere");
-        assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await stands(other, "elsewhere");
+          assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
+        });
         await page.bringToFront();
         await answers(page);
         await unload(page);
@@ -512,7 +524,7 @@ test("update mid-answer", async () => {
     // Another script of the same scope takes over, as a new version does.
     await page.evaluate(() => navigator.serviceWorker.register("./service_worker.js?next"));
     await page.waitForFunction(() => navigator.serviceWorker.controller.scriptURL.endsWith("?next"), null, { timeout: LONG });
-    await page.evaluate(() => new Promise((done) => setTimeout(done, 500)));
+    await page.waitForTimeout(500);
     assert.equal(await page.getByTestId("new-version").count(), 0, "not in the middle of an answer");
     assert.equal(await streaming(page, turn), words, "the answer is not touched");
     await release();
