@@ -96,7 +96,15 @@ impl ErrorCode {
         let holds = |words: &[&str]| words.iter().any(|word| message.contains(word));
         if holds(&["memory"]) {
             Some(Self::OutOfMemory)
-        } else if holds(&["device is lost", "device was lost", "device lost"]) {
+        } else if holds(&[
+            "device is lost",
+            "device was lost",
+            "device lost",
+            // cubecl's word for a device that was lost.
+            "device is poisoned",
+            // Chromium's, after its GPU process ended.
+            "instance reference no longer exists",
+        ]) {
             Some(Self::DeviceLost)
         } else {
             None
@@ -238,6 +246,7 @@ mod tests {
             ),
             ("Not enough memory left", Some(ErrorCode::OutOfMemory)),
             ("the parent Device is lost", Some(ErrorCode::DeviceLost)),
+            ("The device is poisoned", Some(ErrorCode::DeviceLost)),
             ("unreachable executed", None),
         ];
         for (message, code) in cases {

@@ -7,7 +7,7 @@ use crate::chat::candidates::{Candidates, Filter};
 use crate::chat::conversation::{LookState, Model, Phase, Picture, Turn};
 use crate::chat::model_manager::{Choice, Confirmation, Entry, EntryAction, ModelManager, Status};
 use crate::chat::recovery::{Recovery, is_too_large};
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault};
 use crate::generate::sampling::Sampling;
 use crate::memory::{Fit, Verdict};
 use crate::progress::{Progress, Stage};
@@ -473,8 +473,15 @@ pub fn recovery(recovery: Recovery) -> &'static str {
     }
 }
 
+/// The GPU was lost where the page does not start the model again by itself.
+const DEVICE_LOST: &str =
+    "The GPU was reset (driver, sleep or memory). Your picture and chat are safe.";
+
 /// A fault of the engine in the words that fit the chosen model.
 pub fn error(fault: &Fault, manager: &ModelManager) -> String {
+    if fault.code == ErrorCode::DeviceLost {
+        return DEVICE_LOST.to_owned();
+    }
     if !is_too_large(fault, manager.choice()) {
         return sentence(fault);
     }
@@ -636,7 +643,7 @@ mod tests {
     use crate::chat::conversation::Input;
     use crate::chat::model_manager;
     use crate::chat::test_data::{after, card, load, open, proposed, ready};
-    use crate::error::{ErrorCode, FaultKind};
+    use crate::error::FaultKind;
     use crate::protocol::store::{Activity, Facts, ModelId, StoreEvent, StoredModel};
     use crate::protocol::{AskTime, Event, Granularity, PictureId};
 
@@ -713,8 +720,10 @@ mod tests {
         let big = "Not enough GPU memory for big. Your picture and chat are safe.";
         let cases = [
             (false, ErrorCode::OutOfMemory, lost),
-            (false, ErrorCode::DeviceLost, lost),
-            (true, ErrorCode::DeviceLost, lost),
+            (false, ErrorCode::DeviceFailed, lost),
+            (true, ErrorCode::DeviceFailed, lost),
+            (false, ErrorCode::DeviceLost, DEVICE_LOST),
+            (true, ErrorCode::DeviceLost, DEVICE_LOST),
             (true, ErrorCode::OutOfMemory, big),
         ];
         for (stored, code, expected) in cases {

@@ -624,7 +624,7 @@ describe("faults of the GPU", () => {
     await page.getByTestId("model-state").getByText(/Compiling shaders/).waitFor({ timeout: LONG });
     await begins(NO_WEBGPU);
     await crash();
-    await problem(page, /GPU|graphics/, "DeviceLost");
+    await problem(page, /^The GPU was reset \(driver, sleep or memory\)\. Your picture and chat are safe\./, "DeviceLost");
     assert.match(await page.getByTestId("answer").first().innerText(), /Waits until the model is started again/);
     await page.getByTestId("restart").click();
     assert.equal((await answered(page, 0)).state, "done");
