@@ -234,7 +234,11 @@ mod tests {
             (vec!["en-GB", "zh"], Language::English),
             (vec!["zha"], Language::English),
         ] {
-            assert_eq!(Language::of_tags(tags.iter().copied()), expected, "{tags:?}");
+            assert_eq!(
+                Language::of_tags(tags.iter().copied()),
+                expected,
+                "{tags:?}"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 mod decode;
 mod export;
 mod link;
+mod locale;
 mod memory;
 mod offers;
 mod offline;
@@ -13,5 +14,6 @@ mod view;
 
 fn main() {
     console_error_panic_hook::set_once();
+    locale::install();
     leptos::mount::mount_to_body(view::app::App);
 }

@@ -3,6 +3,7 @@
 use chatrex::chat::conversation::Input;
 use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Overlay;
+use chatrex::chat::page_strings;
 use leptos::ev;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
@@ -52,12 +53,12 @@ pub fn App() -> impl IntoView {
     let count = move || app.candidates.with(|c| c.boxes.len());
 
     view! {
-        <a class="skip" href="#picture">"To the picture"</a>
-        <a class="skip" href="#question">"To the question"</a>
+        <a class="skip" href="#picture">{page_strings::TO_PICTURE}</a>
+        <a class="skip" href="#question">{page_strings::TO_QUESTION}</a>
         <Header />
         <NewVersion />
         <main class="desk" class:vacant=vacant>
-            <section class="left" aria-label="Picture">
+            <section class="left" aria-label=page_strings::PICTURE>
                 <Show when=move || vacant.get()>
                     <Start />
                 </Show>
@@ -79,7 +80,7 @@ pub fn App() -> impl IntoView {
                 <Gallery />
                 <details class="panel" open=wide>
                     <summary>
-                        <h2>"Objects"</h2>
+                        <h2>{page_strings::OBJECTS}</h2>
                         <span class="count" data-testid="box-count">{count}</span>
                     </summary>
                     <div class="panel-parts">
@@ -92,7 +93,7 @@ pub fn App() -> impl IntoView {
                     </div>
                 </details>
             </section>
-            <section class="right" aria-label="Conversation">
+            <section class="right" aria-label=page_strings::CONVERSATION>
                 <Knows />
                 <ProblemMessage />
                 <DeviceNote />
@@ -157,9 +158,9 @@ fn Header() -> impl IntoView {
                     <span
                         class="badge"
                         data-testid="offline-badge"
-                        title="Everything needed is stored on this device"
+                        title=page_strings::OFFLINE_NOTE
                     >
-                        "Works offline"
+                        {page_strings::OFFLINE}
                     </span>
                 </Show>
                 <Install />

@@ -2,6 +2,7 @@
 
 use chatrex::chat::conversation::{Input, Model, Phase, Turn};
 use chatrex::chat::conversation_strings as words;
+use chatrex::chat::page_strings;
 use chatrex::chat::question::Draft;
 use chatrex::chat::{language, strings};
 use chatrex::protocol::TurnId;
@@ -54,7 +55,7 @@ pub fn Transcript() -> impl IntoView {
             node_ref=list
             tabindex="0"
             role="region"
-            aria-label="Questions and answers"
+            aria-label=page_strings::TRANSCRIPT
             on:scroll=move |_| measure()
         >
             <Show when=move || app.turns.with(Vec::is_empty)>
@@ -73,9 +74,9 @@ pub fn Transcript() -> impl IntoView {
 fn Welcome() -> impl IntoView {
     view! {
         <div class="welcome">
-            <p class="welcome-title">"Ask about this picture"</p>
+            <p class="welcome-title">{page_strings::WELCOME}</p>
             <p>
-                "Find or count things by name, have the picture described, or click a box and ask what it is. Words in the answer point back at the boxes they mean."
+                {page_strings::WELCOME_NOTE}
             </p>
         </div>
     }
@@ -99,7 +100,7 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     view! {
         <article class="turn">
             <div class="asked">
-                <span class="hidden">"You: "</span>
+                <span class="hidden">{page_strings::YOU}</span>
                 <p class="question" data-testid="asked" dir="auto" lang=question_language>
                     {question}
                 </p>
@@ -238,12 +239,12 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
     };
     view! {
         <Show when=move || turn.with(|t| t.versions() > 1)>
-            <span class="versions" role="group" aria-label="Answers">
+            <span class="versions" role="group" aria-label=page_strings::ANSWERS>
                 <button
                     type="button"
                     class="quiet"
                     data-testid="version-before"
-                    aria-label="The answer before"
+                    aria-label=page_strings::ANSWER_BEFORE
                     disabled=move || is_first() || app.busy.get()
                     on:click=move |_| go(true)
                 >
@@ -254,7 +255,7 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="version-after"
-                    aria-label="The answer after"
+                    aria-label=page_strings::ANSWER_AFTER
                     disabled=move || is_last() || app.busy.get()
                     on:click=move |_| go(false)
                 >
@@ -344,11 +345,11 @@ fn BoxesChanged(turn: RwSignal<Turn>, id: TurnId) -> impl IntoView {
     view! {
         <Show when=move || changed.get()>
             <p class="changed">
-                "The boxes changed after this answer. "
+                {page_strings::BOXES_CHANGED}
                 <button type="button" class="link" on:click=again>
-                    "Ask again"
+                    {page_strings::ASK_AGAIN}
                 </button>
-                " with the new ones."
+                {page_strings::WITH_NEW_BOXES}
             </p>
         </Show>
     }

@@ -14,6 +14,7 @@ use chatrex::chat::exchange::{box_2d, coco, csv, html as saved_page, label_studi
 use chatrex::chat::exchange::{lossless, markdown, voc, words, yolo};
 use chatrex::chat::overlay::{Mentions, Visibility};
 use chatrex::chat::strings;
+use chatrex::chat::words::{Word, number};
 use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::protocol::ImageSize;
 use js_sys::Array;
@@ -24,6 +25,7 @@ use web_sys::{Blob, File, HtmlInputElement};
 
 use super::models::all_files;
 use super::state::{AppState, app_state};
+use super::status::Original;
 use crate::{decode, export};
 
 /// What came of the last export or import.
@@ -127,9 +129,9 @@ impl ExchangeState {
             None => return self.say(words::decide(missing)),
         };
         if format == Format::Redacted && sheet.boxes.is_empty() {
-            return self.say(words::NOTHING_TO_COVER);
+            return self.say(words::NOTHING_TO_COVER());
         }
-        self.say(words::WORKING);
+        self.say(words::WORKING());
         spawn_local(async move {
             let count = format.has_scope().then_some(sheet.boxes.len());
             let name = format.file_name(&sheet.name);
@@ -207,7 +209,7 @@ impl ExchangeState {
 
     /// Reads files of the user: a conversation, or boxes for the picture among them or the open one.
     pub fn import(self, app: AppState, files: Vec<File>) {
-        self.say(words::READING);
+        self.say(words::READING());
         spawn_local(async move {
             let outcome = self.read(app, files).await;
             self.outcome
@@ -383,7 +385,7 @@ pub fn ExportButtons() -> impl IntoView {
 
 /// A button that chooses files to import.
 #[component]
-fn FilePicker(class: &'static str, test_id: &'static str, label: &'static str) -> impl IntoView {
+fn FilePicker(class: &'static str, test_id: &'static str, label: Word) -> impl IntoView {
     let app = app_state();
     let state = exchange_state();
     let on_files = move |event: ev::Event| {
@@ -423,6 +425,10 @@ fn OutcomeLine() -> impl IntoView {
             <p role="status" data-testid="exchange-outcome">
                 {text}
             </p>
+            {move || match state.outcome.get() {
+                Outcome::Failed(fault) => Some(view! { <Original fault /> }),
+                _ => None,
+            }}
             <Show when=is_dismissible>
                 <button
                     type="button"
@@ -535,7 +541,7 @@ fn Group(group: usize) -> impl IntoView {
             {formats
                 .map(|format| view! {
                     <option value=format.key() selected={state.format.get_untracked() == format}>
-                        {words::format(format)}
+                        {move || words::format(format)}
                     </option>
                 })
                 .collect_view()}
@@ -566,7 +572,7 @@ fn ScopeChoice() -> impl IntoView {
                     prop:checked=move || state.scope.get() == scope
                     on:change=move |_| state.scope.set(scope)
                 />
-                <span>{words::scope(scope)} " " <b class="count">{count}</b></span>
+                <span>{move || words::scope(scope)} " " <b class="count">{count}</b></span>
             </label>
         }
     };
@@ -645,7 +651,7 @@ fn StyleChoice() -> impl IntoView {
 /// A slider of whole pixels of the picture.
 #[component]
 fn PixelSlider(
-    name: &'static str,
+    name: Word,
     test_id: &'static str,
     range: (f32, f32),
     value: Signal<f32>,
@@ -659,7 +665,7 @@ fn PixelSlider(
     view! {
         <label class="slider">
             <span>{name}</span>
-            <output>{move || format!("{:.0} px", value.get())}</output>
+            <output>{move || format!("{} px", number(f64::from(value.get()), 0))}</output>
             <input
                 type="range"
                 min=range.0
@@ -674,7 +680,7 @@ fn PixelSlider(
 }
 
 #[component]
-fn Check(label: &'static str, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
+fn Check(label: Word, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
     view! {
         <label class="accept">
             <input

@@ -48,7 +48,7 @@ pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
     let chosen = match (pictures.is_empty(), files.len()) {
         (true, 1) => files,
         (true, 0) => return,
-        (true, _) => return refuse(app, words::NO_PICTURES),
+        (true, _) => return refuse(app, words::NO_PICTURES()),
         (false, _) => pictures,
     };
     let named = chosen.into_iter().map(|file| (file.name(), file.into()));
@@ -138,7 +138,7 @@ fn open_dropped(app: AppState, exchange: ExchangeState, data: &DataTransfer) {
             }
         }
         if files.is_empty() {
-            refuse(app, words::NO_PICTURES);
+            refuse(app, words::NO_PICTURES());
         }
         open_all(app, exchange, files);
     });
@@ -191,7 +191,7 @@ fn open_address(app: AppState, data: &DataTransfer) {
         if is_own || source.starts_with("blob:") {
             open_from(app, &source).await;
         } else {
-            refuse(app, words::ADDRESS_ONLY);
+            refuse(app, words::ADDRESS_ONLY());
         }
     });
 }

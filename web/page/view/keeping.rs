@@ -9,7 +9,7 @@ use chatrex::chat::kept_strings as words;
 use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
-use chatrex::chat::settings::{Settings, Theme};
+use chatrex::chat::settings::{LanguageChoice, Settings, Theme};
 use chatrex::error::{Fault, FaultKind};
 use js_sys::Date;
 use leptos::ev;
@@ -21,7 +21,7 @@ use super::kept::{Current, Source, Undo, new_key};
 use super::state::AppState;
 use crate::decode::{self, Opened};
 use crate::store::Record;
-use crate::{memory, theme};
+use crate::{locale, memory, theme};
 
 /// A change is written after this time.
 const DELAY: Duration = Duration::from_millis(300);
@@ -34,6 +34,7 @@ impl AppState {
         let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
+        locale::apply(settings.language);
         self.act(Input::Sampling(settings.sampling));
         if let Some(filter) = settings.filter {
             self.act(Input::Filter(filter));
@@ -305,7 +306,7 @@ impl AppState {
         self.leave();
         self.show_nothing();
         self.keep
-            .say(words::CLOSED.to_owned(), Some(Undo::Show(id)));
+            .say(words::CLOSED().to_owned(), Some(Undo::Show(id)));
     }
 
     fn show_nothing(self) {
@@ -360,7 +361,7 @@ impl AppState {
             {
                 keep.shelf.update(|shelf| shelf.trouble = Some(trouble));
             }
-            keep.tell(words::ALL_DELETED.to_owned());
+            keep.tell(words::ALL_DELETED().to_owned());
         });
     }
 
@@ -460,6 +461,7 @@ impl AppState {
             };
         });
         theme::apply(Theme::System);
+        locale::apply(LanguageChoice::System);
         self.act(Input::ResetSettings);
     }
 

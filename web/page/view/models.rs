@@ -6,6 +6,7 @@ use chatrex::chat::model_manager::{
     self, Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
 };
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::error::Fault;
 use chatrex::memory::Verdict;
 use chatrex::progress::Progress;
@@ -18,6 +19,7 @@ use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::state::{AppState, app_state};
+use super::status::Original;
 
 /// Opens the dialog.
 pub fn show_manager(app: AppState) {
@@ -57,7 +59,7 @@ pub fn Manager() -> impl IntoView {
                 </button>
             </header>
             <Show when=move || app.is_volatile.get()>
-                <p class="note" data-testid="volatile">{strings::volatile(is_safari())}</p>
+                <p class="note" data-testid="volatile">{move || strings::volatile(is_safari())}</p>
             </Show>
             <ul class="models">
                 {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
@@ -86,7 +88,9 @@ fn show_in_title(app: AppState) {
     Effect::new(move |before: Option<bool>| {
         let now = part.get();
         match now {
-            Some(part) => document().set_title(&format!("{part} % · {title}")),
+            Some(part) => {
+                document().set_title(&format!("{} · {title}", strings::whole_percent(part)))
+            }
             None if before == Some(true) => document().set_title(&title),
             None => {}
         }
@@ -101,11 +105,15 @@ fn is_safari() -> bool {
 
 #[component]
 fn Failure(fault: Fault) -> impl IntoView {
+    let (told, coded) = (fault.clone(), fault.clone());
+    let text = move || strings::sentence(&told);
+    let code = move || strings::error_code(&coded);
     view! {
         <p class="wrong" data-testid="model-error">
-            {strings::sentence(&fault)} " "
-            <small class="error-code" data-testid="error-code">{strings::error_code(&fault)}</small>
+            {text} " "
+            <small class="error-code" data-testid="error-code">{code}</small>
         </p>
+        <Original fault />
     }
 }
 
@@ -129,7 +137,7 @@ fn BuiltInRow(model: BuiltIn) -> impl IntoView {
         <li class="model" data-testid=row>
             <div class="model-head">
                 <h3>{model.name()}</h3>
-                <span class="facts">{strings::description(model)}</span>
+                <span class="facts">{move || strings::description(model)}</span>
             </div>
             <Show when=is_chosen>
                 <KnowsLine />
@@ -158,7 +166,7 @@ fn OfferRow(offer: model_manager::Offer) -> impl IntoView {
         <li class="model" data-testid=format!("offer-{name}")>
             <div class="model-head">
                 <h3>{name.clone()}</h3>
-                <span class="facts">{strings::offer(&name, bytes)}</span>
+                <span class="facts">{move || strings::offer(&name, bytes)}</span>
             </div>
             <div class="model-actions">
                 <Action label=strings::GET key="get-offer" act=preview />
@@ -173,7 +181,7 @@ fn KnowsLine() -> impl IntoView {
     let app = app_state();
     let knows = move || {
         app.model
-            .with(|model| strings::knows(model).map(str::to_owned))
+            .with(|model| strings::knows(model).map(strings::of_model))
     };
     view! { {move || knows().map(|text| view! { <p class="stand">{text}</p> })} }
 }
@@ -181,7 +189,7 @@ fn KnowsLine() -> impl IntoView {
 /// A button of a model.
 #[component]
 fn Action(
-    label: &'static str,
+    label: Word,
     key: &'static str,
     #[prop(default = false)] primary: bool,
     act: impl Fn() + 'static,
@@ -454,20 +462,24 @@ fn Offer(preview: Preview) -> impl IntoView {
             .with(|m| matches!(m.preview(), PreviewState::Ready { accepted: true, .. }))
     });
     let accept = move |event: ev::Event| app.manage(Input::Accept(event_target_checked(&event)));
+    let (name, precision, bytes) = (facts.name, facts.precision, facts.bytes);
+    let title = move || strings::preview(&name, &precision, bytes);
+    let trained_on = move || strings::of_model(&facts.trained_on);
+    let licence = move || strings::licence(&facts.licence);
     let verb = match preview.address {
         Some(_) => strings::DOWNLOAD,
         None => strings::IMPORT,
     };
     view! {
         <div class="offer" data-testid="offer">
-            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            <h4>{title}</h4>
             {preview.address.map(|address| view! { <p class="facts">{address}</p> })}
-            <p>{facts.trained_on}</p>
+            <p>{trained_on}</p>
             {preview.fit.map(|fit| view! {
-                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{strings::verdict(&fit)}</p>
+                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{move || strings::verdict(&fit)}</p>
             })}
-            <h5>{strings::licence(&facts.licence)}</h5>
-            <p class="licence-text" tabindex="0" role="document" aria-label=strings::licence(&facts.licence) data-testid="licence-text">
+            <h5>{licence.clone()}</h5>
+            <p class="licence-text" tabindex="0" role="document" aria-label=licence data-testid="licence-text">
                 {facts.licence_text}
             </p>
             <label class="accept">

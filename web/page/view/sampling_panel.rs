@@ -2,7 +2,9 @@
 
 use chatrex::chat::conversation::Input;
 use chatrex::chat::conversation_strings as words;
+use chatrex::chat::page_strings;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::generate::sampling::Sampling;
 use leptos::prelude::*;
 
@@ -52,7 +54,7 @@ pub fn SamplingPanel() -> impl IntoView {
             <h2>{words::SETTINGS}</h2>
             <div class="setting">
                 <Slider
-                    name="Temperature"
+                    name=page_strings::TEMPERATURE
                     id="temperature-slider"
                     min="0"
                     value=move || f64::from(now().temperature)
@@ -60,7 +62,7 @@ pub fn SamplingPanel() -> impl IntoView {
                     set=move |value| change(&|sampling| sampling.temperature = value as f32)
                 />
                 <Reset
-                    name="Temperature"
+                    name=page_strings::TEMPERATURE
                     is_usual=Signal::derive(move || now().temperature == usual.temperature)
                     reset=move || change(&|sampling| sampling.temperature = usual.temperature)
                 />
@@ -68,14 +70,14 @@ pub fn SamplingPanel() -> impl IntoView {
             <Show when=move || now().temperature != 0.0>
                 <div class="setting">
                     <Slider
-                        name="Among the most likely that make up"
+                        name=page_strings::TOP_P
                         id="top-p-slider"
                         min="0.05"
                         value=move || f64::from(now().top_p)
                         set=move |value| change(&|sampling| sampling.top_p = value as f32)
                     />
                     <Reset
-                        name="Among the most likely that make up"
+                        name=page_strings::TOP_P
                         is_usual=Signal::derive(move || now().top_p == usual.top_p)
                         reset=move || change(&|sampling| sampling.top_p = usual.top_p)
                     />
@@ -91,7 +93,7 @@ pub fn SamplingPanel() -> impl IntoView {
                         change(&|sampling| sampling.grammar = grammar);
                     }
                 />
-                "Name only boxes that there are"
+                {page_strings::GRAMMAR}
             </label>
             <div class="setting">
                 <label class="number">
@@ -118,12 +120,12 @@ pub fn SamplingPanel() -> impl IntoView {
 
 /// Brings a setting back to its usual value.
 #[component]
-fn Reset(name: &'static str, is_usual: Signal<bool>, reset: impl Fn() + 'static) -> impl IntoView {
+fn Reset(name: Word, is_usual: Signal<bool>, reset: impl Fn() + 'static) -> impl IntoView {
     view! {
         <button
             type="button"
             class="quiet"
-            aria-label=format!("{}: {name}", words::RESET)
+            aria-label=move || words::of(words::RESET(), name())
             disabled=move || is_usual.get()
             on:click=move |_| reset()
         >

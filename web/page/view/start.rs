@@ -1,6 +1,7 @@
 //! The page without a picture, and the ways to a picture: files, camera, address.
 
 use chatrex::chat::kept_strings as words;
+use chatrex::chat::page_strings;
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -52,7 +53,7 @@ pub fn OpenPicture() -> impl IntoView {
                 data-testid="file-input"
                 on:change=open_chosen
             />
-            "Open picture"
+            {page_strings::OPEN_PICTURE}
         </label>
     }
 }

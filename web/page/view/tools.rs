@@ -3,8 +3,10 @@
 use chatrex::chat::box_strings;
 use chatrex::chat::conversation::{BoxChange, Picture};
 use chatrex::chat::overlay::Visibility;
+use chatrex::chat::page_strings;
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::viewport::{STEP, Viewport};
+use chatrex::chat::words::Word;
 use leptos::prelude::*;
 
 use super::state::{AppState, app_state};
@@ -49,23 +51,18 @@ pub fn Tools() -> impl IntoView {
                 </button>
             </div>
             <fieldset class="segments">
-                <legend class="hidden">"Boxes shown"</legend>
-                <VisibilityButton visibility=Visibility::All label="All" />
-                <VisibilityButton visibility=Visibility::Mentioned label="Mentioned" />
-                <VisibilityButton visibility=Visibility::Selected label="Selected" />
-                <VisibilityButton visibility=Visibility::Nothing label="None" />
+                <legend class="hidden">{page_strings::BOXES_SHOWN}</legend>
+                <VisibilityButton visibility=Visibility::All value="all" label=page_strings::SHOW_ALL />
+                <VisibilityButton visibility=Visibility::Mentioned value="mentioned" label=page_strings::SHOW_MENTIONED />
+                <VisibilityButton visibility=Visibility::Selected value="selected" label=page_strings::SHOW_SELECTED />
+                <VisibilityButton visibility=Visibility::Nothing value="none" label=page_strings::SHOW_NONE />
             </fieldset>
         </div>
     }
 }
 
 #[component]
-fn ToolButton(
-    tool: Tool,
-    name: &'static str,
-    path: &'static str,
-    id: &'static str,
-) -> impl IntoView {
+fn ToolButton(tool: Tool, name: Word, path: &'static str, id: &'static str) -> impl IntoView {
     let app = app_state();
     view! {
         <button
@@ -90,15 +87,14 @@ pub fn choose(app: AppState, tool: Tool) {
 }
 
 #[component]
-fn VisibilityButton(visibility: Visibility, label: &'static str) -> impl IntoView {
+fn VisibilityButton(visibility: Visibility, value: &'static str, label: Word) -> impl IntoView {
     let app = app_state();
-    let value = label.to_lowercase();
     view! {
         <label>
             <input
                 type="radio"
                 name="show"
-                value=value.clone()
+                value=value
                 data-testid=format!("show-{value}")
                 prop:checked=move || app.overlay.with(|o| o.show == visibility)
                 on:change=move |_| app.overlay.update(|o| o.show = visibility)
@@ -169,7 +165,7 @@ pub fn StageBar() -> impl IntoView {
 #[component]
 fn StageButton(
     id: &'static str,
-    name: &'static str,
+    name: Word,
     #[prop(default = true.into(), into)] enabled: Signal<bool>,
     press: impl Fn() + 'static,
     children: Children,
