@@ -26,6 +26,11 @@ pub fn original(fault: &Fault) -> Option<String> {
     (!is_known).then(|| english(fault))
 }
 
+/// Whether the page tells this English text in every language.
+pub fn is_known(english: &str) -> bool {
+    translation(english).is_some()
+}
+
 /// A text of the engine or of a model in the page's language, where it is known in it.
 pub fn translated(english: &str) -> Option<String> {
     match language() {

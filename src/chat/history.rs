@@ -15,7 +15,7 @@ use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::chat::conversation::{
     Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
 };
-use crate::chat::kept_strings::UNNAMED;
+use crate::chat::page_strings::UNNAMED;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::protocol::{

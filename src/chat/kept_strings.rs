@@ -45,9 +45,6 @@ pub const UNDO: Word = || text("Undo", "撤销");
 /// The strip of pictures.
 pub const STRIP: Word = || text("Pictures opened together", "一起打开的图片");
 
-/// Title of a conversation without questions and without a name.
-pub const UNNAMED: Word = || text("Picture", "图片");
-
 /// The history.
 pub const HISTORY: Word = || text("History", "历史记录");
 /// Label of its search field.

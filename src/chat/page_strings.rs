@@ -112,3 +112,12 @@ pub const SHOW_MENTIONED: Word = || text("Mentioned", "提到的");
 pub const SHOW_SELECTED: Word = || text("Selected", "选中的");
 /// No boxes are drawn.
 pub const SHOW_NONE: Word = || text("None", "不显示");
+/// Title of a conversation without questions and without a name.
+pub const UNNAMED: Word = || text("Picture", "图片");
+/// In place of the picture.
+pub const NO_PICTURE: Word = || {
+    text(
+        "Drop a picture, paste one, or choose a file.",
+        "拖入或粘贴一张图片，或者选择文件。",
+    )
+};

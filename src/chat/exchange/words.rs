@@ -248,21 +248,22 @@ pub fn restored(name: &str, document: &Document) -> String {
 
 /// A conversation that belongs to another picture than the open one.
 pub fn other_picture(place: &str, document: &Document, open: Option<ImageSize>) -> Fault {
-    let picture = &document.picture;
-    let open = match open {
-        Some(size) => format!("the open one has {} × {}", size.width, size.height),
-        None => "none is open".to_owned(),
-    };
-    Fault::new(
-        FaultKind::File,
-        place,
-        format!(
-            "it belongs to {}, a picture of {} × {} pixels, and {open}",
-            picture.name, picture.width, picture.height
+    let (name, width, height) = (
+        &document.picture.name,
+        document.picture.width,
+        document.picture.height,
+    );
+    let what = match open {
+        Some(open) => format!(
+            "it belongs to {name}, a picture of {width} × {height} pixels, and the open one has {} × {}",
+            open.width, open.height
         ),
-        format!("Open {} first; nothing was changed", picture.name),
-    )
-    .code(ErrorCode::InvalidInput)
+        None => format!(
+            "it belongs to {name}, a picture of {width} × {height} pixels, and none is open"
+        ),
+    };
+    let advice = format!("Open {name} first; nothing was changed");
+    Fault::new(FaultKind::File, place, what, advice).code(ErrorCode::InvalidInput)
 }
 
 /// The text alternative of the picture in the page.

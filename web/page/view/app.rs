@@ -124,7 +124,7 @@ fn Header() -> impl IntoView {
                 </svg>
                 "ChatRex"
             </h1>
-            <p class="tagline">"Ask about a picture. Nothing leaves this page."</p>
+            <p class="tagline">{kept_strings::HERO}</p>
             <div class="bar-actions">
                 <button
                     type="button"

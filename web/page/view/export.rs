@@ -24,8 +24,8 @@ use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
 use super::models::all_files;
+use super::original::Original;
 use super::state::{AppState, app_state};
-use super::status::Original;
 use crate::{decode, export};
 
 /// What came of the last export or import.

@@ -18,8 +18,8 @@ use leptos::{ev, html};
 use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
+use super::original::Original;
 use super::state::{AppState, app_state};
-use super::status::Original;
 
 /// Opens the dialog.
 pub fn show_manager(app: AppState) {

@@ -6,11 +6,11 @@ use chatrex::chat::model_manager::{self, Choice};
 use chatrex::chat::page_strings;
 use chatrex::chat::recovery::{Problem, Recovery};
 use chatrex::chat::strings;
-use chatrex::error::Fault;
 use js_sys::Reflect;
 use leptos::prelude::*;
 
 use super::models::{Manager, show_manager};
+use super::original::Original;
 use super::state::{AppState, app_state};
 use crate::memory;
 
@@ -263,20 +263,5 @@ fn Recovered(app: AppState) -> impl IntoView {
                 </div>
             </Show>
         </div>
-    }
-}
-
-/// The English words of a fault of which the page's language tells only the cause.
-#[component]
-pub fn Original(fault: Fault) -> impl IntoView {
-    move || {
-        strings::original(&fault).map(|text| {
-            view! {
-                <details class="original" data-testid="original">
-                    <summary>{strings::ORIGINAL}</summary>
-                    <span lang="en">{text}</span>
-                </details>
-            }
-        })
     }
 }
