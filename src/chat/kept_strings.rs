@@ -221,6 +221,7 @@ pub fn on_chat(action: &str, title: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::words::Language;
 
     #[test]
     fn counts_are_in_singular_and_plural() {
@@ -250,6 +251,22 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(text, expected);
         }
+        words::speak(Language::Chinese);
+        for (text, expected) in [
+            (deleted(1), "已删除 1 个对话。"),
+            (deleted(1_200), "已删除 1,200 个对话。"),
+            (not_pictures(2), "有 2 个文件不是此浏览器能读取的图片。"),
+            (
+                delete_all(1),
+                "要从此浏览器中删除全部 1 组图片和对话吗？此操作无法撤销。",
+            ),
+            (opened(""), "已打开图片。"),
+            (strip_name(0, 3, "a.jpg"), "第 1 张图片，共 3 张：a.jpg"),
+            (on_chat(DELETE(), "猫"), "删除：猫"),
+        ] {
+            assert_eq!(text, expected);
+        }
+        words::speak(Language::English);
         assert_eq!(skipped(0), None);
         assert!(skipped(1).is_some_and(|text| text.starts_with("1 chat ")));
         assert!(skipped(2).is_some_and(|text| text.starts_with("2 chats ")));

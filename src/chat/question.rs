@@ -405,6 +405,7 @@ fn bracketed(thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::words::{Language, speak};
     use crate::chat::candidates::{BoxId, Candidate};
 
     /// Boxes with the numbers 0, 1 and 2.
@@ -466,6 +467,23 @@ mod tests {
             let found = kind.phrase(words, &three_boxes());
             assert_eq!(found, (shown.to_owned(), question.to_owned()), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_question_in_chinese_is_asked_in_english() {
+        speak(Language::Chinese);
+        let none = Candidates::default();
+        let phrase = |kind: QuestionKind, words| kind.phrase(words, &none);
+        let (shown, question) = phrase(QuestionKind::Find, "狗；wolf、 猫");
+        assert_eq!(shown, "查找 狗, wolf, 猫");
+        assert_eq!(question, prompt::Task::Detect.question(&["dog", "wolf", "cat"]));
+        let (shown, question) = phrase(QuestionKind::Count, "人");
+        assert_eq!(shown, "数一数 人");
+        assert_eq!(question, prompt::Task::Count.question(&["people"]));
+        let draft = Draft::translated("Where?", "在哪里？");
+        assert_eq!(draft.phrase(&none), ("在哪里？".into(), "Where?".into()));
+        speak(Language::English);
+        assert_eq!(Draft::translated("Where?", "在哪里？").exact, None);
     }
 
     #[test]

@@ -97,7 +97,7 @@ describe("a browser in Chinese", () => {
       await page.getByTestId("delete-all").click();
     },
     exports: async () => {
-      await page.getByTestId("export-open").first().click();
+      await page.getByTestId("export").first().click();
       await page.getByTestId("import-here").setInputFiles({ name: "a.json", mimeType: "application/json", buffer: Buffer.from("{}") });
       await page.locator(".exchange-outcome.wrong").waitFor();
     },
@@ -275,7 +275,7 @@ describe("a layout from right to left", () => {
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(wide <= 0, `${wide} px too wide`);
       assert.deepEqual(await violations(page), []);
-      for (const [state, ...ids] of [["history", "history"], ["models", "model-state"], ["exports", "export-open"], ["exact", "exact-open"]]) {
+      for (const [state, ...ids] of [["history", "history"], ["models", "model-state"], ["exports", "export"], ["exact", "exact-open"]]) {
         await page.getByTestId(ids[0]).first().click();
         await page.waitForTimeout(300);
         await page.screenshot({ path: join(PICTURES, `right-to-left-${state}-${name}.png`) });

@@ -87,7 +87,8 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     let id = shown.id;
     let turn = RwSignal::from(shown.turn);
     let question = turn.with_untracked(|t| t.shown.clone());
-    let question_language = language::of(&question);
+    let asked = question.clone();
+    let question_language = move || language::of(&asked);
     let state = move || turn.with(|t| t.phase.name());
     let answer_language =
         move || turn.with(|t| t.spans.iter().find_map(|span| language::of(&span.text)));
@@ -174,7 +175,7 @@ fn Outcome(turn: RwSignal<Turn>) -> impl IntoView {
             turn.with(strings::outcome)
                 .map(|text| {
                     view! {
-                        <p class="outcome">
+                        <p class="outcome" lang=page_language>
                             {text}
                             {move || {
                                 limit
@@ -266,6 +267,11 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
     }
 }
 
+/// The language of notes in an answer, which may be in another one.
+fn page_language() -> &'static str {
+    chatrex::chat::words::language().tag()
+}
+
 /// What the turn waits for before the first word.
 #[component]
 fn Waiting(turn: RwSignal<Turn>) -> impl IntoView {
@@ -279,7 +285,7 @@ fn Waiting(turn: RwSignal<Turn>) -> impl IntoView {
             && turn.with(|t| t.phase == Phase::Queued)
     });
     view! {
-        <p class="waiting" data-testid="phase">
+        <p class="waiting" lang=page_language data-testid="phase">
             <span class="dots" aria-hidden="true">
                 <i></i>
                 <i></i>
