@@ -405,8 +405,8 @@ fn bracketed(thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::words::{Language, speak};
     use crate::chat::candidates::{BoxId, Candidate};
+    use crate::chat::words::{Language, speak};
 
     /// Boxes with the numbers 0, 1 and 2.
     fn three_boxes() -> Candidates {
@@ -476,7 +476,10 @@ mod tests {
         let phrase = |kind: QuestionKind, words| kind.phrase(words, &none);
         let (shown, question) = phrase(QuestionKind::Find, "狗；wolf、 猫");
         assert_eq!(shown, "查找 狗, wolf, 猫");
-        assert_eq!(question, prompt::Task::Detect.question(&["dog", "wolf", "cat"]));
+        assert_eq!(
+            question,
+            prompt::Task::Detect.question(&["dog", "wolf", "cat"])
+        );
         let (shown, question) = phrase(QuestionKind::Count, "人");
         assert_eq!(shown, "数一数 人");
         assert_eq!(question, prompt::Task::Count.question(&["people"]));
