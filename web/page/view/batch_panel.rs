@@ -218,7 +218,7 @@ fn Pictures(chosen: Chosen, counts: RwSignal<(usize, usize)>) -> impl IntoView {
     };
     let text = move || match counts.get() {
         (0, 0) => String::new(),
-        (0, _) => words::NO_PICTURES.to_owned(),
+        (0, _) => words::NO_PICTURES().to_owned(),
         (count, left_out) => words::chosen(count, left_out),
     };
     view! {

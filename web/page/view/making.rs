@@ -7,6 +7,7 @@ use chatrex::chat::making::{Effect, Input, Making, is_checkpoint, name_of};
 use chatrex::chat::model_manager;
 use chatrex::chat::model_strings as words;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::memory::Verdict;
 use chatrex::protocol::store::{Convertible, Quantization};
 use chatrex::protocol::{Envelope, ToWorker};
@@ -69,7 +70,7 @@ impl AppState {
                 }
                 Effect::Made(_) => {
                     self.workshop.update_value(|workshop| workshop.files = None);
-                    self.keep.tell(words::MADE.to_owned());
+                    self.keep.tell(words::MADE().to_owned());
                 }
             }
         }
@@ -166,7 +167,7 @@ pub fn MakingCard() -> impl IntoView {
 }
 
 #[component]
-fn Cancel(label: &'static str) -> impl IntoView {
+fn Cancel(label: Word) -> impl IntoView {
     let app = app_state();
     view! {
         <button type="button" class="button small" data-testid="making-cancel" on:click=move |_| app.make(Input::Cancel)>
