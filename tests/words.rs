@@ -20,7 +20,7 @@ const READ: [&str; 8] = [
 ];
 
 /// Inline words that are the same in every language.
-const ALIKE: [&str; 2] = ["ChatRex", "Ctrl+Shift+O"];
+const ALIKE: [&str; 2] = ["ChatRex", "Ctrl+Z"];
 
 /// Functions that make a fault of their arguments.
 const FAULTS: [&str; 7] = [

@@ -94,7 +94,7 @@ pub fn bytes(count: u64) -> String {
 
 /// The list as text.
 pub fn report(report: &Report, own: &str) -> String {
-    let mut text = format!("{NETWORK}\n{}\n", sent(report));
+    let mut text = format!("{}\n{}\n", NETWORK(), sent(report));
     for host in report.hosts(own) {
         let mark = if host.is_own {
             text(" (this site)", "（本站）")
@@ -111,7 +111,7 @@ pub fn report(report: &Report, own: &str) -> String {
             host.refused
         ));
     }
-    text.push_str(NETWORK_COUNTED);
+    text.push_str(NETWORK_COUNTED());
     text.push('\n');
     text
 }

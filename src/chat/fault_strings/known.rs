@@ -275,6 +275,10 @@ pub(super) const KNOWN: &[(&str, &str)] = &[
         "{} pictures are too many for one batch; {} are the most",
         "一批不能有 {0} 张图片，最多 {1} 张",
     ),
+    (
+        "Choose fewer pictures; nothing was begun",
+        "请少选一些图片；尚未开始",
+    ),
     // The worker.
     ("it could not start ({})", "无法启动（{0}）"),
     ("a message could not be read", "有一条消息无法读取"),

@@ -99,7 +99,7 @@ fn Header() -> impl IntoView {
                 <button
                     type="button"
                     class="button"
-                    title=format!("{} (Ctrl+Shift+O)", kept_strings::NEW)
+                    title=move || format!("{} (Ctrl+Shift+O)", kept_strings::NEW())
                     data-testid="new"
                     on:click=move |_| app.close_picture()
                 >

@@ -161,7 +161,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-skip"
-                    aria-label=move || format!("{} {}", words::SKIP, field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::SKIP(), field(|s| s.name.clone())())
                     on:click=move |_| app.batch_step(Queue::Skip(index), None)
                 >
                     {words::SKIP}
@@ -172,7 +172,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-open-picture"
-                    aria-label=move || format!("{} {}", words::OPEN, field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::OPEN(), field(|s| s.name.clone())())
                     on:click=move |_| app.open_of_batch(index)
                 >
                     {words::OPEN}

@@ -128,7 +128,7 @@ fn Setup() -> impl IntoView {
         kind.set(TaskKind::of_key(&event_target_value(&event)).unwrap_or_default());
     };
     let kinds = TaskKind::ALL.map(|kind| {
-        view! { <option value=kind.key()>{words::task(kind)}</option> }
+        view! { <option value=kind.key()>{move || words::task(kind)}</option> }
     });
     view! {
         <form class="batch-setup" on:submit=start>

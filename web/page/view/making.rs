@@ -206,13 +206,16 @@ fn Ready(convertible: Convertible, quantization: Quantization) -> impl IntoView 
                     prop:checked={choice == quantization}
                     on:change=choose
                 />
-                <span>{words::quantization(choice)}</span>
+                <span>{move || words::quantization(choice)}</span>
             </label>
         }
     };
+    let (named, precision, bytes) = (facts.name, facts.precision, facts.bytes);
+    let title = move || strings::preview(&named, &precision, bytes);
+    let licence = move || strings::licence(&facts.licence);
     view! {
         <div class="offer" data-testid="making">
-            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            <h4>{title}</h4>
             <p>{words::MAKING_NOTE}</p>
             <fieldset class="segments">
                 <legend class="hidden">{words::QUANTIZATION}</legend>
@@ -224,8 +227,8 @@ fn Ready(convertible: Convertible, quantization: Quantization) -> impl IntoView 
                 </p>
             })}
             {warnings.into_iter().map(|text| view! { <p class="facts">{text}</p> }).collect_view()}
-            <h5>{strings::licence(&facts.licence)}</h5>
-            <p class="licence-text" tabindex="0" role="document" aria-label=strings::licence(&facts.licence)>
+            <h5>{licence.clone()}</h5>
+            <p class="licence-text" tabindex="0" role="document" aria-label=licence>
                 {facts.licence_text}
             </p>
             <label class="accept">

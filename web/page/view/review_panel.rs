@@ -146,7 +146,7 @@ fn Verdict(current: Memo<Option<Entry>>, boxes: Memo<Vec<ReviewedBox>>) -> impl 
                 let certainty = words::certainty(found.certainty);
                 format!("{label}, {certainty}. {verdict}.")
             }
-            None => format!("{}. {verdict}.", words::NO_BOXES),
+            None => format!("{}. {verdict}.", words::NO_BOXES()),
         })
     };
     view! { <b data-testid="review-entry">{text}</b> }

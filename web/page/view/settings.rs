@@ -63,7 +63,7 @@ pub fn SettingsPanel() -> impl IntoView {
             class="icon-button"
             popovertarget="settings"
             aria-label=words::SETTINGS
-            title=format!("{} (Ctrl+,)", words::SETTINGS)
+            title=move || format!("{} (Ctrl+,)", words::SETTINGS())
             data-testid="settings"
         >
             {icon(Icon::Settings)}
