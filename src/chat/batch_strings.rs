@@ -237,7 +237,7 @@ pub fn chosen(count: usize, left_out: usize) -> String {
 
 /// Where the page stands: the counts and the milliseconds left.
 pub fn progress(status: Status, counts: Counts, left: Option<f64>) -> String {
-    let mut text = say!(
+    let mut line = say!(
         "{} of {} done",
         "已完成 {}，共 {}",
         counts.done,
@@ -248,7 +248,7 @@ pub fn progress(status: Status, counts: Counts, left: Option<f64>) -> String {
         (counts.skipped, text("skipped", "跳过")),
     ] {
         if count > 0 {
-            text.push_str(&say!(", {count} {what}", "，{count} 张{what}"));
+            line.push_str(&say!(", {count} {what}", "，{count} 张{what}"));
         }
     }
     let end = match (status, left) {
@@ -259,7 +259,7 @@ pub fn progress(status: Status, counts: Counts, left: Option<f64>) -> String {
         (Status::Paused, _) => text(". Paused.", "。已暂停。").to_owned(),
         (Status::Running | Status::Finished, _) => text(".", "。").to_owned(),
     };
-    text + &end
+    line + &end
 }
 
 /// Milliseconds in words.

@@ -115,7 +115,7 @@ pub fn zoom(percent: u32) -> String {
 
 /// How many boxes the next question may point at, out of how many.
 pub fn box_count(boxes: &Candidates) -> String {
-    let count = exchange_boxes(boxes.boxes.len());
+    let count = strings::boxes(boxes.boxes.len());
     match boxes.left_out {
         0 => say!(
             "{count} ({MAX_BOXES} is the most the chat can use)",

@@ -94,6 +94,7 @@ fn cause(code: ErrorCode) -> &'static str {
         ErrorCode::Corrupt => text("the data are damaged", "数据已损坏"),
         ErrorCode::NotFound => text("it does not exist", "不存在"),
         ErrorCode::Unsupported => text("it is not supported", "不受支持"),
+        ErrorCode::Forbidden => text("it is not allowed", "不允许"),
         ErrorCode::Cancelled => text("it was cancelled", "已取消"),
         ErrorCode::InvalidInput => text("it cannot be used", "无法使用"),
         ErrorCode::Quota => text("there is no space left", "没有剩余空间"),

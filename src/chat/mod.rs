@@ -35,8 +35,6 @@ pub mod language;
 pub mod layout_strings;
 pub mod making;
 pub mod markdown;
-pub mod markdown;
-pub mod model_manager;
 pub mod model_manager;
 pub mod model_strings;
 pub mod network;

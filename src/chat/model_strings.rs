@@ -285,9 +285,9 @@ pub fn device_rows(card: &ModelCard, browser: &str) -> Vec<(&'static str, String
 }
 
 fn hardware_rows(hardware: &Hardware) -> Vec<(&'static str, String)> {
-    let told = |text: &str| match text {
+    let told = |told: &str| match told {
         "" => text("not told by this browser", "此浏览器未提供").to_owned(),
-        text => text.to_owned(),
+        told => told.to_owned(),
     };
     let limits = hardware.limits;
     vec![

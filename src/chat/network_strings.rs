@@ -94,14 +94,14 @@ pub fn bytes(count: u64) -> String {
 
 /// The list as text.
 pub fn report(report: &Report, own: &str) -> String {
-    let mut text = format!("{}\n{}\n", NETWORK(), sent(report));
+    let mut list = format!("{}\n{}\n", NETWORK(), sent(report));
     for host in report.hosts(own) {
         let mark = if host.is_own {
             text(" (this site)", "（本站）")
         } else {
             ""
         };
-        text.push_str(&say!(
+        list.push_str(&say!(
             "{}{mark}: requests {}, received {} bytes, sent {} bytes, blocked {}\n",
             "{}{mark}：请求 {}，接收 {} 字节，发送 {} 字节，拦截 {}\n",
             host.name,
@@ -111,9 +111,9 @@ pub fn report(report: &Report, own: &str) -> String {
             host.refused
         ));
     }
-    text.push_str(NETWORK_COUNTED());
-    text.push('\n');
-    text
+    list.push_str(NETWORK_COUNTED());
+    list.push('\n');
+    list
 }
 
 #[cfg(test)]
