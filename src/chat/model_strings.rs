@@ -341,8 +341,8 @@ pub fn report(
         format!("{}, {}", card.name, display_bytes(card.weight_bytes)),
     ));
     rows.push((text("Memory plan", "内存方案"), verdict(&card.fit)));
-    if let Some(text) = chosen.map(engine_choice) {
-        rows.push((text("Engine choice", "引擎选择"), text));
+    if let Some(choice) = chosen.map(engine_choice) {
+        rows.push((text("Engine choice", "引擎选择"), choice));
     }
     if let Some(run) = run {
         rows.extend(bench_rows(run));
