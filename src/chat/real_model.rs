@@ -16,7 +16,7 @@ pub struct RealModel {
     pub published: u64,
     /// Bytes of the model folder in 4 bits.
     pub download: u64,
-    /// What that folder needs on a GPU.
+    /// What that folder needs on a GPU, so that its peaks are right to a tenth of a gigabyte.
     pub needs: MemoryNeeds,
     /// The folder that [`RealModel::command`] makes.
     pub folder: &'static str,
@@ -36,13 +36,13 @@ pub static REAL_MODELS: [RealModel; 2] = [
         published: 8_050_000_000,
         download: 2_950_000_000,
         needs: MemoryNeeds {
-            upn: 0,
-            towers: 0,
-            decoder: 5_700_000_000,
-            cache: 0,
-            upn_scratch: 0,
+            upn: 450_000_000,
+            towers: 600_000_000,
+            decoder: 1_900_000_000,
+            cache: 200_000_000,
+            upn_scratch: 2_550_000_000,
             towers_scratch: 0,
-            decoder_scratch: 0,
+            decoder_scratch: 500_000_000,
             largest_buffer: 0,
         },
         folder: "rexseek-3b-q4",
@@ -53,13 +53,13 @@ pub static REAL_MODELS: [RealModel; 2] = [
         published: 16_520_000_000,
         download: 5_150_000_000,
         needs: MemoryNeeds {
-            upn: 0,
-            towers: 0,
-            decoder: 9_000_000_000,
-            cache: 0,
-            upn_scratch: 0,
+            upn: 450_000_000,
+            towers: 680_000_000,
+            decoder: 4_400_000_000,
+            cache: 900_000_000,
+            upn_scratch: 2_550_000_000,
             towers_scratch: 0,
-            decoder_scratch: 0,
+            decoder_scratch: 500_000_000,
             largest_buffer: 0,
         },
         folder: "chatrex-7b-q4",

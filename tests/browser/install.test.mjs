@@ -63,7 +63,7 @@ test("install: the manifest has what the system asks for", async () => {
 });
 
 test("OS share sheet: a shared picture is opened, and nothing is sent to the host", async () => {
-  const form = `<!doctype html><title>Share</title><form action="share" method="post" enctype="multipart/form-data">
+  const form = `<!doctype html><title>Share</title><link rel="icon" href="data:,"><form action="share" method="post" enctype="multipart/form-data">
     <input type="text" name="title" value="A cat"><input type="file" name="picture" multiple><button>Share</button></form>`;
   const chatrex = await site({ extra: { "form.html": form } });
   const browser = await open({ webgpu: false });

@@ -8,6 +8,7 @@ export async function visit(host, { webgpu = false } = {}) {
   const flags = [`--host-resolver-rules=MAP ${PLAIN_NAME} 127.0.0.1`];
   const browser = await open({ webgpu, flags, serviceWorkers: "block" });
   await browser.context.route("**/worker_start.js", async (route) => {
+    if (new URL(route.request().url()).hostname === PLAIN_NAME) return route.continue();
     const response = await route.fetch();
     const body = (await response.text()).replace("await init()", "self.wasm = await init()");
     await route.fulfill({ response, body });

@@ -6,6 +6,7 @@ import { extname, join } from "node:path";
 import { needed } from "./flags.mjs";
 
 const TYPES = {
+  "": "text/html; charset=utf-8",
   ".css": "text/css",
   ".html": "text/html; charset=utf-8",
   ".jpg": "image/jpeg",
@@ -26,13 +27,18 @@ export async function origin(files, { answer = async () => null, name = "127.0.0
     const path = decodeURIComponent(new URL(request.url, "http://x").pathname).slice(1);
     log.push({ method: request.method, path, body: Buffer.concat(chunks) });
     const found = files[path] ?? (request.method === "GET" ? await answer(path) : null);
-    const { body, type, headers } = typeof found === "string" ? { body: found } : (found ?? {});
-    response.writeHead(found ? 200 : 404, {
-      "Content-Type": type ?? TYPES[extname(path)] ?? "text/html; charset=utf-8",
-      "Cache-Control": "no-store",
-      ...headers,
-    });
-    response.end(found ? body : "not found");
+    const { body = "not found", type, headers } = typeof found === "string" ? { body: found } : (found ?? {});
+    const all = { "Content-Type": type ?? TYPES[extname(path)] ?? "application/octet-stream", "Cache-Control": "no-store", ...headers };
+    const range = found && /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
+    if (range) {
+      const part = body.subarray(Number(range[1]), Number(range[2]) + 1);
+      all["Content-Range"] = `bytes ${range[1]}-${Number(range[1]) + part.length - 1}/${body.length}`;
+      response.writeHead(206, all);
+      response.end(part);
+      return;
+    }
+    response.writeHead(found ? 200 : 404, all);
+    response.end(body);
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   const url = `http://${name}:${server.address().port}`;

@@ -24,9 +24,9 @@ export const PROGRAM = needed("CHATREX_PROGRAM");
 export const PLAIN_NAME = "chatrex.test";
 
 // Timeout in milliseconds; a software adapter on a busy machine is slow.
-export const LONG = 600_000;
+export const LONG = Number(process.env.CHATREX_LONG ?? 600_000);
 // The same for what needs no model.
-const PATIENCE = 120_000;
+const PATIENCE = Math.min(LONG, 120_000);
 
 // Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters; `flags` are added.
 export async function open({ webgpu = true, flags = [], ...options } = {}) {
@@ -44,7 +44,7 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   const seen = watch(context, page);
   // Tests with WebGPU are about the GPU path, whichever engine is faster on a software adapter.
   if (webgpu) await context.addInitScript(preferGpu);
-  await page.addInitScript(record);
+  await context.addInitScript(record);
   return {
     context,
     page,

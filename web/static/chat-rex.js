@@ -215,13 +215,12 @@
     }
 
     async #request(type, fields, before = this.#fetched) {
+      const frame = this.#frame;
+      if (!frame) throw this.#failed("NotReady", "the element is not in a document");
       if (before) await before;
+      if (frame !== this.#frame) throw this.#failed("Cancelled", "the element was removed or set up anew");
       const id = ++this.#ids;
       return new Promise((resolve, reject) => {
-        if (!this.#frame) {
-          reject(this.#failed("NotReady", "the element is not in a document"));
-          return;
-        }
         this.#pending.set(id, { type, resolve, reject });
         this.#send({ type, id, ...fields });
       });

@@ -30,11 +30,14 @@ const ENGINE: [&str; 6] = [
 /// Files at the root that a visitor of the page does not download.
 const OTHERS: [&str; 3] = ["chat-rex.js", "embed.json", "service_worker.js"];
 
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
 /// Most bytes of the page with brotli, of the engine with brotli, and of the engine raw.
 const LIMITS: [(Part, Form, u64); 3] = [
-    (Part::Shell, Form::Brotli, 1_000_000),
-    (Part::Engine, Form::Brotli, 2_750_000),
-    (Part::Engine, Form::Raw, 21_000_000),
+    (Part::Shell, Form::Brotli, MIB),
+    (Part::Engine, Form::Brotli, MIB * 11 / 4),
+    (Part::Engine, Form::Raw, 21 * MIB),
 ];
 
 /// A part of what a visitor downloads.
@@ -102,7 +105,7 @@ pub fn site(folder: &Path) -> Result<()> {
 }
 
 fn line(name: &str, sizes: Sizes) -> String {
-    let megabytes = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
+    let megabytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / MIB as f64);
     format!(
         "{name:6} {} raw, {} with gzip, {} with brotli",
         megabytes(sizes.raw),
@@ -248,11 +251,11 @@ mod tests {
         };
         let small = sizes(1, 1);
         assert!(check(small, small).is_ok());
-        assert!(check(sizes(9_000_000, 1_000_000), sizes(21_000_000, 2_750_000)).is_ok());
+        assert!(check(sizes(9_000_000, MIB), sizes(21 * MIB, 11 * MIB / 4)).is_ok());
         for (shell, engine) in [
-            (sizes(1, 1_000_001), small),
-            (small, sizes(1, 2_750_001)),
-            (small, sizes(21_000_001, 1)),
+            (sizes(1, MIB + 1), small),
+            (small, sizes(1, 11 * MIB / 4 + 1)),
+            (small, sizes(21 * MIB + 1, 1)),
         ] {
             assert!(check(shell, engine).is_err(), "{shell:?} {engine:?}");
         }

@@ -32,7 +32,11 @@ pub fn CopyText(
         spawn_local(async move {
             let is_copied = copy_menu::write(&text).await;
             outcome.set(Some(is_copied));
-            set_timeout(move || drop(outcome.try_set(None)), STAYS);
+            let hide = move || {
+                // The view may be gone.
+                let _ = outcome.try_set(None);
+            };
+            set_timeout(hide, STAYS);
         });
     };
     let said = move || {

@@ -301,7 +301,9 @@ fn on_key(app: AppState, event: &KeyboardEvent) {
     let Some(target) = event.target() else {
         return;
     };
-    let tag = target.dyn_ref::<HtmlElement>().map(HtmlElement::tag_name);
+    let tag = target
+        .dyn_ref::<HtmlElement>()
+        .map(|element| element.tag_name());
     let is_control = |name: &str| tag.as_deref() == Some(name);
     if event.alt_key() || is_text_box(&target) || is_control("SELECT") {
         return;

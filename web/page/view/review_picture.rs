@@ -129,7 +129,7 @@ fn Outlines(
             };
             let class = if is_current { "current" } else { "other" };
             let label = b.found.label.clone().filter(|_| is_current);
-            let text = label.map(|label| caption(&label, b.found.bbox, size));
+            let text = label.map(|label| caption(label, b.found.bbox, size));
             view! {
                 <g class=format!("review-box {class} {verdict}") data-testid="review-box" data-state=verdict>
                     {outline("halo", b.found.bbox)}
@@ -147,7 +147,7 @@ fn outline(class: &'static str, b: BoxXyxy) -> impl IntoView {
 }
 
 /// The label above a box, or inside it at the upper edge of the picture.
-fn caption(label: &str, b: BoxXyxy, size: ImageSize) -> impl IntoView {
+fn caption(label: String, b: BoxXyxy, size: ImageSize) -> impl IntoView {
     let em = size.width.max(size.height) as f32 / 32.0;
     let base = match b.y1 > em * 1.3 {
         true => b.y1 - em * 0.3,
@@ -155,7 +155,7 @@ fn caption(label: &str, b: BoxXyxy, size: ImageSize) -> impl IntoView {
     };
     view! {
         <text class="review-caption" x={b.x1} y=base font-size=em stroke-width={em / 5.0}>
-            {label.to_owned()}
+            {label}
         </text>
     }
 }
