@@ -16,6 +16,7 @@ use crate::chat::choices::Choices;
 use crate::chat::conversation::{
     Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
 };
+use crate::chat::page_strings::UNNAMED;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::protocol::{
@@ -275,15 +276,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// Title of a conversation without questions and without a name.
-    const UNNAMED: &str = "Picture";
-
     /// The user's title, else the first question, else the name of the file.
     pub fn title(&self) -> &str {
         let first = self.questions.first().map(String::as_str);
         let all = [self.renamed.as_deref(), first, Some(&*self.name)];
         let mut titles = all.into_iter().flatten().filter(|t| !t.trim().is_empty());
-        titles.next().unwrap_or(Self::UNNAMED)
+        titles.next().unwrap_or_else(UNNAMED)
     }
 
     /// Whether every word of `query` occurs in title, questions or name, in any case.
@@ -664,7 +662,7 @@ mod tests {
     #[test]
     fn titles_and_search() {
         let mut head = head("a", 1.0, None);
-        assert_eq!(head.title(), Head::UNNAMED);
+        assert_eq!(head.title(), UNNAMED());
         head.name = "coffee.jpg".into();
         assert_eq!(head.title(), "coffee.jpg");
         head.questions = vec!["Where is the Cup?".into(), "And the spoon?".into()];

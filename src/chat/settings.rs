@@ -3,6 +3,7 @@
 //! Rules. A setting that cannot be read has its default; the others are kept. A threshold is kept only
 //! if the user moved it.
 
+use crate::chat::words::{Language, text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,9 +41,18 @@ impl Theme {
     /// Its label.
     pub fn label(self) -> &'static str {
         match self {
-            Self::System => "System",
-            Self::Light => "Light",
-            Self::Dark => "Dark",
+            Self::System => text("System", "跟随系统"),
+            Self::Light => text("Light", "浅色"),
+            Self::Dark => text("Dark", "深色"),
+        }
+    }
+
+    /// The word in its `data-testid`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Light => "light",
+            Self::Dark => "dark",
         }
     }
 
@@ -52,6 +62,53 @@ impl Theme {
             Self::System => None,
             Self::Light => Some(false),
             Self::Dark => Some(true),
+        }
+    }
+}
+
+/// The language that the user chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LanguageChoice {
+    /// The first of the browser's languages that the page knows.
+    #[default]
+    #[serde(rename = "system")]
+    System,
+    /// English.
+    #[serde(rename = "en")]
+    English,
+    /// Simplified Chinese.
+    #[serde(rename = "zh-CN")]
+    Chinese,
+}
+
+impl LanguageChoice {
+    /// All of them, in the order of the switch.
+    pub const ALL: [Self; 3] = [Self::System, Self::English, Self::Chinese];
+
+    /// Its label: languages are called as they call themselves.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::System => Theme::System.label(),
+            Self::English => "English",
+            Self::Chinese => "简体中文",
+        }
+    }
+
+    /// The word in its `data-testid`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::English => "en",
+            Self::Chinese => "zh",
+        }
+    }
+
+    /// The language that was chosen; `None` leaves it to the system.
+    pub fn language(self) -> Option<Language> {
+        match self {
+            Self::System => None,
+            Self::English => Some(Language::English),
+            Self::Chinese => Some(Language::Chinese),
         }
     }
 }
@@ -69,6 +126,8 @@ pub struct Settings {
     pub granularity: Granularity,
     /// Light or dark.
     pub theme: Theme,
+    /// The language of the page.
+    pub language: LanguageChoice,
     /// Whether conversations are kept.
     pub keep_history: bool,
 }
@@ -81,6 +140,7 @@ impl Default for Settings {
             filter: None,
             granularity: Granularity::default(),
             theme: Theme::default(),
+            language: LanguageChoice::default(),
             keep_history: true,
         }
     }
@@ -99,6 +159,7 @@ impl Settings {
             filter: part(&stored, "filter").filter(Filter::is_in_range),
             granularity: part(&stored, "granularity").unwrap_or(default.granularity),
             theme: part(&stored, "theme").unwrap_or(default.theme),
+            language: part(&stored, "language").unwrap_or(default.language),
             keep_history: part(&stored, "keep_history").unwrap_or(default.keep_history),
         }
     }
@@ -168,6 +229,7 @@ mod tests {
             }),
             granularity: Granularity::Fine,
             theme: Theme::Dark,
+            language: LanguageChoice::Chinese,
             keep_history: false,
         };
         assert_eq!(Settings::read(&settings.to_json()), settings);

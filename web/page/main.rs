@@ -6,6 +6,7 @@ mod embed;
 mod export;
 mod folders;
 mod link;
+mod locale;
 mod memory;
 mod offers;
 mod offline;
@@ -18,5 +19,6 @@ mod view;
 
 fn main() {
     console_error_panic_hook::set_once();
+    locale::install();
     leptos::mount::mount_to_body(view::app::App);
 }

@@ -742,11 +742,14 @@ impl PickedFiles {
 }
 
 fn missing(names: &[&str]) -> Fault {
-    let verb = if names.len() == 1 { "is" } else { "are" };
+    let what = match names.len() {
+        1 => "is not among the files you chose",
+        _ => "are not among the files you chose",
+    };
     Fault::new(
         FaultKind::Model,
         names.join(", "),
-        format!("{verb} not among the files you chose"),
+        what,
         "Choose the whole folder",
     )
     .code(ErrorCode::NotFound)

@@ -4,7 +4,10 @@ use chatrex::chat::box_strings;
 use chatrex::chat::candidates::Filter;
 use chatrex::chat::conversation::{BoxChange, Input, Model};
 use chatrex::chat::object_list::{bar_heights, histogram};
+use chatrex::chat::page_strings;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
+use chatrex::chat::words::{self, Word};
 use chatrex::protocol::Granularity;
 use leptos::prelude::*;
 
@@ -38,9 +41,9 @@ pub fn Controls() -> impl IntoView {
     view! {
         <div class="controls">
             <fieldset class="segments">
-                <legend class="hidden">"What to look for"</legend>
-                <GranularityButton granularity=Granularity::Coarse label="Whole objects" />
-                <GranularityButton granularity=Granularity::Fine label="Parts too" />
+                <legend class="hidden">{page_strings::GRANULARITY}</legend>
+                <GranularityButton granularity=Granularity::Coarse label=page_strings::WHOLE_OBJECTS />
+                <GranularityButton granularity=Granularity::Fine label=page_strings::PARTS_TOO />
             </fieldset>
             <FilterSlider
                 name=box_strings::SCORE
@@ -83,7 +86,7 @@ pub fn Controls() -> impl IntoView {
 /// A slider up to 1 with its name, a number field, and something behind it.
 #[component]
 fn FilterSlider(
-    name: &'static str,
+    name: Word,
     id: &'static str,
     min: f64,
     value: Signal<f64>,
@@ -119,7 +122,7 @@ fn FilterSlider(
                     min=min.to_string()
                     max="1"
                     step="0.01"
-                    aria-label=box_strings::as_number(name)
+                    aria-label=move || box_strings::as_number(name())
                     data-testid=format!("{id}-number")
                     prop:value=decimals
                     on:change=on_change
@@ -187,7 +190,7 @@ fn Histogram() -> impl IntoView {
 }
 
 #[component]
-fn GranularityButton(granularity: Granularity, label: &'static str) -> impl IntoView {
+fn GranularityButton(granularity: Granularity, label: Word) -> impl IntoView {
     let app = app_state();
     let value = format!("{granularity:?}").to_lowercase();
     view! {

@@ -84,7 +84,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
                                 data-testid=format!("copy-{}", form.key())
                                 on:click=move |_| copy(form)
                             >
-                                {form.label()}
+                                {move || form.label()}
                             </button>
                         }
                     })

@@ -6,6 +6,7 @@ use chatrex::chat::bench::Bench;
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_strings as words;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::protocol::ModelCard;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -19,7 +20,7 @@ const STAYS: Duration = Duration::from_secs(3);
 /// A button that copies a text, and the outcome.
 #[component]
 pub fn CopyText(
-    label: &'static str,
+    label: Word,
     key: &'static str,
     text: impl Fn() -> Option<String> + Copy + 'static,
 ) -> impl IntoView {

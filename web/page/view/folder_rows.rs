@@ -55,7 +55,7 @@ impl AppState {
                 return self.list_folders().await;
             };
             if !folder.is_allowed().await {
-                return self.keep.tell(words::FOLDER_REFUSED.to_owned());
+                return self.keep.tell(words::FOLDER_REFUSED().to_owned());
             }
             let files = folder.files().await;
             self.pick(&files);

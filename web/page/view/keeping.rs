@@ -9,7 +9,7 @@ use chatrex::chat::kept_strings as words;
 use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
-use chatrex::chat::settings::{Settings, Theme};
+use chatrex::chat::settings::{LanguageChoice, Settings, Theme};
 use chatrex::chat::share::Shared;
 use chatrex::error::{Fault, FaultKind};
 use js_sys::Date;
@@ -23,7 +23,7 @@ use super::share;
 use super::state::AppState;
 use crate::decode::{self, Opened};
 use crate::store::Record;
-use crate::{embed, memory, theme};
+use crate::{embed, locale, memory, theme};
 
 /// A change is written after this time.
 const DELAY: Duration = Duration::from_millis(300);
@@ -36,6 +36,7 @@ impl AppState {
         let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
+        locale::apply(settings.language);
         self.act(Input::Usual {
             choices: settings.choices,
             now: true,
@@ -345,7 +346,7 @@ impl AppState {
         self.leave();
         self.show_nothing();
         self.keep
-            .say(words::CLOSED.to_owned(), Some(Undo::Show(id)));
+            .say(words::CLOSED().to_owned(), Some(Undo::Show(id)));
     }
 
     fn show_nothing(self) {
@@ -401,7 +402,7 @@ impl AppState {
             {
                 keep.shelf.update(|shelf| shelf.trouble = Some(trouble));
             }
-            keep.tell(words::ALL_DELETED.to_owned());
+            keep.tell(words::ALL_DELETED().to_owned());
         });
     }
 
@@ -501,6 +502,7 @@ impl AppState {
             };
         });
         theme::apply(Theme::System);
+        locale::apply(LanguageChoice::System);
         self.act(Input::ResetSettings);
     }
 

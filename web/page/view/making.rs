@@ -7,6 +7,7 @@ use chatrex::chat::making::{Effect, Input, Making, is_checkpoint, name_of};
 use chatrex::chat::model_manager;
 use chatrex::chat::model_strings as words;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::memory::Verdict;
 use chatrex::protocol::store::{Convertible, Quantization};
 use chatrex::protocol::{Envelope, ToWorker};
@@ -69,7 +70,7 @@ impl AppState {
                 }
                 Effect::Made(_) => {
                     self.workshop.update_value(|workshop| workshop.files = None);
-                    self.keep.tell(words::MADE.to_owned());
+                    self.keep.tell(words::MADE().to_owned());
                 }
             }
         }
@@ -166,7 +167,7 @@ pub fn MakingCard() -> impl IntoView {
 }
 
 #[component]
-fn Cancel(label: &'static str) -> impl IntoView {
+fn Cancel(label: Word) -> impl IntoView {
     let app = app_state();
     view! {
         <button type="button" class="button small" data-testid="making-cancel" on:click=move |_| app.make(Input::Cancel)>
@@ -205,13 +206,16 @@ fn Ready(convertible: Convertible, quantization: Quantization) -> impl IntoView 
                     prop:checked={choice == quantization}
                     on:change=choose
                 />
-                <span>{words::quantization(choice)}</span>
+                <span>{move || words::quantization(choice)}</span>
             </label>
         }
     };
+    let (named, precision, bytes) = (facts.name, facts.precision, facts.bytes);
+    let title = move || strings::preview(&named, &precision, bytes);
+    let licence = move || strings::licence(&facts.licence);
     view! {
         <div class="offer" data-testid="making">
-            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            <h4>{title}</h4>
             <p>{words::MAKING_NOTE}</p>
             <fieldset class="segments">
                 <legend class="hidden">{words::QUANTIZATION}</legend>
@@ -223,8 +227,8 @@ fn Ready(convertible: Convertible, quantization: Quantization) -> impl IntoView 
                 </p>
             })}
             {warnings.into_iter().map(|text| view! { <p class="facts">{text}</p> }).collect_view()}
-            <h5>{strings::licence(&facts.licence)}</h5>
-            <p class="licence-text" tabindex="0" role="document" aria-label=strings::licence(&facts.licence)>
+            <h5>{licence.clone()}</h5>
+            <p class="licence-text" tabindex="0" role="document" aria-label=licence>
                 {facts.licence_text}
             </p>
             <label class="accept">

@@ -7,6 +7,7 @@ use chatrex::chat::model_manager::{
 };
 use chatrex::chat::model_strings as words;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::error::Fault;
 use chatrex::memory::Verdict;
 use chatrex::progress::Progress;
@@ -19,6 +20,7 @@ use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::folder_rows::{FolderButton, FolderRows};
 use super::making::{MakingCard, preview_files};
+use super::original::Original;
 use super::real_model::RealModels;
 use super::state::{AppState, app_state};
 
@@ -61,7 +63,7 @@ pub fn Manager() -> impl IntoView {
                 </button>
             </header>
             <Show when=move || app.is_volatile.get()>
-                <p class="note" data-testid="volatile">{strings::volatile(is_safari())}</p>
+                <p class="note" data-testid="volatile">{move || strings::volatile(is_safari())}</p>
             </Show>
             <ul class="models">
                 {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
@@ -173,7 +175,9 @@ fn show_in_title(app: AppState) {
     Effect::new(move |before: Option<bool>| {
         let now = part.get();
         match now {
-            Some(part) => document().set_title(&format!("{part} % · {title}")),
+            Some(part) => {
+                document().set_title(&format!("{} · {title}", strings::whole_percent(part)))
+            }
             None if before == Some(true) => document().set_title(&title),
             None => {}
         }
@@ -188,11 +192,15 @@ fn is_safari() -> bool {
 
 #[component]
 fn Failure(fault: Fault) -> impl IntoView {
+    let (told, coded) = (fault.clone(), fault.clone());
+    let text = move || strings::sentence(&told);
+    let code = move || strings::error_code(&coded);
     view! {
         <p class="wrong" data-testid="model-error">
-            {strings::sentence(&fault)} " "
-            <small class="error-code" data-testid="error-code">{strings::error_code(&fault)}</small>
+            {text} " "
+            <small class="error-code" data-testid="error-code">{code}</small>
         </p>
+        <Original fault />
     }
 }
 
@@ -216,7 +224,7 @@ fn BuiltInRow(model: BuiltIn) -> impl IntoView {
         <li class="model" data-testid=row>
             <div class="model-head">
                 <h3>{model.name()}</h3>
-                <span class="facts">{strings::description(model)}</span>
+                <span class="facts">{move || strings::description(model)}</span>
             </div>
             <Show when=is_chosen>
                 <KnowsLine />
@@ -245,7 +253,7 @@ fn OfferRow(offer: model_manager::Offer) -> impl IntoView {
         <li class="model" data-testid=format!("offer-{name}")>
             <div class="model-head">
                 <h3>{name.clone()}</h3>
-                <span class="facts">{strings::offer(&name, bytes)}</span>
+                <span class="facts">{move || strings::offer(&name, bytes)}</span>
             </div>
             <div class="model-actions">
                 <Action label=strings::GET key="get-offer" act=preview />
@@ -260,7 +268,7 @@ fn KnowsLine() -> impl IntoView {
     let app = app_state();
     let knows = move || {
         app.model
-            .with(|model| strings::knows(model).map(str::to_owned))
+            .with(|model| strings::knows(model).map(strings::of_model))
     };
     view! { {move || knows().map(|text| view! { <p class="stand">{text}</p> })} }
 }
@@ -268,7 +276,7 @@ fn KnowsLine() -> impl IntoView {
 /// A button of a model.
 #[component]
 fn Action(
-    label: &'static str,
+    label: Word,
     key: &'static str,
     #[prop(default = false)] primary: bool,
     act: impl Fn() + 'static,
@@ -550,20 +558,24 @@ fn Offer(preview: Preview) -> impl IntoView {
     let accept = move |event: ev::Event| app.manage(Input::Accept(event_target_checked(&event)));
     let is_here = preview.address.is_none();
     let name = StoredValue::new(facts.name.clone());
+    let (named, precision, bytes) = (facts.name, facts.precision, facts.bytes);
+    let title = move || strings::preview(&named, &precision, bytes);
+    let trained_on = move || strings::of_model(&facts.trained_on);
+    let licence = move || strings::licence(&facts.licence);
     let verb = match is_here {
         false => strings::DOWNLOAD,
         true => strings::IMPORT,
     };
     view! {
         <div class="offer" data-testid="offer">
-            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            <h4>{title}</h4>
             {preview.address.map(|address| view! { <p class="facts">{address}</p> })}
-            <p>{facts.trained_on}</p>
+            <p>{trained_on}</p>
             {preview.fit.map(|fit| view! {
-                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{strings::verdict(&fit)}</p>
+                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{move || strings::verdict(&fit)}</p>
             })}
-            <h5>{strings::licence(&facts.licence)}</h5>
-            <p class="licence-text" tabindex="0" role="document" aria-label=strings::licence(&facts.licence) data-testid="licence-text">
+            <h5>{licence.clone()}</h5>
+            <p class="licence-text" tabindex="0" role="document" aria-label=licence data-testid="licence-text">
                 {facts.licence_text}
             </p>
             <label class="accept">

@@ -54,7 +54,7 @@ fn Way(model: &'static RealModel) -> impl IntoView {
             </p>
             <ol>
                 <li>
-                    {words::real_download(model, UPN_FILE, UPN_HUB)} " "
+                    {move || words::real_download(model, UPN_FILE, UPN_HUB)} " "
                     <a href=model.address() target="_blank" rel="noopener noreferrer">{model.hub}</a>
                 </li>
                 <li>

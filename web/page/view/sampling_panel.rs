@@ -6,6 +6,7 @@ use chatrex::chat::conversation::{Input, Model};
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::model_strings as texts;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::protocol::ModelCard;
 use leptos::prelude::*;
 
@@ -126,7 +127,7 @@ pub fn SamplingPanel() -> impl IntoView {
 /// A slider with its name, its value in words and a reset.
 #[component]
 fn Setting(
-    name: &'static str,
+    name: Word,
     id: &'static str,
     item: Item,
     range: (f32, f32, f32),
@@ -162,13 +163,13 @@ fn Setting(
 
 /// Brings a setting back to its usual value.
 #[component]
-fn Reset(name: &'static str, item: Item) -> impl IntoView {
+fn Reset(name: Word, item: Item) -> impl IntoView {
     let app = app_state();
     view! {
         <button
             type="button"
             class="quiet"
-            aria-label=format!("{}: {name}", words::RESET)
+            aria-label=move || words::of(words::RESET(), name())
             data-testid=format!("reset-{item:?}").to_lowercase()
             disabled=move || app.choices.with(|choices| choices.is_usual(item))
             on:click=move |_| choose(app, |choices, _| choices.reset(item))

@@ -528,7 +528,7 @@ impl AppState {
             match decode::fetch(&sample.address()).await {
                 Ok(blob) => {
                     if self.open(blob, source, request).await {
-                        self.ask(QuestionKind::Free, &sample.question);
+                        self.act(Input::AskDraft(sample.draft()));
                     }
                 }
                 Err(fault) => self.notice.set(Some(fault)),
