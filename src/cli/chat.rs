@@ -109,7 +109,6 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             max_tokens: options.max_tokens,
             sampling,
             earlier: Vec::new(),
-            system: None,
         })?;
         if !args.json {
             let text: String = answer.spans.iter().map(describe).collect();

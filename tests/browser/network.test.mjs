@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, DEEP_SITE, LONG, open, openPicture, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, DEEP_SITE, LONG, open, openPicture, slide, URL_OF_NANO } from "./page.mjs";
 import { origin, site } from "./origins.mjs";
 
 const OTHER = join(DEEP_SITE, "samples/cat.jpg");
@@ -107,7 +107,7 @@ describe("share", () => {
   after(() => browser?.close());
 
   test("a link carries settings and prompt only, and opens with them", async () => {
-    await page.getByTestId("score-slider").fill("0.45");
+    await slide(page, "score-slider", "0.45");
     await page.getByTestId("chip-find").click();
     await page.getByTestId("question").fill("red dog; cat & co");
     await page.getByTestId("export").click();

@@ -4,7 +4,6 @@ use chatrex::chat::batch::{Batch, Input as Queue, Item, ItemState, Status};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::review::Review;
 use chatrex::chat::strings;
-use chatrex::chat::words::Word;
 use leptos::prelude::*;
 
 use super::batch_parts::{PauseButton, Said, progress, status, waits_for};
@@ -75,7 +74,12 @@ pub fn Running() -> impl IntoView {
 
 /// A button that gives the batch an input.
 #[component]
-fn Step(label: Word, test_id: &'static str, is_shown: Signal<bool>, input: Queue) -> impl IntoView {
+fn Step(
+    label: &'static str,
+    test_id: &'static str,
+    is_shown: Signal<bool>,
+    input: Queue,
+) -> impl IntoView {
     let app = app_state();
     let input = StoredValue::new(input);
     view! {
@@ -161,7 +165,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-skip"
-                    aria-label=move || format!("{} {}", words::SKIP(), field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::SKIP, field(|s| s.name.clone())())
                     on:click=move |_| app.batch_step(Queue::Skip(index), None)
                 >
                     {words::SKIP}
@@ -172,7 +176,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-open-picture"
-                    aria-label=move || format!("{} {}", words::OPEN(), field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::OPEN, field(|s| s.name.clone())())
                     on:click=move |_| app.open_of_batch(index)
                 >
                     {words::OPEN}
@@ -226,7 +230,7 @@ fn Files() -> impl IntoView {
 }
 
 #[component]
-fn Choice(label: Word, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
+fn Choice(label: &'static str, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
     view! {
         <label class="accept">
             <input

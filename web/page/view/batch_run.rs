@@ -25,6 +25,7 @@ use super::batching::Current;
 use super::kept::new_key;
 use super::state::AppState;
 use crate::decode::{self, Opened};
+use crate::embed;
 use crate::export;
 use crate::store::Record;
 
@@ -34,6 +35,10 @@ const SECOND: Duration = Duration::from_secs(1);
 impl AppState {
     /// Shows the batch of the last visit, paused, and works on whenever the engine is free.
     pub fn begin_batching(self) {
+        // A frame has no batches, and keeps nothing.
+        if embed::options().is_embedded {
+            return;
+        }
         let batching = self.batching;
         set_interval(
             move || {
@@ -388,7 +393,7 @@ impl AppState {
         let batching = self.batching;
         batching
             .said
-            .set(Some(Ok(exchange_words::WORKING().to_owned())));
+            .set(Some(Ok(exchange_words::WORKING.to_owned())));
         spawn_local(async move {
             let saved = self.batch_zip(only_accepted, with_pictures).await;
             batching.said.set(Some(saved));

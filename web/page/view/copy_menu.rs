@@ -84,7 +84,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
                                 data-testid=format!("copy-{}", form.key())
                                 on:click=move |_| copy(form)
                             >
-                                {move || form.label()}
+                                {form.label()}
                             </button>
                         }
                     })
@@ -96,7 +96,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
 }
 
 /// Writes to the clipboard; false if the browser does not allow it.
-pub async fn write(text: &str) -> bool {
+pub(super) async fn write(text: &str) -> bool {
     let navigator = window().navigator();
     let clipboard = Reflect::get(&navigator, &"clipboard".into());
     if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {

@@ -73,7 +73,7 @@ pub fn KeysButton() -> impl IntoView {
             class="icon-button keys-button"
             aria-label=words::KEYS
             aria-haspopup="dialog"
-            title=move || format!("{} (?)", words::KEYS())
+            title=format!("{} (?)", words::KEYS)
             data-testid="keys"
             on:click=move |_| list.open()
         >
