@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use crate::chat::batch::{Input, Item, Task, TaskKind};
     use crate::chat::review;
+    use crate::chat::test_data::outcome;
     use crate::error::{Fault, FaultKind};
-    use crate::protocol::ImageSize;
 
     fn done(boxes: &[(Option<&str>, f32)]) -> Box<Outcome> {
         let found = |&(label, score): &(Option<&str>, f32)| FoundBox {
@@ -179,17 +179,7 @@ mod tests {
             score: Some(score),
             certainty: score,
         };
-        Box::new(Outcome {
-            size: ImageSize {
-                width: 100,
-                height: 80,
-            },
-            shown: "Find cat".into(),
-            question: "cat?".into(),
-            answer: "cat [0]".into(),
-            boxes: boxes.iter().map(found).collect(),
-            model: "nano".into(),
-        })
+        outcome(boxes.iter().map(found).collect())
     }
 
     fn batch() -> Batch {

@@ -105,6 +105,16 @@ pub enum Input {
     Order(Order),
 }
 
+impl Input {
+    /// Whether it changes what [`Review::to_json`] writes: the box that is being drawn is not stored.
+    pub fn is_stored(&self) -> bool {
+        !matches!(
+            self,
+            Self::Draw | Self::Sketch(_) | Self::Nudge { .. } | Self::Drop
+        )
+    }
+}
+
 /// The state of a review.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Review {

@@ -9,6 +9,7 @@ use crate::protocol::{DevicePreference, Event, LookTime};
 use crate::protocol::{Granularity, ImageSize, ModelCard, PictureId, Proposal};
 use crate::text::answer_parser::Span;
 
+use super::batch_result::{FoundBox, Outcome};
 use super::candidates::BoxId;
 use super::conversation::{Conversation, Input};
 use super::document::{
@@ -17,6 +18,21 @@ use super::document::{
 
 /// Address of the model in tests.
 pub(super) const NANO: &str = "models/nano";
+
+/// The answer about a picture of a batch.
+pub(super) fn outcome(boxes: Vec<FoundBox>) -> Box<Outcome> {
+    Box::new(Outcome {
+        size: ImageSize {
+            width: 100,
+            height: 80,
+        },
+        shown: "Find cat".into(),
+        question: "cat?".into(),
+        answer: "cat [0]".into(),
+        boxes,
+        model: "nano".into(),
+    })
+}
 
 /// A loaded model on a GPU.
 pub(super) fn card() -> Box<ModelCard> {

@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, hold, LONG, nothingForbidden, open, PICTURES, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, hold, LONG, nothingForbidden, openNano, PICTURES } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const READER = new URL("../reference/batch.py", import.meta.url);
@@ -39,10 +39,8 @@ describe("batch", () => {
   let browser, page, folder;
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "chatrex-batch-"));
-    browser = await open({ webgpu: false });
+    browser = await openNano();
     ({ page } = browser);
-    await page.goto(URL_OF_NANO);
-    await answered(page, 0);
   });
   after(async () => {
     await browser?.close();

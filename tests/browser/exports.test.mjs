@@ -21,9 +21,9 @@ import {
   looked,
   nothingForbidden,
   open,
+  openNano,
   openPicture,
   PICTURES,
-  URL_OF_NANO,
 } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -49,10 +49,8 @@ describe("exports", () => {
   let browser, page, folder, size;
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "chatrex-exports-"));
-    browser = await open({ webgpu: false });
+    browser = await openNano();
     ({ page } = browser);
-    await page.goto(URL_OF_NANO);
-    assert.equal((await answered(page, 0)).state, "done");
     size = await page.locator("#picture img").evaluate((i) => [i.naturalWidth, i.naturalHeight]);
   });
   after(async () => {

@@ -6,7 +6,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, drawnBoxes, drop, LONG, nothingForbidden, open, openPicture, URL_OF_NANO } from "./page.mjs";
+import { drawnBoxes, drop, LONG, nothingForbidden, openNano, openPicture } from "./page.mjs";
 
 const SCENE = new URL("../../web/static/samples/scene.png", import.meta.url);
 
@@ -14,10 +14,8 @@ describe("imports", () => {
   let browser, page, folder, size;
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "chatrex-imports-"));
-    browser = await open({ webgpu: false });
+    browser = await openNano();
     ({ page } = browser);
-    await page.goto(URL_OF_NANO);
-    assert.equal((await answered(page, 0)).state, "done");
     size = await page.locator("#picture img").evaluate((i) => [i.naturalWidth, i.naturalHeight]);
   });
   after(async () => {

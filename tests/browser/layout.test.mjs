@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, frames, HAS_MINI, nothingForbidden, open, PICTURES, slide, tab, URL_OF_PAGE } from "./page.mjs";
+import { answered, frames, HAS_MINI, nothingForbidden, open, PICTURES, slide, tab, URL_OF_PAGE } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const skip = HAS_MINI ? false : "mini has no model.json";

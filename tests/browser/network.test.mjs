@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, DEEP_SITE, LONG, open, openPicture, slide, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, DEEP_SITE, LONG, open, openNano, openPicture, slide, URL_OF_NANO } from "./page.mjs";
 import { origin, site } from "./origins.mjs";
 
 const OTHER = join(DEEP_SITE, "samples/cat.jpg");
@@ -13,10 +13,8 @@ describe("proof on the page: the list of network activity", () => {
   let browser, page;
 
   before(async () => {
-    browser = await open({ webgpu: false });
+    browser = await openNano();
     ({ page } = browser);
-    await page.goto(URL_OF_NANO);
-    await answered(page, 0);
     await openPicture(page, OTHER);
     await answered(page, await ask(page, "How many objects are there?"));
     await page.getByTestId("about").click();

@@ -54,6 +54,14 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   };
 }
 
+// Opens a browser with nano on the CPU and waits for the answer about its sample.
+export async function openNano() {
+  const browser = await open({ webgpu: false });
+  await browser.page.goto(URL_OF_NANO);
+  assert.equal((await answered(browser.page, 0)).state, "done");
+  return browser;
+}
+
 // Runs in the page: records the messages between page and worker, and reports policy violations.
 function record() {
   addEventListener("securitypolicyviolation", (event) => {

@@ -3,15 +3,13 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, happened, nothingForbidden, open, slide, URL_OF_NANO } from "./page.mjs";
+import { happened, nothingForbidden, openNano, slide } from "./page.mjs";
 
 describe("point prompts", () => {
   let browser, page;
   before(async () => {
-    browser = await open({ webgpu: false });
+    browser = await openNano();
     ({ page } = browser);
-    await page.goto(URL_OF_NANO);
-    await answered(page, 0);
   });
   after(() => browser?.close());
 

@@ -4,17 +4,19 @@
 //! picture, `[state as JSON, conversation as JSON or null]`; `pictures` its file.
 
 use chatrex::chat::history::Trouble;
-use idb::builder::{DatabaseBuilder, ObjectStoreBuilder};
 use idb::{Database, Error, TransactionMode};
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
 use web_sys::Blob;
+
+use crate::store;
 
 const NAME: &str = "chatrex-batch";
 const VERSION: u32 = 1;
 const BATCH: &str = "batch";
 const ITEMS: &str = "items";
 const PICTURES: &str = "pictures";
+const STORES: [&str; 3] = [BATCH, ITEMS, PICTURES];
 const HEAD: &str = "head";
 const REVIEW: &str = "review";
 
@@ -37,13 +39,7 @@ impl BatchStore {
     /// # Errors
     /// The browser offers no storage here.
     pub async fn open() -> Result<Self, Trouble> {
-        let stores = [BATCH, ITEMS, PICTURES].map(ObjectStoreBuilder::new);
-        let builder = DatabaseBuilder::new(NAME).version(VERSION);
-        let builder = stores
-            .into_iter()
-            .fold(builder, DatabaseBuilder::add_object_store);
-        let opened = builder.build().await;
-        opened.map(Self).map_err(|_| Trouble::NoStorage)
+        store::open(NAME, VERSION, &STORES).await.map(Self)
     }
 
     /// The batch, if there is one.
@@ -107,9 +103,8 @@ impl BatchStore {
     /// The browser has no room.
     pub async fn begin(&self, head: &str) -> Result<(), Trouble> {
         let write = async {
-            let stores = [BATCH, ITEMS, PICTURES];
-            let transaction = self.0.transaction(&stores, TransactionMode::ReadWrite)?;
-            for store in stores {
+            let transaction = self.0.transaction(&STORES, TransactionMode::ReadWrite)?;
+            for store in STORES {
                 transaction.object_store(store)?.clear()?.await?;
             }
             let batch = transaction.object_store(BATCH)?;
@@ -171,15 +166,7 @@ impl BatchStore {
     /// # Errors
     /// The browser refuses it.
     pub async fn clear(&self) -> Result<(), Trouble> {
-        let write = async {
-            let stores = [BATCH, ITEMS, PICTURES];
-            let transaction = self.0.transaction(&stores, TransactionMode::ReadWrite)?;
-            for store in stores {
-                transaction.object_store(store)?.clear()?.await?;
-            }
-            transaction.commit()?.await
-        };
-        write.await.map(drop).map_err(|_: Error| Trouble::Full)
+        store::clear(&self.0, &STORES).await
     }
 }
 

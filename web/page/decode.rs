@@ -84,6 +84,11 @@ pub async fn fetch(address: &str) -> Result<Blob, Fault> {
     blob.map(JsCast::unchecked_into).map_err(|_| missing())
 }
 
+/// Whether a file says that it is a picture.
+pub fn is_picture(file: &File) -> bool {
+    file.type_().starts_with("image/")
+}
+
 /// A file called `name` with this content.
 pub fn named(blob: &Blob, name: &str) -> Option<File> {
     let options = FilePropertyBag::new();
@@ -98,6 +103,39 @@ pub fn named(blob: &Blob, name: &str) -> Option<File> {
 /// # Errors
 /// Not a picture that this browser can read, cut short, or too large.
 pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
+    let Decoded { url, file, bitmap } = decode(blob).await?;
+    let thumbnail = thumbnail(&bitmap).await;
+    let rgb = read(&bitmap).await;
+    let (width, height) = (bitmap.width(), bitmap.height());
+    bitmap.close();
+    Ok(Opened {
+        width,
+        height,
+        rgb: rgb?,
+        url,
+        file,
+        thumbnail,
+    })
+}
+
+/// The address of a picture, upright, where it is only shown.
+///
+/// # Errors
+/// Those of [`open`].
+pub async fn address(blob: &Blob) -> Result<ObjectUrl, Fault> {
+    let Decoded { url, bitmap, .. } = decode(blob).await?;
+    bitmap.close();
+    Ok(url)
+}
+
+/// A decoded picture, upright.
+struct Decoded {
+    url: ObjectUrl,
+    file: Blob,
+    bitmap: ImageBitmap,
+}
+
+async fn decode(blob: &Blob) -> Result<Decoded, Fault> {
     let bytes = bytes(blob).await?;
     if !jpeg::is_complete(&bytes) {
         return Err(cut_short());
@@ -136,18 +174,7 @@ pub async fn open(blob: &Blob) -> Result<Opened, Fault> {
             .transfer_to_image_bitmap()
             .map_err(|_| too_large())?;
     }
-    let thumbnail = thumbnail(&bitmap).await;
-    let rgb = read(&bitmap).await;
-    let (width, height) = (bitmap.width(), bitmap.height());
-    bitmap.close();
-    Ok(Opened {
-        width,
-        height,
-        rgb: rgb?,
-        url,
-        file,
-        thumbnail,
-    })
+    Ok(Decoded { url, file, bitmap })
 }
 
 /// A thumbnail of a picture that is not opened yet; `None` if the browser cannot read it.

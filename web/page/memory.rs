@@ -65,30 +65,34 @@ pub fn keep_pending(json: &str) {
     }
 }
 
-/// Whether the note about a slow device was read in an earlier visit.
-pub fn is_note_read() -> bool {
-    let entry = local().and_then(|storage| storage.get_item(NOTE_READ).ok().flatten());
-    entry.is_some()
+/// What was seen in an earlier visit, and is not shown again.
+#[derive(Clone, Copy)]
+pub enum Seen {
+    /// The note about a slow device.
+    SlowNote,
+    /// The offer to install the page.
+    Install,
 }
 
-/// Remembers that the note was read.
-pub fn keep_note_read() {
-    if let Some(storage) = local() {
-        // A refusal only brings the note back at the next visit.
-        let _ = storage.set_item(NOTE_READ, "1");
+impl Seen {
+    fn entry(self) -> &'static str {
+        match self {
+            Self::SlowNote => NOTE_READ,
+            Self::Install => INSTALL_OFFERED,
+        }
     }
 }
 
-/// Whether installation was offered in an earlier visit.
-pub fn is_install_offered() -> bool {
-    let entry = local().and_then(|storage| storage.get_item(INSTALL_OFFERED).ok().flatten());
+/// Whether it was seen.
+pub fn is_seen(seen: Seen) -> bool {
+    let entry = local().and_then(|storage| storage.get_item(seen.entry()).ok().flatten());
     entry.is_some()
 }
 
-/// Remembers that installation was offered.
-pub fn keep_install_offered() {
+/// Remembers that it was seen.
+pub fn keep_seen(seen: Seen) {
     if let Some(storage) = local() {
-        // A refusal only offers it again at the next visit.
-        let _ = storage.set_item(INSTALL_OFFERED, "1");
+        // A refusal only shows it again at the next visit.
+        let _ = storage.set_item(seen.entry(), "1");
     }
 }

@@ -5,7 +5,7 @@
 
 use chatrex::chat::history::{Head, Save, Trouble, save};
 use idb::builder::{DatabaseBuilder, ObjectStoreBuilder};
-use idb::{Database, Error, Query, TransactionMode};
+use idb::{Database, Error, ObjectStore, Query, TransactionMode};
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
 use web_sys::Blob;
@@ -15,6 +15,7 @@ const VERSION: u32 = 1;
 const HEADS: &str = "heads";
 const BODIES: &str = "bodies";
 const PICTURES: &str = "pictures";
+const STORES: [&str; 3] = [HEADS, BODIES, PICTURES];
 
 /// A conversation as it is stored.
 #[derive(Clone)]
@@ -38,13 +39,7 @@ impl Store {
     /// # Errors
     /// The browser offers no storage here.
     pub async fn open() -> Result<Self, Trouble> {
-        let stores = [HEADS, BODIES, PICTURES].map(ObjectStoreBuilder::new);
-        let builder = DatabaseBuilder::new(NAME).version(VERSION);
-        let builder = stores
-            .into_iter()
-            .fold(builder, DatabaseBuilder::add_object_store);
-        let opened = builder.build().await;
-        opened.map(Self).map_err(|_| Trouble::NoStorage)
+        open(NAME, VERSION, &STORES).await.map(Self)
     }
 
     /// The heads as JSON, each with its thumbnail.
@@ -66,8 +61,7 @@ impl Store {
     }
 
     async fn read(&self, id: &str) -> Result<Option<Record>, Error> {
-        let stores = [HEADS, BODIES, PICTURES];
-        let transaction = self.0.transaction(&stores, TransactionMode::ReadOnly)?;
+        let transaction = self.0.transaction(&STORES, TransactionMode::ReadOnly)?;
         let get = |name| transaction.object_store(name)?.get(key(id));
         let (head, body, picture) = (get(HEADS)?, get(BODIES)?, get(PICTURES)?);
         let (head, body, picture) = (head.await?, body.await?, picture.await?);
@@ -100,8 +94,7 @@ impl Store {
 
     async fn write(&self, record: &Record, seen: u32, with_picture: bool) -> Result<Save, Error> {
         let key = key(&record.head.id);
-        let stores = [HEADS, BODIES, PICTURES];
-        let transaction = self.0.transaction(&stores, TransactionMode::ReadWrite)?;
+        let transaction = self.0.transaction(&STORES, TransactionMode::ReadWrite)?;
         let heads = transaction.object_store(HEADS)?;
         let stored = heads.get(key.clone())?.await?;
         // A record that cannot be read counts as one of another tab.
@@ -137,8 +130,8 @@ impl Store {
     /// # Errors
     /// The browser refuses it.
     pub async fn delete(&self, id: &str) -> Result<(), Trouble> {
-        self.change(|store| store.delete(Query::from(key(id))).map(drop))
-            .await
+        let delete = |store: &ObjectStore| store.delete(Query::from(key(id))).map(drop);
+        change(&self.0, &STORES, delete).await
     }
 
     /// Deletes everything.
@@ -146,24 +139,43 @@ impl Store {
     /// # Errors
     /// The browser refuses it.
     pub async fn clear(&self) -> Result<(), Trouble> {
-        self.change(|store| store.clear().map(drop)).await
+        clear(&self.0, &STORES).await
     }
+}
 
-    /// Applies a change to every object store.
-    async fn change(
-        &self,
-        change: impl Fn(&idb::ObjectStore) -> Result<(), Error>,
-    ) -> Result<(), Trouble> {
-        let changed = async {
-            let stores = [HEADS, BODIES, PICTURES];
-            let transaction = self.0.transaction(&stores, TransactionMode::ReadWrite)?;
-            for store in stores {
-                change(&transaction.object_store(store)?)?;
-            }
-            transaction.commit()?.await
-        };
-        changed.await.map(drop).map_err(|_: Error| Trouble::Full)
-    }
+/// Opens a database with these object stores, and makes it at the first time.
+///
+/// # Errors
+/// The browser offers no storage here.
+pub async fn open(name: &str, version: u32, stores: &[&str]) -> Result<Database, Trouble> {
+    let builder = DatabaseBuilder::new(name).version(version);
+    let stores = stores.iter().copied().map(ObjectStoreBuilder::new);
+    let builder = stores.fold(builder, DatabaseBuilder::add_object_store);
+    builder.build().await.map_err(|_| Trouble::NoStorage)
+}
+
+/// Empties object stores in one transaction.
+///
+/// # Errors
+/// The browser refuses it.
+pub async fn clear(database: &Database, stores: &[&str]) -> Result<(), Trouble> {
+    change(database, stores, |store| store.clear().map(drop)).await
+}
+
+/// Applies a change to object stores in one transaction.
+async fn change(
+    database: &Database,
+    stores: &[&str],
+    change: impl Fn(&ObjectStore) -> Result<(), Error>,
+) -> Result<(), Trouble> {
+    let changed = async {
+        let transaction = database.transaction(stores, TransactionMode::ReadWrite)?;
+        for store in stores {
+            change(&transaction.object_store(store)?)?;
+        }
+        transaction.commit()?.await
+    };
+    changed.await.map(drop).map_err(|_: Error| Trouble::Full)
 }
 
 fn key(id: &str) -> JsValue {

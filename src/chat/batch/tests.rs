@@ -1,18 +1,8 @@
 use super::*;
-use crate::protocol::ImageSize;
+use crate::chat::test_data;
 
 fn outcome() -> Box<Outcome> {
-    Box::new(Outcome {
-        size: ImageSize {
-            width: 100,
-            height: 80,
-        },
-        shown: "Find cat".into(),
-        question: "cat?".into(),
-        answer: "cat [0]".into(),
-        boxes: Vec::new(),
-        model: "nano".into(),
-    })
+    test_data::outcome(Vec::new())
 }
 
 fn fault() -> Fault {

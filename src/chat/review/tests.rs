@@ -1,11 +1,7 @@
 use super::*;
 use crate::chat::batch::{Input as Queue, Item, Task, TaskKind};
+use crate::chat::test_data;
 use crate::error::{Fault, FaultKind};
-
-const SIZE: ImageSize = ImageSize {
-    width: 100,
-    height: 80,
-};
 
 /// Boxes with these labels and certainties.
 fn outcome(boxes: &[(&str, f32)]) -> Box<Outcome> {
@@ -15,14 +11,7 @@ fn outcome(boxes: &[(&str, f32)]) -> Box<Outcome> {
         score: Some(certainty),
         certainty,
     };
-    Box::new(Outcome {
-        size: SIZE,
-        shown: "Find cat".into(),
-        question: String::new(),
-        answer: String::new(),
-        boxes: boxes.iter().map(found).collect(),
-        model: "nano".into(),
-    })
+    test_data::outcome(boxes.iter().map(found).collect())
 }
 
 /// Two pictures with boxes, one that failed, and one without boxes.
@@ -227,4 +216,23 @@ fn an_empty_batch_and_damaged_reviews_do_no_harm() {
     assert_eq!(review.current(&batch), at(0, 1));
     review.step(Input::Undo, &batch);
     assert_eq!(review.progress(&batch), (0, 4));
+}
+
+#[test]
+fn what_is_not_stored_changes_nothing_that_is() {
+    let batch = batch();
+    let mut review = Review::default();
+    let sketch = [1., 2., 30., 40.].into();
+    let nudge = Input::Nudge {
+        dx: 1.,
+        dy: 0.,
+        sizes: false,
+    };
+    for input in [Input::Draw, Input::Sketch(sketch), nudge, Input::Drop] {
+        assert!(!input.is_stored());
+        let before = review.to_json();
+        review.step(input, &batch);
+        assert_eq!(review.to_json(), before);
+    }
+    assert!(Input::Accept.is_stored() && Input::Add.is_stored() && Input::Move(1).is_stored());
 }

@@ -15,7 +15,7 @@ use super::batch_panel::{BatchButton, BatchDialog, BatchLine};
 use super::camera::{Camera, CameraOpen, has_camera};
 use super::drawer::{Drawer, HistoryButton};
 use super::export::ExchangeState;
-use super::icons::{Icon, icon};
+use super::icons::{Icon, IconButton, icon};
 use super::incoming::{self, is_text_box};
 use super::keys::{KeyList, Keys, KeysButton};
 use super::settings::SettingsPanel;
@@ -108,16 +108,13 @@ fn Header() -> impl IntoView {
                 <OpenPicture />
                 <BatchButton />
                 {has_camera().then(|| view! {
-                    <button
-                        type="button"
+                    <IconButton
+                        id="open-camera"
+                        name=kept_strings::CAMERA
                         class="icon-button camera-button"
-                        aria-label=kept_strings::CAMERA
-                        title=kept_strings::CAMERA
-                        data-testid="open-camera"
-                        on:click=move |_| camera.set(true)
-                    >
-                        {icon(Icon::Camera)}
-                    </button>
+                        press=move || camera.set(true)
+                        shape=Icon::Camera
+                    />
                 })}
             </div>
             <div class="bar-state">

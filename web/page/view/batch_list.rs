@@ -6,7 +6,8 @@ use chatrex::chat::review::Review;
 use chatrex::chat::strings;
 use leptos::prelude::*;
 
-use super::batch_parts::{PauseButton, Said, progress, status, waits_for};
+use super::batch_parts::{PauseButton, Said, StepButton, progress, status, waits_for};
+use super::export::Check;
 use super::state::app_state;
 
 /// The batch with its buttons.
@@ -72,7 +73,7 @@ pub fn Running() -> impl IntoView {
     }
 }
 
-/// A button that gives the batch an input.
+/// A button that gives the batch an input, where that means something.
 #[component]
 fn Step(
     label: &'static str,
@@ -80,18 +81,10 @@ fn Step(
     is_shown: Signal<bool>,
     input: Queue,
 ) -> impl IntoView {
-    let app = app_state();
     let input = StoredValue::new(input);
     view! {
         <Show when=move || is_shown.get()>
-            <button
-                type="button"
-                class="button small"
-                data-testid=test_id
-                on:click=move |_| app.batch_step(input.get_value(), None)
-            >
-                {label}
-            </button>
+            <StepButton label test_id input=input.get_value() />
         </Show>
     }
 }
@@ -201,9 +194,9 @@ fn Files() -> impl IntoView {
             <legend>{words::FILES_OUT}</legend>
             <p class="hint">{words::ZIP_NOTE} " " {move || words::scope(only_accepted())}</p>
             <Show when=move || is_begun.get()>
-                <Choice label=words::ONLY_ACCEPTED test_id="batch-accepted" signal=wants_accepted />
+                <Check label=words::ONLY_ACCEPTED test_id="batch-accepted" signal=wants_accepted />
             </Show>
-            <Choice label=words::WITH_PICTURES test_id="batch-with-pictures" signal=with_pictures />
+            <Check label=words::WITH_PICTURES test_id="batch-with-pictures" signal=with_pictures />
             <div class="batch-buttons">
                 <button
                     type="button"
@@ -226,21 +219,6 @@ fn Files() -> impl IntoView {
             </div>
             <Said />
         </fieldset>
-    }
-}
-
-#[component]
-fn Choice(label: &'static str, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
-    view! {
-        <label class="accept">
-            <input
-                type="checkbox"
-                data-testid=test_id
-                prop:checked=move || signal.get()
-                on:change=move |event| signal.set(event_target_checked(&event))
-            />
-            {label}
-        </label>
     }
 }
 

@@ -3,15 +3,18 @@
 use chatrex::chat::batch::{Batch, Status, Task, TaskKind};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::strings;
+use leptos::ev;
 use leptos::prelude::*;
-use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
 use super::batch_list::Running;
 use super::batch_parts::{PauseButton, Said, has_batch, progress, status, waits_for};
-use super::models::all_files;
+use super::dialog;
+use super::export::Check;
+use super::models::{all_files, chooses_folders};
 use super::review_panel::ReviewPanel;
 use super::state::app_state;
+use crate::decode;
 
 /// Endings of pictures whose kind the system does not know.
 const ENDINGS: [&str; 8] = [
@@ -70,11 +73,7 @@ pub fn BatchDialog() -> impl IntoView {
     let batching = app.batching;
     let has_batch = has_batch(app);
     let is_reviewing = batching.is_reviewing;
-    let close = move |_| {
-        if let Some(dialog) = batching.dialog.get_untracked() {
-            dialog.close();
-        }
-    };
+    let close = move |_| dialog::close(batching.dialog);
     let content = move || match (has_batch.get(), is_reviewing.get()) {
         (false, _) => view! { <Setup /> }.into_any(),
         (true, false) => view! { <Running /> }.into_any(),
@@ -152,15 +151,7 @@ fn Setup() -> impl IntoView {
                     />
                 </label>
             </Show>
-            <label class="accept">
-                <input
-                    type="checkbox"
-                    data-testid="batch-history"
-                    prop:checked=move || in_history.get()
-                    on:change=move |event| in_history.set(event_target_checked(&event))
-                />
-                {words::IN_HISTORY}
-            </label>
+            <Check label=words::IN_HISTORY test_id="batch-history" signal=in_history />
             <button
                 type="submit"
                 class="button primary"
@@ -181,13 +172,7 @@ fn Setup() -> impl IntoView {
 #[component]
 fn Pictures(chosen: Chosen, counts: RwSignal<(usize, usize)>) -> impl IntoView {
     let app = app_state();
-    let folder = NodeRef::<html::Input>::new();
-    Effect::new(move |_| {
-        if let Some(folder) = folder.get() {
-            // A browser without folders has the other button.
-            let _ = folder.set_attribute("webkitdirectory", "");
-        }
-    });
+    let folder = chooses_folders();
     let on_files = move |event: ev::Event| {
         let input: HtmlInputElement = event_target(&event);
         let files = input.files().map(all_files).unwrap_or_default();
@@ -264,7 +249,6 @@ fn Pictures(chosen: Chosen, counts: RwSignal<(usize, usize)>) -> impl IntoView {
 
 fn is_picture(file: &File) -> bool {
     let name = file.name().to_lowercase();
-    let kind = file.type_();
-    kind.starts_with("image/")
-        || (kind.is_empty() && ENDINGS.iter().any(|ending| name.ends_with(ending)))
+    let is_unknown = file.type_().is_empty();
+    decode::is_picture(file) || (is_unknown && ENDINGS.iter().any(|ending| name.ends_with(ending)))
 }

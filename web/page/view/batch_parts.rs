@@ -3,10 +3,10 @@
 use chatrex::chat::batch::{Batch, Input as Queue, Status};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::conversation::Model;
-use chatrex::chat::strings;
 use js_sys::Date;
 use leptos::prelude::*;
 
+use super::export::fault_text;
 use super::state::{AppState, app_state};
 
 /// Whether there is a batch.
@@ -50,19 +50,22 @@ pub fn PauseButton() -> impl IntoView {
         Status::Running => Some((words::PAUSE, Queue::Pause, "batch-pause")),
         Status::Paused | Status::Pausing => Some((words::RESUME, Queue::Resume, "batch-resume")),
     };
-    move || {
-        button().map(|(label, input, test_id)| {
-            view! {
-                <button
-                    type="button"
-                    class="button small"
-                    data-testid=test_id
-                    on:click=move |_| app.batch_step(input.clone(), None)
-                >
-                    {label}
-                </button>
-            }
-        })
+    move || button().map(|(label, input, test_id)| view! { <StepButton label test_id input /> })
+}
+
+/// A button that gives the batch an input.
+#[component]
+pub fn StepButton(label: &'static str, test_id: &'static str, input: Queue) -> impl IntoView {
+    let app = app_state();
+    view! {
+        <button
+            type="button"
+            class="button small"
+            data-testid=test_id
+            on:click=move |_| app.batch_step(input.clone(), None)
+        >
+            {label}
+        </button>
     }
 }
 
@@ -73,12 +76,7 @@ pub fn Said() -> impl IntoView {
     let text = move || match said.get() {
         None => ().into_any(),
         Some(Ok(text)) => text.into_any(),
-        Some(Err(fault)) => view! {
-            {strings::sentence(&fault)}
-            " "
-            <small class="error-code">{strings::error_code(&fault)}</small>
-        }
-        .into_any(),
+        Some(Err(fault)) => fault_text(&fault).into_any(),
     };
     view! {
         <p role="status" class="hint" data-testid="batch-said">

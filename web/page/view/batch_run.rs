@@ -22,8 +22,10 @@ use wasm_bindgen::JsValue;
 use web_sys::Blob;
 
 use super::batching::Current;
+use super::dialog;
 use super::kept::new_key;
 use super::state::AppState;
+use super::timer::repeat;
 use crate::decode::{self, Opened};
 use crate::embed;
 use crate::export;
@@ -40,14 +42,14 @@ impl AppState {
             return;
         }
         let batching = self.batching;
-        set_interval(
-            move || {
-                if (batching.batch).with_untracked(|b| b.running().is_some()) {
+        let is_running = Memo::new(move |_| batching.batch.with(|b| b.running().is_some()));
+        Effect::new(move |_| {
+            if is_running.get() {
+                repeat(SECOND, move || {
                     batching.tick.update(|tick| *tick = tick.wrapping_add(1));
-                }
-            },
-            SECOND,
-        );
+                });
+            }
+        });
         spawn_local(async move {
             let store = batching.store().await;
             batching.is_kept.set(store.is_some());
@@ -349,9 +351,7 @@ impl AppState {
     /// Shows a picture of the batch with its answer on the page.
     pub fn open_of_batch(self, index: usize) {
         let batching = self.batching;
-        if let Some(dialog) = batching.dialog.get_untracked() {
-            dialog.close();
-        }
+        dialog::close(batching.dialog);
         spawn_local(async move {
             let id = self.batch_key(index);
             if self.keep.shelf.with_untracked(|s| s.get(&id).is_none()) {

@@ -12,6 +12,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::Blob;
 
+use super::dialog;
 use crate::batch_store::BatchStore;
 use crate::decode::Opened;
 
@@ -76,10 +77,7 @@ impl Batching {
     /// Shows the dialog.
     pub fn open(self) {
         self.said.set(None);
-        if let Some(dialog) = self.dialog.get_untracked() {
-            // Fails only if it is open already.
-            let _ = dialog.show_modal();
-        }
+        dialog::show(self.dialog);
     }
 
     pub(super) async fn store(self) -> Option<Rc<BatchStore>> {
@@ -110,9 +108,10 @@ impl Batching {
 
     /// Gives the review an input, and keeps it.
     pub fn review(self, input: review::Input) {
+        let is_stored = input.is_stored();
         self.batch
             .with_untracked(|batch| self.review.update(|review| review.step(input, batch)));
-        if self.is_kept.get_untracked() {
+        if is_stored && self.is_kept.get_untracked() {
             let json = self.review.with_untracked(Review::to_json);
             spawn_local(async move {
                 let stored = match self.store().await {

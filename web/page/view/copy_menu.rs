@@ -5,6 +5,7 @@ use std::time::Duration;
 use chatrex::chat::conversation::Turn;
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::copying::CopyForm;
+use chatrex::chat::network_strings;
 use js_sys::Reflect;
 use leptos::html;
 use leptos::prelude::*;
@@ -95,8 +96,34 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
     }
 }
 
+/// A button that copies a text, and whether that worked.
+#[component]
+pub(super) fn CopyButton(
+    test_id: &'static str,
+    class: &'static str,
+    label: &'static str,
+    /// Whether the last press copied.
+    copied: RwSignal<Option<bool>>,
+    text: impl Fn() -> String + 'static,
+) -> impl IntoView {
+    let copy = move |_| {
+        let text = text();
+        spawn_local(async move { copied.set(Some(write(&text).await)) });
+    };
+    let said = |is_copied| match is_copied {
+        true => network_strings::COPIED,
+        false => network_strings::NOT_COPIED,
+    };
+    view! {
+        <button type="button" class=class data-testid=test_id on:click=copy>
+            {label}
+        </button>
+        <span role="status">{move || copied.get().map(said)}</span>
+    }
+}
+
 /// Writes to the clipboard; false if the browser does not allow it.
-pub(super) async fn write(text: &str) -> bool {
+async fn write(text: &str) -> bool {
     let navigator = window().navigator();
     let clipboard = Reflect::get(&navigator, &"clipboard".into());
     if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {

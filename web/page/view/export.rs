@@ -22,6 +22,7 @@ use leptos::task::spawn_local;
 use leptos::{ev, html};
 use web_sys::{Blob, File, HtmlInputElement};
 
+use super::dialog;
 use super::icons::{Icon, icon};
 use super::models::all_files;
 use super::share::ShareButtons;
@@ -78,10 +79,7 @@ impl ExchangeState {
     fn open(self) {
         self.outcome.set(Outcome::None);
         self.is_open.set(true);
-        if let Some(dialog) = self.dialog.get_untracked() {
-            // Fails only if it is open already.
-            let _ = dialog.show_modal();
-        }
+        dialog::show(self.dialog);
     }
 
     /// The dialog was closed; what it said belongs to it.
@@ -212,8 +210,8 @@ impl ExchangeState {
     }
 
     async fn read(self, app: AppState, files: Vec<File>) -> Result<String, Fault> {
-        let is_picture = |file: &File| file.type_().starts_with("image/");
-        let (pictures, files): (Vec<File>, Vec<File>) = files.into_iter().partition(is_picture);
+        let (pictures, files): (Vec<File>, Vec<File>) =
+            files.into_iter().partition(decode::is_picture);
         if let Some(picture) = pictures.into_iter().next()
             && !app.open_and_wait(picture).await
         {
@@ -424,6 +422,15 @@ fn FileField(test_id: &'static str) -> impl IntoView {
     }
 }
 
+/// A fault in a sentence, with its code.
+pub(super) fn fault_text(fault: &Fault) -> impl IntoView + use<> {
+    view! {
+        {strings::sentence(fault)}
+        " "
+        <small class="error-code">{strings::error_code(fault)}</small>
+    }
+}
+
 /// What came of the last export or import.
 #[component]
 fn OutcomeLine() -> impl IntoView {
@@ -432,12 +439,7 @@ fn OutcomeLine() -> impl IntoView {
     let text = move || match state.outcome.get() {
         Outcome::None => ().into_any(),
         Outcome::Said(text) => text.into_any(),
-        Outcome::Failed(fault) => view! {
-            {strings::sentence(&fault)}
-            " "
-            <small class="error-code">{strings::error_code(&fault)}</small>
-        }
-        .into_any(),
+        Outcome::Failed(fault) => fault_text(&fault).into_any(),
     };
     let is_dismissible = move || !state.outcome.with(|o| matches!(o, Outcome::None));
     view! {
@@ -462,11 +464,7 @@ fn OutcomeLine() -> impl IntoView {
 #[component]
 fn Dialog() -> impl IntoView {
     let state = exchange_state();
-    let close = move |_| {
-        if let Some(dialog) = state.dialog.get_untracked() {
-            dialog.close();
-        }
-    };
+    let close = move |_| dialog::close(state.dialog);
     view! {
         <dialog
             class="manager exchange"
@@ -699,8 +697,13 @@ fn PixelSlider(
     }
 }
 
+/// A check box and its label.
 #[component]
-fn Check(label: &'static str, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
+pub(super) fn Check(
+    label: &'static str,
+    test_id: &'static str,
+    signal: RwSignal<bool>,
+) -> impl IntoView {
     view! {
         <label class="accept">
             <input

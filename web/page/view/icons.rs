@@ -137,3 +137,28 @@ pub fn icon(icon: Icon) -> impl IntoView {
         </svg>
     }
 }
+
+/// A button that shows an outline, with its name for the pointer and for screen readers.
+#[component]
+pub fn IconButton(
+    id: &'static str,
+    name: &'static str,
+    #[prop(optional)] class: &'static str,
+    #[prop(default = true.into(), into)] enabled: Signal<bool>,
+    press: impl Fn() + 'static,
+    shape: Icon,
+) -> impl IntoView {
+    view! {
+        <button
+            type="button"
+            class=class
+            data-testid=id
+            title=name
+            aria-label=name
+            disabled=move || !enabled.get()
+            on:click=move |_| press()
+        >
+            {icon(shape)}
+        </button>
+    }
+}

@@ -64,7 +64,7 @@ pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
         preview_files(app, &files);
         return;
     }
-    let is_picture = |file: &&File| file.type_().starts_with("image/");
+    let is_picture = |file: &&File| decode::is_picture(file);
     let pictures: Vec<_> = files.iter().filter(is_picture).cloned().collect();
     let has_imports = files.iter().any(|file| import::is_wanted(&file.name()));
     if has_imports && pictures.len() < 2 {
@@ -253,8 +253,7 @@ fn listen_for_pastes(app: AppState) {
             return;
         };
         let files = data.files().map(all_files).unwrap_or_default();
-        let is_picture = |file: &File| file.type_().starts_with("image/");
-        let pictures: Vec<_> = files.into_iter().filter(is_picture).collect();
+        let pictures: Vec<_> = files.into_iter().filter(decode::is_picture).collect();
         let text = data.get_data("text/plain").unwrap_or_default();
         let in_text_box = event.target().is_some_and(|t| is_text_box(&t));
         if paste_opens(!pictures.is_empty(), !text.is_empty(), in_text_box) {

@@ -8,6 +8,7 @@ use leptos::prelude::*;
 use web_sys::KeyboardEvent;
 
 use super::ask::is_composing;
+use super::dialog;
 use super::icons::{Icon, icon};
 use super::incoming::is_text_box;
 
@@ -23,16 +24,11 @@ impl KeyList {
 
     /// Opens the dialog.
     pub fn open(self) {
-        if let Some(dialog) = self.0.get_untracked() {
-            // Fails only if it is open already.
-            let _ = dialog.show_modal();
-        }
+        dialog::show(self.0);
     }
 
     fn close(self) {
-        if let Some(dialog) = self.0.get_untracked() {
-            dialog.close();
-        }
+        dialog::close(self.0);
     }
 
     /// The keys that open it: a question mark outside of text boxes, and Ctrl with a slash.

@@ -17,27 +17,20 @@ use leptos::{ev, html};
 use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
+use super::dialog;
 use super::state::{AppState, app_state};
 
 /// Opens the dialog.
 pub fn show_manager(app: AppState) {
-    if let Some(dialog) = app.manager_dialog.get_untracked() {
-        // Fails only if it is open already.
-        let _ = dialog.show_modal();
-    }
+    dialog::show(app.manager_dialog);
 }
 
 /// The dialog.
 #[component]
 pub fn Manager() -> impl IntoView {
     let app = app_state();
-    let dialog = app.manager_dialog;
     show_in_title(app);
-    let close = move |_| {
-        if let Some(dialog) = dialog.get_untracked() {
-            dialog.close();
-        }
-    };
+    let close = move |_| dialog::close(app.manager_dialog);
     let models = Memo::new(move |_| {
         app.models.with(|m| {
             let entries = m.entries().iter();
@@ -48,7 +41,7 @@ pub fn Manager() -> impl IntoView {
     let used = Memo::new(move |_| app.models.with(|m| m.used()));
     let fault = Memo::new(move |_| app.models.with(|m| m.fault().cloned()));
     view! {
-        <dialog class="manager" node_ref=dialog aria-labelledby="manager-title" data-testid="manager">
+        <dialog class="manager" node_ref=app.manager_dialog aria-labelledby="manager-title" data-testid="manager">
             <header>
                 <h2 id="manager-title">{strings::TITLE}</h2>
                 <span class="used" data-testid="used">{move || strings::used(used.get())}</span>
@@ -356,6 +349,18 @@ fn keep_focus_in(buttons: NodeRef<html::Div>) {
     }
 }
 
+/// The reference of a field for files that chooses a folder instead.
+pub fn chooses_folders() -> NodeRef<html::Input> {
+    let field = NodeRef::<html::Input>::new();
+    Effect::new(move |_| {
+        if let Some(field) = field.get() {
+            // A browser without folders has the button for files.
+            let _ = field.set_attribute("webkitdirectory", "");
+        }
+    });
+    field
+}
+
 /// The ways to add a model: an address, a folder, files.
 #[component]
 fn Add() -> impl IntoView {
@@ -365,12 +370,7 @@ fn Add() -> impl IntoView {
         event.prevent_default();
         app.manage(Input::Preview(address.get_untracked()));
     };
-    let folder = NodeRef::<html::Input>::new();
-    Effect::new(move |_| {
-        if let Some(folder) = folder.get() {
-            let _ = folder.set_attribute("webkitdirectory", "");
-        }
-    });
+    let folder = chooses_folders();
     let on_files = move |event: ev::Event| {
         let input: HtmlInputElement = event_target(&event);
         let files = input.files().map(all_files).unwrap_or_default();

@@ -7,10 +7,10 @@ use chatrex::chat::network_strings as words;
 use js_sys::{Function, Reflect};
 use leptos::html;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use wasm_bindgen::JsCast;
 
-use super::copy_menu;
+use super::copy_menu::CopyButton;
+use super::timer::repeat;
 use crate::embed;
 
 /// Time between two looks while the list is open.
@@ -28,28 +28,21 @@ pub fn Network() -> impl IntoView {
             report.set(now);
         }
     };
+    let is_open = RwSignal::new(false);
     let toggle = move |_| {
         copied.set(None);
-        look();
+        is_open.set(
+            details
+                .get_untracked()
+                .is_some_and(|details| details.open()),
+        );
     };
-    let timer = set_interval_with_handle(
-        move || {
-            let open = details.try_get_untracked().flatten();
-            if open.is_some_and(|details| details.open()) {
-                look();
-            }
-        },
-        PERIOD,
-    );
-    on_cleanup(move || {
-        if let Ok(timer) = timer {
-            timer.clear();
+    Effect::new(move |_| {
+        if is_open.get() {
+            look();
+            repeat(PERIOD, look);
         }
     });
-    let copy = move |_| {
-        let text = words::report(&read(), &embed::address());
-        spawn_local(async move { copied.set(Some(copy_menu::write(&text).await)) });
-    };
     let rows = move || report.with(|report| report.hosts(&embed::address()));
     view! {
         <details class="network" node_ref=details data-testid="network" on:toggle=toggle>
@@ -71,12 +64,13 @@ pub fn Network() -> impl IntoView {
                 <p>{words::NO_WORKER}</p>
             </Show>
             <p class="hint">{words::NETWORK_COUNTED}</p>
-            <button type="button" class="button small" data-testid="network-copy" on:click=copy>
-                {words::COPY_REPORT}
-            </button>
-            <span role="status">
-                {move || copied.get().map(|is| if is { words::COPIED } else { words::NOT_COPIED })}
-            </span>
+            <CopyButton
+                test_id="network-copy"
+                class="button small"
+                label=words::COPY_REPORT
+                copied
+                text=|| words::report(&read(), &embed::address())
+            />
         </details>
     }
 }

@@ -111,7 +111,7 @@ fn selection(app: AppState) -> Vec<BoxId> {
 }
 
 /// The direction of an arrow key.
-fn arrow(key: &str) -> Option<(f32, f32)> {
+pub fn arrow(key: &str) -> Option<(f32, f32)> {
     match key {
         "ArrowLeft" => Some((-1.0, 0.0)),
         "ArrowRight" => Some((1.0, 0.0)),

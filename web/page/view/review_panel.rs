@@ -1,6 +1,5 @@
 //! The review of a batch: one entry after the other, by buttons or keys.
 
-use chatrex::chat::batch::Batch;
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::review::{Entry, Input, KEYS, Order, Review, ReviewedBox};
 use leptos::prelude::*;
@@ -9,6 +8,7 @@ use wasm_bindgen::JsCast;
 use web_sys::{HtmlElement, KeyboardEvent};
 
 use super::incoming::is_text_box;
+use super::picture_keys::arrow;
 use super::review_picture::ReviewPicture;
 use super::state::{AppState, app_state};
 
@@ -321,24 +321,13 @@ fn on_key(app: AppState, event: &KeyboardEvent) {
         event.prevent_default();
         // Else the dialog would close.
         event.stop_propagation();
-        if batching
-            .batch
-            .with_untracked(|b: &Batch| !b.items().is_empty())
-        {
-            batching.review(input);
-        }
+        batching.review(input);
     }
 }
 
 fn input_of(event: &KeyboardEvent, is_drawing: bool) -> Option<Input> {
     let key = event.key();
-    let arrow = match key.as_str() {
-        "ArrowLeft" => Some((-1.0, 0.0)),
-        "ArrowRight" => Some((1.0, 0.0)),
-        "ArrowUp" => Some((0.0, -1.0)),
-        "ArrowDown" => Some((0.0, 1.0)),
-        _ => None,
-    };
+    let arrow = arrow(&key);
     let step = |(dx, dy): (f32, f32)| if dx + dy > 0.0 { 1 } else { -1 };
     if event.ctrl_key() || event.meta_key() {
         return match (key.to_lowercase().as_str(), arrow) {

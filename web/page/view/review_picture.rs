@@ -29,12 +29,12 @@ pub fn ReviewPicture(current: Memo<Option<Entry>>, boxes: Memo<Vec<ReviewedBox>>
         };
         spawn_local(async move {
             let file = batching.file(wanted).await;
-            let opened = match file {
-                Some(file) => decode::open(&file).await.ok(),
+            let address = match file {
+                Some(file) => decode::address(&file).await.ok(),
                 None => None,
             };
             if item.get_untracked() == Some(wanted) {
-                url.set(opened.map(|opened| (wanted, opened.url)));
+                url.set(address.map(|address| (wanted, address)));
             }
         });
     });

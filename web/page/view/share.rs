@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, File};
 
-use super::copy_menu;
+use super::copy_menu::CopyButton;
 use super::state::{AppState, app_state};
 use crate::{decode, embed};
 
@@ -89,10 +89,6 @@ where
 {
     let app = app_state();
     let copied = RwSignal::new(None::<bool>);
-    let copy = move |_| {
-        let text = link(app);
-        spawn_local(async move { copied.set(Some(copy_menu::write(&text).await)) });
-    };
     // The dialog of the system opens soon after a press only, so the file is made before.
     let file = RwSignal::new_local(None::<File>);
     Effect::new(move |_| {
@@ -117,12 +113,13 @@ where
         <section class="share" aria-labelledby="share-title">
             <h3 id="share-title">{words::SHARE}</h3>
             <p class="hint">{words::LINK_NOTE}</p>
-            <button type="button" class="button" data-testid="share-link" on:click=copy>
-                {words::COPY_LINK}
-            </button>
-            <span role="status">
-                {move || copied.get().map(|is| if is { words::COPIED } else { words::NOT_COPIED })}
-            </span>
+            <CopyButton
+                test_id="share-link"
+                class="button"
+                label=words::COPY_LINK
+                copied
+                text=move || link(app)
+            />
             <Show when=move || file.with(Option::is_some)>
                 <p class="hint">{words::FILE_NOTE}</p>
                 <button type="button" class="button" data-testid="share-file" on:click=send>

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 
 use super::canvas::Canvas;
 use super::gallery::Gallery;
-use super::icons::{Icon, icon};
+use super::icons::{Icon, IconButton};
 use super::start::{Start, Strip};
 use super::state::{AppState, app_state};
 
@@ -66,16 +66,13 @@ pub fn StageColumn(
             <Strip />
             <Gallery />
             <Show when=can_enlarge>
-                <button
-                    type="button"
+                <IconButton
+                    id="enlarge"
+                    name=words::ENLARGE
                     class="enlarge"
-                    aria-label=words::ENLARGE
-                    title=words::ENLARGE
-                    data-testid="enlarge"
-                    on:click=move |_| stage.enlarge()
-                >
-                    {icon(Icon::Enlarge)}
-                </button>
+                    press=move || stage.enlarge()
+                    shape=Icon::Enlarge
+                />
             </Show>
         </section>
     }

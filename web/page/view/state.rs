@@ -253,7 +253,7 @@ impl AppState {
             naming: RwSignal::new(None),
             max_tokens: RwSignal::new(0),
             relinking: RwSignal::new(None),
-            note_read: RwSignal::new(memory::is_note_read()),
+            note_read: RwSignal::new(memory::is_seen(memory::Seen::SlowNote)),
             is_far: RwSignal::new(false),
             go_to_latest: RwSignal::new(0),
             keep,

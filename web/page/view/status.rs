@@ -149,7 +149,7 @@ pub fn DeviceNote() -> impl IntoView {
     let note = Memo::new(move |_| device_note(app).filter(|_| !app.note_read.get()));
     let dismiss = move |_| {
         app.note_read.set(true);
-        memory::keep_note_read();
+        memory::keep_seen(memory::Seen::SlowNote);
     };
     view! {
         {move || {

@@ -75,7 +75,7 @@ pub fn Install() -> impl IntoView {
         .add_event_listener_with_callback("beforeinstallprompt", listener.as_ref().unchecked_ref());
     // The page listens as long as it lives.
     listener.forget();
-    let was_offered = memory::is_install_offered();
+    let was_offered = memory::is_seen(memory::Seen::Install);
     let has_answer = move || {
         app.turns.with(|turns| {
             turns
@@ -97,7 +97,7 @@ pub fn Install() -> impl IntoView {
         Memo::new(move |_| !was_offered && prompt.with(Option::is_some) && has_answer());
     Effect::new(move |_| {
         if is_offered.get() {
-            memory::keep_install_offered();
+            memory::keep_seen(memory::Seen::Install);
         }
     });
     view! {

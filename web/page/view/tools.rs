@@ -8,7 +8,7 @@ use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::viewport::{STEP, Viewport};
 use leptos::prelude::*;
 
-use super::icons::{Icon, icon};
+use super::icons::{Icon, IconButton, icon};
 use super::state::{AppState, app_state};
 
 /// The tools, which boxes are drawn, and the button that removes the picture.
@@ -43,16 +43,13 @@ pub fn Tools() -> impl IntoView {
                 <VisibilityButton visibility=Visibility::Selected label="Selected" />
                 <VisibilityButton visibility=Visibility::Nothing label="None" />
             </fieldset>
-            <button
-                type="button"
+            <IconButton
+                id="remove-picture"
+                name=kept_strings::REMOVE
                 class="icon-button"
-                aria-label=kept_strings::REMOVE
-                title=kept_strings::REMOVE
-                data-testid="remove-picture"
-                on:click=move |_| app.close_picture()
-            >
-                {icon(Icon::Remove)}
-            </button>
+                press=move || app.close_picture()
+                shape=Icon::Remove
+            />
         </div>
     }
 }
@@ -112,27 +109,23 @@ pub fn StageBar() -> impl IntoView {
     view! {
         <Show when=move || app.picture.with(Option::is_some)>
             <div class="stage-bar steps" role="group" aria-label=box_strings::STEPS>
-                <StageButton
+                <IconButton
                     id="undo-box"
                     name=box_strings::UNDO
                     enabled=Signal::derive(move || can(app, Picture::can_undo))
                     press=move || app.change_boxes(BoxChange::Undo)
-                >
-                    {icon(Icon::Undo)}
-                </StageButton>
-                <StageButton
+                    shape=Icon::Undo
+                />
+                <IconButton
                     id="redo-box"
                     name=box_strings::REDO
                     enabled=Signal::derive(move || can(app, Picture::can_redo))
                     press=move || app.change_boxes(BoxChange::Redo)
-                >
-                    {icon(Icon::Redo)}
-                </StageButton>
+                    shape=Icon::Redo
+                />
             </div>
             <div class="stage-bar" role="group" aria-label=box_strings::VIEW>
-                <StageButton id="zoom-out" name=box_strings::ZOOM_OUT press=move || zoom(app, 1.0 / STEP)>
-                    {icon(Icon::Less)}
-                </StageButton>
+                <IconButton id="zoom-out" name=box_strings::ZOOM_OUT press=move || zoom(app, 1.0 / STEP) shape=Icon::Less />
                 <button
                     type="button"
                     class="zoom-percent"
@@ -142,9 +135,7 @@ pub fn StageBar() -> impl IntoView {
                 >
                     {move || box_strings::zoom(percent.get())}
                 </button>
-                <StageButton id="zoom-in" name=box_strings::ZOOM_IN press=move || zoom(app, STEP)>
-                    {icon(Icon::More)}
-                </StageButton>
+                <IconButton id="zoom-in" name=box_strings::ZOOM_IN press=move || zoom(app, STEP) shape=Icon::More />
                 <button
                     type="button"
                     data-testid="zoom-fit"
@@ -156,29 +147,6 @@ pub fn StageBar() -> impl IntoView {
                 </button>
             </div>
         </Show>
-    }
-}
-
-/// A button that shows a sign, with its name for the pointer and for screen readers.
-#[component]
-fn StageButton(
-    id: &'static str,
-    name: &'static str,
-    #[prop(default = true.into(), into)] enabled: Signal<bool>,
-    press: impl Fn() + 'static,
-    children: Children,
-) -> impl IntoView {
-    view! {
-        <button
-            type="button"
-            data-testid=id
-            title=name
-            aria-label=name
-            disabled=move || !enabled.get()
-            on:click=move |_| press()
-        >
-            {children()}
-        </button>
     }
 }
 
