@@ -56,12 +56,14 @@ fn with_version(text: &str, version: &str) -> Result<String> {
     Ok(serde_json::to_string_pretty(&manifest)? + "\n")
 }
 
-/// The modules `./NAME` that a script names in quotes after `from`, `import`, `import(` or `URL(`.
+/// The modules `./NAME` that a script names in quotes after `from`, `import`, `import(` or `URL(`. The
+/// folder `./` of the script is no module.
 fn local_imports(script: &str) -> Vec<&str> {
     let starts = ["from \"./", "import \"./", "import(\"./", "URL(\"./"];
     let named = |start: &'static str| {
         let parts = script.split(start).skip(1);
-        parts.filter_map(|rest| rest.split('"').next())
+        let names = parts.filter_map(|rest| rest.split('"').next());
+        names.filter(|name| !name.is_empty())
     };
     starts.into_iter().flat_map(named).collect()
 }
@@ -97,7 +99,8 @@ mod tests {
     #[test]
     fn imports_of_local_modules_are_found() {
         let script = "import init from \"./a.js\";\nimport \"./b.js\";\nimport x from \"c\";\n\
-            await import(\"./d.js\"); new Worker(new URL(\"./e.js\", import.meta.url));";
+            await import(\"./d.js\"); new Worker(new URL(\"./e.js\", import.meta.url));\n\
+            const folder = new URL(\"./\", import.meta.url);";
         assert_eq!(local_imports(script), ["a.js", "b.js", "d.js", "e.js"]);
     }
 }

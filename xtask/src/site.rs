@@ -43,13 +43,16 @@ pub fn build() -> Result<WasmCompiler> {
 }
 
 /// Builds [`paths::test_site`]: a copy of the site with the diagnostics worker, `worker_dev.js`, the
-/// scripts of `web/worker_dev`, the JavaScript module in `js` and the page that uses it.
+/// scripts of `web/worker_dev`, the JavaScript module in `js` and the page that uses it. After an error
+/// there is no test site, so that nothing is tested on half of one.
 ///
 /// # Errors
 /// When something cannot be set up or does not compile.
 pub fn build_for_tests() -> Result<()> {
+    let test_site = paths::test_site();
+    remove(&test_site)?;
     let compiler = build()?;
-    let folder = paths::test_site();
+    let folder = paths::target().join("test-site.new");
     replace(&paths::site(), &folder)?;
     Program::dev_worker().build(&compiler, &folder)?;
     let source = paths::root().join("web/worker_dev");
@@ -61,7 +64,7 @@ pub fn build_for_tests() -> Result<()> {
     for file in MODULE_PAGE {
         copy_file(&source.join(file), &folder.join(file))?;
     }
-    Ok(())
+    fs::rename(&folder, &test_site).with_context(|| test_site.display().to_string())
 }
 
 /// `cargo xtask dist`: builds, copies the site to `out` with compressed copies beside its files, and the
