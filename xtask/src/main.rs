@@ -27,7 +27,8 @@ use pack::Pack;
 const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
                                            always a release build, with or without the flag
-cargo xtask test [--only STEP]...          run every check; steps: native web browser fmt clippy
+cargo xtask test [--only STEP]...          run every check; steps: native web browser fmt clippy;
+                                           browser/NAME is one file of tests/browser
 cargo xtask models small                   fetch SmolLM2 with pip, merge the adapter of small into it; serve and
                                            dist then offer it
 cargo xtask manual NAME FOLDER             run tests/browser/NAME.mjs (eval, examine, large) on a model folder

@@ -53,26 +53,40 @@ const STEPS: [Step; 5] = [
     },
 ];
 
-/// Runs the steps named in `only`, or all. Prints the time of each step and the results; the last
-/// line is `N passed, N failed`.
+/// Runs the steps named in `only`, or all; `browser/NAME` is one file of the browser tests. Prints the time
+/// of each step and the results; the last line is `N passed, N failed`.
 ///
 /// # Errors
 /// When `only` has an unknown name.
 pub fn command(only: &[String]) -> Result<bool> {
+    let all = browser_tests()?;
+    let mut browser_files = Vec::new();
     for name in only {
-        ensure!(
-            STEPS.iter().any(|step| step.name == name),
-            "no step is called {name}"
-        );
+        match name.strip_prefix("browser/") {
+            Some(file) => {
+                let path = format!("tests/browser/{file}.test.mjs");
+                ensure!(all.contains(&path), "{path} does not exist");
+                browser_files.push(path);
+            }
+            None => ensure!(
+                STEPS.iter().any(|step| step.name == name),
+                "no step is called {name}"
+            ),
+        }
     }
+    let is_chosen = |step: &str| only.is_empty() || only.iter().any(|name| name == step);
     let mut total = Count::default();
     let mut results = Vec::new();
     for step in STEPS {
-        if !only.is_empty() && !only.iter().any(|name| name == step.name) {
+        let check: &dyn Fn() -> Result<Count> = if is_chosen(step.name) {
+            &step.check
+        } else if step.name == "browser" && !browser_files.is_empty() {
+            &|| in_browser(&browser_files, None)
+        } else {
             continue;
-        }
+        };
         println!("\n== {}: {}", step.name, step.title);
-        let count = times::step(step.name, step.check).unwrap_or_else(|error| {
+        let count = times::step(step.name, check).unwrap_or_else(|error| {
             eprintln!("{}: {error:#}", step.name);
             Count::one(false)
         });
@@ -137,7 +151,7 @@ fn web() -> Result<Count> {
 }
 
 fn browser() -> Result<Count> {
-    in_browser(browser_tests()?, None)
+    in_browser(&browser_tests()?, None)
 }
 
 /// Runs `tests/browser/NAME.mjs`, a script outside the tests, on a model folder.
@@ -154,13 +168,13 @@ pub fn manual(name: &str, folder: &Path) -> Result<bool> {
         .canonicalize()
         .with_context(|| folder.display().to_string())?;
     site::build_for_tests()?;
-    let count = in_browser(vec![script], Some(&folder))?;
+    let count = in_browser(&[script], Some(&folder))?;
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(count.failed == 0)
 }
 
-/// Runs browser tests against the test site; `folder` is the model of a manual script.
-fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
+/// Runs browser tests against the test site, file by file; `folder` is the model of a manual script.
+fn in_browser(files: &[String], folder: Option<&Path>) -> Result<Count> {
     let browser = Browser::ready()?;
     let site = paths::test_site();
     ensure!(
@@ -178,28 +192,34 @@ fn in_browser(files: Vec<String>, folder: Option<&Path>) -> Result<Count> {
     let deep = Running::start(&copy, DEEP, 0)?;
     let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
 
-    let mut tests = Command::new("node");
-    tests
-        .args(["--test", "--test-reporter=spec"])
-        .args(files)
-        .current_dir(paths::root())
-        .env("CHATREX_BROWSER", browser.chromium)
-        .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
-        .env(
-            "CHATREX_DEEP_URL",
-            format!("http://localhost:{}{DEEP}", deep.port),
-        )
-        .env("CHATREX_DEEP_SITE", copy)
-        .env(
-            "CHATREX_PROGRAM",
-            paths::target().join("debug").join(program),
-        )
-        .env("CHATREX_PICTURES", pictures);
-    if let Some(folder) = folder {
-        tests.env("CHATREX_FOLDER", folder);
-    }
+    let node = |file: &String| {
+        let mut node = Command::new("node");
+        node.args(["--test", "--test-reporter=spec", file])
+            .current_dir(paths::root())
+            .env("CHATREX_BROWSER", &browser.chromium)
+            .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
+            .env(
+                "CHATREX_DEEP_URL",
+                format!("http://localhost:{}{DEEP}", deep.port),
+            )
+            .env("CHATREX_DEEP_SITE", &copy)
+            .env(
+                "CHATREX_PROGRAM",
+                paths::target().join("debug").join(&program),
+            )
+            .env("CHATREX_PICTURES", &pictures);
+        if let Some(folder) = folder {
+            node.env("CHATREX_FOLDER", folder);
+        }
+        node
+    };
     let mut count = Count::default();
-    let good = run_streaming(&mut tests, |line| count.add(node_result(line)))?;
+    let mut good = true;
+    for file in files {
+        good &= times::step(file, || {
+            run_streaming(&mut node(file), |line| count.add(node_result(line)))
+        })?;
+    }
     ensure!(count != Count::default(), "no browser test ran");
     if !good && count.failed == 0 {
         bail!("node failed outside the browser tests");
