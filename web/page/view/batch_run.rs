@@ -27,7 +27,6 @@ use super::kept::new_key;
 use super::state::AppState;
 use super::timer::repeat;
 use crate::decode::{self, Opened};
-use crate::embed;
 use crate::export;
 use crate::store::Record;
 
@@ -37,10 +36,6 @@ const SECOND: Duration = Duration::from_secs(1);
 impl AppState {
     /// Shows the batch of the last visit, paused, and works on whenever the engine is free.
     pub fn begin_batching(self) {
-        // A frame has no batches, and keeps nothing.
-        if embed::options().is_embedded {
-            return;
-        }
         let batching = self.batching;
         let is_running = Memo::new(move |_| batching.batch.with(|b| b.running().is_some()));
         Effect::new(move |_| {
@@ -393,7 +388,7 @@ impl AppState {
         let batching = self.batching;
         batching
             .said
-            .set(Some(Ok(exchange_words::WORKING.to_owned())));
+            .set(Some(Ok(exchange_words::WORKING().to_owned())));
         spawn_local(async move {
             let saved = self.batch_zip(only_accepted, with_pictures).await;
             batching.said.set(Some(saved));

@@ -69,7 +69,7 @@ pub fn KeysButton() -> impl IntoView {
             class="icon-button keys-button"
             aria-label=words::KEYS
             aria-haspopup="dialog"
-            title=format!("{} (?)", words::KEYS)
+            title=move || format!("{} (?)", words::KEYS())
             data-testid="keys"
             on:click=move |_| list.open()
         >

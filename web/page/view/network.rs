@@ -83,8 +83,8 @@ fn row(host: Host) -> impl IntoView {
                 {host.is_own.then(|| view! { <small>" " {words::THIS_SITE}</small> })}
             </th>
             <td>{host.requests}</td>
-            <td>{words::bytes(host.received)}</td>
-            <td data-bytes=host.sent>{words::bytes(host.sent)}</td>
+            <td>{move || words::bytes(host.received)}</td>
+            <td data-bytes=host.sent>{move || words::bytes(host.sent)}</td>
             <td>{host.refused}</td>
         </tr>
     }

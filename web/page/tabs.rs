@@ -1,0 +1,46 @@
+//! Messages between the tabs of this page: a tab asks the others to give up a model.
+
+use std::rc::Rc;
+
+use chatrex::protocol::store::ModelId;
+use wasm_bindgen::prelude::*;
+use web_sys::{BroadcastChannel, MessageEvent};
+
+const CHANNEL: &str = "chatrex models";
+
+/// The channel; closed when dropped.
+pub struct Tabs {
+    channel: BroadcastChannel,
+    _on_message: Closure<dyn FnMut(MessageEvent)>,
+}
+
+impl Tabs {
+    /// Opens the channel; `on_claim` gets the models that other tabs want. `None` where the browser has no
+    /// such channel: a model then stays where it is.
+    pub fn open(on_claim: Rc<dyn Fn(ModelId)>) -> Option<Self> {
+        let channel = BroadcastChannel::new(CHANNEL).ok()?;
+        let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            if let Some(model) = event.data().as_string() {
+                on_claim(ModelId(model));
+            }
+        });
+        channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        Some(Self {
+            channel,
+            _on_message: on_message,
+        })
+    }
+
+    /// Asks the other tabs to give up a model.
+    pub fn claim(&self, model: &ModelId) {
+        // A message that cannot be sent leaves the model where it is, which the list shows.
+        let _ = self.channel.post_message(&JsValue::from_str(&model.0));
+    }
+}
+
+impl Drop for Tabs {
+    fn drop(&mut self) {
+        self.channel.set_onmessage(None);
+        self.channel.close();
+    }
+}
