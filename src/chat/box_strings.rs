@@ -195,10 +195,10 @@ mod tests {
         let row = row_name(3, "cat", Some(0.5), 0.123, true);
         assert_eq!(
             row,
-            "Box 3, cat, confidence 0.50, 12 % of the picture, hidden"
+            "Box 3, cat, confidence 0.50, 12% of the picture, hidden"
         );
         let row = row_name(3, "", None, 0.0123, false);
-        assert_eq!(row, "Box 3, yours, 1.2 % of the picture");
+        assert_eq!(row, "Box 3, yours, 1.2% of the picture");
         assert_eq!(restore(2), "Bring 2 back");
     }
 }

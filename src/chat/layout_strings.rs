@@ -169,6 +169,16 @@ pub static KEY_GROUPS: [KeyGroup; 5] = [
     },
 ];
 
+/// The name of a key or a movement of the mouse, as the list shows it.
+pub fn key_name(key: &str) -> String {
+    match key {
+        "drag" => text("drag", "拖动").into(),
+        "wheel" => text("wheel", "滚轮").into(),
+        "Space" => text("Space", "空格").into(),
+        key => key.into(),
+    }
+}
+
 /// The alternatives of a key, each as the keys that are pressed together. A plus sign alone is a key.
 pub fn alternatives(keys: &str) -> Vec<Vec<&str>> {
     keys.split(' ')

@@ -8,7 +8,7 @@ use crate::chat::engine_choice::{Record, Speed};
 use crate::chat::model_manager::Entry;
 use crate::chat::real_model::RealModel;
 use crate::chat::strings::{computes_on, verdict};
-use crate::chat::words::{Word, say, text};
+use crate::chat::words::{self, Word, say, text};
 use crate::memory::{Fit, display_bytes};
 use crate::protocol::store::{Quantization, ShardProgress, ShardState};
 use crate::protocol::{DevicePreference, Hardware, ModelCard};
@@ -195,11 +195,11 @@ pub fn converting(done: u64, total: u64) -> String {
     match total {
         0 => text("Making room…", "正在准备空间…").to_owned(),
         total => say!(
-            "Converted {} of {} · {} %",
-            "已转换 {}，共 {} · {}%",
+            "Converted {} of {} · {}",
+            "已转换 {}，共 {} · {}",
             display_bytes(done),
             display_bytes(total),
-            done * 100 / total
+            words::percent(done as f64 / total as f64, 0)
         ),
     }
 }

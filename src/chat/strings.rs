@@ -332,7 +332,7 @@ pub fn model_state(manager: &ModelManager, model: &Model) -> String {
     }
 }
 
-/// A download in the page's bar: `name 43 % · 9 min`.
+/// A download in the page's bar: `name 43% · 9 min`.
 pub fn downloading(entry: &Entry) -> String {
     let share = words::percent(part(entry.progress.done, entry.progress.total), 0);
     let name = &entry.stored.facts.name;
@@ -704,7 +704,7 @@ fn milliseconds(milliseconds: f64) -> String {
     }
 }
 
-/// ` 60 %`, or nothing where the total is unknown.
+/// ` 60%`, or nothing where the total is unknown.
 fn suffix(progress: Option<Progress>) -> String {
     match progress.filter(|p| p.total > 0) {
         Some(progress) => {
@@ -863,7 +863,7 @@ mod tests {
             (false, fetch.clone(), "nano 2.1 of 4.1 MB"),
             (true, fetch, "big 2.1 of 4.1 MB"),
             (false, upload, "Checking and uploading 1.0 of 2.0 kB"),
-            (false, compile, "Compiling shaders 75 %"),
+            (false, compile, "Compiling shaders 75%"),
             (false, Model::Ready(card()), "nano · ready"),
             (false, failed, "Model not running"),
         ];
@@ -896,10 +896,10 @@ mod tests {
                 downloading(None, None, true),
                 "Waiting for the network. 2.0 GB of 4.0 GB is safe.",
             ),
-            (downloading(None, None, false), "2.0 GB of 4.0 GB · 50 %"),
+            (downloading(None, None, false), "2.0 GB of 4.0 GB · 50%"),
             (
                 downloading(Some(5e6), Some(410.0), false),
-                "2.0 GB of 4.0 GB · 50 % · 5.0 MB/s · about 7 min left",
+                "2.0 GB of 4.0 GB · 50% · 5.0 MB/s · about 7 min left",
             ),
             (Status::Paused, "Paused. 2.0 GB is kept."),
             (Status::Ready, "On this device"),
@@ -918,7 +918,7 @@ mod tests {
             text.ends_with("one part did not match the checksum and came again"),
             "{text}"
         );
-        assert_eq!(super::downloading(&entry), "big 50 %");
+        assert_eq!(super::downloading(&entry), "big 50%");
         assert_eq!(facts(&entry), "q4 · 4.0 GB");
         let questions = [
             (Confirmation::None, ""),
@@ -957,7 +957,7 @@ mod tests {
             (vec![open(A), load(), ready()], "Looking for objects…"),
             (
                 vec![open(A), load(), ready(), looking],
-                "Looking for objects… 33 %",
+                "Looking for objects… 33%",
             ),
             (
                 vec![open(A), load(), ready(), boxes()],
@@ -1033,7 +1033,7 @@ mod tests {
             (
                 phase(Phase::Reading(reading)),
                 &loaded,
-                "Reading the question… 25 %",
+                "Reading the question… 25%",
             ),
             (phase(Phase::Streaming), &loaded, ""),
         ];

@@ -210,9 +210,12 @@ export async function inTab(page, name, act) {
 export const frames = (page) =>
   page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 
-// Moves a slider of the objects.
+// Moves a slider, of the objects or elsewhere.
 export async function slide(page, slider, value) {
-  await inTab(page, "objects", () => page.getByTestId(slider).fill(value));
+  const element = page.getByTestId(slider);
+  const isOfObjects = await element.evaluate((slider) => Boolean(slider.closest("#panel-objects")));
+  if (isOfObjects) await inTab(page, "objects", () => element.fill(value));
+  else await element.fill(value);
   await frames(page);
 }
 

@@ -317,11 +317,6 @@ impl Draft {
         Ok(())
     }
 
-    /// The identity of the model.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// Bytes of a shard from byte `at` on.
     ///
     /// # Errors

@@ -325,7 +325,8 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     for format in FORMATS {
         for (turn, (count, rows, columns)) in shapes.into_iter().enumerate() {
             // How workgroups are folded does not depend on the format, and takes long in software.
-            let repeats = count > 65_535 && ![FORMATS[0], WeightFormat::Dense(DType::F32)].contains(&format);
+            let repeats =
+                count > 65_535 && ![FORMATS[0], WeightFormat::Dense(DType::F32)].contains(&format);
             if format.fits(columns) && !repeats {
                 let case = (count, rows, columns);
                 compare(device, format, case, turn, &mut report).await?;

@@ -76,12 +76,7 @@ pub fn Running() -> impl IntoView {
 
 /// A button that gives the batch an input, where that means something.
 #[component]
-fn Step(
-    label: Word,
-    test_id: &'static str,
-    is_shown: Signal<bool>,
-    input: Queue,
-) -> impl IntoView {
+fn Step(label: Word, test_id: &'static str, is_shown: Signal<bool>, input: Queue) -> impl IntoView {
     let input = StoredValue::new(input);
     view! {
         <Show when=move || is_shown.get()>

@@ -705,11 +705,7 @@ fn PixelSlider(
 
 /// A check box and its label.
 #[component]
-pub(super) fn Check(
-    label: Word,
-    test_id: &'static str,
-    signal: RwSignal<bool>,
-) -> impl IntoView {
+pub(super) fn Check(label: Word, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
     view! {
         <label class="accept">
             <input

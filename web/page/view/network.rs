@@ -79,7 +79,7 @@ fn row(host: Host) -> impl IntoView {
     view! {
         <tr data-testid="network-host" data-host=host.name.clone() data-own=host.is_own.to_string()>
             <th scope="row">
-                {host.name.clone()}
+                <span translate="no">{host.name.clone()}</span>
                 {host.is_own.then(|| view! { <small>" " {words::THIS_SITE}</small> })}
             </th>
             <td>{host.requests}</td>

@@ -48,14 +48,14 @@ fn Way(model: &'static RealModel) -> impl IntoView {
     let is_bad = move || fit.with(|f| f.as_ref().is_some_and(|f| f.verdict == Verdict::WillNotRun));
     view! {
         <section class="way" data-testid=format!("way-{}", model.name)>
-            <h4>{model.name}</h4>
+            <h4 translate="no">{model.name}</h4>
             <p class="verdict" class:bad=is_bad data-testid="way-verdict">
                 {move || fit.with(|fit| words::real_model(model, fit.as_ref()))}
             </p>
             <ol>
                 <li>
                     {move || words::real_download(model, UPN_FILE, UPN_HUB)} " "
-                    <a href=model.address() target="_blank" rel="noopener noreferrer">{model.hub}</a>
+                    <a href=model.address() target="_blank" rel="noopener noreferrer" translate="no">{model.hub}</a>
                 </li>
                 <li>
                     {words::REAL_CONVERT}

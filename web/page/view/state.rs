@@ -43,7 +43,7 @@ use super::workers::{Trial, Workshop};
 use crate::decode::{self, Opened};
 use crate::folders::Folder;
 use crate::link::{Link, Report};
-use crate::tabs::Tabs;
+use crate::tabs::{Message, Tabs};
 use crate::{embed, memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
@@ -319,8 +319,19 @@ impl AppState {
         self.know_adapter();
         self.begin_keeping();
         self.begin_batching();
-        let on_claim = Rc::new(move |model| self.manage(model_manager::Input::GiveUp(model)));
-        self.tabs.set_value(Tabs::open(on_claim));
+        let received = Rc::new(move |message| {
+            self.manage(match message {
+                Message::Claim(model) => model_manager::Input::GiveUp(model),
+                Message::Loaded => model_manager::Input::Started,
+            });
+        });
+        self.tabs.set_value(Tabs::open(received));
+        let is_loaded = Memo::new(move |_| self.model.with(|m| matches!(m, Model::Ready(_))));
+        leptos::prelude::Effect::new(move |_| {
+            if is_loaded.get() {
+                self.tabs.with_value(|tabs| tabs.as_ref().map(Tabs::loaded));
+            }
+        });
         spawn_local(async move { self.offline.set(offline::stored().await) });
         spawn_local(self.list_folders());
         spawn_local(async move {
