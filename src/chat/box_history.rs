@@ -75,6 +75,7 @@ impl BoxHistory {
         self.step(|edits| {
             edits.own.insert(number, own);
         });
+        self.reshaping = Some(BoxId::Own(number));
     }
 
     /// Adds boxes of the user in one step.
@@ -87,8 +88,8 @@ impl BoxHistory {
     }
 
     /// Gives a box another shape. A proposal is replaced by a box of the user with the same `label`.
-    /// With `continues` the step joins the one before if that reshaped the same box: one undo takes
-    /// both back. Returns the box's identity from now on.
+    /// With `continues` the step joins the one before if that drew or reshaped the same box: one
+    /// undo takes both back. Returns the box's identity from now on.
     pub fn reshape(
         &mut self,
         id: BoxId,
@@ -307,6 +308,16 @@ mod tests {
         history.hide([found(1)], false);
         history.undo();
         assert_eq!(words(&history), "||", "a step that changes nothing is none");
+    }
+
+    #[test]
+    fn a_drawn_box_that_gets_another_shape_is_one_step() {
+        let mut history = BoxHistory::default();
+        history.draw(at(1.).into());
+        history.reshape(BoxId::Own(0), at(2.), None, true);
+        assert_eq!(words(&history), "0@2||");
+        history.undo();
+        assert_eq!(words(&history), "||");
     }
 
     #[test]

@@ -105,7 +105,7 @@ describe("share", () => {
   after(() => browser?.close());
 
   test("a link carries settings and prompt only, and opens with them", async () => {
-    await page.getByTestId("score-slider").fill("0.45");
+    await slide(page, "score-slider", "0.45");
     await page.getByTestId("chip-find").click();
     await page.getByTestId("question").fill("red dog; cat & co");
     await page.getByTestId("export").click();

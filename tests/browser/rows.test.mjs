@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, exported, happened, hold, imported, lit, LONG, nothingForbidden, open, openPicture, slide, streaming, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, exported, happened, hold, imported, inTab, lit, LONG, nothingForbidden, open, openPicture, slide, streaming, tab, URL_OF_NANO } from "./page.mjs";
 
 const SCENE = await readFile(new URL("../../web/static/samples/scene.png", import.meta.url));
 const scene = (name) => ({ name, mimeType: "image/png", buffer: SCENE });
@@ -34,11 +34,13 @@ describe("rows", () => {
     const [number] = (await phrase.getAttribute("data-objects")).split(",").map(Number);
     const row = page.getByTestId("object-row").nth(number);
     await page.getByTestId("show-all").check({ force: true });
+    await tab(page, "objects");
     await row.hover();
     assert.deepEqual(await lit(page), [number]);
     assert.match(await phrase.getAttribute("class"), /\blit\b/, "a row lights its phrases");
     await page.mouse.move(0, 0);
     await page.waitForFunction(() => !document.querySelector('[data-lit="true"]'));
+    await tab(page, "chat");
     const box = await page.locator(`[data-testid="box"][data-index="${number}"] .line`).boundingBox();
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
     await page.waitForFunction(() => document.querySelector('[data-lit="true"]'));
@@ -79,7 +81,7 @@ describe("rows", () => {
   test("more like this selects the boxes that are alike, with a slider", async () => {
     const count = Number(await page.getByTestId("box-count").innerText());
     const selected = () => page.locator('[data-testid="object-row"][aria-selected="true"]').count();
-    await page.getByTestId("object-row").first().click();
+    await inTab(page, "objects", () => page.getByTestId("object-row").first().click());
     assert.equal(await selected(), 1);
     await page.getByTestId("more-like-this").click();
     await page.getByTestId("likeness").waitFor({ timeout: LONG });
@@ -245,7 +247,7 @@ describe("rows", () => {
     assert.match(await page.getByTestId("status").innerText(), /^No objects above 1\.00\. Lower the confidence/);
     await slide(page, "score-slider", usual);
     const given = (await page.getByTestId("object-row").count()) - 1;
-    await page.getByTestId("object-row").last().click();
+    await inTab(page, "objects", () => page.getByTestId("object-row").last().click());
     await page.getByTestId("delete-box").click();
     const changed = page.locator(".changed");
     await changed.waitFor();
@@ -260,7 +262,8 @@ describe("rows", () => {
 
   test("granularity: the network runs once for each picture and prompt", async () => {
     await openPicture(page, scene("parts.png"));
-    const choose = (granularity) => page.getByTestId(`granularity-${granularity}`).check({ force: true });
+    const choose = (granularity) =>
+      inTab(page, "objects", () => page.getByTestId(`granularity-${granularity}`).check({ force: true }));
     const looks = () => asked(page, "Look").then((all) => all.length);
     const before = await looks();
     await choose("fine");

@@ -28,7 +28,7 @@ pub fn BatchButton() -> impl IntoView {
     view! {
         <button
             type="button"
-            class="button"
+            class="button batch-button"
             aria-haspopup="dialog"
             data-testid="batch-open"
             on:click=move |_| batching.open()
@@ -87,7 +87,7 @@ pub fn BatchDialog() -> impl IntoView {
             aria-labelledby="batch-title"
             data-testid="batch"
         >
-            <header>
+            <header role="none">
                 <h2 id="batch-title">{words::BATCH}</h2>
                 <button type="button" class="quiet" data-testid="batch-close" on:click=close>
                     {strings::CLOSE}

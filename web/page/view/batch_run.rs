@@ -27,6 +27,7 @@ use super::kept::new_key;
 use super::state::AppState;
 use super::timer::repeat;
 use crate::decode::{self, Opened};
+use crate::embed;
 use crate::export;
 use crate::store::Record;
 
@@ -36,6 +37,10 @@ const SECOND: Duration = Duration::from_secs(1);
 impl AppState {
     /// Shows the batch of the last visit, paused, and works on whenever the engine is free.
     pub fn begin_batching(self) {
+        // A frame has no batches, and keeps nothing.
+        if embed::options().is_embedded {
+            return;
+        }
         let batching = self.batching;
         let is_running = Memo::new(move |_| batching.batch.with(|b| b.running().is_some()));
         Effect::new(move |_| {

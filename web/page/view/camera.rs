@@ -98,7 +98,7 @@ pub fn Camera() -> impl IntoView {
             data-testid="camera"
             on:close=move |_| is_open.set(false)
         >
-            <header>
+            <header role="none">
                 <h2 id="camera-title">{words::CAMERA}</h2>
                 <button type="button" class="quiet" data-testid="camera-close" on:click=move |_| is_open.set(false)>
                     {words::CLOSE}

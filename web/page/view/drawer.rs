@@ -80,7 +80,7 @@ pub fn Drawer() -> impl IntoView {
             }
         >
             <div class="drawer-inside">
-                <header>
+                <header role="none">
                     <h2 id="history-title">{words::HISTORY}</h2>
                     <button type="button" class="quiet" data-testid="drawer-close" on:click=move |_| close()>
                         {words::CLOSE}

@@ -479,7 +479,7 @@ fn Dialog() -> impl IntoView {
             data-testid="exchange"
             on:close=move |_| state.close()
         >
-            <header>
+            <header role="none">
                 <h2 id="exchange-title">{words::TITLE}</h2>
                 <button type="button" class="quiet" data-testid="exchange-close" on:click=close>
                     {strings::CLOSE}

@@ -89,7 +89,7 @@ pub fn Keys() -> impl IntoView {
             aria-labelledby="keys-title"
             data-testid="key-list"
         >
-            <header>
+            <header role="none">
                 <h2 id="keys-title">{words::KEYS}</h2>
                 <button type="button" class="quiet" data-testid="keys-close" on:click=move |_| list.close()>
                     {strings::CLOSE}

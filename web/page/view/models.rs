@@ -46,7 +46,7 @@ pub fn Manager() -> impl IntoView {
     let fault = Memo::new(move |_| app.models.with(|m| m.fault().cloned()));
     view! {
         <dialog class="manager" node_ref=app.manager_dialog aria-labelledby="manager-title" data-testid="manager">
-            <header>
+            <header role="none">
                 <h2 id="manager-title">{strings::TITLE}</h2>
                 <span class="used" data-testid="used">{move || strings::used(used.get())}</span>
                 <DeleteAll />
