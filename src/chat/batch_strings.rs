@@ -5,6 +5,8 @@ use crate::chat::words::{Word, say, text};
 
 /// The button that opens the batch, and its title.
 pub const BATCH: Word = || text("Batch", "批处理");
+/// The way to a batch from the empty page.
+pub const MANY: Word = || text("Work through many pictures", "批量处理多张图片");
 /// What it is for.
 pub const NOTE: Word = || {
     text(

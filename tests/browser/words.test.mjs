@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, drawnBoxes, looked, nothingForbidden, open, PICTURES, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, asked, drawnBoxes, looked, nothingForbidden, open, PICTURES, tab, URL_OF_PAGE } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const COFFEE = await readFile(new URL("../../web/static/samples/coffee.jpg", import.meta.url));
@@ -15,7 +15,7 @@ const coffee = { name: "coffee.jpg", mimeType: "image/jpeg", buffer: COFFEE };
 
 // Names, units and keys that are the same in Chinese.
 const NAMES =
-  /\b(ChatRex(-7B)?|WebGPU|GPU|CPU|SmolLM2|SHA|COCO|YOLO|Ultralytics|Pascal|VOC|Label|Studio|Markdown|RectangleLabels|Image|object|box_2d|[kMG]B|px|ms|mini|nano|small|HTML|JSON|PNG|ZIP|XML|CSV|Enter|Esc|Delete|Escape|Control|Ctrl|Shift|Alt|English|Language|find|count|describe|describe-long|name|ask|InvalidInput|NotFound|Network|MIT OR Apache-2\.0|\w+\.(jpg|png|html|json|txt|yaml))\b/g;
+  /\b(ChatRex(-7B)?|WebGPU|GPU|CPU|SmolLM2|SHA|COCO|YOLO|Ultralytics|Pascal|VOC|Label|Studio|Markdown|RectangleLabels|Image|object|box_2d|[kMG]B|px|ms|mini|nano|small|HTML|JSON|PNG|ZIP|XML|CSV|Enter|Esc|Delete|Escape|Control|Ctrl|Shift|Alt|English|Language|find|count|describe-long|describe|name|ask|InvalidInput|NotFound|Network|MIT OR Apache-2\.0|\w+\.(jpg|png|html|json|txt|yaml))\b/g;
 
 // What stands in the page in English: texts and names of the document, except what a model or a file says.
 const english = (page) =>
@@ -110,6 +110,7 @@ describe("a browser in Chinese", () => {
     },
     selection: async () => {
       await page.getByTestId("question").fill("");
+      await tab(page, "objects");
       await page.getByTestId("object-row").first().click();
       await page.locator(".selection.shown").waitFor();
     },

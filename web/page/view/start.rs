@@ -1,6 +1,6 @@
 //! The page without a picture, and the ways to a picture: files, camera, address.
 
-use chatrex::chat::kept_strings as words;
+use chatrex::chat::{batch_strings, kept_strings as words};
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -83,6 +83,17 @@ pub fn Start() -> impl IntoView {
                         </button>
                     })}
                     "."
+                </p>
+                <p>
+                    <button
+                        type="button"
+                        class="link"
+                        aria-haspopup="dialog"
+                        data-testid="start-batch"
+                        on:click=move |_| app.batching.open()
+                    >
+                        {batch_strings::MANY}
+                    </button>
                 </p>
                 <Address />
             </div>
