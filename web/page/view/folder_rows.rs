@@ -8,6 +8,7 @@ use leptos::task::spawn_local;
 
 use super::making::preview_files;
 use super::state::{AppState, app_state};
+use crate::embed;
 use crate::folders::{self, Folder};
 
 /// Lets the user choose a folder, whose model is used in place.
@@ -43,8 +44,11 @@ impl AppState {
         }
     }
 
-    /// Reads the remembered folders.
+    /// Reads the remembered folders; a frame has none, and keeps nothing.
     pub async fn list_folders(self) {
+        if embed::options().is_embedded {
+            return;
+        }
         self.folders.set(folders::names().await);
     }
 
