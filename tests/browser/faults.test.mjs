@@ -310,7 +310,7 @@ describe("faults of browser and network", () => {
         assert.equal(await turns(other), count);
         await managed(other, async () => {
           await stands(other, "elsewhere");
-          assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
+          assert.match(await other.getByTestId("model-words").innerText(), /in use in another tab\./);
         });
         await page.bringToFront();
         await answers(page);

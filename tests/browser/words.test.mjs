@@ -20,10 +20,10 @@ const NAMES =
 // What stands in the page in English: texts and names of the document, except what a model or a file says.
 const english = (page) =>
   page.evaluate((names) => {
-    const allowed = '[lang="en"], .origins, .licence, .licence-text, [data-testid="object-name"], [data-testid="exact"], svg, script, style, noscript, .kept-words, [data-testid="cited"], [translate="no"], code, pre';
+    const allowed = '[lang="en"], .origins, .licence, .licence-text, [data-testid="object-name"], [data-testid="exact"], svg, script, style, noscript, .kept-words, [data-testid="cited"], [data-testid="toast"], [translate="no"], code, pre';
     const found = new Set();
-    // What the browser, the engine or the model wrote: its name, the whole prompt, the answer with its tags.
-    const isRaw = /^(Mozilla\/|<\|im_start\|>|\w+ \[\d)/;
+    // What the browser, the engine or the model wrote: its name, the whole prompt, the answer with its tags, the title of a chat.
+    const isRaw = /^(Mozilla\/|<\|im_start\|>|\w+ \[\d|(重命名|删除)：)/;
     const check = (text) => {
       if (isRaw.test(text.trim())) return;
       const left = text.replaceAll(new RegExp(names, "g"), " ");

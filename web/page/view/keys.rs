@@ -127,7 +127,7 @@ fn keys_view(keys: &'static str) -> impl IntoView {
         .map(|together| {
             let keys = together
                 .into_iter()
-                .map(|key| view! { <kbd>{words::key_name(key)}</kbd> });
+                .map(|key| view! { <kbd>{move || words::key_name(key)}</kbd> });
             view! { <span class="key-set">{keys.collect_view()}</span> }
         })
         .collect_view()
