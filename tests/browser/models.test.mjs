@@ -539,8 +539,8 @@ describe("files of the user", () => {
     await page.getByTestId("making-running").waitFor({ state: "detached" });
     // A file that is being removed cannot be read.
     const isEmpty = async () => (await stored().catch(() => [{ manifest: true }])).every((folder) => !folder.manifest);
-    for (let tries = 0; tries < 50 && !(await isEmpty()); tries += 1) await frames(page);
-    assert.ok(await isEmpty());
+    for (let tries = 0; tries < 100 && !(await isEmpty()); tries += 1) await page.waitForTimeout(100);
+    assert.ok(await isEmpty(), JSON.stringify(await stored().catch(String)));
     await page.getByTestId("manager-close").click();
 
     const cut = join(place, "model.safetensors");
