@@ -68,8 +68,6 @@ pub mod error;
 #[doc(hidden)]
 pub mod generate;
 pub mod geometry;
-#[doc(hidden)]
-pub mod hardware;
 pub mod image;
 #[doc(hidden)]
 pub mod licence;
@@ -105,7 +103,7 @@ pub mod weights;
 #[cfg(feature = "native")]
 #[doc(hidden)]
 pub mod cli;
-#[cfg(any(feature = "native", feature = "worker"))]
+#[cfg(feature = "native")]
 #[doc(hidden)]
 pub mod convert;
 #[cfg(feature = "native")]

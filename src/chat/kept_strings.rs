@@ -1,230 +1,168 @@
 //! The texts about pictures, kept conversations and settings.
 
 use crate::chat::history::Trouble;
-use crate::chat::words::{self, Plural, Word, plural, say, text};
 
 /// The first sentence of the empty page.
-pub const HERO: Word = || {
-    text(
-        "Ask about a picture. Nothing leaves this page.",
-        "就一张图片提问，内容不会离开本页面。",
-    )
-};
+pub const HERO: &str = "Ask about a picture. Nothing leaves this page.";
 /// Before the link that chooses a file.
-pub const DROP_HERE: Word = || text("Drop a picture, paste one, or ", "拖入或粘贴一张图片，或者");
+pub const DROP_HERE: &str = "Drop a picture, paste one, or ";
 /// The link that chooses a file.
-pub const CHOOSE_FILE: Word = || text("choose a file", "选择文件");
+pub const CHOOSE_FILE: &str = "choose a file";
 /// Between that link and the next.
-pub const OR_USE: Word = || text(" or use the ", "，也可以使用");
+pub const OR_USE: &str = " or use the ";
 /// The link that opens the camera.
-pub const CAMERA_LINK: Word = || text("camera", "相机");
+pub const CAMERA_LINK: &str = "camera";
 /// Above the sample cards.
-pub const OR_SAMPLE: Word = || text("Or try a sample", "或者试试示例图片");
+pub const OR_SAMPLE: &str = "Or try a sample";
 /// Over the page while something is dragged over it.
-pub const DROP_TO_OPEN: Word = || text("Drop to open", "松开即可打开");
+pub const DROP_TO_OPEN: &str = "Drop to open";
 /// Where a picture of another page came without its bytes.
-pub const ADDRESS_ONLY: Word = || {
-    text(
-        "Only the address of that picture came along. Save the picture and drop the file here.",
-        "只得到了那张图片的地址。请先保存图片，再把文件拖到这里。",
-    )
-};
+pub const ADDRESS_ONLY: &str =
+    "Only the address of that picture came along. Save the picture and drop the file here.";
 /// Where another site refuses to give its picture.
-pub const ADDRESS_REFUSED: Word = || {
-    text(
-        "That site does not let other pages read its pictures. Save it and drop it here.",
-        "那个网站不允许其他页面读取它的图片。请先保存，再拖到这里。",
-    )
-};
+pub const ADDRESS_REFUSED: &str =
+    "That site does not let other pages read its pictures. Save it and drop it here.";
 /// Label of the address field.
-pub const ADDRESS: Word = || text("Address of a picture", "图片的地址");
+pub const ADDRESS: &str = "Address of a picture";
 /// Button that opens the address.
-pub const OPEN: Word = || text("Open", "打开");
+pub const OPEN: &str = "Open";
 
 /// The button that begins anew.
-pub const NEW: Word = || text("New", "新建");
+pub const NEW: &str = "New";
 /// The button that opens pictures.
-pub const OPEN_PICTURE: Word = || text("Open picture", "打开图片");
+pub const OPEN_PICTURE: &str = "Open picture";
 /// The button that removes the picture.
-pub const REMOVE: Word = || text("Remove picture", "移除图片");
+pub const REMOVE: &str = "Remove picture";
 /// The message after that.
-pub const CLOSED: Word = || text("The picture is in the history.", "图片已存入历史记录。");
+pub const CLOSED: &str = "The picture is in the history.";
 /// The button of a message.
-pub const UNDO: Word = || text("Undo", "撤销");
+pub const UNDO: &str = "Undo";
 /// The strip of pictures.
-pub const STRIP: Word = || text("Pictures opened together", "一起打开的图片");
+pub const STRIP: &str = "Pictures opened together";
 
 /// The history.
-pub const HISTORY: Word = || text("History", "历史记录");
+pub const HISTORY: &str = "History";
 /// Label of its search field.
-pub const SEARCH: Word = || text("Search", "搜索");
+pub const SEARCH: &str = "Search";
 /// An empty history.
-pub const NO_HISTORY: Word = || text("Nothing is kept yet.", "还没有保存任何内容。");
+pub const NO_HISTORY: &str = "Nothing is kept yet.";
 /// A search without results.
-pub const NOTHING_FOUND: Word = || text("Nothing found.", "没有找到。");
+pub const NOTHING_FOUND: &str = "Nothing found.";
 /// Button that renames.
-pub const RENAME: Word = || text("Rename", "重命名");
+pub const RENAME: &str = "Rename";
 /// Button that keeps the new title.
-pub const SAVE: Word = || text("Save", "保存");
+pub const SAVE: &str = "Save";
 /// Button that deletes.
-pub const DELETE: Word = || text("Delete", "删除");
+pub const DELETE: &str = "Delete";
 /// Button that deletes all.
-pub const DELETE_ALL: Word = || text("Delete everything", "全部删除");
+pub const DELETE_ALL: &str = "Delete everything";
 /// Button that goes back.
-pub const BACK: Word = || text("Back", "返回");
+pub const BACK: &str = "Back";
 /// The switch for all conversations.
-pub const NO_KEEPING: Word = || text("Do not keep history", "不保存历史记录");
+pub const NO_KEEPING: &str = "Do not keep history";
 /// The switch for the open conversation.
-pub const TEMPORARY: Word = || text("Temporary chat: not kept", "临时对话：不保存");
+pub const TEMPORARY: &str = "Temporary chat: not kept";
 /// After everything is deleted.
-pub const ALL_DELETED: Word = || {
-    text(
-        "All pictures and chats are deleted.",
-        "所有图片和对话均已删除。",
-    )
-};
+pub const ALL_DELETED: &str = "All pictures and chats are deleted.";
 /// A record that is gone.
 pub const NOT_THERE: &str = "it is not in the browser's storage any more";
 /// A record that is damaged.
 pub const DAMAGED: &str = "it is damaged or written by another version of the page";
 
 /// The settings.
-pub const SETTINGS: Word = || text("Settings", "设置");
+pub const SETTINGS: &str = "Settings";
 /// The switch of the theme.
-pub const THEME: Word = || text("Theme", "主题");
-/// The switch of the language, in every language.
-pub const LANGUAGE: Word = || text("Language", "语言 (Language)");
+pub const THEME: &str = "Theme";
 /// Button that resets.
-pub const RESET: Word = || text("Reset settings", "重置设置");
+pub const RESET: &str = "Reset settings";
 /// After that.
-pub const RESET_DONE: Word = || text("The settings are reset.", "设置已重置。");
+pub const RESET_DONE: &str = "The settings are reset.";
 
 /// The camera's dialog.
-pub const CAMERA: Word = || text("Camera", "相机");
+pub const CAMERA: &str = "Camera";
 /// Its shutter.
-pub const SHUTTER: Word = || text("Take picture", "拍照");
+pub const SHUTTER: &str = "Take picture";
 /// Button that closes it.
-pub const CLOSE: Word = || text("Close", "关闭");
+pub const CLOSE: &str = "Close";
 /// While the browser asks for permission.
-pub const CAMERA_WAITS: Word = || text("Waiting for the camera…", "正在等待相机…");
+pub const CAMERA_WAITS: &str = "Waiting for the camera…";
 /// The user or the browser refuses the camera.
-pub const CAMERA_DENIED: Word = || {
-    text(
-        "The camera is not allowed here. Allow it in the browser's settings for this page, or open a file.",
-        "此页面未获准使用相机。请在浏览器设置中允许本页面使用相机，或者打开文件。",
-    )
-};
+pub const CAMERA_DENIED: &str = "The camera is not allowed here. Allow it in the browser's settings for this page, or open a file.";
 /// There is no camera, or it is in use.
-pub const CAMERA_ABSENT: Word = || {
-    text(
-        "No camera was found, or another program uses it.",
-        "没有找到相机，或者相机正被其他程序占用。",
-    )
-};
+pub const CAMERA_ABSENT: &str = "No camera was found, or another program uses it.";
 
 /// A new version of the page is stored.
-pub const NEW_VERSION: Word = || text("New version ready.", "新版本已就绪。");
+pub const NEW_VERSION: &str = "New version ready.";
 /// Button that starts it.
-pub const RELOAD: Word = || text("Reload", "重新加载");
+pub const RELOAD: &str = "Reload";
 /// Button that installs the page.
-pub const INSTALL: Word = || text("Install", "安装");
+pub const INSTALL: &str = "Install";
 
 /// After a picture was opened in place of another.
 pub fn opened(name: &str) -> String {
     match name {
-        "" => text("Opened the picture.", "已打开图片。").to_owned(),
-        name => say!("Opened {name}.", "已打开 {name}。"),
+        "" => "Opened the picture.".to_owned(),
+        name => format!("Opened {name}."),
     }
 }
 
 /// After conversations were deleted.
 pub fn deleted(count: usize) -> String {
-    let n = words::count(count);
-    match plural(count) {
-        Plural::One => say!("{n} chat deleted.", "已删除 {n} 个对话。"),
-        Plural::Other => say!("{n} chats deleted.", "已删除 {n} 个对话。"),
+    match count {
+        1 => "1 chat deleted.".to_owned(),
+        count => format!("{count} chats deleted."),
     }
 }
 
 /// Files that were left out of several.
 pub fn not_pictures(count: usize) -> String {
-    let n = words::count(count);
-    match plural(count) {
-        Plural::One => say!(
-            "{n} file is not a picture this browser can read.",
-            "有 {n} 个文件不是此浏览器能读取的图片。"
-        ),
-        Plural::Other => say!(
-            "{n} files are not pictures this browser can read.",
-            "有 {n} 个文件不是此浏览器能读取的图片。"
-        ),
+    match count {
+        1 => "1 file is not a picture this browser can read.".to_owned(),
+        count => format!("{count} files are not pictures this browser can read."),
     }
 }
 
 /// Where no file of a folder is a picture.
-pub const NO_PICTURES: Word = || {
-    text(
-        "There is no picture in it. Your current picture is unchanged.",
-        "里面没有图片。当前图片未改变。",
-    )
-};
+pub const NO_PICTURES: &str = "There is no picture in it. Your current picture is unchanged.";
 
 /// The question before everything is deleted.
 pub fn delete_all(count: usize) -> String {
-    let n = words::count(count);
-    match plural(count) {
-        Plural::One => say!(
-            "Delete the picture and chat from this browser? This cannot be undone.",
-            "要从此浏览器中删除图片和对话吗？此操作无法撤销。"
-        ),
-        Plural::Other => say!(
-            "Delete all {n} pictures and chats from this browser? This cannot be undone.",
-            "要从此浏览器中删除全部 {n} 组图片和对话吗？此操作无法撤销。"
-        ),
-    }
+    let chats = match count {
+        1 => "the picture and chat".to_owned(),
+        count => format!("all {count} pictures and chats"),
+    };
+    format!("Delete {chats} from this browser? This cannot be undone.")
 }
 
 /// Why nothing is kept.
 pub fn trouble(trouble: Trouble) -> &'static str {
     match trouble {
-        Trouble::NoStorage => text(
-            "This window keeps no history: the browser offers no storage here.",
-            "此窗口不保存历史记录：浏览器在这里不提供存储空间。",
-        ),
-        Trouble::Full => text(
-            "The browser has no room for more history. What is open works on, but is not kept.",
-            "浏览器没有空间保存更多历史记录。当前内容可以继续使用，但不会保存。",
-        ),
+        Trouble::NoStorage => "This window keeps no history: the browser offers no storage here.",
+        Trouble::Full => {
+            "The browser has no room for more history. What is open works on, but is not kept."
+        }
     }
 }
 
 /// Records that cannot be read.
 pub fn skipped(count: usize) -> Option<String> {
-    let n = words::count(count);
-    (count > 0).then(|| match plural(count) {
-        Plural::One => say!(
-            "{n} chat cannot be read by this version and is left as it is.",
-            "有 {n} 个对话无法由此版本读取，保持原样。"
-        ),
-        Plural::Other => say!(
-            "{n} chats cannot be read by this version and are left as they are.",
-            "有 {n} 个对话无法由此版本读取，保持原样。"
-        ),
-    })
+    match count {
+        0 => None,
+        1 => Some("1 chat cannot be read by this version and is left as it is.".to_owned()),
+        count => Some(format!(
+            "{count} chats cannot be read by this version and are left as they are."
+        )),
+    }
 }
 
 /// The name of a picture in the strip.
 pub fn strip_name(place: usize, count: usize, title: &str) -> String {
-    let place = place + 1;
-    say!(
-        "Picture {place} of {count}: {title}",
-        "第 {place} 张图片，共 {count} 张：{title}"
-    )
+    format!("Picture {} of {count}: {title}", place + 1)
 }
 
 /// Name of a button on one conversation.
 pub fn on_chat(action: &str, title: &str) -> String {
-    say!("{action}: {title}", "{action}：{title}")
+    format!("{action}: {title}")
 }
 
 #[cfg(test)]

@@ -132,7 +132,6 @@ impl EvalModel for SessionModel {
             max_tokens,
             sampling: self.sampling,
             earlier: Vec::new(),
-            system: None,
         })
     }
 }

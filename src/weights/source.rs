@@ -122,16 +122,14 @@ pub trait Runtime {
     fn control(&self) -> TransferControl;
 }
 
-/// Sleeps on the thread (in a browser not at all), never yields, pauses or cancels.
-#[cfg(any(feature = "native", feature = "worker"))]
+/// Sleeps on the thread, never yields, pauses or cancels.
+#[cfg(feature = "native")]
 pub struct BlockingRuntime;
 
-#[cfg(any(feature = "native", feature = "worker"))]
+#[cfg(feature = "native")]
 impl Runtime for BlockingRuntime {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
-        if cfg!(feature = "native") {
-            std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
-        }
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
         Box::pin(std::future::ready(()))
     }
 

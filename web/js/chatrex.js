@@ -16,7 +16,6 @@ const SAMPLING = {
   top_p: Number.isFinite,
   seed: (value) => isCount(value),
   grammar: (value) => typeof value === "boolean",
-  repetition_penalty: Number.isFinite,
 };
 
 export class ChatRexError extends Error {

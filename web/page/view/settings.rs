@@ -2,14 +2,13 @@
 
 use chatrex::chat::kept_strings as words;
 use chatrex::chat::layout_strings;
-use chatrex::chat::settings::{LanguageChoice, Theme};
-use chatrex::chat::words::Language;
+use chatrex::chat::settings::Theme;
 use leptos::prelude::*;
 
 use super::icons::{Icon, icon};
 use super::keys::KeyList;
 use super::state::app_state;
-use crate::{locale, theme};
+use crate::theme;
 
 /// The button and its popover.
 #[component]
@@ -27,35 +26,17 @@ pub fn SettingsPanel() -> impl IntoView {
                 <input
                     type="radio"
                     name="theme"
-                    data-testid=format!("theme-{}", it.key())
+                    data-testid=format!("theme-{}", it.label().to_lowercase())
                     prop:checked=move || keep.settings.with(|s| s.theme == it)
                     on:change=choose
                 />
-                <span>{move || it.label()}</span>
-            </label>
-        }
-    };
-    let language = move |it: LanguageChoice| {
-        let choose = move |_| {
-            keep.set(|settings| settings.language = it);
-            locale::apply(it);
-        };
-        view! {
-            <label>
-                <input
-                    type="radio"
-                    name="language"
-                    data-testid=format!("language-{}", it.key())
-                    prop:checked=move || keep.settings.with(|s| s.language == it)
-                    on:change=choose
-                />
-                <span lang=it.language().map(Language::tag)>{move || it.label()}</span>
+                <span>{it.label()}</span>
             </label>
         }
     };
     let reset = move |_| {
         app.reset_settings();
-        keep.tell(words::RESET_DONE().to_owned());
+        keep.tell(words::RESET_DONE.to_owned());
     };
     view! {
         <button
@@ -63,7 +44,7 @@ pub fn SettingsPanel() -> impl IntoView {
             class="icon-button"
             popovertarget="settings"
             aria-label=words::SETTINGS
-            title=move || format!("{} (Ctrl+,)", words::SETTINGS())
+            title=format!("{} (Ctrl+,)", words::SETTINGS)
             data-testid="settings"
         >
             {icon(Icon::Settings)}
@@ -73,11 +54,6 @@ pub fn SettingsPanel() -> impl IntoView {
             <fieldset class="segments">
                 <legend class="hidden">{words::THEME}</legend>
                 {Theme::ALL.map(choice).collect_view()}
-            </fieldset>
-            <h2>{words::LANGUAGE}</h2>
-            <fieldset class="segments">
-                <legend class="hidden">{words::LANGUAGE}</legend>
-                {LanguageChoice::ALL.map(language).collect_view()}
             </fieldset>
             <button type="button" class="button" data-testid="reset-settings" on:click=reset>
                 {words::RESET}
