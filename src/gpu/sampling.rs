@@ -310,7 +310,8 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
                 ..SamplingConfig::greedy()
             };
             let name = format!("top {top_k}, {top_p} of {vocabulary}");
-            both.ids(&name, &rng.values(vocabulary), &config, 5).await?;
+            both.ids(&name, &rng.values(vocabulary), &config, 12)
+                .await?;
         }
     }
     for (seed, boxes) in [(1, 0), (2, 1), (3, 5), (4, 100)] {
@@ -334,7 +335,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             ..SamplingConfig::greedy()
         };
         let name = format!("grammar over {boxes} boxes");
-        let (sampled, _) = both.ids(&name, &logits, &config, 60).await?;
+        let (sampled, _) = both.ids(&name, &logits, &config, 100).await?;
         well_formed(&sampled, boxes).map_err(|error| format!("{name}: {error}"))?;
     }
     for temperature in [0.0, 1.0] {
