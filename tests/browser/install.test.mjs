@@ -129,11 +129,12 @@ test("\"Open with\": files of the system's launch queue are opened", async () =>
 test("install: offered after the first answer, only where the browser can, and in one visit only", async () => {
   const browser = await open({ webgpu: false });
   const { page } = browser;
-  // Stands for the browser, which fires the event where a page can be installed, at a moment of its own.
+  // The browser's own event comes at any moment and would replace the test's.
   await page.addInitScript(() => {
-    const untrusted = (event) => event.isTrusted && event.stopImmediatePropagation();
-    addEventListener("beforeinstallprompt", untrusted, { capture: true });
+    const stop = (event) => event.isTrusted && event.stopImmediatePropagation();
+    addEventListener("beforeinstallprompt", stop, { capture: true });
   });
+  // Stands for the browser, which fires the event where a page can be installed.
   const offer = () =>
     page.evaluate(() => {
       const event = new Event("beforeinstallprompt", { cancelable: true });

@@ -59,15 +59,10 @@ const STEPS: [Step; 5] = [
 /// # Errors
 /// When `only` has an unknown name.
 pub fn command(only: &[String]) -> Result<bool> {
-    let all = browser_tests()?;
     let mut browser_files = Vec::new();
     for name in only {
         match name.strip_prefix("browser/") {
-            Some(file) => {
-                let path = format!("tests/browser/{file}.test.mjs");
-                ensure!(all.contains(&path), "{path} does not exist");
-                browser_files.push(path);
-            }
+            Some(file) => browser_files.push(script(&format!("{file}.test"))?),
             None => ensure!(
                 STEPS.iter().any(|step| step.name == name),
                 "no step is called {name}"
@@ -159,11 +154,7 @@ fn browser() -> Result<Count> {
 /// # Errors
 /// When the script or the folder does not exist.
 pub fn manual(name: &str, folder: &Path) -> Result<bool> {
-    let script = format!("tests/browser/{name}.mjs");
-    ensure!(
-        paths::root().join(&script).is_file(),
-        "{script} does not exist"
-    );
+    let script = script(name)?;
     let folder = folder
         .canonicalize()
         .with_context(|| folder.display().to_string())?;
@@ -171,6 +162,13 @@ pub fn manual(name: &str, folder: &Path) -> Result<bool> {
     let count = in_browser(&[script], Some(&folder))?;
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(count.failed == 0)
+}
+
+/// The path of `tests/browser/NAME.mjs`, which exists.
+fn script(name: &str) -> Result<String> {
+    let path = format!("tests/browser/{name}.mjs");
+    ensure!(paths::root().join(&path).is_file(), "{path} does not exist");
+    Ok(path)
 }
 
 /// Runs browser tests against the test site, file by file; `folder` is the model of a manual script.

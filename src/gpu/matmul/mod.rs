@@ -322,11 +322,11 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         (1, &[16, 1], 1056),
         (65_537, &[3], 32),
     ];
+    // How workgroups are folded does not depend on the format, and takes long in software.
+    let folding = [FORMATS[0], WeightFormat::Dense(DType::F32)];
     for format in FORMATS {
         for (turn, (count, rows, columns)) in shapes.into_iter().enumerate() {
-            // How workgroups are folded does not depend on the format, and takes long in software.
-            let once = [FORMATS[0], WeightFormat::Dense(DType::F32)];
-            if format.fits(columns) && (count <= 65_535 || once.contains(&format)) {
+            if format.fits(columns) && (count <= 65_535 || folding.contains(&format)) {
                 let case = (count, rows, columns);
                 compare(device, format, case, turn, &mut report).await?;
             }
