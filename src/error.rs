@@ -78,6 +78,8 @@ pub enum ErrorCode {
     Storage,
     /// The network or the server.
     Network,
+    /// The rules of the page (its content security policy) forbid it.
+    Forbidden,
     /// A request that needs something first, such as a model that is loaded.
     NotReady,
     /// Two parts of the program do not understand each other.

@@ -68,6 +68,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod generate;
 pub mod geometry;
+#[doc(hidden)]
+pub mod hardware;
 pub mod image;
 #[doc(hidden)]
 pub mod licence;
@@ -103,7 +105,7 @@ pub mod weights;
 #[cfg(feature = "native")]
 #[doc(hidden)]
 pub mod cli;
-#[cfg(feature = "native")]
+#[cfg(any(feature = "native", feature = "worker"))]
 #[doc(hidden)]
 pub mod convert;
 #[cfg(feature = "native")]

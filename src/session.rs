@@ -329,6 +329,7 @@ impl Session {
             max_tokens: self.card().default_max_tokens,
             sampling: Sampling::default(),
             earlier: Vec::new(),
+            system: None,
         };
         pollster::block_on(self.ask_async(question, on_spans))
     }
@@ -473,6 +474,7 @@ mod tests {
             max_tokens,
             sampling: Sampling::default(),
             earlier: Vec::new(),
+            system: None,
         }
     }
 
@@ -781,7 +783,7 @@ mod tests {
         let long = "cat ".repeat(5000);
         for (question, limit, says) in [
             (&*long, 8, "there is room for 1024"),
-            ("cat", 2000, "2000 for the answer; there is room for 1024"),
+            ("cat", 5000, "5000 for the answer; there is room for 1024"),
             (" ", 8, "nothing is asked"),
         ] {
             let fault = ask(question, limit).expect_err(says).to_string();

@@ -12,7 +12,7 @@ use chatrex::generate::sampling::Sampling;
 use chatrex::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use chatrex::progress::{Progress, Stage};
 use chatrex::protocol::{
-    Answer, AskTime, Event, Exchange, ImageSize, Link, LoadOptions, LookTime, ModelCard,
+    Answer, AskTime, Event, Exchange, Hardware, ImageSize, Link, LoadOptions, LookTime, ModelCard,
     PartLicence, PictureId, Question, Request, RunnerUp, StopReason, TurnId,
 };
 use chatrex::text::prompt::MAX_BOXES;
@@ -373,11 +373,15 @@ fn requests() -> Vec<Request> {
             boxes: vec![[0.5, 1.0, 2.0, 3.25].into()],
             text: "What is <obj0>?".into(),
             max_tokens: 64,
-            sampling: Sampling::default(),
+            sampling: Sampling {
+                repetition_penalty: Some(1.5),
+                ..Sampling::default()
+            },
             earlier: vec![Exchange {
                 question: "What is <obj0>?".into(),
                 answer: "A cat.".into(),
             }],
+            system: Some("Be brief.".into()),
         },
     });
     requests.push(Request::Links { turn: TurnId(1) });
@@ -460,6 +464,11 @@ fn events() -> Vec<Event> {
                 default_nms: 0.8,
                 default_first_of_kind: Some(0.2),
                 default_max_tokens: 512,
+                default_repetition_penalty: 1.0,
+                default_system: String::new(),
+                multi_turn: false,
+                hardware: (verdict == Verdict::Fits).then(Hardware::default),
+                engine: String::new(),
                 weight_bytes: 1,
                 fit: Fit {
                     verdict,
@@ -493,6 +502,7 @@ fn events() -> Vec<Event> {
                 spans: spans.clone(),
                 tokens: 1,
                 prefill_tokens: 1,
+                question_tokens: 0,
                 stop,
                 milliseconds: AskTime::default(),
             },

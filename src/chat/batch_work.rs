@@ -197,6 +197,7 @@ mod tests {
             spans: answer_parser::spans(text),
             tokens: 9,
             prefill_tokens: 9,
+            question_tokens: 0,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         };

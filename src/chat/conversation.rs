@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
+use crate::chat::choices::Choices;
+pub use crate::chat::choices::MAX_TOKENS;
 use crate::chat::document::{Document, LabelledBox};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
@@ -28,7 +30,10 @@ use crate::protocol::{
 use crate::text::answer_parser::Span;
 
 mod beside;
+mod earlier;
 mod restore;
+
+pub use self::earlier::Earlier;
 
 /// An action of the user, or an event of the engine or its worker.
 #[derive(Clone, Debug)]
@@ -92,6 +97,19 @@ pub enum Input {
     Continue(TurnId),
     /// Most tokens of an answer; `None` is the model's default.
     MaxTokens(Option<u32>),
+    /// How the questions of this conversation are answered.
+    Choose(Choices),
+    /// The choices that a new conversation begins with; with `now` this one takes them too.
+    Usual {
+        /// The choices.
+        choices: Choices,
+        /// Whether this conversation takes them.
+        now: bool,
+    },
+    /// The engine works for something else: nothing is sent to it, and it loses the picture.
+    Lend,
+    /// The engine is back.
+    Return,
     /// The user's boxes of the piece with this index of an answer; `None` restores the model's.
     Relink(TurnId, usize, Option<Vec<u32>>),
     /// Ask for the name of every box, one after the other.
@@ -111,6 +129,8 @@ pub enum Input {
         granularity: Granularity,
         /// The filters, if the user moved them.
         filter: Option<Filter>,
+        /// How its questions are answered; without them as a new conversation.
+        choices: Option<Choices>,
     },
     /// Another conversation gets the engine; ignored while something of this one is there.
     Yield,
@@ -152,9 +172,6 @@ const LINKS_MILLISECONDS: f64 = 100.0;
 
 /// Temperature of another wording where sampling is greedy.
 pub const OTHER_WORDING: f32 = 0.7;
-
-/// Smallest and largest limit of an answer in tokens.
-pub const MAX_TOKENS: (u32, u32) = (16, 2048);
 
 /// Most characters of the name of a box.
 const NAME_LENGTH: usize = 40;
@@ -478,6 +495,8 @@ struct PictureSession {
     turns: Vec<Turn>,
     /// The turns before the last edit.
     unedited: Option<Vec<Turn>>,
+    /// How its questions are answered.
+    choices: Choices,
 }
 
 /// The state of the conversation.
@@ -495,12 +514,11 @@ pub struct Conversation {
     granularity: Granularity,
     filter: Filter,
     filter_touched: bool,
-    sampling: Sampling,
+    /// What a new conversation begins with.
+    usual: Choices,
     candidates: Arc<Candidates>,
     /// The model's limit of an answer in tokens.
     max_tokens: u32,
-    /// The limit that the user chose.
-    chosen_max_tokens: Option<u32>,
     naming: Option<Naming>,
     next_turn: u32,
     /// The comparison that the engine has not answered yet.
@@ -510,6 +528,8 @@ pub struct Conversation {
     likeness: Option<Arc<Likeness>>,
     /// True for a restored picture until the user acts on it: the engine does not get it before.
     resting: bool,
+    /// True while the engine works for something else.
+    lent: bool,
 }
 
 /// A comparison of boxes that was requested.
@@ -579,7 +599,25 @@ impl Conversation {
 
     /// How tokens are sampled.
     pub fn sampling(&self) -> Sampling {
-        self.sampling
+        self.session.choices.sampling
+    }
+
+    /// How questions are answered.
+    pub fn choices(&self) -> &Choices {
+        &self.session.choices
+    }
+
+    /// What a new conversation begins with.
+    pub fn usual(&self) -> &Choices {
+        &self.usual
+    }
+
+    /// True when the engine can work for something else: it is loaded and has nothing to do.
+    pub fn can_lend(&self) -> bool {
+        let is_looking = |p: &Picture| matches!(p.look, LookState::Looking(_));
+        let is_free = self.is_idle() && self.comparison.is_none() && !self.lent;
+        let looks = self.session.picture.as_ref().is_some_and(is_looking);
+        matches!(self.model, Model::Ready(_)) && is_free && !looks
     }
 
     /// How alike the boxes are, once it is known for the current ones.
@@ -624,7 +662,7 @@ impl Conversation {
 
     /// The most tokens of an answer.
     pub fn max_tokens(&self) -> u32 {
-        self.chosen_max_tokens.unwrap_or(self.max_tokens)
+        self.session.choices.max_tokens.unwrap_or(self.max_tokens)
     }
 
     /// The number of boxes that were named, and of all, while boxes are being named.
@@ -685,6 +723,7 @@ impl Conversation {
                     }),
                     turns: Vec::new(),
                     unedited: None,
+                    choices: self.usual.clone(),
                 };
                 self.previous = Some(std::mem::replace(&mut self.session, session))
                     .filter(|s| s.picture.is_some());
@@ -715,7 +754,7 @@ impl Conversation {
                 self.filter = filter;
                 self.filter_touched = true;
             }
-            Input::Sampling(sampling) => self.sampling = sampling,
+            Input::Sampling(sampling) => self.session.choices.sampling = sampling,
             Input::Draw(bbox) => {
                 if let Some(picture) = &mut self.session.picture {
                     picture.boxes.draw(bbox.into());
@@ -731,7 +770,7 @@ impl Conversation {
             }
             Input::Stop => self.stop(&mut out),
             Input::Retry(turn) => {
-                let sampling = self.sampling;
+                let sampling = self.sampling();
                 let max_tokens = self.max_tokens();
                 self.ask_again(turn, &mut out, |turn, request| {
                     turn.planned = turn.rewords(sampling).then_some(Settings {
@@ -787,8 +826,22 @@ impl Conversation {
                 }
             }
             Input::MaxTokens(limit) => {
-                self.chosen_max_tokens = limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
+                self.session.choices.max_tokens =
+                    limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
             }
+            Input::Choose(choices) => self.session.choices = choices.checked(),
+            Input::Usual { choices, now } => {
+                self.usual = choices.checked();
+                if now {
+                    self.session.choices = self.usual.clone();
+                }
+            }
+            Input::Lend => {
+                self.lent = true;
+                self.engine_holds = None;
+                self.looks.clear();
+            }
+            Input::Return => self.take_back(&mut out),
             Input::Relink(turn, piece, objects) => {
                 let known = self.session.turns.iter_mut().find(|t| t.id == turn);
                 if let Some(turn) = known.filter(|t| t.phase.ended()) {
@@ -827,6 +880,7 @@ impl Conversation {
                 mut turns,
                 granularity,
                 filter,
+                choices,
             } => {
                 self.stop(&mut out);
                 self.previous = None;
@@ -843,6 +897,7 @@ impl Conversation {
                     picture: Some(*picture),
                     turns,
                     unedited: None,
+                    choices: choices.map_or_else(|| self.usual.clone(), Choices::checked),
                 };
                 self.resting = true;
                 self.request_look(&mut out);
@@ -851,11 +906,14 @@ impl Conversation {
             Input::Close => {
                 self.stop(&mut out);
                 self.previous = None;
-                self.session = PictureSession::default();
+                self.session = PictureSession {
+                    choices: self.usual.clone(),
+                    ..PictureSession::default()
+                };
             }
             Input::ResetSettings => {
-                self.sampling = Sampling::default();
-                self.chosen_max_tokens = None;
+                self.usual = Choices::default();
+                self.session.choices = Choices::default();
                 self.filter_touched = false;
                 self.filter = match &self.model {
                     Model::Ready(card) => Filter::of(card),
@@ -1061,7 +1119,7 @@ impl Conversation {
     /// if the engine no longer holds it.
     fn request_look(&mut self, out: &mut Vec<Request>) {
         let granularity = self.granularity;
-        let ready = matches!(self.model, Model::Ready(_));
+        let ready = matches!(self.model, Model::Ready(_)) && !self.lent;
         let Some(picture) = &mut self.session.picture else {
             return;
         };
@@ -1202,6 +1260,7 @@ impl Conversation {
     fn send_name(&mut self, out: &mut Vec<Request>) {
         let id = TurnId(self.next_turn);
         let settings = self.settings(id);
+        let system = self.session.choices.system.clone();
         let Some(naming) = self.naming.as_mut().filter(|n| n.running.is_none()) else {
             return;
         };
@@ -1225,6 +1284,7 @@ impl Conversation {
                 max_tokens: settings.max_tokens,
                 sampling: settings.sampling,
                 earlier: Vec::new(),
+                system,
             },
         });
     }
@@ -1241,14 +1301,25 @@ impl Conversation {
             max_tokens: self.max_tokens(),
             sampling: Sampling {
                 seed: request.0,
-                ..self.sampling
+                ..self.sampling()
             },
         }
     }
 
+    /// The engine is back, without the picture. A picture whose boxes are known rests until the user asks.
+    fn take_back(&mut self, out: &mut Vec<Request>) {
+        self.lent = false;
+        let granularity = self.granularity;
+        let knows = |p: &Picture| p.proposals.contains_key(&granularity);
+        let is_known = self.session.picture.as_ref().is_some_and(knows);
+        self.resting = is_known && self.is_idle();
+        self.request_look(out);
+        self.send_queued(out);
+    }
+
     /// Sends the queued question, or asks for the next name, if the model is loaded and the boxes are known.
     fn send_queued(&mut self, out: &mut Vec<Request>) {
-        let ready = matches!(self.model, Model::Ready(_));
+        let ready = matches!(self.model, Model::Ready(_)) && !self.lent;
         let Some(picture) = &self.session.picture else {
             return;
         };
@@ -1260,14 +1331,19 @@ impl Conversation {
         let candidates = Arc::clone(&self.candidates);
         let request = self.active().map_or(TurnId(0), |turn| turn.request);
         let usual = self.settings(request);
-        let Some(turn) = self.active_mut() else {
+        let place = self.session.turns.iter().position(|t| !t.phase.ended());
+        let Some(place) = place else {
             self.send_name(out);
             return;
         };
+        let turn = &mut self.session.turns[place];
         if turn.phase != Phase::Queued {
             return;
         }
-        let boxes = turn.boxes.get_or_insert(candidates);
+        let boxes = Arc::clone(turn.boxes.get_or_insert(candidates));
+        let earlier = self.exchanges_before(place, &boxes);
+        let system = self.session.choices.system.clone();
+        let turn = &mut self.session.turns[place];
         let boxes = boxes.boxes.iter().map(|b| b.bbox).collect();
         let settings = turn.planned.take().unwrap_or(usual);
         turn.settings = Some(settings);
@@ -1280,7 +1356,8 @@ impl Conversation {
                 text: turn.question.clone(),
                 max_tokens: settings.max_tokens,
                 sampling: settings.sampling,
-                earlier: Vec::new(),
+                earlier,
+                system,
             },
         });
     }
@@ -1451,6 +1528,7 @@ mod tests {
                 }],
                 tokens: 1,
                 prefill_tokens: 1,
+                question_tokens: 0,
                 stop,
                 milliseconds: AskTime::default(),
             },
@@ -2125,6 +2203,7 @@ mod tests {
                 spans: spans.clone(),
                 tokens: 1,
                 prefill_tokens: 1,
+                question_tokens: 0,
                 stop: StopReason::End,
                 milliseconds: AskTime::default(),
             },

@@ -1,5 +1,6 @@
 //! An answer as text for the clipboard.
 
+use crate::chat::words::text;
 use serde_json::{Value, json};
 
 use crate::chat::answer::{self, AnswerPiece};
@@ -25,8 +26,8 @@ impl CopyForm {
     /// The words in the menu.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Plain => "Plain text",
-            Self::Tags => "Text with tags",
+            Self::Plain => text("Plain text", "纯文本"),
+            Self::Tags => text("Text with tags", "带标记的文本"),
             Self::Markdown => "Markdown",
             Self::Json => "JSON",
         }

@@ -1,6 +1,7 @@
 //! A detection answer as a table: what was asked for or found, and its boxes.
 
 use crate::chat::answer::{AnswerPiece, Phrase, is_list};
+use crate::chat::kind_words;
 use crate::text::kinds::plural;
 
 /// A row: a phrase of the answer with its boxes, or a thing that was asked for and not found.
@@ -77,7 +78,7 @@ pub fn table(pieces: &[AnswerPiece], asked: &[String]) -> Option<Table> {
 
 /// Whether `phrase` names `thing`: the same words in singular or plural, or more words that end so.
 fn names(phrase: &str, thing: &str) -> bool {
-    let (phrase, thing) = (bare(phrase), bare(thing));
+    let (phrase, thing) = (bare(phrase), bare(kind_words::english(thing)));
     let ends = |long: &str, short: &str| {
         long.strip_suffix(short)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with(' '))

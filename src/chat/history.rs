@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
+use crate::chat::choices::Choices;
 use crate::chat::conversation::{
     Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
 };
+use crate::chat::page_strings::UNNAMED;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
 use crate::protocol::{
@@ -61,6 +63,9 @@ pub struct Snapshot {
     pub draft: String,
     /// Its kind.
     pub kind: QuestionKind,
+    /// How its questions are answered.
+    #[serde(default)]
+    pub choices: Option<Choices>,
 }
 
 /// A turn as it is kept.
@@ -138,6 +143,7 @@ impl Snapshot {
             turns: conversation.turns().iter().map(SavedTurn::of).collect(),
             draft: draft.to_owned(),
             kind,
+            choices: Some(conversation.choices().clone()),
         })
     }
 
@@ -164,6 +170,7 @@ impl Snapshot {
             turns: self.turns.into_iter().map(SavedTurn::restore).collect(),
             granularity: self.granularity,
             filter: self.filter,
+            choices: self.choices,
         }
     }
 
@@ -269,15 +276,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// Title of a conversation without questions and without a name.
-    const UNNAMED: &str = "Picture";
-
     /// The user's title, else the first question, else the name of the file.
     pub fn title(&self) -> &str {
         let first = self.questions.first().map(String::as_str);
         let all = [self.renamed.as_deref(), first, Some(&*self.name)];
         let mut titles = all.into_iter().flatten().filter(|t| !t.trim().is_empty());
-        titles.next().unwrap_or(Self::UNNAMED)
+        titles.next().unwrap_or_else(UNNAMED)
     }
 
     /// Whether every word of `query` occurs in title, questions or name, in any case.
@@ -461,6 +465,7 @@ mod tests {
                 spans: vec![span("a ", &[]), span("cup", &[1])],
                 tokens: 3,
                 prefill_tokens: 9,
+                question_tokens: 0,
                 stop: StopReason::End,
                 milliseconds: AskTime::default(),
             },
@@ -657,7 +662,7 @@ mod tests {
     #[test]
     fn titles_and_search() {
         let mut head = head("a", 1.0, None);
-        assert_eq!(head.title(), Head::UNNAMED);
+        assert_eq!(head.title(), UNNAMED());
         head.name = "coffee.jpg".into();
         assert_eq!(head.title(), "coffee.jpg");
         head.questions = vec!["Where is the Cup?".into(), "And the spoon?".into()];

@@ -1,8 +1,12 @@
 //! The language of words as far as their script tells it, for the `lang` attribute.
 
+use crate::chat::words::{self, Language};
+
 /// The language tag of `text`: that of the first script in it that belongs to one language, or a tag
-/// without a language for scripts of several. `None` for Latin letters, which follow the page.
+/// without a language for scripts of several. Latin letters are taken for English; `None` on an English
+/// page, and where there are no letters.
 pub fn of(text: &str) -> Option<&'static str> {
+    let has_latin = text.contains(|c: char| c.is_ascii_alphabetic());
     let mut shared = None;
     for character in text.chars() {
         match character as u32 {
@@ -21,7 +25,7 @@ pub fn of(text: &str) -> Option<&'static str> {
             _ => {}
         }
     }
-    shared
+    shared.or((has_latin && words::language() != Language::English).then_some("en"))
 }
 
 #[cfg(test)]
@@ -42,5 +46,9 @@ mod tests {
         ] {
             assert_eq!(of(text), expected, "{text}");
         }
+        words::speak(Language::Chinese);
+        assert_eq!(of("two birds"), Some("en"));
+        assert_eq!(of("12 !"), None);
+        assert_eq!(of("猫 cat"), Some("zh"));
     }
 }

@@ -11,9 +11,11 @@ use serde::Deserialize;
 
 use crate::built_in::BuiltIn;
 use crate::chat::conversation::Model;
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault};
+use crate::memory::{Fit, MemoryNeeds};
 use crate::protocol::store::{
-    Activity, DownloadProgress, ModelId, Preview, StoreEvent, StoreRequest, StoredModel,
+    Activity, DownloadProgress, ModelId, PICKED, Preview, ShardProgress, StoreEvent, StoreRequest,
+    StoredModel,
 };
 
 /// The download rate is averaged over this many milliseconds.
@@ -26,6 +28,13 @@ pub enum Choice {
     BuiltIn(BuiltIn),
     /// A stored one.
     Stored(ModelId),
+    /// One that is read where it is, and not stored.
+    Unsaved {
+        /// Its name.
+        name: String,
+        /// Its address; [`PICKED`] for files of the user.
+        address: String,
+    },
 }
 
 /// A model that the site offers beside the built-in ones.
@@ -104,6 +113,18 @@ pub enum Input {
     Delete(ModelId),
     /// Load another model into the engine.
     Load(Choice),
+    /// Load the previewed model, or the one that there was no room for, without storing it.
+    RunUnsaved,
+    /// Load the model of this name in files of the user, which are attached to the request.
+    LoadPicked(String),
+    /// Delete all stored models that no other tab has locked.
+    DeleteAll,
+    /// Let the tab that has locked a model give it up, then load it here.
+    UseHere(ModelId),
+    /// Another tab wants a model.
+    GiveUp(ModelId),
+    /// Decide whether models that are not here would run.
+    Judge(Vec<(String, MemoryNeeds)>),
 }
 
 /// What the page has to do.
@@ -115,6 +136,10 @@ pub enum Effect {
     Persist,
     /// Load a model into the engine.
     Load(Choice),
+    /// Ask the other tabs to give up a model.
+    Claim(ModelId),
+    /// Tell the user that another tab took this model over.
+    TakenOver(String),
 }
 
 /// The preview of a model that is not stored yet.
@@ -143,6 +168,8 @@ pub struct Entry {
     pub stored: StoredModel,
     /// Progress of its download.
     pub progress: DownloadProgress,
+    /// Its files while they are downloaded, in load order.
+    pub shards: Vec<ShardProgress>,
     /// Why the download stopped.
     pub fault: Option<Fault>,
     /// Times in milliseconds and the bytes received until then.
@@ -200,7 +227,7 @@ impl Status {
             Self::Paused => &[A::Resume, A::AskCancel],
             Self::Ready => &[A::Load, A::AskDelete],
             Self::Loading | Self::Loaded => &[A::Unload],
-            Self::InOtherTab => &[A::CheckAgain],
+            Self::InOtherTab => &[A::UseHere, A::CheckAgain],
         }
     }
 }
@@ -244,6 +271,8 @@ pub enum EntryAction {
     Unload,
     /// Delete it, after a confirmation.
     AskDelete,
+    /// Let the other tab give it up, and load it here.
+    UseHere,
     /// Check again whether another tab has locked it.
     CheckAgain,
     /// Confirmed: cancel and keep the pieces.
@@ -266,6 +295,7 @@ impl EntryAction {
             Self::Load => "load",
             Self::Unload => "unload",
             Self::AskDelete => "delete",
+            Self::UseHere => "use-here",
             Self::CheckAgain => "again",
             Self::KeepPart => "cancel-keep",
             Self::DeletePart => "cancel-delete",
@@ -276,7 +306,7 @@ impl EntryAction {
 
     /// Whether its button is emphasized.
     pub fn is_primary(self) -> bool {
-        matches!(self, Self::Resume | Self::Load)
+        matches!(self, Self::Resume | Self::Load | Self::UseHere)
     }
 
     /// The confirmation that is shown after the action, and the input for the manager.
@@ -289,6 +319,7 @@ impl EntryAction {
             Self::Pause => Input::Pause(model),
             Self::Load => Input::Load(Choice::Stored(model)),
             Self::Unload => Input::Load(Choice::default()),
+            Self::UseHere => Input::UseHere(model),
             Self::CheckAgain => Input::Started,
             Self::KeepPart => Input::Cancel { model, keep: true },
             Self::DeletePart => Input::Cancel { model, keep: false },
@@ -308,6 +339,7 @@ impl Entry {
         Self {
             stored,
             progress,
+            shards: Vec::new(),
             fault: None,
             samples: VecDeque::new(),
         }
@@ -354,6 +386,14 @@ pub struct ModelManager {
     interrupted: BTreeSet<ModelId>,
     /// The failure of a model that is not on the list.
     fault: Option<Fault>,
+    /// The model whose download began last, and whether there was no room for it.
+    begun: Option<(Preview, bool)>,
+    /// Models that are deleted once the engine has let them go.
+    deleting: BTreeSet<ModelId>,
+    /// The model that is loaded once another tab has given it up.
+    claimed: Option<ModelId>,
+    /// Memory plans of models that are not here, by name.
+    judged: BTreeMap<String, Fit>,
 }
 
 impl ModelManager {
@@ -396,6 +436,7 @@ impl ModelManager {
     pub fn chosen_name(&self) -> Option<&str> {
         match &self.choice {
             Choice::BuiltIn(_) => None,
+            Choice::Unsaved { name, .. } => Some(name),
             Choice::Stored(model) => self
                 .entry(model)
                 .map(|entry| entry.stored.facts.name.as_str()),
@@ -410,6 +451,32 @@ impl ModelManager {
     /// The failure of a model that is not on the list.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
+    }
+
+    /// The model that there was no room for.
+    pub fn without_room(&self) -> Option<&Preview> {
+        let (preview, is_without) = self.begun.as_ref()?;
+        is_without.then_some(preview)
+    }
+
+    /// The memory plan of a model that is not here, once it is known.
+    pub fn judged(&self, name: &str) -> Option<&Fit> {
+        self.judged.get(name)
+    }
+
+    /// Bytes of a stored or offered model, as far as they are known.
+    pub fn bytes(&self, choice: &Choice) -> Option<u64> {
+        match choice {
+            Choice::BuiltIn(_) => Some(0),
+            Choice::Stored(model) => Some(self.entry(model)?.stored.facts.bytes),
+            Choice::Unsaved { .. } => None,
+        }
+    }
+
+    /// Whether there is a model that can be deleted.
+    pub fn can_delete(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.stored.activity != Activity::InOtherTab)
     }
 
     /// Bytes of storage in use; the full size of a model is reserved before its download.
@@ -495,7 +562,9 @@ impl ModelManager {
                     accepted: true,
                 } => {
                     self.fault = None;
-                    self.download(preview.model)
+                    let model = preview.model.clone();
+                    self.begun = Some((preview, false));
+                    self.download(model)
                 }
                 other => {
                     self.preview = other;
@@ -505,7 +574,23 @@ impl ModelManager {
             Input::Dismiss => {
                 self.preview = PreviewState::None;
                 self.fault = None;
+                self.begun = None;
                 Vec::new()
+            }
+            Input::RunUnsaved => self.run_unsaved(),
+            Input::LoadPicked(name) => {
+                let address = PICKED.to_owned();
+                self.step(Input::Load(Choice::Unsaved { name, address }), now)
+            }
+            Input::DeleteAll => self.delete_all(),
+            Input::UseHere(model) => {
+                self.claimed = Some(model.clone());
+                vec![Effect::Claim(model), Effect::Send(StoreRequest::List)]
+            }
+            Input::GiveUp(model) => self.give_up(&model),
+            Input::Judge(models) => {
+                let judge = |(name, needs)| Effect::Send(StoreRequest::Judge { name, needs });
+                models.into_iter().map(judge).collect()
             }
             Input::Resume(model) => self.download(model),
             Input::Pause(model) => {
@@ -518,6 +603,7 @@ impl ModelManager {
             }
             Input::Delete(model) => vec![Effect::Send(StoreRequest::Delete { model })],
             Input::Load(choice) => {
+                self.claimed = None;
                 self.choice = choice.clone();
                 if let Choice::Stored(model) = &choice
                     && let Some(entry) = self.entry_mut(model)
@@ -537,8 +623,13 @@ impl ModelManager {
                 self.preview = PreviewState::Ready { preview, accepted };
             }
             StoreEvent::PreviewFailed { fault } => self.preview = PreviewState::Failed(fault),
-            StoreEvent::Progress { model, progress } => {
+            StoreEvent::Progress {
+                model,
+                progress,
+                shards,
+            } => {
                 if let Some(entry) = self.entry_mut(&model) {
+                    entry.shards = shards;
                     let bytes = entry.stored.facts.bytes;
                     entry.progress = DownloadProgress {
                         // The store counts shards only; the tokenizer was stored before them.
@@ -553,13 +644,28 @@ impl ModelManager {
                 if let Some(entry) = self.entry_mut(&model) {
                     entry.stored.done = entry.stored.facts.bytes;
                     entry.stored.activity = Activity::Idle;
+                    entry.shards.clear();
                     entry.fault = None;
                 }
+                self.begun = None;
             }
-            StoreEvent::Failed { model, fault } => match self.entry_mut(&model) {
-                Some(entry) => entry.fault = Some(fault),
-                None => self.fault = Some(fault),
-            },
+            StoreEvent::Failed { model, fault } => {
+                if let Some((preview, is_without)) = &mut self.begun {
+                    *is_without = preview.model == model && fault.code == ErrorCode::Quota;
+                }
+                match self.entry_mut(&model) {
+                    Some(entry) => entry.fault = Some(fault),
+                    None => self.fault = Some(fault),
+                }
+            }
+            StoreEvent::Judged { name, fit } => {
+                self.judged.insert(name, fit);
+            }
+            // Of a worker that converts; see `chat::making`.
+            StoreEvent::Convertible(_)
+            | StoreEvent::Converting { .. }
+            | StoreEvent::Converted { .. }
+            | StoreEvent::ConversionFailed { .. } => {}
         }
         Vec::new()
     }
@@ -574,6 +680,7 @@ impl ModelManager {
                 Some(mut entry) => {
                     if stored.activity != Activity::Downloading {
                         entry.samples.clear();
+                        entry.shards.clear();
                         entry.progress = Entry::new(stored.clone()).progress;
                     }
                     entry.stored = stored;
@@ -590,6 +697,114 @@ impl ModelManager {
                 self.set_activity(&model, Activity::Downloading);
                 effects.push(Effect::Send(StoreRequest::Download { model }));
             }
+        }
+        effects.extend(self.delete_idle());
+        effects.extend(self.load_claimed());
+        effects
+    }
+
+    /// Loads the previewed model, or the one without room, where it is.
+    fn run_unsaved(&mut self) -> Vec<Effect> {
+        let preview = match std::mem::take(&mut self.preview) {
+            PreviewState::Ready {
+                preview,
+                accepted: true,
+            } => Some(preview),
+            other => {
+                self.preview = other;
+                self.begun
+                    .take_if(|(_, is_without)| *is_without)
+                    .map(|(preview, _)| preview)
+            }
+        };
+        let Some(preview) = preview else {
+            return Vec::new();
+        };
+        self.fault = None;
+        let choice = Choice::Unsaved {
+            name: preview.facts.name,
+            address: preview.address.unwrap_or_else(|| PICKED.to_owned()),
+        };
+        self.choice = choice.clone();
+        vec![Effect::Load(choice)]
+    }
+
+    /// Deletes what is idle now; what is loaded or moving once it was let go.
+    fn delete_all(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for entry in &self.entries {
+            let model = entry.stored.model.clone();
+            match entry.stored.activity {
+                Activity::InOtherTab => continue,
+                Activity::Downloading | Activity::Paused => {
+                    let keep = false;
+                    effects.push(Effect::Send(StoreRequest::Cancel { model, keep }));
+                }
+                Activity::Idle | Activity::Loaded => {
+                    self.deleting.insert(model);
+                }
+            }
+        }
+        let is_chosen =
+            matches!(&self.choice, Choice::Stored(model) if self.deleting.contains(model));
+        if is_chosen {
+            self.choice = Choice::default();
+            effects.push(Effect::Load(Choice::default()));
+        }
+        effects.extend(self.delete_idle());
+        effects
+    }
+
+    fn delete_idle(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for model in std::mem::take(&mut self.deleting) {
+            match self.entry(&model).map(|entry| entry.stored.activity) {
+                None => {}
+                Some(Activity::Idle) => effects.push(Effect::Send(StoreRequest::Delete { model })),
+                Some(_) => {
+                    self.deleting.insert(model);
+                }
+            }
+        }
+        effects
+    }
+
+    /// Loads a model that another tab has given up.
+    fn load_claimed(&mut self) -> Vec<Effect> {
+        let Some(model) = self.claimed.clone() else {
+            return Vec::new();
+        };
+        let entry = self.entry(&model);
+        match entry.map(|entry| (entry.stored.activity, entry.is_complete())) {
+            Some((Activity::InOtherTab, _)) => Vec::new(),
+            Some((Activity::Idle, true)) => self.step(Input::Load(Choice::Stored(model)), 0.0),
+            _ => {
+                self.claimed = None;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Another tab wants `model`: this one lets it go, and keeps what it stored.
+    fn give_up(&mut self, model: &ModelId) -> Vec<Effect> {
+        let Some(entry) = self.entry(model) else {
+            return Vec::new();
+        };
+        let name = entry.stored.facts.name.clone();
+        let activity = entry.stored.activity;
+        let is_moving = matches!(activity, Activity::Downloading | Activity::Paused);
+        let is_loaded = self.choice == Choice::Stored(model.clone());
+        let mut effects = Vec::new();
+        if is_moving {
+            let (model, keep) = (model.clone(), true);
+            effects.push(Effect::Send(StoreRequest::Cancel { model, keep }));
+        }
+        if is_loaded {
+            self.choice = Choice::default();
+            effects.push(Effect::Load(Choice::default()));
+        }
+        if is_moving || is_loaded {
+            effects.push(Effect::TakenOver(name));
         }
         effects
     }
@@ -650,6 +865,7 @@ mod tests {
                 done,
                 used: None,
                 activity,
+                fit: None,
             }],
         })
     }
@@ -673,6 +889,7 @@ mod tests {
         event(StoreEvent::Progress {
             model: id(),
             progress,
+            shards: Vec::new(),
         })
     }
 
@@ -861,7 +1078,7 @@ mod tests {
             (Status::Ready, Confirmation::None, "load delete"),
             (Status::Loading, Confirmation::None, "unload"),
             (Status::Loaded, Confirmation::None, "unload"),
-            (Status::InOtherTab, Confirmation::None, "again"),
+            (Status::InOtherTab, Confirmation::None, "use-here again"),
             (Status::Ready, Confirmation::Delete, "delete-yes back"),
             (
                 Status::Paused,
@@ -908,5 +1125,150 @@ mod tests {
         for (action, confirmation, effects) in cases {
             assert_eq!(press(action), (confirmation, effects), "{action:?}");
         }
+    }
+
+    fn failed(code: ErrorCode) -> Input {
+        event(StoreEvent::Failed {
+            model: id(),
+            fault: fault().code(code),
+        })
+    }
+
+    #[test]
+    fn a_model_without_room_can_run_unsaved() {
+        for (code, can_run) in [(ErrorCode::Quota, true), (ErrorCode::Network, false)] {
+            let mut manager = ModelManager::default();
+            manager.step(previewed(), 0.);
+            manager.step(Input::Accept(true), 0.);
+            manager.step(Input::Download, 0.);
+            assert_eq!(manager.without_room(), None);
+            manager.step(failed(code), 0.);
+            assert_eq!(manager.without_room().is_some(), can_run, "{code:?}");
+            let unsaved = Choice::Unsaved {
+                name: "big".into(),
+                address: PICKED.into(),
+            };
+            let effects = manager.step(Input::RunUnsaved, 0.);
+            match can_run {
+                true => assert_eq!(effects, [Effect::Load(unsaved)]),
+                false => assert_eq!(effects, []),
+            }
+            assert_eq!(manager.chosen_name(), can_run.then_some("big"));
+        }
+    }
+
+    #[test]
+    fn a_previewed_model_runs_unsaved_only_with_its_licence_accepted() {
+        let mut manager = ModelManager::default();
+        manager.step(previewed(), 0.);
+        assert_eq!(manager.step(Input::RunUnsaved, 0.), []);
+        manager.step(Input::Accept(true), 0.);
+        let effects = manager.step(Input::RunUnsaved, 0.);
+        assert!(matches!(
+            &effects[..],
+            [Effect::Load(Choice::Unsaved { .. })]
+        ));
+        assert_eq!(manager.preview(), &PreviewState::None);
+    }
+
+    #[test]
+    fn deleting_everything_waits_for_what_is_loaded() {
+        let delete = || Effect::Send(StoreRequest::Delete { model: id() });
+        let mut idle = ModelManager::default();
+        idle.step(listed(1_010, Activity::Idle), 0.);
+        assert!(idle.can_delete());
+        assert_eq!(idle.step(Input::DeleteAll, 0.), [delete()]);
+
+        let mut loaded = ModelManager::with_choice(Choice::Stored(id()));
+        loaded.step(listed(1_010, Activity::Loaded), 0.);
+        let effects = loaded.step(Input::DeleteAll, 0.);
+        assert_eq!(effects, [Effect::Load(Choice::default())]);
+        assert_eq!(loaded.step(listed(1_010, Activity::Loaded), 0.), []);
+        assert_eq!(loaded.step(listed(1_010, Activity::Idle), 0.), [delete()]);
+        assert_eq!(loaded.step(listed(1_010, Activity::Idle), 0.), [], "once");
+
+        let mut moving = ModelManager::default();
+        moving.step(listed(10, Activity::Downloading), 0.);
+        let cancel = StoreRequest::Cancel {
+            model: id(),
+            keep: false,
+        };
+        assert_eq!(moving.step(Input::DeleteAll, 0.), [Effect::Send(cancel)]);
+
+        let mut elsewhere = ModelManager::default();
+        elsewhere.step(listed(10, Activity::InOtherTab), 0.);
+        assert!(!elsewhere.can_delete());
+        assert_eq!(elsewhere.step(Input::DeleteAll, 0.), []);
+    }
+
+    #[test]
+    fn a_model_in_another_tab_is_claimed_and_loaded_once_it_is_free() {
+        let mut here = ModelManager::default();
+        here.step(listed(1_010, Activity::InOtherTab), 0.);
+        let claim = here.step(Input::UseHere(id()), 0.);
+        assert_eq!(claim[0], Effect::Claim(id()));
+        assert_eq!(here.step(listed(1_010, Activity::InOtherTab), 0.), []);
+        let load = [Effect::Load(Choice::Stored(id()))];
+        assert_eq!(here.step(listed(1_010, Activity::Idle), 0.), load);
+        assert_eq!(here.step(listed(1_010, Activity::Idle), 0.), [], "once");
+
+        // A model that is here in part is not loaded.
+        let mut part = ModelManager::default();
+        part.step(listed(10, Activity::InOtherTab), 0.);
+        part.step(Input::UseHere(id()), 0.);
+        assert_eq!(part.step(listed(10, Activity::Idle), 0.), []);
+
+        let mut there = ModelManager::with_choice(Choice::Stored(id()));
+        assert_eq!(there.step(Input::GiveUp(id()), 0.), [], "not listed");
+        there.step(listed(1_010, Activity::Loaded), 0.);
+        let given = there.step(Input::GiveUp(id()), 0.);
+        let told = Effect::TakenOver("big".into());
+        assert_eq!(given, [Effect::Load(Choice::default()), told]);
+        assert_eq!(
+            there.step(Input::GiveUp(id()), 0.),
+            [],
+            "it is not used any more"
+        );
+    }
+
+    #[test]
+    fn the_files_of_a_download_are_shown_until_it_ends() {
+        let shard = ShardProgress {
+            name: "upn.safetensors".into(),
+            done: 1,
+            total: 10,
+            state: crate::protocol::store::ShardState::Downloading,
+        };
+        let mut manager = ModelManager::default();
+        manager.step(listed(10, Activity::Downloading), 0.);
+        let progress = StoreEvent::Progress {
+            model: id(),
+            progress: DownloadProgress::default(),
+            shards: vec![shard.clone()],
+        };
+        manager.step(event(progress), 0.);
+        assert_eq!(manager.entries()[0].shards, [shard]);
+        manager.step(event(StoreEvent::Complete { model: id() }), 0.);
+        assert_eq!(manager.entries()[0].shards, []);
+    }
+
+    #[test]
+    fn models_that_are_not_here_are_judged() {
+        let mut manager = ModelManager::default();
+        let needs = MemoryNeeds::default();
+        let name = String::from("ChatRex-7B");
+        let asked = manager.step(Input::Judge(vec![(name.clone(), needs)]), 0.);
+        let judge = StoreRequest::Judge {
+            name: name.clone(),
+            needs,
+        };
+        assert_eq!(asked, [Effect::Send(judge)]);
+        let fit = crate::chat::test_data::card().fit;
+        let answer = StoreEvent::Judged {
+            name: name.clone(),
+            fit: fit.clone(),
+        };
+        manager.step(event(answer), 0.);
+        assert_eq!(manager.judged(&name), Some(&fit));
     }
 }

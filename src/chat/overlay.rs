@@ -9,6 +9,7 @@ use crate::chat::box_drawing::{Point, between};
 use crate::chat::box_history::BoxEdits;
 use crate::chat::candidates::{BoxId, Candidate, Candidates};
 use crate::chat::conversation::Turn;
+use crate::chat::words::{self, say};
 use crate::geometry::BoxXyxy;
 use crate::protocol::TurnId;
 
@@ -165,10 +166,11 @@ impl DrawnBox {
             .take(1)
             .map(|label| format!(" · {label}"));
         let score = match self.score {
-            Some(score) => format!(" · {score:.2}"),
-            None => " · yours".to_owned(),
+            Some(score) => format!(" · {}", words::number(f64::from(score), 2)),
+            None => say!(" · yours", " · 你的"),
         };
-        format!("Box {number}{}{score}", label.collect::<String>())
+        let label: String = label.collect();
+        say!("Box {number}{label}{score}", "{number} 号框{label}{score}")
     }
 }
 

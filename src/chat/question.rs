@@ -1,9 +1,12 @@
 //! The kinds of question that the page offers, and the draft of a question. The user reads the
 //! wording of this file; the model reads that of `text::prompt`.
 
+use crate::chat::kind_words;
+use crate::chat::words::{say, text};
 use serde::{Deserialize, Serialize};
 
 use crate::chat::candidates::{Candidates, LOST_MARK, cite};
+use crate::text::kinds::plural;
 use crate::text::prompt;
 
 /// A kind of question.
@@ -44,6 +47,15 @@ impl Draft {
             kind,
             words: words.into(),
             exact: None,
+        }
+    }
+
+    /// A free question that the user reads in the page's language and the model in English.
+    pub fn translated(english: &'static str, chinese: &'static str) -> Self {
+        let words = text(english, chinese);
+        Self {
+            exact: (words != english).then(|| english.to_owned()),
+            ..Self::new(QuestionKind::Free, words)
         }
     }
 
@@ -98,13 +110,13 @@ impl QuestionKind {
     /// The words on the chip.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Free => "Ask",
-            Self::Find => "Find",
-            Self::Count => "Count",
-            Self::Describe => "Describe",
-            Self::Name => "Name",
-            Self::DescribeBox => "Describe a box",
-            Self::DescribeLong => "Describe at length",
+            Self::Free => text("Ask", "提问"),
+            Self::Find => text("Find", "查找"),
+            Self::Count => text("Count", "计数"),
+            Self::Describe => text("Describe", "描述"),
+            Self::Name => text("Name", "命名"),
+            Self::DescribeBox => text("Describe a box", "描述框"),
+            Self::DescribeLong => text("Describe at length", "详细描述"),
         }
     }
 
@@ -148,13 +160,16 @@ impl QuestionKind {
     /// What the kind does, in the menu.
     pub fn explanation(self) -> &'static str {
         match self {
-            Self::Free => "Ask in your own words",
-            Self::Find => "Show every box of the things you name",
-            Self::Count => "Count the things you name",
-            Self::Describe => "Describe the picture in a sentence",
-            Self::DescribeLong => "Describe the picture in detail",
-            Self::Name => "Say what is in the boxes you choose",
-            Self::DescribeBox => "Describe the boxes you choose",
+            Self::Free => text("Ask in your own words", "用自己的话提问"),
+            Self::Find => text(
+                "Show every box of the things you name",
+                "显示你说的物体的每一个框",
+            ),
+            Self::Count => text("Count the things you name", "数一数你说的物体"),
+            Self::Describe => text("Describe the picture in a sentence", "用一句话描述图片"),
+            Self::DescribeLong => text("Describe the picture in detail", "详细描述图片"),
+            Self::Name => text("Say what is in the boxes you choose", "说出所选框里是什么"),
+            Self::DescribeBox => text("Describe the boxes you choose", "描述所选的框"),
         }
     }
 
@@ -172,11 +187,22 @@ impl QuestionKind {
     /// Placeholder of the text box.
     pub fn placeholder(self) -> &'static str {
         match self {
-            Self::Free => "Ask about the picture",
-            Self::Find => "What to find, for example: cat; tree",
-            Self::Count => "What to count, for example: apples",
-            Self::Describe | Self::DescribeLong => "Nothing to add: just send",
-            Self::Name | Self::DescribeBox => "Select a box in the picture, or type its number",
+            Self::Free => text("Ask about the picture", "就图片提问"),
+            Self::Find => text(
+                "What to find, for example: cat; tree",
+                "要找什么，例如：cat; tree",
+            ),
+            Self::Count => text(
+                "What to count, for example: apples",
+                "要数什么，例如：apples",
+            ),
+            Self::Describe | Self::DescribeLong => {
+                text("Nothing to add: just send", "无需填写，直接发送")
+            }
+            Self::Name | Self::DescribeBox => text(
+                "Select a box in the picture, or type its number",
+                "在图片中选一个框，或输入它的编号",
+            ),
         }
     }
 
@@ -200,32 +226,33 @@ impl QuestionKind {
     pub fn phrase(self, words: &str, candidates: &Candidates) -> (String, String) {
         let words = &without_turn_marks(&hashes_to_marks(words.trim(), candidates));
         let things = list(words);
+        let english: Vec<&str> = things.iter().map(|t| kind_words::english(t)).collect();
         let marks: Vec<String> = things.iter().map(|thing| bracketed(thing)).collect();
         let tags: Vec<String> = marks.iter().map(|mark| cite(mark, candidates)).collect();
         match self {
             Self::Free => (words.to_owned(), cite(words, candidates)),
             Self::Find => (
-                format!("Find {}", things.join(", ")),
-                prompt::Task::Detect.question(&things),
+                say!("Find {}", "查找 {}", things.join(", ")),
+                prompt::Task::Detect.question(&english),
             ),
             Self::Count => (
-                format!("Count {}", things.join(", ")),
-                prompt::Task::Count.question(&things),
+                say!("Count {}", "数一数 {}", things.join(", ")),
+                prompt::Task::Count.question(&english_plurals(&things)),
             ),
             Self::Describe => (
-                "Describe the picture".to_owned(),
+                text("Describe the picture", "描述图片").to_owned(),
                 prompt::Task::BriefCaption.question::<&str>(&[]),
             ),
             Self::Name => (
-                format!("Name {}", marks.join(", ")),
+                say!("Name {}", "命名 {}", marks.join(", ")),
                 prompt::Task::Name.question(&tags),
             ),
             Self::DescribeBox => (
-                format!("Describe {}", marks.join(", ")),
+                say!("Describe {}", "描述 {}", marks.join(", ")),
                 prompt::Task::Phrase.question(&tags),
             ),
             Self::DescribeLong => (
-                "Describe the picture in detail".to_owned(),
+                text("Describe the picture in detail", "详细描述图片").to_owned(),
                 prompt::Task::DetailedCaption.question::<&str>(&[]),
             ),
         }
@@ -358,8 +385,19 @@ pub fn append_marks(draft: &mut String, marks: &[String]) {
 
 /// Things separated by commas, semicolons or line ends.
 fn list(words: &str) -> Vec<&str> {
-    let things = words.split([',', ';', '\n']).map(str::trim);
+    let things = words
+        .split([',', ';', '\n', '，', '；', '、'])
+        .map(str::trim);
     things.filter(|thing| !thing.is_empty()).collect()
+}
+
+/// Things to count in English: the model is asked for several of a kind.
+fn english_plurals(things: &[&str]) -> Vec<String> {
+    let plural = |thing: &&str| match kind_words::english(thing) {
+        same if same == *thing => same.to_owned(),
+        english => plural(english),
+    };
+    things.iter().map(plural).collect()
 }
 
 /// A bare number as a mark: `3` becomes `[3]`.
@@ -374,6 +412,7 @@ fn bracketed(thing: &str) -> String {
 mod tests {
     use super::*;
     use crate::chat::candidates::{BoxId, Candidate};
+    use crate::chat::words::{Language, speak};
 
     /// Boxes with the numbers 0, 1 and 2.
     fn three_boxes() -> Candidates {
@@ -434,6 +473,26 @@ mod tests {
             let found = kind.phrase(words, &three_boxes());
             assert_eq!(found, (shown.to_owned(), question.to_owned()), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_question_in_chinese_is_asked_in_english() {
+        speak(Language::Chinese);
+        let none = Candidates::default();
+        let phrase = |kind: QuestionKind, words| kind.phrase(words, &none);
+        let (shown, question) = phrase(QuestionKind::Find, "狗；wolf、 猫");
+        assert_eq!(shown, "查找 狗, wolf, 猫");
+        assert_eq!(
+            question,
+            prompt::Task::Detect.question(&["dog", "wolf", "cat"])
+        );
+        let (shown, question) = phrase(QuestionKind::Count, "人");
+        assert_eq!(shown, "数一数 人");
+        assert_eq!(question, prompt::Task::Count.question(&["people"]));
+        let draft = Draft::translated("Where?", "在哪里？");
+        assert_eq!(draft.phrase(&none), ("在哪里？".into(), "Where?".into()));
+        speak(Language::English);
+        assert_eq!(Draft::translated("Where?", "在哪里？").exact, None);
     }
 
     #[test]

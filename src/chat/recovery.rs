@@ -131,7 +131,7 @@ impl Supervisor {
 
 /// Whether a stored model failed for lack of memory. Built-in models fit everywhere.
 pub fn is_too_large(fault: &Fault, choice: &Choice) -> bool {
-    matches!(choice, Choice::Stored(_))
+    !matches!(choice, Choice::BuiltIn(_))
         && fault.kind == FaultKind::Device
         && fault.code == ErrorCode::OutOfMemory
 }
@@ -179,7 +179,7 @@ impl Problem {
         Some(Self {
             fault: notice.or(of_model).or(of_request)?.clone(),
             can_retry,
-            can_use_demo: can_retry && matches!(choice, Choice::Stored(_)),
+            can_use_demo: can_retry && !matches!(choice, Choice::BuiltIn(_)),
             can_dismiss: notice.is_some(),
         })
     }

@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use crate::built_in::BuiltIn;
 use crate::chat::model_manager::Choice;
+use crate::chat::question::Draft;
+use crate::chat::words::text;
 
 /// Folder of the pictures, relative to the page.
 pub const FOLDER: &str = "samples/";
@@ -19,8 +21,12 @@ pub struct Sample {
     pub model: String,
     /// What the picture shows.
     pub alt: String,
-    /// The question.
+    /// The same in Chinese.
+    pub alt_zh: String,
+    /// The question, as the model reads it.
     pub question: String,
+    /// The same in Chinese, as the user reads it.
+    pub question_zh: String,
     /// Who made it and where it comes from.
     pub source: String,
     /// Its licence.
@@ -28,6 +34,21 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// What the picture shows, in the page's language.
+    pub fn shown_alt(&'static self) -> &'static str {
+        text(&self.alt, &self.alt_zh)
+    }
+
+    /// The question in the page's language.
+    pub fn shown_question(&'static self) -> &'static str {
+        text(&self.question, &self.question_zh)
+    }
+
+    /// The question as it is asked.
+    pub fn draft(&'static self) -> Draft {
+        Draft::translated(&self.question, &self.question_zh)
+    }
+
     /// Its address, relative to the page.
     pub fn address(&self) -> String {
         format!("{FOLDER}{}", self.file)
@@ -47,7 +68,9 @@ pub fn all() -> &'static [Sample] {
 pub fn of(choice: &Choice) -> Vec<&'static Sample> {
     let model = match choice {
         Choice::BuiltIn(BuiltIn::Nano) => BuiltIn::Nano,
-        Choice::BuiltIn(BuiltIn::Mini) | Choice::Stored(_) => BuiltIn::Mini,
+        Choice::BuiltIn(BuiltIn::Mini) | Choice::Stored(_) | Choice::Unsaved { .. } => {
+            BuiltIn::Mini
+        }
     };
     let samples = all().iter();
     samples.filter(|s| s.model == model.name()).collect()
@@ -76,7 +99,9 @@ mod tests {
             assert!(std::path::Path::new(&path).is_file(), "{path}");
             for text in [
                 &sample.alt,
+                &sample.alt_zh,
                 &sample.question,
+                &sample.question_zh,
                 &sample.source,
                 &sample.licence,
             ] {

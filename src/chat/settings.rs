@@ -3,19 +3,23 @@
 //! Rules. A setting that cannot be read has its default; the others are kept. A threshold is kept only
 //! if the user moved it.
 
+use crate::chat::words::{Language, text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::built_in::BuiltIn;
 use crate::chat::candidates::Filter;
+use crate::chat::choices::Choices;
 use crate::chat::model_manager::Choice;
-use crate::generate::sampling::Sampling;
 use crate::protocol::Granularity;
 use crate::protocol::store::ModelId;
 
 /// The beginning of the name of a stored model.
 const STORED: &str = "stored:";
+
+/// The beginning of the name of a model that is not stored; a later visit does not find it.
+const UNSAVED: &str = "unsaved:";
 
 /// Light or dark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +41,18 @@ impl Theme {
     /// Its label.
     pub fn label(self) -> &'static str {
         match self {
-            Self::System => "System",
-            Self::Light => "Light",
-            Self::Dark => "Dark",
+            Self::System => text("System", "跟随系统"),
+            Self::Light => text("Light", "浅色"),
+            Self::Dark => text("Dark", "深色"),
+        }
+    }
+
+    /// The word in its `data-testid`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Light => "light",
+            Self::Dark => "dark",
         }
     }
 
@@ -53,19 +66,68 @@ impl Theme {
     }
 }
 
+/// The language that the user chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LanguageChoice {
+    /// The first of the browser's languages that the page knows.
+    #[default]
+    #[serde(rename = "system")]
+    System,
+    /// English.
+    #[serde(rename = "en")]
+    English,
+    /// Simplified Chinese.
+    #[serde(rename = "zh-CN")]
+    Chinese,
+}
+
+impl LanguageChoice {
+    /// All of them, in the order of the switch.
+    pub const ALL: [Self; 3] = [Self::System, Self::English, Self::Chinese];
+
+    /// Its label: languages are called as they call themselves.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::System => Theme::System.label(),
+            Self::English => "English",
+            Self::Chinese => "简体中文",
+        }
+    }
+
+    /// The word in its `data-testid`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::English => "en",
+            Self::Chinese => "zh",
+        }
+    }
+
+    /// The language that was chosen; `None` leaves it to the system.
+    pub fn language(self) -> Option<Language> {
+        match self {
+            Self::System => None,
+            Self::English => Some(Language::English),
+            Self::Chinese => Some(Language::Chinese),
+        }
+    }
+}
+
 /// The settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// The model that was chosen last, as [`Settings::name`] writes it.
     pub model: Option<String>,
-    /// How tokens are sampled.
-    pub sampling: Sampling,
+    /// How the questions of a new conversation are answered.
+    pub choices: Choices,
     /// The filters, if the user moved them.
     pub filter: Option<Filter>,
     /// The granularity.
     pub granularity: Granularity,
     /// Light or dark.
     pub theme: Theme,
+    /// The language of the page.
+    pub language: LanguageChoice,
     /// Whether conversations are kept.
     pub keep_history: bool,
 }
@@ -74,10 +136,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model: None,
-            sampling: Sampling::default(),
+            choices: Choices::default(),
             filter: None,
             granularity: Granularity::default(),
             theme: Theme::default(),
+            language: LanguageChoice::default(),
             keep_history: true,
         }
     }
@@ -90,12 +153,13 @@ impl Settings {
         let default = Self::default();
         Self {
             model: part(&stored, "model").unwrap_or(default.model),
-            sampling: part(&stored, "sampling")
-                .filter(|sampling: &Sampling| sampling.check().is_ok())
-                .unwrap_or(default.sampling),
+            choices: part(&stored, "choices")
+                .or_else(|| sampling_alone(&stored))
+                .map_or(default.choices, Choices::checked),
             filter: part(&stored, "filter").filter(Filter::is_in_range),
             granularity: part(&stored, "granularity").unwrap_or(default.granularity),
             theme: part(&stored, "theme").unwrap_or(default.theme),
+            language: part(&stored, "language").unwrap_or(default.language),
             keep_history: part(&stored, "keep_history").unwrap_or(default.keep_history),
         }
     }
@@ -113,6 +177,7 @@ impl Settings {
         match choice {
             Choice::BuiltIn(model) => model.name().to_owned(),
             Choice::Stored(ModelId(id)) => format!("{STORED}{id}"),
+            Choice::Unsaved { name, .. } => format!("{UNSAVED}{name}"),
         }
     }
 
@@ -127,6 +192,15 @@ impl Settings {
     }
 }
 
+/// The choices as earlier versions kept them.
+fn sampling_alone(stored: &Value) -> Option<Choices> {
+    let sampling = part(stored, "sampling")?;
+    Some(Choices {
+        sampling,
+        ..Choices::default()
+    })
+}
+
 fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
     serde_json::from_value(stored.get(key)?.clone()).ok()
 }
@@ -134,14 +208,20 @@ fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::sampling::Sampling;
 
     #[test]
     fn settings_are_read_as_they_were_written() {
         let settings = Settings {
             model: Some("stored:abc".into()),
-            sampling: Sampling {
-                temperature: 0.5,
-                ..Sampling::default()
+            choices: Choices {
+                sampling: Sampling {
+                    temperature: 0.5,
+                    ..Sampling::default()
+                },
+                max_tokens: Some(64),
+                system: Some("Be brief.".into()),
+                earlier: true,
             },
             filter: Some(Filter {
                 score: 0.25,
@@ -149,6 +229,7 @@ mod tests {
             }),
             granularity: Granularity::Fine,
             theme: Theme::Dark,
+            language: LanguageChoice::Chinese,
             keep_history: false,
         };
         assert_eq!(Settings::read(&settings.to_json()), settings);
@@ -175,6 +256,12 @@ mod tests {
         for (json, expected) in cases {
             assert_eq!(Settings::read(json), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn sampling_of_earlier_versions_is_taken_over() {
+        let settings = Settings::read(r#"{"sampling":{"temperature":0.5}}"#);
+        assert_eq!(settings.choices.sampling.temperature, 0.5);
     }
 
     #[test]

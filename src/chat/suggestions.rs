@@ -3,7 +3,9 @@
 use crate::chat::answer::AnswerPiece;
 use crate::chat::candidates::Candidates;
 use crate::chat::conversation::Turn;
+use crate::chat::kind_words::shown;
 use crate::chat::question::{Draft, QuestionKind};
+use crate::chat::words::{Language, language, say, text};
 use crate::text::kinds::{plural, with_article};
 
 /// A suggested question: its words, and what is asked.
@@ -32,10 +34,7 @@ pub fn opening(candidates: &Candidates) -> Vec<Suggestion> {
     out.extend(single.or(kinds.first()).map(|(kind, _)| find(kind)));
     out.push(describe());
     out.extend(kinds.get(1).map(|(kind, _)| find(kind)));
-    out.push(Suggestion {
-        label: "What is in the picture?".to_owned(),
-        draft: Draft::new(QuestionKind::Free, "What is in the picture?"),
-    });
+    out.push(whole());
     if !candidates.boxes.is_empty() {
         out.push(name_first());
     }
@@ -109,30 +108,45 @@ fn take(all: Vec<Suggestion>, most: usize, asked: &[Draft]) -> Vec<Suggestion> {
     out
 }
 
+fn whole() -> Suggestion {
+    const QUESTION: &str = "What is in the picture?";
+    Suggestion {
+        label: text(QUESTION, "图片里有什么？").to_owned(),
+        draft: Draft::translated(QUESTION, "图片里有什么？"),
+    }
+}
+
 fn find(kind: &str) -> Suggestion {
     Suggestion {
-        label: format!("Find {}", with_article(kind)),
-        draft: Draft::new(QuestionKind::Find, kind),
+        label: match language() {
+            Language::English => format!("Find {}", with_article(kind)),
+            Language::Chinese => format!("查找{}", shown(kind)),
+        },
+        draft: Draft::new(QuestionKind::Find, shown(kind)),
     }
 }
 
 fn count(kind: &str) -> Suggestion {
+    let words = match language() {
+        Language::English => plural(kind),
+        Language::Chinese => shown(kind).to_owned(),
+    };
     Suggestion {
-        label: format!("Count the {}", plural(kind)),
-        draft: Draft::new(QuestionKind::Count, plural(kind)),
+        label: say!("Count the {words}", "数一数{words}"),
+        draft: Draft::new(QuestionKind::Count, words),
     }
 }
 
 fn describe() -> Suggestion {
     Suggestion {
-        label: "Describe the picture".to_owned(),
+        label: text("Describe the picture", "描述图片").to_owned(),
         draft: Draft::new(QuestionKind::Describe, ""),
     }
 }
 
 fn name_first() -> Suggestion {
     Suggestion {
-        label: "What is in box 0?".to_owned(),
+        label: text("What is in box 0?", "0 号框里是什么？").to_owned(),
         draft: Draft::new(QuestionKind::Name, "[0]"),
     }
 }

@@ -52,6 +52,11 @@ pub(super) fn card() -> Box<ModelCard> {
         default_nms: 0.8,
         default_first_of_kind: None,
         default_max_tokens: 512,
+        default_repetition_penalty: 1.0,
+        default_system: String::new(),
+        multi_turn: false,
+        hardware: None,
+        engine: String::new(),
         weight_bytes: 0,
         fit: Fit {
             verdict: Verdict::Fits,

@@ -99,6 +99,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         top_k: options.top_k,
         top_p: options.top_p,
         seed: options.seed,
+        repetition_penalty: Sampling::default().repetition_penalty,
         grammar: !options.no_grammar,
     };
     let mut turns = Vec::new();
@@ -109,6 +110,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             max_tokens: options.max_tokens,
             sampling,
             earlier: Vec::new(),
+            system: None,
         })?;
         if !args.json {
             let text: String = answer.spans.iter().map(describe).collect();

@@ -132,6 +132,7 @@ impl EvalModel for SessionModel {
             max_tokens,
             sampling: self.sampling,
             earlier: Vec::new(),
+            system: None,
         })
     }
 }

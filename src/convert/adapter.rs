@@ -241,6 +241,7 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
             first_of_kind: Some(config.first_of_kind),
             max_tokens: 512,
             repetition_penalty: 1.0,
+            multi_turn: false,
         },
         licence: licence(&config, &rows)?,
         provenance: Provenance {
@@ -262,7 +263,7 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
 
 /// Fails if the GGUF file is not the one that the adapter was trained for.
 fn check_base(expected: &BaseModel, base: &GgufRows) -> Result<(), Fault> {
-    if sha256_hex(base.file_bytes()) == expected.sha256 {
+    if sha256_hex(&base.file_bytes()?) == expected.sha256 {
         return Ok(());
     }
     let BaseModel { name, file, sha256 } = expected;

@@ -1,22 +1,21 @@
 //! Tensors of checkpoint files: their places, and their values on demand.
 //!
-//! Files are memory-mapped and only headers are parsed when opening, so a checkpoint of many gigabytes
-//! opens at once. Several threads may read tensors in chunks. A file must not change while it is open.
+//! Only headers are parsed when opening, so a checkpoint of many gigabytes opens at once. Several threads
+//! may read tensors in chunks.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::Dtype;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
+use super::disk::{self, InputFile};
 use super::pth;
 use super::tensor_view::TensorView;
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault};
 
 /// The index of a hub folder's shards.
 const INDEX: &str = "model.safetensors.index.json";
@@ -26,6 +25,13 @@ const SINGLE: &str = "model.safetensors";
 
 /// Maximum bytes of a safetensors header, by the format, and of an index.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Maximum bytes of a `.pth` file, which is in memory as a whole where files are not mapped.
+const MAX_PTH: u64 = if cfg!(feature = "native") {
+    u64::MAX
+} else {
+    2 << 30
+};
 
 /// Little-endian elements as f32; `None` for other dtypes.
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -52,42 +58,9 @@ pub fn first_not_finite(values: &[f32]) -> Option<usize> {
     values.iter().position(|value| !value.is_finite())
 }
 
-/// A file that is mapped into memory.
-pub(super) struct Mapped {
-    path: PathBuf,
-    bytes: Mmap,
-}
-
-impl Mapped {
-    pub(super) fn open(path: &Path) -> Result<Self, Fault> {
-        let fault = |error: std::io::Error| {
-            Fault::model(
-                path.display().to_string(),
-                format!("cannot be read ({error})"),
-            )
-        };
-        let file = File::open(path).map_err(fault)?;
-        // SAFETY: the mapping is only read, as bytes; that the file does not change meanwhile is the
-        // contract of this module.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(fault)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            bytes,
-        })
-    }
-
-    pub(super) fn place(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// The tensors of one published model.
 pub struct Checkpoint {
-    files: Vec<Mapped>,
+    files: Vec<InputFile>,
     tensors: BTreeMap<String, TensorView>,
 }
 
@@ -100,24 +73,18 @@ impl Checkpoint {
     /// shards, a shard outside the folder.
     pub fn hub(folder: &Path) -> Result<Self, Fault> {
         let index = folder.join(INDEX);
-        if index.exists() {
+        if disk::exists(&index) {
             return Self::sharded(folder, &index);
         }
         let single = folder.join(SINGLE);
-        if single.exists() {
+        if disk::exists(&single) {
             return Self::safetensors(&single);
         }
-        let listing = std::fs::read_dir(folder).map_err(|error| Fault::file(folder, error))?;
-        let mut paths = Vec::new();
-        for entry in listing {
-            let path = entry.map_err(|error| Fault::file(folder, error))?.path();
-            if path
-                .extension()
+        let mut paths = disk::list(folder)?;
+        paths.retain(|path| {
+            path.extension()
                 .is_some_and(|ending| ending == "safetensors")
-            {
-                paths.push(path);
-            }
-        }
+        });
         if paths.is_empty() {
             return Err(Fault::model(
                 folder.display().to_string(),
@@ -142,18 +109,24 @@ impl Checkpoint {
     /// # Errors
     /// It cannot be read, is of another kind, or is damaged; see [`pth::locate`].
     pub fn open_upn(path: &Path) -> Result<Self, Fault> {
-        let file = Mapped::open(path)?;
+        let file = InputFile::open(path)?;
         let place = file.place();
-        let tensors = if file.bytes.get(8) == Some(&b'{') {
-            header(&file.bytes, &place)?
-        } else if pth::is_zip(&file.bytes) || pth::is_legacy(&file.bytes) {
-            pth::locate(&file.bytes, &place)?
+        let begin = file.read(0..file.len().min(16))?;
+        let tensors = if begin.get(8) == Some(&b'{') {
+            header(&file)?
+        } else if pth::is_zip(&begin) || pth::is_legacy(&begin) {
+            if file.len() > MAX_PTH {
+                let what = format!("has {} bytes; at most {MAX_PTH} are read here", file.len());
+                return Err(Fault::model(place, what).code(ErrorCode::Unsupported));
+            }
+            pth::locate(file.head(file.len())?, &place)?
         } else {
             return Err(Fault::model(
                 place,
                 "is neither a PyTorch file nor a safetensors file",
             ));
         };
+        drop(begin);
         let mut checkpoint = Self::empty();
         checkpoint.add(file, tensors)?;
         Ok(checkpoint)
@@ -172,7 +145,7 @@ impl Checkpoint {
         let mut paths = Vec::new();
         for name in names {
             let path = folder.join(name);
-            if !path.is_file() {
+            if !disk::is_file(&path) {
                 let tensor = listed.iter().find(|(_, shard)| *shard == name);
                 let tensor = tensor.map_or("", |(tensor, _)| tensor);
                 return Err(Fault::model(
@@ -187,7 +160,7 @@ impl Checkpoint {
             let path = folder.join(shard);
             let found = checkpoint
                 .get(tensor)
-                .is_some_and(|view| checkpoint.files[view.file].path == path);
+                .is_some_and(|view| checkpoint.files[view.file].path() == path);
             if !found {
                 return Err(Fault::model(
                     format!("{}, tensor {tensor}", path.display()),
@@ -201,8 +174,8 @@ impl Checkpoint {
     fn shards(paths: &[PathBuf]) -> Result<Self, Fault> {
         let mut checkpoint = Self::empty();
         for path in paths {
-            let file = Mapped::open(path)?;
-            let tensors = header(&file.bytes, &file.place())?;
+            let file = InputFile::open(path)?;
+            let tensors = header(&file)?;
             checkpoint.add(file, tensors)?;
         }
         Ok(checkpoint)
@@ -210,8 +183,8 @@ impl Checkpoint {
 
     /// Adds the tensors of one file, after checking that each lies within it and has no more elements
     /// than fit into it.
-    fn add(&mut self, file: Mapped, tensors: BTreeMap<String, TensorView>) -> Result<(), Fault> {
-        let size = file.bytes.len() as u64;
+    fn add(&mut self, file: InputFile, tensors: BTreeMap<String, TensorView>) -> Result<(), Fault> {
+        let size = file.len();
         for (name, mut view) in tensors {
             let place = format!("{}, tensor {name}", file.place());
             let end = view
@@ -278,7 +251,7 @@ impl Checkpoint {
             elements.start <= elements.end && elements.end <= size,
             "{elements:?} of {size} elements"
         );
-        let raw = self.gather(view, elements);
+        let raw = self.gather(view, elements)?;
         let values = match view.dtype {
             Dtype::F64 => Some(
                 raw.as_chunks::<8>()
@@ -326,7 +299,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// There is no such tensor, or its elements are not in this order.
-    pub fn bytes(&self, name: &str) -> Result<&[u8], Fault> {
+    pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, Fault> {
         let view = self.find(name)?;
         if !view.is_contiguous() {
             return Err(Fault::model(
@@ -337,27 +310,28 @@ impl Checkpoint {
                 ),
             ));
         }
-        Ok(self.span(view))
+        let extent = view.extent().expect("checked when it was added");
+        self.span(view, 0..extent)
     }
 
-    /// The file's bytes from the first element of a tensor to the end of its last.
-    fn span(&self, view: &TensorView) -> &[u8] {
-        let extent = view.extent().expect("checked when it was added") as usize;
-        let start = view.offset as usize;
-        &self.files[view.file].bytes[start..start + extent]
+    /// Bytes of a file, counted from the first element of a tensor.
+    fn span(&self, view: &TensorView, bytes: Range<u64>) -> Result<Cow<'_, [u8]>, Fault> {
+        let file = &self.files[view.file];
+        file.read(view.offset + bytes.start..view.offset + bytes.end)
     }
 
     /// The bytes of `elements` of a tensor in row-major order.
-    fn gather(&self, view: &TensorView, elements: Range<usize>) -> Cow<'_, [u8]> {
+    fn gather(&self, view: &TensorView, elements: Range<usize>) -> Result<Cow<'_, [u8]>, Fault> {
         let width = view.dtype.bitsize() / 8;
-        let all = self.span(view);
         if elements.is_empty() {
-            return Cow::Borrowed(&[]);
+            return Ok(Cow::Borrowed(&[]));
         }
         if view.is_contiguous() {
-            let bytes = elements.start * width..elements.end * width;
-            return Cow::Borrowed(&all[bytes]);
+            let (start, end) = (elements.start as u64, elements.end as u64);
+            return self.span(view, start * width as u64..end * width as u64);
         }
+        let extent = view.extent().expect("checked when it was added");
+        let all = self.span(view, 0..extent)?;
         let mut gathered = Vec::with_capacity(elements.len() * width);
         let mut index = unravel(elements.start, &view.shape);
         for _ in elements {
@@ -366,7 +340,7 @@ impl Checkpoint {
             gathered.extend_from_slice(&all[at..at + width]);
             advance(&mut index, &view.shape);
         }
-        Cow::Owned(gathered)
+        Ok(Cow::Owned(gathered))
     }
 }
 
@@ -426,12 +400,12 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, Fault> {
     struct Index {
         weight_map: Members,
     }
-    let file = Mapped::open(path)?;
+    let file = InputFile::open(path)?;
     let place = file.place();
-    if file.bytes.len() as u64 > MAX_HEADER {
+    if file.len() > MAX_HEADER {
         return Err(Fault::model(place, "is too large for an index"));
     }
-    let index: Index = serde_json::from_slice(&file.bytes)
+    let index: Index = serde_json::from_slice(&file.read(0..file.len())?)
         .map_err(|error| Fault::model(&place, format!("is not an index of shards ({error})")))?;
     let mut listed = BTreeMap::new();
     for (tensor, shard) in index.weight_map.0 {
@@ -463,19 +437,22 @@ struct HeaderEntry {
 
 /// The tensors of a safetensors file (`github.com/huggingface/safetensors`, "Format"): the length of the
 /// header in 8 bytes, a JSON header, then the tensors' bytes without gaps.
-fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fault> {
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        let what = format!("is cut: {} bytes are no safetensors file", bytes.len());
+fn header(file: &InputFile) -> Result<BTreeMap<String, TensorView>, Fault> {
+    let place = &*file.place();
+    let size = file.len();
+    let begin = file.read(0..size.min(8))?;
+    let Some(length) = begin.first_chunk::<8>() else {
+        let what = format!("is cut: {size} bytes are no safetensors file");
         return Err(Fault::model(place, what));
     };
     let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER || length > rest.len() as u64 {
+    if length > MAX_HEADER || length > size - 8 {
         return Err(Fault::model(
             place,
             format!("is cut or no safetensors file: a header of {length} bytes does not fit"),
         ));
     }
-    let (json, data) = rest.split_at(length as usize);
+    let json = &*file.read(8..8 + length)?;
     let members: Members = serde_json::from_slice(json)
         .map_err(|error| Fault::model(place, format!("has no safetensors header ({error})")))?;
     let mut entries = Vec::new();
@@ -492,7 +469,7 @@ fn header(bytes: &[u8], place: &str) -> Result<BTreeMap<String, TensorView>, Fau
         entries.push((name, entry));
     }
     let base = 8 + length;
-    check_layout(entries, base, data.len() as u64, place)
+    check_layout(entries, base, size - base, place)
 }
 
 /// Checks that `entries` fill the `size` bytes from byte `base` of their file without gaps or overlaps.
@@ -773,7 +750,10 @@ mod tests {
             fault.contains("t.safetensors, tensor i: has dtype I64"),
             "{fault}"
         );
-        assert_eq!(checkpoint.bytes("i"), Ok(3i64.to_le_bytes().as_slice()));
+        assert_eq!(
+            checkpoint.bytes("i").as_deref(),
+            Ok(3i64.to_le_bytes().as_slice())
+        );
     }
 
     #[test]
@@ -844,16 +824,22 @@ mod tests {
             ),
             (case(r#"{"a":3}"#.into(), 0), "tensor a: is not described"),
         ];
-        assert!(header(&whole, "f").is_ok());
+        let folder = folder_with(&[]);
+        let path = folder.path().join("f.safetensors");
+        let header_of = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("a file");
+            header(&InputFile::open(&path)?)
+        };
+        assert!(header_of(&whole).is_ok());
         for (file, message) in cases {
-            let fault = error_of(header(&file, "f.safetensors"));
+            let fault = error_of(header_of(&file));
             assert!(
-                fault.starts_with("f.safetensors") && fault.contains(message),
+                fault.starts_with(&path.display().to_string()) && fault.contains(message),
                 "{message}: {fault}"
             );
         }
         for length in 0..whole.len() {
-            assert!(header(&whole[..length], "f").is_err(), "{length}");
+            assert!(header_of(&whole[..length]).is_err(), "{length}");
         }
     }
 

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::convert::checkpoint::Checkpoint;
+use crate::convert::disk::{self, read_json};
 use crate::error::{Fault, FaultKind};
-use crate::files::read_json;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ClipConvNextConfig;
 use crate::model::class_projector::ClassProjectorConfig;
@@ -381,8 +381,7 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
 }
 
 fn vision_sizes(folder: &Path) -> Result<VisionSizes, Fault> {
-    let entries = std::fs::read_dir(folder).map_err(|error| Fault::file(folder, error))?;
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let mut files = disk::list(folder)?;
     files.retain(|path| path.to_string_lossy().ends_with("vision_sizes.json"));
     files.sort();
     match files.first() {

@@ -1,19 +1,23 @@
 //! GGUF files, versions 2 and 3: metadata and tensors (the format is specified in
 //! `github.com/ggml-org/ggml`).
 //!
-//! The file is memory-mapped. Opening it walks metadata and tensor descriptions once and copies only
+//! Opening a file walks metadata and tensor descriptions once and copies only
 //! names; every count, length and offset is checked against the bytes that are there before it is used.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::checkpoint::Mapped;
+use super::disk::InputFile;
 use super::ggml::GgmlType;
 use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// The first bytes of a file.
 const MAGIC: &[u8; 4] = b"GGUF";
+
+/// Bytes that metadata and tensor descriptions may take where the file is not mapped into memory.
+const MAX_HEAD: u64 = 64 << 20;
 
 /// Maximum bytes of a metadata key, by the format.
 const MAX_KEY: usize = 65_535;
@@ -112,7 +116,7 @@ pub struct TensorInfo {
     /// Its element type.
     pub kind: GgmlType,
     /// Its bytes in the file.
-    bytes: Range<usize>,
+    bytes: Range<u64>,
 }
 
 impl TensorInfo {
@@ -123,7 +127,7 @@ impl TensorInfo {
 
     /// Bytes of all its values in the file.
     pub fn bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        self.bytes.end - self.bytes.start
     }
 
     fn row_bytes(&self) -> usize {
@@ -134,7 +138,7 @@ impl TensorInfo {
 
 /// An open file.
 pub struct Gguf {
-    file: Mapped,
+    file: InputFile,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
 }
@@ -147,10 +151,10 @@ impl Gguf {
     /// order, or one of several; a tensor is of an unsupported type, overlaps another one, leaves the
     /// file or is described twice.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        let file = Mapped::open(path)?;
+        let file = InputFile::open(path)?;
         let place = file.place();
         let mut cursor = Cursor {
-            bytes: file.bytes(),
+            bytes: file.head(MAX_HEAD)?,
             at: 0,
             place: &place,
         };
@@ -184,8 +188,16 @@ impl Gguf {
     }
 
     /// All bytes of the file.
-    pub fn file_bytes(&self) -> &[u8] {
-        self.file.bytes()
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn file_bytes(&self) -> Result<Cow<'_, [u8]>, Fault> {
+        self.file.read(0..self.file.len())
+    }
+
+    /// The bytes of a metadata value.
+    fn value(&self, value: &Value) -> Result<&[u8], Fault> {
+        Ok(&self.file.head(MAX_HEAD)?[value.bytes.clone()])
     }
 
     /// The file, for messages.
@@ -223,7 +235,7 @@ impl Gguf {
         if value.kind != Kind::Text {
             return Err(self.fault(key, format!("is {:?} instead of text", value.kind)));
         }
-        let text = std::str::from_utf8(&self.file.bytes()[value.bytes.clone()]);
+        let text = std::str::from_utf8(self.value(value)?);
         text.map(Some)
             .map_err(|_| self.fault(key, "is not UTF-8 text"))
     }
@@ -232,7 +244,7 @@ impl Gguf {
         let Some(value) = self.metadata.get(key) else {
             return Ok(None);
         };
-        let bytes = &self.file.bytes()[value.bytes.clone()];
+        let bytes = self.value(value)?;
         number(value.kind, bytes).map(Some).ok_or_else(|| {
             let what = format!("is {:?} instead of a number", value.kind);
             self.fault(key, what)
@@ -278,7 +290,7 @@ impl Gguf {
         let Some(value) = self.metadata.get(key) else {
             return Ok(None);
         };
-        match (value.kind, self.file.bytes()[value.bytes.start..].first()) {
+        match (value.kind, self.value(value)?.first()) {
             (Kind::Bool, Some(0)) => Ok(Some(false)),
             (Kind::Bool, Some(1)) => Ok(Some(true)),
             (Kind::Bool, Some(byte)) => {
@@ -295,7 +307,7 @@ impl Gguf {
         if value.kind != Kind::Array {
             return Err(self.fault(key, format!("is {:?} instead of a list", value.kind)));
         }
-        let bytes = &self.file.bytes()[value.bytes.clone()];
+        let bytes = self.value(value)?;
         let place = self.key_place(key);
         let mut cursor = Cursor {
             bytes,
@@ -377,23 +389,30 @@ impl Gguf {
 
     /// The stored bytes of row `row`; a row is the fastest axis.
     ///
+    /// # Errors
+    /// They cannot be read.
+    ///
     /// # Panics
     /// The tensor is of another file or has no such row.
-    pub fn row(&self, tensor: &TensorInfo, row: usize) -> &[u8] {
-        let size = tensor.row_bytes();
-        let bytes = &self.file.bytes()[tensor.bytes.clone()];
-        &bytes[row * size..(row + 1) * size]
+    pub fn row(&self, tensor: &TensorInfo, row: usize) -> Result<Cow<'_, [u8]>, Fault> {
+        let (size, row) = (tensor.row_bytes() as u64, row as u64);
+        let start = tensor.bytes.start + row * size;
+        assert!(start + size <= tensor.bytes.end, "row {row}");
+        self.file.read(start..start + size)
     }
 
     /// All values of a tensor as f32.
     ///
+    /// # Errors
+    /// They cannot be read.
+    ///
     /// # Panics
     /// It is of another file.
-    pub fn values(&self, tensor: &TensorInfo) -> Vec<f32> {
+    pub fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
         let mut values = Vec::new();
-        let bytes = &self.file.bytes()[tensor.bytes.clone()];
-        tensor.kind.dequantize(bytes, &mut values);
-        values
+        let bytes = self.file.read(tensor.bytes.clone())?;
+        tensor.kind.dequantize(&bytes, &mut values);
+        Ok(values)
     }
 
     /// The tensors `described`, which lie behind byte `end` of the file.
@@ -409,7 +428,7 @@ impl Gguf {
             let what = format!("is {alignment} instead of a power of two from 8 to 1048576");
             return Err(self.fault(key, what));
         }
-        let size = self.file.bytes().len() as u64;
+        let size = self.file.len();
         let start = (end as u64).next_multiple_of(alignment);
         let mut tensors = BTreeMap::new();
         for (name, tensor) in described {
@@ -431,7 +450,7 @@ impl Gguf {
             let info = TensorInfo {
                 shape: tensor.shape,
                 kind: tensor.kind,
-                bytes: first as usize..last as usize,
+                bytes: first..last,
             };
             tensors.insert(name, info);
         }
@@ -736,13 +755,14 @@ mod tests {
             let expected = expected.tensor(&name).expect("a recorded tensor");
             let expected = expected.data().as_chunks::<4>().0.iter();
             let expected: Vec<u32> = expected.map(|bytes| u32::from_le_bytes(*bytes)).collect();
-            let values: Vec<u32> = gguf.values(tensor).iter().map(|v| v.to_bits()).collect();
+            let values = gguf.values(tensor).expect(&name);
+            let values: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
             assert_eq!(values, expected, "{name}");
             let mut rows = Vec::new();
             for row in 0..2 {
-                kind.dequantize(gguf.row(tensor, row), &mut rows);
+                kind.dequantize(&gguf.row(tensor, row).expect(&name), &mut rows);
             }
-            assert_eq!(rows, gguf.values(tensor), "{name}");
+            assert_eq!(Ok(rows), gguf.values(tensor), "{name}");
         }
     }
 
@@ -757,11 +777,19 @@ mod tests {
             schemes += 1;
             let tensor = gguf.tensor(&kind.to_string()).expect("a tensor");
             let (mut words, mut scales) = (Vec::new(), Vec::new());
-            kind.repack(gguf.row(tensor, 0), &mut words, &mut scales);
-            kind.repack(gguf.row(tensor, 1), &mut words, &mut scales);
+            kind.repack(
+                &gguf.row(tensor, 0).expect("a row"),
+                &mut words,
+                &mut scales,
+            );
+            kind.repack(
+                &gguf.row(tensor, 1).expect("a row"),
+                &mut words,
+                &mut scales,
+            );
             let mut values = vec![f32::NAN; 512];
             scheme.dequantize(&words, &scales, &mut values);
-            assert_eq!(values, gguf.values(tensor), "{kind}");
+            assert_eq!(Ok(values), gguf.values(tensor), "{kind}");
         }
         assert_eq!(schemes, 3);
     }
@@ -966,13 +994,13 @@ mod tests {
             .min();
         let data = data.expect("tensors");
         for length in (0..data).step_by(13).chain([data, last - 1]) {
-            assert!(open(&TYPES[..length]).is_err(), "{length} bytes");
+            assert!(open(&TYPES[..length as usize]).is_err(), "{length} bytes");
         }
         let mut copy = TYPES.to_vec();
         let mut opened = 0;
         for at in (0..data).step_by(3) {
             for bit in [0x01, 0x80, 0xff] {
-                copy[at] ^= bit;
+                copy[at as usize] ^= bit;
                 if let Ok(gguf) = open(&copy) {
                     opened += 1;
                     let shapes: BTreeMap<&str, &[usize]> = gguf
@@ -983,14 +1011,14 @@ mod tests {
                     for (name, shape) in shapes {
                         let tensor = gguf.tensor(name).expect("listed");
                         let count = shape.iter().product::<usize>();
-                        assert_eq!(gguf.values(tensor).len(), count, "{name}");
+                        assert_eq!(gguf.values(tensor).expect(name).len(), count, "{name}");
                     }
                     for key in gguf.metadata.keys() {
                         // Any answer will do.
                         let _ = (gguf.texts(key), gguf.numbers(key), gguf.flag(key));
                     }
                 }
-                copy[at] ^= bit;
+                copy[at as usize] ^= bit;
             }
         }
         assert!(opened > 0);

@@ -1,5 +1,6 @@
 //! A GGUF file as the input of a conversion: a decoder of LLaMA's or Qwen2's shape, for plain chat.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -99,7 +100,11 @@ impl GgufRows {
     }
 
     /// The bytes of `rows` of tensor `index` of more than one axis.
-    fn stored_rows(&self, index: usize, rows: Range<usize>) -> impl Iterator<Item = &[u8]> {
+    fn stored_rows(
+        &self,
+        index: usize,
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = Result<Cow<'_, [u8]>, Fault>> {
         let tensor = self.tensor(index);
         rows.map(move |row| self.gguf.row(tensor, self.stored_row(index, row)))
     }
@@ -159,12 +164,17 @@ impl GgufRows {
     }
 
     /// The file, for messages.
+    #[cfg(feature = "native")]
     pub fn file(&self) -> String {
         self.gguf.place()
     }
 
     /// All bytes of the file.
-    pub fn file_bytes(&self) -> &[u8] {
+    ///
+    /// # Errors
+    /// They cannot be read.
+    #[cfg(feature = "native")]
+    pub fn file_bytes(&self) -> Result<Cow<'_, [u8]>, Fault> {
         self.gguf.file_bytes()
     }
 
@@ -180,13 +190,13 @@ impl RowSource for GgufRows {
         let tensor = self.tensor(index);
         if tensor.shape.len() == 1 {
             // A vector is one row of the file; every element is a row here.
-            let values = self.gguf.values(tensor);
+            let values = self.gguf.values(tensor)?;
             let order = rows.map(|row| values[self.stored_row(index, row)]);
             return Ok(order.collect());
         }
         let mut values = Vec::new();
         for bytes in self.stored_rows(index, rows) {
-            tensor.kind.dequantize(bytes, &mut values);
+            tensor.kind.dequantize(&bytes?, &mut values);
         }
         Ok(values)
     }
@@ -196,7 +206,8 @@ impl RowSource for GgufRows {
         let kind = self.tensor(index).kind;
         let (mut words, mut scales) = (Vec::<u32>::new(), Vec::<f16>::new());
         for bytes in self.stored_rows(index, rows) {
-            kind.repack(bytes, &mut words, &mut scales);
+            // Rows that cannot be read fail when their values are read.
+            kind.repack(&bytes.ok()?, &mut words, &mut scales);
         }
         Some(Packed { words, scales })
     }
@@ -250,6 +261,7 @@ pub(super) fn open(conversion: &Conversion) -> Result<Input, Fault> {
             first_of_kind: None,
             max_tokens: 512,
             repetition_penalty: 1.0,
+            multi_turn: false,
         },
         licence: rows.licence()?,
         provenance: Provenance {
@@ -468,7 +480,7 @@ fn check_supported(gguf: &Gguf, architecture: &str) -> Result<(), Fault> {
         return Err(gguf.unsupported(&linear, what));
     }
     if let Some(factors) = gguf.tensor(ROPE_FACTORS)
-        && gguf.values(factors).iter().any(|factor| *factor != 1.0)
+        && gguf.values(factors)?.iter().any(|factor| *factor != 1.0)
     {
         let place = gguf.tensor_place(ROPE_FACTORS);
         let what = "scales the frequencies of RoPE, which is not supported";
@@ -911,8 +923,8 @@ pub(super) mod tests {
         let mut file = recorded("qwen2.gguf");
         let gguf = Gguf::open(&PathBuf::from(format!("{FOLDER}/qwen2.gguf"))).expect("a file");
         let tensor = gguf.tensor("blk.1.attn_q.weight").expect("a tensor");
-        let row = gguf.row(tensor, 0);
-        let at = file.windows(row.len()).position(|window| window == row);
+        let row = gguf.row(tensor, 0).expect("a row");
+        let at = file.windows(row.len()).position(|window| *window == *row);
         // The scale of the first block: infinity.
         let at = at.expect("the row is in the file");
         file[at..at + 2].copy_from_slice(&[0, 0x7c]);

@@ -4,8 +4,10 @@
 //! Tensors are converted one after another, on all cores. Finished shards are kept when a run is
 //! interrupted. `model.json`, without which a folder is no model, is written last.
 
+#[cfg(feature = "native")]
 mod adapter;
 pub mod checkpoint;
+pub mod disk;
 pub mod family;
 pub mod ggml;
 pub mod gguf;
@@ -13,6 +15,7 @@ mod gguf_model;
 mod gguf_tokenizer;
 pub mod layout;
 pub mod licence;
+#[cfg(feature = "native")]
 pub mod nanodet;
 pub mod options;
 pub mod pickle;
@@ -21,21 +24,32 @@ pub mod pth;
 pub mod required_tensors;
 mod self_test;
 pub mod sentencepiece;
+#[cfg(feature = "native")]
 mod shards;
+#[cfg(feature = "native")]
 pub mod size_plan;
 mod source;
+#[cfg(feature = "native")]
 pub mod synthetic;
 pub mod tensor_view;
+#[cfg(feature = "native")]
 pub mod tfjs;
 pub mod tokenizer;
 pub mod write;
 
+#[cfg(feature = "native")]
 use std::collections::BTreeMap;
+#[cfg(feature = "native")]
 use std::path::Path;
 
+#[cfg(feature = "native")]
 use serde::Serialize;
 
-use crate::error::{Fault, FaultKind};
+use crate::engine::memory_plan::{PartTensor, default_kv_cache, needs_of};
+use crate::error::Fault;
+#[cfg(feature = "native")]
+use crate::error::FaultKind;
+use crate::memory::MemoryNeeds;
 use crate::model::config::ModelConfig;
 use crate::weights::manifest::{
     Defaults, FileEntry, Licence, MANIFEST, Manifest, Provenance, Shard, VERSION,
@@ -46,11 +60,15 @@ use layout::{ShardPlan, lay_out};
 pub use options::{ByteProgress, Conversion};
 use required_tensors::RequiredTensor;
 use self_test::self_test;
+#[cfg(feature = "native")]
 use shards::{delete_unfinished, write_shards};
 use source::{Source, TOKENIZER};
-use write::{PIECE_BYTES, QuantError, RowSource, replace};
+use write::{PIECE_BYTES, RowSource, check_representable, write_shard};
+#[cfg(feature = "native")]
+use write::{QuantError, replace};
 
 /// The result of a conversion.
+#[cfg(feature = "native")]
 #[derive(Clone, Debug, Serialize)]
 pub struct Converted {
     /// Bytes of the model folder.
@@ -68,7 +86,8 @@ pub struct Converted {
     pub warnings: Vec<String>,
 }
 
-/// What is converted: checked tensors, and what the manifest says about them.
+/// What is converted: checked tensors, and what the manifest says about them. The native program reports all of it.
+#[cfg_attr(not(feature = "native"), allow(dead_code))]
 struct Input {
     /// The values of the required tensors.
     rows: Box<dyn RowSource>,
@@ -95,6 +114,7 @@ struct Input {
 }
 
 /// One line of the report.
+#[cfg(feature = "native")]
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorReport {
     /// The tensor's name in this project's spelling.
@@ -114,22 +134,17 @@ pub struct TensorReport {
 /// # Errors
 /// Files are missing, damaged or of an unknown kind; a tensor is missing, unexpected, of another shape or
 /// not finite; the folder already holds a model; the disk is full.
+#[cfg(feature = "native")]
 pub fn convert(conversion: &Conversion, progress: &dyn ByteProgress) -> Result<Converted, Fault> {
     let out = &conversion.out;
     check_output(conversion)?;
-    let input = match &conversion.adapter {
-        Some(adapter) => adapter::open(conversion, adapter)?,
-        None if conversion.model.is_file() => gguf_model::open(conversion)?,
-        None => Source::open(conversion)?.into_input(conversion)?,
-    };
-    let plan = lay_out(&input.required, &input.formats, input.config.family()?);
+    let Prepared { input, plan } = prepare(conversion)?;
     progress.set_total(plan.iter().map(|shard| shard.bytes).sum());
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
     let written = write_shards(conversion, &plan, &input.formats, &*input.rows, progress)?;
     let manifest = manifest(conversion, &input, &plan, written.shards)?;
     replace(&out.join(TOKENIZER), &input.tokenizer)?;
-    let json = serde_json::to_vec_pretty(&manifest).expect("manifests are plain data");
-    Manifest::parse(&json, MANIFEST)?;
+    let json = to_json(&manifest)?;
     replace(&out.join(MANIFEST), &json)?;
     delete_unfinished(out);
     Ok(Converted {
@@ -142,7 +157,106 @@ pub fn convert(conversion: &Conversion, progress: &dyn ByteProgress) -> Result<C
     })
 }
 
+/// A checkpoint that can be converted, and where its tensors go.
+pub struct Prepared {
+    input: Input,
+    plan: Vec<ShardPlan>,
+}
+
+/// Opens a checkpoint and checks everything but the values of its tensors.
+///
+/// # Errors
+/// Files are missing, damaged or of an unknown kind; a tensor is missing, unexpected or of another shape.
+pub fn prepare(conversion: &Conversion) -> Result<Prepared, Fault> {
+    let input = match &conversion.adapter {
+        #[cfg(feature = "native")]
+        Some(adapter) => adapter::open(conversion, adapter)?,
+        #[cfg(not(feature = "native"))]
+        Some(adapter) => {
+            let what = "is an adapter, which only the native program adds";
+            return Err(Fault::file(adapter, what));
+        }
+        None if disk::is_file(&conversion.model) => gguf_model::open(conversion)?,
+        None => Source::open(conversion)?.into_input(conversion)?,
+    };
+    let plan = lay_out(&input.required, &input.formats, input.config.family()?);
+    Ok(Prepared { input, plan })
+}
+
+impl Prepared {
+    /// Name and length of every shard, in load order.
+    pub fn shards(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.plan.iter().map(|shard| (&*shard.name, shard.bytes))
+    }
+
+    /// Name and content of the tokenizer.
+    pub fn tokenizer(&self) -> (&'static str, &[u8]) {
+        (TOKENIZER, &self.input.tokenizer)
+    }
+
+    /// Name, precision and licence of the model.
+    pub fn facts(&self) -> (&str, &str, &Licence) {
+        (&self.input.name, &self.input.precision, &self.input.licence)
+    }
+
+    /// What the model was trained on, in a sentence.
+    pub fn trained_on(&self) -> &str {
+        &self.input.provenance.trained_on
+    }
+
+    /// What a user should know about the model.
+    pub fn warnings(&self) -> &[String] {
+        &self.input.warnings
+    }
+
+    /// Bytes that the model needs on a GPU.
+    pub fn needs(&self) -> MemoryNeeds {
+        let tensors: Vec<PartTensor> = self
+            .plan
+            .iter()
+            .flat_map(|shard| {
+                let stored = shard.blocks.iter().flat_map(|block| &block.stored);
+                stored.map(|(name, entry)| (shard.part, name.as_str(), entry))
+            })
+            .collect();
+        needs_of(&tensors, &self.input.config, default_kv_cache(&tensors))
+    }
+
+    /// Writes all shards into the output folder; returns the manifest.
+    ///
+    /// # Errors
+    /// A tensor cannot be read, is not finite or not representable, or there is no room.
+    pub fn write(
+        &self,
+        conversion: &Conversion,
+        progress: &dyn ByteProgress,
+    ) -> Result<Vec<u8>, Fault> {
+        let Self { input, plan } = self;
+        let mut shards = Vec::new();
+        for plan in plan {
+            let (shard, errors) = write_shard(
+                &conversion.out.join(&plan.name),
+                plan,
+                &input.formats,
+                conversion.rounding,
+                &*input.rows,
+                &|bytes| progress.add(bytes),
+            )?;
+            check_representable(&errors, &*input.rows)?;
+            shards.push(shard);
+        }
+        to_json(&manifest(conversion, input, plan, shards)?)
+    }
+}
+
+fn to_json(manifest: &Manifest) -> Result<Vec<u8>, Fault> {
+    let json = serde_json::to_vec_pretty(manifest).expect("manifests are plain data");
+    Manifest::parse(&json, MANIFEST)?;
+    Ok(json)
+}
+
 /// Fails if the output folder holds a model or is the checkpoint itself.
+#[cfg(feature = "native")]
 fn check_output(conversion: &Conversion) -> Result<(), Fault> {
     let out = &conversion.out;
     let fault = |what, advice| {
@@ -193,6 +307,7 @@ fn manifest(
     Ok(manifest)
 }
 
+#[cfg(feature = "native")]
 fn report(
     required: &[RequiredTensor],
     formats: &[WeightFormat],

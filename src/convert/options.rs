@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::disk::read_json;
 use crate::error::Fault;
-use crate::files::read_json;
 use crate::text::prompt::ChatTemplate;
 use crate::weights::quant::Rounding;
 use crate::weights::storage::QuantPreset;

@@ -1,17 +1,23 @@
 //! The file of the proposal network: UPN's checkpoint, or a detector as a graph model or safetensors.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "native")]
+use std::path::PathBuf;
 
 use super::checkpoint::Checkpoint;
+use super::disk::InputFile;
 use super::family::{self, Names, Shapes};
+#[cfg(feature = "native")]
 use super::nanodet::NanoDetWeights;
+#[cfg(feature = "native")]
 use super::tfjs::GraphModel;
+#[cfg(not(feature = "native"))]
+use crate::error::ErrorCode;
 use crate::error::Fault;
 use crate::model::config::ProposerConfig;
+use crate::model::nanodet::NanoDetConfig;
 use crate::model::upn::is_surplus;
 use crate::weights::manifest::sha256_hex;
 
@@ -28,6 +34,7 @@ pub(super) enum Proposer {
     /// A detector whose tensors have the names of the original.
     Detector(Checkpoint),
     /// A detector in a graph model.
+    #[cfg(feature = "native")]
     Graph(NanoDetWeights),
 }
 
@@ -48,25 +55,38 @@ impl Proposer {
     /// # Errors
     /// It is missing, damaged or of another network.
     pub fn detector(file: &Path, side: Option<usize>) -> Result<(Self, ProposerConfig), Fault> {
-        let (proposer, mut config) = if is_json(file)? {
-            let weights = NanoDetWeights::open(file)?;
-            let config = weights.config.clone();
-            (Self::Graph(weights), config)
-        } else {
-            let checkpoint = Checkpoint::safetensors(file)?;
-            let names = own_names(&checkpoint);
-            let config = family::nanodet(&Shapes::new(&checkpoint, &names, file))?;
-            (Self::Detector(checkpoint), config)
+        let (proposer, mut config) = match is_json(file)? {
+            true => Self::graph(file)?,
+            false => {
+                let checkpoint = Checkpoint::safetensors(file)?;
+                let names = own_names(&checkpoint);
+                let config = family::nanodet(&Shapes::new(&checkpoint, &names, file))?;
+                (Self::Detector(checkpoint), config)
+            }
         };
         config.side = side.unwrap_or(config.side);
         config.check(&file.display().to_string())?;
         Ok((proposer, ProposerConfig::Detector(config)))
     }
 
+    #[cfg(feature = "native")]
+    fn graph(file: &Path) -> Result<(Self, NanoDetConfig), Fault> {
+        let weights = NanoDetWeights::open(file)?;
+        let config = weights.config.clone();
+        Ok((Self::Graph(weights), config))
+    }
+
+    #[cfg(not(feature = "native"))]
+    fn graph(file: &Path) -> Result<(Self, NanoDetConfig), Fault> {
+        let what = "is a graph model, which only the native program converts";
+        Err(Fault::model(file.display().to_string(), what).code(ErrorCode::Unsupported))
+    }
+
     /// The files that a detector's file consists of.
     ///
     /// # Errors
     /// The file cannot be read, or names no files beside it.
+    #[cfg(feature = "native")]
     pub fn detector_files(file: &Path) -> Result<Vec<PathBuf>, Fault> {
         if is_json(file)? {
             GraphModel::files(file)
@@ -98,6 +118,7 @@ impl Proposer {
     pub fn names(&self) -> Vec<Cow<'_, str>> {
         match self {
             Self::Upn(file) | Self::Detector(file) => file.names().map(Cow::from).collect(),
+            #[cfg(feature = "native")]
             Self::Graph(weights) => weights.names().map(Cow::from).collect(),
         }
     }
@@ -108,6 +129,7 @@ impl Proposer {
         match self {
             Self::Upn(_) => is_surplus(name),
             Self::Detector(_) => name.starts_with("__pad."),
+            #[cfg(feature = "native")]
             Self::Graph(_) => false,
         }
     }
@@ -116,6 +138,7 @@ impl Proposer {
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
             Self::Upn(file) | Self::Detector(file) => Some(file.get(name)?.shape.clone()),
+            #[cfg(feature = "native")]
             Self::Graph(weights) => weights.shape(name),
         }
     }
@@ -126,6 +149,7 @@ impl Proposer {
             Self::Upn(file) | Self::Detector(file) => {
                 file.get(name).and_then(|view| view.extent()).unwrap_or(0)
             }
+            #[cfg(feature = "native")]
             Self::Graph(weights) => weights.bytes(name),
         }
     }
@@ -134,6 +158,7 @@ impl Proposer {
     pub fn place(&self, name: &str) -> String {
         match self {
             Self::Upn(file) | Self::Detector(file) => file.place(name),
+            #[cfg(feature = "native")]
             Self::Graph(weights) => weights.place(name),
         }
     }
@@ -148,6 +173,7 @@ impl Proposer {
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, Fault> {
         match self {
             Self::Upn(file) | Self::Detector(file) => file.rows(name, rows),
+            #[cfg(feature = "native")]
             Self::Graph(weights) => {
                 let values = weights.values(name)?;
                 let count = weights.shape(name).map_or(1, |shape| shape[0]);
@@ -160,11 +186,9 @@ impl Proposer {
 
 /// Whether a file begins as a JSON object.
 fn is_json(file: &Path) -> Result<bool, Fault> {
-    let mut first = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(1).read_to_end(&mut first))
-        .map_err(|error| Fault::file(file, error))?;
-    Ok(first == b"{")
+    let file = InputFile::open(file)?;
+    let first = file.read(0..file.len().min(1))?;
+    Ok(*first == *b"{")
 }
 
 /// The names of a checkpoint that are used as they are.
@@ -190,7 +214,6 @@ mod tests {
     use crate::model::class_projector::ClassProjectorConfig;
     use crate::model::config::{Family, ModelConfig, TowersConfig};
     use crate::model::decoder::DecoderConfig;
-    use crate::model::nanodet::NanoDetConfig;
     use crate::text::prompt::ChatTemplate;
     use crate::text::tokenizer::Tokenizer;
     use crate::weights::Manifest;

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
+use super::disk::OutputFolder;
 use crate::error::Fault;
 use crate::model::decoder::{Decoder, DecoderConfig};
 use crate::nn::{Init, Loader, Weight, WeightMap, WeightSource};
 use crate::weights::download::Downloader;
 use crate::weights::manifest::{Manifest, Part, SelfTest};
-use crate::weights::source::{BlockingRuntime, Folder};
+use crate::weights::source::BlockingRuntime;
 
 /// Rows of the self-test's input.
 const SELF_TEST_ROWS: usize = 7;
@@ -27,7 +28,7 @@ pub(super) fn self_test(
     let is_used =
         |name: &str| name.starts_with("model.layers.0.") || name.starts_with("model.norm.");
     let mut weights = WeightMap::new(&device, is_used);
-    let folder = Folder(out.to_path_buf());
+    let folder = OutputFolder(out.to_path_buf());
     let downloader = Downloader::new(manifest, &folder, None, &BlockingRuntime, &|_| ());
     pollster::block_on(downloader.tensors(&[Part::Decoder], &mut weights))?;
     let one_layer = DecoderConfig {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::layout::ShardPlan;
 use super::options::{ByteProgress, Conversion};
 use super::proposer::Proposer;
-use super::write::{QuantError, RowSource, replace, write_fault, write_shard};
-use crate::error::{Fault, FaultKind};
+use super::write::{QuantError, RowSource, check_representable, replace, write_fault, write_shard};
+use crate::error::Fault;
 use crate::files::read_json;
 use crate::weights::manifest::{Shard, VERSION, sha256_hex};
 use crate::weights::storage::WeightFormat;
@@ -103,22 +103,6 @@ pub(super) fn write_shards(
         state.save(out)?;
     }
     Ok(state)
-}
-
-/// Fails if a tensor, or the scale of a group, overflows f16.
-fn check_representable(
-    errors: &[(usize, QuantError)],
-    source: &dyn RowSource,
-) -> Result<(), Fault> {
-    match errors.iter().find(|(_, error)| !error.worst.is_finite()) {
-        Some((tensor, _)) => Err(Fault::new(
-            FaultKind::Model,
-            source.place(*tensor),
-            "holds values beyond the range of f16",
-            "Convert with --quant f32",
-        )),
-        None => Ok(()),
-    }
 }
 
 /// Deletes the shards of a run with other options.

@@ -70,6 +70,7 @@ pub fn presets() -> Vec<(Preset, ModelConfig)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::real_model::REAL_MODELS;
     use crate::engine::memory_plan::{kv_cache_dtype, needs};
     use crate::memory::Residency;
     use crate::weights::manifest::{MANIFEST, Manifest};
@@ -98,6 +99,27 @@ mod tests {
             (preset.chatrex(), &preset.proposer),
             (config.chatrex(), &config.proposer)
         );
+    }
+
+    /// The page shows what published models need before it has their files.
+    #[test]
+    fn the_page_has_the_plans_of_published_models() {
+        for real in &REAL_MODELS {
+            let name = real.name.to_lowercase();
+            let presets = presets();
+            let preset = presets.iter().find(|(preset, _)| preset.name() == name);
+            let (_, config) = preset.expect(&name);
+            let plan = SizePlan::of(config, QuantPreset::Q4, 32).expect("a network");
+            for residency in [Residency::All, Residency::Decoder, Residency::OneByOne] {
+                let (exact, shown) = (plan.needs.peak(residency), real.needs.peak(residency));
+                assert!(
+                    exact.abs_diff(shown) < 100_000_000,
+                    "{name}: {exact} {shown}"
+                );
+            }
+            let rounded = |bytes: u64| (bytes + 5_000_000) / 10_000_000;
+            assert_eq!(rounded(plan.download), rounded(real.download), "{name}");
+        }
     }
 
     #[test]

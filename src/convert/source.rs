@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Input;
 use super::checkpoint::Checkpoint;
+use super::disk::read_json;
 use super::family::{self, Names, Shapes};
 use super::licence;
 use super::options::Conversion;
@@ -18,7 +19,6 @@ use super::tensor_view::TensorView;
 use super::tokenizer;
 use super::write::RowSource;
 use crate::error::{Fault, FaultKind};
-use crate::files::read_json;
 use crate::model::config::{ModelConfig, TowersConfig};
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::manifest::{Defaults, Licence, Part, Provenance};
@@ -223,6 +223,7 @@ impl Source {
             first_of_kind: self.described.first_of_kind,
             max_tokens: 512,
             repetition_penalty: penalty,
+            multi_turn: false,
         })
     }
 

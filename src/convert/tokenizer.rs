@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::checkpoint::Members;
+use super::disk;
 use super::sentencepiece::Vocabulary;
 use crate::error::Fault;
 use crate::text::tokenizer::add_missing_tags;
@@ -49,9 +50,9 @@ pub fn read(folder: &Path) -> Result<TokenizerFile, Fault> {
     let special = Settings::read(folder.join(SPECIAL))?;
     let json = folder.join(JSON);
     let model = folder.join(MODEL);
-    let (place, json, pieces) = if json.exists() {
+    let (place, json, pieces) = if disk::exists(&json) {
         (json.display().to_string(), bytes(&json)?, None)
-    } else if model.exists() {
+    } else if disk::exists(&model) {
         let place = model.display().to_string();
         let pieces = Vocabulary::read(&bytes(&model)?, &place)?;
         let json = convert(folder, &config, &pieces)?;
@@ -92,7 +93,7 @@ pub fn read(folder: &Path) -> Result<TokenizerFile, Fault> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, Fault> {
-    std::fs::read(path).map_err(|error| {
+    disk::read(path).map_err(|error| {
         let what = format!("cannot be read ({error})");
         Fault::model(path.display().to_string(), what)
     })
@@ -115,7 +116,7 @@ struct Settings {
 impl Settings {
     fn read(path: PathBuf) -> Result<Self, Fault> {
         let place = path.display().to_string();
-        let members = match path.exists() {
+        let members = match disk::exists(&path) {
             true => serde_json::from_slice::<Members>(&bytes(&path)?)
                 .map_err(|error| Fault::model(&place, format!("cannot be parsed ({error})")))?
                 .0

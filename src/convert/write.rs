@@ -1,17 +1,19 @@
-//! Writes shards: rows are read, and rounded or quantized, on all cores; bytes are hashed while written.
+//! Writes shards: rows are read, and rounded or quantized, natively on all cores; bytes are hashed while
+//! written.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
+#[cfg(feature = "native")]
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use half::{bf16, f16};
+#[cfg(feature = "native")]
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::convert::disk::OutputFile;
 use crate::convert::layout::{ShardPlan, padding};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::weights::dtype::DType;
 use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::{QuantScheme, Rounding};
@@ -134,51 +136,83 @@ pub fn write_shard(
     source: &dyn RowSource,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<(Shard, Vec<(usize, QuantError)>), Fault> {
+    let (written, errors) = with_writer(path, on_bytes, |push| {
+        let mut errors = Vec::new();
+        if !push(plan.header.clone())? {
+            return Ok(errors);
+        }
+        for block in &plan.blocks {
+            let width = block_width(
+                block.stored[0].1.elements(),
+                block.rows.len(),
+                formats[block.tensor],
+            );
+            let (parts, error) = encode(
+                block.tensor,
+                block.rows.clone(),
+                width,
+                formats[block.tensor],
+                rounding,
+                source,
+            )?;
+            errors.push((block.tensor, error));
+            for ((_, entry), mut bytes) in block.stored.iter().zip(parts) {
+                bytes.resize(bytes.len() + padding(entry), 0);
+                if !push(bytes)? {
+                    return Ok(errors);
+                }
+            }
+        }
+        Ok(errors)
+    })?;
+    let (bytes, sha256, pieces) = written;
+    assert_eq!(bytes, plan.bytes, "length of {}", plan.name);
+    let shard = Shard {
+        name: plan.name.clone(),
+        part: plan.part,
+        bytes,
+        sha256,
+        pieces,
+    };
+    Ok((shard, errors))
+}
+
+/// Takes the next bytes of a shard; false once no more are taken.
+type Push<'a> = dyn FnMut(Vec<u8>) -> Result<bool, Fault> + 'a;
+
+/// Writes what `encode` sends to `path`, on a thread of its own.
+#[cfg(feature = "native")]
+fn with_writer<T>(
+    path: &Path,
+    on_bytes: &(dyn Fn(u64) + Sync),
+    encode: impl FnOnce(&mut Push<'_>) -> Result<T, Fault>,
+) -> Result<(Written, T), Fault> {
     let (sender, receiver) = sync_channel::<Vec<u8>>(2);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || write_all(path, &receiver, on_bytes));
-        let encoded = (|| {
-            let mut errors = Vec::new();
-            // If sending fails, the writer has failed, and its error is returned.
-            let _ = sender.send(plan.header.clone());
-            for block in &plan.blocks {
-                let width = block_width(
-                    block.stored[0].1.elements(),
-                    block.rows.len(),
-                    formats[block.tensor],
-                );
-                let (parts, error) = encode(
-                    block.tensor,
-                    block.rows.clone(),
-                    width,
-                    formats[block.tensor],
-                    rounding,
-                    source,
-                )?;
-                errors.push((block.tensor, error));
-                for ((_, entry), mut bytes) in block.stored.iter().zip(parts) {
-                    bytes.resize(bytes.len() + padding(entry), 0);
-                    if sender.send(bytes).is_err() {
-                        return Ok(errors);
-                    }
-                }
-            }
-            Ok(errors)
-        })();
+        // If sending fails, the writer has failed, and its error is returned.
+        let encoded = encode(&mut |bytes| Ok(sender.send(bytes).is_ok()));
         drop(sender);
         let written = writer.join().expect("the writer does not panic");
-        let errors = encoded?;
-        let (bytes, sha256, pieces) = written?;
-        assert_eq!(bytes, plan.bytes, "length of {}", plan.name);
-        let shard = Shard {
-            name: plan.name.clone(),
-            part: plan.part,
-            bytes,
-            sha256,
-            pieces,
-        };
-        Ok((shard, errors))
+        let encoded = encoded?;
+        Ok((written?, encoded))
     })
+}
+
+/// Writes what `encode` sends to `path`.
+#[cfg(not(feature = "native"))]
+fn with_writer<T>(
+    path: &Path,
+    on_bytes: &(dyn Fn(u64) + Sync),
+    encode: impl FnOnce(&mut Push<'_>) -> Result<T, Fault>,
+) -> Result<(Written, T), Fault> {
+    let mut writer = ShardWriter::create(path)?;
+    let encoded = encode(&mut |bytes| {
+        writer.write(&bytes)?;
+        on_bytes(bytes.len() as u64);
+        Ok(true)
+    })?;
+    Ok((writer.finish()?, encoded))
 }
 
 /// Weights per row, from the number of elements of a block's first stored tensor.
@@ -196,55 +230,109 @@ pub fn write_fault(path: &Path, error: &std::io::Error) -> Fault {
         FaultKind::File,
         path.display().to_string(),
         format!("cannot be written ({error})"),
-        "Make room or choose another folder, then run the same command again: finished shards are kept",
+        match cfg!(feature = "native") {
+            true => {
+                "Make room or choose another folder, then run the same command again: finished shards are kept"
+            }
+            false => "Delete another model, or free space on this device, then convert again",
+        },
     )
+    .code(ErrorCode::of_io(error.kind()))
+}
+
+/// Fails if a tensor, or the scale of a group, overflows f16.
+///
+/// # Errors
+/// The tensor, by name.
+pub fn check_representable(
+    errors: &[(usize, QuantError)],
+    source: &dyn RowSource,
+) -> Result<(), Fault> {
+    match errors.iter().find(|(_, error)| !error.worst.is_finite()) {
+        Some((tensor, _)) => Err(Fault::new(
+            FaultKind::Model,
+            source.place(*tensor),
+            "holds values beyond the range of f16",
+            "Convert with --quant f32",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Replaces the file `path` atomically by `bytes`.
 ///
 /// # Errors
 /// It cannot be written.
+#[cfg(feature = "native")]
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     crate::files::replace(path, bytes).map_err(|error| write_fault(path, &error))
 }
 
 type Written = (u64, String, Vec<String>);
 
+#[cfg(feature = "native")]
 fn write_all(
     path: &Path,
     chunks: &Receiver<Vec<u8>>,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, Fault> {
-    let fail = |error| write_fault(path, &error);
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(fail)?);
-    let mut whole = Sha256::new();
-    let mut piece = Sha256::new();
-    let mut pieces = Vec::new();
-    let mut written = 0_u64;
+    let mut writer = ShardWriter::create(path)?;
     for chunk in chunks {
-        file.write_all(&chunk).map_err(fail)?;
-        whole.update(&chunk);
-        let mut rest = &chunk[..];
+        writer.write(&chunk)?;
+        on_bytes(chunk.len() as u64);
+    }
+    writer.finish()
+}
+
+/// A shard that is hashed while it is written.
+struct ShardWriter<'a> {
+    path: &'a Path,
+    file: OutputFile,
+    whole: Sha256,
+    piece: Sha256,
+    pieces: Vec<String>,
+    written: u64,
+}
+
+impl<'a> ShardWriter<'a> {
+    fn create(path: &'a Path) -> Result<Self, Fault> {
+        let file = OutputFile::create(path).map_err(|error| write_fault(path, &error))?;
+        Ok(Self {
+            path,
+            file,
+            whole: Sha256::new(),
+            piece: Sha256::new(),
+            pieces: Vec::new(),
+            written: 0,
+        })
+    }
+
+    fn write(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+        let written = self.file.write(chunk);
+        written.map_err(|error| write_fault(self.path, &error))?;
+        self.whole.update(chunk);
+        let mut rest = chunk;
         while !rest.is_empty() {
-            let room = (PIECE_BYTES - written % PIECE_BYTES) as usize;
+            let room = (PIECE_BYTES - self.written % PIECE_BYTES) as usize;
             let (current, remaining) = rest.split_at(room.min(rest.len()));
-            piece.update(current);
-            written += current.len() as u64;
-            if written.is_multiple_of(PIECE_BYTES) {
-                pieces.push(hex(&piece.finalize_reset()));
+            self.piece.update(current);
+            self.written += current.len() as u64;
+            if self.written.is_multiple_of(PIECE_BYTES) {
+                self.pieces.push(hex(&self.piece.finalize_reset()));
             }
             rest = remaining;
         }
-        on_bytes(chunk.len() as u64);
+        Ok(())
     }
-    if !written.is_multiple_of(PIECE_BYTES) {
-        pieces.push(hex(&piece.finalize()));
+
+    fn finish(mut self) -> Result<Written, Fault> {
+        if !self.written.is_multiple_of(PIECE_BYTES) {
+            self.pieces.push(hex(&self.piece.finalize()));
+        }
+        let finished = self.file.finish();
+        finished.map_err(|error| write_fault(self.path, &error))?;
+        Ok((self.written, hex(&self.whole.finalize()), self.pieces))
     }
-    let file = file
-        .into_inner()
-        .map_err(|error| fail(error.into_error()))?;
-    file.sync_all().map_err(fail)?;
-    Ok((written, hex(&whole.finalize()), pieces))
 }
 
 /// The bytes of the tensors that a block is stored as.
@@ -258,8 +346,11 @@ fn encode(
 ) -> Result<(Vec<Vec<u8>>, QuantError), Fault> {
     let step = (TASK / width.max(1)).max(1);
     let tasks: Vec<_> = rows.clone().step_by(step).collect();
+    #[cfg(feature = "native")]
+    let tasks = tasks.into_par_iter();
+    #[cfg(not(feature = "native"))]
+    let tasks = tasks.into_iter();
     let parts: Vec<(Vec<Vec<u8>>, QuantError)> = tasks
-        .into_par_iter()
         .map(|start| {
             let rows = start..(start + step).min(rows.end);
             let values = source.rows(index, rows.clone())?;

@@ -6,10 +6,12 @@
 //! 3. [`generate`]: the question is prefilled and the answer decoded token by token.
 //! 4. [`finish`]: text, spans and durations become an [`Answer`], which is sent.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Tensor};
 
 use super::look::ensure_detected;
-use super::memory_plan::MAX_TURN_TOKENS;
+use super::memory_plan::{MAX_REQUEST_TOKENS, MAX_SYSTEM_TOKENS, MAX_TURN_TOKENS};
 use super::token_stream::TokenStream;
 use super::{Engine, Host, LastAnswer, LoadedModel, Picture, Prefix, current, no_model, planar};
 use crate::error::{Fault, FaultKind};
@@ -24,7 +26,7 @@ use crate::model::dense_predictions::DensePredictions;
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Answer, AskTime, Event, PictureId, Question, StopReason, TurnId};
 use crate::text::answer_parser::AnswerParser;
-use crate::text::prompt::{IMAGE_SLOT, OBJECT_SLOT, check_question};
+use crate::text::prompt::{ChatTemplate, IMAGE_SLOT, OBJECT_SLOT, check_question};
 
 /// Places that a new KV cache has for a question and its answer, at least: shorter questions that
 /// follow need no new cache.
@@ -75,6 +77,8 @@ struct Prompt {
     prefix_ids: Vec<i64>,
     /// After the last slot: the question and the beginning of the answer. Never empty.
     question_ids: Vec<i64>,
+    /// Tokens of the question without earlier turns.
+    question_tokens: usize,
 }
 
 impl Prompt {
@@ -82,6 +86,28 @@ impl Prompt {
     fn turn_tokens(&self, max_tokens: u32) -> usize {
         self.question_ids.len() + max_tokens as usize
     }
+}
+
+/// The chat template with other words of the system prompt.
+fn system_template(model: &LoadedModel, words: &str) -> Result<ChatTemplate, Fault> {
+    let fault = |what: String, advice: &str| {
+        Err(Fault::new(
+            FaultKind::Question,
+            "system prompt",
+            what,
+            advice,
+        ))
+    };
+    if !words.trim().is_empty() {
+        model.tokenizer.check_words(words)?;
+        check_question(words, 0)?;
+    }
+    let tokens = model.tokenizer.encode(words).len();
+    if tokens > MAX_SYSTEM_TOKENS {
+        let what = format!("has {tokens} tokens; there is room for {MAX_SYSTEM_TOKENS}");
+        return fault(what, "Shorten it");
+    }
+    Ok(model.config.template.with_system(words))
 }
 
 /// The prompt of a question and its earlier turns.
@@ -94,7 +120,10 @@ fn prompt_text(model: &LoadedModel, question: &Question) -> Result<String, Fault
     }
     let mut questions = earlier.iter().map(|e| &e.question).chain([&question.text]);
     let first = questions.next().expect("there is at least the question");
-    let template = &model.config.template;
+    let template = match &question.system {
+        None => Cow::Borrowed(&model.config.template),
+        Some(words) => Cow::Owned(system_template(model, words)?),
+    };
     let mut text = template.first(&model.config.user_turn(boxes, first)?);
     for (earlier, next) in earlier.iter().zip(questions) {
         check_question(next, boxes)?;
@@ -104,7 +133,8 @@ fn prompt_text(model: &LoadedModel, question: &Question) -> Result<String, Fault
     Ok(text)
 }
 
-/// Makes the prompt and checks that question and answer fit into [`MAX_TURN_TOKENS`].
+/// Makes the prompt and checks that the question fits into [`MAX_TURN_TOKENS`], with earlier turns and answer
+/// into [`MAX_REQUEST_TOKENS`].
 fn encode_prompt(model: &LoadedModel, question: &Question) -> Result<Prompt, Fault> {
     let text = prompt_text(model, question)?;
     let mut prefix_ids = model.tokenizer.encode(&text);
@@ -120,20 +150,31 @@ fn encode_prompt(model: &LoadedModel, question: &Question) -> Result<Prompt, Fau
             "Ask in other words",
         ));
     }
+    let question_tokens = match question.earlier.is_empty() {
+        true => question_ids.len(),
+        false => {
+            let last = model.config.template.next(&question.text);
+            model.tokenizer.encode(&last).len()
+        }
+    };
     let prompt = Prompt {
         text,
         prefix_ids,
         question_ids,
+        question_tokens,
     };
-    let max_tokens = question.max_tokens;
-    if prompt.turn_tokens(max_tokens) > MAX_TURN_TOKENS as usize {
-        let tokens = prompt.question_ids.len();
+    let (tokens, answer) = (prompt.question_ids.len(), question.max_tokens);
+    let room = match question.earlier.is_empty() {
+        true => MAX_TURN_TOKENS as usize,
+        false => MAX_REQUEST_TOKENS,
+    };
+    if tokens >= room || prompt.turn_tokens(answer) > MAX_REQUEST_TOKENS {
         return Err(Fault::new(
             FaultKind::Question,
             "question",
             format!(
-                "has {tokens} tokens, plus {max_tokens} for the answer; there is room for \
-                 {MAX_TURN_TOKENS}"
+                "has {tokens} tokens, plus {answer} for the answer; there is room for {room}, and for \
+                 {MAX_REQUEST_TOKENS} in all"
             ),
             "Ask a shorter question, or for a shorter answer",
         ));
@@ -150,7 +191,12 @@ async fn ensure_prefix(
     meter: &mut Meter<'_, impl Host>,
 ) -> Result<(), Fault> {
     let turn_tokens = prompt.turn_tokens(question.max_tokens);
-    if reusable(picture.prefix.as_ref(), &question.boxes, turn_tokens) {
+    if reusable(
+        picture.prefix.as_ref(),
+        question,
+        &question.boxes,
+        turn_tokens,
+    ) {
         return Ok(());
     }
     let host = meter.host;
@@ -171,6 +217,7 @@ async fn ensure_prefix(
     }
     picture.prefix = Some(Prefix {
         boxes: question.boxes.clone(),
+        system: question.system.clone(),
         cache,
         tokens,
         last: None,
@@ -204,10 +251,17 @@ pub(super) async fn object_tokens(
     })
 }
 
-/// Whether `prefix` belongs to `boxes` and has room for `turn_tokens` more.
-fn reusable(prefix: Option<&Prefix>, boxes: &[BoxXyxy], turn_tokens: usize) -> bool {
+/// Whether `prefix` belongs to `boxes` and to the system prompt of `question`, and has room for
+/// `turn_tokens` more.
+fn reusable(
+    prefix: Option<&Prefix>,
+    question: &Question,
+    boxes: &[BoxXyxy],
+    turn_tokens: usize,
+) -> bool {
     prefix.is_some_and(|prefix| {
-        prefix.boxes == boxes && prefix.tokens + turn_tokens <= prefix.cache.capacity()
+        let is_same = prefix.boxes == boxes && prefix.system == question.system;
+        is_same && prefix.tokens + turn_tokens <= prefix.cache.capacity()
     })
 }
 
@@ -280,7 +334,7 @@ async fn ensure_text_cache(
     meter: &mut Meter<'_, impl Host>,
 ) -> Result<(), Fault> {
     let turn_tokens = prompt.turn_tokens(question.max_tokens);
-    if reusable(text.as_ref(), &[], turn_tokens) {
+    if reusable(text.as_ref(), question, &[], turn_tokens) {
         return Ok(());
     }
     meter.prefix_encoded(0, prompt.question_ids.len());
@@ -289,6 +343,7 @@ async fn ensure_text_cache(
     let capacity = turn_tokens.max(MIN_TURN_CAPACITY);
     *text = Some(Prefix {
         boxes: Vec::new(),
+        system: question.system.clone(),
         cache: KvCache::new(llm.config(), capacity, dtype, &device),
         tokens: 0,
         last: None,
@@ -379,6 +434,7 @@ fn finish(prompt: Prompt, generated: Generated, meter: Meter<'_, impl Host>) -> 
         spans: parser.finish(),
         tokens,
         prefill_tokens: meter.prefill_tokens as u32,
+        question_tokens: prompt.question_tokens as u32,
         stop: match ending {
             Ending::End => StopReason::End,
             Ending::Length => StopReason::Length,

@@ -28,6 +28,7 @@ impl<H: Host> Engine<H> {
             cache,
             tokens,
             last,
+            ..
         } = prefix;
         let LastAnswer { ids, question, .. } = last.as_ref().expect("checked above");
         let tags = model.tokenizer.list_tags();

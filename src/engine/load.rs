@@ -78,7 +78,9 @@ impl LoadedModel {
         };
         SamplingConfig {
             sampling,
-            penalty: self.manifest.defaults.repetition_penalty,
+            penalty: sampling
+                .repetition_penalty
+                .unwrap_or(self.manifest.defaults.repetition_penalty),
             grammar: tags.map(|([open, close], indices)| Grammar {
                 open,
                 close,
@@ -295,12 +297,17 @@ impl LoadedModel {
             classes: self.config.classes().to_vec(),
             text_only: self.config.towers.is_none(),
             device: opened.kind.into(),
-            adapter: opened.adapter,
+            adapter: opened.adapter.clone(),
             software: opened.software,
             default_score: manifest.defaults.score,
             default_nms: manifest.defaults.nms,
             default_first_of_kind: manifest.defaults.first_of_kind,
             default_max_tokens: manifest.defaults.max_tokens,
+            default_repetition_penalty: manifest.defaults.repetition_penalty,
+            default_system: self.config.template.system_words().to_owned(),
+            multi_turn: manifest.defaults.multi_turn,
+            hardware: opened.hardware(),
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
             weight_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
             fit,
         }

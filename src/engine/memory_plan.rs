@@ -16,8 +16,15 @@ use crate::weights::manifest::{Manifest, Part, Shard, TensorEntry};
 use crate::weights::quant::{QWEIGHT, SCALES};
 use crate::weights::{DType, QuantScheme, WeightFormat};
 
-/// Tokens of a question and its answer that the KV cache has room for; longer ones are refused.
+/// Tokens of a question and its answer that the plan counts on; a longer question is refused.
 pub(super) const MAX_TURN_TOKENS: u64 = 1024;
+
+/// The most tokens of a question, its earlier turns and its answer. Memory beyond [`MAX_TURN_TOKENS`] is
+/// allocated when it is asked for.
+pub(super) const MAX_REQUEST_TOKENS: usize = 4096;
+
+/// The most tokens of a system prompt other than the model's own.
+pub(super) const MAX_SYSTEM_TOKENS: usize = 256;
 
 /// The default element type of the KV cache of a model.
 pub fn kv_cache_dtype(manifest: &Manifest) -> KvCacheDType {

@@ -92,6 +92,8 @@ struct Detected {
 /// The KV cache after the prompt up to the last box, shared by all questions about the same boxes.
 struct Prefix {
     boxes: Vec<BoxXyxy>,
+    /// The words of its system prompt, where they are not the model's own.
+    system: Option<String>,
     cache: KvCache,
     /// Tokens of the prompt up to the last box.
     tokens: usize,

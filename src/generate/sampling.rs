@@ -9,6 +9,9 @@ use crate::error::{Fault, FaultKind};
 /// Largest k of top-k sampling.
 pub const MAX_TOP_K: usize = 64;
 
+/// Largest repetition penalty.
+pub const MAX_PENALTY: f32 = 10.0;
+
 /// The sampling parameters of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +27,9 @@ pub struct Sampling {
     pub seed: u32,
     /// Constrained decoding: lists of boxes name boxes of the prompt only.
     pub grammar: bool,
+    /// Repetition penalty, above 0 to [`MAX_PENALTY`]; 1 is none. Without it the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
 }
 
 impl Default for Sampling {
@@ -34,6 +40,7 @@ impl Default for Sampling {
             top_p: 1.0,
             seed: 0,
             grammar: true,
+            repetition_penalty: None,
         }
     }
 }
@@ -60,6 +67,11 @@ impl Sampling {
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return outside("top-p", self.top_p, "above 0 to 1");
+        }
+        let penalty = self.repetition_penalty.unwrap_or(1.0);
+        if !(penalty > 0.0 && penalty <= MAX_PENALTY) {
+            let range = format!("above 0 to {MAX_PENALTY}");
+            return outside("repetition penalty", penalty, &range);
         }
         Ok(())
     }
@@ -242,6 +254,30 @@ mod tests {
         assert_eq!(sampler.sample(&[-1.0, -1.5]), 1);
     }
 
+    /// `RepetitionPenaltyLogitsProcessor` of the library transformers: of the tokens in the answer so far
+    /// a score below 0 is multiplied by the penalty, any other divided, each token once. These values are
+    /// of its definition `torch.where(score < 0, score * penalty, score / penalty)` with a penalty of 1.3.
+    #[test]
+    fn the_penalty_is_that_of_the_transformers_library() {
+        let steps: [([f32; 6], u32); 6] = [
+            ([2.6, 2.1, 0.0, -0.5, -1.0, 1.9], 0),
+            // 2.6 / 1.3 = 2.0 < 2.1.
+            ([2.6, 2.1, 0.0, -0.5, -1.0, 1.9], 1),
+            // 2.0, 1.615 and 1.9: the first again.
+            ([2.6, 2.1, 0.0, -0.5, -1.0, 1.9], 0),
+            // Not divided twice: 2.0 against 1.99.
+            ([2.6, 2.1, 0.0, -0.5, -1.0, 1.99], 0),
+            // -0.5 * 1.3 = -0.65 < -0.6.
+            ([-0.5, -0.8, -0.6, -0.7, -1.0, -9.0], 2),
+            // -0.65, -0.65 (-0.5 * 1.3) and -0.64: a seen token is lower than an unseen one.
+            ([-0.5, -0.5, -0.5, -0.64, -1.0, -9.0], 3),
+        ];
+        let mut sampler = penalized(1.3);
+        for (step, (logits, expected)) in steps.iter().enumerate() {
+            assert_eq!(sampler.sample(logits), *expected, "step {step}");
+        }
+    }
+
     #[test]
     fn indices_of_no_box_are_never_sampled_with_a_grammar() {
         let grammar = Grammar {
@@ -316,7 +352,12 @@ mod tests {
     #[test]
     fn parameters_outside_their_range_are_rejected_by_name() {
         let good = Sampling::default();
+        let penalty = |penalty| Sampling {
+            repetition_penalty: Some(penalty),
+            ..good
+        };
         assert_eq!(good.check(), Ok(()));
+        assert_eq!(penalty(1.3).check(), Ok(()));
         let cases = [
             (
                 Sampling {
@@ -336,6 +377,10 @@ mod tests {
             (Sampling { top_k: 65, ..good }, "top-k"),
             (Sampling { top_p: 0.0, ..good }, "top-p"),
             (Sampling { top_p: 1.1, ..good }, "top-p"),
+            (penalty(0.0), "repetition penalty"),
+            (penalty(-1.0), "repetition penalty"),
+            (penalty(f32::NAN), "repetition penalty"),
+            (penalty(11.0), "repetition penalty"),
         ];
         for (sampling, name) in cases {
             let fault = sampling.check().expect_err(name);

@@ -7,7 +7,9 @@ use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
 
 use crate::device_preference::DevicePreference;
 use crate::error::{ErrorCode, Fault, FaultKind};
-use crate::gpu::shader::use_subgroups;
+use crate::gpu::shader::{use_subgroups, uses_subgroups};
+pub use crate::hardware::is_software_name;
+use crate::hardware::{Hardware, Limits};
 
 /// Kernel launches per submission to the GPU. A submission costs as much as several launches, and a
 /// decoded token of nano takes a few hundred.
@@ -25,9 +27,46 @@ pub struct Opened {
     /// Whether no GPU computes: a software adapter or the CPU.
     pub software: bool,
     wgpu: Option<wgpu::Device>,
+    info: Option<AdapterInfo>,
+    has_f16: bool,
 }
 
 impl Opened {
+    /// What is known of the GPU; `None` for the CPU. In a browser the start script tells more than wgpu.
+    pub fn hardware(&self) -> Option<Hardware> {
+        let (device, info) = (self.wgpu.as_ref()?, self.info.as_ref()?);
+        if let Some(told) = TOLD.get() {
+            return Some(Hardware {
+                subgroups: uses_subgroups(),
+                ..told.clone()
+            });
+        }
+        let limits = device.limits();
+        Some(Hardware {
+            vendor: match info.vendor {
+                0 => String::new(),
+                vendor => format!("{vendor:#06x}"),
+            },
+            architecture: String::new(),
+            description: [&*info.name, &*info.driver, &*info.driver_info]
+                .join(" ")
+                .trim()
+                .to_owned(),
+            backend: format!("{:?}", info.backend),
+            f16: self.has_f16,
+            subgroups: uses_subgroups(),
+            fallback: self.software,
+            limits: Limits {
+                buffer: limits.max_buffer_size,
+                binding: limits.max_storage_buffer_binding_size,
+                workgroup_storage: limits.max_compute_workgroup_storage_size,
+                workgroup_size: limits.max_compute_invocations_per_workgroup,
+                workgroups: limits.max_compute_workgroups_per_dimension,
+                storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            },
+        })
+    }
+
     /// The largest buffer that a kernel can bind, in bytes; `None` for the CPU.
     pub fn largest_binding(&self) -> Option<u64> {
         let limits = self.wgpu.as_ref()?.limits();
@@ -94,6 +133,20 @@ fn cpu() -> Opened {
         adapter: format!("{} CPU", std::env::consts::ARCH),
         software: true,
         wgpu: None,
+        info: None,
+        has_f16: false,
+    }
+}
+
+/// What the start script of a browser tells of the adapter.
+static TOLD: OnceLock<Hardware> = OnceLock::new();
+
+/// Sets what the start script of a browser tells of the adapter whose device is being opened, as the JSON
+/// of a [`Hardware`]. Anything else is ignored.
+pub fn tell(json: &str) {
+    if let Ok(hardware) = serde_json::from_str(json) {
+        // There is one device; the first report is that of its adapter.
+        let _ = TOLD.set(hardware);
     }
 }
 
@@ -134,6 +187,11 @@ async fn open_gpu() -> Result<Opened, Fault> {
                 kind: "wgpu",
                 software: is_software(&info),
                 wgpu: Some(setup.device),
+                has_f16: setup
+                    .adapter
+                    .features()
+                    .contains(wgpu::Features::SHADER_F16),
+                info: Some(info.clone()),
                 adapter: if info.name.is_empty() {
                     "WebGPU adapter".to_owned()
                 } else {
@@ -162,20 +220,6 @@ async fn open_gpu() -> Result<Opened, Fault> {
 
 fn is_software(info: &AdapterInfo) -> bool {
     info.device_type == DeviceType::Cpu || is_software_name(&info.name)
-}
-
-/// Whether an adapter's name is that of a software renderer: Mesa, SwiftShader or Windows.
-pub fn is_software_name(name: &str) -> bool {
-    let name = name.to_lowercase();
-    [
-        "llvmpipe",
-        "lavapipe",
-        "swiftshader",
-        "basic render",
-        "warp",
-    ]
-    .iter()
-    .any(|software| name.contains(software))
 }
 
 /// The GPU for a test. Without an adapter the test prints that it is skipped, or fails if

@@ -304,6 +304,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
                 top_p,
                 seed: 5 + vocabulary as u32,
                 grammar: false,
+                repetition_penalty: None,
             };
             let config = SamplingConfig {
                 sampling,

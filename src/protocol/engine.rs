@@ -11,6 +11,7 @@ use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Selection};
 pub use crate::geometry::{Granularity, Proposal};
+pub use crate::hardware::{Hardware, Limits};
 pub use crate::licence::PartLicence;
 use crate::memory::{Fit, KvCacheDType};
 use crate::progress::Progress;
@@ -63,6 +64,10 @@ pub struct Question {
     /// single questions unless their documentation says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Exchange>,
+    /// The words of the system prompt in place of the model's own; empty for none. Grounding is trained
+    /// with the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// A question that was answered.
@@ -284,6 +289,9 @@ pub struct Answer {
     pub tokens: u32,
     /// Tokens that were prefilled for this answer; a cached prefix does not count.
     pub prefill_tokens: u32,
+    /// Tokens of the question, without earlier turns.
+    #[serde(default)]
+    pub question_tokens: u32,
     /// Why it ended.
     pub stop: StopReason,
     /// Durations.
@@ -328,10 +336,29 @@ pub struct ModelCard {
     pub default_first_of_kind: Option<f32>,
     /// Default limit of an answer in tokens.
     pub default_max_tokens: u32,
+    /// Default repetition penalty; 1 is none.
+    #[serde(default = "no_penalty")]
+    pub default_repetition_penalty: f32,
+    /// The words of the model's own system prompt; empty for none.
+    #[serde(default)]
+    pub default_system: String,
+    /// Whether the model was trained on several questions about the same boxes.
+    #[serde(default)]
+    pub multi_turn: bool,
+    /// What is known of the GPU; `None` on the CPU.
+    #[serde(default)]
+    pub hardware: Option<Hardware>,
+    /// Version of the engine.
+    #[serde(default)]
+    pub engine: String,
     /// Bytes of weights in files.
     pub weight_bytes: u64,
     /// Memory plan for the device.
     pub fit: Fit,
+}
+
+fn no_penalty() -> f32 {
+    1.0
 }
 
 fn is_false(value: &bool) -> bool {
@@ -416,6 +443,7 @@ mod tests {
                         max_tokens: 64,
                         sampling,
                         earlier: Vec::new(),
+                        system: None,
                     },
                 },
                 json!({"Ask": {

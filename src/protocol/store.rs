@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
-use crate::memory::Fit;
+use crate::memory::{Fit, MemoryNeeds};
 
 /// Identity of a model: the first 16 hexadecimal digits of its manifest's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,6 +14,10 @@ pub struct ModelId(pub String);
 
 /// Prefix of a stored model where [`crate::protocol::Request::Load`] takes an address.
 pub const STORED_PREFIX: &str = "opfs:";
+
+/// Where [`crate::protocol::Request::Load`] takes an address: the model in the files that are attached to
+/// it, read where they are.
+pub const PICKED: &str = "files:";
 
 impl ModelId {
     /// The model as [`crate::protocol::Request::Load`] names it.
@@ -66,6 +70,54 @@ pub enum StoreRequest {
         /// The model.
         model: ModelId,
     },
+    /// Decide whether a model that is not here would run. Answered by [`StoreEvent::Judged`] once the device
+    /// is known.
+    Judge {
+        /// Its name.
+        name: String,
+        /// What it needs.
+        needs: MemoryNeeds,
+    },
+    /// Open the published checkpoint in the files attached to the message, in a worker of its own. Answered
+    /// by [`StoreEvent::Convertible`] or [`StoreEvent::ConversionFailed`].
+    Inspect {
+        /// Its name.
+        name: String,
+        /// How its weights are to be stored.
+        quantization: Quantization,
+    },
+    /// Convert the checkpoint that was opened. The worker is busy until [`StoreEvent::Converted`] or
+    /// [`StoreEvent::ConversionFailed`].
+    Convert,
+}
+
+/// How the weights of a converted model are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// 4 bits, in groups of 32.
+    #[default]
+    Q4,
+    /// 8 bits, in groups of 32.
+    Q8,
+    /// f16.
+    F16,
+}
+
+impl Quantization {
+    /// All, the smallest first.
+    pub const ALL: [Self; 3] = [Self::Q4, Self::Q8, Self::F16];
+}
+
+/// A published checkpoint that can be converted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Convertible {
+    /// Of the model folder that it becomes.
+    pub facts: Facts,
+    /// What that folder needs on a GPU.
+    pub needs: MemoryNeeds,
+    /// What a user should know about it.
+    pub warnings: Vec<String>,
 }
 
 /// A message of the model store to a page.
@@ -93,6 +145,9 @@ pub enum StoreEvent {
         /// Bytes so far.
         #[serde(rename = "moved")]
         progress: DownloadProgress,
+        /// Its files, in load order.
+        #[serde(default)]
+        shards: Vec<ShardProgress>,
     },
     /// A model is stored completely.
     Complete {
@@ -104,6 +159,32 @@ pub enum StoreEvent {
         /// The model.
         model: ModelId,
         /// What failed.
+        fault: Fault,
+    },
+    /// Whether a model that is not here would run.
+    Judged {
+        /// Its name.
+        name: String,
+        /// The memory plan for this device.
+        fit: Fit,
+    },
+    /// A checkpoint can be converted.
+    Convertible(Box<Convertible>),
+    /// Progress of a conversion.
+    Converting {
+        /// Bytes written.
+        done: u64,
+        /// Bytes to write.
+        total: u64,
+    },
+    /// A converted model is stored.
+    Converted {
+        /// The model.
+        model: ModelId,
+    },
+    /// A checkpoint cannot be converted; nothing of it is stored.
+    ConversionFailed {
+        /// Why.
         fault: Fault,
     },
 }
@@ -153,6 +234,48 @@ pub struct StoredModel {
     pub used: Option<f64>,
     /// The operation under way.
     pub activity: Activity,
+    /// Memory plan for this device; `None` before the device is known.
+    #[serde(default)]
+    pub fit: Option<Fit>,
+}
+
+/// A file of a model that is being downloaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardProgress {
+    /// Its name.
+    pub name: String,
+    /// Bytes stored and verified.
+    pub done: u64,
+    /// Its length.
+    pub total: u64,
+    /// What happens to it.
+    pub state: ShardState,
+}
+
+/// What happens to a file of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardState {
+    /// Nothing yet.
+    Waiting,
+    /// Bytes arrive.
+    Downloading,
+    /// All bytes are here, and the last ones are hashed.
+    Checking,
+    /// Stored and verified.
+    Done,
+}
+
+impl ShardState {
+    /// The state of a file of `total` bytes: `done` are verified, `arrived` came since, and `requests` are open.
+    pub fn of(total: u64, done: u64, arrived: u64, requests: u32) -> Self {
+        match () {
+            () if done >= total => Self::Done,
+            () if done + arrived >= total => Self::Checking,
+            () if requests > 0 || arrived > 0 => Self::Downloading,
+            () => Self::Waiting,
+        }
+    }
 }
 
 /// The operation under way on a stored model.
@@ -246,14 +369,39 @@ mod tests {
             waiting: true,
         };
         let moved = json!({"done": 1, "total": 2, "fetched": 3, "wrong": 4, "waiting": true});
+        let shard = ShardProgress {
+            name: "upn.safetensors".into(),
+            done: 1,
+            total: 2,
+            state: ShardState::Downloading,
+        };
         let event = FromWorker::Store(StoreEvent::Progress {
             model: model.clone(),
             progress,
+            shards: vec![shard],
+        });
+        let shard = json!({
+            "name": "upn.safetensors", "done": 1, "total": 2, "state": "downloading",
         });
         assert_eq!(
             serde_json::to_value(event).expect("plain data"),
-            json!({"Shelf": {"Moved": {"model": model, "moved": moved}}})
+            json!({"Shelf": {"Moved": {"model": model, "moved": moved, "shards": [shard]}}})
         );
+        for (of, state) in [
+            ((10, 0, 0, 0), ShardState::Waiting),
+            ((10, 0, 0, 1), ShardState::Downloading),
+            ((10, 4, 3, 0), ShardState::Downloading),
+            ((10, 4, 6, 1), ShardState::Checking),
+            ((10, 10, 0, 0), ShardState::Done),
+            ((0, 0, 0, 0), ShardState::Done),
+        ] {
+            let (total, done, arrived, requests) = of;
+            assert_eq!(
+                ShardState::of(total, done, arrived, requests),
+                state,
+                "{of:?}"
+            );
+        }
         for (activity, word) in [
             (Activity::Downloading, "Moving"),
             (Activity::InOtherTab, "Elsewhere"),

@@ -167,6 +167,7 @@ fn question(boxes: &[BoxXyxy], text: &str) -> Question {
         max_tokens: 12,
         sampling: Sampling::default(),
         earlier: Vec::new(),
+        system: None,
     }
 }
 

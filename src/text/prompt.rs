@@ -249,6 +249,36 @@ impl ChatTemplate {
         format!("{}{}", self.system, self.turn.replace("{user}", user))
     }
 
+    /// The words of the system prompt, without the marks around them.
+    pub fn system_words(&self) -> &str {
+        let (before, after) = self.system_marks();
+        let words = self.system.strip_prefix(before).unwrap_or(&self.system);
+        words.strip_suffix(after).unwrap_or(words)
+    }
+
+    /// The template with other words of the system prompt; without words it has none.
+    pub fn with_system(&self, words: &str) -> Self {
+        let words = words.trim();
+        let (before, after) = self.system_marks();
+        let system = match words.is_empty() {
+            true => String::new(),
+            false => format!("{before}{words}{after}"),
+        };
+        Self {
+            system,
+            ..self.clone()
+        }
+    }
+
+    /// What stands before and after the words of a system prompt: those of the templates that mark turns
+    /// (ChatML), else a space as in Vicuna's.
+    fn system_marks(&self) -> (&'static str, &'static str) {
+        match self.turn.starts_with("<|im_start|>") {
+            true => ("<|im_start|>system\n", "<|im_end|>\n"),
+            false => ("", " "),
+        }
+    }
+
     /// The continuation after an answer, with the next user turn `user`.
     pub fn next(&self, user: &str) -> String {
         format!("{}{}", self.between, self.turn.replace("{user}", user))
@@ -299,6 +329,27 @@ mod tests {
         assert!(what("<obj0>", 0).contains("no boxes"));
         assert!(what("<obj99999999999999999999999>", 5).contains("5 boxes"));
         assert_eq!(check_question("<obj11> <obj> <objx> <obj", 12), Ok(()));
+    }
+
+    #[test]
+    fn a_system_prompt_stands_between_its_marks() {
+        let with = |template: ChatTemplate, words: &str| template.with_system(words);
+        let cases = [
+            (
+                ChatTemplate::qwen(),
+                "Be brief.",
+                "<|im_start|>system\nBe brief.<|im_end|>\n",
+            ),
+            (ChatTemplate::vicuna(), " Be brief. ", "Be brief. "),
+            (ChatTemplate::qwen(), " \n", ""),
+        ];
+        for (template, words, expected) in cases {
+            let changed = with(template, words);
+            assert_eq!(changed.system, expected);
+            assert_eq!(changed.system_words(), words.trim());
+            assert!(changed.first("Hi").starts_with(expected));
+            assert_eq!(with(changed, "").system, "", "{words}");
+        }
     }
 
     #[test]

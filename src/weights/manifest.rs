@@ -75,6 +75,13 @@ pub struct Defaults {
     /// Repetition penalty; 1 is none.
     #[serde(default = "no_penalty", skip_serializing_if = "is_no_penalty")]
     pub repetition_penalty: f32,
+    /// Whether the model was trained on several questions about the same boxes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub multi_turn: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn no_penalty() -> f32 {

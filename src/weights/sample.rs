@@ -78,6 +78,7 @@ impl Sample {
                 first_of_kind: None,
                 max_tokens: 512,
                 repetition_penalty: 1.0,
+                multi_turn: false,
             },
             precision: "f32".into(),
             tokenizer: FileEntry::describe("tokenizer.json", b"{}"),

@@ -122,14 +122,16 @@ pub trait Runtime {
     fn control(&self) -> TransferControl;
 }
 
-/// Sleeps on the thread, never yields, pauses or cancels.
-#[cfg(feature = "native")]
+/// Sleeps on the thread (in a browser not at all), never yields, pauses or cancels.
+#[cfg(any(feature = "native", feature = "worker"))]
 pub struct BlockingRuntime;
 
-#[cfg(feature = "native")]
+#[cfg(any(feature = "native", feature = "worker"))]
 impl Runtime for BlockingRuntime {
     fn sleep(&self, milliseconds: u32) -> LocalFuture<'_, ()> {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
+        if cfg!(feature = "native") {
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds.into()));
+        }
         Box::pin(std::future::ready(()))
     }
 

@@ -238,6 +238,14 @@ describe("faults of browser and network", () => {
     });
   });
 
+  test("gzip'd weights", async () => {
+    const folder = host.add("gzip", await copyOfNano({ name: "gzip" }), { gzip: true });
+    await load(page, folder.address);
+    await answers(page);
+    await unload(page);
+    await managed(page, () => remove(page));
+  });
+
   test("HTML with 200", async () => {
     const folder = host.add("html", await copyOfNano({ name: "html" }), { html: true });
     await managed(page, async () => {
@@ -302,7 +310,7 @@ describe("faults of browser and network", () => {
         assert.equal(await turns(other), count);
         await managed(other, async () => {
           await stands(other, "elsewhere");
-          assert.match(await other.getByTestId("model-words").innerText(), /^In use in another tab\./);
+          assert.match(await other.getByTestId("model-words").innerText(), /in use in another tab\./);
         });
         await page.bringToFront();
         await answers(page);
@@ -547,22 +555,136 @@ test("update mid-answer", async () => {
   }
 });
 
-test("device lost while a question waits", async () => {
-  const browser = await open({ serviceWorkers: "block" });
-  const { page, context } = browser;
-  try {
-    await page.goto(host.url);
-    await modelReady(page);
+// Prepended to `timestamp_query.js`: the GPU has no memory left after two megabytes.
+const NO_MEMORY = `
+{
+  const create = GPUDevice.prototype.createBuffer;
+  let bytes = 0;
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    bytes += descriptor.size;
+    const error = () => new GPUOutOfMemoryError("Not enough memory left.");
+    const tell = () => this.dispatchEvent(new GPUUncapturedErrorEvent("uncapturederror", { error: error() }));
+    if (bytes > 2e6) setTimeout(tell);
+    return create.call(this, descriptor);
+  };
+}
+`;
+
+// Prepended to `timestamp_query.js`: counts the bytes of buffers, and lets the GPU's results wait from the first
+// piece of an answer on while `waits` is set.
+const TALLY = `
+{
+  self.tally = 0;
+  const { createBuffer } = GPUDevice.prototype;
+  const { destroy, mapAsync } = GPUBuffer.prototype;
+  const alive = new WeakSet();
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    const buffer = createBuffer.call(this, descriptor);
+    alive.add(buffer);
+    self.tally += buffer.size;
+    return buffer;
+  };
+  GPUBuffer.prototype.destroy = function () {
+    if (alive.delete(this)) self.tally -= this.size;
+    destroy.call(this);
+  };
+  const post = self.postMessage;
+  let gate = null;
+  self.postMessage = (message) => {
+    post.call(self, message);
+    if (self.waits && message[0].startsWith('{"Said"')) gate ??= new Promise((open) => (self.go = open));
+  };
+  GPUBuffer.prototype.mapAsync = async function (...words) {
+    await gate;
+    return mapAsync.apply(this, words);
+  };
+}
+`;
+
+describe("faults of the GPU", () => {
+  let browser, page, context;
+  before(async () => {
+    browser = await visit(host, { webgpu: true });
+    ({ page, context } = browser);
+  });
+  after(() => browser?.close());
+
+  // Every worker begins with a script from now on.
+  async function begins(first) {
+    await context.unroute("**/timestamp_query.js");
+    if (first) await inFrontOf(page, (body) => `${first}\n${body}`);
+  }
+
+  async function crash() {
     const session = await (context.browser() ?? context).newBrowserCDPSession();
     await session.send("Browser.crashGpuProcess");
-    const recovery = page.getByTestId("recovery");
-    await recovery.waitFor({ timeout: LONG });
-    assert.match(await recovery.innerText(), /GPU was reset|Restored/);
+  }
+
+  test("device lost mid-load", async () => {
+    await page.getByTestId("model-state").getByText(/Compiling shaders/).waitFor({ timeout: LONG });
+    await begins(NO_WEBGPU);
+    await crash();
+    await problem(page, /^The GPU was reset \(driver, sleep or memory\)\. Your picture and chat are safe\./, "DeviceLost");
+    assert.match(await page.getByTestId("answer").first().innerText(), /Waits until the model is started again/);
+    await page.getByTestId("restart").click();
     assert.equal((await answered(page, 0)).state, "done");
     assert.equal(await page.getByTestId("error").count(), 0);
-  } finally {
-    await browser.close();
-  }
+  });
+
+  test("GPU out of memory", async () => {
+    const folder = host.add("big", await copyOfNano({ name: "big" }));
+    await load(page, folder.address);
+    await page.waitForTimeout(600);
+    await begins(NO_MEMORY);
+    await page.goto(host.url);
+    await problem(page, /^Not enough GPU memory for big\. Your picture and chat are safe\./, "OutOfMemory");
+    assert.equal(await turns(page), 1);
+    assert.equal((await answered(page, 0)).state, "done");
+    await begins(NO_WEBGPU);
+    await page.getByTestId("smaller").click();
+    await modelReady(page);
+    assert.equal(await page.getByTestId("error").count(), 0);
+    await answers(page);
+  });
+
+  test("device lost mid-answer", async () => {
+    await begins(TALLY);
+    await page.goto(`${host.url}?model=mini`);
+    await modelReady(page);
+    assert.equal((await happened(page, "Ready")).at(-1).device, "wgpu");
+    const before = await turns(page);
+    await page.workers()[0].evaluate(() => (self.waits = true));
+    const turn = await ask(page, DESCRIBE);
+    const words = await streaming(page, turn);
+    await crash();
+    await page.workers()[0].evaluate(() => self.go());
+    const recovery = page.getByTestId("recovery");
+    await recovery.getByText(/^The GPU was reset \(driver, sleep or memory\)\. Restoring…$/).waitFor({ timeout: LONG });
+    await page.getByTestId("ask-again").waitFor({ timeout: LONG });
+    assert.match(await recovery.innerText(), /^Restored\./);
+    assert.equal(await page.getByTestId("error").count(), 0);
+    const lost = await answered(page, turn);
+    assert.equal(lost.state, "failed");
+    assert.ok(lost.words.includes(words), `${lost.words} has ${words}`);
+    assert.equal(await turns(page), before + 1);
+    await page.getByTestId("ask-again").click();
+    await page.waitForFunction((turn) => document.querySelectorAll('[data-testid="answer"]')[turn].dataset.state === "done", turn, { timeout: LONG });
+    assert.equal(await recovery.count(), 0);
+    assert.equal((await happened(page, "Ready")).at(-1).device, "wgpu");
+  });
+
+  test("20 pictures in a row (GPU tally flat)", async () => {
+    const tally = () => page.workers()[0].evaluate(() => self.tally);
+    const sizes = [];
+    for (let number = 0; number < 20; number += 1) {
+      await openPicture(page, { name: `${number}.jpg`, mimeType: "image/jpeg", buffer: COFFEE });
+      sizes.push(await tally());
+    }
+    console.log(`GPU buffers: ${sizes.map((bytes) => (bytes / 1e6).toFixed(0)).join(", ")} MB`);
+    assert.ok(sizes[0] > 1e6, "they are counted");
+    assert.ok(sizes.at(-1) <= sizes[4], `${sizes.at(-1)} bytes after 20 pictures, ${sizes[4]} after five`);
+    await answers(page);
+  });
 });
 
 // A black picture.

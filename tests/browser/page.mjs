@@ -42,6 +42,8 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   context.setDefaultNavigationTimeout(LONG);
   const page = context.pages()[0] ?? (await context.newPage());
   const seen = watch(context, page);
+  // Tests with WebGPU are about the GPU path, whichever engine is faster on a software adapter.
+  if (webgpu) await context.addInitScript(preferGpu);
   await context.addInitScript(record);
   return {
     context,
@@ -60,6 +62,15 @@ export async function openNano() {
   await browser.page.goto(URL_OF_NANO);
   assert.equal((await answered(browser.page, 0)).state, "done");
   return browser;
+}
+
+// Runs in the page: remembers the GPU path for every adapter.
+function preferGpu() {
+  try {
+    localStorage.setItem("chatrex.engines", JSON.stringify({ "*": { device: "wgpu" } }));
+  } catch {
+    // A blank page has no storage.
+  }
 }
 
 // Runs in the page: records the messages between page and worker, and reports policy violations.
@@ -199,11 +210,12 @@ export async function inTab(page, name, act) {
 export const frames = (page) =>
   page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 
-// Moves a slider, in whichever tab it is.
+// Moves a slider, of the objects or elsewhere.
 export async function slide(page, slider, value) {
-  const input = page.getByTestId(slider);
-  const isOfObjects = await input.evaluate((input) => Boolean(input.closest("#panel-objects")));
-  await (isOfObjects ? inTab(page, "objects", () => input.fill(value)) : input.fill(value));
+  const element = page.getByTestId(slider);
+  const isOfObjects = await element.evaluate((slider) => Boolean(slider.closest("#panel-objects")));
+  if (isOfObjects) await inTab(page, "objects", () => element.fill(value));
+  else await element.fill(value);
   await frames(page);
 }
 

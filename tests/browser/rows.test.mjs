@@ -61,13 +61,13 @@ describe("rows", () => {
     const tell = (links) => page.workers()[0].evaluate((message) => self.postMessage([JSON.stringify(message)]), { Links: { turn: done.turn, links } });
     await tell(links);
     const phrase = page.locator('[data-testid="phrase"]:not([data-objects=""])').first();
-    await page.waitForFunction(() => document.querySelector('[data-testid="phrase"]:not([data-objects=""])').title.includes("95 %"));
+    await page.waitForFunction(() => document.querySelector('[data-testid="phrase"]:not([data-objects=""])').title.includes("95%"));
     assert.doesNotMatch(await phrase.getAttribute("class"), /\bdoubt\b/);
     links[0] = { object: first, probability: 0.4, runner_up: { object: other, probability: 0.35 } };
     await tell(links);
     await page.locator('[data-testid="phrase"].doubt').first().waitFor();
     assert.equal(await phrase.evaluate((one) => getComputedStyle(one).textDecorationStyle), "wavy");
-    assert.equal(await phrase.getAttribute("title"), `Box ${first}: 40 %, next box ${other}: 35 %. Hold Alt to see it`);
+    assert.equal(await phrase.getAttribute("title"), `Box ${first}: 40%, next box ${other}: 35%. Hold Alt to see it`);
     await phrase.hover();
     assert.ok((await lit(page)).includes(first));
     await page.mouse.move(0, 0);

@@ -44,6 +44,8 @@ export interface Sampling {
   seed: number;
   /** Whether lists of boxes name boxes of the question only. */
   grammar: boolean;
+  /** Repetition penalty, above 0 to 10; 1 is none. Absent for the model's own. */
+  repetition_penalty?: number;
 }
 
 /** Why an answer ended: by the end token, by the token limit or by the user. */
@@ -81,6 +83,8 @@ export interface Answer {
   tokens: number;
   /** Tokens that were prefilled for this answer; a cached prefix does not count. */
   prefill_tokens: number;
+  /** Tokens of the question, without earlier turns. */
+  question_tokens: number;
   stop: StopReason;
   milliseconds: AskTime;
 }
@@ -136,6 +140,31 @@ export interface PartLicence {
   source?: string;
 }
 
+/** Limits of a device; 0 where unknown. */
+export interface Limits {
+  buffer: number;
+  binding: number;
+  workgroup_storage: number;
+  workgroup_size: number;
+  workgroups: number;
+  storage_buffers: number;
+}
+
+/** What is known of a GPU; texts are empty where nothing tells them. */
+export interface Hardware {
+  vendor: string;
+  architecture: string;
+  description: string;
+  backend: string;
+  /** Whether the adapter computes with f16. */
+  f16: boolean;
+  /** Whether the engine's kernels use subgroups. */
+  subgroups: boolean;
+  /** Whether the adapter imitates a GPU in software. */
+  fallback: boolean;
+  limits: Limits;
+}
+
 /** Description of a loaded model and its device. */
 export interface ModelCard {
   /** The address it was loaded from. */
@@ -166,6 +195,16 @@ export interface ModelCard {
   default_first_of_kind?: number;
   /** Limit of an answer in tokens. */
   default_max_tokens: number;
+  /** 1 is none. */
+  default_repetition_penalty: number;
+  /** The words of the model's own system prompt; empty for none. */
+  default_system: string;
+  /** Whether the model was trained on several questions about the same boxes. */
+  multi_turn: boolean;
+  /** What is known of the GPU; `null` on the CPU. */
+  hardware: Hardware | null;
+  /** Version of the engine. */
+  engine: string;
   /** Bytes of weights in files. */
   weight_bytes: number;
   fit: Fit;
@@ -208,6 +247,8 @@ export type ErrorCode =
   | "Storage"
   /** The network or the server. */
   | "Network"
+  /** The rules of the page forbid it. */
+  | "Forbidden"
   /** Something is needed first, such as a picture. */
   | "NotReady"
   /** Page and worker do not understand each other. */
@@ -272,6 +313,8 @@ export type EngineRequest =
         max_tokens: number;
         sampling: Sampling;
         earlier?: Exchange[];
+        /** The words of the system prompt in place of the model's own; empty for none. */
+        system?: string;
       };
     }
   | { Stop: { turn: number } }

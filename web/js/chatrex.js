@@ -16,6 +16,7 @@ const SAMPLING = {
   top_p: Number.isFinite,
   seed: (value) => isCount(value),
   grammar: (value) => typeof value === "boolean",
+  repetition_penalty: Number.isFinite,
 };
 
 export class ChatRexError extends Error {

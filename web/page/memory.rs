@@ -1,6 +1,7 @@
 //! Short texts that the browser keeps: `localStorage` between visits, `sessionStorage` for a tab. Where
 //! the browser refuses, and in a frame that forgets, nothing is kept.
 
+use chatrex::chat::engine_choice::Records;
 use web_sys::Storage;
 
 use crate::embed;
@@ -8,6 +9,7 @@ use crate::embed;
 const SETTINGS: &str = "chatrex.settings";
 const CURRENT: &str = "chatrex.current";
 const PENDING: &str = "chatrex.pending";
+const ENGINES: &str = "chatrex.engines";
 const NOTE_READ: &str = "chatrex-device-note-read";
 const INSTALL_OFFERED: &str = "chatrex.install-offered";
 
@@ -94,5 +96,20 @@ pub fn keep_seen(seen: Seen) {
     if let Some(storage) = local() {
         // A refusal only shows it again at the next visit.
         let _ = storage.set_item(seen.entry(), "1");
+    }
+}
+
+/// The engines that were measured on software adapters.
+pub fn engines() -> Records {
+    let stored = || local()?.get_item(ENGINES).ok()?;
+    let json = stored().unwrap_or_default();
+    serde_json::from_str(&json).unwrap_or_default()
+}
+
+/// Remembers measured engines.
+pub fn keep_engines(records: &Records) {
+    if let (Some(storage), Ok(json)) = (local(), serde_json::to_string(records)) {
+        // Where it is refused, the next visit measures again.
+        let _ = storage.set_item(ENGINES, &json);
     }
 }

@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use chatrex::engine::Host;
 use chatrex::error::Fault;
-use chatrex::protocol::{Event, FromWorker, TurnId};
+use chatrex::protocol::{DevicePreference, Event, FromWorker, TurnId};
 use chatrex::weights::source::{LocalFuture, ModelFiles, Runtime, TransferControl};
 
 use super::abort::PauseControl;
 use super::js::performance_now;
 use super::model_store;
-use super::page::{post, set_device_open};
+use super::page::post;
 use super::yielder::Yielder;
 
 thread_local! {
@@ -47,8 +47,12 @@ impl Runtime for Worker {
 
 impl Host for Worker {
     fn emit(&self, event: Event) {
-        if matches!(event, Event::Ready(_)) {
-            set_device_open();
+        if let Event::Ready(card) = &event {
+            let device = match card.device.as_str() {
+                "cpu" => DevicePreference::Cpu,
+                _ => DevicePreference::Wgpu,
+            };
+            model_store::on_device(device);
         }
         post(&FromWorker::Engine(event));
     }

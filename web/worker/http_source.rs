@@ -25,6 +25,12 @@ thread_local! {
     static BLOCKED: RefCell<Vec<String>> = RefCell::default();
 }
 
+/// The host of an address.
+fn host_of(address: &str) -> &str {
+    let (_, rest) = address.split_once("://").unwrap_or(("", address));
+    rest.split('/').next().unwrap_or(rest)
+}
+
 /// Records what the content security policy blocks, to distinguish it from a lost connection.
 pub fn watch_policy() {
     let record = Closure::<dyn FnMut(JsValue)>::new(|event: JsValue| {
@@ -45,6 +51,8 @@ pub struct HttpSource {
     versions: RefCell<HashMap<String, String>>,
     /// Whether the server supports ranges, once known.
     ranges: Cell<Option<bool>>,
+    /// Whether the server compresses the files; no ranges are requested then.
+    compressed: Cell<bool>,
     /// Orders the requests to a server without ranges by their position in the model.
     lock: PriorityLock,
     /// The partly read body of a server without ranges.
@@ -85,6 +93,7 @@ impl HttpSource {
             files: RefCell::default(),
             versions: RefCell::default(),
             ranges: Cell::new(None),
+            compressed: Cell::new(false),
             lock: PriorityLock::default(),
             stream: RefCell::default(),
         }
@@ -154,13 +163,13 @@ impl HttpSource {
             return FailedRequest {
                 fault: Fault::new(
                     FaultKind::Network,
-                    address,
-                    "lies on, or leads to, another host, which this page's content security \
-                     policy forbids",
-                    "Put the model folder on this page's own host, or name the other host in the \
-                     policy's connect-src",
+                    host_of(address),
+                    "lies on, or leads to, another site, and this page fetches models from its own site \
+                     only, so that nothing can leave it",
+                    "Download the model there in a tab of its own, then choose its folder here; or put the \
+                     folder on this page's own site",
                 )
-                .code(ErrorCode::Unsupported),
+                .code(ErrorCode::Forbidden),
                 retryable: false,
             };
         }
@@ -212,7 +221,7 @@ impl HttpSource {
         let mut stream = match open.filter(|s| s.file == file && s.position <= range.start) {
             Some(stream) => stream,
             None => {
-                let answer = self.request(file, Some(&range)).await;
+                let answer = self.request_in_order(file, &range).await;
                 let answer = answer.map_err(|failed| failed.with_part(Vec::new()))?;
                 if answer.response.status() == 206 {
                     self.ranges.set(Some(true));
@@ -241,6 +250,29 @@ impl HttpSource {
             self.stream.replace(Some(stream));
         }
         Ok(bytes)
+    }
+
+    /// Requests a range, or the file from a server that compresses it: browsers do not decode the response to a
+    /// range request, and report it as a lost connection.
+    async fn request_in_order(
+        &self,
+        file: &str,
+        range: &Range<u64>,
+    ) -> Result<HttpResponse, FailedRequest> {
+        if self.compressed.get() {
+            return self.request(file, None).await;
+        }
+        let failed = match self.request(file, Some(range)).await {
+            Err(failed) if failed.retryable && self.ranges.get().is_none() => failed,
+            answer => return answer,
+        };
+        match self.request(file, None).await {
+            Ok(whole) if whole.response.headers().get("content-encoding").is_some() => {
+                self.compressed.set(true);
+                Ok(whole)
+            }
+            _ => Err(failed),
+        }
     }
 
     /// The response of a server without ranges.

@@ -76,6 +76,12 @@ extern "C" {
     #[wasm_bindgen(method, js_name = arrayBuffer)]
     fn array_buffer(this: &File) -> Promise;
 
+    pub type FileReaderSync;
+    #[wasm_bindgen(constructor, catch)]
+    pub fn new() -> Result<FileReaderSync, JsValue>;
+    #[wasm_bindgen(method, js_name = readAsArrayBuffer, catch)]
+    fn read_as_array_buffer(this: &FileReaderSync, file: &File) -> Result<JsValue, JsValue>;
+
     #[wasm_bindgen(js_namespace = ["navigator", "storage"], js_name = getDirectory, catch)]
     pub fn get_directory() -> Result<Promise, JsValue>;
 
@@ -157,6 +163,12 @@ pub fn describe(error: &JsValue) -> String {
 /// The bytes of a file or a slice of one.
 pub async fn bytes_of(file: &File) -> Result<Vec<u8>, JsValue> {
     let buffer: JsValue = wait(file.array_buffer()).await?;
+    Ok(Uint8Array::new(&buffer).to_vec())
+}
+
+/// The bytes of a file or a slice of one, at once.
+pub fn bytes_now(file: &File) -> Result<Vec<u8>, JsValue> {
+    let buffer = FileReaderSync::new()?.read_as_array_buffer(file)?;
     Ok(Uint8Array::new(&buffer).to_vec())
 }
 

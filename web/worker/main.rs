@@ -7,6 +7,7 @@
 //! The worker for tests (`web/worker_dev`) contains this program as a module.
 
 mod abort;
+mod convert;
 pub(crate) mod host;
 mod http_source;
 pub(crate) mod js;
@@ -17,7 +18,7 @@ mod priority_lock;
 mod queue;
 mod yielder;
 
-use chatrex::gpu::shader;
+use chatrex::gpu::{device, shader};
 use wasm_bindgen::prelude::*;
 
 unsafe extern "C" {
@@ -41,6 +42,12 @@ pub fn main() {
 #[wasm_bindgen]
 pub fn use_subgroups(subgroups: bool) {
     shader::use_subgroups(subgroups);
+}
+
+/// Tells what the browser knows of the adapter whose device is being opened (`subgroups.js`).
+#[wasm_bindgen]
+pub fn tell_adapter(json: &str) {
+    device::tell(json);
 }
 
 /// Handles one message of the page.

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use chatrex::engine::memory_plan::{kv_cache_dtype, needs, plan_memory};
 use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::gpu::device::open;
-use chatrex::memory::Fit;
+use chatrex::memory::{Fit, MemoryNeeds};
 use chatrex::model::config::ModelConfig;
 use chatrex::protocol::store::{
-    Activity, DownloadProgress, Facts, ModelId, Preview, StoreEvent, StoreRequest, StoredModel,
+    Activity, DownloadProgress, Facts, ModelId, PICKED, Preview, ShardProgress, ShardState,
+    StoreEvent, StoreRequest, StoredModel,
 };
 use chatrex::protocol::{DevicePreference, FromWorker};
 use chatrex::weights::download::{Downloader, TransferStats};
@@ -26,10 +27,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use super::abort::PauseControl;
+use super::convert;
 use super::http_source::HttpSource;
 use super::js::{File, bytes_of, describe, performance_now};
 use super::opfs::{self, Metadata, ModelFolder, Pieces};
-use super::page::{device_is_open, post};
+use super::page::{self, post};
 use super::yielder::Yielder;
 
 /// The hub of `owner/name`.
@@ -46,6 +48,10 @@ thread_local! {
     static POLLING: Cell<bool> = const { Cell::new(false) };
     /// The previewed models by id.
     static PREVIEWED: RefCell<HashMap<String, Found>> = RefCell::default();
+    /// Files of the user that are read where they are.
+    static PICKED_FILES: RefCell<Option<Rc<PickedFiles>>> = const { RefCell::new(None) };
+    /// Memory plans of stored models by id.
+    static FITS: RefCell<HashMap<String, Fit>> = RefCell::default();
     /// The running downloads by id.
     static JOBS: RefCell<HashMap<String, Rc<Job>>> = RefCell::default();
 }
@@ -95,6 +101,8 @@ struct Job {
     stats: Cell<TransferStats>,
     /// Whether its pieces are deleted once it has ended.
     discard: Cell<bool>,
+    /// Its model and what of it is on the way, once they are open.
+    transfer: RefCell<Option<(Rc<ModelFolder>, Rc<Tally>)>>,
 }
 
 impl Job {
@@ -107,6 +115,7 @@ impl Job {
             reported: Cell::new(f64::NEG_INFINITY),
             stats: Cell::default(),
             discard: Cell::new(false),
+            transfer: RefCell::default(),
         })
     }
 
@@ -127,8 +136,30 @@ impl Job {
             wrong: stats.wrong,
             waiting: self.waiting.get(),
         };
-        let model = self.model.clone();
-        emit(StoreEvent::Progress { model, progress });
+        emit(StoreEvent::Progress {
+            model: self.model.clone(),
+            progress,
+            shards: self.shards(),
+        });
+    }
+
+    /// Its files, in load order.
+    fn shards(&self) -> Vec<ShardProgress> {
+        let transfer = self.transfer.borrow();
+        let Some((folder, tally)) = &*transfer else {
+            return Vec::new();
+        };
+        let shards = folder.manifest.shards.iter().zip(folder.stored_by_shard());
+        let progress = shards.map(|(shard, done)| {
+            let (requests, arrived) = tally.of(&shard.name);
+            ShardProgress {
+                name: shard.name.clone(),
+                done,
+                total: shard.bytes,
+                state: ShardState::of(shard.bytes, done, arrived, requests),
+            }
+        });
+        progress.collect()
     }
 }
 
@@ -166,6 +197,11 @@ pub fn receive(request: StoreRequest, attachment: Option<JsValue>) {
             StoreRequest::Pause { model } => pause(&model),
             StoreRequest::Cancel { model, keep } => cancel(model, keep).await,
             StoreRequest::Delete { model } => delete(&model).await,
+            StoreRequest::Judge { name, needs } => return judge(name, needs).await,
+            StoreRequest::Inspect { name, quantization } => {
+                return convert::inspect(name, quantization, attachment);
+            }
+            StoreRequest::Convert => return convert::convert().await,
         }
         list().await;
     });
@@ -185,7 +221,11 @@ pub async fn list() {
     let Ok(found) = opfs::list().await else {
         return;
     };
-    let models: Vec<_> = found.into_iter().map(stored_model).collect();
+    let mut models = Vec::new();
+    for listed in found {
+        let fit = fit_of(&listed.id, &listed.manifest).await;
+        models.push(stored_model(listed, fit));
+    }
     let in_other_tab = |model: &StoredModel| model.activity == Activity::InOtherTab;
     if models.iter().any(in_other_tab) && !POLLING.replace(true) {
         spawn_local(async {
@@ -197,7 +237,47 @@ pub async fn list() {
     emit(StoreEvent::Listed { models });
 }
 
-fn stored_model(listed: opfs::Listed) -> StoredModel {
+/// The memory plan of a stored model, made once.
+async fn fit_of(id: &str, manifest: &Manifest) -> Option<Fit> {
+    let known = FITS.with_borrow(|fits| fits.get(id).cloned());
+    match known {
+        Some(known) => Some(known),
+        None => {
+            let made = fit(manifest).await?;
+            FITS.with_borrow_mut(|fits| fits.insert(id.to_owned(), made.clone()));
+            Some(made)
+        }
+    }
+}
+
+/// The engine has opened `device`: the list then says what fits.
+pub fn on_device(device: DevicePreference) {
+    if page::set_device(device) {
+        FITS.with_borrow_mut(HashMap::clear);
+        spawn_local(list());
+    }
+}
+
+/// Whether a model of these needs would run here.
+async fn judge(name: String, needs: MemoryNeeds) {
+    if let Some(fit) = fit_of_needs(needs).await {
+        emit(StoreEvent::Judged { name, fit });
+    }
+}
+
+async fn fit_of_needs(needs: MemoryNeeds) -> Option<Fit> {
+    let device = open(page::device()?).await.ok()?;
+    Some(plan_memory(needs, &device, None).await)
+}
+
+/// Takes files of the user that the next model is read from.
+pub fn pick(files: Option<JsValue>) {
+    if files.is_some() {
+        PICKED_FILES.set(Some(Rc::new(PickedFiles::new(files))));
+    }
+}
+
+fn stored_model(listed: opfs::Listed, fit: Option<Fit>) -> StoredModel {
     let model = ModelId(listed.id);
     let activity = match job(&model) {
         Some(job) if job.control() == TransferControl::Pause => Activity::Paused,
@@ -212,6 +292,7 @@ fn stored_model(listed: opfs::Listed) -> StoredModel {
         done: listed.done,
         used: listed.metadata.used,
         activity,
+        fit,
         model,
     }
 }
@@ -264,19 +345,8 @@ fn parse(json: Vec<u8>, place: &str, origin: Origin) -> Result<Found, Fault> {
 
 /// The memory plan of a model on the engine's device, from its manifest.
 async fn fit(manifest: &Manifest) -> Option<Fit> {
-    if !device_is_open() {
-        return None;
-    }
     let config = ModelConfig::of(manifest, MANIFEST).ok()?;
-    let device = open(DevicePreference::Auto).await.ok()?;
-    Some(
-        plan_memory(
-            needs(manifest, &config, kv_cache_dtype(manifest)),
-            &device,
-            None,
-        )
-        .await,
-    )
+    fit_of_needs(needs(manifest, &config, kv_cache_dtype(manifest))).await
 }
 
 async fn emit_preview(found: Result<Found, Fault>) {
@@ -390,11 +460,78 @@ async fn run(job: &Rc<Job>) -> Result<(), Fault> {
     };
     list().await;
     let store = Pieces(Rc::clone(&folder));
-    let source = origin.source(&job.control);
+    let tally = Rc::new(Tally::new(origin.source(&job.control)));
+    job.transfer
+        .replace(Some((Rc::clone(&folder), Rc::clone(&tally))));
     let report = |stats| job.on_stats(stats);
-    Downloader::new(&folder.manifest, &*source, Some(&store), &**job, &report)
+    let outcome = Downloader::new(&folder.manifest, &*tally, Some(&store), &**job, &report)
         .download()
-        .await
+        .await;
+    job.report();
+    job.transfer.take();
+    outcome
+}
+
+/// A source that counts what is on the way of each file.
+struct Tally {
+    source: Rc<dyn ByteSource>,
+    /// Open requests, and the bytes that arrived in them.
+    files: RefCell<HashMap<String, (u32, u64)>>,
+}
+
+impl Tally {
+    fn new(source: Rc<dyn ByteSource>) -> Self {
+        Self {
+            source,
+            files: RefCell::default(),
+        }
+    }
+
+    fn of(&self, file: &str) -> (u32, u64) {
+        self.files.borrow().get(file).copied().unwrap_or_default()
+    }
+
+    fn change(&self, file: &str, change: impl FnOnce(&mut (u32, u64))) {
+        change(self.files.borrow_mut().entry(file.to_owned()).or_default());
+    }
+}
+
+impl ByteSource for Tally {
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn read<'a>(&'a self, name: &'a str, limit: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>> {
+        self.source.read(name, limit)
+    }
+
+    fn range<'a>(
+        &'a self,
+        file: &'a str,
+        length: u64,
+        range: Range<u64>,
+        arrived: &'a dyn Fn(u64),
+    ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
+        Box::pin(async move {
+            self.change(file, |of| of.0 += 1);
+            let count = Cell::new(0);
+            let on_bytes = |more| {
+                count.set(count.get() + more);
+                self.change(file, |of| of.1 += more);
+                arrived(more);
+            };
+            let read = self.source.range(file, length, range, &on_bytes).await;
+            self.change(file, |of| {
+                of.0 = of.0.saturating_sub(1);
+                of.1 = of.1.saturating_sub(count.get());
+            });
+            read
+        })
+    }
+
+    fn max_parallel(&self) -> usize {
+        self.source.max_parallel()
+    }
 }
 
 /// The fault of a model that was imported and needs its files again.
@@ -437,6 +574,14 @@ async fn delete(model: &ModelId) {
 /// # Errors
 /// It is not stored, another tab has locked it, or its download is not complete.
 pub async fn files(model: &str, control: &Rc<PauseControl>) -> Result<ModelFiles, Fault> {
+    if model.starts_with(PICKED) {
+        let files = PICKED_FILES.with_borrow(Option::clone);
+        let files = files.ok_or_else(|| needs_files("this model"))?;
+        return Ok(ModelFiles {
+            source: Box::new(Shared(files)),
+            store: None,
+        });
+    }
     let Some(id) = ModelId::from_address(model) else {
         return Ok(ModelFiles {
             source: Box::new(HttpSource::new(model, Rc::clone(control))),
@@ -469,6 +614,33 @@ pub async fn files(model: &str, control: &Rc<PauseControl>) -> Result<ModelFiles
         store: Some(Box::new(Pieces(Rc::clone(&folder)))),
         source: Box::new(StoredSource { folder, origin }),
     })
+}
+
+/// Files of the user that are read where they are.
+struct Shared(Rc<PickedFiles>);
+
+impl ByteSource for Shared {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn read<'a>(&'a self, name: &'a str, limit: u64) -> LocalFuture<'a, Result<Vec<u8>, Fault>> {
+        self.0.read(name, limit)
+    }
+
+    fn range<'a>(
+        &'a self,
+        file: &'a str,
+        length: u64,
+        range: Range<u64>,
+        arrived: &'a dyn Fn(u64),
+    ) -> LocalFuture<'a, Result<Vec<u8>, PartialRead>> {
+        self.0.range(file, length, range, arrived)
+    }
+
+    fn max_parallel(&self) -> usize {
+        self.0.max_parallel()
+    }
 }
 
 /// The source of a stored model: damaged parts are fetched again from its origin.
@@ -570,11 +742,14 @@ impl PickedFiles {
 }
 
 fn missing(names: &[&str]) -> Fault {
-    let verb = if names.len() == 1 { "is" } else { "are" };
+    let what = match names.len() {
+        1 => "is not among the files you chose",
+        _ => "are not among the files you chose",
+    };
     Fault::new(
         FaultKind::Model,
         names.join(", "),
-        format!("{verb} not among the files you chose"),
+        what,
         "Choose the whole folder",
     )
     .code(ErrorCode::NotFound)

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use chatrex::error::{ErrorCode, Fault, FaultKind};
+use chatrex::protocol::store::ModelId;
 use chatrex::weights::Manifest;
-use chatrex::weights::manifest::{MANIFEST, sha256_hex};
+use chatrex::weights::manifest::{MANIFEST, Shard, sha256_hex};
 use chatrex::weights::source::{Piece, PieceStore};
 use js_sys::Date;
 use serde::{Deserialize, Serialize};
@@ -237,12 +238,142 @@ impl ModelFolder {
         written.map_err(|error| unwritable(name, bytes.len() as u64, &error))
     }
 
+    /// Bytes stored of each shard, in load order.
+    pub fn stored_by_shard(&self) -> Vec<u64> {
+        let bitmap = self.bitmap.borrow();
+        let pieces = chatrex::weights::download::pieces(&self.manifest);
+        let stored = |shard: &Shard| {
+            let of_shard = pieces.iter().filter(|piece| piece.shard == shard.name);
+            let stored = of_shard.filter(|piece| bitmap.get(piece.number) == Some(&1));
+            stored
+                .map(|piece| piece.range.end - piece.range.start)
+                .sum()
+        };
+        self.manifest.shards.iter().map(stored).collect()
+    }
+
     fn set_stored(&self, piece: usize, is_stored: bool) -> Result<(), JsValue> {
         let value = u8::from(is_stored);
         self.bitmap_file.write(&[value], &at(piece as u64))?;
         self.bitmap_file.flush()?;
         self.bitmap.borrow_mut()[piece] = value;
         Ok(())
+    }
+}
+
+/// A model that is being made. Without its manifest the folder holds no model: it is deleted once the
+/// worker has ended.
+pub struct Draft {
+    id: String,
+    name: String,
+    folder: Directory,
+    shards: HashMap<String, OpenFile>,
+    bytes: u64,
+    _lock: Lock,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.shards.values().for_each(OpenFile::close);
+    }
+}
+
+impl Draft {
+    /// Reserves the storage of a model with these shards.
+    ///
+    /// # Errors
+    /// There is no space, or the storage fails. Nothing is left behind then.
+    pub async fn create(name: &str, shards: &[(String, u64)]) -> Result<Self, Fault> {
+        let id = id_of(format!("{name} {} {}", Date::now(), js_sys::Math::random()).as_bytes());
+        let lock = lock(&id).await?;
+        let models = models().await?;
+        let bytes = shards.iter().map(|(_, bytes)| bytes).sum();
+        let fail = |error: JsValue| unwritable(name, bytes, &error);
+        let folder: Directory = wait(models.directory(&id, &create())).await.map_err(fail)?;
+        let mut draft = Self {
+            id,
+            name: name.to_owned(),
+            folder,
+            shards: HashMap::new(),
+            bytes,
+            _lock: lock,
+        };
+        match draft.reserve(shards).await {
+            Ok(()) => Ok(draft),
+            Err(error) => {
+                draft.discard().await;
+                Err(unwritable(name, bytes, &error))
+            }
+        }
+    }
+
+    async fn reserve(&mut self, shards: &[(String, u64)]) -> Result<(), JsValue> {
+        for (name, bytes) in shards {
+            let file = open_file(&self.folder, name, &create()).await?;
+            let reserved = file.truncate(*bytes as f64);
+            self.shards.insert(name.clone(), file);
+            reserved?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a shard from byte `at` on.
+    ///
+    /// # Errors
+    /// There is no such shard, or it cannot be read.
+    pub fn read(&self, shard: &str, at_byte: u64, bytes: &mut [u8]) -> Result<(), JsValue> {
+        let file = self.shards.get(shard).ok_or(JsValue::UNDEFINED)?;
+        file.read(bytes, &at(at_byte)).map(drop)
+    }
+
+    /// Writes bytes of a shard from byte `at` on.
+    ///
+    /// # Errors
+    /// There is no such shard, or no room.
+    pub fn write(&self, shard: &str, at_byte: u64, bytes: &[u8]) -> Result<(), JsValue> {
+        let file = self.shards.get(shard).ok_or(JsValue::UNDEFINED)?;
+        match file.write(bytes, &at(at_byte))? {
+            count if count == bytes.len() as f64 => Ok(()),
+            _ => Err(JsValue::from_str("a write was cut short")),
+        }
+    }
+
+    /// Completes the model; its manifest comes last.
+    ///
+    /// # Errors
+    /// The storage fails. Nothing is left behind then.
+    pub async fn finish(self, json: &[u8], tokenizer: &[u8]) -> Result<ModelId, Fault> {
+        match self.complete(json, tokenizer).await {
+            Ok(()) => Ok(ModelId(self.id.clone())),
+            Err(error) => {
+                let fault = unwritable(&self.name, self.bytes, &error);
+                self.discard().await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn complete(&self, json: &[u8], tokenizer: &[u8]) -> Result<(), JsValue> {
+        let manifest = Manifest::parse(json, MANIFEST);
+        let manifest = manifest.map_err(|fault| JsValue::from_str(&fault.to_string()))?;
+        for file in self.shards.values() {
+            file.flush()?;
+        }
+        let pieces: usize = manifest.shards.iter().map(|s| s.pieces.len()).sum();
+        write(&self.folder, BITMAP, &vec![1; pieces]).await?;
+        write(&self.folder, &manifest.tokenizer.name, tokenizer).await?;
+        write(&self.folder, METADATA, &to_json(&Metadata::new(None))).await?;
+        write(&self.folder, MANIFEST, json).await
+    }
+
+    /// Deletes what was written.
+    pub async fn discard(self) {
+        let id = self.id.clone();
+        drop(self);
+        if let Ok(models) = models().await {
+            // What stays is deleted with the next list.
+            let _ = wait::<JsValue>(models.remove(&id, &recursive())).await;
+        }
     }
 }
 

@@ -2,24 +2,24 @@
 
 use std::cell::Cell;
 
-use chatrex::protocol::FromWorker;
+use chatrex::protocol::{DevicePreference, FromWorker};
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
 
 use super::js::scope;
 
 thread_local! {
-    static DEVICE_IS_OPEN: Cell<bool> = const { Cell::new(false) };
+    static DEVICE: Cell<Option<DevicePreference>> = const { Cell::new(None) };
 }
 
-/// Whether the engine has opened its device. The engine opens it first, once.
-pub fn device_is_open() -> bool {
-    DEVICE_IS_OPEN.get()
+/// The device that the engine has opened. The engine opens it first, once.
+pub fn device() -> Option<DevicePreference> {
+    DEVICE.get()
 }
 
-/// The engine has opened its device.
-pub fn set_device_open() {
-    DEVICE_IS_OPEN.set(true);
+/// The engine has opened `device`; true if it is another one than before.
+pub fn set_device(device: DevicePreference) -> bool {
+    DEVICE.replace(Some(device)) != Some(device)
 }
 
 /// Sends a message to the page.

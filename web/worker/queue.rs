@@ -33,6 +33,10 @@ pub fn receive(message: &JsValue) {
     match body {
         ToWorker::Store(request) => model_store::receive(request, attachment),
         ToWorker::Engine(Request::Stop { turn }) => host::stop(turn),
+        ToWorker::Engine(body @ Request::Load { .. }) => {
+            model_store::pick(attachment);
+            enqueue(body.into());
+        }
         ToWorker::Engine(body) => enqueue(Envelope {
             body,
             attachment: attachment.map(|buffer| Uint8Array::new(&buffer).to_vec()),

@@ -166,7 +166,7 @@ impl Conversation {
             self.granularity = granularity;
             self.filter = document.parameters.filter();
             self.filter_touched = true;
-            self.sampling = document.parameters.sampling;
+            self.session.choices.sampling = document.parameters.sampling;
             self.request_look(out);
         }
         for turn in &document.turns {

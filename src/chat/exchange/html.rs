@@ -12,6 +12,8 @@ use super::marked::inside;
 use super::words;
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::document::{Document, SavedTurn, refused};
+use crate::chat::language;
+use crate::chat::words::language;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::protocol::ImageSize;
 
@@ -33,11 +35,12 @@ pub fn parts(document: &Document) -> (String, String) {
     let picture = &document.picture;
     let name = escape(&picture.name);
     let before = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
          style-src 'sha256-{STYLE_HASH}'; script-src 'sha256-{SCRIPT_HASH}'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<figure>\n{PICTURE_OPEN}"
+         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<figure>\n{PICTURE_OPEN}",
+        language().tag()
     );
     let mut after = format!(
         "\" alt=\"{}\" width=\"{w}\" height=\"{h}\">\n\
@@ -56,7 +59,7 @@ pub fn parts(document: &Document) -> (String, String) {
     let json = serde_json::to_string(document).expect("plain data");
     after.push_str(&format!(
         "<p class=\"small\">{}</p>\n</section>\n</main>\n{JSON_OPEN}{}</script>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
-        words::PAGE_FOOTER,
+        words::PAGE_FOOTER(),
         json.replace('<', "\\u003c"),
     ));
     (before, after)
@@ -117,8 +120,10 @@ fn boxes(turn: &SavedTurn, index: usize, width: u32, height: u32) -> String {
 /// Question and answer of a turn.
 fn conversation(turn: &SavedTurn, index: usize) -> String {
     let mut out = format!(
-        "<h2 dir=\"auto\">{}</h2>\n<p class=\"answer\" dir=\"auto\">",
-        escape(&turn.shown)
+        "<h2 dir=\"auto\"{}>{}</h2>\n<p class=\"answer\" dir=\"auto\"{}>",
+        language_of(&turn.shown),
+        escape(&turn.shown),
+        language_of(&answer_words(turn))
     );
     for piece in pieces(turn) {
         match piece {
@@ -141,6 +146,15 @@ fn conversation(turn: &SavedTurn, index: usize) -> String {
         out.push_str(&format!("<p class=\"small\">{text}</p>\n"));
     }
     out
+}
+
+fn answer_words(turn: &SavedTurn) -> String {
+    turn.spans.iter().map(|span| span.text.as_str()).collect()
+}
+
+/// The attribute of the language of some words, where it is not that of the page.
+fn language_of(words: &str) -> String {
+    language::of(words).map_or(String::new(), |tag| format!(" lang=\"{tag}\""))
 }
 
 /// Text in elements and attributes of HTML.

@@ -2,6 +2,7 @@
 //! and a table lists the boxes that an answer names. Coordinates are whole pixels of the picture.
 
 use super::marked::Source;
+use super::words;
 use crate::chat::answer::{AnswerPiece, Phrase};
 use crate::chat::conversation::Turn;
 use crate::chat::strings;
@@ -9,10 +10,9 @@ use crate::chat::strings;
 /// All turns.
 pub fn conversation(source: Source<'_>) -> String {
     let mut text = format!(
-        "# {}\n\nPicture of {} × {} pixels. Answers and boxes may be wrong.\n",
+        "# {}\n\n{}\n",
         escape(source.name),
-        source.size.width,
-        source.size.height,
+        words::picture_note(source.size),
     );
     for turn in source.turns {
         text.push('\n');
@@ -46,7 +46,7 @@ fn turn(turn: &Turn) -> String {
         })
         .collect();
     if let (false, Some(boxes)) = (phrases.is_empty(), &turn.boxes) {
-        text.push_str("\n| box | phrase | left, top, right, bottom |\n| --- | --- | --- |\n");
+        text.push_str(&format!("\n{}\n| --- | --- | --- |\n", words::TABLE()));
         for phrase in phrases {
             for &number in &phrase.objects {
                 let Some(candidate) = boxes.get(number) else {

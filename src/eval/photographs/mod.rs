@@ -498,6 +498,7 @@ mod tests {
                 spans: reply.spans,
                 tokens: 0,
                 prefill_tokens: 0,
+                question_tokens: 0,
                 stop: StopReason::End,
                 milliseconds: AskTime::default(),
             })

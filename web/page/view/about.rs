@@ -2,11 +2,13 @@
 
 use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::Choice;
+use chatrex::chat::page_strings;
 use chatrex::chat::samples::{self, Sample};
 use chatrex::chat::strings;
 use chatrex::protocol::PartLicence;
 use leptos::prelude::*;
 
+use super::device_card::{BenchCard, DeviceCard};
 use super::icons::{Icon, icon};
 use super::network::Network;
 use super::state::app_state;
@@ -17,36 +19,33 @@ pub fn About() -> impl IntoView {
     let app = app_state();
     let card = move || {
         app.model.with(|model| match model {
-            Model::Ready(card) => {
-                let megabytes = card.weight_bytes as f64 / 1e6;
-                view! {
-                    <dl>
-                        <dt>"Model"</dt>
-                        <dd>{card.name.clone()}</dd>
-                        {card.knows.clone().map(|text| view! {
-                            <dt>"Knows"</dt>
-                            <dd data-testid="about-knows">{text}</dd>
-                        })}
-                        <dt>"Trained on"</dt>
-                        <dd data-testid="trained-on">{card.trained_on.clone()}</dd>
-                        <dt>"Licence"</dt>
-                        <dd>{card.licence.clone()}</dd>
-                        <dt>"Computes on"</dt>
-                        <dd>{strings::computes_on(card)}</dd>
-                        <dt>"Weights"</dt>
-                        <dd>{format!("{megabytes:.1} MB")}</dd>
-                    </dl>
-                    {card.licence_parts.iter().map(part).collect_view()}
-                }
-                .into_any()
+            Model::Ready(card) => view! {
+                <dl>
+                    <dt>{page_strings::MODEL}</dt>
+                    <dd>{card.name.clone()}</dd>
+                    {card.knows.as_deref().map(strings::of_model).map(|text| view! {
+                        <dt>{page_strings::KNOWS}</dt>
+                        <dd data-testid="about-knows">{text}</dd>
+                    })}
+                    <dt>{page_strings::TRAINED_ON}</dt>
+                    <dd data-testid="trained-on">{strings::of_model(&card.trained_on)}</dd>
+                    <dt>{page_strings::LICENCE}</dt>
+                    <dd>{card.licence.clone()}</dd>
+                    <dt>{page_strings::COMPUTES_ON}</dt>
+                    <dd>{strings::computes_on(card)}</dd>
+                    <dt>{page_strings::WEIGHTS}</dt>
+                    <dd>{strings::size(card.weight_bytes)}</dd>
+                </dl>
+                {card.licence_parts.iter().map(part).collect_view()}
             }
-            _ => view! { <p>"The model is not loaded yet."</p> }.into_any(),
+            .into_any(),
+            _ => view! { <p>{page_strings::NOT_LOADED}</p> }.into_any(),
         })
     };
     let built_in = move || {
         app.models.with(|m| match m.choice() {
             Choice::BuiltIn(model) => Some(*model),
-            Choice::Stored(_) => None,
+            Choice::Stored(_) | Choice::Unsaved { .. } => None,
         })
     };
     view! {
@@ -61,10 +60,12 @@ pub fn About() -> impl IntoView {
             {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
-            <h2>"What answers here"</h2>
+            <h2>{page_strings::WHAT_ANSWERS}</h2>
             {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
             {card}
-            <h2>"Private"</h2>
+            <DeviceCard />
+            <BenchCard />
+            <h2>{page_strings::PRIVATE}</h2>
             <p>{strings::ABOUT_PRIVACY}</p>
             <Network />
             <h2>{strings::SAMPLES}</h2>

@@ -219,12 +219,13 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
     let said = said.filter(|_| !phrase.edited);
     let count = phrase.objects.len();
     let class = format!("phrase hue-{} dash-{}", phrase.hue(), phrase.dash());
-    let name = words::phrase_name(&phrase, said);
-    let mismatch = said.map(|said| words::mismatch(said, &phrase));
-    let title = words::links_title(&phrase);
+    let words = StoredValue::new(phrase.clone());
+    let name = move || words.with_value(|p| words::phrase_name(p, said));
+    let mismatch = move || said.map(|said| words.with_value(|p| words::mismatch(said, p)));
+    let title = move || words.with_value(words::links_title);
     let numbers = phrase.objects.iter().map(u32::to_string);
     let objects = numbers.collect::<Vec<_>>().join(",");
-    let missing = words::missing(&phrase);
+    let missing = move || words.with_value(words::missing);
     let edited = phrase.edited;
     view! {
         <button
@@ -252,8 +253,8 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
         >
             {phrase.text}
             {(count > 1).then(|| view! { <span class="times">{format!("×{count}")}</span> })}
-            {missing.map(|text| view! { <span class="times" data-testid="missing">{text}</span> })}
-            {mismatch.map(|text| view! { <span class="times doubtful" data-testid="mismatch">{text}</span> })}
+            {move || missing().map(|text| view! { <span class="times" data-testid="missing">{text}</span> })}
+            {move || mismatch().map(|text| view! { <span class="times doubtful" data-testid="mismatch">{text}</span> })}
             {edited.then(|| view! { <span class="times" data-testid="edited">{words::EDITED}</span> })}
         </button>
         <Show when=move || is_pinned.get() && has_ended()>
@@ -261,7 +262,7 @@ fn PhraseButton(turn: RwSignal<Turn>, piece: usize, phrase: Phrase) -> impl Into
                 type="button"
                 class="phrase-more"
                 data-testid="relink"
-                aria-label=format!("{}: {}", words::LINKS, title)
+                aria-label=move || words::of(words::LINKS(), &title())
                 title=words::LINKS
                 on:click=move |_| {
                     relink();
@@ -310,7 +311,8 @@ fn FoundRow(turn: RwSignal<Turn>, row: Row) -> impl IntoView {
         Memo::new(move |_| highlight.with_value(|h| app.overlay.with(|o| o.is_pinned(h))));
     let count = phrase.objects.len();
     let swatch = format!("swatch hue-{}", phrase.hue());
-    let name = format!("{} {}", words::SHOW, row.text);
+    let text = row.text;
+    let name = move || format!("{} {text}", words::SHOW());
     view! {
         <tr>
             <th scope="row">

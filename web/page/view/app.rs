@@ -3,6 +3,7 @@
 use chatrex::chat::conversation::Input;
 use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Overlay;
+use chatrex::chat::page_strings;
 use chatrex::chat::side::Tab;
 use leptos::ev;
 use leptos::prelude::*;
@@ -60,8 +61,8 @@ pub fn App() -> impl IntoView {
     });
 
     view! {
-        <a class="skip" href="#picture">"To the picture"</a>
-        <a class="skip" href="#question" on:click=move |_| side.choose(Tab::Chat)>"To the question"</a>
+        <a class="skip" href="#picture">{page_strings::TO_PICTURE}</a>
+        <a class="skip" href="#question" on:click=move |_| side.choose(Tab::Chat)>{page_strings::TO_QUESTION}</a>
         <Header />
         <NewVersion />
         <BatchLine />
@@ -98,7 +99,7 @@ fn Header() -> impl IntoView {
                 <button
                     type="button"
                     class="button"
-                    title=format!("{} (Ctrl+Shift+O)", kept_strings::NEW)
+                    title=move || format!("{} (Ctrl+Shift+O)", kept_strings::NEW())
                     data-testid="new"
                     on:click=move |_| app.close_picture()
                 >

@@ -1,5 +1,6 @@
 //! The text box, the kinds of question, and the buttons to send and stop.
 
+use chatrex::chat::page_strings;
 use std::time::Duration;
 
 use chatrex::chat::candidates::LOST_MARK;
@@ -9,6 +10,7 @@ use chatrex::chat::language;
 use chatrex::chat::overlay::Highlight;
 use chatrex::chat::question::{self, ChipAction, Cited, Draft, QuestionKind};
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use js_sys::Reflect;
 use leptos::ev;
 use leptos::html;
@@ -168,7 +170,7 @@ pub fn Ask() -> impl IntoView {
                 <div class="writing">
                     <Tokens text_box />
                     <label class="hidden" for="question">
-                        "Your question"
+                        {page_strings::YOUR_QUESTION}
                     </label>
                     <textarea
                         id="question"
@@ -319,7 +321,7 @@ fn Tokens(text_box: TextBox) -> impl IntoView {
                 <button
                     type="button"
                     class="token"
-                    aria-label=format!("Remove: {}", kind.label())
+                    aria-label=words::of(words::REMOVE(), kind.label())
                     on:click=move |_| {
                         app.kind.set(QuestionKind::Free);
                         focus(text_box);
@@ -347,6 +349,8 @@ fn Tokens(text_box: TextBox) -> impl IntoView {
 fn BoxToken(cited: Cited, text_box: TextBox) -> impl IntoView {
     let app = app_state();
     let number = cited.number;
+    let cited = StoredValue::new(cited);
+    let name = move || cited.with_value(words::cited);
     let id = app
         .candidates
         .with_untracked(|c| c.get(number).map(|b| b.id));
@@ -367,15 +371,15 @@ fn BoxToken(cited: Cited, text_box: TextBox) -> impl IntoView {
             class="token"
             data-testid="cited"
             data-index=number
-            aria-label=format!("{}: {}", words::remove_box(number), words::cited(&cited))
-            title=words::remove_box(number)
+            aria-label=move || words::of(&words::remove_box(number), &name())
+            title=move || words::remove_box(number)
             on:pointerenter=move |_| hover(true)
             on:pointerleave=move |_| hover(false)
             on:focus=move |_| hover(true)
             on:blur=move |_| hover(false)
             on:click=remove
         >
-            <span dir="auto">{words::cited(&cited)}</span>
+            <span dir="auto">{name}</span>
             <span aria-hidden="true">"×"</span>
         </button>
     }
@@ -469,9 +473,9 @@ fn UndoEdit() -> impl IntoView {
 fn Note(
     id: &'static str,
     is_shown: Signal<bool>,
-    text: &'static str,
+    text: Word,
     button: &'static str,
-    action: &'static str,
+    action: Word,
     press: impl Fn() + Copy + Send + Sync + 'static,
 ) -> impl IntoView {
     view! {
@@ -579,7 +583,7 @@ fn Chip(kind: QuestionKind, text_box: TextBox) -> impl IntoView {
             aria-pressed=move || (app.kind.get() == kind).to_string()
             on:click=on_click
         >
-            {kind.label()}
+            {move || kind.label()}
         </button>
     }
 }

@@ -4,6 +4,7 @@ use chatrex::chat::batch::{Batch, Input as Queue, Item, ItemState, Status};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::review::Review;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use leptos::prelude::*;
 
 use super::batch_parts::{PauseButton, Said, StepButton, progress, status, waits_for};
@@ -75,12 +76,7 @@ pub fn Running() -> impl IntoView {
 
 /// A button that gives the batch an input, where that means something.
 #[component]
-fn Step(
-    label: &'static str,
-    test_id: &'static str,
-    is_shown: Signal<bool>,
-    input: Queue,
-) -> impl IntoView {
+fn Step(label: Word, test_id: &'static str, is_shown: Signal<bool>, input: Queue) -> impl IntoView {
     let input = StoredValue::new(input);
     view! {
         <Show when=move || is_shown.get()>
@@ -158,7 +154,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-skip"
-                    aria-label=move || format!("{} {}", words::SKIP, field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::SKIP(), field(|s| s.name.clone())())
                     on:click=move |_| app.batch_step(Queue::Skip(index), None)
                 >
                     {words::SKIP}
@@ -169,7 +165,7 @@ fn Row(index: usize) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="batch-open-picture"
-                    aria-label=move || format!("{} {}", words::OPEN, field(|s| s.name.clone())())
+                    aria-label=move || format!("{} {}", words::OPEN(), field(|s| s.name.clone())())
                     on:click=move |_| app.open_of_batch(index)
                 >
                     {words::OPEN}

@@ -87,7 +87,7 @@ pub fn BatchDialog() -> impl IntoView {
             aria-labelledby="batch-title"
             data-testid="batch"
         >
-            <header>
+            <header role="none">
                 <h2 id="batch-title">{words::BATCH}</h2>
                 <button type="button" class="quiet" data-testid="batch-close" on:click=close>
                     {strings::CLOSE}
@@ -127,7 +127,7 @@ fn Setup() -> impl IntoView {
         kind.set(TaskKind::of_key(&event_target_value(&event)).unwrap_or_default());
     };
     let kinds = TaskKind::ALL.map(|kind| {
-        view! { <option value=kind.key()>{words::task(kind)}</option> }
+        view! { <option value=kind.key()>{move || words::task(kind)}</option> }
     });
     view! {
         <form class="batch-setup" on:submit=start>
@@ -203,7 +203,7 @@ fn Pictures(chosen: Chosen, counts: RwSignal<(usize, usize)>) -> impl IntoView {
     };
     let text = move || match counts.get() {
         (0, 0) => String::new(),
-        (0, _) => words::NO_PICTURES.to_owned(),
+        (0, _) => words::NO_PICTURES().to_owned(),
         (count, left_out) => words::chosen(count, left_out),
     };
     view! {

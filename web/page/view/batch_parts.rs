@@ -3,6 +3,7 @@
 use chatrex::chat::batch::{Batch, Input as Queue, Status};
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::conversation::Model;
+use chatrex::chat::words::Word;
 use js_sys::Date;
 use leptos::prelude::*;
 
@@ -29,7 +30,7 @@ pub fn progress(app: AppState, is_short: bool) -> String {
 }
 
 /// What the batch waits for, if it waits for something beside the engine's work.
-pub fn waits_for(app: AppState) -> Option<&'static str> {
+pub fn waits_for(app: AppState) -> Option<Word> {
     let waits = (app.batching.batch)
         .with(|batch| batch.status() == Status::Running && batch.running().is_none());
     let is_ready = app.model.with(|m| matches!(m, Model::Ready(_)));
@@ -55,7 +56,7 @@ pub fn PauseButton() -> impl IntoView {
 
 /// A button that gives the batch an input.
 #[component]
-pub fn StepButton(label: &'static str, test_id: &'static str, input: Queue) -> impl IntoView {
+pub fn StepButton(label: Word, test_id: &'static str, input: Queue) -> impl IntoView {
     let app = app_state();
     view! {
         <button

@@ -393,7 +393,7 @@ impl AppState {
         let batching = self.batching;
         batching
             .said
-            .set(Some(Ok(exchange_words::WORKING.to_owned())));
+            .set(Some(Ok(exchange_words::WORKING().to_owned())));
         spawn_local(async move {
             let saved = self.batch_zip(only_accepted, with_pictures).await;
             batching.said.set(Some(saved));

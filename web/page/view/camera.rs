@@ -1,6 +1,7 @@
 //! A still from the camera.
 
 use chatrex::chat::kept_strings as words;
+use chatrex::chat::words::Word;
 use js_sys::{Array, Reflect};
 use leptos::ev;
 use leptos::html;
@@ -34,7 +35,7 @@ pub fn Camera() -> impl IntoView {
     let dialog = NodeRef::<html::Dialog>::new();
     let video = NodeRef::<html::Video>::new();
     let stream = StoredValue::new_local(None::<MediaStream>);
-    let trouble = RwSignal::new(None::<&'static str>);
+    let trouble = RwSignal::new(None::<Word>);
     let is_live = RwSignal::new(false);
     let stop = move || {
         if let Some(stream) = stream.try_update_value(Option::take).flatten() {
@@ -97,7 +98,7 @@ pub fn Camera() -> impl IntoView {
             data-testid="camera"
             on:close=move |_| is_open.set(false)
         >
-            <header>
+            <header role="none">
                 <h2 id="camera-title">{words::CAMERA}</h2>
                 <button type="button" class="quiet" data-testid="camera-close" on:click=move |_| is_open.set(false)>
                     {words::CLOSE}
@@ -125,7 +126,7 @@ pub fn Camera() -> impl IntoView {
 }
 
 /// Asks for the camera; a refusal is a sentence.
-async fn begin() -> Result<MediaStream, &'static str> {
+async fn begin() -> Result<MediaStream, Word> {
     let constraints = MediaStreamConstraints::new();
     constraints.set_video(&JsValue::TRUE);
     let absent = |_| words::CAMERA_ABSENT;

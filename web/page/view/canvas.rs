@@ -6,6 +6,7 @@ use chatrex::chat::box_strings;
 use chatrex::chat::candidates::BoxId;
 use chatrex::chat::labels::{self, Placed};
 use chatrex::chat::overlay::DrawnBox;
+use chatrex::chat::page_strings;
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::strings;
 use chatrex::geometry::BoxXyxy;
@@ -92,7 +93,7 @@ pub fn Canvas() -> impl IntoView {
             <Boxes pane held />
             <Marks />
             <Show when=move || app.picture.with(Option::is_none)>
-                <p class="pane-empty">"Drop a picture, paste one, or choose a file."</p>
+                <p class="pane-empty">{page_strings::NO_PICTURE}</p>
             </Show>
             <SelectionBar />
         </div>

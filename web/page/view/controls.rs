@@ -4,7 +4,9 @@ use chatrex::chat::box_strings;
 use chatrex::chat::candidates::Filter;
 use chatrex::chat::conversation::{BoxChange, Input, Model};
 use chatrex::chat::object_list::{bar_heights, histogram};
+use chatrex::chat::page_strings;
 use chatrex::chat::strings;
+use chatrex::chat::words::Word;
 use chatrex::protocol::Granularity;
 use leptos::prelude::*;
 
@@ -38,9 +40,9 @@ pub fn Controls() -> impl IntoView {
     view! {
         <div class="controls">
             <fieldset class="segments">
-                <legend class="hidden">"What to look for"</legend>
-                <GranularityButton granularity=Granularity::Coarse label="Whole objects" />
-                <GranularityButton granularity=Granularity::Fine label="Parts too" />
+                <legend class="hidden">{page_strings::GRANULARITY}</legend>
+                <GranularityButton granularity=Granularity::Coarse label=page_strings::WHOLE_OBJECTS />
+                <GranularityButton granularity=Granularity::Fine label=page_strings::PARTS_TOO />
             </fieldset>
             <FilterSlider
                 name=box_strings::SCORE
@@ -83,7 +85,7 @@ pub fn Controls() -> impl IntoView {
 /// A slider up to 1 with its name, a number field, and something behind it.
 #[component]
 fn FilterSlider(
-    name: &'static str,
+    name: Word,
     id: &'static str,
     min: f64,
     value: Signal<f64>,
@@ -119,7 +121,7 @@ fn FilterSlider(
                     min=min.to_string()
                     max="1"
                     step="0.01"
-                    aria-label=box_strings::as_number(name)
+                    aria-label=move || box_strings::as_number(name())
                     data-testid=format!("{id}-number")
                     prop:value=decimals
                     on:change=on_change
@@ -186,43 +188,8 @@ fn Histogram() -> impl IntoView {
     }
 }
 
-/// A slider up to 1 with its name and its value; `shown` is the value in words, by default with two
-/// decimals.
 #[component]
-pub fn Slider(
-    name: &'static str,
-    id: &'static str,
-    min: &'static str,
-    value: impl Fn() -> f64 + Copy + Send + Sync + 'static,
-    #[prop(optional)] shown: Option<Signal<String>>,
-    set: impl Fn(f64) + 'static,
-) -> impl IntoView {
-    let decimals = move || format!("{:.2}", value());
-    let shown = shown.unwrap_or_else(|| Signal::derive(decimals));
-    let on_input = move |event| {
-        if let Ok(value) = event_target_value(&event).parse() {
-            set(value);
-        }
-    };
-    view! {
-        <label class="slider">
-            <span>{name}</span>
-            <output>{move || shown.get()}</output>
-            <input
-                type="range"
-                min=min
-                max="1"
-                step="0.01"
-                data-testid=id
-                prop:value=decimals
-                on:input=on_input
-            />
-        </label>
-    }
-}
-
-#[component]
-fn GranularityButton(granularity: Granularity, label: &'static str) -> impl IntoView {
+fn GranularityButton(granularity: Granularity, label: Word) -> impl IntoView {
     let app = app_state();
     let value = format!("{granularity:?}").to_lowercase();
     view! {

@@ -2,6 +2,7 @@
 
 use chatrex::chat::conversation::{Input, Model, Phase, Turn};
 use chatrex::chat::conversation_strings as words;
+use chatrex::chat::page_strings;
 use chatrex::chat::question::Draft;
 use chatrex::chat::{language, strings};
 use chatrex::protocol::TurnId;
@@ -43,7 +44,7 @@ pub fn Transcript(
             node_ref=list
             tabindex="0"
             role="region"
-            aria-label="Questions and answers"
+            aria-label=page_strings::TRANSCRIPT
             on:scroll=move |_| place.on_scroll()
         >
             <div class="notes">{children()}</div>
@@ -76,9 +77,9 @@ pub fn Spoken() -> impl IntoView {
 fn Welcome() -> impl IntoView {
     view! {
         <div class="welcome">
-            <p class="welcome-title">"Ask about this picture"</p>
+            <p class="welcome-title">{page_strings::WELCOME}</p>
             <p>
-                "Find or count things by name, have the picture described, or click a box and ask what it is. Words in the answer point back at the boxes they mean."
+                {page_strings::WELCOME_NOTE}
             </p>
         </div>
     }
@@ -89,7 +90,8 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     let id = shown.id;
     let turn = RwSignal::from(shown.turn);
     let question = turn.with_untracked(|t| t.shown.clone());
-    let question_language = language::of(&question);
+    let asked = question.clone();
+    let question_language = move || language::of(&asked);
     let state = move || turn.with(|t| t.phase.name());
     let answer_language =
         move || turn.with(|t| t.spans.iter().find_map(|span| language::of(&span.text)));
@@ -102,7 +104,7 @@ fn TurnView(shown: TurnSignal) -> impl IntoView {
     view! {
         <article class="turn">
             <div class="asked">
-                <span class="hidden">"You: "</span>
+                <span class="hidden">{page_strings::YOU}</span>
                 <p class="question" data-testid="asked" dir="auto" lang=question_language>
                     {question}
                 </p>
@@ -174,7 +176,7 @@ fn Outcome(turn: RwSignal<Turn>) -> impl IntoView {
             turn.with(strings::outcome)
                 .map(|text| {
                     view! {
-                        <p class="outcome">
+                        <p class="outcome" lang=page_language>
                             {text}
                             {move || {
                                 limit
@@ -216,7 +218,7 @@ fn RetryButton(turn: RwSignal<Turn>) -> impl IntoView {
         <button
             type="button"
             class="quiet action"
-            title=move || format!("{} (Alt+R)", text())
+            title=move || format!("{} (Alt+R)", text()())
             data-testid="retry"
             disabled=move || app.busy.get()
             on:click=move |_| app.act(Input::Retry(id))
@@ -241,12 +243,12 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
     };
     view! {
         <Show when=move || turn.with(|t| t.versions() > 1)>
-            <span class="versions" role="group" aria-label="Answers">
+            <span class="versions" role="group" aria-label=page_strings::ANSWERS>
                 <button
                     type="button"
                     class="quiet"
                     data-testid="version-before"
-                    aria-label="The answer before"
+                    aria-label=page_strings::ANSWER_BEFORE
                     disabled=move || is_first() || app.busy.get()
                     on:click=move |_| go(true)
                 >
@@ -257,7 +259,7 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
                     type="button"
                     class="quiet"
                     data-testid="version-after"
-                    aria-label="The answer after"
+                    aria-label=page_strings::ANSWER_AFTER
                     disabled=move || is_last() || app.busy.get()
                     on:click=move |_| go(false)
                 >
@@ -266,6 +268,11 @@ fn Versions(turn: RwSignal<Turn>) -> impl IntoView {
             </span>
         </Show>
     }
+}
+
+/// The language of notes in an answer, which may be in another one.
+fn page_language() -> &'static str {
+    chatrex::chat::words::language().tag()
 }
 
 /// What the turn waits for before the first word.
@@ -281,7 +288,7 @@ fn Waiting(turn: RwSignal<Turn>) -> impl IntoView {
             && turn.with(|t| t.phase == Phase::Queued)
     });
     view! {
-        <p class="waiting" data-testid="phase">
+        <p class="waiting" lang=page_language data-testid="phase">
             <span class="dots" aria-hidden="true">
                 <i></i>
                 <i></i>
@@ -347,11 +354,11 @@ fn BoxesChanged(turn: RwSignal<Turn>, id: TurnId) -> impl IntoView {
     view! {
         <Show when=move || changed.get()>
             <p class="changed">
-                "The boxes changed after this answer. "
+                {page_strings::BOXES_CHANGED}
                 <button type="button" class="link" on:click=again>
-                    "Ask again"
+                    {page_strings::ASK_AGAIN}
                 </button>
-                " with the new ones."
+                {page_strings::WITH_NEW_BOXES}
             </p>
         </Show>
     }

@@ -6,6 +6,7 @@ use chatrex::chat::conversation::Turn;
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::copying::CopyForm;
 use chatrex::chat::network_strings;
+use chatrex::chat::words::Word;
 use js_sys::Reflect;
 use leptos::html;
 use leptos::prelude::*;
@@ -85,7 +86,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
                                 data-testid=format!("copy-{}", form.key())
                                 on:click=move |_| copy(form)
                             >
-                                {form.label()}
+                                {move || form.label()}
                             </button>
                         }
                     })
@@ -101,7 +102,7 @@ pub fn CopyMenu(turn: RwSignal<Turn>) -> impl IntoView {
 pub(super) fn CopyButton(
     test_id: &'static str,
     class: &'static str,
-    label: &'static str,
+    label: Word,
     /// Whether the last press copied.
     copied: RwSignal<Option<bool>>,
     text: impl Fn() -> String + 'static,
@@ -123,7 +124,7 @@ pub(super) fn CopyButton(
 }
 
 /// Writes to the clipboard; false if the browser does not allow it.
-async fn write(text: &str) -> bool {
+pub async fn write(text: &str) -> bool {
     let navigator = window().navigator();
     let clipboard = Reflect::get(&navigator, &"clipboard".into());
     if clipboard.is_ok_and(|clipboard| clipboard.is_undefined()) {

@@ -2,7 +2,7 @@
 
 use chatrex::chat::history::Head;
 use chatrex::chat::kept_strings as words;
-use js_sys::{Date, Object, Reflect};
+use chatrex::chat::words::moment;
 use leptos::ev::SubmitEvent;
 use leptos::html;
 use leptos::prelude::*;
@@ -80,7 +80,7 @@ pub fn Drawer() -> impl IntoView {
             }
         >
             <div class="drawer-inside">
-                <header>
+                <header role="none">
                     <h2 id="history-title">{words::HISTORY}</h2>
                     <button type="button" class="quiet" data-testid="drawer-close" on:click=move |_| close()>
                         {words::CLOSE}
@@ -146,7 +146,7 @@ fn Entry(head: Head) -> impl IntoView {
     let is_renaming = RwSignal::new(false);
     let input = NodeRef::<html::Input>::new();
     let title = head.title().to_owned();
-    let when = date(head.changed);
+    let changed = head.changed;
     let id = StoredValue::new(head.id.clone());
     let shown = StoredValue::new(title);
     let is_current = move || {
@@ -185,13 +185,13 @@ fn Entry(head: Head) -> impl IntoView {
                         <Thumbnail id=id.get_value() />
                         <span class="kept-words">
                             <span class="kept-title">{shown.get_value()}</span>
-                            <small>{when.clone()} " " {name.clone()}</small>
+                            <small>{move || moment(changed)} " " {name.clone()}</small>
                         </span>
                     </button>
                     <button
                         type="button"
                         class="quiet"
-                        aria-label=words::on_chat(words::RENAME, &shown.get_value())
+                        aria-label=move || words::on_chat(words::RENAME(), &shown.get_value())
                         data-testid="history-rename"
                         on:click=move |_| is_renaming.set(true)
                     >
@@ -200,7 +200,7 @@ fn Entry(head: Head) -> impl IntoView {
                     <button
                         type="button"
                         class="quiet"
-                        aria-label=words::on_chat(words::DELETE, &shown.get_value())
+                        aria-label=move || words::on_chat(words::DELETE(), &shown.get_value())
                         data-testid="history-delete"
                         on:click=move |_| app.delete_kept(id.get_value())
                     >
@@ -229,17 +229,6 @@ fn Entry(head: Head) -> impl IntoView {
             </Show>
         </li>
     }
-}
-
-/// A date and a time of day in the language of the browser.
-fn date(milliseconds: f64) -> String {
-    let style = Object::new();
-    for (key, value) in [("dateStyle", "medium"), ("timeStyle", "short")] {
-        // An object takes every property.
-        let _ = Reflect::set(&style, &key.into(), &value.into());
-    }
-    let text = Date::new(&milliseconds.into()).to_locale_string("default", &style);
-    text.into()
 }
 
 /// The switches, and the button that deletes everything.

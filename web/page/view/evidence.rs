@@ -124,7 +124,7 @@ fn Crop(turn: RwSignal<Turn>, evidence: Evidence) -> impl IntoView {
                 class:lit=move || is_lit.get()
                 data-testid="crop"
                 data-index=number
-                aria-label=words::evidence_name(&evidence)
+                aria-label=move || words::evidence_name(&evidence)
                 aria-pressed=move || is_pinned.get().to_string()
                 on:pointerenter=move |_| enter()
                 on:pointerleave=move |_| leave()

@@ -14,6 +14,7 @@ use chatrex::chat::exchange::{box_2d, coco, csv, html as saved_page, label_studi
 use chatrex::chat::exchange::{lossless, markdown, voc, words, yolo};
 use chatrex::chat::overlay::{Mentions, Visibility};
 use chatrex::chat::strings;
+use chatrex::chat::words::{Word, number};
 use chatrex::error::{ErrorCode, Fault, FaultKind};
 use chatrex::protocol::ImageSize;
 use js_sys::Array;
@@ -25,6 +26,7 @@ use web_sys::{Blob, File, HtmlInputElement};
 use super::dialog;
 use super::icons::{Icon, icon};
 use super::models::all_files;
+use super::original::Original;
 use super::share::ShareButtons;
 use super::state::{AppState, app_state};
 use crate::{decode, export};
@@ -127,9 +129,9 @@ impl ExchangeState {
             None => return self.say(words::decide(missing)),
         };
         if format == Format::Redacted && sheet.boxes.is_empty() {
-            return self.say(words::NOTHING_TO_COVER);
+            return self.say(words::NOTHING_TO_COVER());
         }
-        self.say(words::WORKING);
+        self.say(words::WORKING());
         spawn_local(async move {
             let count = format.has_scope().then_some(sheet.boxes.len());
             let name = format.file_name(&sheet.name);
@@ -201,7 +203,7 @@ impl ExchangeState {
 
     /// Reads files of the user: a conversation, or boxes for the picture among them or the open one.
     pub fn import(self, app: AppState, files: Vec<File>) {
-        self.say(words::READING);
+        self.say(words::READING());
         spawn_local(async move {
             let outcome = self.read(app, files).await;
             self.outcome
@@ -447,6 +449,10 @@ fn OutcomeLine() -> impl IntoView {
             <p role="status" data-testid="exchange-outcome">
                 {text}
             </p>
+            {move || match state.outcome.get() {
+                Outcome::Failed(fault) => Some(view! { <Original fault /> }),
+                _ => None,
+            }}
             <Show when=is_dismissible>
                 <button
                     type="button"
@@ -473,7 +479,7 @@ fn Dialog() -> impl IntoView {
             data-testid="exchange"
             on:close=move |_| state.close()
         >
-            <header>
+            <header role="none">
                 <h2 id="exchange-title">{words::TITLE}</h2>
                 <button type="button" class="quiet" data-testid="exchange-close" on:click=close>
                     {strings::CLOSE}
@@ -559,7 +565,7 @@ fn Group(group: usize) -> impl IntoView {
             {formats
                 .map(|format| view! {
                     <option value=format.key() selected={state.format.get_untracked() == format}>
-                        {words::format(format)}
+                        {move || words::format(format)}
                     </option>
                 })
                 .collect_view()}
@@ -590,7 +596,7 @@ fn ScopeChoice() -> impl IntoView {
                     prop:checked=move || state.scope.get() == scope
                     on:change=move |_| state.scope.set(scope)
                 />
-                <span>{words::scope(scope)} " " <b class="count">{count}</b></span>
+                <span>{move || words::scope(scope)} " " <b class="count">{count}</b></span>
             </label>
         }
     };
@@ -669,7 +675,7 @@ fn StyleChoice() -> impl IntoView {
 /// A slider of whole pixels of the picture.
 #[component]
 fn PixelSlider(
-    name: &'static str,
+    name: Word,
     test_id: &'static str,
     range: (f32, f32),
     value: Signal<f32>,
@@ -683,7 +689,7 @@ fn PixelSlider(
     view! {
         <label class="slider">
             <span>{name}</span>
-            <output>{move || format!("{:.0} px", value.get())}</output>
+            <output>{move || format!("{} px", number(f64::from(value.get()), 0))}</output>
             <input
                 type="range"
                 min=range.0
@@ -699,11 +705,7 @@ fn PixelSlider(
 
 /// A check box and its label.
 #[component]
-pub(super) fn Check(
-    label: &'static str,
-    test_id: &'static str,
-    signal: RwSignal<bool>,
-) -> impl IntoView {
+pub(super) fn Check(label: Word, test_id: &'static str, signal: RwSignal<bool>) -> impl IntoView {
     view! {
         <label class="accept">
             <input

@@ -1,5 +1,6 @@
 //! The sample pictures as cards.
 
+use chatrex::chat::page_strings;
 use leptos::prelude::*;
 
 use super::state::app_state;
@@ -12,7 +13,7 @@ pub fn Gallery() -> impl IntoView {
     let several = Memo::new(move |_| samples.with(|samples| samples.len() > 1));
     view! {
         <Show when=move || several.get()>
-            <ul class="gallery" aria-label="Sample pictures" data-testid="gallery">
+            <ul class="gallery" aria-label=page_strings::SAMPLE_PICTURES data-testid="gallery">
                 <For each=move || samples.get() key=|sample| &sample.file let:sample>
                     <li>
                         <button
@@ -22,8 +23,8 @@ pub fn Gallery() -> impl IntoView {
                             data-sample=sample.file.as_str()
                             on:click=move |_| app.open_sample(sample)
                         >
-                            <img src=sample.address() alt=sample.alt.as_str() loading="lazy" />
-                            <span>{sample.question.as_str()}</span>
+                            <img src=sample.address() alt=move || sample.shown_alt() loading="lazy" />
+                            <span>{move || sample.shown_question()}</span>
                         </button>
                     </li>
                 </For>

@@ -1,5 +1,6 @@
 //! The outlines on buttons, drawn for this page on a grid of 24 units.
 
+use chatrex::chat::words::Word;
 use leptos::prelude::*;
 
 /// An outline.
@@ -142,7 +143,7 @@ pub fn icon(icon: Icon) -> impl IntoView {
 #[component]
 pub fn IconButton(
     id: &'static str,
-    name: &'static str,
+    name: Word,
     #[prop(optional)] class: &'static str,
     #[prop(default = true.into(), into)] enabled: Signal<bool>,
     press: impl Fn() + 'static,

@@ -17,7 +17,8 @@ use web_sys::{
 };
 
 use super::export::ExchangeState;
-use super::models::{all_files, preview_files, show_manager};
+use super::making::{are_checkpoint, preview_files};
+use super::models::{all_files, show_manager};
 use super::share::clear_address;
 use super::state::AppState;
 use crate::{decode, embed, shared};
@@ -51,7 +52,7 @@ fn take_shared(app: AppState, exchange: ExchangeState) {
     spawn_local(async move {
         let files = shared::take().await;
         match files.is_empty() {
-            true => refuse(app, network_strings::NOTHING_SHARED),
+            true => refuse(app, network_strings::NOTHING_SHARED()),
             false => open_all(app, exchange, files),
         }
     });
@@ -59,7 +60,7 @@ fn take_shared(app: AppState, exchange: ExchangeState) {
 
 /// Opens files of the user: a model in the manager, else the pictures among them.
 pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
-    if files.iter().any(|file| file.name() == MANIFEST) {
+    if files.iter().any(|file| file.name() == MANIFEST) || are_checkpoint(&files) {
         show_manager(app);
         preview_files(app, &files);
         return;
@@ -74,7 +75,7 @@ pub fn open_all(app: AppState, exchange: ExchangeState, files: Vec<File>) {
     let chosen = match (pictures.is_empty(), files.len()) {
         (true, 1) => files,
         (true, 0) => return,
-        (true, _) => return refuse(app, words::NO_PICTURES),
+        (true, _) => return refuse(app, words::NO_PICTURES()),
         (false, _) => pictures,
     };
     let named = chosen.into_iter().map(|file| (file.name(), file.into()));
@@ -164,7 +165,7 @@ fn open_dropped(app: AppState, exchange: ExchangeState, data: &DataTransfer) {
             }
         }
         if files.is_empty() {
-            refuse(app, words::NO_PICTURES);
+            refuse(app, words::NO_PICTURES());
         }
         open_all(app, exchange, files);
     });
@@ -217,7 +218,7 @@ fn open_address(app: AppState, data: &DataTransfer) {
         if is_own || source.starts_with("blob:") {
             open_from(app, &source).await;
         } else {
-            refuse(app, words::ADDRESS_ONLY);
+            refuse(app, words::ADDRESS_ONLY());
         }
     });
 }
@@ -230,7 +231,7 @@ pub async fn open_from(app: AppState, address: &str) {
             let name = name.split(['?', '#']).next().unwrap_or_default();
             app.open_file(blob, name.to_owned());
         }
-        Err(_) => refuse(app, words::ADDRESS_REFUSED),
+        Err(_) => refuse(app, words::ADDRESS_REFUSED()),
     }
 }
 

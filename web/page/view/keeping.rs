@@ -9,7 +9,7 @@ use chatrex::chat::kept_strings as words;
 use chatrex::chat::overlay::{Mentions, Overlay};
 use chatrex::chat::question::QuestionKind;
 use chatrex::chat::samples;
-use chatrex::chat::settings::{Settings, Theme};
+use chatrex::chat::settings::{LanguageChoice, Settings, Theme};
 use chatrex::chat::share::Shared;
 use chatrex::error::{Fault, FaultKind};
 use js_sys::Date;
@@ -23,7 +23,7 @@ use super::share;
 use super::state::AppState;
 use crate::decode::{self, Opened};
 use crate::store::Record;
-use crate::{embed, memory, theme};
+use crate::{embed, locale, memory, theme};
 
 /// A change is written after this time.
 const DELAY: Duration = Duration::from_millis(300);
@@ -36,7 +36,11 @@ impl AppState {
         let is_first_visit = memory::settings().is_none();
         let settings = keep.settings.get_untracked();
         theme::apply(settings.theme);
-        self.act(Input::Sampling(settings.sampling));
+        locale::apply(settings.language);
+        self.act(Input::Usual {
+            choices: settings.choices,
+            now: true,
+        });
         if let Some(filter) = settings.filter {
             self.act(Input::Filter(filter));
         }
@@ -135,6 +139,7 @@ impl AppState {
             self.picture.track();
             self.candidates.track();
             self.filter.track();
+            self.choices.track();
             self.draft.track();
             self.kind.track();
             self.turns
@@ -341,7 +346,7 @@ impl AppState {
         self.leave();
         self.show_nothing();
         self.keep
-            .say(words::CLOSED.to_owned(), Some(Undo::Show(id)));
+            .say(words::CLOSED().to_owned(), Some(Undo::Show(id)));
     }
 
     fn show_nothing(self) {
@@ -397,7 +402,7 @@ impl AppState {
             {
                 keep.shelf.update(|shelf| shelf.trouble = Some(trouble));
             }
-            keep.tell(words::ALL_DELETED.to_owned());
+            keep.tell(words::ALL_DELETED().to_owned());
         });
     }
 
@@ -497,15 +502,16 @@ impl AppState {
             };
         });
         theme::apply(Theme::System);
+        locale::apply(LanguageChoice::System);
         self.act(Input::ResetSettings);
     }
 
     /// Keeps what the user set.
     pub(super) fn keep_setting(self, input: &Input) {
-        match *input {
-            Input::Sampling(sampling) => self.keep.set(|s| s.sampling = sampling),
-            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(filter)),
-            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = granularity),
+        match input {
+            Input::Usual { choices, .. } => self.keep.set(|s| s.choices = choices.clone()),
+            Input::Filter(filter) => self.keep.set(|s| s.filter = Some(*filter)),
+            Input::Prefer(granularity) => self.keep.set(|s| s.granularity = *granularity),
             _ => {}
         }
     }

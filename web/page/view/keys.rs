@@ -69,7 +69,7 @@ pub fn KeysButton() -> impl IntoView {
             class="icon-button keys-button"
             aria-label=words::KEYS
             aria-haspopup="dialog"
-            title=format!("{} (?)", words::KEYS)
+            title=move || format!("{} (?)", words::KEYS())
             data-testid="keys"
             on:click=move |_| list.open()
         >
@@ -89,7 +89,7 @@ pub fn Keys() -> impl IntoView {
             aria-labelledby="keys-title"
             data-testid="key-list"
         >
-            <header>
+            <header role="none">
                 <h2 id="keys-title">{words::KEYS}</h2>
                 <button type="button" class="quiet" data-testid="keys-close" on:click=move |_| list.close()>
                     {strings::CLOSE}
@@ -127,7 +127,7 @@ fn keys_view(keys: &'static str) -> impl IntoView {
         .map(|together| {
             let keys = together
                 .into_iter()
-                .map(|key| view! { <kbd>{key.to_owned()}</kbd> });
+                .map(|key| view! { <kbd>{move || words::key_name(key)}</kbd> });
             view! { <span class="key-set">{keys.collect_view()}</span> }
         })
         .collect_view()

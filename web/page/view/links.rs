@@ -101,8 +101,8 @@ fn Editor(
                             type="button"
                             class="token"
                             data-testid="unlink"
-                            aria-label=words::remove_box(number)
-                            title=words::remove_box(number)
+                            aria-label=move || words::remove_box(number)
+                            title=move || words::remove_box(number)
                             on:click=move |_| remove(number)
                         >
                             {number}

@@ -5,12 +5,12 @@ use chatrex::chat::conversation::Model;
 use chatrex::chat::model_manager::{
     self, Choice, Confirmation, Entry, EntryAction, Input, PreviewState, Status,
 };
+use chatrex::chat::model_strings as words;
 use chatrex::chat::strings;
 use chatrex::error::Fault;
 use chatrex::memory::Verdict;
 use chatrex::progress::Progress;
-use chatrex::protocol::store::{ModelId, Preview};
-use js_sys::Array;
+use chatrex::protocol::store::{ModelId, Preview, ShardProgress};
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::{ev, html};
@@ -18,6 +18,10 @@ use wasm_bindgen::JsCast;
 use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::dialog;
+use super::folder_rows::{FolderButton, FolderRows};
+use super::making::{MakingCard, preview_files};
+use super::original::Original;
+use super::real_model::RealModels;
 use super::state::{AppState, app_state};
 
 /// Opens the dialog.
@@ -42,28 +46,112 @@ pub fn Manager() -> impl IntoView {
     let fault = Memo::new(move |_| app.models.with(|m| m.fault().cloned()));
     view! {
         <dialog class="manager" node_ref=app.manager_dialog aria-labelledby="manager-title" data-testid="manager">
-            <header>
+            <header role="none">
                 <h2 id="manager-title">{strings::TITLE}</h2>
                 <span class="used" data-testid="used">{move || strings::used(used.get())}</span>
+                <DeleteAll />
                 <button type="button" class="quiet" data-testid="manager-close" on:click=close>
                     {strings::CLOSE}
                 </button>
             </header>
             <Show when=move || app.is_volatile.get()>
-                <p class="note" data-testid="volatile">{strings::volatile(is_safari())}</p>
+                <p class="note" data-testid="volatile">{move || strings::volatile(is_safari())}</p>
             </Show>
             <ul class="models">
                 {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
                 <For each=move || models.get() key=|model| model.0.clone() let:model>
                     <Row model />
                 </For>
+                <FolderRows />
                 {move || offers.get().into_iter().map(|offer| view! { <OfferRow offer /> }).collect_view()}
             </ul>
             <div role="alert">
                 {move || fault.get().map(|fault| view! { <Failure fault /> })}
             </div>
+            <WithoutRoom />
             <Add />
+            <MakingCard />
+            <RealModels />
         </dialog>
+    }
+}
+
+/// Deletes every stored model, after a confirmation.
+#[component]
+fn DeleteAll() -> impl IntoView {
+    let app = app_state();
+    let is_asking = RwSignal::new(false);
+    let can_delete = Memo::new(move |_| app.models.with(|m| m.can_delete()));
+    let text = move || {
+        app.models
+            .with(|m| words::delete_all(m.entries().len(), m.used()))
+    };
+    let delete = move || {
+        is_asking.set(false);
+        app.manage(Input::DeleteAll);
+    };
+    view! {
+        <Show when=move || can_delete.get()>
+            <Show
+                when=move || is_asking.get()
+                fallback=move || view! {
+                    <button type="button" class="quiet" data-testid="models-delete-all" on:click=move |_| is_asking.set(true)>
+                        {words::DELETE_ALL}
+                    </button>
+                }
+            >
+                <span class="doubt" role="status">{text}</span>
+                <Action label=words::DELETE_ALL key="models-delete-all-yes" act=delete />
+                <button type="button" class="quiet" on:click=move |_| is_asking.set(false)>{words::BACK}</button>
+            </Show>
+        </Show>
+    }
+}
+
+/// The offer to run a model that there was no room for.
+#[component]
+fn WithoutRoom() -> impl IntoView {
+    let app = app_state();
+    let name = Memo::new(move |_| {
+        app.models
+            .with(|m| m.without_room().map(|preview| preview.facts.name.clone()))
+    });
+    view! {
+        {move || name.get().map(|name| view! {
+            <div class="model-actions">
+                <span>{name}</span>
+                <Action label=words::RUN_UNSAVED key="run-unsaved" primary=true act=move || app.manage(Input::RunUnsaved) />
+            </div>
+        })}
+    }
+}
+
+/// The files of a download.
+#[component]
+fn Shards(entry: Memo<Option<Entry>>) -> impl IntoView {
+    let shards = Memo::new(move |_| {
+        entry.with(|e| e.as_ref().map(|e| e.shards.clone()).unwrap_or_default())
+    });
+    let names = Memo::new(move |_| {
+        shards.with(|all| all.iter().map(|s| s.name.clone()).collect::<Vec<_>>())
+    });
+    let row = move |name: String| {
+        let of = move |shards: &[ShardProgress]| shards.iter().find(|s| s.name == name).cloned();
+        let shard = Memo::new(move |_| shards.with(|all| of(all.as_slice())));
+        let state =
+            move || shard.with(|s| s.as_ref().map(|s| format!("{:?}", s.state).to_lowercase()));
+        let text = move || shard.with(|s| s.as_ref().map(words::shard));
+        view! { <li data-testid="shard" data-state=state>{text}</li> }
+    };
+    view! {
+        <Show when=move || names.with(|names| !names.is_empty())>
+            <details class="shards" data-testid="shards">
+                <summary>{words::SHARDS}</summary>
+                <ul>
+                    <For each=move || names.get() key=String::clone children=row />
+                </ul>
+            </details>
+        </Show>
     }
 }
 
@@ -79,7 +167,9 @@ fn show_in_title(app: AppState) {
     Effect::new(move |before: Option<bool>| {
         let now = part.get();
         match now {
-            Some(part) => document().set_title(&format!("{part} % · {title}")),
+            Some(part) => {
+                document().set_title(&format!("{} · {title}", strings::whole_percent(part)))
+            }
             None if before == Some(true) => document().set_title(&title),
             None => {}
         }
@@ -94,11 +184,15 @@ fn is_safari() -> bool {
 
 #[component]
 fn Failure(fault: Fault) -> impl IntoView {
+    let (told, coded) = (fault.clone(), fault.clone());
+    let text = move || strings::sentence(&told);
+    let code = move || strings::error_code(&coded);
     view! {
         <p class="wrong" data-testid="model-error">
-            {strings::sentence(&fault)} " "
-            <small class="error-code" data-testid="error-code">{strings::error_code(&fault)}</small>
+            {text} " "
+            <small class="error-code" data-testid="error-code">{code}</small>
         </p>
+        <Original fault />
     }
 }
 
@@ -122,7 +216,7 @@ fn BuiltInRow(model: BuiltIn) -> impl IntoView {
         <li class="model" data-testid=row>
             <div class="model-head">
                 <h3>{model.name()}</h3>
-                <span class="facts">{strings::description(model)}</span>
+                <span class="facts">{move || strings::description(model)}</span>
             </div>
             <Show when=is_chosen>
                 <KnowsLine />
@@ -147,11 +241,12 @@ fn OfferRow(offer: model_manager::Offer) -> impl IntoView {
         address,
     } = offer;
     let preview = move || app.manage(Input::Preview(address.clone()));
+    let test_id = format!("offer-{name}");
     view! {
-        <li class="model" data-testid=format!("offer-{name}")>
+        <li class="model" data-testid=test_id>
             <div class="model-head">
                 <h3>{name.clone()}</h3>
-                <span class="facts">{strings::offer(&name, bytes)}</span>
+                <span class="facts">{move || strings::offer(&name, bytes)}</span>
             </div>
             <div class="model-actions">
                 <Action label=strings::GET key="get-offer" act=preview />
@@ -166,7 +261,7 @@ fn KnowsLine() -> impl IntoView {
     let app = app_state();
     let knows = move || {
         app.model
-            .with(|model| strings::knows(model).map(str::to_owned))
+            .with(|model| strings::knows(model).map(strings::of_model))
     };
     view! { {move || knows().map(|text| view! { <p class="stand">{text}</p> })} }
 }
@@ -174,7 +269,7 @@ fn KnowsLine() -> impl IntoView {
 /// A button of a model.
 #[component]
 fn Action(
-    label: &'static str,
+    label: impl Fn() -> &'static str + Send + 'static,
     key: &'static str,
     #[prop(default = false)] primary: bool,
     act: impl Fn() + 'static,
@@ -223,6 +318,7 @@ fn Row(model: ModelId) -> impl IntoView {
         })
     };
     let fault = Memo::new(move |_| entry.with(|e| e.as_ref().and_then(|e| e.fault.clone())));
+    let fit = Memo::new(move |_| entry.with(|e| e.as_ref().and_then(|e| e.stored.fit.clone())));
     view! {
         <li class="model" data-testid="model" data-state=move || state.get() data-model=id.get_value().0>
             <div class="model-head">
@@ -231,6 +327,13 @@ fn Row(model: ModelId) -> impl IntoView {
             </div>
             <Bar entry status progress=Signal::derive(progress) />
             <p class="stand" data-testid="model-words">{text}</p>
+            <p class="facts" data-testid="last-used">{move || fact(last_used)}</p>
+            {move || fit.get().map(|fit| view! {
+                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="kept-verdict">
+                    {strings::verdict(&fit)}
+                </p>
+            })}
+            <Shards entry />
             <div role="alert">
                 {move || fault.get().map(|fault| view! { <Failure fault /> })}
             </div>
@@ -241,6 +344,10 @@ fn Row(model: ModelId) -> impl IntoView {
             </details>
         </li>
     }
+}
+
+fn last_used(entry: &Entry) -> String {
+    words::last_used(entry, js_sys::Date::now())
 }
 
 /// The progress bar of a download or of loading.
@@ -325,7 +432,7 @@ fn Actions(id: ModelId, status: Memo<Option<Status>>, entry: Memo<Option<Entry>>
                 children=move |action| {
                     view! {
                         <Action
-                            label=strings::action(action)
+                            label=move || strings::action(action)
                             key=action.key()
                             primary=action.is_primary()
                             act=move || press(action)
@@ -409,6 +516,7 @@ fn Add() -> impl IntoView {
                     <input type="file" multiple class="hidden-input" data-testid="model-files" on:change=on_files />
                     {strings::FILES}
                 </label>
+                <FolderButton />
             </div>
             <div role="status" aria-live="polite">
                 {move || match preview.get() {
@@ -438,12 +546,6 @@ pub fn all_files(files: FileList) -> Vec<File> {
     (0..files.length()).filter_map(|i| files.get(i)).collect()
 }
 
-/// Previews the model in files of the user.
-pub fn preview_files(app: AppState, files: &[File]) {
-    let all: Array = files.iter().collect();
-    app.manage_with(Input::PreviewFiles, Some(&all));
-}
-
 /// A previewed model: its facts, its licence, and the button to download or import it.
 #[component]
 fn Offer(preview: Preview) -> impl IntoView {
@@ -454,20 +556,28 @@ fn Offer(preview: Preview) -> impl IntoView {
             .with(|m| matches!(m.preview(), PreviewState::Ready { accepted: true, .. }))
     });
     let accept = move |event: ev::Event| app.manage(Input::Accept(event_target_checked(&event)));
-    let verb = match preview.address {
-        Some(_) => strings::DOWNLOAD,
-        None => strings::IMPORT,
+    let is_here = preview.address.is_none();
+    let name = StoredValue::new(facts.name.clone());
+    let (named, precision, bytes) = (facts.name, facts.precision, facts.bytes);
+    let title = move || strings::preview(&named, &precision, bytes);
+    let trained_on = move || strings::of_model(&facts.trained_on);
+    let licence = move || strings::licence(&facts.licence);
+    let verb = match is_here {
+        false => strings::DOWNLOAD,
+        true => strings::IMPORT,
     };
     view! {
         <div class="offer" data-testid="offer">
-            <h4>{strings::preview(&facts.name, &facts.precision, facts.bytes)}</h4>
+            <h4>{title}</h4>
             {preview.address.map(|address| view! { <p class="facts">{address}</p> })}
-            <p>{facts.trained_on}</p>
-            {preview.fit.map(|fit| view! {
-                <p class="verdict" class:bad=fit.verdict == Verdict::WillNotRun data-testid="verdict">{strings::verdict(&fit)}</p>
-            })}
-            <h5>{strings::licence(&facts.licence)}</h5>
-            <p class="licence-text" tabindex="0" role="document" aria-label=strings::licence(&facts.licence) data-testid="licence-text">
+            <p>{trained_on}</p>
+            {preview.fit.map(|fit| {
+                let is_bad = fit.verdict == Verdict::WillNotRun;
+                view! {
+                <p class="verdict" class:bad=is_bad data-testid="verdict">{move || strings::verdict(&fit)}</p>
+            }})}
+            <h5>{licence.clone()}</h5>
+            <p class="licence-text" tabindex="0" role="document" aria-label=licence data-testid="licence-text">
                 {facts.licence_text}
             </p>
             <label class="accept">
@@ -484,8 +594,25 @@ fn Offer(preview: Preview) -> impl IntoView {
                 >
                     {verb}
                 </button>
+                <Show when=move || is_here>
+                    <button
+                        type="button"
+                        class="button small"
+                        data-testid="use-in-place"
+                        disabled=move || !accepted.get()
+                        on:click=move |_| {
+                            app.keep_folder(name.get_value());
+                            app.manage(Input::RunUnsaved);
+                        }
+                    >
+                        {words::USE_IN_PLACE}
+                    </button>
+                </Show>
                 <Action label=strings::NOT_NOW key="forget" act=move || app.manage(Input::Dismiss) />
             </div>
+            <Show when=move || is_here>
+                <p class="small-print">{words::USE_IN_PLACE_NOTE}</p>
+            </Show>
         </div>
     }
 }

@@ -79,12 +79,12 @@ fn row(host: Host) -> impl IntoView {
     view! {
         <tr data-testid="network-host" data-host=host.name.clone() data-own=host.is_own.to_string()>
             <th scope="row">
-                {host.name.clone()}
+                <span translate="no">{host.name.clone()}</span>
                 {host.is_own.then(|| view! { <small>" " {words::THIS_SITE}</small> })}
             </th>
             <td>{host.requests}</td>
-            <td>{words::bytes(host.received)}</td>
-            <td data-bytes=host.sent>{words::bytes(host.sent)}</td>
+            <td>{move || words::bytes(host.received)}</td>
+            <td data-bytes=host.sent>{move || words::bytes(host.sent)}</td>
             <td>{host.refused}</td>
         </tr>
     }

@@ -6,6 +6,7 @@ use chatrex::chat::candidates::{BoxId, Candidate};
 use chatrex::chat::conversation::{BoxChange, Picture};
 use chatrex::chat::object_list::{Sort, SortKey, range};
 use chatrex::chat::overlay::{Highlight, Mentions};
+use chatrex::chat::words::{self, Word};
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::{HtmlElement, KeyboardEvent, MouseEvent};
@@ -95,7 +96,7 @@ pub fn Objects() -> impl IntoView {
 }
 
 #[component]
-fn SortButton(sort: RwSignal<Sort>, key: SortKey, name: &'static str) -> impl IntoView {
+fn SortButton(sort: RwSignal<Sort>, key: SortKey, name: Word) -> impl IntoView {
     let is_on = move || sort.get().key == key;
     let mark = move || match sort.get() {
         now if now.key != key => "",
@@ -109,7 +110,7 @@ fn SortButton(sort: RwSignal<Sort>, key: SortKey, name: &'static str) -> impl In
             type="button"
             class="sort"
             data-testid=format!("sort-{key:?}").to_lowercase()
-            aria-label=box_strings::sort_by(name)
+            aria-label=move || box_strings::sort_by(name())
             aria-pressed=move || is_on().to_string()
             on:click=move |_| sort.update(|sort| *sort = sort.by(key))
         >
@@ -155,9 +156,9 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
             clipped(bbox, p.size).area() / whole.max(1.0)
         })
     });
-    let score_text = match score {
-        Some(score) => format!("{score:.2}"),
-        None => "yours".to_owned(),
+    let score_text = move || match score {
+        Some(score) => words::number(f64::from(score), 2),
+        None => box_strings::YOURS().to_owned(),
     };
     let name = move || {
         label.with(|(label, _)| box_strings::row_name(number, label, score, share, is_hidden.get()))
@@ -191,7 +192,7 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
             <span class="hidden">{move || is_hidden.get().then_some(box_strings::HIDDEN)}</span>
             <span class="row-label" data-testid="object-name">{move || label.get().0}</span>
             <span class="row-score">{score_text}</span>
-            <span class="row-area">{box_strings::area(share)}</span>
+            <span class="row-area">{move || box_strings::area(share)}</span>
         </div>
     }
 }

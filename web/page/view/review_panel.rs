@@ -2,6 +2,7 @@
 
 use chatrex::chat::batch_strings as words;
 use chatrex::chat::review::{Entry, Input, KEYS, Order, Review, ReviewedBox};
+use chatrex::chat::words::Word;
 use leptos::prelude::*;
 use leptos::{ev, html};
 use wasm_bindgen::JsCast;
@@ -141,11 +142,11 @@ fn Verdict(current: Memo<Option<Entry>>, boxes: Memo<Vec<ReviewedBox>>) -> impl 
         let found = boxes.with(|boxes| boxes.iter().find(|b| b.entry == entry).cloned());
         Some(match found.map(|b| b.found) {
             Some(found) => {
-                let label = found.label.unwrap_or_else(|| words::NO_LABEL.to_owned());
+                let label = found.label.unwrap_or_else(|| words::NO_LABEL().to_owned());
                 let certainty = words::certainty(found.certainty);
                 format!("{label}, {certainty}. {verdict}.")
             }
-            None => format!("{}. {verdict}.", words::NO_BOXES),
+            None => format!("{}. {verdict}.", words::NO_BOXES()),
         })
     };
     view! { <b data-testid="review-entry">{text}</b> }
@@ -223,20 +224,19 @@ fn Actions() -> impl IntoView {
     let batching = app.batching;
     let is_drawing = move || batching.review.with(|r| r.sketch().is_some());
     let cannot_undo = move || !batching.review.with(Review::can_undo);
-    let button =
-        move |label: &'static str, key: &'static str, test_id: &'static str, input: Input| {
-            view! {
-                <button
-                    type="button"
-                    class="button small"
-                    title=key
-                    data-testid=test_id
-                    on:click=move |_| batching.review(input.clone())
-                >
-                    {label}
-                </button>
-            }
-        };
+    let button = move |label: Word, key: &'static str, test_id: &'static str, input: Input| {
+        view! {
+            <button
+                type="button"
+                class="button small"
+                title=key
+                data-testid=test_id
+                on:click=move |_| batching.review(input.clone())
+            >
+                {label}
+            </button>
+        }
+    };
     view! {
         <div class="batch-buttons">
             {button(words::ACCEPT, "Space", "review-accept", Input::Accept)}

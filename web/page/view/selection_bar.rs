@@ -1,5 +1,6 @@
 //! The actions on the selected boxes, at the boxes.
 
+use chatrex::chat::page_strings;
 use std::collections::BTreeSet;
 
 use chatrex::chat::box_strings;
@@ -7,6 +8,7 @@ use chatrex::chat::candidates::BoxId;
 use chatrex::chat::labels::bar_place;
 use chatrex::chat::overlay::DrawnBox;
 use chatrex::chat::question::QuestionKind;
+use chatrex::chat::{strings, words};
 use leptos::html;
 use leptos::prelude::*;
 
@@ -30,7 +32,7 @@ pub fn SelectionBar() -> impl IntoView {
             let drawn = boxes.iter().find(|b| b.id == id);
             drawn.map_or(String::new(), DrawnBox::description)
         }),
-        None => format!("{} boxes", app.overlay.with(|o| o.selection().len())),
+        None => strings::boxes(app.overlay.with(|o| o.selection().len())),
     };
     let place = Memo::new(move |_| {
         let (frame, view) = (app.frame.get()?, app.viewport.get());
@@ -88,7 +90,7 @@ pub fn SelectionBar() -> impl IntoView {
                     disabled=move || !app.can_ask.get()
                     on:click=move |_| ask(QuestionKind::Name)
                 >
-                    "Name it"
+                    {page_strings::NAME_IT}
                 </button>
                 <button
                     type="button"
@@ -96,10 +98,10 @@ pub fn SelectionBar() -> impl IntoView {
                     disabled=move || !app.can_ask.get()
                     on:click=move |_| ask(QuestionKind::DescribeBox)
                 >
-                    "Describe it"
+                    {page_strings::DESCRIBE_IT}
                 </button>
                 <button type="button" data-testid="ask-it" on:click=move |_| app.cite_selection()>
-                    "Ask…"
+                    {page_strings::ASK_ABOUT_IT}
                 </button>
                 <Show when=move || app.overlay.with(|o| o.selected().is_some())>
                     <button type="button" data-testid="more-like-this" on:click=alike>
@@ -163,7 +165,7 @@ fn LikenessSlider() -> impl IntoView {
                     prop:value=move || least().to_string()
                     on:input=set_least
                 />
-                <output>{move || format!("{:.2}", least())}</output>
+                <output>{move || words::number(f64::from(least()), 2)}</output>
             </label>
         </Show>
     }

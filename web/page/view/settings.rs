@@ -2,13 +2,14 @@
 
 use chatrex::chat::kept_strings as words;
 use chatrex::chat::layout_strings;
-use chatrex::chat::settings::Theme;
+use chatrex::chat::settings::{LanguageChoice, Theme};
+use chatrex::chat::words::Language;
 use leptos::prelude::*;
 
 use super::icons::{Icon, icon};
 use super::keys::KeyList;
 use super::state::app_state;
-use crate::theme;
+use crate::{locale, theme};
 
 /// The button and its popover.
 #[component]
@@ -26,17 +27,35 @@ pub fn SettingsPanel() -> impl IntoView {
                 <input
                     type="radio"
                     name="theme"
-                    data-testid=format!("theme-{}", it.label().to_lowercase())
+                    data-testid=format!("theme-{}", it.key())
                     prop:checked=move || keep.settings.with(|s| s.theme == it)
                     on:change=choose
                 />
-                <span>{it.label()}</span>
+                <span>{move || it.label()}</span>
+            </label>
+        }
+    };
+    let language = move |it: LanguageChoice| {
+        let choose = move |_| {
+            keep.set(|settings| settings.language = it);
+            locale::apply(it);
+        };
+        view! {
+            <label>
+                <input
+                    type="radio"
+                    name="language"
+                    data-testid=format!("language-{}", it.key())
+                    prop:checked=move || keep.settings.with(|s| s.language == it)
+                    on:change=choose
+                />
+                <span lang=it.language().map(Language::tag)>{move || it.label()}</span>
             </label>
         }
     };
     let reset = move |_| {
         app.reset_settings();
-        keep.tell(words::RESET_DONE.to_owned());
+        keep.tell(words::RESET_DONE().to_owned());
     };
     view! {
         <button
@@ -44,7 +63,7 @@ pub fn SettingsPanel() -> impl IntoView {
             class="icon-button"
             popovertarget="settings"
             aria-label=words::SETTINGS
-            title=format!("{} (Ctrl+,)", words::SETTINGS)
+            title=move || format!("{} (Ctrl+,)", words::SETTINGS())
             data-testid="settings"
         >
             {icon(Icon::Settings)}
@@ -54,6 +73,11 @@ pub fn SettingsPanel() -> impl IntoView {
             <fieldset class="segments">
                 <legend class="hidden">{words::THEME}</legend>
                 {Theme::ALL.map(choice).collect_view()}
+            </fieldset>
+            <h2>{words::LANGUAGE}</h2>
+            <fieldset class="segments">
+                <legend class="hidden">{words::LANGUAGE}</legend>
+                {LanguageChoice::ALL.map(language).collect_view()}
             </fieldset>
             <button type="button" class="button" data-testid="reset-settings" on:click=reset>
                 {words::RESET}

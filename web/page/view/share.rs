@@ -36,7 +36,7 @@ fn link(app: AppState) -> String {
     };
     let model = app.models.with_untracked(|models| match models.choice() {
         Choice::BuiltIn(model) => Some(model.name()),
-        Choice::Stored(_) => None,
+        Choice::Stored(_) | Choice::Unsaved { .. } => None,
     });
     shared.link(&embed::address(), model)
 }

@@ -87,7 +87,7 @@ pub fn SideColumn() -> impl IntoView {
                 aria-labelledby="tab-chat"
                 hidden=hidden(Tab::Chat)
             >
-                <h2 class="hidden">{words::tab(Tab::Chat)}</h2>
+                <h2 class="hidden">{move || words::tab(Tab::Chat)}</h2>
                 <Transcript>
                     <Knows />
                     <DeviceNote />
@@ -102,7 +102,7 @@ pub fn SideColumn() -> impl IntoView {
                 aria-labelledby="tab-objects"
                 hidden=hidden(Tab::Objects)
             >
-                <h2 class="hidden">{words::tab(Tab::Objects)}</h2>
+                <h2 class="hidden">{move || words::tab(Tab::Objects)}</h2>
                 <Controls />
                 <NameAll />
                 <Objects />
@@ -144,7 +144,7 @@ fn Tabs() -> impl IntoView {
                     Tab::Chat => Icon::Chat,
                     Tab::Objects => Icon::Objects,
                 })}
-                <span>{words::tab(tab)}</span>
+                <span>{move || words::tab(tab)}</span>
                 {match tab {
                     Tab::Chat => view! { <News state /> }.into_any(),
                     Tab::Objects => view! {

@@ -3,10 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chatrex::chat::bench::Bench;
 use chatrex::chat::box_edit::clipped;
 use chatrex::chat::candidates::{BoxId, Candidates, Filter, renumber, renumber_as, renumber_tags};
-use chatrex::chat::conversation::{BoxChange, Conversation, Input, Likeness, Model, Picture, Turn};
+use chatrex::chat::choices::Choices;
+use chatrex::chat::conversation::{
+    BoxChange, Conversation, Earlier, Input, Likeness, Model, Picture, Turn,
+};
+use chatrex::chat::engine_choice::EngineChoice;
+use chatrex::chat::making::Making;
 use chatrex::chat::model_manager::{self, Choice, Effect, ModelManager};
+use chatrex::chat::model_strings;
 use chatrex::chat::overlay::{DrawnBox, Highlight, Mentions, Overlay, without_hidden};
 use chatrex::chat::point_pick::{Pick, PointPick};
 use chatrex::chat::pointing::{Pointing, Tool};
@@ -18,11 +25,11 @@ use chatrex::chat::viewport::{Frame, Viewport};
 use chatrex::error::Fault;
 use chatrex::generate::sampling::Sampling;
 use chatrex::geometry::BoxXyxy;
-use chatrex::protocol::store::StoreRequest;
+use chatrex::protocol::store::{PICKED, StoreRequest};
 use chatrex::protocol::{
-    DevicePreference, Envelope, Event, Granularity, ImageSize, PictureId, Request, ToWorker, TurnId,
+    Envelope, Event, Granularity, ImageSize, PictureId, Request, ToWorker, TurnId,
 };
-use js_sys::Array;
+use js_sys::{Array, Uint8Array};
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -32,8 +39,11 @@ use web_sys::{Blob, File, Url};
 use super::batching::Batching;
 use super::kept::{Keeping, Source};
 use super::motion::ease;
+use super::workers::{Trial, Workshop};
 use crate::decode::{self, Opened};
+use crate::folders::Folder;
 use crate::link::{Link, Report};
+use crate::tabs::{Message, Tabs};
 use crate::{embed, memory, offers, offline, persist};
 
 /// Folder of the built-in models, relative to the page.
@@ -75,6 +85,32 @@ pub struct AppState {
     open_request: StoredValue<u32>,
     frame_requested: StoredValue<bool>,
     point_pick: StoredValue<PointPick>,
+    /// Files of the user that a model is read from where they are.
+    picked: StoredValue<Option<Array>, LocalStorage>,
+    /// The folder that they were chosen in, and the names of the models in remembered folders.
+    pub(super) folder: StoredValue<Option<Folder>, LocalStorage>,
+    pub folders: RwSignal<Vec<String>>,
+    tabs: StoredValue<Option<Tabs>, LocalStorage>,
+    /// Which engine a software adapter gets; and whether the adapter is known yet.
+    pub(super) engine: RwSignal<EngineChoice>,
+    pub(super) adapter_known: StoredValue<bool>,
+    pub(super) trial: StoredValue<Option<Trial>, LocalStorage>,
+    /// The question that was sent last.
+    pub(super) last_ask: StoredValue<Option<Request>, LocalStorage>,
+    /// The benchmark, and the pixels of its picture.
+    pub bench: RwSignal<Option<Bench>>,
+    pub(super) bench_pixels: StoredValue<Option<Uint8Array>, LocalStorage>,
+    /// A published checkpoint that becomes a model, and the worker that converts it.
+    pub making: RwSignal<Making>,
+    pub(super) workshop: StoredValue<Workshop, LocalStorage>,
+    /// True when the engine can work for something else.
+    pub can_lend: RwSignal<bool>,
+    /// How the questions of this conversation are answered.
+    pub choices: RwSignal<Choices>,
+    /// What a new conversation begins with.
+    pub usual: RwSignal<Choices>,
+    /// The earlier turns that the next question can take along.
+    pub earlier: RwSignal<Earlier>,
     /// The state of the model.
     pub model: RwSignal<Model>,
     /// The stored models.
@@ -214,6 +250,22 @@ impl AppState {
             open_request: StoredValue::new(0),
             frame_requested: StoredValue::new(false),
             point_pick: StoredValue::new(PointPick::default()),
+            picked: StoredValue::new_local(None),
+            folder: StoredValue::new_local(None),
+            folders: RwSignal::new(Vec::new()),
+            tabs: StoredValue::new_local(None),
+            engine: RwSignal::new(EngineChoice::new(memory::engines())),
+            adapter_known: StoredValue::new(false),
+            trial: StoredValue::new_local(None),
+            last_ask: StoredValue::new_local(None),
+            bench: RwSignal::new(None),
+            bench_pixels: StoredValue::new_local(None),
+            making: RwSignal::new(Making::default()),
+            workshop: StoredValue::new_local(Workshop::default()),
+            can_lend: RwSignal::new(false),
+            choices: RwSignal::new(Choices::default()),
+            usual: RwSignal::new(Choices::default()),
+            earlier: RwSignal::new(Earlier::default()),
             model: RwSignal::new(Model::Absent),
             models: RwSignal::new(ModelManager::with_choice(
                 keep.choice(&document().url().unwrap_or_default()),
@@ -264,16 +316,31 @@ impl AppState {
     /// Loads the model and shows what the page showed last, at the first visit a sample.
     pub fn begin(self) {
         self.start_worker();
+        self.know_adapter();
         self.begin_keeping();
         self.begin_batching();
+        let received = Rc::new(move |message| {
+            self.manage(match message {
+                Message::Claim(model) => model_manager::Input::GiveUp(model),
+                Message::Loaded => model_manager::Input::Started,
+            });
+        });
+        self.tabs.set_value(Tabs::open(received));
+        let is_loaded = Memo::new(move |_| self.model.with(|m| matches!(m, Model::Ready(_))));
+        leptos::prelude::Effect::new(move |_| {
+            if is_loaded.get() {
+                self.tabs.with_value(|tabs| tabs.as_ref().map(Tabs::loaded));
+            }
+        });
         spawn_local(async move { self.offline.set(offline::stored().await) });
+        spawn_local(self.list_folders());
         spawn_local(async move {
             self.manage(model_manager::Input::Offered(offers::fetch().await));
         });
     }
 
     /// Starts a worker in place of any other, and loads the chosen model into it.
-    fn start_worker(self) {
+    pub(super) fn start_worker(self) {
         if self.supervise(Supervisor::terminate) {
             self.manage(model_manager::Input::Lost);
         }
@@ -288,15 +355,27 @@ impl AppState {
                 self.link.set_value(Some(link));
                 self.supervise(Supervisor::start);
                 self.manage(model_manager::Input::Started);
-                self.load_chosen();
+                // Else it is loaded as soon as the adapter is known.
+                if self.adapter_known.get_value() {
+                    self.load_chosen();
+                }
             }
             Err(fault) => self.act(Input::Lost(fault)),
         }
     }
 
     /// Loads the chosen model into the running worker.
-    fn load_chosen(self) {
-        let model = self.models.with_untracked(|models| match models.choice() {
+    pub(super) fn load_chosen(self) {
+        let model = self.chosen_address();
+        let device = self.choose_engine();
+        self.act(Input::Load { model, device });
+        // Not with the next frame: until then the previous model would pass for this one.
+        self.flush();
+    }
+
+    /// Address of the chosen model.
+    pub(super) fn chosen_address(self) -> String {
+        self.models.with_untracked(|models| match models.choice() {
             Choice::BuiltIn(model) => {
                 let folder = format!("{MODELS}{}/", model.name());
                 let base = document().base_uri().ok().flatten().unwrap_or_default();
@@ -304,13 +383,8 @@ impl AppState {
                 address.unwrap_or(folder)
             }
             Choice::Stored(model) => model.to_address(),
-        });
-        self.act(Input::Load {
-            model,
-            device: DevicePreference::Auto,
-        });
-        // Not with the next frame: until then the previous model would pass for this one.
-        self.flush();
+            Choice::Unsaved { address, .. } => address.clone(),
+        })
     }
 
     fn load_in(self, place: LoadIn) {
@@ -334,8 +408,12 @@ impl AppState {
         let loss = self.supervise(|supervisor| supervisor.on_event(&event));
         match (loss, event) {
             (Some(loss), Event::Failed { fault, .. }) => self.on_loss(loss, fault),
+            (_, event) if Bench::is_own(&event) => self.on_bench_event(&event),
             (_, event) if self.batch_event(&event) => {}
-            (_, event) => self.act(Input::Event(event)),
+            (_, event) => {
+                self.measure(&event);
+                self.act(Input::Event(event));
+            }
         }
     }
 
@@ -345,10 +423,21 @@ impl AppState {
         let restarts = self.supervise(|supervisor| supervisor.lose(loss, &fault, &choice));
         self.manage(model_manager::Input::Lost);
         self.lose_batch(&fault);
+        self.lose_bench(&fault);
         self.act(Input::Lost(fault));
         if restarts {
             self.start_worker();
         }
+    }
+
+    /// Takes files of the user that the next model is read from.
+    pub(super) fn pick(self, files: &[File]) {
+        self.picked.set_value(Some(files.iter().collect()));
+    }
+
+    /// Whether a worker runs.
+    pub(super) fn has_worker(self) -> bool {
+        self.link.with_value(Option::is_some)
     }
 
     /// Retries after a failure of the model.
@@ -395,7 +484,11 @@ impl AppState {
             match effect {
                 Effect::Send(request) => {
                     let attachment = match request {
-                        StoreRequest::PreviewFiles => files.cloned().map(JsValue::from),
+                        StoreRequest::PreviewFiles => {
+                            self.picked.set_value(files.cloned());
+                            self.folder.set_value(None);
+                            files.cloned().map(JsValue::from)
+                        }
                         _ => None,
                     };
                     self.send(Envelope {
@@ -407,10 +500,19 @@ impl AppState {
                     self.is_volatile.set(!persist::is_granted().await);
                 }),
                 Effect::Load(choice) => {
-                    self.keep.set(|s| s.model = Some(Settings::name(&choice)));
+                    self.end_bench();
+                    if !matches!(choice, Choice::Unsaved { .. }) {
+                        self.keep.set(|s| s.model = Some(Settings::name(&choice)));
+                    }
                     let place = self.supervise(Supervisor::choose);
                     self.load_in(place);
                 }
+                Effect::Claim(model) => self.tabs.with_value(|tabs| {
+                    if let Some(tabs) = tabs {
+                        tabs.claim(&model);
+                    }
+                }),
+                Effect::TakenOver(name) => self.keep.tell(model_strings::taken_over(&name)),
             }
         }
     }
@@ -437,7 +539,7 @@ impl AppState {
             match decode::fetch(&sample.address()).await {
                 Ok(blob) => {
                     if self.open(blob, source, request).await {
-                        self.ask(QuestionKind::Free, &sample.question);
+                        self.act(Input::AskDraft(sample.draft()));
                     }
                 }
                 Err(fault) => self.notice.set(Some(fault)),
@@ -583,7 +685,10 @@ impl AppState {
             .unwrap_or_default();
         self.interrupt_batch(&requests);
         for request in requests {
-            let attachment = self.pixels(&request);
+            let attachment = self.attachment(&request);
+            if matches!(request, Request::Ask { .. }) {
+                self.last_ask.set_value(Some(request.clone()));
+            }
             self.send(Envelope {
                 body: ToWorker::Engine(request),
                 attachment,
@@ -606,20 +711,27 @@ impl AppState {
         }
     }
 
-    /// A copy of the pixels that a request needs, for the worker to keep.
-    fn pixels(self, request: &Request) -> Option<JsValue> {
-        let Request::Look {
-            picture,
-            size: Some(_),
-            ..
-        } = request
-        else {
-            return None;
-        };
+    /// What travels beside a request: a copy of the pixels for the worker to keep, or files of the user.
+    fn attachment(self, request: &Request) -> Option<JsValue> {
+        match request {
+            Request::Look {
+                picture,
+                size: Some(_),
+                ..
+            } => Some(self.pixels(*picture)?.buffer().into()),
+            Request::Load { model, .. } if model.starts_with(PICKED) => self
+                .picked
+                .with_value(|files| files.clone().map(JsValue::from)),
+            _ => None,
+        }
+    }
+
+    /// A copy of the pixels of a picture.
+    pub(super) fn pixels(self, picture: PictureId) -> Option<Uint8Array> {
         self.kept.with_value(|kept| {
-            let kept = kept.iter().find(|k| k.id == *picture)?;
+            let kept = kept.iter().find(|k| k.id == picture)?;
             let rgb = &kept.opened.rgb;
-            Some(rgb.slice(0, rgb.length()).buffer().into())
+            Some(rgb.slice(0, rgb.length()))
         })
     }
 
@@ -657,6 +769,10 @@ impl AppState {
             put(self.last_edit, &c.last_edit());
             put(self.naming, &c.naming());
             put(self.max_tokens, &c.max_tokens());
+            put(self.choices, c.choices());
+            put(self.usual, c.usual());
+            put(self.earlier, &c.earlier());
+            put(self.can_lend, &c.can_lend());
             self.show_turns(c.turns());
         });
     }

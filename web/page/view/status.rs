@@ -4,6 +4,7 @@ use chatrex::chat::conversation::{Model, Phase};
 use chatrex::chat::conversation_strings as words;
 use chatrex::chat::layout_strings;
 use chatrex::chat::model_manager::{self, Choice};
+use chatrex::chat::page_strings;
 use chatrex::chat::recovery::{Problem, Recovery};
 use chatrex::chat::strings;
 use js_sys::Reflect;
@@ -11,6 +12,7 @@ use leptos::prelude::*;
 
 use super::icons::{Icon, icon};
 use super::models::{Manager, show_manager};
+use super::original::Original;
 use super::state::{AppState, app_state};
 use crate::memory;
 
@@ -73,10 +75,10 @@ pub fn ModelProgress() -> impl IntoView {
     let bar = move || {
         match progress() {
         Some(p) if p.total > 0 => view! {
-            <progress aria-label="Loading the model" max=p.total.to_string() value=p.done.to_string()></progress>
+            <progress aria-label=page_strings::LOADING_MODEL max=p.total.to_string() value=p.done.to_string()></progress>
         }
         .into_any(),
-        _ => view! { <progress aria-label="Loading the model"></progress> }.into_any(),
+        _ => view! { <progress aria-label=page_strings::LOADING_MODEL></progress> }.into_any(),
     }
     };
     view! {
@@ -93,7 +95,7 @@ pub fn Status() -> impl IntoView {
     let app = app_state();
     let text = move || {
         if app.opening.get() {
-            return strings::OPENING.to_owned();
+            return strings::OPENING().to_owned();
         }
         let (model, picture) = (app.model.read(), app.picture.read());
         let candidates = app.candidates.get();
@@ -112,7 +114,9 @@ pub fn Knows() -> impl IntoView {
     let app = app_state();
     let known = Memo::new(move |_| {
         app.model.with(|model| match model {
-            Model::Ready(card) => Some((card.name.clone(), strings::knows(model)?.to_owned())),
+            Model::Ready(card) => {
+                Some((card.name.clone(), strings::of_model(strings::knows(model)?)))
+            }
             _ => None,
         })
     });
@@ -217,6 +221,7 @@ pub fn ProblemMessage() -> impl IntoView {
                                 move || app.models.with(|models| strings::error(&fault, models))
                             }
                         </p>
+                        <Original fault=fault.clone() />
                         <Show when=move || can(|problem| problem.can_retry)>
                             <button type="button" class="button small" data-testid="restart" on:click=move |_| app.retry_model()>
                                 {strings::RESTART}

@@ -4,8 +4,10 @@ use chatrex::chat::box_strings;
 use chatrex::chat::conversation::{BoxChange, Picture};
 use chatrex::chat::kept_strings;
 use chatrex::chat::overlay::Visibility;
+use chatrex::chat::page_strings;
 use chatrex::chat::pointing::{Pointing, Tool};
 use chatrex::chat::viewport::{STEP, Viewport};
+use chatrex::chat::words::Word;
 use leptos::prelude::*;
 
 use super::icons::{Icon, IconButton, icon};
@@ -37,11 +39,11 @@ pub fn Tools() -> impl IntoView {
                 </button>
             </div>
             <fieldset class="segments">
-                <legend class="hidden">"Boxes shown"</legend>
-                <VisibilityButton visibility=Visibility::All label="All" />
-                <VisibilityButton visibility=Visibility::Mentioned label="Mentioned" />
-                <VisibilityButton visibility=Visibility::Selected label="Selected" />
-                <VisibilityButton visibility=Visibility::Nothing label="None" />
+                <legend class="hidden">{page_strings::BOXES_SHOWN}</legend>
+                <VisibilityButton visibility=Visibility::All value="all" label=page_strings::SHOW_ALL />
+                <VisibilityButton visibility=Visibility::Mentioned value="mentioned" label=page_strings::SHOW_MENTIONED />
+                <VisibilityButton visibility=Visibility::Selected value="selected" label=page_strings::SHOW_SELECTED />
+                <VisibilityButton visibility=Visibility::Nothing value="none" label=page_strings::SHOW_NONE />
             </fieldset>
             <IconButton
                 id="remove-picture"
@@ -55,7 +57,7 @@ pub fn Tools() -> impl IntoView {
 }
 
 #[component]
-fn ToolButton(tool: Tool, name: &'static str, shape: Icon, id: &'static str) -> impl IntoView {
+fn ToolButton(tool: Tool, name: Word, shape: Icon, id: &'static str) -> impl IntoView {
     let app = app_state();
     view! {
         <button
@@ -80,15 +82,14 @@ pub fn choose(app: AppState, tool: Tool) {
 }
 
 #[component]
-fn VisibilityButton(visibility: Visibility, label: &'static str) -> impl IntoView {
+fn VisibilityButton(visibility: Visibility, value: &'static str, label: Word) -> impl IntoView {
     let app = app_state();
-    let value = label.to_lowercase();
     view! {
         <label>
             <input
                 type="radio"
                 name="show"
-                value=value.clone()
+                value=value
                 data-testid=format!("show-{value}")
                 prop:checked=move || app.overlay.with(|o| o.show == visibility)
                 on:change=move |_| app.overlay.update(|o| o.show = visibility)

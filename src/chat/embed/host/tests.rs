@@ -131,6 +131,7 @@ fn done(turn: TurnId, text: &str, objects: &[u32]) -> Input {
             spans,
             tokens: 3,
             prefill_tokens: 9,
+            question_tokens: 0,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         },
