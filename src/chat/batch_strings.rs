@@ -38,7 +38,7 @@ pub const STORING: Word = || text("Storing the pictures…", "正在存储图片
 /// Files without a picture among them.
 pub const NO_PICTURES: Word = || text("There is no picture among them.", "其中没有图片。");
 /// Button that works on.
-pub const RESUME: Word = || text("Resume", "继续下载");
+pub const RESUME: Word = || text("Resume", "继续");
 /// Button that pauses.
 pub const PAUSE: Word = || text("Pause", "暂停");
 /// Button that ends the batch.
@@ -87,6 +87,21 @@ pub const ONLY_ACCEPTED: Word = || text("Only accepted boxes", "只包含已接�
 pub const TOO_MUCH: &str = "the pictures are too large for one archive";
 /// What helps then.
 pub const WITHOUT_PICTURES: &str = "Save the ZIP without the pictures";
+/// A batch that another tab has.
+pub const IS_ELSEWHERE: &str = "it is open in another tab";
+/// What helps then.
+pub const CLOSE_OTHER: &str = "Close that tab, or go on there";
+/// A batch that another tab left.
+pub const WAS_ELSEWHERE: &str = "another tab left one that is kept";
+/// What helps then.
+pub const SAVE_OTHER: &str = "Save its results, or begin anew in its place";
+/// In place of the batch while another tab has it.
+pub const ELSEWHERE: Word = || {
+    text(
+        "The batch is open in another tab. Close that tab to work on it here.",
+        "批处理正在另一个标签页中打开。关闭那个标签页即可在这里处理。",
+    )
+};
 /// The list of pictures.
 pub const PICTURES: Word = || text("Pictures of the batch", "这批图片");
 /// While the model is loading.

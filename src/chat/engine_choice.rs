@@ -142,7 +142,11 @@ impl EngineChoice {
             return DevicePreference::Auto;
         }
         if let Some(record) = self.record() {
-            return record.device;
+            // The adapter may be gone since: `Auto` then takes the CPU, where `Wgpu` fails.
+            return match record.device {
+                DevicePreference::Cpu => DevicePreference::Cpu,
+                DevicePreference::Wgpu | DevicePreference::Auto => DevicePreference::Auto,
+            };
         }
         match bytes.is_some_and(|bytes| bytes <= SMALL) {
             true => {
@@ -253,7 +257,7 @@ mod tests {
             },
         )]);
         let none = Records::default;
-        use DevicePreference::{Auto, Cpu, Wgpu};
+        use DevicePreference::{Auto, Cpu};
         for (adapter, records, bytes, expected) in [
             (None, none(), Some(8_000_000), Auto),
             (
@@ -272,7 +276,7 @@ mod tests {
             (swiftshader(), none(), Some(8_000_000), Cpu),
             (swiftshader(), none(), Some(4_000_000_000), Auto),
             (swiftshader(), none(), None, Auto),
-            (swiftshader(), forced.clone(), Some(8_000_000), Wgpu),
+            (swiftshader(), forced.clone(), Some(8_000_000), Auto),
         ] {
             let mut choice = EngineChoice::new(records);
             choice.know(adapter.clone());
@@ -315,7 +319,8 @@ mod tests {
             let json = serde_json::to_string(choice.records()).expect("plain data");
             let mut next = EngineChoice::new(serde_json::from_str(&json).expect("its own JSON"));
             next.know(adapter("swiftshader", true));
-            assert_eq!(next.load("nano", Some(1)), device);
+            let expected = if device == Cpu { Cpu } else { DevicePreference::Auto };
+            assert_eq!(next.load("nano", Some(1)), expected);
             assert_eq!(
                 next.on_answer(&answer(11, 100.0)),
                 None,

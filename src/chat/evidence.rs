@@ -76,6 +76,34 @@ pub fn inside(crop: [f64; 4], (width, height): (f64, f64)) -> [f64; 4] {
     [(width - w) / 2.0, (height - h) / 2.0, w, h]
 }
 
+/// Largest scale of a [`thumbnail`]: a box of few pixels stays small.
+const MAX_SCALE: f64 = 4.0;
+
+/// A crop as an element with the picture as its background, in CSS pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thumbnail {
+    /// Width and height of the element.
+    pub element: (f64, f64),
+    /// Width and height of the whole picture behind it.
+    pub picture: (f64, f64),
+    /// Place of the picture's left upper corner in the element.
+    pub corner: (f64, f64),
+}
+
+/// A crop of a picture of `size` that fits into a square of `side` CSS pixels.
+pub fn thumbnail(crop: [f64; 4], size: ImageSize, side: f64) -> Thumbnail {
+    let [left, top, width, height] = crop;
+    let scale = (side / width.max(height)).min(MAX_SCALE);
+    Thumbnail {
+        element: (width * scale, height * scale),
+        picture: (
+            f64::from(size.width) * scale,
+            f64::from(size.height) * scale,
+        ),
+        corner: (-left * scale, -top * scale),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +161,28 @@ mod tests {
         assert_eq!(shown, (100., 50.));
         assert_eq!(inside(wide, shown), [0., 23.75, 100., 2.5]);
         assert_eq!(shown_size([0., 0., 20., 20.], 50.), (50., 50.));
+    }
+
+    #[test]
+    fn a_thumbnail_shows_its_crop_and_nothing_else() {
+        let size = ImageSize {
+            width: 200,
+            height: 100,
+        };
+        for (crop, element, picture, corner) in [
+            // Scaled down to the side.
+            ([50., 0., 100., 50.], (32., 16.), (64., 32.), (-16., 0.)),
+            ([10., 20., 40., 80.], (16., 32.), (80., 40.), (-4., -8.)),
+            // Scaled up, and no further than four times.
+            ([0., 0., 16., 8.], (32., 16.), (400., 200.), (0., 0.)),
+            ([1., 2., 1., 1.], (4., 4.), (800., 400.), (-4., -8.)),
+        ] {
+            let expected = Thumbnail {
+                element,
+                picture,
+                corner,
+            };
+            assert_eq!(thumbnail(crop, size, 32.), expected, "{crop:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, hold, LONG, nothingForbidden, openNano, PICTURES } from "./page.mjs";
+import { answered, ask, asked, hold, LONG, nothingForbidden, openNano, PICTURES, URL_OF_NANO } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const READER = new URL("../reference/batch.py", import.meta.url);
@@ -245,6 +245,60 @@ describe("batch", () => {
     await page.keyboard.press("Escape");
   });
 
+  test("one tab at a time has the batch", async () => {
+    const other = await browser.context.newPage();
+    await other.goto(URL_OF_NANO);
+    await other.getByTestId("batch-open").click();
+    await other.getByTestId("batch-elsewhere").waitFor();
+    assert.equal(await other.getByTestId("batch-start").count(), 0);
+    // The batch is deleted: the other tab may begin one.
+    await page.bringToFront();
+    await page.getByTestId("batch-open").click();
+    await page.getByTestId("batch-new").click();
+    await page.getByTestId("batch-delete").click();
+    await other.bringToFront();
+    await other.getByTestId("batch-check").click();
+    await other.getByTestId("batch-start").waitFor();
+    // Then this tab begins one first.
+    await page.bringToFront();
+    await begin(page);
+    await state("finished");
+    await other.bringToFront();
+    await begin(other);
+    await other.getByTestId("batch-elsewhere").waitFor();
+    // Once this tab is left, the other one has the results.
+    await page.goto("about:blank");
+    await other.getByTestId("batch-check").click();
+    await other.locator('[data-testid="batch-item"][data-state="done"]').waitFor();
+    await other.close();
+    await page.goto(URL_OF_NANO);
+    await page.getByTestId("batch-open").click();
+    await state("finished");
+    await page.getByTestId("batch-close").click();
+    assert.equal((await answered(page, 0)).state, "done");
+  });
+
+  test("a batch that another tab left is not overwritten", async () => {
+    const other = await browser.context.newPage();
+    await page.getByTestId("batch-open").click();
+    await page.getByTestId("batch-new").click();
+    await page.getByTestId("batch-delete").click();
+    await other.goto(URL_OF_NANO);
+    await other.getByTestId("batch-open").click();
+    await other.getByTestId("batch-start").waitFor();
+    await page.bringToFront();
+    await begin(page);
+    await state("finished");
+    await page.goto("about:blank");
+    await other.bringToFront();
+    await begin(other);
+    await other.locator('[data-testid="batch-item"][data-state="done"]').waitFor();
+    await other.getByText("The batch: another tab left one that is kept.").waitFor();
+    await other.close();
+    await page.goto(URL_OF_NANO);
+    assert.equal((await answered(page, 0)).state, "done");
+  });
+
   test("everything fits on a phone", async () => {
     await page.setViewportSize({ width: 390, height: 844 });
     // The bar of a phone has no room for the button.
@@ -260,6 +314,12 @@ describe("batch", () => {
   });
 
   test("there were no foreign requests and no policy violations", () => nothingForbidden(browser.seen));
+
+  async function begin(page) {
+    await page.getByTestId("batch-files").setInputFiles(FILES.slice(0, 1));
+    await page.getByTestId("batch-task").selectOption("name-all");
+    await page.getByTestId("batch-start").click();
+  }
 
   // Waits for the state of a picture, and of the batch.
   const item = (index, state) =>

@@ -393,6 +393,45 @@ describe("boxes by mouse and keys", { skip }, () => {
     assert.equal(await rows(page), numbers.length);
   });
 
+  test("rows show the part of the picture in their box, and the score as a bar", async () => {
+    await begin(page);
+    await slide(page, "score-slider", "0.1");
+    const { width, height } = await size(page);
+    const shown = await page.evaluate(
+      ([width, height]) =>
+        [...document.querySelectorAll('[data-testid="object-row"]')].map((row) => {
+          const style = getComputedStyle(row.querySelector('[data-testid="object-thumbnail"]'));
+          const two = (value) => value.split(" ").map(parseFloat);
+          const [[across, down], [left, top]] = [two(style.backgroundSize), two(style.backgroundPosition)];
+          const scale = across / width;
+          return {
+            index: Number(row.dataset.index),
+            isPicture: /^url\("blob:/.test(style.backgroundImage),
+            isWhole: Math.abs(down / height - scale) < 0.01 * scale,
+            crop: [-left, -top, parseFloat(style.width) - left, parseFloat(style.height) - top].map((x) => x / scale),
+            side: Math.max(parseFloat(style.width), parseFloat(style.height)),
+            score: Number(row.querySelector(".row-score").textContent),
+            bar: parseFloat(getComputedStyle(row.querySelector(".score-bar")).backgroundSize) / 100,
+          };
+        }),
+      [width, height],
+    );
+    const drawn = Object.fromEntries((await boxes(page)).map(({ index, box }) => [index, box]));
+    assert.ok(shown.length >= 4);
+    for (const { index, isPicture, isWhole, crop, side, score, bar } of shown) {
+      assert.ok(isPicture && isWhole, `row ${index} has the picture behind it`);
+      assert.ok(side <= 32.5, `row ${index}: ${side} px`);
+      const edges = drawn[index].map((edge, at) => Math.min(Math.max(edge, 0), at % 2 ? height : width));
+      const sides = [edges[2] - edges[0], edges[3] - edges[1]];
+      const margins = edges.map((_, at) => 0.12 * sides[at % 2] + 1.5);
+      crop.forEach((edge, at) => {
+        const off = at < 2 ? edges[at] - edge : edge - edges[at];
+        assert.ok(off > -1.5 && off <= margins[at], `row ${index}: ${crop} shows ${edges}`);
+      });
+      assert.ok(Math.abs(bar - score) <= 0.011, `row ${index}: a bar of ${bar} for ${score}`);
+    }
+  });
+
   test("the picture keeps its size while sliders move, and the filters have numbers, a count and a histogram", async () => {
     await begin(page);
     const pane = () => page.locator("#picture").boundingBox();

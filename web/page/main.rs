@@ -7,6 +7,8 @@ mod export;
 mod folders;
 mod link;
 mod locale;
+#[path = "../locks.rs"]
+mod locks;
 mod memory;
 mod offers;
 mod offline;

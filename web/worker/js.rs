@@ -1,8 +1,8 @@
-//! Bindings of browser functions for the worker: network, timers, storage, locks.
+//! Bindings of browser functions for the worker: network, timers, storage.
 //!
 //! Declared here because every feature added to web-sys reaches wgpu and rebuilds all of burn.
 
-use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::DedicatedWorkerGlobalScope;
@@ -119,8 +119,6 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn close(this: &OpenFile);
 
-    #[wasm_bindgen(js_namespace = ["navigator", "locks"], js_name = request, catch)]
-    fn request_lock(name: &str, options: &JsValue, then: &JsValue) -> Result<Promise, JsValue>;
     #[wasm_bindgen(js_namespace = ["navigator", "locks"], js_name = query, catch)]
     fn query_locks() -> Result<Promise, JsValue>;
 }
@@ -185,44 +183,11 @@ pub async fn names_in(directory: &Directory) -> Result<Vec<String>, JsValue> {
     }
 }
 
-/// A Web Lock, shared by all tabs of this origin; released when dropped.
-pub struct Lock(Function);
-
-impl Lock {
-    /// Takes the lock `name`; `None` if it is held.
-    pub async fn get(name: &str) -> Result<Option<Self>, JsValue> {
-        let mut requested = Ok(());
-        let granted = Promise::new(&mut |resolve, _| {
-            let on_lock = Closure::once_into_js(move |lock: JsValue| {
-                if lock.is_null() {
-                    let _ = resolve.call1(&JsValue::NULL, &JsValue::NULL);
-                    return JsValue::UNDEFINED;
-                }
-                let held = Promise::new(&mut |release, _| {
-                    let _ = resolve.call1(&JsValue::NULL, &release);
-                });
-                held.into()
-            });
-            let options = object(&[("ifAvailable", JsValue::TRUE)]);
-            requested = request_lock(name, &options, &on_lock).map(|_| ());
-        });
-        requested?;
-        let release: JsValue = wait(granted).await?;
-        Ok(release.dyn_into().ok().map(Self))
-    }
-
-    /// The names of all held locks, here or in another tab.
-    pub async fn held() -> Result<Vec<String>, JsValue> {
-        let state: JsValue = wait(query_locks()?).await?;
-        let held = Array::from(&field(&state, "held"));
-        Ok((held.iter())
-            .filter_map(|lock| field(&lock, "name").as_string())
-            .collect())
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.0.call0(&JsValue::NULL);
-    }
+/// The names of all held Web Locks, here or in another tab.
+pub async fn held_locks() -> Result<Vec<String>, JsValue> {
+    let state: JsValue = wait(query_locks()?).await?;
+    let held = Array::from(&field(&state, "held"));
+    Ok((held.iter())
+        .filter_map(|lock| field(&lock, "name").as_string())
+        .collect())
 }

@@ -11,6 +11,8 @@ mod convert;
 pub(crate) mod host;
 mod http_source;
 pub(crate) mod js;
+#[path = "../locks.rs"]
+mod locks;
 mod model_store;
 mod opfs;
 mod page;

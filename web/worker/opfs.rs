@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
 use super::js::{
-    self, Directory, File, FileHandle, Lock, OpenFile, bytes_of, describe, get_directory, name_of,
-    names_in, object, wait,
+    self, Directory, File, FileHandle, OpenFile, bytes_of, describe, get_directory, held_locks,
+    name_of, names_in, object, wait,
 };
+use super::locks::Lock;
 
 const MODELS: &str = "models";
 const BITMAP: &str = "pieces.bin";
@@ -431,7 +432,7 @@ pub struct Listed {
 pub async fn list() -> Result<Vec<Listed>, Fault> {
     let models = models().await?;
     let fail = |error| unreadable(MODELS, &error);
-    let locks = Lock::held().await.map_err(fail)?;
+    let locks = held_locks().await.map_err(fail)?;
     let mut found = Vec::new();
     for id in names_in(&models).await.map_err(fail)? {
         let in_other_tab = opened(&id).is_none() && locks.contains(&lock_name(&id));

@@ -279,6 +279,19 @@ pub(super) const KNOWN: &[(&str, &str)] = &[
         "Choose fewer pictures; nothing was begun",
         "请少选一些图片；尚未开始",
     ),
+    ("it is open in another tab", "它正在另一个标签页中打开"),
+    (
+        "Close that tab, or go on there",
+        "请关闭那个标签页，或在那里继续",
+    ),
+    (
+        "another tab left one that is kept",
+        "另一个标签页留下了一批，已保存",
+    ),
+    (
+        "Save its results, or begin anew in its place",
+        "请保存它的结果，或删除它并重新开始",
+    ),
     // The worker.
     ("it could not start ({})", "无法启动（{0}）"),
     ("a message could not be read", "有一条消息无法读取"),

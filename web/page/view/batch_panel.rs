@@ -2,7 +2,7 @@
 
 use chatrex::chat::batch::{Batch, Status, Task, TaskKind};
 use chatrex::chat::batch_strings as words;
-use chatrex::chat::strings;
+use chatrex::chat::{conversation_strings, strings};
 use leptos::ev;
 use leptos::prelude::*;
 use web_sys::{Blob, File, HtmlInputElement};
@@ -75,6 +75,7 @@ pub fn BatchDialog() -> impl IntoView {
     let is_reviewing = batching.is_reviewing;
     let close = move |_| dialog::close(batching.dialog);
     let content = move || match (has_batch.get(), is_reviewing.get()) {
+        (false, _) if batching.is_elsewhere.get() => view! { <Elsewhere /> }.into_any(),
         (false, _) => view! { <Setup /> }.into_any(),
         (true, false) => view! { <Running /> }.into_any(),
         (true, true) => view! { <ReviewPanel /> }.into_any(),
@@ -95,6 +96,25 @@ pub fn BatchDialog() -> impl IntoView {
             </header>
             {content}
         </dialog>
+    }
+}
+
+/// The batch is in another tab.
+#[component]
+fn Elsewhere() -> impl IntoView {
+    let batching = app_state().batching;
+    view! {
+        <p class="note" data-testid="batch-elsewhere">{words::ELSEWHERE}</p>
+        <div class="batch-buttons">
+            <button
+                type="button"
+                class="button"
+                data-testid="batch-check"
+                on:click=move |_| batching.check()
+            >
+                {conversation_strings::TRY_AGAIN}
+            </button>
+        </div>
     }
 }
 

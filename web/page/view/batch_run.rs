@@ -50,25 +50,7 @@ impl AppState {
                 });
             }
         });
-        spawn_local(async move {
-            let store = batching.store().await;
-            batching.is_kept.set(store.is_some());
-            let Some(store) = store else {
-                return;
-            };
-            let Some(stored) = store.load().await else {
-                return;
-            };
-            let Some(batch) = Batch::restore(&stored.head, &stored.items) else {
-                return;
-            };
-            // The user may have begun another one meanwhile.
-            if batching.batch.with_untracked(|b| b.items().is_empty()) {
-                batching.batch.set(batch);
-                let review = stored.review.as_deref().map(Review::read);
-                batching.review.set(review.unwrap_or_default());
-            }
-        });
+        batching.check();
         Effect::new(move |_| {
             self.model.track();
             self.busy.track();
@@ -97,6 +79,10 @@ impl AppState {
         }
         batching.is_storing.set(true);
         spawn_local(async move {
+            if let Err(fault) = batching.make_room().await {
+                batching.is_storing.set(false);
+                return batching.said.set(Some(Err(fault)));
+            }
             let named = files
                 .iter()
                 .map(|(name, file)| (name.as_str(), file.size() as u64));
@@ -136,6 +122,7 @@ impl AppState {
             if let Some(store) = batching.store().await {
                 batching.is_kept.set(store.clear().await.is_ok());
             }
+            batching.release();
         });
     }
 

@@ -4,17 +4,29 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use chatrex::chat::batch::{Batch, Item};
+use chatrex::chat::batch_strings as words;
 use chatrex::chat::batch_work::{FIRST, Work};
 use chatrex::chat::review::{self, Review};
-use chatrex::error::Fault;
+use chatrex::error::{ErrorCode, Fault, FaultKind};
+use js_sys::Promise;
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
 use super::dialog;
 use crate::batch_store::BatchStore;
 use crate::decode::Opened;
+use crate::locks::Lock;
+
+/// The lock of the tab that works on the batch.
+const LOCK: &str = "chatrex batch";
+
+/// How often a held lock is asked for again, and the pause between in milliseconds: the page that is
+/// reloaded still holds it for a moment.
+const ATTEMPTS: u32 = 10;
+const PAUSE: i32 = 100;
 
 /// The picture that is being worked on.
 pub(super) struct Current {
@@ -27,6 +39,8 @@ pub(super) struct Current {
 #[derive(Clone, Copy)]
 pub struct Batching {
     store: StoredValue<Option<Rc<BatchStore>>, LocalStorage>,
+    /// Held while this tab has a batch.
+    lock: StoredValue<Option<Lock>, LocalStorage>,
     /// Files of this visit by their place; those of an earlier one are in the store.
     pub(super) files: StoredValue<BTreeMap<usize, Blob>, LocalStorage>,
     /// Conversations that are not in the store.
@@ -49,6 +63,8 @@ pub struct Batching {
     pub is_storing: RwSignal<bool>,
     /// Whether results survive a reload.
     pub is_kept: RwSignal<bool>,
+    /// Whether another tab has the batch.
+    pub is_elsewhere: RwSignal<bool>,
     /// What came of the last action.
     pub said: RwSignal<Option<Result<String, Fault>>>,
 }
@@ -58,6 +74,7 @@ impl Batching {
     pub fn new() -> Self {
         Self {
             store: StoredValue::new_local(None),
+            lock: StoredValue::new_local(None),
             files: StoredValue::new_local(BTreeMap::new()),
             bodies: StoredValue::new_local(BTreeMap::new()),
             current: StoredValue::new_local(None),
@@ -70,6 +87,7 @@ impl Batching {
             is_reviewing: RwSignal::new(false),
             is_storing: RwSignal::new(false),
             is_kept: RwSignal::new(true),
+            is_elsewhere: RwSignal::new(false),
             said: RwSignal::new(None),
         }
     }
@@ -77,7 +95,96 @@ impl Batching {
     /// Shows the dialog.
     pub fn open(self) {
         self.said.set(None);
+        if self.is_elsewhere.get_untracked() {
+            self.check();
+        }
         dialog::show(self.dialog);
+    }
+
+    /// Takes the batch over if the other tab has given it up.
+    pub fn check(self) {
+        spawn_local(self.load());
+    }
+
+    /// Shows the stored batch, paused, unless another tab has it.
+    pub(super) async fn load(self) {
+        let store = self.store().await;
+        self.is_kept.set(store.is_some());
+        let Some(store) = store else {
+            return;
+        };
+        let is_ours = self.claim().await;
+        self.is_elsewhere.set(!is_ours);
+        if is_ours && !self.restore(&store).await {
+            self.release();
+        }
+    }
+
+    /// Takes over the stored batch; false if there is none, or this tab has another one.
+    pub(super) async fn restore(self, store: &BatchStore) -> bool {
+        let Some(stored) = store.load().await else {
+            return false;
+        };
+        let Some(batch) = Batch::restore(&stored.head, &stored.items) else {
+            return false;
+        };
+        // The user may have begun another one meanwhile.
+        let is_free = self.batch.with_untracked(|b| b.items().is_empty());
+        if is_free {
+            self.batch.set(batch);
+            let review = stored.review.as_deref().map(Review::read);
+            self.review.set(review.unwrap_or_default());
+        }
+        is_free
+    }
+
+    /// Takes the lock for a new batch.
+    ///
+    /// # Errors
+    /// Another tab has a batch, or left one, which is shown then.
+    pub(super) async fn make_room(self) -> Result<(), Fault> {
+        let busy = |what, advice| {
+            Err(Fault::new(FaultKind::Question, "the batch", what, advice).code(ErrorCode::InUse))
+        };
+        let was_ours = self.is_claimed();
+        if !self.claim().await {
+            self.is_elsewhere.set(true);
+            return busy(words::IS_ELSEWHERE, words::CLOSE_OTHER);
+        }
+        if let (false, Some(store)) = (was_ours, self.store().await)
+            && self.restore(&store).await
+        {
+            return busy(words::WAS_ELSEWHERE, words::SAVE_OTHER);
+        }
+        Ok(())
+    }
+
+    /// Whether this tab holds the lock.
+    pub(super) fn is_claimed(self) -> bool {
+        self.lock.with_value(Option::is_some)
+    }
+
+    /// Takes the lock; false while another tab holds it. A browser without locks always agrees.
+    pub(super) async fn claim(self) -> bool {
+        for _ in 0..ATTEMPTS {
+            if self.is_claimed() {
+                return true;
+            }
+            match Lock::get(LOCK).await {
+                Ok(Some(lock)) => self.lock.set_value(Some(lock)),
+                Ok(None) => pause(PAUSE).await,
+                Err(_) => return true,
+            }
+        }
+        self.is_claimed()
+    }
+
+    /// Gives up the lock, unless this tab has a batch or begins one.
+    pub(super) fn release(self) {
+        let is_idle = self.batch.with_untracked(|b| b.items().is_empty());
+        if is_idle && !self.is_storing.get_untracked() {
+            self.lock.set_value(None);
+        }
     }
 
     pub(super) async fn store(self) -> Option<Rc<BatchStore>> {
@@ -150,4 +257,13 @@ impl Batching {
             self.is_kept.set(stored);
         });
     }
+}
+
+async fn pause(milliseconds: i32) {
+    let later = Promise::new(&mut |resolve, _| {
+        // Without a timer there is no pause.
+        let _ =
+            window().set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, milliseconds);
+    });
+    let _ = JsFuture::from(later).await;
 }

@@ -68,6 +68,10 @@ pub enum Icon {
     Enlarge,
     /// A slow clock.
     Slow,
+    /// A label on a string.
+    Name,
+    /// Four squares, one of them apart.
+    Alike,
 }
 
 impl Icon {
@@ -125,6 +129,10 @@ impl Icon {
             Self::Chat => "M4.5 5h15v11.5h-9l-4 3.5v-3.5h-2z",
             Self::Objects => "M4.5 4.5h10v10h-10zM10 17.5v2h9.5V10h-2",
             Self::Enlarge => "M14 4.5h5.5V10M10 19.5H4.5V14M19.5 4.5L13 11M4.5 19.5L11 13",
+            Self::Name => "M4.5 4.5h7.2l8 8-7.2 7.2-8-8zM8.4 8.4h.01",
+            Self::Alike => {
+                "M4.5 4.5h6v6h-6zM4.5 13.5h6v6h-6zM13.5 4.5h6v6h-6zM16.5 13.5l3 3-3 3-3-3z"
+            }
             Self::Slow => "M12 20.5a8.5 8.5 0 1 0 0-17 8.5 8.5 0 0 0 0 17zM12 7.5V12l-3 3",
         }
     }

@@ -4,6 +4,7 @@ use chatrex::chat::box_edit::{BoxNumber, clipped, with_number};
 use chatrex::chat::box_strings;
 use chatrex::chat::candidates::{BoxId, Candidate};
 use chatrex::chat::conversation::{BoxChange, Picture};
+use chatrex::chat::evidence::{self, Thumbnail};
 use chatrex::chat::object_list::{Sort, SortKey, range};
 use chatrex::chat::overlay::{Highlight, Mentions};
 use chatrex::chat::words::{self, Word};
@@ -21,6 +22,9 @@ const KEYS: [SortKey; 4] = [
     SortKey::Score,
     SortKey::Area,
 ];
+
+/// Side of a thumbnail in CSS pixels.
+const SIDE: f64 = 32.0;
 
 /// The state of the list.
 #[derive(Clone, Copy)]
@@ -60,10 +64,13 @@ pub fn Objects() -> impl IntoView {
         app.candidates.with(|c| c.number(id)).map(row_id)
     };
     let columns = KEYS.into_iter().zip(box_strings::COLUMNS);
-    let headers = columns.map(|(key, name)| view! { <SortButton sort key name /> });
+    let mut headers = columns.map(|(key, name)| view! { <SortButton sort key name /> });
+    let number = headers.next();
     view! {
         <div class="object-list">
             <div class="row columns" role="group" aria-label=box_strings::SORT>
+                <span></span>
+                {number}
                 <span></span>
                 {headers.collect_view()}
             </div>
@@ -150,12 +157,12 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
     };
     let score = candidate.with_value(|c| c.score);
     let bbox = candidate.with_value(|c| c.bbox);
-    let share = app.picture.with_untracked(|p| {
-        p.as_ref().map_or(0.0, |p| {
-            let whole = p.size.width as f32 * p.size.height as f32;
-            clipped(bbox, p.size).area() / whole.max(1.0)
-        })
+    let size = app.picture.with_untracked(|p| p.as_ref().map(|p| p.size));
+    let share = size.map_or(0.0, |size| {
+        let whole = size.width as f32 * size.height as f32;
+        clipped(bbox, size).area() / whole.max(1.0)
     });
+    let thumbnail = size.map(|size| evidence::thumbnail(evidence::crop(bbox, size), size, SIDE));
     let score_text = move || match score {
         Some(score) => words::number(f64::from(score), 2),
         None => box_strings::YOURS().to_owned(),
@@ -190,10 +197,41 @@ fn Row(number: u32, candidate: Candidate, list: List) -> impl IntoView {
             ></span>
             <span class="row-number"><i class=swatch></i>{number}</span>
             <span class="hidden">{move || is_hidden.get().then_some(box_strings::HIDDEN)}</span>
+            <span class="row-picture">
+                {thumbnail.map(|thumbnail| view! { <Crop thumbnail app /> })}
+            </span>
             <span class="row-label" data-testid="object-name">{move || label.get().0}</span>
-            <span class="row-score">{score_text}</span>
+            <span class="row-score">
+                {score_text}
+                {score.map(|score| {
+                    let filled = format!("{:.0}% 100%", score.clamp(0.0, 1.0) * 100.0);
+                    view! { <i class="score-bar" style:background-size=filled></i> }
+                })}
+            </span>
             <span class="row-area">{move || box_strings::area(share)}</span>
         </div>
+    }
+}
+
+/// The part of the picture in a box.
+#[component]
+fn Crop(thumbnail: Thumbnail, app: AppState) -> impl IntoView {
+    let Thumbnail {
+        element: (width, height),
+        picture: (across, down),
+        corner: (left, top),
+    } = thumbnail;
+    let address = move || app.address.get();
+    view! {
+        <i
+            class="thumbnail"
+            data-testid="object-thumbnail"
+            style:width=format!("{width}px")
+            style:height=format!("{height}px")
+            style:background-size=format!("{across}px {down}px")
+            style:background-position=format!("{left}px {top}px")
+            style:background-image=move || address().map(|address| format!("url(\"{address}\")"))
+        ></i>
     }
 }
 

@@ -12,6 +12,7 @@ use chatrex::chat::{strings, words};
 use leptos::html;
 use leptos::prelude::*;
 
+use super::icons::{Icon, icon};
 use super::pane::watch_size;
 use super::state::{Alike, app_state};
 
@@ -90,6 +91,7 @@ pub fn SelectionBar() -> impl IntoView {
                     disabled=move || !app.can_ask.get()
                     on:click=move |_| ask(QuestionKind::Name)
                 >
+                    {icon(Icon::Name)}
                     {page_strings::NAME_IT}
                 </button>
                 <button
@@ -98,18 +100,22 @@ pub fn SelectionBar() -> impl IntoView {
                     disabled=move || !app.can_ask.get()
                     on:click=move |_| ask(QuestionKind::DescribeBox)
                 >
+                    {icon(Icon::Words)}
                     {page_strings::DESCRIBE_IT}
                 </button>
                 <button type="button" data-testid="ask-it" on:click=move |_| app.cite_selection()>
+                    {icon(Icon::Chat)}
                     {page_strings::ASK_ABOUT_IT}
                 </button>
                 <Show when=move || app.overlay.with(|o| o.selected().is_some())>
                     <button type="button" data-testid="more-like-this" on:click=alike>
+                        {icon(Icon::Alike)}
                         {box_strings::ALIKE}
                     </button>
                 </Show>
                 <LikenessSlider />
                 <button type="button" data-testid="delete-box" on:click=remove>
+                    {icon(Icon::Remove)}
                     {box_strings::DELETE}
                 </button>
             </Show>
