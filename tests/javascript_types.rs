@@ -503,6 +503,7 @@ fn events() -> Vec<Event> {
                 tokens: 1,
                 prefill_tokens: 1,
                 question_tokens: 0,
+                gpu_bytes: None,
                 stop,
                 milliseconds: AskTime::default(),
             },

@@ -198,6 +198,7 @@ mod tests {
             tokens: 9,
             prefill_tokens: 9,
             question_tokens: 0,
+            gpu_bytes: None,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         };

@@ -374,6 +374,7 @@ mod tests {
                 tokens: 11,
                 prefill_tokens: 100,
                 question_tokens: 9,
+                gpu_bytes: None,
                 stop: StopReason::End,
                 milliseconds: AskTime {
                     look: 30.0,

@@ -318,6 +318,7 @@ mod tests {
             tokens: 1,
             prefill_tokens: 1,
             question_tokens: 0,
+            gpu_bytes: None,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         };

@@ -231,6 +231,7 @@ mod tests {
             tokens,
             prefill_tokens: 9,
             question_tokens: 9,
+            gpu_bytes: None,
             stop: StopReason::End,
             milliseconds: AskTime {
                 first_token: 100.0,
@@ -319,7 +320,11 @@ mod tests {
             let json = serde_json::to_string(choice.records()).expect("plain data");
             let mut next = EngineChoice::new(serde_json::from_str(&json).expect("its own JSON"));
             next.know(adapter("swiftshader", true));
-            let expected = if device == Cpu { Cpu } else { DevicePreference::Auto };
+            let expected = if device == Cpu {
+                Cpu
+            } else {
+                DevicePreference::Auto
+            };
             assert_eq!(next.load("nano", Some(1)), expected);
             assert_eq!(
                 next.on_answer(&answer(11, 100.0)),

@@ -466,6 +466,7 @@ mod tests {
                 tokens: 3,
                 prefill_tokens: 9,
                 question_tokens: 0,
+                gpu_bytes: None,
                 stop: StopReason::End,
                 milliseconds: AskTime::default(),
             },

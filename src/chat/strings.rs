@@ -681,6 +681,12 @@ pub fn figures(
             ),
         )
     });
+    let memory = answer.gpu_bytes.map(|bytes| {
+        (
+            text("GPU memory", "GPU 内存"),
+            say!("{} allocated by this page", "本页面已分配 {}", size(bytes)),
+        )
+    });
     let rows = [
         (text("Looking at the picture", "看图片"), look),
         (text("Reading", "读问题"), prefill),
@@ -689,7 +695,7 @@ pub fn figures(
         (text("Boxes given", "给出的框"), words::count(boxes)),
         (text("Exact words", "实际措辞"), answer.prompt.clone()),
     ];
-    found.into_iter().chain(rows).collect()
+    found.into_iter().chain(memory).chain(rows).collect()
 }
 
 fn per_second(tokens: u32, milliseconds: f64) -> Option<f64> {
@@ -1073,6 +1079,7 @@ mod tests {
             tokens: 11,
             prefill_tokens: 300,
             question_tokens: 0,
+            gpu_bytes: None,
             stop,
             milliseconds: AskTime {
                 look: 0.0,
@@ -1107,6 +1114,15 @@ mod tests {
         let rows: Vec<_> = rows.iter().map(|(name, text)| (*name, &**text)).collect();
         assert_eq!(rows, expected);
         assert_eq!(figures(&answer, 7, None).len(), expected.len() - 1);
+        let on_gpu = Answer {
+            gpu_bytes: Some(107_000_000),
+            ..answer
+        };
+        let rows = figures(&on_gpu, 7, None);
+        assert_eq!(
+            rows[0],
+            ("GPU memory", "107.0 MB allocated by this page".to_owned())
+        );
     }
 
     #[test]

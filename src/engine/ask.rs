@@ -17,6 +17,7 @@ use super::{Engine, Host, LastAnswer, LoadedModel, Picture, Prefix, current, no_
 use crate::error::{Fault, FaultKind};
 use crate::generate::stop::{Ending, Stop};
 use crate::geometry::BoxXyxy;
+use crate::gpu::device::allocated;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::splice;
 use crate::model::class_projector::{ClassProjector, ScoredBoxes};
@@ -64,7 +65,8 @@ impl<H: Host> Engine<H> {
             ids: question_ids.chain(generated.ids.iter().copied()).collect(),
             question: prompt.question_ids.len(),
         });
-        let answer = finish(prompt, generated, meter);
+        let gpu_bytes = allocated(&model.device);
+        let answer = finish(prompt, generated, gpu_bytes, meter);
         host.emit(Event::Done { turn, answer });
         Ok(())
     }
@@ -421,7 +423,12 @@ async fn generate(
 }
 
 /// The answer as it is sent.
-fn finish(prompt: Prompt, generated: Generated, meter: Meter<'_, impl Host>) -> Answer {
+fn finish(
+    prompt: Prompt,
+    generated: Generated,
+    gpu_bytes: Option<u64>,
+    meter: Meter<'_, impl Host>,
+) -> Answer {
     let Generated {
         parser,
         tokens,
@@ -435,6 +442,7 @@ fn finish(prompt: Prompt, generated: Generated, meter: Meter<'_, impl Host>) -> 
         tokens,
         prefill_tokens: meter.prefill_tokens as u32,
         question_tokens: prompt.question_tokens as u32,
+        gpu_bytes,
         stop: match ending {
             Ending::End => StopReason::End,
             Ending::Length => StopReason::Length,

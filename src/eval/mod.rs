@@ -554,6 +554,7 @@ mod tests {
             tokens: 0,
             prefill_tokens: 0,
             question_tokens: 0,
+            gpu_bytes: None,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         }

@@ -2,8 +2,11 @@
 
 use std::sync::OnceLock;
 
+use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
+
+use cubecl::MemoryScope;
 
 use crate::device_preference::DevicePreference;
 use crate::error::{ErrorCode, Fault, FaultKind};
@@ -104,6 +107,17 @@ impl Opened {
         let refused = scope.pop().await.is_some();
         buffers.iter().for_each(wgpu::Buffer::destroy);
         !refused
+    }
+}
+
+/// Bytes of all buffers that this program holds on the GPU of `device`; `None` for the CPU.
+pub fn allocated(device: &Device) -> Option<u64> {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(device) => {
+            let report = device.client().memory_report(MemoryScope::Device);
+            Some(report.usage().bytes_reserved)
+        }
+        _ => None,
     }
 }
 

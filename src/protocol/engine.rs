@@ -292,6 +292,9 @@ pub struct Answer {
     /// Tokens of the question, without earlier turns.
     #[serde(default)]
     pub question_tokens: u32,
+    /// Bytes of all GPU buffers at its end: weights, KV cache and scratch; `None` on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_bytes: Option<u64>,
     /// Why it ended.
     pub stop: StopReason,
     /// Durations.

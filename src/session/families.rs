@@ -341,6 +341,8 @@ fn a_gpu_proposes_the_boxes_of_the_cpu() {
         let mut session = open(&folder, load)?;
         let found = session.look(picture())?;
         let answer = session.answer(question(&boxes, "What is <obj0>?"))?;
+        let held = answer.gpu_bytes.expect("a GPU");
+        assert!(held > 0, "{held} bytes");
         Ok((found, answer.text, session.card().fit.clone()))
     };
     let (found, answer, fit) = match run(None) {

@@ -43,6 +43,9 @@ describe("a first visit", () => {
     assert.equal(ready.device, "wgpu");
     const [done] = await happened(page, "Done");
     assert.ok(done.answer.tokens > 1, "the model wrote it");
+    const figures = page.getByTestId("figures").first();
+    assert.match(await figures.textContent(), /[0-9.]+ MB allocated by this page/);
+    assert.ok(done.answer.gpu_bytes > ready.weight_bytes / 2, `${done.answer.gpu_bytes} bytes`);
   });
 
   test("shaders are compiled once, before the model is ready", () => compiledOnce(pipelines, 20));

@@ -85,6 +85,8 @@ export interface Answer {
   prefill_tokens: number;
   /** Tokens of the question, without earlier turns. */
   question_tokens: number;
+  /** Bytes of all GPU buffers at its end; absent on the CPU. */
+  gpu_bytes?: number;
   stop: StopReason;
   milliseconds: AskTime;
 }

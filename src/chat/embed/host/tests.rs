@@ -132,6 +132,7 @@ fn done(turn: TurnId, text: &str, objects: &[u32]) -> Input {
             tokens: 3,
             prefill_tokens: 9,
             question_tokens: 0,
+            gpu_bytes: None,
             stop: StopReason::End,
             milliseconds: AskTime::default(),
         },
