@@ -503,7 +503,7 @@ fn events() -> Vec<Event> {
                 tokens: 1,
                 prefill_tokens: 1,
                 question_tokens: 0,
-                gpu_bytes: None,
+                gpu_bytes: (stop == StopReason::End).then_some(1),
                 stop,
                 milliseconds: AskTime::default(),
             },
