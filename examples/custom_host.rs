@@ -153,6 +153,7 @@ async fn run(folder: &str, picture: &str, question: &str) -> Result<Answer, Faul
             max_tokens: 64,
             sampling: Default::default(),
             earlier: Vec::new(),
+            system: None,
         },
     };
     for request in [load.into(), look, ask.into()] {
