@@ -26,11 +26,11 @@ const SINGLE: &str = "model.safetensors";
 /// Maximum bytes of a safetensors header, by the format, and of an index.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Maximum bytes of a `.pth` file, which is in memory as a whole where files are not mapped.
-const MAX_PTH: u64 = if cfg!(feature = "native") {
-    u64::MAX
+/// Maximum bytes of a `.pth` file where files are not mapped: it is then in memory as a whole.
+const MAX_PTH: Option<u64> = if cfg!(feature = "native") {
+    None
 } else {
-    2 << 30
+    Some(2 << 30)
 };
 
 /// Little-endian elements as f32; `None` for other dtypes.
@@ -115,8 +115,8 @@ impl Checkpoint {
         let tensors = if begin.get(8) == Some(&b'{') {
             header(&file)?
         } else if pth::is_zip(&begin) || pth::is_legacy(&begin) {
-            if file.len() > MAX_PTH {
-                let what = format!("has {} bytes; at most {MAX_PTH} are read here", file.len());
+            if let Some(most) = MAX_PTH.filter(|most| file.len() > *most) {
+                let what = format!("has {} bytes; at most {most} are read here", file.len());
                 return Err(Fault::model(place, what).code(ErrorCode::Unsupported));
             }
             pth::locate(file.head(file.len())?, &place)?

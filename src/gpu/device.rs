@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 use burn::tensor::wgpu::wgpu::{self, AdapterInfo, DeviceType};
-
 use cubecl::MemoryScope;
 
 use crate::device_preference::DevicePreference;

@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn compressed_copies_are_sent_whole_only() {
-        let folder = std::env::temp_dir().join(format!("chatrex-serve-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("chatrex-copies-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("_headers"), "/*\n  X-A: 1\n").unwrap();
         for (file, text) in [
@@ -413,7 +413,7 @@ mod tests {
             let value = |name: &str| {
                 let found = head
                     .lines()
-                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                    .find_map(|line| line.strip_prefix(&*name.to_lowercase())?.strip_prefix(": "));
                 found.unwrap_or_default().to_owned()
             };
             (body.to_owned(), value("Content-Encoding"), value("ETag"))
