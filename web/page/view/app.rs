@@ -145,8 +145,10 @@ fn listen_for_history_keys(app: AppState) {
         if event.key() == "," {
             if let Some(settings) = document().get_element_by_id("settings") {
                 event.prevent_default();
-                // A browser without popovers has the button.
-                let _ = settings.unchecked_into::<HtmlElement>().toggle_popover();
+                let settings: HtmlElement = settings.unchecked_into();
+                // A browser without popovers has the button. What is hidden takes no focus.
+                let _ = settings.toggle_popover();
+                let _ = settings.focus();
             }
             return;
         }

@@ -68,7 +68,7 @@ pub fn SettingsPanel() -> impl IntoView {
         >
             {icon(Icon::Settings)}
         </button>
-        <div id="settings" class="about settings" popover="auto" tabindex="-1" autofocus=true>
+        <div id="settings" class="about settings" popover="auto" tabindex="-1">
             <h2>{words::THEME}</h2>
             <fieldset class="segments">
                 <legend class="hidden">{words::THEME}</legend>
