@@ -175,9 +175,12 @@ describe("rows", () => {
     assert.ok(["stopped", "done"].includes(stopped.state), stopped.state);
     assert.ok(stopped.words.includes(words));
     const asks = (await asked(page, "Ask")).length;
+    const ends = (await happened(page, "Done")).length;
     await page.getByTestId("picture").focus();
     await page.keyboard.press("Alt+r");
-    await page.waitForFunction((asks) => self.requests.filter((request) => request.Ask).length === asks + 1, asks);
+    // The state of the stopped answer stands until the new one begins.
+    await page.waitForFunction((ends) => self.events.filter((event) => event.Done).length > ends, ends, { timeout: LONG });
+    assert.equal((await asked(page, "Ask")).length, asks + 1);
     assert.equal((await answered(page, turn)).state, "done");
     assert.equal(await turns(), turn + 1, "in its place");
   });
