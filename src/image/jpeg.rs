@@ -4,11 +4,22 @@
 /// The end of the data that some phones write in place of the end marker.
 const MAKERS_END: &[u8] = b"SEFT";
 
+/// The end marker.
+const END: [u8; 2] = [0xff, 0xd9];
+
 /// False if `bytes` start like a JPEG file and end before its end marker.
 pub fn is_complete(bytes: &[u8]) -> bool {
-    if bytes.ends_with(MAKERS_END) {
-        return true;
-    }
+    bytes.ends_with(MAKERS_END) || has_end(bytes)
+}
+
+/// A complete file with the end marker that it lacks, without which browsers refuse it; `None` if `bytes`
+/// need none.
+pub fn with_end(bytes: &[u8]) -> Option<Vec<u8>> {
+    (is_complete(bytes) && !has_end(bytes)).then(|| [bytes, &END].concat())
+}
+
+/// False if `bytes` start like a JPEG file and have no end marker behind their scans.
+fn has_end(bytes: &[u8]) -> bool {
     let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
         return true;
     };
@@ -35,7 +46,7 @@ pub fn is_complete(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAKERS_END, is_complete};
+    use super::{END, MAKERS_END, is_complete, with_end};
 
     /// A segment that contains an end marker (a thumbnail), a scan with a stuffed byte, the end.
     const FILE: &[u8] =
@@ -51,5 +62,9 @@ mod tests {
         assert!(is_complete(b"not a JPEG"));
         let panorama = [&FILE[..FILE.len() - 2], b"data of the maker", MAKERS_END].concat();
         assert!(is_complete(&panorama));
+        assert_eq!(with_end(&panorama), Some([&panorama[..], &END].concat()));
+        for whole in [FILE, b"not a JPEG", &FILE[..9]] {
+            assert_eq!(with_end(whole), None, "{whole:?}");
+        }
     }
 }

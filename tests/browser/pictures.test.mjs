@@ -143,6 +143,14 @@ describe("pictures", () => {
     assert.equal((await asked(page, "Look")).length, looks);
   });
 
+  test("a phone's panorama without an end marker opens, and shows", async () => {
+    const end = COFFEE.lastIndexOf(Buffer.from([0xff, 0xd9]));
+    const panorama = Buffer.concat([COFFEE.subarray(0, end), Buffer.from("SEFH of the maker SEFT")]);
+    await looked(page, () => page.getByTestId("file-input").setInputFiles(jpeg("panorama.jpg", panorama)));
+    assert.equal(await page.getByTestId("error").count(), 0);
+    await page.waitForFunction(() => document.querySelector("#picture img")?.naturalWidth > 0);
+  });
+
   test("a WebP with an orientation is turned, on the screen too", async () => {
     // 8 by 4 pixels, the left half red, with the orientation 6: the red half belongs to the top.
     const turned = await page.evaluate(async () => {

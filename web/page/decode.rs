@@ -142,13 +142,15 @@ async fn decode(blob: &Blob) -> Result<Decoded, Fault> {
     }
     let file = memory_blob(&bytes, &blob.type_())?;
     let turned = webp::turned(&bytes);
+    let ended = jpeg::with_end(&bytes);
     if is_heic(&bytes) && measure(&ObjectUrl::new(&file)?).await.is_err() {
         return Err(heic());
     }
     drop(bytes);
-    let (orientation, shown) = match turned {
-        Some((orientation, plain)) => (Some(orientation), memory_blob(&plain, "image/webp")?),
-        None => (None, file.clone()),
+    let (orientation, shown) = match (turned, ended) {
+        (Some((orientation, plain)), _) => (Some(orientation), memory_blob(&plain, "image/webp")?),
+        (None, Some(ended)) => (None, memory_blob(&ended, "image/jpeg")?),
+        (None, None) => (None, file.clone()),
     };
     let mut url = ObjectUrl::new(&shown)?;
     let (width, height) = measure(&url).await?;
@@ -179,7 +181,15 @@ async fn decode(blob: &Blob) -> Result<Decoded, Fault> {
 
 /// A thumbnail of a picture that is not opened yet; `None` if the browser cannot read it.
 pub async fn preview(blob: &Blob) -> Option<Blob> {
-    let bitmap = bitmap(blob).await.ok()?;
+    let bitmap = match bitmap(blob).await {
+        Ok(bitmap) => bitmap,
+        Err(_) => {
+            let ended = jpeg::with_end(&bytes(blob).await.ok()?)?;
+            bitmap(&memory_blob(&ended, "image/jpeg").ok()?)
+                .await
+                .ok()?
+        }
+    };
     let made = thumbnail(&bitmap).await;
     bitmap.close();
     made
