@@ -122,13 +122,26 @@ async function frames([kind, steps, busy]) {
   return { times, answering: answering / steps };
 }
 
+// The engine computes at least this many milliseconds for a piece of an answer, so that one answer is written
+// during all steps: nano answers within a frame or two, and the frames would be those of new turns.
+const PIECE = 400;
+
 async function frameTimes(url) {
   return visiting(UNTHROTTLED, async (page) => {
     await page.goto(`${url}/?model=nano`);
     await page.waitForFunction(() => document.querySelector('[data-testid="answer"][data-state="done"]'));
+    await page.workers()[0].evaluate((piece) => {
+      const post = self.postMessage;
+      self.postMessage = (message, ...rest) => {
+        post.call(self, message, ...rest);
+        if (!message[0].startsWith('{"Said"')) return;
+        for (const end = performance.now() + piece; performance.now() < end; );
+      };
+    }, PIECE);
     await page.evaluate(() => document.querySelectorAll("details.panel").forEach((panel) => (panel.open = true)));
     const rows = [];
     for (const kind of ["slider", "hover"]) {
+      await page.waitForFunction(() => !document.querySelector('[data-testid="stop"]'));
       await page.evaluate(frames, [kind, 20, false]);
       const idle = await page.evaluate(frames, [kind, STEPS, false]);
       const busy = await page.evaluate(frames, [kind, STEPS, true]);
