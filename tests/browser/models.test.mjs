@@ -16,6 +16,7 @@ import {
   ask,
   asked,
   happened,
+  hold,
   LONG,
   modelReady,
   nothingForbidden,
@@ -101,15 +102,21 @@ describe("the loaded model", () => {
   });
 
   test("bench: it can be stopped, and a question asked meanwhile is answered after it", async () => {
+    // The engine's answer is held back: the benchmark would end before the button is pressed.
+    const stopped = await hold(page, 0);
     await page.getByTestId("about").click();
     await page.getByTestId("bench-begin").click();
     await page.getByTestId("bench-stop").click();
+    await stopped();
     await page.getByTestId("bench-state").filter({ hasText: "Stopped" }).waitFor({ timeout: 60_000 });
     assert.equal(await page.getByTestId("bench-result").count(), 0);
+    const release = await hold(page, 0);
     await page.getByTestId("bench-begin").click();
     await page.getByTestId("bench-stop").waitFor();
     await page.keyboard.press("Escape");
-    assert.equal((await answered(page, await ask(page, "What is here?"))).state, "done");
+    const turn = await ask(page, "What is here?");
+    await release();
+    assert.equal((await answered(page, turn)).state, "done");
   });
 
   test("sampling: temperature, top-p, repetition penalty and limit have ranges and resets", async () => {
@@ -276,7 +283,8 @@ describe("a software adapter", () => {
       await answered(page, 0);
       const [record] = Object.values(JSON.parse(await records(page)));
       assert.equal(record.device, "wgpu");
-      await page.waitForFunction(() => self.requests.filter((r) => r.Load).at(-1).Load.device === "wgpu");
+      // Not "cpu" as before: the engine takes the GPU where there still is one.
+      await page.waitForFunction(() => self.requests.filter((r) => r.Load).at(-1).Load.device === "auto");
     } finally {
       await browser.close();
     }
