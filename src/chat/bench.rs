@@ -93,7 +93,7 @@ impl Run {
             false => 0.0,
         };
         Self {
-            detector: look.prepare + look.upn,
+            detector: look.total(),
             vision: time.look,
             first_word: time.first_token,
             prefill: rate(answer.prefill_tokens, time.prefill),

@@ -95,28 +95,35 @@ impl Choices {
     /// Sets the repetition penalty, in its range; that of the model is no choice.
     pub fn set_penalty(&mut self, value: f32, card: Option<&ModelCard>) {
         let value = (value.clamp(PENALTY.0, PENALTY.1) * 100.0).round() / 100.0;
-        let own = card.map_or(1.0, |card| card.default_repetition_penalty);
-        self.sampling.repetition_penalty = Some(value).filter(|value| *value != own);
+        self.sampling.repetition_penalty = Some(value).filter(|value| *value != own_penalty(card));
     }
 
     /// The repetition penalty of the next answer.
     pub fn penalty(&self, card: Option<&ModelCard>) -> f32 {
-        let own = card.map_or(1.0, |card| card.default_repetition_penalty);
-        self.sampling.repetition_penalty.unwrap_or(own)
+        let chosen = self.sampling.repetition_penalty;
+        chosen.unwrap_or_else(|| own_penalty(card))
     }
 
     /// Sets the system prompt; the model's own words are no choice.
     pub fn set_system(&mut self, words: &str, card: Option<&ModelCard>) {
         let words: String = words.chars().take(SYSTEM_LENGTH).collect();
-        let own = card.map_or("", |card| card.default_system.as_str());
-        self.system = (words.trim() != own.trim()).then_some(words);
+        self.system = (words.trim() != own_system(card).trim()).then_some(words);
     }
 
     /// The system prompt of the next question.
     pub fn system<'a>(&'a self, card: Option<&'a ModelCard>) -> &'a str {
-        let own = card.map_or("", |card| card.default_system.as_str());
-        self.system.as_deref().unwrap_or(own)
+        self.system.as_deref().unwrap_or_else(|| own_system(card))
     }
+}
+
+/// The model's own repetition penalty.
+fn own_penalty(card: Option<&ModelCard>) -> f32 {
+    card.map_or(1.0, |card| card.default_repetition_penalty)
+}
+
+/// The model's own system prompt.
+fn own_system(card: Option<&ModelCard>) -> &str {
+    card.map_or("", |card| card.default_system.as_str())
 }
 
 #[cfg(test)]

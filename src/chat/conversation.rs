@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::chat::answer::{self, AnswerPiece};
 use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
-use crate::chat::choices::Choices;
-pub use crate::chat::choices::MAX_TOKENS;
+use crate::chat::choices::{Choices, MAX_TOKENS};
 use crate::chat::document::{Document, LabelledBox};
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::Fault;
@@ -95,8 +94,6 @@ pub enum Input {
     Version(TurnId, usize),
     /// Let an answer that ended at the length limit go on, with a higher limit.
     Continue(TurnId),
-    /// Most tokens of an answer; `None` is the model's default.
-    MaxTokens(Option<u32>),
     /// How the questions of this conversation are answered.
     Choose(Choices),
     /// The choices that a new conversation begins with; with `now` this one takes them too.
@@ -824,10 +821,6 @@ impl Conversation {
                 if let Some(turn) = known.filter(|_| is_idle) {
                     turn.show_version(place);
                 }
-            }
-            Input::MaxTokens(limit) => {
-                self.session.choices.max_tokens =
-                    limit.map(|l| l.clamp(MAX_TOKENS.0, MAX_TOKENS.1));
             }
             Input::Choose(choices) => self.session.choices = choices.checked(),
             Input::Usual { choices, now } => {
@@ -2140,7 +2133,10 @@ mod tests {
             (Some(9999), 2048),
             (None, 512),
         ] {
-            after.step(Input::MaxTokens(limit));
+            after.step(Input::Choose(Choices {
+                max_tokens: limit,
+                ..Choices::default()
+            }));
             assert_eq!(after.max_tokens(), expected);
         }
     }

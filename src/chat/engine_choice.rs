@@ -52,6 +52,17 @@ pub struct Speed {
 }
 
 impl Speed {
+    /// The speed of an answer about a new picture.
+    pub fn of(look: LookTime, answer: &Answer) -> Self {
+        let time = answer.milliseconds;
+        let after_first = answer.tokens.saturating_sub(1).max(1);
+        Self {
+            detector: look.total(),
+            token: time.decode / f64::from(after_first),
+            first_word: time.first_token,
+        }
+    }
+
     /// The time of an answer of usual length about a new picture.
     fn answer(&self) -> f64 {
         const USUAL: f64 = 30.0;
@@ -92,7 +103,7 @@ enum State {
     #[default]
     Settled,
     /// The CPU path is measured with what the user asks.
-    Cpu { detector: Option<f64> },
+    Cpu { look: Option<LookTime> },
     /// The GPU path does the same work.
     Gpu { cpu: Speed },
 }
@@ -150,7 +161,7 @@ impl EngineChoice {
         }
         match bytes.is_some_and(|bytes| bytes <= SMALL) {
             true => {
-                self.state = State::Cpu { detector: None };
+                self.state = State::Cpu { look: None };
                 DevicePreference::Cpu
             }
             false => DevicePreference::Auto,
@@ -159,26 +170,21 @@ impl EngineChoice {
 
     /// The CPU path found boxes.
     pub fn on_found(&mut self, time: LookTime) {
-        if let State::Cpu { detector } = &mut self.state {
-            *detector = Some(time.prepare + time.upn);
+        if let State::Cpu { look } = &mut self.state {
+            *look = Some(time);
         }
     }
 
     /// The CPU path answered.
     pub fn on_answer(&mut self, answer: &Answer) -> Option<Effect> {
-        let State::Cpu {
-            detector: Some(detector),
-        } = self.state
-        else {
+        let State::Cpu { look: Some(look) } = self.state else {
             return None;
         };
         // A single token says nothing about the next ones.
-        let after_first = answer.tokens.checked_sub(1).filter(|count| *count > 0)?;
-        let cpu = Speed {
-            detector,
-            token: answer.milliseconds.decode / f64::from(after_first),
-            first_word: answer.milliseconds.first_token,
-        };
+        if answer.tokens < 2 {
+            return None;
+        }
+        let cpu = Speed::of(look, answer);
         self.state = State::Gpu { cpu };
         Some(Effect::Try)
     }

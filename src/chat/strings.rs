@@ -384,7 +384,7 @@ pub fn status(
             MAX_BOXES - own
         ),
         LookState::Done => {
-            let time = picture.milliseconds.map_or(0.0, |t| t.prepare + t.upn) / 1000.0;
+            let time = picture.milliseconds.map_or(0.0, |t| t.total()) / 1000.0;
             say!(
                 "Found {} in {} s.",
                 "找到了 {}，用时 {} 秒。",
@@ -671,7 +671,7 @@ pub fn figures(
         StopReason::Stopped => text("stopped by you", "被你停止"),
     };
     let found = found.map(|time| {
-        let all = milliseconds(time.prepare + time.upn);
+        let all = milliseconds(time.total());
         let prepare = milliseconds(time.prepare);
         (
             text("Finding boxes", "找框"),

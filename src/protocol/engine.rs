@@ -231,6 +231,13 @@ pub struct LookTime {
     pub upn: f64,
 }
 
+impl LookTime {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.prepare + self.upn
+    }
+}
+
 /// Duration of an answer in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskTime {

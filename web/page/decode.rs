@@ -15,6 +15,8 @@ use web_sys::{
     OffscreenCanvas, OffscreenCanvasRenderingContext2d, PremultiplyAlpha, Response, Url,
 };
 
+use crate::pause::pause;
+
 /// Pixels read from the canvas at a time.
 const STRIP_PIXELS: u32 = 1 << 20;
 
@@ -35,6 +37,11 @@ pub struct Opened {
     pub file: Blob,
     /// A small JPEG of it, if the browser made one.
     pub thumbnail: Option<Blob>,
+}
+
+/// A copy of pixels, to be transferred to a worker.
+pub fn copied(rgb: &Uint8Array) -> Uint8Array {
+    rgb.slice(0, rgb.length())
 }
 
 /// An object URL.
@@ -340,7 +347,7 @@ async fn read(bitmap: &ImageBitmap) -> Result<Uint8Array, Fault> {
         }
         rgb.subarray(top * width * 3, (top + rows) * width * 3)
             .copy_from(&strip);
-        yield_now().await;
+        pause(0).await;
     }
     Ok(rgb)
 }
@@ -352,18 +359,6 @@ fn context(canvas: &OffscreenCanvas) -> Option<OffscreenCanvasRenderingContext2d
         .get_context_with_context_options("2d", &options)
         .ok()??;
     Some(context.unchecked_into())
-}
-
-/// Yields to pending events of the browser.
-async fn yield_now() {
-    let window = web_sys::window().expect("a page has a window");
-    let waited = Promise::new(&mut |resolve, _| {
-        window
-            .set_timeout_with_callback(&resolve)
-            .expect("a page has timers");
-    });
-    // A timer only ever resolves.
-    let _ = JsFuture::from(waited).await;
 }
 
 fn unreadable() -> Fault {

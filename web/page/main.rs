@@ -12,6 +12,7 @@ mod locks;
 mod memory;
 mod offers;
 mod offline;
+mod pause;
 mod persist;
 mod shared;
 mod store;

@@ -199,8 +199,7 @@ impl AppState {
             let attachment = self.batching.current.with_value(|current| {
                 let rgb = &current.as_ref()?.opened.rgb;
                 let is_first = matches!(request, Request::Look { size: Some(_), .. });
-                let copy = || JsValue::from(rgb.slice(0, rgb.length()).buffer());
-                is_first.then(copy)
+                is_first.then(|| JsValue::from(decode::copied(rgb).buffer()))
             });
             self.send(Envelope {
                 body: ToWorker::Engine(request),

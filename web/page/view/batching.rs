@@ -8,17 +8,16 @@ use chatrex::chat::batch_strings as words;
 use chatrex::chat::batch_work::{FIRST, Work};
 use chatrex::chat::review::{self, Review};
 use chatrex::error::{ErrorCode, Fault, FaultKind};
-use js_sys::Promise;
 use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
 use super::dialog;
 use crate::batch_store::BatchStore;
 use crate::decode::Opened;
 use crate::locks::Lock;
+use crate::pause::pause;
 
 /// The lock of the tab that works on the batch.
 const LOCK: &str = "chatrex batch";
@@ -257,13 +256,4 @@ impl Batching {
             self.is_kept.set(stored);
         });
     }
-}
-
-async fn pause(milliseconds: i32) {
-    let later = Promise::new(&mut |resolve, _| {
-        // Without a timer there is no pause.
-        let _ =
-            window().set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, milliseconds);
-    });
-    let _ = JsFuture::from(later).await;
 }

@@ -131,13 +131,7 @@ impl AppState {
                 send(ask, None);
             }
             Report::Event(Event::Done { answer, .. }) => {
-                let time = answer.milliseconds;
-                let after_first = f64::from(answer.tokens.saturating_sub(1).max(1));
-                let speed = Speed {
-                    detector: found.get().prepare + found.get().upn,
-                    token: time.decode / after_first,
-                    first_word: time.first_token,
-                };
+                let speed = Speed::of(found.get(), &answer);
                 // Not while the worker's own handler runs.
                 set_timeout(move || self.end_trial(Some(speed)), Duration::ZERO);
             }
@@ -223,8 +217,8 @@ impl AppState {
 
     fn send_for_bench(self, request: Request) {
         let pixels = |pixels: &Option<Uint8Array>| {
-            let rgb = pixels.as_ref()?;
-            Some(JsValue::from(rgb.slice(0, rgb.length()).buffer()))
+            let copy = decode::copied(pixels.as_ref()?);
+            Some(JsValue::from(copy.buffer()))
         };
         let attachment = match request {
             Request::Look { .. } => self.bench_pixels.with_value(pixels),

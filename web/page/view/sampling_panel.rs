@@ -54,7 +54,7 @@ pub fn SamplingPanel() -> impl IntoView {
     let penalty_words = move || app.model.with(|model| texts::penalty(&now(), card(model)));
     let set_limit = move |event| {
         let limit = event_target_value(&event).parse().ok();
-        app.act(Input::MaxTokens(limit));
+        choose(app, |choices, _| choices.max_tokens = limit);
         // What lies outside the range is brought into it, and the field shows that.
         app.max_tokens.notify();
     };

@@ -18,40 +18,21 @@ pub fn SettingsPanel() -> impl IntoView {
     let keep = app.keep;
     let keys: KeyList = expect_context();
     let choice = move |it: Theme| {
-        let choose = move |_| {
+        let is_chosen = move || keep.settings.with(|s| s.theme == it);
+        let choose = move || {
             keep.set(|settings| settings.theme = it);
             theme::apply(it);
         };
-        view! {
-            <label>
-                <input
-                    type="radio"
-                    name="theme"
-                    data-testid=format!("theme-{}", it.key())
-                    prop:checked=move || keep.settings.with(|s| s.theme == it)
-                    on:change=choose
-                />
-                <span>{move || it.label()}</span>
-            </label>
-        }
+        view! { <Segment group="theme" key=it.key() lang=None label=move || it.label() is_chosen choose /> }
     };
     let language = move |it: LanguageChoice| {
-        let choose = move |_| {
+        let is_chosen = move || keep.settings.with(|s| s.language == it);
+        let choose = move || {
             keep.set(|settings| settings.language = it);
             locale::apply(it);
         };
-        view! {
-            <label>
-                <input
-                    type="radio"
-                    name="language"
-                    data-testid=format!("language-{}", it.key())
-                    prop:checked=move || keep.settings.with(|s| s.language == it)
-                    on:change=choose
-                />
-                <span lang=it.language().map(Language::tag)>{move || it.label()}</span>
-            </label>
-        }
+        let lang = it.language().map(Language::tag);
+        view! { <Segment group="language" key=it.key() lang label=move || it.label() is_chosen choose /> }
     };
     let reset = move |_| {
         app.reset_settings();
@@ -86,5 +67,29 @@ pub fn SettingsPanel() -> impl IntoView {
                 {layout_strings::KEYS}
             </button>
         </div>
+    }
+}
+
+/// A choice among others of its group; `lang` is the language of its label.
+#[component]
+fn Segment(
+    group: &'static str,
+    key: &'static str,
+    lang: Option<&'static str>,
+    label: impl Fn() -> &'static str + Send + 'static,
+    is_chosen: impl Fn() -> bool + Send + 'static,
+    choose: impl Fn() + 'static,
+) -> impl IntoView {
+    view! {
+        <label>
+            <input
+                type="radio"
+                name=group
+                data-testid=format!("{group}-{key}")
+                prop:checked=is_chosen
+                on:change=move |_| choose()
+            />
+            <span lang=lang>{label}</span>
+        </label>
     }
 }

@@ -730,8 +730,7 @@ impl AppState {
     pub(super) fn pixels(self, picture: PictureId) -> Option<Uint8Array> {
         self.kept.with_value(|kept| {
             let kept = kept.iter().find(|k| k.id == picture)?;
-            let rgb = &kept.opened.rgb;
-            Some(rgb.slice(0, rgb.length()))
+            Some(decode::copied(&kept.opened.rgb))
         })
     }
 
