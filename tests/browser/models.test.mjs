@@ -547,8 +547,14 @@ describe("files of the user", () => {
     await page.getByTestId("making-running").waitFor({ state: "detached" });
     // A file that is being removed cannot be read.
     const isEmpty = async () => (await stored().catch(() => [{ manifest: true }])).every((folder) => !folder.manifest);
-    for (let tries = 0; tries < 100 && !(await isEmpty()); tries += 1) await page.waitForTimeout(100);
-    assert.ok(await isEmpty(), JSON.stringify(await stored().catch(String)));
+    const becomesEmpty = async () => {
+      for (let tries = 0; tries < 100; tries += 1) {
+        if (await isEmpty()) return true;
+        await page.waitForTimeout(100);
+      }
+      return false;
+    };
+    assert.ok(await becomesEmpty(), JSON.stringify(await stored().catch(String)));
     await page.getByTestId("manager-close").click();
 
     const cut = join(place, "model.safetensors");
@@ -557,6 +563,6 @@ describe("files of the user", () => {
     await page.getByTestId("making-failed").waitFor({ timeout: LONG });
     const words = await page.getByTestId("making-failed").innerText();
     assert.match(words, /model\.safetensors.*a header of 9 bytes does not fit.*Error code: Corrupt/s);
-    assert.ok(await isEmpty());
+    assert.ok(await becomesEmpty());
   });
 });
