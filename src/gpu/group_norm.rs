@@ -10,6 +10,8 @@ use crate::gpu::uniforms::{Uniforms as _, uniforms};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
+use crate::gpu::launch::{GroupLimit, MAX_GROUPS};
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 #[cfg(feature = "diagnostics")]
 use burn::tensor::Device;
@@ -121,7 +123,7 @@ const TOLERANCE: f32 = 2e-5;
 #[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
-    for [batch, positions, channels, groups] in [
+    let shapes = [
         [1, 1, 2, 1],
         [1, 7, 6, 3],
         [2, 31, 64, 32],
@@ -129,8 +131,12 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [1, 256, 5, 1],
         [3, 257, 14, 2],
         [1, 1031, 64, 32],
-        [65_537, 2, 2, 1],
-    ] {
+    ];
+    let folded = (3, [7, 31, 6, 1]);
+    for (limit, [batch, positions, channels, groups]) in
+        shapes.map(|s| (MAX_GROUPS, s)).into_iter().chain([folded])
+    {
+        let _limit = GroupLimit::new(limit);
         let name = format!("group_norm [{batch}, {positions}, {channels}] in {groups} groups");
         let mut rng = TestRng::default();
         let inputs = [

@@ -1,5 +1,7 @@
 //! Launches WGSL shaders through burn's runtime; the only file that knows how.
 
+#[cfg(feature = "diagnostics")]
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -68,7 +70,7 @@ fn launch_words(
         arguments = arguments.with_buffer_io((*handle).clone().binding(), access);
     }
     let info = MetadataBindingInfo::custom(info_words(words));
-    let (x, y) = fold_groups(groups);
+    let (x, y) = fold_groups(groups, group_limit());
     LAUNCHED.fetch_add(1, Ordering::Relaxed);
     let (compiled, first) = Compiled::of(shader);
     let text = compiled.text.clone();
@@ -108,15 +110,48 @@ pub fn launched() -> u64 {
 }
 
 /// Workgroups per dispatch dimension that every device allows.
-const MAX_GROUPS: u64 = 65_535;
+pub const MAX_GROUPS: u64 = 65_535;
 
-/// The smallest two-dimensional grid of at least `groups` workgroups with the fewest rows.
-fn fold_groups(groups: u64) -> (u32, u32) {
+#[cfg(feature = "diagnostics")]
+thread_local! {
+    static GROUP_LIMIT: Cell<u64> = const { Cell::new(MAX_GROUPS) };
+}
+
+fn group_limit() -> u64 {
+    #[cfg(feature = "diagnostics")]
+    return GROUP_LIMIT.get();
+    #[cfg(not(feature = "diagnostics"))]
+    MAX_GROUPS
+}
+
+/// While it lives, launches of this thread fold more than `limit` workgroups, so that a sweep checks with
+/// small shapes what kernels do with more than 65,535.
+#[cfg(feature = "diagnostics")]
+pub struct GroupLimit(());
+
+#[cfg(feature = "diagnostics")]
+impl GroupLimit {
+    /// Sets the limit, at least 1.
+    pub fn new(limit: u64) -> Self {
+        GROUP_LIMIT.set(limit);
+        Self(())
+    }
+}
+
+#[cfg(feature = "diagnostics")]
+impl Drop for GroupLimit {
+    fn drop(&mut self) {
+        GROUP_LIMIT.set(MAX_GROUPS);
+    }
+}
+
+/// The smallest two-dimensional grid of at least `groups` workgroups with the fewest rows, `limit` in a row.
+fn fold_groups(groups: u64, limit: u64) -> (u32, u32) {
     assert!(
-        (1..=MAX_GROUPS * MAX_GROUPS).contains(&groups),
-        "{groups} workgroups, at most {MAX_GROUPS} squared"
+        (1..=limit * MAX_GROUPS).contains(&groups),
+        "{groups} workgroups, at most {limit} x {MAX_GROUPS}"
     );
-    let rows = groups.div_ceil(MAX_GROUPS);
+    let rows = groups.div_ceil(limit);
     (groups.div_ceil(rows) as u32, rows as u32)
 }
 
@@ -200,11 +235,12 @@ mod tests {
 
     #[test]
     fn groups_fold_into_two_dimensions() {
-        assert_eq!(fold_groups(1), (1, 1));
-        assert_eq!(fold_groups(65_535), (65_535, 1));
-        assert_eq!(fold_groups(65_536), (32_768, 2));
+        assert_eq!(fold_groups(1, MAX_GROUPS), (1, 1));
+        assert_eq!(fold_groups(65_535, MAX_GROUPS), (65_535, 1));
+        assert_eq!(fold_groups(65_536, MAX_GROUPS), (32_768, 2));
+        assert_eq!(fold_groups(7, 3), (3, 3));
         for groups in [65_537, 131_071, 1 << 24, 4_000_000_007] {
-            let (x, y) = fold_groups(groups);
+            let (x, y) = fold_groups(groups, group_limit());
             let grid = u64::from(x) * u64::from(y);
             assert!(u64::from(x) <= MAX_GROUPS && u64::from(y) <= MAX_GROUPS);
             assert!(

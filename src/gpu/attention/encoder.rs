@@ -18,6 +18,8 @@ use crate::gpu::attention::testing::{Poison, compare_values};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
+use crate::gpu::launch::{GroupLimit, MAX_GROUPS};
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
 /// Head dimensions of the shader variants; a head runs in the smallest variant that holds it.
@@ -164,7 +166,7 @@ const TOLERANCE: f32 = 1e-5;
 #[cfg(feature = "diagnostics")]
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
-    for [batch, tokens, heads, head_dim] in [
+    let shapes = [
         [1, 1, 1, 4],
         [0, 3, 2, 16],
         [1, 15, 3, 64],
@@ -177,8 +179,12 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [1, 64, 1, 32],
         [1, 65, 5, 32],
         [1, 577, 2, 64],
-        [65_537, 1, 1, 4],
-    ] {
+    ];
+    let folded = (3, [7, 37, 1, 4]);
+    for (limit, [batch, tokens, heads, head_dim]) in
+        shapes.map(|s| (MAX_GROUPS, s)).into_iter().chain([folded])
+    {
+        let _limit = GroupLimit::new(limit);
         let name = format!("attention [{batch}, {tokens}, {heads}, {head_dim}]");
         let mut rng = TestRng::default();
         let inputs = [0, 1, 2].map(|_| rng.data([batch, tokens, heads * head_dim]));

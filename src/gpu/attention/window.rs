@@ -16,6 +16,8 @@ use crate::gpu::attention::testing::{Poison, compare_values};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;
 #[cfg(feature = "diagnostics")]
+use crate::gpu::launch::GroupLimit;
+#[cfg(feature = "diagnostics")]
 use crate::gpu::testing::{SweepReport, TestRng, read};
 
 uniforms! {
@@ -272,10 +274,14 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         [2, 2, 8, 1, 64],
         [1, 4, 7, 3, 40],
         [2, 2, 12, 2, 32],
-        [1, 65_537, 1, 1, 4],
     ] {
         let shape = [images, windows, side, heads, head_dim];
         compare(device, shape, &mut report).await?;
+    }
+    {
+        // Surplus workgroups too.
+        let _folded = GroupLimit::new(3);
+        compare(device, [1, 14, 4, 1, 4], &mut report).await?;
     }
     for poison in Poison::ALL {
         let note = format!("{poison:?}");
