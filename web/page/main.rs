@@ -1,7 +1,12 @@
 //! The page: starts the user interface.
 
+use leptos::prelude::*;
+
+use view::app::App;
+
 mod batch_store;
 mod decode;
+mod early;
 mod embed;
 mod export;
 mod folders;
@@ -23,5 +28,7 @@ mod view;
 fn main() {
     console_error_panic_hook::set_once();
     locale::install();
-    leptos::mount::mount_to_body(view::app::App);
+    early::take(|early| {
+        leptos::mount::mount_to_body(move || view! { <App early /> });
+    });
 }

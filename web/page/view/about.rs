@@ -10,6 +10,7 @@ use leptos::prelude::*;
 
 use super::device_card::{BenchCard, DeviceCard};
 use super::icons::{Icon, icon};
+use super::later::Later;
 use super::network::Network;
 use super::state::app_state;
 
@@ -60,18 +61,20 @@ pub fn About() -> impl IntoView {
             {icon(Icon::About)}
         </button>
         <div id="about" class="about" popover="auto">
-            <h2>{page_strings::WHAT_ANSWERS}</h2>
-            {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
-            {card}
-            <DeviceCard />
-            <BenchCard />
-            <h2>{page_strings::PRIVATE}</h2>
-            <p>{strings::ABOUT_PRIVACY}</p>
-            <Network />
-            <h2>{strings::SAMPLES}</h2>
-            <ul class="origins" data-testid="origins">
-                {samples::all().iter().map(origin).collect_view()}
-            </ul>
+            <Later>
+                <h2>{page_strings::WHAT_ANSWERS}</h2>
+                {move || built_in().map(|model| view! { <p>{strings::about(model)}</p> })}
+                {card}
+                <DeviceCard />
+                <BenchCard />
+                <h2>{page_strings::PRIVATE}</h2>
+                <p>{strings::ABOUT_PRIVACY}</p>
+                <Network />
+                <h2>{strings::SAMPLES}</h2>
+                <ul class="origins" data-testid="origins">
+                    {samples::all().iter().map(origin).collect_view()}
+                </ul>
+            </Later>
         </div>
     }
 }

@@ -26,15 +26,24 @@ use super::start::{FileInput, OpenPicture};
 use super::state::{AppState, app_state};
 use super::status::ModelState;
 use super::toast::{Install, NewVersion, ToastView};
+use crate::early::Early;
 use crate::embed;
 
 /// The whole page.
 #[component]
-pub fn App() -> impl IntoView {
+pub fn App(
+    /// What the user did before the page was there.
+    early: Early,
+) -> impl IntoView {
     let app = AppState::new();
     provide_context(app);
     let exchange = ExchangeState::new();
     provide_context(exchange);
+    app.draft.set(early.words);
+    if early.has_focus {
+        // The text box can take the focus once it is shown.
+        request_animation_frame(move || app.focus_draft.update(|count| *count += 1));
+    }
     app.begin();
     super::embed::start(app);
     let over = RwSignal::new(false);
@@ -49,6 +58,7 @@ pub fn App() -> impl IntoView {
         incoming::refuse_drops();
     } else {
         incoming::listen(app, exchange, over);
+        incoming::open_dropped(app, exchange, early.dropped);
     }
     listen_for_keys(app);
     if !embed::options().is_embedded {

@@ -11,6 +11,7 @@ use super::batch_list::Running;
 use super::batch_parts::{PauseButton, Said, has_batch, progress, status, waits_for};
 use super::dialog;
 use super::export::Check;
+use super::later::Later;
 use super::models::{all_files, chooses_folders};
 use super::review_panel::ReviewPanel;
 use super::state::app_state;
@@ -94,7 +95,7 @@ pub fn BatchDialog() -> impl IntoView {
                     {strings::CLOSE}
                 </button>
             </header>
-            {content}
+            <Later>{content}</Later>
         </dialog>
     }
 }

@@ -21,6 +21,7 @@ use super::making::{are_checkpoint, preview_files};
 use super::models::{all_files, show_manager};
 use super::share::clear_address;
 use super::state::AppState;
+use crate::early::Dropped;
 use crate::{decode, embed, shared};
 
 /// A model's manifest: files beside it are a model, not pictures.
@@ -113,7 +114,7 @@ fn listen_for_drops(app: AppState, exchange: ExchangeState, over: RwSignal<bool>
             return;
         };
         match what {
-            Dragged::Files => open_dropped(app, exchange, &data),
+            Dragged::Files => open_dropped(app, exchange, Dropped::of(&data)),
             Dragged::Address => open_address(app, &data),
             Dragged::Text | Dragged::Nothing => {}
         }
@@ -143,11 +144,9 @@ pub fn is_text_box(target: &EventTarget) -> bool {
     }
 }
 
-fn open_dropped(app: AppState, exchange: ExchangeState, data: &DataTransfer) {
-    let files = data.files().map(all_files).unwrap_or_default();
-    let items = data.items();
-    let entries = (0..items.length()).filter_map(|i| items.get(i)?.webkit_get_as_entry().ok()?);
-    let entries: Vec<FileSystemEntry> = entries.collect();
+/// Opens dropped files, and the files of dropped folders.
+pub fn open_dropped(app: AppState, exchange: ExchangeState, dropped: Dropped) {
+    let Dropped { files, entries } = dropped;
     if !entries.iter().any(FileSystemEntry::is_directory) {
         return open_all(app, exchange, files);
     }

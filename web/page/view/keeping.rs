@@ -56,7 +56,7 @@ impl AppState {
         let request = self.next_open_request();
         spawn_local(async move {
             if is_first_visit && !frame.is_embedded {
-                if shared.is_none() {
+                if shared.is_none() && self.is_last_request(request) {
                     self.open_first_sample();
                 }
                 keep.is_decided.set(true);
@@ -82,7 +82,9 @@ impl AppState {
 
     /// Puts the question of a link into the text box. It is not asked.
     fn take_prompt(self, shared: Option<Shared>) {
-        if let Some(shared) = shared {
+        if let Some(shared) = shared
+            && self.draft.with_untracked(String::is_empty)
+        {
             self.kind.set(shared.kind);
             self.draft.set(shared.prompt);
         }
@@ -317,7 +319,11 @@ impl AppState {
         };
         self.notice.set(None);
         self.leave();
-        let (draft, kind) = (snapshot.draft.clone(), snapshot.kind);
+        // Words that were typed before the page had decided what it shows are newer.
+        let is_typed = !self.keep.is_decided.get_untracked();
+        let typed = Some(self.draft.get_untracked()).filter(|typed| is_typed && !typed.is_empty());
+        let draft = typed.unwrap_or_else(|| snapshot.draft.clone());
+        let kind = snapshot.kind;
         let picture = self.keep_pixels(opened);
         self.reset_input();
         self.act(snapshot.restore(picture));

@@ -14,21 +14,29 @@ use super::incoming::is_text_box;
 
 /// The dialog with the keys, which buttons elsewhere open.
 #[derive(Clone, Copy)]
-pub struct KeyList(NodeRef<html::Dialog>);
+pub struct KeyList {
+    dialog: NodeRef<html::Dialog>,
+    /// True from the first opening on: the rows are built then.
+    was_opened: RwSignal<bool>,
+}
 
 impl KeyList {
     /// The dialog is closed.
     pub fn new() -> Self {
-        Self(NodeRef::new())
+        Self {
+            dialog: NodeRef::new(),
+            was_opened: RwSignal::new(false),
+        }
     }
 
     /// Opens the dialog.
     pub fn open(self) {
-        dialog::show(self.0);
+        self.was_opened.set(true);
+        dialog::show(self.dialog);
     }
 
     fn close(self) {
-        dialog::close(self.0);
+        dialog::close(self.dialog);
     }
 
     /// The keys that open it: a question mark outside of text boxes, and Ctrl with a slash.
@@ -85,7 +93,7 @@ pub fn Keys() -> impl IntoView {
     view! {
         <dialog
             class="manager keys"
-            node_ref=list.0
+            node_ref=list.dialog
             aria-labelledby="keys-title"
             data-testid="key-list"
         >
@@ -96,7 +104,9 @@ pub fn Keys() -> impl IntoView {
                 </button>
             </header>
             <div class="key-groups">
-                {KEY_GROUPS.iter().map(group).collect_view()}
+                <Show when=move || list.was_opened.get()>
+                    {KEY_GROUPS.iter().map(group).collect_view()}
+                </Show>
             </div>
             <p class="hint">{words::KEYS_NOTE}</p>
         </dialog>

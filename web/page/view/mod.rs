@@ -29,6 +29,7 @@ pub mod incoming;
 pub mod keeping;
 pub mod kept;
 pub mod keys;
+pub mod later;
 pub mod links;
 pub mod making;
 pub mod measuring;

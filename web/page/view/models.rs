@@ -19,6 +19,7 @@ use web_sys::{File, FileList, HtmlElement, HtmlInputElement};
 
 use super::dialog;
 use super::folder_rows::{FolderButton, FolderRows};
+use super::later::Later;
 use super::making::{MakingCard, preview_files};
 use super::original::Original;
 use super::real_model::RealModels;
@@ -54,24 +55,26 @@ pub fn Manager() -> impl IntoView {
                     {strings::CLOSE}
                 </button>
             </header>
-            <Show when=move || app.is_volatile.get()>
-                <p class="note" data-testid="volatile">{move || strings::volatile(is_safari())}</p>
-            </Show>
-            <ul class="models">
-                {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
-                <For each=move || models.get() key=|model| model.0.clone() let:model>
-                    <Row model />
-                </For>
-                <FolderRows />
-                {move || offers.get().into_iter().map(|offer| view! { <OfferRow offer /> }).collect_view()}
-            </ul>
-            <div role="alert">
-                {move || fault.get().map(|fault| view! { <Failure fault /> })}
-            </div>
-            <WithoutRoom />
-            <Add />
-            <MakingCard />
-            <RealModels />
+            <Later>
+                <Show when=move || app.is_volatile.get()>
+                    <p class="note" data-testid="volatile">{move || strings::volatile(is_safari())}</p>
+                </Show>
+                <ul class="models">
+                    {BuiltIn::SHIPPED.iter().map(|&model| view! { <BuiltInRow model /> }).collect_view()}
+                    <For each=move || models.get() key=|model| model.0.clone() let:model>
+                        <Row model />
+                    </For>
+                    <FolderRows />
+                    {move || offers.get().into_iter().map(|offer| view! { <OfferRow offer /> }).collect_view()}
+                </ul>
+                <div role="alert">
+                    {move || fault.get().map(|fault| view! { <Failure fault /> })}
+                </div>
+                <WithoutRoom />
+                <Add />
+                <MakingCard />
+                <RealModels />
+            </Later>
         </dialog>
     }
 }

@@ -535,6 +535,7 @@ impl AppState {
             is_first,
             ..Source::default()
         };
+        self.opening.set(true);
         spawn_local(async move {
             match decode::fetch(&sample.address()).await {
                 Ok(blob) => {
@@ -542,7 +543,11 @@ impl AppState {
                         self.act(Input::AskDraft(sample.draft()));
                     }
                 }
-                Err(fault) => self.notice.set(Some(fault)),
+                Err(fault) if self.is_last_request(request) => {
+                    self.opening.set(false);
+                    self.notice.set(Some(fault));
+                }
+                Err(_) => {}
             }
         });
     }
@@ -559,7 +564,9 @@ impl AppState {
         });
     }
 
+    /// The number of a new request. What is being opened is not shown any more.
     pub(super) fn next_open_request(self) -> u32 {
+        self.opening.set(false);
         self.open_request.update_value(|request| *request += 1);
         self.open_request.get_value()
     }
