@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(fold_groups(65_536, MAX_GROUPS), (32_768, 2));
         assert_eq!(fold_groups(7, 3), (3, 3));
         for groups in [65_537, 131_071, 1 << 24, 4_000_000_007] {
-            let (x, y) = fold_groups(groups, group_limit());
+            let (x, y) = fold_groups(groups, MAX_GROUPS);
             let grid = u64::from(x) * u64::from(y);
             assert!(u64::from(x) <= MAX_GROUPS && u64::from(y) <= MAX_GROUPS);
             assert!(

@@ -320,9 +320,10 @@ impl AppState {
         self.notice.set(None);
         self.leave();
         // Words that were typed before the page had decided what it shows are newer.
-        let is_typed = !self.keep.is_decided.get_untracked();
-        let typed = Some(self.draft.get_untracked()).filter(|typed| is_typed && !typed.is_empty());
-        let draft = typed.unwrap_or_else(|| snapshot.draft.clone());
+        let mut draft = self.draft.get_untracked();
+        if self.keep.is_decided.get_untracked() || draft.is_empty() {
+            draft = snapshot.draft.clone();
+        }
         let kind = snapshot.kind;
         let picture = self.keep_pixels(opened);
         self.reset_input();
