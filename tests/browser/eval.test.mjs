@@ -6,7 +6,7 @@ import { withBrowser } from "./devices.mjs";
 import { evaluate } from "./stdio_server.mjs";
 import { QUIET, URL_OF_PAGE } from "./page.mjs";
 
-const SCENES = 3;
+const SCENES = 2;
 
 test(`the questions about ${SCENES} scenes have the same answers as on the CPU`, () =>
   withBrowser(async ({ page }) => {

@@ -649,7 +649,7 @@ describe("faults of the GPU", () => {
 
   test("device lost mid-answer", async () => {
     await begins(TALLY);
-    await page.goto(`${host.url}?model=mini`);
+    await page.goto(`${host.url}?model=nano`);
     await modelReady(page);
     assert.equal((await happened(page, "Ready")).at(-1).device, "wgpu");
     const before = await turns(page);

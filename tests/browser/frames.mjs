@@ -4,7 +4,9 @@
 //     CHATREX_BROWSER=/path/to/chrome node tests/browser/frames.mjs SITE [OTHER_SITE]
 //
 // SITE and OTHER_SITE are folders that `cargo xtask dist --out` writes. Visits to the two alternate. Optional:
-// CHATREX_REPEATS (7 visits), CHATREX_STEPS (120 steps of slider and hover).
+// CHATREX_REPEATS (7 visits), CHATREX_STEPS (40 steps of slider and hover in a block), CHATREX_BLOCKS (8 pairs of
+// an idle and a busy block, in the order idle, busy, busy, idle). The row "script" is a fixed loop of plain script
+// on the same thread: what a busy core costs its neighbour on this machine.
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,7 +17,8 @@ import { site } from "./origins.mjs";
 
 const FOLDERS = process.argv.slice(2).map((folder) => resolve(folder));
 const REPEATS = Number(process.env.CHATREX_REPEATS ?? 7);
-const STEPS = Number(process.env.CHATREX_STEPS ?? 120);
+const STEPS = Number(process.env.CHATREX_STEPS ?? 40);
+const BLOCKS = Number(process.env.CHATREX_BLOCKS ?? 8);
 const LONG = 600_000;
 // Frames as fast as they are made: a frame then takes as long as its work.
 const UNTHROTTLED = ["--disable-frame-rate-limit", "--disable-gpu-vsync"];
@@ -98,6 +101,10 @@ async function frames([kind, steps, busy]) {
       const surface = pane.querySelector(".boxes") ?? pane;
       surface.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, pointerId: 1, pointerType: "mouse", ...at }));
     },
+    script(step) {
+      const map = new Map();
+      for (let i = 0; i < 120000; i++) map.set(`${i % 500}`, i + step);
+    },
   }[kind];
   let asking = null;
   if (busy) {
@@ -115,7 +122,7 @@ async function frames([kind, steps, busy]) {
   for (let step = 0; step < steps; step++) {
     const start = performance.now();
     change(step);
-    await frame();
+    if (kind !== "script") await frame();
     times.push(performance.now() - start);
     if (document.querySelector('[data-testid="stop"]')) answering += 1;
     await new Promise((done) => setTimeout(done, 16));
@@ -142,18 +149,26 @@ async function frameTimes(url) {
     }, PIECE);
     await page.evaluate(() => document.querySelectorAll("details.panel").forEach((panel) => (panel.open = true)));
     const rows = [];
-    for (const kind of ["slider", "hover"]) {
-      await page.waitForFunction(() => !document.querySelector('[data-testid="stop"]'));
+    const answered = () => page.waitForFunction(() => !document.querySelector('[data-testid="stop"]'));
+    for (const kind of ["slider", "hover", "script"]) {
+      const blocks = { idle: [], busy: [] };
       await page.evaluate(frames, [kind, 20, false]);
-      const idle = await page.evaluate(frames, [kind, STEPS, false]);
-      const busy = await page.evaluate(frames, [kind, STEPS, true]);
-      const [a, b] = [median(idle.times), median(busy.times)];
+      for (let i = 0; i < BLOCKS; i++) {
+        for (const state of i % 2 ? ["busy", "idle"] : ["idle", "busy"]) {
+          if (state === "idle") await answered();
+          blocks[state].push(await page.evaluate(frames, [kind, STEPS, state === "busy"]));
+        }
+      }
+      await answered();
+      const [idle, busy] = [blocks.idle, blocks.busy].map((all) => median(all.flatMap(({ times }) => times)));
+      const shares = blocks.busy.map(({ answering }) => answering);
       rows.push({
         change: kind,
-        "idle ms": rounded(a),
-        "busy ms": rounded(b),
-        "busy / idle": rounded(b / a),
-        "share of steps with an answer running": rounded(busy.answering),
+        "idle ms": rounded(idle),
+        "busy ms": rounded(busy),
+        "busy / idle": rounded(busy / idle),
+        "median of pairs": rounded(median(blocks.busy.map(({ times }, i) => median(times) / median(blocks.idle[i].times)))),
+        "share of steps with an answer running": rounded(shares.reduce((sum, share) => sum + share, 0) / shares.length),
       });
     }
     return rows;

@@ -30,15 +30,21 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program, prints its output and passes each line to `read`; true if it succeeds.
 pub fn run_streaming(command: &mut Command, mut read: impl FnMut(&str)) -> Result<bool> {
+    run_reading(command, |text| {
+        read(text);
+        println!("{text}");
+    })
+}
+
+/// Runs a program and passes each line of its output to `read`; true if it succeeds.
+pub fn run_reading(command: &mut Command, mut read: impl FnMut(&str)) -> Result<bool> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| line(command))?;
     let output = child.stdout.take().expect("standard output is piped");
     for text in BufReader::new(output).lines() {
-        let text = text.with_context(|| line(command))?;
-        read(&text);
-        println!("{text}");
+        read(&text.with_context(|| line(command))?);
     }
     std::io::stdout().flush()?;
     Ok(child.wait()?.success())

@@ -1,8 +1,11 @@
 //! `cargo xtask test`: every check. What can fail for a user comes before formatting and lints.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -10,7 +13,7 @@ use crate::checks::{Count, cargo};
 use crate::files;
 use crate::lint;
 use crate::paths;
-use crate::process::{run, run_streaming};
+use crate::process::{run, run_reading, run_streaming};
 use crate::serve::Running;
 use crate::setup::{self, Browser};
 use crate::site;
@@ -25,32 +28,36 @@ struct Step {
     check: fn() -> Result<Count>,
 }
 
-const STEPS: [Step; 5] = [
-    Step {
-        name: "native",
-        title: "native tests, shader validation among them",
-        check: native,
-    },
-    Step {
-        name: "web",
-        title: "build of the site",
-        check: web,
-    },
-    Step {
+/// In order; what stands together runs side by side. Much of a build is the work of one core: the compiler reads
+/// our own crate alone.
+const STEPS: [&[Step]; 4] = [
+    &[
+        Step {
+            name: "native",
+            title: "native tests, shader validation among them",
+            check: native,
+        },
+        Step {
+            name: "web",
+            title: "build of the site",
+            check: web,
+        },
+    ],
+    &[Step {
         name: "browser",
         title: "browser tests",
         check: browser,
-    },
-    Step {
+    }],
+    &[Step {
         name: "fmt",
         title: "formatting",
         check: lint::fmt,
-    },
-    Step {
+    }],
+    &[Step {
         name: "clippy",
         title: "lints, native and WebAssembly",
         check: lint::clippy,
-    },
+    }],
 ];
 
 /// Runs the steps named in `only`, or all; `browser/NAME` is one file of the browser tests. Prints the time
@@ -64,29 +71,49 @@ pub fn command(only: &[String]) -> Result<bool> {
         match name.strip_prefix("browser/") {
             Some(file) => browser_files.push(script(&format!("{file}.test"))?),
             None => ensure!(
-                STEPS.iter().any(|step| step.name == name),
+                STEPS
+                    .iter()
+                    .copied()
+                    .flatten()
+                    .any(|step| step.name == name),
                 "no step is called {name}"
             ),
         }
     }
     let is_chosen = |step: &str| only.is_empty() || only.iter().any(|name| name == step);
-    let mut total = Count::default();
-    let mut results = Vec::new();
-    for step in STEPS {
+    let check = |step: &Step| -> Option<Count> {
         let check: &dyn Fn() -> Result<Count> = if is_chosen(step.name) {
             &step.check
         } else if step.name == "browser" && !browser_files.is_empty() {
             &|| in_browser(&browser_files, None)
         } else {
-            continue;
+            return None;
         };
         println!("\n== {}: {}", step.name, step.title);
-        let count = times::step(step.name, check).unwrap_or_else(|error| {
+        Some(times::step(step.name, check).unwrap_or_else(|error| {
             eprintln!("{}: {error:#}", step.name);
             Count::one(false)
+        }))
+    };
+    let mut total = Count::default();
+    let mut results = Vec::new();
+    for together in STEPS {
+        let counts: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = together
+                .iter()
+                .map(|step| scope.spawn(|| check(step)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|count| count.expect("a step does not panic"))
+                .collect()
         });
-        total.add(count);
-        results.push(line(step.name, count));
+        for (step, count) in together.iter().zip(counts) {
+            if let Some(count) = count {
+                total.add(count);
+                results.push(line(step.name, count));
+            }
+        }
     }
     times::print();
     println!("\n{}", results.join("\n"));
@@ -171,7 +198,8 @@ fn script(name: &str) -> Result<String> {
     Ok(path)
 }
 
-/// Runs browser tests against the test site, file by file; `folder` is the model of a manual script.
+/// Runs browser tests against the test site, two files at a time: one runner takes files from the start of the
+/// list, the other from its end. `folder` is the model of a manual script.
 fn in_browser(files: &[String], folder: Option<&Path>) -> Result<Count> {
     let browser = Browser::ready()?;
     let site = paths::test_site();
@@ -182,47 +210,125 @@ fn in_browser(files: &[String], folder: Option<&Path>) -> Result<Count> {
     times::step("build chatrex", || {
         run(&mut cargo(&["build", "--locked", "--bin", "chatrex"]))
     })?;
-    let pictures = paths::target().join("browser-tests");
-    fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
     let running = Running::start(&site, "/", 0)?;
-    let copy = pictures.join("site");
-    files::replace(&site, &copy)?;
-    let deep = Running::start(&copy, DEEP, 0)?;
-    let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
-
-    let node = |file: &String| {
-        let mut node = Command::new("node");
-        node.args(["--test", "--test-reporter=spec", file])
-            .current_dir(paths::root())
-            .env("CHATREX_BROWSER", &browser.chromium)
-            .env("CHATREX_URL", format!("http://localhost:{}/", running.port))
-            .env(
-                "CHATREX_DEEP_URL",
-                format!("http://localhost:{}{DEEP}", deep.port),
-            )
-            .env("CHATREX_DEEP_SITE", &copy)
-            .env(
-                "CHATREX_PROGRAM",
-                paths::target().join("debug").join(&program),
-            )
-            .env("CHATREX_PICTURES", &pictures);
-        if let Some(folder) = folder {
-            node.env("CHATREX_FOLDER", folder);
-        }
-        node
-    };
+    let queue = &Mutex::new(VecDeque::from_iter(files));
+    let ends = [End::Front, End::Back];
+    let runners = ends
+        .iter()
+        .take(files.len())
+        .map(|&end| Runner::new(end, &browser, &running, folder))
+        .collect::<Result<Vec<_>>>()?;
+    let counts: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = runners
+            .iter()
+            .map(|runner| scope.spawn(move || runner.run(queue)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|count| count.expect("a runner does not panic"))
+            .collect()
+    });
     let mut count = Count::default();
     let mut good = true;
-    for file in files {
-        good &= times::step(file, || {
-            run_streaming(&mut node(file), |line| count.add(node_result(line)))
-        })?;
+    for one in counts {
+        let (passed, succeeded) = one?;
+        count.add(passed);
+        good &= succeeded;
     }
     ensure!(count != Count::default(), "no browser test ran");
     if !good && count.failed == 0 {
         bail!("node failed outside the browser tests");
     }
     Ok(count)
+}
+
+/// The end of the list that a runner takes files from.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Front,
+    Back,
+}
+
+/// Runs one browser test after the other.
+struct Runner<'a> {
+    end: End,
+    browser: &'a Browser,
+    site: &'a Running,
+    /// The site at [`DEEP`]; the tests of this runner may change its files.
+    deep: Running,
+    deep_folder: PathBuf,
+    pictures: PathBuf,
+    folder: Option<&'a Path>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        end: End,
+        browser: &'a Browser,
+        site: &'a Running,
+        folder: Option<&'a Path>,
+    ) -> Result<Self> {
+        let pictures = paths::target().join("browser-tests");
+        fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
+        let deep_folder = pictures.join(format!("site-{end:?}").to_lowercase());
+        files::replace(&paths::test_site(), &deep_folder)?;
+        Ok(Self {
+            end,
+            browser,
+            site,
+            deep: Running::start(&deep_folder, DEEP, 0)?,
+            deep_folder,
+            pictures,
+            folder,
+        })
+    }
+
+    /// Runs files of the queue until there is none, and prints the output of a file after its last test. The
+    /// results, and whether all programs succeeded.
+    fn run(&self, queue: &Mutex<VecDeque<&String>>) -> Result<(Count, bool)> {
+        let mut count = Count::default();
+        let mut good = true;
+        let next = || {
+            let mut queue = queue.lock().expect("a runner does not panic");
+            match self.end {
+                End::Front => queue.pop_front(),
+                End::Back => queue.pop_back(),
+            }
+        };
+        while let Some(file) = next() {
+            let mut output = String::new();
+            good &= times::step(file, || {
+                run_reading(&mut self.node(file), |line| {
+                    count.add(node_result(line));
+                    output.push_str(line);
+                    output.push('\n');
+                })
+            })?;
+            print!("{file}\n{output}");
+        }
+        Ok((count, good))
+    }
+
+    fn node(&self, file: &str) -> Command {
+        let address = |server: &Running, path| format!("http://localhost:{}{path}", server.port);
+        let program = format!("chatrex{}", std::env::consts::EXE_SUFFIX);
+        let mut node = Command::new("node");
+        node.args(["--test", "--test-reporter=spec", file])
+            .current_dir(paths::root())
+            .env("CHATREX_BROWSER", &self.browser.chromium)
+            .env("CHATREX_URL", address(self.site, "/"))
+            .env("CHATREX_DEEP_URL", address(&self.deep, DEEP))
+            .env("CHATREX_DEEP_SITE", &self.deep_folder)
+            .env(
+                "CHATREX_PROGRAM",
+                paths::target().join("debug").join(program),
+            )
+            .env("CHATREX_PICTURES", &self.pictures);
+        if let Some(folder) = self.folder {
+            node.env("CHATREX_FOLDER", folder);
+        }
+        node
+    }
 }
 
 /// The files with browser tests.

@@ -1,33 +1,45 @@
 //! Measures the steps of a command and prints them as a table.
 
-use std::sync::Mutex;
+use std::cell::Cell;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 static STEPS: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
-/// Runs a step and records its time, without the time of the steps inside it.
+/// When this program started its first step.
+static START: OnceLock<Instant> = OnceLock::new();
+
+thread_local! {
+    /// The time of all steps of this thread.
+    static RECORDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Runs a step and records its time, without the time of the steps inside it on the same thread.
 ///
 /// # Errors
 /// Those of `work`; the time is recorded anyway.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (inner, started) = (recorded(), Instant::now());
+    let started = Instant::now();
+    START.get_or_init(|| started);
+    let before = RECORDED.get();
     let result = work();
-    let inner = recorded() - inner;
+    let inner = RECORDED.get() - before;
     let took = started.elapsed().saturating_sub(inner);
+    RECORDED.set(RECORDED.get() + took);
     steps().push((name.to_owned(), took));
     result
 }
 
-/// Prints the recorded steps, except those that took no time, and their total.
+/// Prints the recorded steps, except those that took no time, and the time since the first began.
 pub fn print() {
-    println!("\n{}", table(&steps()));
+    let total = START.get().map(Instant::elapsed).unwrap_or_default();
+    println!("\n{}", table(&steps(), total));
 }
 
-fn table(steps: &[(String, Duration)]) -> String {
+fn table(steps: &[(String, Duration)], total: Duration) -> String {
     const SHORTEST: Duration = Duration::from_millis(50);
-    let total = steps.iter().map(|(_, took)| *took).sum();
     let mut rows: Vec<(&str, Duration)> =
         steps.iter().map(|(name, took)| (&**name, *took)).collect();
     rows.retain(|(_, took)| *took >= SHORTEST);
@@ -37,10 +49,6 @@ fn table(steps: &[(String, Duration)]) -> String {
         .iter()
         .map(|(name, took)| format!("{name:width$} {:7.1} s", took.as_secs_f64()));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-fn recorded() -> Duration {
-    steps().iter().map(|(_, took)| *took).sum()
 }
 
 fn steps() -> std::sync::MutexGuard<'static, Vec<(String, Duration)>> {
@@ -74,8 +82,8 @@ mod tests {
         let rows = [("web", 90), ("nothing", 0), ("native", 30)];
         let rows = rows.map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
         assert_eq!(
-            table(&rows),
-            "web       90.0 s\nnative    30.0 s\ntotal    120.0 s"
+            table(&rows, Duration::from_secs(100)),
+            "web       90.0 s\nnative    30.0 s\ntotal    100.0 s"
         );
     }
 }

@@ -158,15 +158,21 @@ fn Histogram() -> impl IntoView {
         let scores = (app.picture).with(|p| p.as_ref().map(|p| p.scores(granularity)));
         bar_heights(&histogram(scores.unwrap_or_default(), BINS))
     });
-    let bars = move || {
+    // A bin is pale when its middle is below the threshold.
+    let pale_bins = Memo::new(move |_| {
         let threshold = app.filter.with(|f| f.score);
+        (0..BINS)
+            .filter(|&bin| (bin as f32 + 0.5) / (BINS as f32) < threshold)
+            .count()
+    });
+    let bars = move || {
         heights
             .get()
             .into_iter()
             .enumerate()
             .filter(|(_, height)| *height > 0.0)
             .map(|(bin, height)| {
-                let is_below = (bin as f32 + 0.5) / (BINS as f32) < threshold;
+                let is_below = move || bin < pale_bins.get();
                 // The least bar can still be seen.
                 let height = 20.0 * height.max(0.08);
                 view! {
