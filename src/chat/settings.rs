@@ -6,7 +6,7 @@
 use crate::chat::words::{Language, text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::built_in::BuiltIn;
 use crate::chat::candidates::Filter;
@@ -172,6 +172,23 @@ impl Settings {
         serde_json::to_string(self).expect("plain data")
     }
 
+    /// The text that is stored in place of `stored`, which another tab may have written: only what differs from
+    /// `before` is changed in it.
+    pub fn stored_over(&self, before: &Self, stored: Option<&str>) -> String {
+        let parts = |settings: &Self| -> Map<String, Value> {
+            serde_json::from_str(&settings.to_json()).expect("an object")
+        };
+        let stored = stored.and_then(|json| serde_json::from_str::<Map<String, Value>>(json).ok());
+        let mut stored = stored.unwrap_or_default();
+        let before = parts(before);
+        for (name, value) in parts(self) {
+            if before.get(&name) != Some(&value) || !stored.contains_key(&name) {
+                stored.insert(name, value);
+            }
+        }
+        Value::Object(stored).to_string()
+    }
+
     /// The name of a model in the settings.
     pub fn name(choice: &Choice) -> String {
         match choice {
@@ -209,6 +226,33 @@ fn part<T: DeserializeOwned>(stored: &Value, key: &str) -> Option<T> {
 mod tests {
     use super::*;
     use crate::generate::sampling::Sampling;
+
+    #[test]
+    fn a_change_keeps_what_another_tab_changed() {
+        let before = Settings::default();
+        let now = Settings {
+            theme: Theme::Dark,
+            ..before.clone()
+        };
+        let other = Settings {
+            model: Some("stored:abc".into()),
+            keep_history: false,
+            ..Settings::default()
+        };
+        let stored = now.stored_over(&before, Some(&other.to_json()));
+        let expected = Settings {
+            theme: Theme::Dark,
+            ..other
+        };
+        assert_eq!(Settings::read(&stored), expected);
+        for unreadable in [None, Some("{"), Some("[]")] {
+            let stored = now.stored_over(&before, unreadable);
+            assert_eq!(Settings::read(&stored), now, "{unreadable:?}");
+        }
+        let newer = now.stored_over(&before, Some(r#"{"unknown": 1, "theme": "light"}"#));
+        assert!(newer.contains(r#""unknown":1"#), "{newer}");
+        assert_eq!(Settings::read(&newer), now);
+    }
 
     #[test]
     fn settings_are_read_as_they_were_written() {

@@ -1,7 +1,9 @@
-//! Operations with hand-written CPU loops and gradients, beside their tensor-operation references.
+//! Operations with hand-written CPU loops and gradients, beside their tensor-operation references,
+//! and products with packed weights.
 
 pub mod cross_entropy;
 pub mod gelu;
 pub mod op;
+pub mod packed_matrix;
 pub(crate) mod simd;
 pub mod varlen_attention;

@@ -1,8 +1,11 @@
-//! SIMD and threads for CPU loops: natively on every core, with AVX-512 or AVX2 if the CPU has it. The
-//! results are the same everywhere: no fused multiply-add, fixed order.
+//! SIMD and threads for CPU loops: natively on every core, with AVX-512 or AVX2 if the CPU has it.
 
 /// Calls `f(i, chunk)` for each chunk of `length` values of `out`; natively on all cores.
-pub fn for_each_chunk(out: &mut [f32], length: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
+pub fn for_each_chunk<T: Send>(
+    out: &mut [T],
+    length: usize,
+    f: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
     if out.is_empty() {
         return;
     }
@@ -17,6 +20,14 @@ pub fn for_each_chunk(out: &mut [f32], length: usize, f: impl Fn(usize, &mut [f3
     out.chunks_mut(length)
         .enumerate()
         .for_each(|(i, chunk)| f(i, chunk));
+}
+
+/// The number of threads that [`for_each_chunk`] uses.
+pub fn threads() -> usize {
+    #[cfg(feature = "native")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "native"))]
+    1
 }
 
 /// `e^x` to within a few units in the last place, in a form that compilers vectorize; 0 below -87, for
@@ -46,50 +57,122 @@ pub fn exp(x: f32) -> f32 {
     if x > -87.0 { scaled } else { 0.0 }
 }
 
-/// Defines a function that is compiled for AVX-512, for AVX2 and for the target's baseline, and selected
-/// at run time. Functions that the body calls must be `#[inline(always)]`, or they are not vectorized.
+/// The instruction sets that CPU loops are compiled for.
+#[cfg(any(target_arch = "x86_64", test))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum InstructionSet {
+    /// What every CPU of the target has.
+    Baseline,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 with F, DQ, VL and BW, and FMA.
+    Avx512,
+}
+
+/// The best instruction set of this CPU; in tests the one that `with_each_instruction_set` tries.
+#[cfg(any(target_arch = "x86_64", test))]
+pub(crate) fn instruction_set() -> InstructionSet {
+    #[cfg(test)]
+    return detected().min(tests::limit());
+    #[cfg(not(test))]
+    detected()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected() -> InstructionSet {
+    use std::arch::is_x86_feature_detected as has;
+    if !has!("avx2") || !has!("fma") {
+        InstructionSet::Baseline
+    } else if has!("avx512f") && has!("avx512dq") && has!("avx512vl") && has!("avx512bw") {
+        InstructionSet::Avx512
+    } else {
+        InstructionSet::Avx2
+    }
+}
+
+#[cfg(all(not(target_arch = "x86_64"), test))]
+fn detected() -> InstructionSet {
+    InstructionSet::Baseline
+}
+
+/// Defines a function that is compiled for every [`InstructionSet`] and selected at run time. Functions that the
+/// body calls must be `#[inline(always)]`, or they are not vectorized. The results are the same everywhere.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
-        $(#[$meta])*
-        $visibility fn $name($($argument: $kind),*) {
-            #[inline(always)]
-            fn body($($argument: $kind),*) $body
-
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn with_avx2($($argument: $kind),*) {
-                    body($($argument),*);
-                }
-
-                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
-                fn with_avx512($($argument: $kind),*) {
-                    body($($argument),*);
-                }
-
-                let wide = std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512bw");
-                if wide {
-                    // SAFETY: the CPU has the features, as detected above.
-                    return unsafe { with_avx512($($argument),*) };
-                }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has the feature, as detected above.
-                    return unsafe { with_avx2($($argument),*) };
-                }
-            }
-            body($($argument),*);
+        $crate::cpu::simd::fused! {
+            $(#[$meta])*
+            $visibility fn $name($($argument: $kind),*) $body
         }
     };
 }
 
 pub(crate) use vectorized;
 
+/// [`vectorized`], with the constant `FUSED` in the body: whether `mul_add` is one instruction. Where the body uses
+/// it, results differ in the last place between CPUs.
+macro_rules! fused {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $visibility fn $name($($argument: $kind),*) {
+            #[inline(always)]
+            fn body<const FUSED: bool>($($argument: $kind),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::simd::InstructionSet;
+
+                #[target_feature(enable = "avx2,fma")]
+                fn with_avx2($($argument: $kind),*) {
+                    body::<true>($($argument),*);
+                }
+
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma")]
+                fn with_avx512($($argument: $kind),*) {
+                    body::<true>($($argument),*);
+                }
+
+                match $crate::cpu::simd::instruction_set() {
+                    // SAFETY: the CPU has the instruction set.
+                    InstructionSet::Avx512 => return unsafe { with_avx512($($argument),*) },
+                    // SAFETY: the CPU has the instruction set.
+                    InstructionSet::Avx2 => return unsafe { with_avx2($($argument),*) },
+                    InstructionSet::Baseline => {}
+                }
+            }
+            // Every 64-bit ARM has a fused multiply-add; on others it may be a slow function.
+            body::<{ cfg!(target_arch = "aarch64") }>($($argument),*);
+        }
+    };
+}
+
+pub(crate) use fused;
+
 #[cfg(test)]
-mod tests {
-    use super::exp;
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::{InstructionSet, detected, exp};
+
+    const ALL: [InstructionSet; 3] = [
+        InstructionSet::Baseline,
+        InstructionSet::Avx2,
+        InstructionSet::Avx512,
+    ];
+
+    static LIMIT: AtomicU8 = AtomicU8::new(InstructionSet::Avx512 as u8);
+
+    pub(super) fn limit() -> InstructionSet {
+        ALL[usize::from(LIMIT.load(Ordering::Relaxed))]
+    }
+
+    /// Calls `check` with every instruction set of this CPU, which all threads then use.
+    pub fn with_each_instruction_set(mut check: impl FnMut(InstructionSet)) {
+        for set in ALL.into_iter().filter(|set| *set <= detected()) {
+            LIMIT.store(set as u8, Ordering::Relaxed);
+            check(set);
+        }
+        LIMIT.store(InstructionSet::Avx512 as u8, Ordering::Relaxed);
+    }
 
     #[test]
     fn exp_is_close_to_the_exact_value() {

@@ -3,17 +3,19 @@
 
 use std::cell::Cell;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::cpu::op::is_cpu;
+use crate::cpu::packed_matrix::PackedMatrix;
 use crate::error::Fault;
 use crate::gpu::matmul::DeviceMatrix;
 use crate::gpu::random_fill;
 use crate::nn::loader::on_device;
+use crate::nn::weight_map::host_words;
 use crate::nn::{Init, Weight, WeightSource};
 use crate::weights::manifest::Part;
 use crate::weights::storage::{QuantPreset, TensorSpec, storage_for};
-use crate::weights::{DType, QuantScheme, WeightFormat};
+use crate::weights::{QuantScheme, WeightFormat};
 
 /// Weights per scale.
 pub const GROUP: usize = 32;
@@ -81,6 +83,23 @@ pub fn quantized(
     seed: u32,
     device: &Device,
 ) -> DeviceMatrix {
+    let (codes, scales) = words([rows, columns], scheme, seed, device);
+    DeviceMatrix::quantized(codes, scales, [rows, columns], scheme)
+}
+
+/// [`quantized`] on the CPU.
+fn packed(shape: [usize; 2], scheme: QuantScheme, seed: u32, device: &Device) -> PackedMatrix {
+    let (codes, scales) = words(shape, scheme, seed, device);
+    PackedMatrix::new(&host_words(codes), &host_words(scales), shape, scheme)
+}
+
+/// Words of codes and of scales for [`quantized`].
+fn words(
+    [rows, columns]: [usize; 2],
+    scheme: QuantScheme,
+    seed: u32,
+    device: &Device,
+) -> (Tensor<1, Int>, Tensor<1, Int>) {
     let codes = random_fill::random_u32(rows * scheme.words(columns), seed, u32::MAX, 0, device);
     let words = scheme.scale_words([rows, columns]);
     // Two f16 in a word: 2^-8 or 2^-12, and up to a quarter more.
@@ -90,7 +109,7 @@ pub fn quantized(
         0x0c00_0c00
     };
     let scales = random_fill::random_u32(words, seed ^ 0x5bd1_e995, 0x00ff_00ff, smallest, device);
-    DeviceMatrix::quantized(codes, scales, [rows, columns], scheme)
+    (codes, scales)
 }
 
 impl WeightSource for RandomWeights {
@@ -118,21 +137,22 @@ impl WeightSource for RandomWeights {
             matrix: true,
             part: self.part,
         };
-        let format = match storage_for(spec, self.quant, GROUP, self.layers) {
-            // The CPU computes with f32, whatever is stored.
-            WeightFormat::Quantized(_) if self.cpu => WeightFormat::Dense(DType::F32),
-            format => format,
-        };
+        let format = storage_for(spec, self.quant, GROUP, self.layers);
         let [rows, columns] = shape;
         let blocks = format.blocks(rows, columns);
         Ok(match format {
             WeightFormat::Quantized(scheme) => {
                 let blocks = blocks.map(|block| {
                     let shape = [block.len(), columns];
-                    let seed = self.next_seed(&name, scheme.bytes(shape));
-                    quantized(shape, scheme, seed, device)
+                    (shape, self.next_seed(&name, scheme.bytes(shape)))
                 });
-                Weight::Device(blocks.collect())
+                if self.cpu {
+                    let blocks = blocks.map(|(shape, seed)| packed(shape, scheme, seed, device));
+                    Weight::Packed(blocks.collect())
+                } else {
+                    let blocks = blocks.map(|(shape, seed)| quantized(shape, scheme, seed, device));
+                    Weight::Device(blocks.collect())
+                }
             }
             WeightFormat::Dense(_) => {
                 let blocks = blocks.map(|block| {

@@ -5,6 +5,10 @@
 //! would take 1.2 GB.
 
 use super::Pixels;
+use crate::cpu::simd::{for_each_chunk, vectorized};
+
+/// Values of a row that the vertical pass sums in registers.
+const RUN: usize = 32;
 
 /// The resampling filters of Pillow that the original models use; antialiased when downsampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +126,7 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
     // Rows after the horizontal pass; the last one stands for all rows of padding.
     let picture = canvas.picture_rows();
     let mut resized_rows = vec![0; (picture.len() + 1) * width * 3];
-    let mut source_row = vec![0; canvas.width * 3];
-    for (position, row) in resized_rows.chunks_exact_mut(width * 3).enumerate() {
+    for_each_chunk(&mut resized_rows, width * 3, |position, row| {
         let y = if position < picture.len() {
             picture.start + position
         } else {
@@ -132,11 +135,12 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
         match &columns {
             None => canvas.write_row(y, row),
             Some(taps) => {
+                let mut source_row = vec![0; canvas.width * 3];
                 canvas.write_row(y, &mut source_row);
-                taps.horizontal(&source_row, row);
+                horizontal(&taps.0, &source_row, row);
             }
         }
-    }
+    });
     let row_at = |y: usize| {
         let position = if picture.contains(&y) {
             y - picture.start
@@ -148,12 +152,14 @@ pub fn resize(canvas: &Canvas, width: u32, height: u32, filter: Filter) -> Pixel
 
     let mut rgb = vec![0; width * height * 3];
     let rows = (height != canvas.height).then(|| Taps::new(canvas.height, height, filter));
-    for (y, row) in rgb.chunks_exact_mut(width * 3).enumerate() {
-        match &rows {
-            None => row.copy_from_slice(row_at(y)),
-            Some(taps) => taps.vertical(y, row_at, row),
+    for_each_chunk(&mut rgb, width * 3, |y, row| match &rows {
+        None => row.copy_from_slice(row_at(y)),
+        Some(taps) => {
+            let (first, weights) = &taps.0[y];
+            let sources: Vec<&[u8]> = (*first..first + weights.len()).map(row_at).collect();
+            vertical(weights, &sources, row);
         }
-    }
+    });
     Pixels {
         width: width as u32,
         height: height as u32,
@@ -191,36 +197,57 @@ impl Taps {
         };
         Self((0..to).map(tap).collect())
     }
+}
 
-    fn horizontal(&self, source: &[u8], target: &mut [u8]) {
-        for (pixel, (first, weights)) in target.chunks_exact_mut(3).zip(&self.0) {
+vectorized! {
+    /// Resamples a row.
+    fn horizontal(taps: &[(usize, Vec<i32>)], source: &[u8], target: &mut [u8]) {
+        let (pixels, _) = source.as_chunks::<3>();
+        for (target, (first, weights)) in target.as_chunks_mut::<3>().0.iter_mut().zip(taps) {
             let mut sums = [1 << (PRECISION - 1); 3];
-            let pixels = source[first * 3..].chunks_exact(3);
-            for (rgb, &weight) in pixels.zip(weights) {
-                for (sum, &value) in sums.iter_mut().zip(rgb) {
-                    *sum += i32::from(value) * weight;
-                }
+            for (pixel, &weight) in pixels[*first..].iter().zip(weights) {
+                add(&mut sums, pixel, weight);
             }
-            for (value, sum) in pixel.iter_mut().zip(sums) {
-                *value = clamped(sum);
-            }
-        }
-    }
-
-    fn vertical<'a>(&self, y: usize, row_at: impl Fn(usize) -> &'a [u8], target: &mut [u8]) {
-        let (first, weights) = &self.0[y];
-        let mut sums = vec![1_i32 << (PRECISION - 1); target.len()];
-        for (offset, &weight) in weights.iter().enumerate() {
-            for (sum, &value) in sums.iter_mut().zip(row_at(first + offset)) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        for (value, sum) in target.iter_mut().zip(sums) {
-            *value = clamped(sum);
+            *target = sums.map(clamped);
         }
     }
 }
 
+vectorized! {
+    /// The weighted sum of rows.
+    fn vertical(weights: &[i32], sources: &[&[u8]], target: &mut [u8]) {
+        let mut at = 0;
+        let (runs, rest) = target.as_chunks_mut::<RUN>();
+        for run in runs {
+            let mut sums = [1 << (PRECISION - 1); RUN];
+            for (source, &weight) in sources.iter().zip(weights) {
+                if let Some(values) = source[at..].first_chunk() {
+                    add(&mut sums, values, weight);
+                }
+            }
+            *run = sums.map(clamped);
+            at += RUN;
+        }
+        for value in rest {
+            let mut sum = 1 << (PRECISION - 1);
+            for (source, &weight) in sources.iter().zip(weights) {
+                sum += i32::from(source[at]) * weight;
+            }
+            *value = clamped(sum);
+            at += 1;
+        }
+    }
+}
+
+/// Adds `values * weight`.
+#[inline(always)]
+fn add<const N: usize>(sums: &mut [i32; N], values: &[u8; N], weight: i32) {
+    for lane in 0..N {
+        sums[lane] += i32::from(values[lane]) * weight;
+    }
+}
+
+#[inline(always)]
 fn clamped(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }

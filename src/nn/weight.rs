@@ -4,6 +4,7 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::cpu::packed_matrix::{PackedMatrix, packed_linear};
 use crate::gpu::activation::{Activation, bias_activation};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
@@ -17,6 +18,8 @@ pub enum Weight {
     /// kernels cannot read. Joined to one tensor they would exceed what a GPU binds, and
     /// need twice the memory while they load.
     Sharded(Vec<Tensor<2>>),
+    /// Row blocks of quantized weights on the CPU.
+    Packed(Vec<PackedMatrix>),
     /// Row blocks of any format on a GPU, as kernels read them.
     Device(Vec<DeviceMatrix>),
 }
@@ -46,7 +49,9 @@ impl Weight {
     pub fn as_tensor(&self) -> Tensor<2> {
         match self {
             Self::Dense(weight) => weight.val(),
-            Self::Sharded(_) | Self::Device(_) => panic!("a trained matrix is one tensor"),
+            Self::Sharded(_) | Self::Packed(_) | Self::Device(_) => {
+                panic!("a trained matrix is one tensor")
+            }
         }
     }
 
@@ -58,6 +63,7 @@ impl Weight {
         let blocks = match self {
             Self::Dense(weight) => return linear(x, weight.val(), bias),
             Self::Sharded(blocks) => return linear_by_blocks(x, blocks, bias),
+            Self::Packed(blocks) => return packed_linear(x, blocks, bias),
             Self::Device(blocks) => blocks,
         };
         let mut shape: [usize; D] = x.dims();
@@ -75,7 +81,7 @@ impl Weight {
                 let weight = weight.val();
                 vec![is_gpu(&weight.device()).then(|| DeviceMatrix::f32(weight))?]
             }
-            Self::Sharded(_) => return None,
+            Self::Sharded(_) | Self::Packed(_) => return None,
             Self::Device(blocks) => blocks.clone(),
         };
         blocks.iter().all(DeviceMatrix::fits).then_some(blocks)
@@ -89,6 +95,15 @@ impl Weight {
         match self {
             Self::Dense(weight) => select(weight.val(), ids),
             Self::Sharded(blocks) => select_from_blocks(blocks, ids),
+            Self::Packed(blocks) => {
+                let rows = ids.iter().flat_map(|&id| {
+                    let (block, row) = locate(blocks, PackedMatrix::shape, id);
+                    blocks[block].row(row as usize)
+                });
+                let rows: Vec<f32> = rows.collect();
+                let width = rows.len() / ids.len();
+                Tensor::from_data(TensorData::new(rows, [ids.len(), width]), device)
+            }
             Self::Device(blocks) => matmul::gather(ids, blocks, device),
         }
     }
@@ -149,19 +164,25 @@ fn select(weight: Tensor<2>, ids: &[u32]) -> Tensor<2> {
     weight.select(0, ids)
 }
 
+/// The block that holds row `id`, and the row within it.
+///
+/// # Panics
+/// No block holds it.
+fn locate<T>(blocks: &[T], shape: fn(&T) -> [usize; 2], mut id: u32) -> (usize, u32) {
+    for (index, block) in blocks.iter().enumerate() {
+        let rows = shape(block)[0] as u32;
+        if id < rows {
+            return (index, id);
+        }
+        id -= rows;
+    }
+    panic!("row {id} beyond the last block");
+}
+
 /// One select per run of ids in the same block.
 fn select_from_blocks(blocks: &[Tensor<2>], ids: &[u32]) -> Tensor<2> {
-    let locate = |mut id: u32| {
-        for (index, block) in blocks.iter().enumerate() {
-            let rows = block.dims()[0] as u32;
-            if id < rows {
-                return (index, id);
-            }
-            id -= rows;
-        }
-        panic!("row {id} beyond the last block");
-    };
-    let located: Vec<(usize, u32)> = ids.iter().map(|&id| locate(id)).collect();
+    let place = |&id| locate(blocks, Tensor::dims, id);
+    let located: Vec<(usize, u32)> = ids.iter().map(place).collect();
     let runs = located.chunk_by(|a, b| a.0 == b.0).map(|run| {
         let ids: Vec<u32> = run.iter().map(|(_, id)| *id).collect();
         select(blocks[run[0].0].clone(), &ids)

@@ -1,16 +1,16 @@
 //! Weights of a model folder on their device, by name, as they arrive.
 //!
-//! Tensors arrive in pieces and are uploaded at once; constructors then take them by name. On a
-//! GPU quantized matrices and f16 matrices keep their format; on the CPU, and in tensors that are no
-//! matrices, weights are widened to f32.
+//! Tensors arrive in pieces and are uploaded at once; constructors then take them by name. Quantized
+//! matrices keep their format, f16 matrices on a GPU too; other weights are widened to f32.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use half::{bf16, f16};
 
 use crate::cpu::op::is_cpu;
+use crate::cpu::packed_matrix::PackedMatrix;
 use crate::error::Fault;
 use crate::gpu::matmul::{self, DeviceMatrix};
 use crate::gpu::upload::Upload;
@@ -32,7 +32,7 @@ pub struct WeightMap {
 
 struct Entry {
     shape: Vec<usize>,
-    buffer: Buffer,
+    buffer: RefCell<Buffer>,
 }
 
 #[derive(Clone)]
@@ -45,6 +45,8 @@ enum Buffer {
     Codes(Tensor<1, Int>),
     /// Scales of quantized weights, as words, and their type.
     Scales(Tensor<1, Int>, DType),
+    /// What a network on the CPU made of the codes when it took them: a folder is in memory once.
+    Packed(PackedMatrix),
 }
 
 /// A tensor whose bytes are arriving.
@@ -179,71 +181,76 @@ impl WeightMap {
             let (a, b) = (codes.len(), scales.len());
             return Err(fault(format!("has {a} blocks and {b} blocks of scales")));
         }
-        let mut blocks = Vec::new();
-        for (codes, scales) in codes.iter().zip(scales) {
-            let (Buffer::Codes(words), Buffer::Scales(scale_words, dtype)) =
-                (&codes.buffer, &scales.buffer)
+        let mut found = 0;
+        let mut schemes = Vec::new();
+        for (codes, scales) in codes.iter().zip(&scales) {
+            let (Buffer::Codes(_) | Buffer::Packed(_), Buffer::Scales(_, dtype)) =
+                (&*codes.buffer.borrow(), &*scales.buffer.borrow())
             else {
                 return Err(fault(
                     "is not stored as u32 codes with f16 or f32 scales".into(),
                 ));
             };
             let scheme = QuantScheme::infer(columns, &codes.shape, &scales.shape, *dtype);
-            let scheme = scheme.ok_or_else(|| {
+            schemes.push(scheme.ok_or_else(|| {
                 let (codes, scales) = (&codes.shape, &scales.shape);
                 fault(format!(
                     "has shape {codes:?} with scales {scales:?}, which do not fit {columns} columns"
                 ))
-            })?;
-            let shape = [codes.shape[0], columns];
-            blocks.push((words.clone(), scale_words.clone(), shape, scheme));
+            })?);
+            found += codes.shape[0];
         }
-        let found: usize = blocks.iter().map(|(_, _, [rows, _], _)| rows).sum();
         if found != rows {
             return Err(fault(format!("has {found} rows instead of {rows}")));
         }
-        let blocks = blocks.into_iter();
+        let blocks = codes.into_iter().zip(scales).zip(schemes);
+        let blocks = blocks.map(|((codes, scales), scheme)| {
+            let shape = [codes.shape[0], columns];
+            let Buffer::Scales(scales, _) = scales.buffer.borrow().clone() else {
+                unreachable!("checked above");
+            };
+            (codes, scales, shape, scheme)
+        });
         if is_cpu(&self.device) {
-            let dense = blocks.map(|(codes, scales, shape, scheme)| {
-                dequantize(codes, scales, shape, scheme, &self.device)
+            let packed = blocks.map(|(codes, scales, shape, scheme)| {
+                packed(&mut codes.buffer.borrow_mut(), scales, shape, scheme)
             });
-            let dense = Tensor::cat(dense.collect(), 0);
-            return Ok(Weight::dense(&format!("{stem}.weight"), dense));
+            return Ok(Weight::Packed(packed.collect()));
         }
         let blocks = blocks.map(|(codes, scales, shape, scheme)| {
-            DeviceMatrix::quantized(codes, scales, shape, scheme)
+            let Buffer::Codes(words) = codes.buffer.borrow().clone() else {
+                unreachable!("only the CPU packs codes");
+            };
+            DeviceMatrix::quantized(words, scales, shape, scheme)
         });
         Ok(Weight::Device(blocks.collect()))
     }
 }
 
-/// Dequantizes a block on the CPU.
-fn dequantize(
-    codes: Tensor<1, Int>,
+/// Packs the codes in `buffer`, unless that was done before.
+fn packed(
+    buffer: &mut Buffer,
     scales: Tensor<1, Int>,
-    [rows, columns]: [usize; 2],
+    shape: [usize; 2],
     scheme: QuantScheme,
-    device: &Device,
-) -> Tensor<2> {
-    let read = |tensor: Tensor<1, Int>| -> Vec<u32> {
-        let values = tensor.into_data().try_into_vec::<i32>();
-        let values = values.expect("words are i32 on the CPU");
-        values.into_iter().map(i32::cast_unsigned).collect()
+) -> PackedMatrix {
+    if let Buffer::Packed(matrix) = buffer {
+        return matrix.clone();
+    }
+    let empty = Buffer::Dense(Tensor::zeros([0], &scales.device()));
+    let Buffer::Codes(codes) = std::mem::replace(buffer, empty) else {
+        unreachable!("the caller has checked that these are codes");
     };
-    let codes = read(codes);
-    let scales = read(scales).into_iter();
-    let scales: Vec<f32> = if scheme.scale == DType::F16 {
-        scales
-            .flat_map(|pair| [pair as u16, (pair >> 16) as u16])
-            .map(|bits| f16::from_bits(bits).to_f32())
-            .take(scheme.scale_count(rows * columns))
-            .collect()
-    } else {
-        scales.map(f32::from_bits).collect()
-    };
-    let mut values = vec![0.0; rows * columns];
-    scheme.dequantize(&codes, &scales, &mut values);
-    Tensor::from_data(TensorData::new(values, [rows, columns]), device)
+    let matrix = PackedMatrix::new(&host_words(codes), &host_words(scales), shape, scheme);
+    *buffer = Buffer::Packed(matrix.clone());
+    matrix
+}
+
+/// The words of a tensor on the CPU.
+pub(crate) fn host_words(tensor: Tensor<1, Int>) -> Vec<u32> {
+    let words = tensor.into_data().try_into_vec::<i32>();
+    let words = words.expect("words are i32 on the CPU");
+    words.into_iter().map(i32::cast_unsigned).collect()
 }
 
 impl WeightSource for WeightMap {
@@ -256,7 +263,7 @@ impl WeightSource for WeightMap {
     ) -> Result<Tensor<1>, Fault> {
         let mut parts = Vec::new();
         for block in self.blocks_of_shape(name, shape)? {
-            match &block.buffer {
+            match &*block.buffer.borrow() {
                 Buffer::Dense(values) => parts.push(values.clone()),
                 Buffer::F16(matrix) => {
                     let [rows, columns] = matrix.shape();
@@ -264,7 +271,9 @@ impl WeightSource for WeightMap {
                     let wide = matmul::gather(&ids, std::slice::from_ref(matrix), &self.device);
                     parts.push(wide.reshape([rows * columns]));
                 }
-                Buffer::Codes(_) | Buffer::Scales(..) => return Err(not_dense(name)),
+                Buffer::Codes(_) | Buffer::Scales(..) | Buffer::Packed(_) => {
+                    return Err(not_dense(name));
+                }
             }
         }
         Ok(match parts.len() {
@@ -285,7 +294,7 @@ impl WeightSource for WeightMap {
         }
         let name = format!("{stem}.weight");
         let blocks = self.blocks_of_shape(&name, &shape)?;
-        let f16 = blocks.iter().map(|block| match &block.buffer {
+        let f16 = blocks.iter().map(|block| match &*block.buffer.borrow() {
             Buffer::F16(matrix) => Some(matrix.clone()),
             _ => None,
         });
@@ -296,10 +305,12 @@ impl WeightSource for WeightMap {
             let values = self.tensor(&name, &shape, init, device)?;
             return Ok(Weight::dense(&name, values.reshape(shape)));
         }
-        let f32 = blocks.into_iter().map(|block| match &block.buffer {
-            Buffer::Dense(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
-            _ => Err(not_dense(&name)),
-        });
+        let f32 = blocks
+            .into_iter()
+            .map(|block| match &*block.buffer.borrow() {
+                Buffer::Dense(values) => Ok(values.clone().reshape([block.shape[0], shape[1]])),
+                _ => Err(not_dense(&name)),
+            });
         Ok(Weight::sharded(f32.collect::<Result<_, _>>()?))
     }
 }
@@ -359,6 +370,7 @@ impl TensorSink for WeightMap {
             Role::Codes => Buffer::Codes(pending.upload.integers()),
             Role::Scales => Buffer::Scales(pending.upload.integers(), pending.entry.dtype),
         };
+        let buffer = RefCell::new(buffer);
         self.entries.insert(pending.name, Entry { shape, buffer });
         Ok(())
     }
@@ -395,6 +407,8 @@ fn widen(bytes: &[u8], dtype: DType) -> Vec<f32> {
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
     use crate::gpu::device::adapter_for_test;
     use crate::nn::{Linear, Loader};
@@ -547,7 +561,7 @@ mod tests {
         (Sample::new(&tensors), dequantized)
     }
 
-    /// The CPU dequantizes while it loads, the GPU in its kernels.
+    /// CPU and GPU dequantize in their kernels.
     fn quantized_blocks_give_the_same_products_everywhere(scheme: QuantScheme) {
         let (rows, columns) = (10, 64);
         let cpu = Device::flex();

@@ -11,6 +11,7 @@
 use half::f16;
 
 use super::dtype::DType;
+use crate::cpu::simd::vectorized;
 
 /// Replaces `weight` in the name of a quantized matrix's codes.
 pub const QWEIGHT: &str = "qweight";
@@ -39,6 +40,9 @@ pub enum Rounding {
     /// Of several scales the one with the least squared error, fitted to its codes.
     Search,
 }
+
+/// The most weights per scale.
+const MAX_GROUP: usize = 64;
 
 /// Scales tried by [`Rounding::Search`], as multiples of the one that just reaches the largest
 /// weight. Smaller ones clip it and fit the others better.
@@ -165,29 +169,7 @@ impl QuantScheme {
         assert!(values.len().is_multiple_of(self.group), "groups");
         assert_eq!(self.scale_count(values.len()), scales.len(), "scales");
         assert_eq!(self.words(values.len()), words.len(), "words");
-        let group_words = self.words(self.group);
-        let groups = values.chunks_exact(self.group);
-        let scales = scales.chunks_exact_mut(self.scales_per_group());
-        for ((values, words), scales) in groups.zip(words.chunks_exact_mut(group_words)).zip(scales)
-        {
-            scales[0] = match (self.minimum, self.group) {
-                (true, _) => {
-                    let [scale, minimum] = self.range(values);
-                    scales[1] = minimum;
-                    scale
-                }
-                (false, 32) => self.best_scale::<32>(values, rounding),
-                (false, _) => self.best_scale::<64>(values, rounding),
-            };
-            let inverse = inverse(scales[0].to_f32());
-            let minimum = scales.get(1).map_or(0.0, |minimum| minimum.to_f32());
-            for (word, values) in words.iter_mut().zip(values.chunks_exact(self.per_word())) {
-                *word = values.iter().rev().fold(0, |word, &value| {
-                    let code = self.code(value - minimum, inverse) as i32 + self.offset();
-                    word.checked_shl(self.bits).unwrap_or(0) | code as u32
-                });
-            }
-        }
+        quantize_groups(self, values, rounding, words, scales);
     }
 
     /// Dequantizes whole groups into `values`.
@@ -229,11 +211,11 @@ impl QuantScheme {
     fn code(self, value: f32, inverse: f32) -> f32 {
         let smallest = -self.offset() as f32;
         let largest = smallest + ((1_u32 << self.bits) - 1) as f32;
-        round(value * inverse).clamp(smallest, largest)
+        within(round(value * inverse), smallest, largest)
     }
 
-    fn best_scale<const N: usize>(self, values: &[f32], rounding: Rounding) -> f16 {
-        let values: &[f32; N] = values.try_into().expect("a whole group");
+    #[inline(always)]
+    fn best_scale(self, values: &[f32], rounding: Rounding) -> f16 {
         let extreme = values
             .iter()
             .fold(0.0_f32, |a, &b| if b.abs() > a.abs() { b } else { a });
@@ -244,19 +226,26 @@ impl QuantScheme {
         }
         let other_side = extreme / (self.offset() as f32 - 1.0);
         let mut best = (f32::NEG_INFINITY, base);
+        let mut codes = [0.0; MAX_GROUP];
         for candidate in CANDIDATE_SCALES
             .map(|factor| factor * base)
             .into_iter()
             .chain([other_side])
         {
             let inverse = inverse(candidate);
+            let codes = &mut codes[..values.len()];
+            for (code, &value) in codes.iter_mut().zip(values) {
+                *code = self.code(value, inverse);
+            }
             // Sums of code * value and of code^2, in eight lanes.
             let (mut dot, mut norm) = ([0.0_f32; 8], [0.0_f32; 8]);
-            for chunk in values.as_chunks::<8>().0 {
+            let chunks = values.as_chunks::<8>().0.iter();
+            for (values, codes) in chunks.zip(codes.as_chunks::<8>().0) {
                 for lane in 0..8 {
-                    let code = self.code(chunk[lane], inverse);
-                    dot[lane] += code * chunk[lane];
-                    norm[lane] += code * code;
+                    dot[lane] += codes[lane] * values[lane];
+                }
+                for lane in 0..8 {
+                    norm[lane] += codes[lane] * codes[lane];
                 }
             }
             let (dot, norm) = (dot.iter().sum::<f32>(), norm.iter().sum::<f32>());
@@ -271,6 +260,44 @@ impl QuantScheme {
     }
 }
 
+vectorized! {
+    fn quantize_groups(
+        scheme: QuantScheme,
+        values: &[f32],
+        rounding: Rounding,
+        words: &mut [u32],
+        scales: &mut [f16],
+    ) {
+        let group_words = scheme.words(scheme.group);
+        let groups = values.chunks_exact(scheme.group);
+        let scales = scales.chunks_exact_mut(scheme.scales_per_group());
+        for ((values, words), scales) in groups.zip(words.chunks_exact_mut(group_words)).zip(scales)
+        {
+            scales[0] = if scheme.minimum {
+                let [scale, minimum] = scheme.range(values);
+                scales[1] = minimum;
+                scale
+            } else {
+                scheme.best_scale(values, rounding)
+            };
+            let inverse = inverse(scales[0].to_f32());
+            let minimum = scales.get(1).map_or(0.0, |minimum| minimum.to_f32());
+            for (word, values) in words.iter_mut().zip(values.chunks_exact(scheme.per_word())) {
+                *word = values.iter().rev().fold(0, |word, &value| {
+                    let code = scheme.code(value - minimum, inverse) as i32 + scheme.offset();
+                    word.checked_shl(scheme.bits).unwrap_or(0) | code as u32
+                });
+            }
+        }
+    }
+}
+
+/// `f32::clamp` without its check of the bounds, which keeps loops scalar.
+#[inline(always)]
+fn within(value: f32, smallest: f32, largest: f32) -> f32 {
+    value.max(smallest).min(largest)
+}
+
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { scale.recip() }
@@ -281,7 +308,7 @@ fn inverse(scale: f32) -> f32 {
 #[inline(always)]
 fn round(value: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;
-    (value.clamp(-1e6, 1e6) + SHIFT) - SHIFT
+    (within(value, -1e6, 1e6) + SHIFT) - SHIFT
 }
 
 #[cfg(test)]

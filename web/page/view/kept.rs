@@ -144,8 +144,11 @@ impl Keeping {
 
     /// Changes the settings and keeps them.
     pub fn set(self, change: impl FnOnce(&mut Settings)) {
+        let before = self.settings.get_untracked();
         self.settings.update(change);
-        memory::keep_settings(&self.settings.with_untracked(Settings::to_json));
+        let stored = memory::settings();
+        let now = self.settings.get_untracked();
+        memory::keep_settings(&now.stored_over(&before, stored.as_deref()));
     }
 
     pub(super) async fn store(self) -> Result<Rc<Store>, Trouble> {

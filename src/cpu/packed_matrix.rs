@@ -1,0 +1,742 @@
+//! Products with quantized matrices on the CPU: the weights stay packed in memory and are dequantized in
+//! registers or in the cache. Activations, products and sums are f32.
+//!
+//! Eight rows form a panel. Within a panel the words of the rows take turns, so that the lanes of a vector are
+//! rows: word `j` of each row, then word `j + 1` of each row. The last panel is filled up with zeros.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::op::{self, CpuOp};
+use super::simd::{for_each_chunk, fused, threads};
+use crate::weights::{DType, QuantScheme};
+
+/// Rows of a panel.
+const LANES: usize = 8;
+
+/// A value of each row of a panel.
+type Vector = [f32; LANES];
+
+/// A value of each row of two panels.
+type Wide = [f32; 2 * LANES];
+
+/// Rows of activations that a tile of [`Panels::many_rows`] multiplies at once.
+const TILE_ROWS: usize = 6;
+
+/// Up to this many rows of activations the weights are read once for each.
+const GEMV_ROWS: usize = 4;
+
+/// Columns that [`Panels::many_rows`] dequantizes at once: 16 rows of them fill half of a first-level cache.
+const TILE_COLUMNS: usize = 256;
+
+/// Rows of activations for which weights are dequantized once: `TILE_COLUMNS` of them fit a second-level cache. A
+/// multiple of `TILE_ROWS`.
+const CHUNK_ROWS: usize = 192;
+
+/// The most pairs of panels of a task of [`Panels::many_rows`]: their dequantized tiles fill a quarter of a
+/// second-level cache.
+const TASK_PAIRS: usize = 8;
+
+/// Bytes of codes that one task of [`Panels::one_row`] reads at least.
+const TASK_BYTES: usize = 32 << 10;
+
+/// Consecutive rows of a quantized matrix in CPU memory. Clones share it. A module without parameters: it cannot be
+/// trained.
+#[derive(Module, Debug)]
+pub struct PackedMatrix {
+    #[module(skip)]
+    panels: Arc<Panels>,
+}
+
+#[derive(Debug)]
+struct Panels {
+    rows: usize,
+    columns: usize,
+    scheme: QuantScheme,
+    /// `[panels, words of a row]`.
+    codes: Vec<[u32; LANES]>,
+    /// `[panels, groups, values per group]`: scales, each followed by the minimum if there is one.
+    scales: Scales,
+}
+
+#[derive(Debug)]
+enum Scales {
+    F16(Vec<[u16; LANES]>),
+    F32(Vec<Vector>),
+}
+
+impl Scales {
+    #[inline(always)]
+    fn get(&self, index: usize) -> Vector {
+        match self {
+            Self::F16(bits) => widen(bits[index]),
+            Self::F32(values) => values[index],
+        }
+    }
+}
+
+/// Finite f16 to f32, in a form that compilers vectorize: the exponent is moved by a multiplication, which is
+/// exact for subnormal numbers too.
+#[inline(always)]
+fn widen(bits: [u16; LANES]) -> Vector {
+    let two_to_the_112 = f32::from_bits((127 + 112) << 23);
+    bits.map(|bits| {
+        let magnitude = f32::from_bits((u32::from(bits) & 0x7fff) << 13) * two_to_the_112;
+        f32::from_bits(magnitude.to_bits() | (u32::from(bits) & 0x8000) << 16)
+    })
+}
+
+impl PackedMatrix {
+    /// `rows` rows of `columns` weights: words of codes, and scales in words as they are stored. Scales and minima
+    /// are finite.
+    ///
+    /// # Panics
+    /// The sizes disagree.
+    pub fn new(
+        words: &[u32],
+        scales: &[u32],
+        [rows, columns]: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Self {
+        assert!(scheme.fits(columns), "{columns} columns, {scheme:?}");
+        assert_eq!(words.len(), rows * scheme.words(columns), "words");
+        assert_eq!(
+            scales.len(),
+            scheme.scale_words([rows, columns]),
+            "words of scales"
+        );
+        let codes = interleave(words, rows, scheme.words(columns), |word| word);
+        let per_row = scheme.scale_count(columns);
+        let scales = if scheme.scale == DType::F16 {
+            let halves: Vec<u16> = scales
+                .iter()
+                .flat_map(|pair| [*pair as u16, (pair >> 16) as u16])
+                .take(rows * per_row)
+                .collect();
+            Scales::F16(interleave(&halves, rows, per_row, |bits| bits))
+        } else {
+            Scales::F32(interleave(scales, rows, per_row, f32::from_bits))
+        };
+        let panels = Panels {
+            rows,
+            columns,
+            scheme,
+            codes,
+            scales,
+        };
+        Self {
+            panels: Arc::new(panels),
+        }
+    }
+
+    /// `[rows, columns]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.panels.rows, self.panels.columns]
+    }
+
+    /// Bytes of codes and scales in memory.
+    pub fn bytes(&self) -> usize {
+        let scales = match &self.panels.scales {
+            Scales::F16(bits) => size_of_val(&bits[..]),
+            Scales::F32(values) => size_of_val(&values[..]),
+        };
+        size_of_val(&self.panels.codes[..]) + scales
+    }
+
+    /// Row `index`, `[columns]`.
+    ///
+    /// # Panics
+    /// There is no such row.
+    pub fn row(&self, index: usize) -> Vec<f32> {
+        let panels = &*self.panels;
+        assert!(index < panels.rows, "row {index} of {}", panels.rows);
+        let mut values = vec![[0.0; LANES]; panels.columns];
+        dequantize_tile(panels, index / LANES, 0, &mut values);
+        values.iter().map(|lanes| lanes[index % LANES]).collect()
+    }
+
+    /// `x W^T` for `x` `[M, columns]`: `[M, rows]`.
+    ///
+    /// # Panics
+    /// `x` has no whole rows.
+    pub fn product(&self, x: &[f32]) -> Vec<f32> {
+        let panels = &*self.panels;
+        assert!(x.len().is_multiple_of(panels.columns), "width of the input");
+        if x.len() / panels.columns > GEMV_ROWS {
+            return panels.many_rows(x);
+        }
+        let rows = x.chunks_exact(panels.columns);
+        rows.flat_map(|x| panels.one_row(x)).collect()
+    }
+}
+
+/// `x W^T + b` for `x` `[.., columns]` on the CPU, a matrix in blocks of rows, and `bias` `[rows]`: `[.., rows]`.
+///
+/// # Panics
+/// There is no block, or widths differ.
+pub fn packed_linear<const D: usize>(
+    x: Tensor<D>,
+    blocks: &[PackedMatrix],
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape: [usize; D] = x.dims();
+    let widths = blocks.iter().map(|block| block.shape()[1]);
+    assert!(
+        widths.clone().all(|width| width == shape[D - 1]) && widths.len() > 0,
+        "linear: width of the input"
+    );
+    shape[D - 1] = blocks.iter().map(|block| block.shape()[0]).sum();
+    let none = Tensor::zeros([1], &x.device());
+    let product = PackedLinear {
+        blocks: blocks.to_vec(),
+        biased: bias.is_some(),
+    };
+    op::apply(
+        product,
+        x,
+        bias.unwrap_or_else(|| none.clone()),
+        none,
+        shape,
+    )
+}
+
+/// A linear layer as an operation on slices; the third input is not used.
+#[derive(Debug)]
+struct PackedLinear {
+    blocks: Vec<PackedMatrix>,
+    biased: bool,
+}
+
+impl PackedLinear {
+    /// `[rows, columns]` of all blocks.
+    fn shape(&self) -> [usize; 2] {
+        let rows = self.blocks.iter().map(|block| block.shape()[0]).sum();
+        [rows, self.blocks[0].shape()[1]]
+    }
+}
+
+impl CpuOp for PackedLinear {
+    fn forward(&self, [x, bias, _]: [&[f32]; 3]) -> Vec<f32> {
+        let [outputs, inputs] = self.shape();
+        let count = x.len() / inputs;
+        let mut out = match &self.blocks[..] {
+            [block] => block.product(x),
+            blocks if count == 1 => blocks.iter().flat_map(|block| block.product(x)).collect(),
+            blocks => {
+                let mut out = vec![0.0; count * outputs];
+                let mut first = 0;
+                for block in blocks {
+                    let rows = block.shape()[0];
+                    let product = block.product(x);
+                    let products = product.chunks_exact(rows);
+                    for (out, product) in out.chunks_exact_mut(outputs).zip(products) {
+                        out[first..first + rows].copy_from_slice(product);
+                    }
+                    first += rows;
+                }
+                out
+            }
+        };
+        if self.biased {
+            for out in out.chunks_exact_mut(outputs) {
+                for (out, bias) in out.iter_mut().zip(bias) {
+                    *out += bias;
+                }
+            }
+        }
+        out
+    }
+
+    fn backward(&self, [x, bias, none]: [&[f32]; 3], gradient: &[f32]) -> [Vec<f32>; 3] {
+        let [outputs, inputs] = self.shape();
+        let mut of_x = vec![0.0; x.len()];
+        let rows = self.blocks.iter().flat_map(|block| {
+            let rows = block.shape()[0];
+            (0..rows).map(|row| block.row(row))
+        });
+        for (output, weights) in rows.enumerate() {
+            for (of_x, gradient) in of_x
+                .chunks_exact_mut(inputs)
+                .zip(gradient.chunks_exact(outputs))
+            {
+                for (of_x, weight) in of_x.iter_mut().zip(&weights) {
+                    *of_x += gradient[output] * weight;
+                }
+            }
+        }
+        let mut of_bias = vec![0.0; bias.len()];
+        if self.biased {
+            for gradient in gradient.chunks_exact(outputs) {
+                for (of_bias, gradient) in of_bias.iter_mut().zip(gradient) {
+                    *of_bias += gradient;
+                }
+            }
+        }
+        [of_x, of_bias, vec![0.0; none.len()]]
+    }
+}
+
+/// `rows` rows of `width` values in panels.
+fn interleave<T: Copy + Default, U: Copy + Default>(
+    values: &[T],
+    rows: usize,
+    width: usize,
+    convert: fn(T) -> U,
+) -> Vec<[U; LANES]> {
+    let mut panels = vec![[U::default(); LANES]; rows.div_ceil(LANES) * width];
+    for (row, values) in values.chunks_exact(width.max(1)).enumerate() {
+        let panel = &mut panels[row / LANES * width..][..width];
+        for (lanes, &value) in panel.iter_mut().zip(values) {
+            lanes[row % LANES] = convert(value);
+        }
+    }
+    panels
+}
+
+/// `a * b + c`, rounded once where `FUSED`.
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Code `at` of a word, without the offset.
+#[inline(always)]
+fn code<const BITS: u32>(word: u32, at: usize) -> f32 {
+    ((word >> (at as u32 * BITS)) & ((1 << BITS) - 1)).cast_signed() as f32
+}
+
+impl Panels {
+    fn groups(&self) -> usize {
+        self.columns / self.scheme.group
+    }
+
+    /// The words of `panel` from group `first`.
+    #[inline(always)]
+    fn words(&self, panel: usize, first: usize) -> &[[u32; LANES]] {
+        let width = self.scheme.words(self.columns);
+        &self.codes[panel * width..][..width][self.scheme.words(first * self.scheme.group)..]
+    }
+
+    /// Scale and minimum of a group of `panel`.
+    #[inline(always)]
+    fn scale(&self, panel: usize, group: usize) -> (Vector, Vector) {
+        let per_group = self.scheme.scales_per_group();
+        let at = (panel * self.groups() + group) * per_group;
+        let scale = self.scales.get(at);
+        let minimum = if self.scheme.minimum {
+            self.scales.get(at + 1)
+        } else {
+            let offset = self.scheme.offset() as f32;
+            scale.map(|scale| -offset * scale)
+        };
+        (scale, minimum)
+    }
+
+    /// The product with one row `x`.
+    fn one_row(&self, x: &[f32]) -> Vec<f32> {
+        let sums: Vec<f32> = x
+            .chunks_exact(self.scheme.group)
+            .map(|x| x.iter().sum())
+            .collect();
+        let mut out = vec![0.0; self.rows.next_multiple_of(LANES)];
+        let panel_bytes = size_of_val(self.words(0, 0)).max(1);
+        let task = TASK_BYTES.div_ceil(panel_bytes);
+        for_each_chunk(&mut out, task * LANES, |index, out| {
+            gemv(self, index * task, x, &sums, out);
+        });
+        out.truncate(self.rows);
+        out
+    }
+
+    /// The product with at least one row of `x`.
+    fn many_rows(&self, x: &[f32]) -> Vec<f32> {
+        let count = x.len() / self.columns;
+        let pairs = self.rows.div_ceil(2 * LANES);
+        let task = pairs.div_ceil(4 * threads()).min(TASK_PAIRS);
+        let mut out = vec![0.0; count * self.rows];
+        // The sums of two panels lie together; then rows are put together.
+        let mut tiles = vec![[0.0; 2 * LANES]; pairs * count.min(CHUNK_ROWS)];
+        let chunks = out.chunks_mut(CHUNK_ROWS * self.rows);
+        for (out, x) in chunks.zip(x.chunks(CHUNK_ROWS * self.columns)) {
+            let count = out.len() / self.rows;
+            let x = &columns_together(x, self.columns);
+            let tiles = &mut tiles[..pairs * count];
+            for_each_chunk(tiles, task * count, |index, tiles| {
+                gemm(self, index * task, count, x, tiles);
+            });
+            for_each_chunk(out, self.rows, |row, out| {
+                for (pair, out) in out.chunks_mut(2 * LANES).enumerate() {
+                    out.copy_from_slice(&tiles[pair * count + row][..out.len()]);
+                }
+            });
+        }
+        out
+    }
+}
+
+fused! {
+    /// The product of the panels from `first` with one row `x`, of whose groups `sums` are the sums: as many panels
+    /// as `out` holds.
+    fn gemv(panels: &Panels, first: usize, x: &[f32], sums: &[f32], out: &mut [f32]) {
+        match panels.scheme.bits {
+            4 => gemv_of::<FUSED, 4>(panels, first, x, sums, out),
+            _ => gemv_of::<FUSED, 8>(panels, first, x, sums, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn gemv_of<const FUSED: bool, const BITS: u32>(
+    panels: &Panels,
+    first: usize,
+    x: &[f32],
+    sums: &[f32],
+    out: &mut [f32],
+) {
+    let per_word = 32 / BITS as usize;
+    let group = panels.scheme.group;
+    let group_words = group / per_word;
+    for (panel, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let panel = first + panel;
+        let mut total = [0.0; LANES];
+        let words = panels.words(panel, 0).chunks_exact(group_words);
+        for (at, (words, x)) in words.zip(x.chunks_exact(group)).enumerate() {
+            // Four sums, so that an addition need not wait for the one before.
+            let mut sums_of_codes = [[0.0; LANES]; 4];
+            for (word, x) in words.iter().zip(x.chunks_exact(per_word)) {
+                for (k, &x) in x.iter().enumerate() {
+                    let sum = &mut sums_of_codes[k % 4];
+                    for lane in 0..LANES {
+                        sum[lane] =
+                            multiply_add::<FUSED>(code::<BITS>(word[lane], k), x, sum[lane]);
+                    }
+                }
+            }
+            let [a, b, c, d] = sums_of_codes;
+            let (scale, minimum) = panels.scale(panel, at);
+            for lane in 0..LANES {
+                let sum = (a[lane] + b[lane]) + (c[lane] + d[lane]);
+                let sum = multiply_add::<FUSED>(sum, scale[lane], total[lane]);
+                total[lane] = multiply_add::<FUSED>(minimum[lane], sums[at], sum);
+            }
+        }
+        *out = total;
+    }
+}
+
+fused! {
+    /// The products of pairs of panels from `first` with `count` rows `x`, of [`columns_together`]: as many pairs as
+    /// `out`, `[pairs, count]`, holds.
+    fn gemm(panels: &Panels, first: usize, count: usize, x: &[f32], out: &mut [Wide]) {
+        let columns = panels.columns;
+        let mut weights = vec![[[[0.0; LANES]; TILE_COLUMNS]; 2]; out.len() / count];
+        for start in (0..columns).step_by(TILE_COLUMNS) {
+            let width = TILE_COLUMNS.min(columns - start);
+            for (pair, weights) in weights.iter_mut().enumerate() {
+                for (half, weights) in weights.iter_mut().enumerate() {
+                    let panel = 2 * (first + pair) + half;
+                    if panel < panels.rows.div_ceil(LANES) {
+                        dequantize_tile(panels, panel, start, &mut weights[..width]);
+                    }
+                }
+            }
+            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(count)) {
+                if start == 0 {
+                    out.fill([0.0; 2 * LANES]);
+                }
+                let weights = [&weights[0][..width], &weights[1][..width]];
+                let rows = out.chunks_mut(TILE_ROWS).zip(x.chunks(TILE_ROWS * columns));
+                for (out, x) in rows {
+                    let x = &x[start * out.len()..][..width * out.len()];
+                    match out.len() {
+                        6 => tile::<FUSED, 6>(weights, x, out),
+                        5 => tile::<FUSED, 5>(weights, x, out),
+                        4 => tile::<FUSED, 4>(weights, x, out),
+                        3 => tile::<FUSED, 3>(weights, x, out),
+                        2 => tile::<FUSED, 2>(weights, x, out),
+                        _ => tile::<FUSED, 1>(weights, x, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Dequantizes columns from `first` of `panel` into a tile.
+#[inline(always)]
+fn dequantize_tile(panels: &Panels, panel: usize, first: usize, tile: &mut [Vector]) {
+    match panels.scheme.bits {
+        4 => dequantize_tile_of::<4, 8>(panels, panel, first, tile),
+        _ => dequantize_tile_of::<8, 4>(panels, panel, first, tile),
+    }
+}
+
+#[inline(always)]
+fn dequantize_tile_of<const BITS: u32, const PER_WORD: usize>(
+    panels: &Panels,
+    panel: usize,
+    first: usize,
+    tile: &mut [Vector],
+) {
+    let group = panels.scheme.group;
+    let offset = panels.scheme.offset() as f32;
+    let first = first / group;
+    let words = panels.words(panel, first).chunks_exact(group / PER_WORD);
+    for (at, (tile, words)) in tile.chunks_exact_mut(group).zip(words).enumerate() {
+        let (scale, minimum) = panels.scale(panel, first + at);
+        let minimum = if panels.scheme.minimum {
+            minimum
+        } else {
+            [0.0; LANES]
+        };
+        let (tile, _) = tile.as_chunks_mut::<PER_WORD>();
+        for (&word, values) in words.iter().zip(tile) {
+            for (k, value) in values.iter_mut().enumerate() {
+                // A local vector, which the compiler keeps in a register.
+                let mut row = [0.0; LANES];
+                for lane in 0..LANES {
+                    let code = code::<BITS>(word[lane], k) - offset;
+                    row[lane] = code * scale[lane] + minimum[lane];
+                }
+                *value = row;
+            }
+        }
+    }
+}
+
+/// `TILE_ROWS` rows of `x` at a time with the values of a column beside each other, as [`tile`] reads them; fewer
+/// rows at the end.
+fn columns_together(x: &[f32], columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    for_each_chunk(&mut out, TILE_ROWS * columns, |index, out| {
+        let x = &x[index * TILE_ROWS * columns..][..out.len()];
+        let rows = out.len() / columns;
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            for (column, x) in out.chunks_exact_mut(rows).zip(x) {
+                column[row] = *x;
+            }
+        }
+    });
+    out
+}
+
+/// Adds the product of `R` rows of `x`, of [`columns_together`], with two panels of weights.
+#[inline(always)]
+fn tile<const FUSED: bool, const R: usize>(
+    [first, second]: [&[Vector]; 2],
+    x: &[f32],
+    out: &mut [Wide],
+) {
+    let mut sums = [[[0.0; LANES]; 2]; R];
+    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<R>().0) {
+        for row in 0..R {
+            let [left, right] = &mut sums[row];
+            for lane in 0..LANES {
+                left[lane] = multiply_add::<FUSED>(x[row], first[lane], left[lane]);
+            }
+            for lane in 0..LANES {
+                right[lane] = multiply_add::<FUSED>(x[row], second[lane], right[lane]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+            *out += sum;
+        }
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+    use half::f16;
+
+    use super::*;
+    use crate::cpu::simd::tests::with_each_instruction_set;
+    use crate::weights::quant::Rounding;
+
+    const SCHEMES: [QuantScheme; 10] = [
+        QuantScheme::new(4, 32),
+        QuantScheme::new(4, 64),
+        QuantScheme::new(8, 32),
+        QuantScheme::new(8, 64),
+        with_f32(4, 32),
+        with_f32(4, 64),
+        with_f32(8, 32),
+        with_f32(8, 64),
+        QuantScheme::with_minimum(32),
+        QuantScheme::with_minimum(64),
+    ];
+
+    const fn with_f32(bits: u32, group: usize) -> QuantScheme {
+        QuantScheme {
+            scale: DType::F32,
+            ..QuantScheme::new(bits, group)
+        }
+    }
+
+    /// `count` values in [-1, 1] that do not repeat.
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count)
+            .map(|i| ((i + 977 * seed) as f32 * 0.613).sin())
+            .collect()
+    }
+
+    /// A matrix, and its dequantized values.
+    fn matrix([rows, columns]: [usize; 2], scheme: QuantScheme) -> (PackedMatrix, Vec<f32>) {
+        let values = values(rows * columns, rows);
+        let mut words = vec![0; scheme.words(values.len())];
+        let mut scales = vec![f16::ZERO; scheme.scale_count(values.len())];
+        scheme.quantize(&values, Rounding::Nearest, &mut words, &mut scales);
+        let mut dequantized = vec![0.0; values.len()];
+        let scales: Vec<u32> = if scheme.scale == DType::F16 {
+            scheme.dequantize(&words, &scales, &mut dequantized);
+            let bits = |half: Option<&f16>| half.map_or(0, |half| u32::from(half.to_bits()));
+            let pairs = scales.chunks(2);
+            pairs
+                .map(|pair| bits(pair.first()) | bits(pair.get(1)) << 16)
+                .collect()
+        } else {
+            // No f16 holds these.
+            let scales: Vec<f32> = scales
+                .iter()
+                .map(|scale| scale.to_f32() * 1.000_123)
+                .collect();
+            scheme.dequantize(&words, &scales, &mut dequantized);
+            scales.into_iter().map(f32::to_bits).collect()
+        };
+        let matrix = PackedMatrix::new(&words, &scales, [rows, columns], scheme);
+        (matrix, dequantized)
+    }
+
+    /// Each product in f64, and the sum of the sizes of its terms.
+    fn product(x: &[f32], weights: &[f32], columns: usize) -> Vec<[f64; 2]> {
+        let dot = |x: &[f32], row: &[f32]| {
+            let terms = x.iter().zip(row);
+            let terms = terms.map(|(a, b)| f64::from(*a) * f64::from(*b));
+            terms.fold([0.0; 2], |[sum, sizes], term| {
+                [sum + term, sizes + term.abs()]
+            })
+        };
+        x.chunks(columns)
+            .flat_map(|x| weights.chunks(columns).map(move |row| dot(x, row)))
+            .collect()
+    }
+
+    #[test]
+    fn products_agree_with_dequantized_weights() {
+        // Rows around a panel and two, columns around a tile and below it, several tasks.
+        let shapes = [
+            [1, 64],
+            [7, 128],
+            [8, 320],
+            [17, 192],
+            [32, 1088],
+            [531, 64],
+        ];
+        with_each_instruction_set(|set| {
+            for scheme in SCHEMES {
+                for shape in shapes {
+                    let (matrix, weights) = matrix(shape, scheme);
+                    for count in [0, 1, 2, GEMV_ROWS, GEMV_ROWS + 1, 6, 7, 13] {
+                        let x = values(count * shape[1], count);
+                        let expected = product(&x, &weights, shape[1]);
+                        let got = matrix.product(&x);
+                        assert_eq!(got.len(), expected.len());
+                        for (got, [expected, sizes]) in got.iter().zip(expected) {
+                            assert!(
+                                (f64::from(*got) - expected).abs() < 2e-6 * sizes,
+                                "{set:?} {scheme:?} {shape:?} x {count}: {got} {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn rows_are_the_dequantized_weights_bit_for_bit() {
+        with_each_instruction_set(|set| {
+            for scheme in SCHEMES {
+                let (matrix, weights) = matrix([19, 320], scheme);
+                for row in 0..19 {
+                    assert_eq!(
+                        matrix.row(row),
+                        weights[row * 320..][..320],
+                        "{set:?} {scheme:?}"
+                    );
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn every_finite_f16_is_widened_exactly() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        for bits in bits.as_chunks().0 {
+            for (bits, value) in bits.iter().zip(widen(*bits)) {
+                let expected = f16::from_bits(*bits).to_f32();
+                if expected.is_finite() {
+                    assert_eq!(value.to_bits(), expected.to_bits(), "{bits:#x}");
+                }
+            }
+        }
+    }
+
+    /// 4.5 bits a weight.
+    #[test]
+    fn memory_is_that_of_the_folder() {
+        let scheme = QuantScheme::new(4, 32);
+        let (matrix, _) = matrix([64, 256], scheme);
+        assert_eq!(matrix.bytes(), scheme.bytes([64, 256]));
+    }
+
+    #[test]
+    fn blocks_bias_and_gradient_are_those_of_one_dense_matrix() {
+        let columns = 64;
+        let scheme = QuantScheme::new(8, 32);
+        let (first, mut weights) = matrix([5, columns], scheme);
+        let (second, more) = matrix([11, columns], scheme);
+        weights.extend(more);
+        let rows = 16;
+        let device = Device::flex().autodiff();
+        for count in [1, 9] {
+            let tensor = |values: Vec<f32>, shape: [usize; 2]| {
+                Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+            };
+            let x = || tensor(values(count * columns, 3), [count, columns]).require_grad();
+            let bias = || {
+                let bias =
+                    Tensor::<1>::from_data(TensorData::new(values(rows, 4), [rows]), &device);
+                bias.require_grad()
+            };
+            let slope = || tensor(values(count * rows, 5), [count, rows]);
+            let run = |product: &dyn Fn(Tensor<2>, Tensor<1>) -> Tensor<2>| {
+                let (x, bias) = (x(), bias());
+                let y = product(x.clone(), bias.clone());
+                let gradients = (y.clone() * slope()).sum().backward();
+                let read = |data: TensorData| data.try_to_vec::<f32>().expect("f32");
+                [
+                    read(y.into_data()),
+                    read(x.grad(&gradients).expect("a gradient").into_data()),
+                    read(bias.grad(&gradients).expect("a gradient").into_data()),
+                ]
+            };
+            let blocks = [first.clone(), second.clone()];
+            let packed = run(&|x, bias| packed_linear(x, &blocks, Some(bias)));
+            let dense = run(&|x, bias| {
+                let weights = tensor(weights.clone(), [rows, columns]);
+                x.matmul(weights.transpose()) + bias.unsqueeze()
+            });
+            for (packed, dense) in packed.iter().zip(&dense) {
+                assert_eq!(packed.len(), dense.len());
+                for (packed, dense) in packed.iter().zip(dense) {
+                    assert!((packed - dense).abs() < 1e-5, "{count}: {packed} {dense}");
+                }
+            }
+        }
+    }
+}
