@@ -79,6 +79,8 @@ pub mod memory;
 pub mod progress;
 pub mod protocol;
 #[doc(hidden)]
+pub mod simd;
+#[doc(hidden)]
 pub mod text;
 
 #[cfg(feature = "engine")]

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
-use crate::cpu::simd::{exp, for_each_chunk, vectorized};
+use crate::simd::{exp, for_each_chunk, vectorized};
 
 /// The mean of `-log softmax(logits)[label]` over the rows of `logits` `[R, C]` with a label; rows whose
 /// label is negative do not count. 0 without labels. On a device that [`is_cpu`](crate::cpu::op::is_cpu)

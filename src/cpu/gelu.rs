@@ -9,7 +9,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::cpu::simd::{for_each_chunk, vectorized};
+use crate::simd::{for_each_chunk, vectorized};
 
 /// `x Phi(x)` of each element, Phi the normal distribution function (arXiv 1606.08415).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -5,5 +5,4 @@ pub mod cross_entropy;
 pub mod gelu;
 pub mod op;
 pub mod packed_matrix;
-pub(crate) mod simd;
 pub mod varlen_attention;

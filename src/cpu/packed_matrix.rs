@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::op::{self, CpuOp};
-use super::simd::{for_each_chunk, fused, threads};
+use crate::simd::{for_each_chunk, fused, threads};
 use crate::weights::{DType, QuantScheme};
 
 /// Rows of a panel.
@@ -554,7 +554,7 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::cpu::simd::tests::with_each_instruction_set;
+    use crate::simd::tests::with_each_instruction_set;
     use crate::weights::quant::Rounding;
 
     const SCHEMES: [QuantScheme; 10] = [

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply};
-use crate::cpu::simd::{exp, vectorized};
+use crate::simd::{exp, vectorized};
 
 /// The rows that a row attends to: those before `prefix_len`, and those from `start` up to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl PackedAttention {
 
     /// Calls `work(b, part of out)` for each sequence, in parallel natively.
     fn for_each_sequence(&self, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-        crate::cpu::simd::for_each_chunk(out, out.len() / self.batch, work);
+        crate::simd::for_each_chunk(out, out.len() / self.batch, work);
     }
 }
 

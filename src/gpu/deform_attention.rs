@@ -12,11 +12,11 @@ use burn::tensor::Tensor;
 use burn::tensor::ops::GridSampleOptions;
 
 use crate::cpu::op::{CpuOp, apply, is_cpu};
-use crate::cpu::simd::vectorized;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+use crate::simd::vectorized;
 
 #[cfg(feature = "diagnostics")]
 use burn::tensor::Device;

@@ -10,11 +10,11 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::cpu::simd::{for_each_chunk, vectorized};
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+use crate::simd::{for_each_chunk, vectorized};
 
 #[cfg(feature = "diagnostics")]
 use burn::tensor::Device;

@@ -4,11 +4,11 @@
 use burn::tensor::Tensor;
 
 use crate::cpu::op::{CpuOp, apply, is_cpu};
-use crate::cpu::simd::{for_each_chunk, vectorized};
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
+use crate::simd::{for_each_chunk, vectorized};
 
 #[cfg(feature = "diagnostics")]
 use crate::gpu::buffer::with_nan_fill;

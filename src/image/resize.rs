@@ -5,7 +5,7 @@
 //! would take 1.2 GB.
 
 use super::Pixels;
-use crate::cpu::simd::{for_each_chunk, vectorized};
+use crate::simd::{for_each_chunk, vectorized};
 
 /// Values of a row that the vertical pass sums in registers.
 const RUN: usize = 32;

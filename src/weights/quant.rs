@@ -11,7 +11,7 @@
 use half::f16;
 
 use super::dtype::DType;
-use crate::cpu::simd::vectorized;
+use crate::simd::vectorized;
 
 /// Replaces `weight` in the name of a quantized matrix's codes.
 pub const QWEIGHT: &str = "qweight";

@@ -99,7 +99,7 @@ fn detected() -> InstructionSet {
 /// body calls must be `#[inline(always)]`, or they are not vectorized. The results are the same everywhere.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
-        $crate::cpu::simd::fused! {
+        $crate::simd::fused! {
             $(#[$meta])*
             $visibility fn $name($($argument: $kind),*) $body
         }
@@ -119,7 +119,7 @@ macro_rules! fused {
 
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::cpu::simd::InstructionSet;
+                use $crate::simd::InstructionSet;
 
                 #[target_feature(enable = "avx2,fma")]
                 fn with_avx2($($argument: $kind),*) {
@@ -131,7 +131,7 @@ macro_rules! fused {
                     body::<true>($($argument),*);
                 }
 
-                match $crate::cpu::simd::instruction_set() {
+                match $crate::simd::instruction_set() {
                     // SAFETY: the CPU has the instruction set.
                     InstructionSet::Avx512 => return unsafe { with_avx512($($argument),*) },
                     // SAFETY: the CPU has the instruction set.
