@@ -13,7 +13,7 @@ use chatrex::engine::memory_plan::{kv_cache_dtype, needs};
 use chatrex::error::Fault;
 use chatrex::image::prepare::SquareRecipe;
 use chatrex::model::config::{ModelConfig, TowersConfig};
-use chatrex::nn::{Init, Weight, WeightMap, WeightSource};
+use chatrex::nn::{Init, WeightMap, WeightSource};
 use chatrex::protocol::DevicePreference;
 use chatrex::session::Session;
 use chatrex::weights::Manifest;
@@ -229,10 +229,11 @@ fn loaded(folder: &Path) -> Vec<(RequiredTensor, Vec<f32>)> {
         let tensor = match required.name.strip_suffix(".weight") {
             Some(stem) if required.matrix => {
                 let shape = [required.shape[0], required.shape[1]];
-                match weights.weight(stem, shape, &Init::Zeros, &device) {
-                    Ok(Weight::Dense(whole)) => whole.val().reshape([shape[0] * shape[1]]),
-                    other => panic!("{}: {other:?}", required.name),
-                }
+                let weight = weights.weight(stem, shape, &Init::Zeros, &device);
+                let weight = weight.unwrap_or_else(|fault| panic!("{fault}"));
+                let rows: Vec<u32> = (0..shape[0] as u32).collect();
+                let values = weight.gather(&rows, &device);
+                values.reshape([shape[0] * shape[1]])
             }
             _ => weights
                 .tensor(&required.name, &required.shape, &Init::Zeros, &device)

@@ -4,6 +4,7 @@
 //! Eight rows form a panel. Within a panel the words of the rows take turns, so that the lanes of a vector are
 //! rows: word `j` of each row, then word `j + 1` of each row. The last panel is filled up with zeros.
 
+use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -50,7 +51,6 @@ pub struct PackedMatrix {
     panels: Arc<Panels>,
 }
 
-#[derive(Debug)]
 struct Panels {
     rows: usize,
     columns: usize,
@@ -61,7 +61,14 @@ struct Panels {
     scales: Scales,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Panels {
+    /// Without the weights.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (rows, columns) = (self.rows, self.columns);
+        write!(f, "[{rows}, {columns}] {:?}", self.scheme)
+    }
+}
+
 enum Scales {
     F16(Vec<[u16; LANES]>),
     F32(Vec<Vector>),
