@@ -212,10 +212,13 @@ fn in_browser(files: &[String], folder: Option<&Path>) -> Result<Count> {
     })?;
     let running = Running::start(&site, "/", 0)?;
     let queue = &Mutex::new(VecDeque::from_iter(files));
-    let ends = [End::Front, End::Back];
+    let ends = if files.len() == 1 {
+        &[End::Only][..]
+    } else {
+        &[End::Front, End::Back]
+    };
     let runners = ends
         .iter()
-        .take(files.len())
         .map(|&end| Runner::new(end, &browser, &running, folder))
         .collect::<Result<Vec<_>>>()?;
     let counts: Vec<_> = thread::scope(|scope| {
@@ -243,10 +246,12 @@ fn in_browser(files: &[String], folder: Option<&Path>) -> Result<Count> {
 }
 
 /// The end of the list that a runner takes files from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Front,
     Back,
+    /// The list has one file.
+    Only,
 }
 
 /// Runs one browser test after the other.
@@ -283,28 +288,31 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Runs files of the queue until there is none, and prints the output of a file after its last test. The
-    /// results, and whether all programs succeeded.
+    /// Runs files of the queue until there is none. Prints lines as they come, or, beside another runner, the output
+    /// of a file after its last test. The results, and whether all programs succeeded.
     fn run(&self, queue: &Mutex<VecDeque<&String>>) -> Result<(Count, bool)> {
         let mut count = Count::default();
         let mut good = true;
         let next = || {
             let mut queue = queue.lock().expect("a runner does not panic");
             match self.end {
-                End::Front => queue.pop_front(),
+                End::Front | End::Only => queue.pop_front(),
                 End::Back => queue.pop_back(),
             }
         };
         while let Some(file) = next() {
-            let mut output = String::new();
+            let mut output = format!("{file}\n");
             good &= times::step(file, || {
                 run_reading(&mut self.node(file), |line| {
                     count.add(node_result(line));
                     output.push_str(line);
                     output.push('\n');
+                    if self.end == End::Only {
+                        print!("{}", std::mem::take(&mut output));
+                    }
                 })
             })?;
-            print!("{file}\n{output}");
+            print!("{output}");
         }
         Ok((count, good))
     }
