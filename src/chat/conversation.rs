@@ -34,6 +34,15 @@ mod restore;
 
 pub use self::earlier::Earlier;
 
+/// The filters of a kept conversation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum KeptFilter {
+    /// The user moved them.
+    Moved(Filter),
+    /// Those of its model; in use until a model is ready.
+    OfModel(Filter),
+}
+
 /// An action of the user, or an event of the engine or its worker.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -124,8 +133,8 @@ pub enum Input {
         turns: Vec<Turn>,
         /// The granularity.
         granularity: Granularity,
-        /// The filters, if the user moved them.
-        filter: Option<Filter>,
+        /// Its filters, where they are known.
+        filter: Option<KeptFilter>,
         /// How its questions are answered; without them as a new conversation.
         choices: Option<Choices>,
     },
@@ -589,6 +598,14 @@ impl Conversation {
         self.filter_touched.then_some(self.filter)
     }
 
+    /// The current filters as a record keeps them.
+    pub fn kept_filter(&self) -> KeptFilter {
+        match self.filter_touched {
+            true => KeptFilter::Moved(self.filter),
+            false => KeptFilter::OfModel(self.filter),
+        }
+    }
+
     /// The current granularity.
     pub fn granularity(&self) -> Granularity {
         self.granularity
@@ -878,9 +895,17 @@ impl Conversation {
                 self.stop(&mut out);
                 self.previous = None;
                 self.granularity = granularity;
-                if let Some(filter) = filter {
-                    self.filter = filter;
-                    self.filter_touched = true;
+                match filter {
+                    Some(KeptFilter::Moved(filter)) => {
+                        self.filter = filter;
+                        self.filter_touched = true;
+                    }
+                    Some(KeptFilter::OfModel(filter))
+                        if !self.filter_touched && !matches!(self.model, Model::Ready(_)) =>
+                    {
+                        self.filter = filter;
+                    }
+                    _ => {}
                 }
                 for turn in &mut turns {
                     turn.id = self.next_request();

@@ -14,7 +14,7 @@ use crate::chat::box_history::{BoxEdits, BoxHistory};
 use crate::chat::candidates::{BoxId, Candidates, Filter};
 use crate::chat::choices::Choices;
 use crate::chat::conversation::{
-    Conversation, Input, LookState, Phase, Picture, Settings, Turn, Version,
+    Conversation, Input, KeptFilter, LookState, Phase, Picture, Settings, Turn, Version,
 };
 use crate::chat::page_strings::UNNAMED;
 use crate::chat::question::{Draft, QuestionKind};
@@ -57,6 +57,9 @@ pub struct Snapshot {
     pub granularity: Granularity,
     /// The filters, if the user moved them.
     pub filter: Option<Filter>,
+    /// The filters of its model, if the user did not move them.
+    #[serde(default)]
+    pub model_filter: Option<Filter>,
     /// The turns, oldest first.
     pub turns: Vec<SavedTurn>,
     /// The question being written.
@@ -130,6 +133,10 @@ impl Snapshot {
             names,
         } = conversation.picture()?;
         let proposals = proposals.iter().map(|(&g, all)| (g, all.to_vec()));
+        let (filter, model_filter) = match conversation.kept_filter() {
+            KeptFilter::Moved(filter) => (Some(filter), None),
+            KeptFilter::OfModel(filter) => (None, Some(filter)),
+        };
         Some(Self {
             version: VERSION,
             size: Some(*size),
@@ -139,7 +146,8 @@ impl Snapshot {
             next_own: boxes.next_own(),
             names: names.iter().map(|(&id, name)| (id, name.clone())).collect(),
             granularity: conversation.granularity(),
-            filter: conversation.moved_filter(),
+            filter,
+            model_filter,
             turns: conversation.turns().iter().map(SavedTurn::of).collect(),
             draft: draft.to_owned(),
             kind,
@@ -169,7 +177,10 @@ impl Snapshot {
             picture: Box::new(picture),
             turns: self.turns.into_iter().map(SavedTurn::restore).collect(),
             granularity: self.granularity,
-            filter: self.filter,
+            filter: match self.filter {
+                Some(filter) => Some(KeptFilter::Moved(filter)),
+                None => self.model_filter.map(KeptFilter::OfModel),
+            },
             choices: self.choices,
         }
     }
@@ -194,7 +205,9 @@ impl Snapshot {
         if !is_sound {
             return Err(Unreadable::Damaged);
         }
-        snapshot.filter = snapshot.filter.filter(|f| f.is_in_range());
+        for filter in [&mut snapshot.filter, &mut snapshot.model_filter] {
+            *filter = filter.filter(|f| f.is_in_range());
+        }
         Ok(snapshot)
     }
 }
@@ -546,6 +559,32 @@ mod tests {
     }
 
     #[test]
+    fn filters_that_nobody_moved_are_those_of_the_model_before_it_is_ready_too() {
+        let asked = [load(), open(A), ready(), proposed(A, Granularity::Coarse)];
+        let was = after(asked);
+        assert_ne!(was.filter(), Filter::default(), "the model has its own");
+        let json = Snapshot::of(&was, "", QuestionKind::Find)
+            .expect("a picture")
+            .to_json();
+        let restore = || Snapshot::read(&json).expect("readable").restore(B);
+        let mut now = after([restore()]);
+        for input in [load(), ready()] {
+            assert_eq!(now.candidates(), was.candidates());
+            assert_eq!((now.filter(), now.moved_filter()), (was.filter(), None));
+            now.step(input);
+        }
+        let moved = Filter {
+            score: 0.9,
+            ..Filter::default()
+        };
+        let now = after([Input::Filter(moved), restore()]);
+        assert_eq!(now.filter(), moved, "the user's stay");
+        let older = json.replacen("\"model_filter\"", "\"later\"", 1);
+        let older = Snapshot::read(&older).expect("readable without it");
+        assert_eq!(after([older.restore(B)]).filter(), Filter::default());
+    }
+
+    #[test]
     fn the_first_question_to_a_restored_picture_brings_it_to_the_engine() {
         let (mut now, _) = restored([load(), ready()]);
         let shown = now.candidates().clone();
@@ -639,12 +678,13 @@ mod tests {
     fn a_filter_out_of_range_and_a_reused_number_are_corrected() {
         let mut odd = snapshot();
         odd.next_own = 0;
-        odd.filter = Some(Filter {
+        let out_of_range = Filter {
             score: 7.0,
             ..Filter::default()
-        });
+        };
+        (odd.filter, odd.model_filter) = (Some(out_of_range), Some(out_of_range));
         let read = Snapshot::read(&odd.to_json()).expect("readable");
-        assert_eq!(read.filter, None);
+        assert_eq!((read.filter, read.model_filter), (None, None));
         let now = after([read.restore(A)]);
         assert_eq!(now.picture().map(Picture::next_own), Some(1));
     }

@@ -24,6 +24,16 @@ describe("history", () => {
     assert.equal((await asked(page, "Ask")).length, 1);
   });
 
+  test("a reload shows the same boxes before the model is ready, and after", async () => {
+    const shown = async () => [await page.getByTestId("score-slider").inputValue(), await drawnBoxes(page)];
+    const before = await shown();
+    await page.reload();
+    await answered(page, 0);
+    assert.deepEqual(await shown(), before);
+    await modelReady(page);
+    assert.deepEqual(await shown(), before);
+  });
+
   test("a reload brings back picture, boxes, answers, draft and threshold, and asks nothing", async () => {
     await looked(page, () => page.getByTestId("file-input").setInputFiles(jpeg("coffee.jpg", COFFEE)));
     const turn = await ask(page, "Where is the cup?");
