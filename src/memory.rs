@@ -14,6 +14,24 @@ pub enum Residency {
     OneByOne,
 }
 
+/// Activations that quantized weights are multiplied with on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuActivations {
+    /// Exact.
+    #[default]
+    F32,
+    /// Quantized to int8 in blocks of 32, which is faster.
+    Int8,
+}
+
+impl CpuActivations {
+    /// Whether it is the default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Element type of the KV cache on a GPU; arithmetic is f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

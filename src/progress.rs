@@ -20,7 +20,7 @@ pub enum Stage {
     Fetch,
     /// Uploading stored weights to the device; units are bytes.
     Upload,
-    /// Compiling pipelines by running each once; units are steps.
+    /// Compiling the pipelines of a loaded model while there is nothing else to do; units are dry runs.
     Compile,
     /// Finding boxes in an image; units are steps.
     Propose,

@@ -486,7 +486,7 @@ mod tests {
         let options = LoadOptions {
             device,
             memory,
-            cache: None,
+            ..LoadOptions::default()
         };
         let mut session = Session::open(NANO, options)?;
         let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;
@@ -619,9 +619,8 @@ mod tests {
         ];
         let run = |device, cache| {
             let options = LoadOptions {
-                device,
-                memory: None,
                 cache: Some(cache),
+                ..LoadOptions::from(device)
             };
             let mut session = Session::open(NANO, options)?;
             let pixels = decode::open(Path::new("web/static/samples/scene.png"))?;

@@ -1105,7 +1105,9 @@ impl Conversation {
 
     fn progress(&mut self, progress: Progress) {
         match progress.stage {
-            Stage::Fetch | Stage::Upload | Stage::Compile => {
+            // The model is ready meanwhile.
+            Stage::Compile => {}
+            Stage::Fetch | Stage::Upload => {
                 if let Model::Loading(shown) = &mut self.model {
                     *shown = Some(progress);
                 }

@@ -303,11 +303,7 @@ fn loading(name: &str, progress: Option<Progress>) -> String {
             "正在检查并上传 {}",
             amount(done, total)
         ),
-        _ => say!(
-            "Compiling shaders {}",
-            "正在编译着色器 {}",
-            words::percent(part(done, total), 0)
-        ),
+        _ => say!("Loading {name}…", "正在加载 {name}…"),
     }
 }
 
@@ -860,7 +856,6 @@ mod tests {
         let failed = Model::Failed(fault(ErrorCode::DeviceLost));
         let fetch = Model::Loading(progress(Stage::Fetch, 2_100_000, 4_100_000));
         let upload = Model::Loading(progress(Stage::Upload, 1_000, 2_000));
-        let compile = Model::Loading(progress(Stage::Compile, 3, 4));
         let unknown = Model::Loading(progress(Stage::Fetch, 3, 0));
         let cases = [
             (false, Model::Absent, "No model"),
@@ -869,7 +864,6 @@ mod tests {
             (false, fetch.clone(), "nano 2.1 of 4.1 MB"),
             (true, fetch, "big 2.1 of 4.1 MB"),
             (false, upload, "Checking and uploading 1.0 of 2.0 kB"),
-            (false, compile, "Compiling shaders 75%"),
             (false, Model::Ready(card()), "nano · ready"),
             (false, failed, "Model not running"),
         ];

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::names::{KvCacheName, QuantName};
+use super::names::{CpuActivationsName, KvCacheName, QuantName};
 use super::propose::DeviceName;
 use crate::diagnostics::bench::layer::{Layer, LayerCase, Meta, Work};
 use crate::diagnostics::bench::report::Row;
@@ -14,6 +14,7 @@ use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::gpu::device;
 use crate::model::presets::Preset;
+use crate::protocol::LoadOptions;
 use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex bench`.
@@ -37,6 +38,9 @@ pub struct Options {
     /// KV-cache dtype; by default f16 for quantized weights, else f32.
     #[arg(long, value_enum)]
     cache: Option<KvCacheName>,
+    /// Activations that quantized weights are multiplied with on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    cpu_activations: CpuActivationsName,
     /// Measure a layer written by tests/reference/layer.py, for comparison with other runtimes.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
     layer: Option<PathBuf>,
@@ -68,7 +72,13 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let preference = options.device.into();
     let mut session = match plan.like {
         Some(_) => Session::empty(),
-        None => Session::open(options.model.as_str(), preference)?,
+        None => {
+            let load = LoadOptions {
+                activations: plan.activations,
+                ..LoadOptions::from(preference)
+            };
+            Session::open(options.model.as_str(), load)?
+        }
     };
     let report = pollster::block_on(bench::run(
         session.engine(),
@@ -93,6 +103,7 @@ impl Options {
             depth: self.depth,
             quant: self.quant.into(),
             cache: self.cache.map(Into::into),
+            activations: self.cpu_activations.into(),
             boxes: self.boxes,
             repeats: self.repeats,
             seconds: self.seconds,
@@ -141,7 +152,9 @@ fn run_layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
         .ok_or_else(|| Fault::file(&meta, "is missing. Run tests/reference/layer.py"))?;
     let path = folder.join("ours.safetensors");
     let file = std::fs::read(&path).map_err(|error| Fault::file(&path, error))?;
-    let mut layer = Layer::open(&path.display().to_string(), &file, &opened.device)?;
+    let activations = options.cpu_activations.into();
+    let name = path.display().to_string();
+    let mut layer = Layer::open(&name, &file, &opened.device, activations)?;
     let repeats = match options.repeats {
         0 => LAYER_REPEATS[usize::from(opened.software)],
         repeats => repeats,

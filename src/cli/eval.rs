@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
-use super::names::KvCacheName;
+use super::names::{CpuActivationsName, KvCacheName};
 use super::propose::DeviceName;
 use super::stdio_client::StdioClient;
 use crate::error::Fault;
@@ -52,6 +52,9 @@ pub struct Options {
     /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
     cache: Option<KvCacheName>,
+    /// Activations that quantized weights are multiplied with on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    cpu_activations: CpuActivationsName,
     /// Disable constrained decoding, as in the original: answers may then refer to boxes that do not
     /// exist.
     #[arg(long)]
@@ -145,6 +148,7 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
             device: options.device.into(),
             memory: None,
             cache: options.cache.map(Into::into),
+            activations: options.cpu_activations.into(),
         };
         Box::new(Session::open(model, load_options)?)
     };

@@ -1,6 +1,6 @@
-//! Values of `--cache` and `--quant` by name.
+//! Values of `--cache`, `--cpu-activations` and `--quant` by name.
 
-use crate::memory::KvCacheDType;
+use crate::memory::{CpuActivations, KvCacheDType};
 use crate::weights::storage::QuantPreset;
 
 /// Element type of the KV cache by name.
@@ -18,6 +18,25 @@ impl From<KvCacheName> for KvCacheDType {
         match name {
             KvCacheName::F32 => Self::F32,
             KvCacheName::F16 => Self::F16,
+        }
+    }
+}
+
+/// Activations that quantized weights are multiplied with on the CPU, by name.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum CpuActivationsName {
+    /// Exact.
+    #[default]
+    F32,
+    /// Quantized to 8 bits in blocks of 32: faster, and not exact.
+    Int8,
+}
+
+impl From<CpuActivationsName> for CpuActivations {
+    fn from(name: CpuActivationsName) -> Self {
+        match name {
+            CpuActivationsName::F32 => Self::F32,
+            CpuActivationsName::Int8 => Self::Int8,
         }
     }
 }

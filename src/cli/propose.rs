@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::names::KvCacheName;
+use super::names::{CpuActivationsName, KvCacheName};
 use crate::error::Fault;
 use crate::geometry::{Proposal, Selection};
 use crate::image::{Pixels, annotate, decode};
@@ -38,6 +38,9 @@ pub struct ImageArgs {
     /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
     #[arg(long, value_enum)]
     pub cache: Option<KvCacheName>,
+    /// Activations that quantized weights are multiplied with on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    pub cpu_activations: CpuActivationsName,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -103,6 +106,7 @@ impl ImageArgs {
             device: self.device.into(),
             memory: self.memory.map(|mb| mb.saturating_mul(1_000_000)),
             cache: self.cache.map(Into::into),
+            activations: self.cpu_activations.into(),
         });
         let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         announce(session.card());

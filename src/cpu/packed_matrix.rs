@@ -1,16 +1,19 @@
 //! Products with quantized matrices on the CPU: the weights stay packed in memory and are dequantized in
-//! registers or in the cache. Activations, products and sums are f32.
+//! registers or in the cache. Activations, products and sums are f32, unless int8 activations are chosen.
 //!
 //! Eight rows form a panel. Within a panel the words of the rows take turns, so that the lanes of a vector are
 //! rows: word `j` of each row, then word `j + 1` of each row. The last panel is filled up with zeros.
+
+mod int8;
 
 use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use super::op::{self, CpuOp};
+use crate::memory::CpuActivations;
 use crate::simd::{for_each_chunk, fused, threads};
 use crate::weights::{DType, QuantScheme};
 
@@ -49,6 +52,8 @@ const TASK_BYTES: usize = 32 << 10;
 pub struct PackedMatrix {
     #[module(skip)]
     panels: Arc<Panels>,
+    #[module(skip)]
+    activations: CpuActivations,
 }
 
 struct Panels {
@@ -135,6 +140,36 @@ impl PackedMatrix {
         };
         Self {
             panels: Arc::new(panels),
+            activations: CpuActivations::default(),
+        }
+    }
+
+    /// A matrix of words that are on the CPU, as [`PackedMatrix::new`].
+    ///
+    /// # Panics
+    /// The sizes disagree.
+    pub fn of_tensors(
+        codes: Tensor<1, Int>,
+        scales: Tensor<1, Int>,
+        shape: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Self {
+        let [codes, scales] = [codes, scales].map(|tensor| {
+            let words = tensor.into_data().try_into_vec::<i32>();
+            let words = words.expect("words are i32 on the CPU");
+            words
+                .into_iter()
+                .map(i32::cast_unsigned)
+                .collect::<Vec<_>>()
+        });
+        Self::new(&codes, &scales, shape, scheme)
+    }
+
+    /// The same matrix, multiplied with other activations.
+    pub fn with_activations(self, activations: CpuActivations) -> Self {
+        Self {
+            activations,
+            ..self
         }
     }
 
@@ -171,6 +206,9 @@ impl PackedMatrix {
     pub fn product(&self, x: &[f32]) -> Vec<f32> {
         let panels = &*self.panels;
         assert!(x.len().is_multiple_of(panels.columns), "width of the input");
+        if self.activations == CpuActivations::Int8 {
+            return int8::product(panels, x);
+        }
         if x.len() / panels.columns > GEMV_ROWS {
             return panels.many_rows(x);
         }
@@ -658,6 +696,97 @@ mod tests {
                                 "{set:?} {scheme:?} {shape:?} x {count}: {got} {expected}"
                             );
                         }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The activations that [`int8`] stands for.
+    fn rounded(x: &[f32]) -> Vec<f32> {
+        let blocks = x.chunks(32).flat_map(|x| {
+            let scale = x.iter().fold(0.0, |a: f32, b| a.max(b.abs())) / 127.0;
+            x.iter().map(move |x| match scale > 0.0 {
+                true => (x / scale).round_ties_even() * scale,
+                false => 0.0,
+            })
+        });
+        blocks.collect()
+    }
+
+    #[test]
+    fn int8_products_are_those_of_rounded_activations() {
+        let shapes = [[1, 64], [17, 192], [32, 1088], [531, 64]];
+        with_each_instruction_set(|set| {
+            for scheme in SCHEMES {
+                for shape in shapes {
+                    let (matrix, weights) = matrix(shape, scheme);
+                    let matrix = matrix.with_activations(CpuActivations::Int8);
+                    // Around a tile, and more rows than a cache holds at once.
+                    for count in [0, 1, 2, 5, 6, 7, 13, 1100 / shape[1]] {
+                        let mut x = values(count * shape[1], count);
+                        if let Some(block) = x.get_mut(32..64) {
+                            block.fill(0.0);
+                        }
+                        let expected = product(&rounded(&x), &weights, shape[1]);
+                        let got = matrix.product(&x);
+                        assert_eq!(got.len(), expected.len());
+                        for (got, [expected, sizes]) in got.iter().zip(expected) {
+                            assert!(
+                                (f64::from(*got) - expected).abs() < 2e-6 * sizes + 1e-6,
+                                "{set:?} {scheme:?} {shape:?} x {count}: {got} {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// All codes and activations at their limits: the largest sums of 16 bits.
+    #[test]
+    fn int8_products_do_not_overflow() {
+        with_each_instruction_set(|set| {
+            for scheme in SCHEMES {
+                let columns = 128;
+                for word in [0, u32::MAX] {
+                    let words = vec![word; 8 * scheme.words(columns)];
+                    let one = match scheme.scale {
+                        DType::F16 => 0x3c00_3c00,
+                        _ => 1.0_f32.to_bits(),
+                    };
+                    let scales = vec![one; scheme.scale_words([8, columns])];
+                    let matrix = PackedMatrix::new(&words, &scales, [8, columns], scheme);
+                    let weight = f64::from(matrix.row(0)[0]);
+                    let matrix = matrix.with_activations(CpuActivations::Int8);
+                    for x in [-127.0, 127.0] {
+                        let expected = columns as f64 * weight * f64::from(x);
+                        for got in matrix.product(&vec![x; columns]) {
+                            assert_eq!(f64::from(got), expected, "{set:?} {scheme:?} {word:x} {x}");
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn activations_that_are_not_finite_show_in_the_product() {
+        with_each_instruction_set(|set| {
+            let (matrix, _) = matrix([9, 128], QuantScheme::new(4, 32));
+            for activations in [CpuActivations::F32, CpuActivations::Int8] {
+                let matrix = matrix.clone().with_activations(activations);
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    for count in [1, 7] {
+                        let mut x = values(count * 128, 3);
+                        x[40] = bad;
+                        let got = matrix.product(&x);
+                        let (first, others) = got.split_at(9);
+                        assert!(
+                            first.iter().all(|y| !y.is_finite()),
+                            "{set:?} {activations:?} {bad}: {first:?}"
+                        );
+                        assert!(others.iter().all(|y| y.is_finite()), "other rows");
                     }
                 }
             }

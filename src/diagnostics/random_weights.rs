@@ -11,7 +11,6 @@ use crate::error::Fault;
 use crate::gpu::matmul::DeviceMatrix;
 use crate::gpu::random_fill;
 use crate::nn::loader::on_device;
-use crate::nn::weight_map::host_words;
 use crate::nn::{Init, Weight, WeightSource};
 use crate::weights::manifest::Part;
 use crate::weights::storage::{QuantPreset, TensorSpec, storage_for};
@@ -90,7 +89,7 @@ pub fn quantized(
 /// [`quantized`] on the CPU.
 fn packed(shape: [usize; 2], scheme: QuantScheme, seed: u32, device: &Device) -> PackedMatrix {
     let (codes, scales) = words(shape, scheme, seed, device);
-    PackedMatrix::new(&host_words(codes), &host_words(scales), shape, scheme)
+    PackedMatrix::of_tensors(codes, scales, shape, scheme)
 }
 
 /// Words of codes and of scales for [`quantized`].

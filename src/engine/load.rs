@@ -4,6 +4,7 @@
 use burn::tensor::Device;
 
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
+use super::warmup::Warmup;
 use super::{Engine, Host};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
@@ -11,7 +12,7 @@ use crate::generate::sampling::Sampling;
 use crate::gpu::device::{self, Opened};
 use crate::gpu::readback;
 use crate::gpu::sampling::SamplingConfig;
-use crate::memory::{Fit, KvCacheDType, Residency, Verdict};
+use crate::memory::{CpuActivations, Fit, KvCacheDType, Residency, Verdict};
 use crate::model::chatrex::Towers;
 use crate::model::class_projector::ClassProjector;
 use crate::model::config::{ModelConfig, OBJECT_PROJECTOR, ProposerConfig, TowersConfig};
@@ -62,11 +63,12 @@ pub struct LoadedModel {
     pub device: Device,
     /// Element type of the KV cache on the GPU.
     pub cache: KvCacheDType,
+    activations: CpuActivations,
     manifest: Manifest,
     files: ModelFiles,
     residency: Residency,
-    /// Parts whose pipelines are compiled.
-    pub(super) compiled: Vec<Part>,
+    /// Pipelines that are compiled while there is nothing else to do.
+    pub(super) warmup: Warmup,
 }
 
 impl LoadedModel {
@@ -223,7 +225,7 @@ impl LoadedModel {
         Downloader::new(&self.manifest, &*self.files.source, store, host, &report)
             .tensors(parts, &mut weights)
             .await?;
-        let at = Loader::new(&weights, &self.device);
+        let at = Loader::new(&weights, &self.device).with_activations(self.activations);
         for part in parts {
             match part {
                 Part::Upn => self.proposer = load_proposer(&at, &self.config)?,
@@ -231,8 +233,7 @@ impl LoadedModel {
                 Part::Decoder => self.llm = Some(Decoder::load(&at, &self.config.llm)?),
             }
         }
-        weights.finish()?;
-        self.warm_up(parts, host).await
+        weights.finish()
     }
 
     /// Compares the device's results with those in the manifest.
@@ -320,6 +321,7 @@ impl<H: Host> Engine<H> {
             device: preference,
             memory,
             cache,
+            activations,
         } = options;
         let opened = device::open(preference).await?;
         let files = self.host.files(model).await?;
@@ -354,6 +356,7 @@ impl<H: Host> Engine<H> {
             .code(code));
         }
         let mut loaded = LoadedModel {
+            warmup: Warmup::new(&config, &opened.device),
             proposer: None,
             towers: None,
             llm: None,
@@ -362,10 +365,10 @@ impl<H: Host> Engine<H> {
             config,
             device: opened.device.clone(),
             cache,
+            activations,
             manifest,
             files,
             residency: fit.residency,
-            compiled: Vec::new(),
         };
         // Parts that do not stay resident are loaded when they are needed.
         let parts: Vec<Part> = Part::ALL

@@ -178,6 +178,11 @@ impl<H: Host> Engine<H> {
         if let Err(fault) = outcome {
             // If a shader did not compile, every later error is a consequence of that.
             let fault = take_compile_error().await.unwrap_or(fault);
+            // And no other request can do without that shader.
+            let (turn, picture) = match fault.code {
+                ErrorCode::ShaderRejected => (None, None),
+                _ => (turn, picture),
+            };
             self.host.emit(Event::Failed {
                 turn,
                 picture,

@@ -1,14 +1,17 @@
-//! Warmup: compiles GPU pipelines while the model loads, so that the first picture need not wait.
+//! Warmup: compiles GPU pipelines while the loaded model has nothing to do, so that later requests need
+//! not wait.
 //!
 //! Each model part runs a test pattern in a dry run: every launch compiles and caches its pipeline,
 //! and nothing is computed. The dry-run switch is global to the program, so warmup is limited to
 //! browsers, where a worker runs one engine; natively a pipeline is compiled at its first launch.
 
-use burn::tensor::Tensor;
+use std::collections::VecDeque;
+
+use burn::tensor::{Device, Tensor};
 use cubecl::dry_run::DryRun;
 
 use super::load::{LoadedTowers, Proposer};
-use super::{Host, LoadedModel, planar};
+use super::{Engine, Host, LoadedModel, planar};
 use crate::error::Fault;
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Granularity};
@@ -19,28 +22,32 @@ use crate::image::Pixels;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::{ImageFeatures, Towers, splice};
 use crate::model::class_projector::{ClassProjector, ScoredBoxes};
-use crate::model::config::{ProposerConfig, TowersConfig};
+use crate::model::config::{ModelConfig, ProposerConfig, TowersConfig};
 use crate::model::decoder::KvCache;
 use crate::model::nanodet::{NanoDet, NanoDetConfig};
 use crate::model::upn::{PaddingMask, Upn, UpnConfig};
 use crate::progress::{Progress, Stage};
 use crate::protocol::Event;
-use crate::weights::manifest::Part;
 
-/// Width and height of the test pattern. Preprocessing resizes it like any other image.
-const SIZE: [u32; 2] = [64, 48];
+/// Width and height of the test pattern of the vision towers. Preprocessing resizes it like any other
+/// image.
+const SIZE: [u32; 2] = [64, HEIGHT];
 
-/// Widths of further test patterns for UPN, which keeps the aspect ratio: the pipelines of burn's own
-/// operations depend on whether the width of a feature map is a multiple of 2 or 4.
-const UPN_WIDTHS: [u32; 6] = [36, 48, 57, 60, 66, 72];
+/// Height of the test patterns for UPN.
+const HEIGHT: u32 = 48;
 
-/// Sizes of the test patterns for the detector: one for each size that its preprocessing pads to.
+/// Widths of the test patterns for UPN, which keeps the aspect ratio, most usual first: the pipelines of
+/// burn's own operations depend on whether the width of a feature map is a multiple of 2 or 4.
+const UPN_WIDTHS: [u32; 7] = [64, 36, 48, 57, 60, 66, 72];
+
+/// Sizes of the test patterns for the detector, most usual first: one for each size that its preprocessing
+/// pads to.
 const DETECTOR_SIZES: [[u32; 2]; 7] = [
+    [64, 48],
+    [48, 64],
+    [64, 64],
     [64, 16],
     [64, 32],
-    [64, 48],
-    [64, 64],
-    [48, 64],
     [32, 64],
     [16, 64],
 ];
@@ -58,82 +65,146 @@ fn boxes(count: usize) -> Vec<BoxXyxy> {
         .collect()
 }
 
-impl LoadedModel {
-    /// Compiles the pipelines of `parts`, which are on the device; does nothing natively and on the
-    /// CPU.
-    ///
-    /// # Errors
-    /// A kernel does not compile; the error names it.
-    pub(super) async fn warm_up(&mut self, parts: &[Part], host: &impl Host) -> Result<(), Fault> {
-        if !cfg!(target_family = "wasm") || !is_gpu(&self.device) {
-            return Ok(());
+/// A dry run of one model part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    /// UPN, for a test pattern of this width.
+    Upn(u32),
+    /// The detector, for a test pattern of this size.
+    Detector([u32; 2]),
+    /// The vision towers, or the projector of class scores.
+    Towers,
+    /// The language model.
+    Decoder,
+}
+
+/// The dry runs that are still to be made. Those of further test patterns come last.
+#[derive(Debug, Default)]
+pub(super) struct Warmup {
+    steps: VecDeque<Step>,
+    total: usize,
+}
+
+impl Warmup {
+    /// All dry runs for the networks of `config`; none natively and on the CPU.
+    pub(super) fn new(config: &ModelConfig, device: &Device) -> Self {
+        if !cfg!(target_family = "wasm") || !is_gpu(device) {
+            return Self::default();
         }
-        let mut parts = parts.to_vec();
-        parts.retain(|part| !self.compiled.contains(part));
-        let total = parts.len() as u64;
-        let progress = |done| {
-            let stage = Stage::Compile;
-            host.emit(Event::Progress(Progress { stage, done, total }));
+        Self::of(config)
+    }
+
+    fn of(config: &ModelConfig) -> Self {
+        let mut proposers: Vec<Step> = match config.proposer {
+            Some(ProposerConfig::Upn(_)) => UPN_WIDTHS.map(Step::Upn).into(),
+            Some(ProposerConfig::Detector(_)) => DETECTOR_SIZES.map(Step::Detector).into(),
+            None => Vec::new(),
         };
-        for (done, part) in parts.into_iter().enumerate() {
-            progress(done as u64);
-            host.yield_now().await;
-            let dry_run = DryRun::new();
-            let outcome = match part {
-                Part::Upn => match (&self.proposer, &self.config.proposer) {
-                    (Some(Proposer::Upn(upn)), Some(ProposerConfig::Upn(config))) => {
-                        self.warm_up_upn(upn, config).await
-                    }
-                    (Some(Proposer::Detector(net)), Some(ProposerConfig::Detector(config))) => {
-                        self.warm_up_detector(net, config);
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                },
-                Part::Towers => {
-                    match (&self.towers, &self.config.towers) {
-                        (
-                            Some(LoadedTowers::ClipConvNext(towers)),
-                            Some(TowersConfig::ClipConvNext { recipe, .. }),
-                        ) => self.warm_up_towers(towers, recipe),
-                        (Some(LoadedTowers::Classes(projector)), _) => {
-                            self.warm_up_projector(projector);
-                        }
-                        _ => {}
-                    }
-                    Ok(())
+        let further = proposers.split_off(proposers.len().min(1));
+        let towers = config.towers.as_ref().map(|_| Step::Towers);
+        let steps: VecDeque<_> = proposers
+            .into_iter()
+            .chain(towers)
+            .chain([Step::Decoder])
+            .chain(further)
+            .collect();
+        Self {
+            total: steps.len(),
+            steps,
+        }
+    }
+}
+
+impl<H: Host> Engine<H> {
+    /// Makes the next dry run of the loaded model. Returns whether there was one. A caller with nothing
+    /// else to do repeats it; requests need not wait for it, because a pipeline that is missing is compiled
+    /// at its first launch. A kernel that does not compile is an event: the model has failed.
+    pub async fn warm_up_next(&mut self) -> bool {
+        let Some(model) = &mut self.model else {
+            return false;
+        };
+        let Some(step) = model.warmup.steps.pop_front() else {
+            return false;
+        };
+        let dry_run = DryRun::new();
+        let outcome = model.warm_up(step).await;
+        drop(dry_run);
+        let outcome = take_compile_error().await.map_or(outcome, Err);
+        let total = model.warmup.total as u64;
+        let done = total - model.warmup.steps.len() as u64;
+        let stage = Stage::Compile;
+        let progress = Event::Progress(Progress { stage, done, total });
+        self.host.emit(match outcome {
+            Ok(()) => progress,
+            Err(fault) => {
+                model.warmup.steps.clear();
+                Event::Failed {
+                    turn: None,
+                    picture: None,
+                    fault,
                 }
-                Part::Decoder => self.warm_up_decoder(),
-            };
-            drop(dry_run);
-            if let Some(fault) = take_compile_error().await {
-                return Err(fault);
             }
-            outcome?;
-            self.compiled.push(part);
-            progress(done as u64 + 1);
+        });
+        self.host.yield_now().await;
+        true
+    }
+}
+
+impl LoadedModel {
+    /// Makes the dry run of `step`, if its part is on the device.
+    async fn warm_up(&self, step: Step) -> Result<(), Fault> {
+        match (step, &self.proposer, &self.config.proposer) {
+            (Step::Upn(width), Some(Proposer::Upn(upn)), Some(ProposerConfig::Upn(config))) => {
+                self.warm_up_upn(upn, config, width).await
+            }
+            (
+                Step::Detector(size),
+                Some(Proposer::Detector(net)),
+                Some(ProposerConfig::Detector(config)),
+            ) => {
+                self.warm_up_detector(net, config, size);
+                Ok(())
+            }
+            (Step::Towers, ..) => {
+                self.warm_up_objects();
+                Ok(())
+            }
+            (Step::Decoder, ..) => self.warm_up_decoder(),
+            _ => Ok(()),
         }
+    }
+
+    fn warm_up_objects(&self) {
+        match (&self.towers, &self.config.towers) {
+            (
+                Some(LoadedTowers::ClipConvNext(towers)),
+                Some(TowersConfig::ClipConvNext { recipe, .. }),
+            ) => self.warm_up_towers(towers, recipe),
+            (Some(LoadedTowers::Classes(projector)), _) => self.warm_up_projector(projector),
+            _ => {}
+        }
+    }
+
+    async fn warm_up_upn(&self, upn: &Upn, config: &UpnConfig, width: u32) -> Result<(), Fault> {
+        let image = config
+            .recipe()
+            .prepare(&Pixels::test_pattern(width, HEIGHT));
+        let mask = PaddingMask::none(1, image.height, image.width);
+        let memory = upn.encode(planar(image, &self.device), &mask)?;
+        upn.propose(&memory, Granularity::Coarse).await?;
         Ok(())
     }
 
-    async fn warm_up_upn(&self, upn: &Upn, config: &UpnConfig) -> Result<(), Fault> {
-        let [width, height] = SIZE;
-        for width in UPN_WIDTHS.into_iter().chain([width]) {
-            let pixels = Pixels::test_pattern(width, height);
-            let image = config.recipe().prepare(&pixels);
-            let mask = PaddingMask::none(1, image.height, image.width);
-            let memory = upn.encode(planar(image, &self.device), &mask)?;
-            upn.propose(&memory, Granularity::Coarse).await?;
-        }
-        Ok(())
-    }
-
-    fn warm_up_detector(&self, detector: &NanoDet, config: &NanoDetConfig) {
-        let recipe = config.recipe();
-        for [width, height] in DETECTOR_SIZES {
-            let image = recipe.prepare(&Pixels::test_pattern(width, height));
-            detector.forward(planar(image, &self.device));
-        }
+    fn warm_up_detector(
+        &self,
+        detector: &NanoDet,
+        config: &NanoDetConfig,
+        [width, height]: [u32; 2],
+    ) {
+        let image = config
+            .recipe()
+            .prepare(&Pixels::test_pattern(width, height));
+        detector.forward(planar(image, &self.device));
     }
 
     fn warm_up_projector(&self, projector: &ClassProjector) {

@@ -12,6 +12,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::Fault;
+use crate::memory::CpuActivations;
 use crate::nn::weight::{Weight, parameter_id};
 
 /// Initial values of a parameter that is not read from a file.
@@ -74,6 +75,7 @@ pub struct Loader<'a> {
     source: &'a dyn WeightSource,
     prefix: String,
     device: Device,
+    activations: CpuActivations,
 }
 
 impl<'a> Loader<'a> {
@@ -83,6 +85,15 @@ impl<'a> Loader<'a> {
             source,
             prefix: String::new(),
             device: device.clone(),
+            activations: CpuActivations::default(),
+        }
+    }
+
+    /// The same with other activations for quantized weights on the CPU.
+    pub fn with_activations(self, activations: CpuActivations) -> Self {
+        Self {
+            activations,
+            ..self
         }
     }
 
@@ -92,6 +103,7 @@ impl<'a> Loader<'a> {
             source: self.source,
             prefix: self.full_name(name),
             device: self.device.clone(),
+            activations: self.activations,
         }
     }
 
@@ -123,7 +135,10 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// The source's: missing or misshapen, by full name.
     pub fn weight(&self, shape: [usize; 2], init: Init) -> Result<Weight, Fault> {
-        self.source.weight(&self.prefix, shape, &init, &self.device)
+        let weight = self
+            .source
+            .weight(&self.prefix, shape, &init, &self.device)?;
+        Ok(weight.with_activations(self.activations))
     }
 
     fn full_name(&self, name: impl Display) -> String {

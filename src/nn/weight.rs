@@ -8,6 +8,7 @@ use crate::cpu::packed_matrix::{PackedMatrix, packed_linear};
 use crate::gpu::activation::{Activation, bias_activation};
 use crate::gpu::buffer::is_gpu;
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
+use crate::memory::CpuActivations;
 
 /// A matrix `[out, in]`.
 #[derive(Module, Debug)]
@@ -15,8 +16,8 @@ pub enum Weight {
     /// One f32 tensor; the only variant that can be trained.
     Dense(Param<Tensor<2>>),
     /// f32 in row blocks, as tensors: on the CPU, and on a GPU where `in` is no multiple of 4, which
-    /// kernels cannot read. Joined to one tensor they would exceed what a GPU binds, and
-    /// need twice the memory while they load.
+    /// kernels read only with zeros behind each row. Joined to one tensor they would exceed what a GPU
+    /// binds, and need twice the memory while they load.
     Sharded(Vec<Tensor<2>>),
     /// Row blocks of quantized weights on the CPU.
     Packed(Vec<PackedMatrix>),
@@ -39,6 +40,17 @@ impl Weight {
         match blocks.iter().map(on_gpu).collect::<Option<_>>() {
             Some(blocks) => Self::Device(blocks),
             None => Self::Sharded(blocks),
+        }
+    }
+
+    /// The same with other activations, if it is quantized and on the CPU.
+    pub fn with_activations(self, activations: CpuActivations) -> Self {
+        match self {
+            Self::Packed(blocks) => {
+                let blocks = blocks.into_iter();
+                Self::Packed(blocks.map(|b| b.with_activations(activations)).collect())
+            }
+            other => other,
         }
     }
 
@@ -131,7 +143,8 @@ pub fn linear<const D: usize>(
     let rows = shape[..D - 1].iter().product::<usize>();
     shape[D - 1] = outputs;
     let x = x.reshape([rows, inputs]);
-    if is_gpu(&x.device()) && inputs.is_multiple_of(4) {
+    if is_gpu(&x.device()) {
+        let [x, weight] = [x, weight].map(in_whole_vectors);
         let epilogue = bias.map_or(Epilogue::None, Epilogue::Bias);
         return matmul::linear(x, &[DeviceMatrix::f32(weight)], epilogue).reshape(shape);
     }
@@ -141,6 +154,17 @@ pub fn linear<const D: usize>(
         None => y,
     };
     y.reshape(shape)
+}
+
+/// A matrix `[rows, columns]` with columns of zeros up to a multiple of 4, as kernels read it.
+fn in_whole_vectors(matrix: Tensor<2>) -> Tensor<2> {
+    let [rows, columns] = matrix.dims();
+    let missing = columns.next_multiple_of(4) - columns;
+    if missing == 0 {
+        return matrix;
+    }
+    let zeros = Tensor::zeros([rows, missing], &matrix.device());
+    Tensor::cat(vec![matrix, zeros], 1)
 }
 
 /// One product per block, side by side.

@@ -241,16 +241,9 @@ fn packed(
     let Buffer::Codes(codes) = std::mem::replace(buffer, empty) else {
         unreachable!("the caller has checked that these are codes");
     };
-    let matrix = PackedMatrix::new(&host_words(codes), &host_words(scales), shape, scheme);
+    let matrix = PackedMatrix::of_tensors(codes, scales, shape, scheme);
     *buffer = Buffer::Packed(matrix.clone());
     matrix
-}
-
-/// The words of a tensor on the CPU.
-pub(crate) fn host_words(tensor: Tensor<1, Int>) -> Vec<u32> {
-    let words = tensor.into_data().try_into_vec::<i32>();
-    let words = words.expect("words are i32 on the CPU");
-    words.into_iter().map(i32::cast_unsigned).collect()
 }
 
 impl WeightSource for WeightMap {

@@ -13,7 +13,7 @@ use crate::geometry::{BoxXyxy, Selection};
 pub use crate::geometry::{Granularity, Proposal};
 pub use crate::hardware::{Hardware, Limits};
 pub use crate::licence::PartLicence;
-use crate::memory::{Fit, KvCacheDType};
+use crate::memory::{CpuActivations, Fit, KvCacheDType};
 use crate::progress::Progress;
 use crate::text::answer_parser::Span;
 
@@ -36,6 +36,9 @@ pub struct LoadOptions {
     /// Element type of the KV cache on a GPU; without it, f16 for quantized weights and f32 else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<KvCacheDType>,
+    /// Activations of quantized weights on the CPU.
+    #[serde(skip_serializing_if = "CpuActivations::is_default")]
+    pub activations: CpuActivations,
 }
 
 impl From<DevicePreference> for LoadOptions {
@@ -411,6 +414,7 @@ mod tests {
                         device: DevicePreference::Auto,
                         memory: Some(1 << 33),
                         cache: Some(KvCacheDType::default()),
+                        activations: CpuActivations::Int8,
                     },
                 },
                 json!({"Load": {
@@ -418,6 +422,7 @@ mod tests {
                     "device": "auto",
                     "memory": 8_589_934_592_u64,
                     "cache": "f32",
+                    "activations": "int8",
                 }}),
             ),
             (

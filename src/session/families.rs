@@ -334,9 +334,8 @@ fn a_gpu_proposes_the_boxes_of_the_cpu() {
     let boxes: Vec<BoxXyxy> = expected.iter().take(5).map(|found| found.bbox).collect();
     let run = |memory| {
         let load = LoadOptions {
-            device: DevicePreference::Wgpu,
             memory,
-            cache: None,
+            ..LoadOptions::from(DevicePreference::Wgpu)
         };
         let mut session = open(&folder, load)?;
         let found = session.look(picture())?;

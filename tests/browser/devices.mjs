@@ -99,18 +99,21 @@ const LOG = `
 }
 `;
 
-// Logs the pipelines of every worker of the page, and `ready` where the model is loaded.
+// Logs the pipelines of every worker of the page, `ready` where the model is loaded, and `warm` where the
+// last pipeline is compiled.
 export async function logPipelines(page) {
   const log = [];
   page.on("console", (message) => log.push(message.text()));
-  await page.exposeFunction("modelIsReady", () => log.push("ready"));
+  await page.exposeFunction("logLine", (line) => log.push(line));
   await page.addInitScript(() => {
     const Plain = self.Worker;
     self.Worker = class extends Plain {
       constructor(...args) {
         super(...args);
         this.addEventListener("message", ({ data }) => {
-          if (data[0].startsWith('{"Ready"')) self.modelIsReady();
+          const { Ready, Progress } = JSON.parse(data[0]);
+          if (Ready) self.logLine("ready");
+          if (Progress?.stage === "Compile" && Progress.done === Progress.total) self.logLine("warm");
         });
       }
     };
@@ -119,15 +122,25 @@ export async function logPipelines(page) {
   return log;
 }
 
-// Asserts that a log has more than `least` pipelines, all of them before the model was ready and none twice.
-export function compiledOnce(log, least) {
-  const ready = log.indexOf("ready");
-  const pipelines = (lines) => lines.filter((line) => line.startsWith("pipeline "));
-  const [before, after] = [pipelines(log.slice(0, ready)), pipelines(log.slice(ready))];
-  console.log(`${before.length} pipelines before, ${after.length} after`);
-  for (const line of after) console.log(`after: ${line}`);
-  assert.ok(ready > 0 && before.length > least);
-  const all = [...before, ...after].filter((line) => !line.includes("stock"));
-  assert.deepEqual(all, [...new Set(all)], "no shader is compiled twice");
-  assert.deepEqual(after, [], "no pipeline is compiled later");
+// The pipelines of a log, in order.
+const pipelines = (log) => log.filter((line) => line.startsWith("pipeline "));
+
+// Waits until every pipeline is compiled. Asserts that at most 30 were before the model was ready, at least
+// `least` in all, and none twice. Returns how many there are.
+export async function warmedUp(log, least) {
+  const deadline = Date.now() + LONG;
+  while (!log.includes("warm") && Date.now() < deadline) await new Promise((later) => setTimeout(later, 100));
+  const [ready, warm] = ["ready", "warm"].map((line) => log.indexOf(line));
+  assert.ok(ready > 0 && warm > ready, "the model is ready first");
+  const [before, all] = [pipelines(log.slice(0, ready)), pipelines(log)];
+  console.log(`${before.length} pipelines before the model was ready, ${all.length} in all`);
+  assert.ok(before.length <= 30 && all.length >= least);
+  const own = all.filter((line) => !line.includes("stock"));
+  assert.deepEqual(own, [...new Set(own)], "no shader is compiled twice");
+  return all.length;
+}
+
+// Asserts that no pipeline was compiled after the first `count`.
+export function noneLater(log, count) {
+  assert.deepEqual(pipelines(log).slice(count), [], "pipelines that were compiled later");
 }

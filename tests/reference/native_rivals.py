@@ -9,7 +9,9 @@ installed is reported and skipped:
   ort    onnxruntime-ep-webgpu: the graphs of layer.py with the kernels of onnxruntime-web, outside a
          browser
   llama  llama.cpp with Vulkan, from the folder of shared libraries in npm's package
-         @node-llama-cpp/linux-x64-vulkan: decoder weights as Q4_0, KV cache in f16, its default
+         @node-llama-cpp/linux-x64-vulkan: decoder weights as Q4_0, KV cache in f16, its default. Its
+         time is half the difference between files of three equal layers and of one: in the last layer
+         of a file it computes the MLP only for rows whose logits are asked for
   torch  PyTorch with CUDA: all of CLIP-L, ConvNeXt-L and UPN with random weights (torch_models.py);
          outputs not compared
 
@@ -30,7 +32,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -98,8 +100,9 @@ class Results:
             flush=True,
         )
 
-    def compared(self, rival, folder, meta, run_of, limit):
-        """Measures all cases of a layer with `run_of`, between two runs of chatrex."""
+    def compared(self, rival, folder, meta, run_of, limit, three_of=None):
+        """Measures all cases of a layer with `run_of`, between two runs of chatrex. With `three_of`, which
+        runs three layers, a layer takes half of what both runs differ by."""
         import numpy as np
 
         before, found = self.layer(folder), []
@@ -110,7 +113,10 @@ class Results:
             cosine = output @ expected / np.linalg.norm(output) / np.linalg.norm(expected)
             worst = float(np.abs(output - expected).max())
             agrees = bool(cosine > COSINE and worst <= limit * np.abs(expected).max())
-            found.append((name_of(case["work"]), self.timed(run), agrees, worst))
+            taken = self.timed(run)
+            if three_of:
+                taken = (self.timed(three_of(case["work"])) - taken) / 2
+            found.append((name_of(case["work"]), taken, agrees, worst))
         after = self.layer(folder)
         for name, theirs, agrees, worst in found:
             own = median([before[name]["milliseconds"], after[name]["milliseconds"]])
@@ -285,8 +291,8 @@ class Gguf:
                 file.write(data + bytes(-len(data) % self.align))
 
 
-def write_gguf(folder, path):
-    """Writes the layer for llama.cpp, with the same codes and scales as Q4_0."""
+def write_gguf(folder, path, layers):
+    """Writes the layer `layers` times for llama.cpp, with the same codes and scales as Q4_0."""
     import numpy as np
 
     config, tensors = read_layer(folder)
@@ -294,7 +300,7 @@ def write_gguf(folder, path):
     file = Gguf()
     file.add("general.architecture", "qwen2")
     for key, value in {
-        "block_count": 1,
+        "block_count": layers,
         "context_length": 4096,
         "embedding_length": config["hidden_size"],
         "feed_forward_length": config["intermediate_size"],
@@ -337,14 +343,16 @@ def write_gguf(folder, path):
     plain("token_embd.weight", tensors["model.embed_tokens.weight"])
     plain("output_norm.weight", tensors["model.norm.weight"])
     quantized("output.weight", "lm_head")
-    plain("blk.0.attn_norm.weight", tensors[f"{at}input_layernorm.weight"])
-    plain("blk.0.ffn_norm.weight", tensors[f"{at}post_attention_layernorm.weight"])
-    for theirs, mine in [("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("output", "o_proj")]:
-        quantized(f"blk.0.attn_{theirs}.weight", f"{at}self_attn.{mine}")
-        if theirs != "output":
-            plain(f"blk.0.attn_{theirs}.bias", tensors[f"{at}self_attn.{mine}.bias"])
-    for part in ("gate", "up", "down"):
-        quantized(f"blk.0.ffn_{part}.weight", f"{at}mlp.{part}_proj")
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        plain(f"{block}attn_norm.weight", tensors[f"{at}input_layernorm.weight"])
+        plain(f"{block}ffn_norm.weight", tensors[f"{at}post_attention_layernorm.weight"])
+        for theirs, mine in [("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("output", "o_proj")]:
+            quantized(f"{block}attn_{theirs}.weight", f"{at}self_attn.{mine}")
+            if theirs != "output":
+                plain(f"{block}attn_{theirs}.bias", tensors[f"{at}self_attn.{mine}.bias"])
+        for part in ("gate", "up", "down"):
+            quantized(f"{block}ffn_{part}.weight", f"{at}mlp.{part}_proj")
     file.write(path)
 
 
@@ -356,9 +364,9 @@ class Blob(ctypes.Structure):
 
 class Llama:
     """The part of llama.cpp's C interface that decodes tokens, with default parameters, which offload all
-    layers to the GPU."""
+    layers to the GPU if the libraries have one."""
 
-    def __init__(self, folder, any_device):
+    def __init__(self, folder, any_device=False, gpu=True):
         pick = lambda stem: next(iter(sorted(folder.glob(f"{stem}*.so"))), None)
         libraries = [pick(stem) for stem in ("libggml-base", "libggml.", "libllama.")]
         if None in libraries:
@@ -384,6 +392,7 @@ class Llama:
             (self.llama, "llama_init_from_model", pointer, [pointer, Blob]),
             (self.llama, "llama_get_memory", pointer, [pointer]),
             (self.llama, "llama_memory_seq_rm", ctypes.c_bool, [pointer, number, number, number]),
+            (self.llama, "llama_set_n_threads", None, [pointer, number, number]),
             (self.llama, "llama_batch_get_one", Blob, [pointer, number]),
             (self.llama, "llama_decode", number, [pointer, Blob]),
             (self.llama, "llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, number]),
@@ -396,13 +405,14 @@ class Llama:
         self.llama.llama_log_set(ctypes.cast(self.silent, pointer), None)
         self.ggml.ggml_backend_load_all_from_path(str(folder).encode())
         devices = [self.ggml.ggml_backend_dev_get(i) for i in range(self.ggml.ggml_backend_dev_count())]
-        gpus = [device for device in devices if self.base.ggml_backend_dev_type(device) in GPU_TYPES]
-        if not gpus:
-            raise Missing("a GPU that llama.cpp's Vulkan can use")
-        self.gpu = self.base.ggml_backend_dev_description(gpus[0]).decode()
+        is_gpu = lambda device: self.base.ggml_backend_dev_type(device) in GPU_TYPES
+        chosen = [device for device in devices if is_gpu(device) == gpu]
+        if not chosen:
+            raise Missing(f"a {'GPU' if gpu else 'CPU'} that llama.cpp can use")
+        self.device = self.base.ggml_backend_dev_description(chosen[0]).decode()
 
     @contextmanager
-    def opened(self, path, vocab_size):
+    def opened(self, path, vocab_size, threads=None):
         """Yields a function that decodes `count` tokens from position `first` on and returns the logits of
         the last."""
         import numpy as np
@@ -413,6 +423,8 @@ class Llama:
         if not context:
             raise Missing(f"llama.cpp: it cannot load {path}")
         memory = llama.llama_get_memory(context)
+        if threads:
+            llama.llama_set_n_threads(context, threads, threads)
 
         def read(first, count):
             llama.llama_memory_seq_rm(memory, 0, first, -1)
@@ -428,6 +440,29 @@ class Llama:
             llama.llama_model_free(model)
 
 
+@contextmanager
+def llama_layers(library, folder, meta, threads=None):
+    """Yields two functions from work to a function that runs it: with one layer and with three."""
+
+    def run_of(read):
+        def runs(work):
+            if "prefill" in work:
+                return lambda: read(0, work["prefill"])
+            read(0, work["decode"])
+            return lambda: read(work["decode"], 1)
+
+        return runs
+
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        runs = []
+        for layers in (1, 3):
+            path = Path(place) / f"{layers}.gguf"
+            write_gguf(folder, path, layers)
+            read = stack.enter_context(library.opened(path, meta["config"]["vocab_size"], threads))
+            runs.append(run_of(read))
+        yield runs
+
+
 def llama(options, results):
     try:
         import numpy  # noqa: F401
@@ -440,19 +475,9 @@ def llama(options, results):
         meta = json.loads((folder / "meta.json").read_text())
         if meta["family"] != "decoder":
             continue
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "layer.gguf"
-            write_gguf(folder, path)
-            with library.opened(path, meta["config"]["vocab_size"]) as read:
-                print(f"llama.cpp, Q4_0 weights of the same values, on {library.gpu}")
-
-                def run_of(work):
-                    if "prefill" in work:
-                        return lambda: read(0, work["prefill"])
-                    read(0, work["decode"])
-                    return lambda: read(work["decode"], 1)
-
-                results.compared("llama.cpp", folder, meta, run_of, LLAMA_TOLERANCE)
+        with llama_layers(library, folder, meta) as (one_of, three_of):
+            print(f"llama.cpp, Q4_0 weights of the same values, on {library.device}")
+            results.compared("llama.cpp", folder, meta, one_of, LLAMA_TOLERANCE, three_of)
 
 
 def torch_models(options, results):
@@ -515,4 +540,5 @@ def main():
         options.json.write_text(json.dumps(report, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    main()

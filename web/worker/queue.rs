@@ -54,10 +54,15 @@ fn enqueue(request: Envelope<Request>) {
     }
 }
 
-/// Handles the pending requests, first in, first out.
+/// Handles the pending requests, first in, first out; between them the engine warms up.
 async fn work(mut engine: Engine<host::Worker>) {
-    while let Some(request) = QUEUE.with_borrow_mut(|queue| queue.pending.pop_front()) {
-        engine.handle(request).await;
+    loop {
+        let next = QUEUE.with_borrow_mut(|queue| queue.pending.pop_front());
+        if let Some(request) = next {
+            engine.handle(request).await;
+        } else if !engine.warm_up_next().await {
+            break;
+        }
     }
     QUEUE.with_borrow_mut(|queue| queue.engine = Some(engine));
 }

@@ -4,6 +4,7 @@ mod bench;
 mod bundle;
 mod checks;
 mod compress;
+mod cpu_rivals;
 mod files;
 mod js_package;
 mod lint;
@@ -44,6 +45,9 @@ cargo xtask bench-rivals [--only LAYER]... [--cases NAME]... [--repeats N] [--js
                                            convnext-192 (384, 768, 1536); NAME is a prefix of case
                                            names, e.g. decode or \"prefill 16\"; FEATURE is a WebGPU
                                            feature to hide from onnxruntime
+cargo xtask bench-rivals --cpu [--only LAYER]... [--repeats N] [--json FILE]
+                                           compare layers natively on the CPU, on one thread and on two, with
+                                           llama.cpp and onnxruntime in an interleaved run
 cargo xtask pack --out FILE.tar.xz [--only LAYER]... [--python 3.N]
                                            an archive that compares layers with onnxruntime and
                                            llama.cpp on a Linux machine without network: unpack it
@@ -176,6 +180,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     Long("without") => options.without.push(arguments.value()?.string()?),
                     Long("json") => options.json = Some(arguments.value()?.string()?),
                     Long("gpu") => options.gpu = true,
+                    Long("cpu") => options.cpu = true,
                     other => return Err(other.unexpected()),
                 }
             }
@@ -284,7 +289,12 @@ mod tests {
             (&*options.shapes[0], &*options.cases[0]),
             ("d896", "decode")
         );
-        assert_eq!((options.repeats, options.gpu), (3, false));
+        assert_eq!(
+            (options.repeats, options.gpu, options.cpu),
+            (3, false, false)
+        );
+        let line = "bench-rivals --cpu --only d2048";
+        assert!(matches!(parsed(line), Ok(Command::Rivals(options)) if options.cpu));
         let Ok(Command::Pack(options)) = parsed("pack --out a.tar.xz --only d896 --python 3.12")
         else {
             panic!("pack");

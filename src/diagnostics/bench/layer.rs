@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, FaultKind};
 use crate::gpu::readback::read;
-use crate::memory::KvCacheDType;
+use crate::memory::{CpuActivations, KvCacheDType};
 use crate::model::clip_vit::{self, ClipVitConfig};
 use crate::model::convnext::{self, ConvNextConfig};
 use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
@@ -229,9 +229,14 @@ impl Layer {
     ///
     /// # Errors
     /// The file is damaged, or its tensors do not match its configuration.
-    pub fn open(name: &str, file: &[u8], device: &Device) -> Result<Self, Fault> {
+    pub fn open(
+        name: &str,
+        file: &[u8],
+        device: &Device,
+        activations: CpuActivations,
+    ) -> Result<Self, Fault> {
         let file = LayerFile::open(name, file, device)?;
-        let root = Loader::new(&file.weights, device);
+        let root = Loader::new(&file.weights, device).with_activations(activations);
         let layer = match file.metadata("family") {
             "decoder" => {
                 let config: DecoderConfig = file.parsed("config")?;
@@ -442,7 +447,13 @@ mod tests {
     }
 
     fn open((header, bytes): &(Value, Vec<u8>)) -> Layer {
-        Layer::open("f", &file(header, bytes), &Device::flex()).expect("a block")
+        Layer::open(
+            "f",
+            &file(header, bytes),
+            &Device::flex(),
+            CpuActivations::F32,
+        )
+        .expect("a block")
     }
 
     fn run(layer: &mut Layer, work: Work) -> Result<Vec<f32>, Fault> {
@@ -544,7 +555,7 @@ mod tests {
     }
 
     fn rejects_file(file: &[u8], message: &str) {
-        let fault = Layer::open("f", file, &Device::flex())
+        let fault = Layer::open("f", file, &Device::flex(), CpuActivations::F32)
             .err()
             .expect(message);
         assert!(fault.to_string().contains(message), "{fault}");

@@ -27,7 +27,7 @@ use crate::engine::{Engine, Host, LoadedModel, no_model};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device;
 use crate::image::Pixels;
-use crate::memory::KvCacheDType;
+use crate::memory::{CpuActivations, KvCacheDType};
 use crate::model::chatrex::{ChatRexConfig, Towers};
 use crate::model::config::Family;
 use crate::model::decoder::Decoder;
@@ -130,6 +130,7 @@ impl<'a, H: Host> Bench<'a, H> {
                     quant: plan.quant,
                     layers: chatrex.llm.num_hidden_layers,
                     device: clock.device(),
+                    activations: plan.activations,
                 };
                 let cache = KvCacheDType::default_for(quantized);
                 (Weights::Random(random), chatrex, Some(upn), cache)
@@ -220,11 +221,16 @@ struct Random<'a> {
     quant: QuantPreset,
     layers: usize,
     device: &'a Device,
+    activations: CpuActivations,
 }
 
 impl Random<'_> {
     fn source(&self, part: Part) -> RandomWeights {
         RandomWeights::new(part, self.quant, self.layers, self.device)
+    }
+
+    fn loader<'a>(&self, source: &'a RandomWeights) -> Loader<'a> {
+        Loader::new(source, self.device).with_activations(self.activations)
     }
 }
 
@@ -269,7 +275,7 @@ impl Weights<'_> {
         Ok(match self {
             Self::Random(random) => {
                 let source = random.source(Part::Upn);
-                let upn = Upn::load(&Loader::new(&source, random.device), config)?;
+                let upn = Upn::load(&random.loader(&source), config)?;
                 Some(Network::Random(Box::new(upn)))
             }
             Self::Loaded(model) => model.upn(host).await?.map(Network::Loaded),
@@ -285,7 +291,7 @@ impl Weights<'_> {
             Self::Random(random) => {
                 let source = random.source(Part::Towers);
                 let towers = Towers::load(
-                    &Loader::new(&source, random.device),
+                    &random.loader(&source),
                     &config.towers,
                     config.llm.hidden_size,
                 )?;
@@ -304,7 +310,7 @@ impl Weights<'_> {
         Ok(match self {
             Self::Random(random) => {
                 let source = random.source(Part::Decoder);
-                let llm = Decoder::load(&Loader::new(&source, random.device), &config.llm)?;
+                let llm = Decoder::load(&random.loader(&source), &config.llm)?;
                 let [embedding, rest] = source.bytes();
                 let tied = config.llm.tie_word_embeddings;
                 let bytes = rest + if tied { embedding } else { 0 };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory::KvCacheDType;
+use crate::memory::{CpuActivations, KvCacheDType};
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::presets::{Preset, set_depths};
 use crate::model::upn::UpnConfig;
@@ -25,6 +25,8 @@ pub struct Plan {
     pub quant: QuantPreset,
     /// KV-cache dtype; by default the loaded model's, and f16 for quantized random weights.
     pub cache: Option<KvCacheDType>,
+    /// Activations of quantized random weights on the CPU.
+    pub activations: CpuActivations,
     /// Boxes in the prompt.
     pub boxes: usize,
     /// Timed blocks per row; 0 means 7, on a software adapter 3.
@@ -44,6 +46,7 @@ impl Default for Plan {
             depth: None,
             quant: QuantPreset::Q4,
             cache: None,
+            activations: CpuActivations::default(),
             boxes: 100,
             repeats: 0,
             seconds: 60.0,

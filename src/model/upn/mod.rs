@@ -22,6 +22,7 @@ use crate::geometry::Granularity;
 use crate::gpu::readback;
 use crate::model::deformable::{DecoderLayer, EncoderLayer, Pyramid};
 use crate::model::swin::{Map, Swin};
+use crate::nn::weight::linear;
 use crate::nn::{Init, LayerNorm, Linear, Loader};
 
 pub use self::config::UpnConfig;
@@ -297,10 +298,8 @@ impl Upn {
     /// Dot product of features `[B, Q, C]` with a prompt `[1, C]`: `[B, Q]`.
     pub fn logits(&self, features: Tensor<3>, prompt: Tensor<2>) -> Tensor<2> {
         let [batch, queries, width] = features.dims();
-        features
-            .reshape([batch * queries, width])
-            .matmul(prompt.transpose())
-            .reshape([batch, queries])
+        let features = features.reshape([batch * queries, width]);
+        linear(features, prompt, None).reshape([batch, queries])
     }
 
     /// Selects the queries of every image: the top-k candidates by `logits` `[B, S]`, row-major.
