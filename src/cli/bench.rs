@@ -13,6 +13,7 @@ use crate::diagnostics::bench::{self, Environment, GROUPS, Plan, median};
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::gpu::device;
+use crate::memory::CpuActivations;
 use crate::model::presets::Preset;
 use crate::protocol::LoadOptions;
 use crate::session::{NANO, Session};
@@ -162,7 +163,7 @@ fn run_layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
     let measured = meta
         .cases
         .into_iter()
-        .map(|case| measure_case(&mut layer, &meta.name, case, repeats))
+        .map(|case| measure_case(&mut layer, &meta.name, case, repeats, activations))
         .collect::<Result<Vec<_>, Fault>>()?;
     let label = if opened.software {
         " (software adapter: no GPU numbers)"
@@ -184,9 +185,10 @@ fn measure_case(
     name: &str,
     case: LayerCase,
     repeats: usize,
+    activations: CpuActivations,
 ) -> Result<Measured, Fault> {
     let (output, first) = timed_run(layer, case.work)?;
-    let (cosine, worst) = case.compare(&output).map_err(|what| {
+    let (cosine, worst) = case.compare(&output, activations).map_err(|what| {
         let place = format!("{name}, {}", case.work);
         Fault::new(FaultKind::Device, place, what, "")
     })?;

@@ -19,11 +19,12 @@ use crate::gpu::roi_pool::{AxisWeights, roi_pool};
 use crate::model::chatrex::ChatRexConfig;
 use crate::model::roi_encoder::CELLS;
 use crate::nn::{LayerNorm, Loader, RmsNorm};
+use crate::simd::{for_each_chunk, vectorized};
 use crate::weights::manifest::Part;
 use crate::weights::quant::QuantScheme;
 use crate::weights::storage::{QuantPreset, WeightFormat};
 
-/// Elements that are copied, more than a cache holds: on a GPU or the CPU, on a software adapter.
+/// Elements that are copied or, on the CPU, read; more than a cache holds: on a GPU or the CPU, on a software adapter.
 const COPY_ELEMENTS: [usize; 2] = [1 << 26, 1 << 23];
 
 /// Rows and columns of the multiplied f32 matrices: on a GPU or the CPU, on a software adapter.
@@ -74,22 +75,24 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let device = clock.device();
     let size = usize::from(clock.is_software());
     let count = COPY_ELEMENTS[size].min(max_elements(device) / 4 * 4);
-    let x = random_fill::uniform(count, 1, 0.0, 1.0, device);
-    let bytes = 8.0 * count as f64;
     let on_gpu = is_gpu(device);
-    let name = if on_gpu { "copy" } else { "x + 1 in burn" };
-    let copied = Case {
+    let (name, bytes) = if on_gpu {
+        ("copy", 8.0 * count as f64)
+    } else {
+        ("read", 4.0 * count as f64)
+    };
+    let moved = Case {
         bytes: Some(bytes),
         ..case(name, format!("{} MB", (4 * count) >> 20))
     };
-    let work = |_| {
-        if on_gpu {
-            copy(x.clone())
-        } else {
-            x.clone().add_scalar(1.0)
-        }
+    let milliseconds = if on_gpu {
+        let x = random_fill::uniform(count, 1, 0.0, 1.0, device);
+        clock.kernel(moved, |_| copy(x.clone())).await?
+    } else {
+        let x = vec![1.0; count];
+        let work = |_| Tensor::<1>::from_floats([sum(&x)], device);
+        clock.kernel(moved, work).await?
     };
-    let milliseconds = clock.kernel(copied, work).await?;
     clock.ceilings().copy_gigabytes_per_second = milliseconds.map(|ms| bytes / ms / 1e6);
 
     let side = MATMUL_SIZE[size];
@@ -106,6 +109,29 @@ pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
         .await?;
     clock.ceilings().matmul_gigaflops = milliseconds.map(|ms| flops / ms / 1e6);
     Ok(())
+}
+
+/// The sum of `values`, on all cores: each is read once, and nothing is written.
+fn sum(values: &[f32]) -> f32 {
+    const CHUNK: usize = 1 << 18;
+    let mut sums = vec![0.0; values.len().div_ceil(CHUNK)];
+    for_each_chunk(&mut sums, 1, |index, out| {
+        let end = values.len().min((index + 1) * CHUNK);
+        add_up(&values[index * CHUNK..end], &mut out[0]);
+    });
+    sums.iter().sum()
+}
+
+vectorized! {
+    fn add_up(values: &[f32], out: &mut f32) {
+        let mut sums = [0.0; 64];
+        for values in values.as_chunks::<64>().0 {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += value;
+            }
+        }
+        *out = sums.iter().sum::<f32>();
+    }
 }
 
 /// The decoder's weight matrices `[out, in]`, each shape once.

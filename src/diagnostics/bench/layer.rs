@@ -109,8 +109,16 @@ impl LayerCase {
     ///
     /// # Errors
     /// Another length, NaN, a cosine of [`MIN_COSINE`] or less, or a difference above
-    /// [`MAX_DIFFERENCE`].
-    pub fn compare(&self, output: &[f32]) -> Result<(f64, f64), String> {
+    /// [`MAX_DIFFERENCE`], with int8 activations [`MAX_INT8_DIFFERENCE`].
+    pub fn compare(
+        &self,
+        output: &[f32],
+        activations: CpuActivations,
+    ) -> Result<(f64, f64), String> {
+        let limit = match activations {
+            CpuActivations::F32 => MAX_DIFFERENCE,
+            CpuActivations::Int8 => MAX_INT8_DIFFERENCE,
+        };
         let (mut dot, mut norms, mut worst) = (0.0, [0.0; 2], 0.0_f64);
         let largest = self.expected.iter().fold(0.0_f64, |n, b| n.max(b.abs()));
         for (&a, b) in output.iter().zip(&self.expected) {
@@ -121,7 +129,7 @@ impl LayerCase {
             worst = worst.max((a - b).abs());
         }
         let cosine = dot / (norms[0] * norms[1]).sqrt();
-        let agrees = cosine > MIN_COSINE && worst <= MAX_DIFFERENCE * largest;
+        let agrees = cosine > MIN_COSINE && worst <= limit * largest;
         if output.len() == self.expected.len() && agrees {
             Ok((cosine, worst))
         } else {
@@ -139,6 +147,9 @@ pub const MIN_COSINE: f64 = 0.999;
 /// Upper limit of the difference, relative to the largest output. The cosine alone is not enough: where
 /// the residual dominates an output, wrong attention hardly changes its direction.
 pub const MAX_DIFFERENCE: f64 = 1e-3;
+
+/// The same with int8 activations.
+pub const MAX_INT8_DIFFERENCE: f64 = 0.05;
 
 /// A layer's file with its tensors on the device.
 struct LayerFile<'a> {
@@ -523,7 +534,9 @@ mod tests {
             work: Work::Prefill(1),
             expected: vec![1.0, -2.0],
         };
-        let (cosine, worst) = case.compare(&[1.0, -2.001]).expect("equal outputs");
+        let (cosine, worst) = case
+            .compare(&[1.0, -2.001], CpuActivations::F32)
+            .expect("equal outputs");
         assert!(cosine > 0.9999 && (worst - 0.001).abs() < 1e-6);
         for wrong in [
             &[2.0, 1.0][..],
@@ -532,7 +545,10 @@ mod tests {
             &[0.0, 0.0],
             &[1.0, -2.01],
         ] {
-            assert!(case.compare(wrong).is_err(), "{wrong:?}");
+            assert!(
+                case.compare(wrong, CpuActivations::F32).is_err(),
+                "{wrong:?}"
+            );
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Report {
 /// The rates that a device reaches at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Bytes read and written per second by a copy.
+    /// Bytes read and written per second by a copy on a GPU, bytes read per second on the CPU.
     pub copy_gigabytes_per_second: Option<f64>,
     /// Arithmetic of a matmul of f32 matrices.
     pub matmul_gigaflops: Option<f64>,
