@@ -9,6 +9,7 @@ mod export;
 mod fake_checkpoint;
 mod names;
 mod parity;
+mod process;
 mod propose;
 mod scenes;
 mod stdio_client;
@@ -48,12 +49,7 @@ pub enum Command {
 /// # Errors
 /// The subcommand could not run.
 pub fn run(command: &Command) -> Result<bool, Fault> {
-    if let Command::Propose(_) | Command::Chat(_) | Command::Eval(_) | Command::Bench(_) = command {
-        // These compute on this thread. As one of rayon's threads it need not wait for others to start its work.
-        // Others start threads of their own, which a pool of this thread alone would never serve.
-        let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
-        pool.build_global().ok();
-    }
+    process::prepare(command);
     match command {
         Command::Propose(options) => propose::run(options),
         Command::Chat(options) => chat::run(options),

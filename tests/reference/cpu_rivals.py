@@ -241,14 +241,16 @@ def measure(options, folder, threads, report):
             name, expected = name_of(case["work"]), np.array(case["expected"])
             row = {"layer": meta["name"], "case": name, "threads": threads, "ms": {}, "ratios": {}}
             for contender, runs in found.items():
-                row["ms"][contender] = runs.time(name) if runs.agrees(name, expected) else None
+                # The difference of two times may be lost in noise.
+                is_valid = runs.agrees(name, expected) and runs.time(name) > 0
+                row["ms"][contender] = runs.time(name) if is_valid else None
             for own in OURS:
                 for rival in found:
                     times = row["ms"].get(own), row["ms"].get(rival)
                     if rival not in OURS and None not in times:
                         row["ratios"][f"{rival} / {own}"] = times[1] / times[0]
             report["rows"].append(row)
-            times = ", ".join(f"{who} {'differs' if ms is None else f'{ms:.2f}'}" for who, ms in row["ms"].items())
+            times = ", ".join(f"{who} {'differs or noise' if ms is None else f'{ms:.2f}'}" for who, ms in row["ms"].items())
             ratios = ", ".join(f"{who} {ratio:.2f}" for who, ratio in row["ratios"].items())
             print(f"{meta['name']} {name}, {threads} thread(s): {times} ms\n    {ratios}", flush=True)
 

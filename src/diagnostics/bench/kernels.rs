@@ -24,8 +24,15 @@ use crate::weights::manifest::Part;
 use crate::weights::quant::QuantScheme;
 use crate::weights::storage::{QuantPreset, WeightFormat};
 
-/// Elements that are copied or, on the CPU, read; more than a cache holds: on a GPU or the CPU, on a software adapter.
+/// Elements that are copied, more than a cache holds: on a GPU, on a software adapter.
 const COPY_ELEMENTS: [usize; 2] = [1 << 26, 1 << 23];
+
+/// Elements that are read on the CPU.
+const READ_ELEMENTS: usize = if cfg!(target_family = "wasm") {
+    1 << 23
+} else {
+    1 << 26
+};
 
 /// Rows and columns of the multiplied f32 matrices: on a GPU or the CPU, on a software adapter.
 const MATMUL_SIZE: [usize; 2] = [4096, 512];
@@ -74,8 +81,11 @@ pub async fn measure<H: Host>(clock: &mut Clock<'_, H>, shapes: &Shapes<'_>) -> 
 pub async fn ceilings<H: Host>(clock: &mut Clock<'_, H>) -> Result<(), Fault> {
     let device = clock.device();
     let size = usize::from(clock.is_software());
-    let count = COPY_ELEMENTS[size].min(max_elements(device) / 4 * 4);
     let on_gpu = is_gpu(device);
+    let count = match on_gpu {
+        true => COPY_ELEMENTS[size].min(max_elements(device) / 4 * 4),
+        false => READ_ELEMENTS,
+    };
     let (name, bytes) = if on_gpu {
         ("copy", 8.0 * count as f64)
     } else {

@@ -59,7 +59,7 @@ pub struct Row {
     pub gigabytes_per_second: Option<f64>,
     /// Rate of the floating-point operations.
     pub gigaflops: Option<f64>,
-    /// Share of the ceiling: of the copy where bytes are known, else of the matmul.
+    /// Share of the ceiling: of the copy or of reading where bytes are known, else of the matmul.
     pub share: Option<f64>,
     /// Why the row was left out.
     pub left_out: Option<String>,
@@ -78,7 +78,7 @@ pub struct Token {
     pub bytes: u64,
     /// Median time per token without readback.
     pub milliseconds: Option<f64>,
-    /// Rate of `bytes` as a share of the copy's.
+    /// Rate of `bytes` as a share of the ceiling.
     pub share: Option<f64>,
 }
 
@@ -167,7 +167,7 @@ impl Token {
             |all| format!("{all:.0} dispatches in total"),
         );
         let share = self.share.map_or_else(String::new, |share| {
-            format!(", {:.1} % of the copy's rate", 100.0 * share)
+            format!(", {:.1} % of the ceiling", 100.0 * share)
         });
         format!(
             "one token after {}: {:.0} launches of this crate's kernels ({dispatches}), {:.1} MB{share}",
