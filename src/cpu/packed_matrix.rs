@@ -1,9 +1,10 @@
-//! Products with quantized matrices on the CPU: the weights stay packed in memory and are dequantized in
-//! registers or in the cache. Activations, products and sums are f32, unless int8 activations are chosen.
+//! Products with matrices on the CPU. Quantized weights stay packed in memory and are dequantized in registers or in
+//! the cache. Activations, products and sums are f32, unless int8 activations are chosen for quantized weights.
 //!
 //! Eight rows form a panel. Within a panel the words of the rows take turns, so that the lanes of a vector are
 //! rows: word `j` of each row, then word `j + 1` of each row. The last panel is filled up with zeros.
 
+mod dense;
 mod int8;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 
+use self::dense::DensePanels;
 use super::op::{self, CpuOp};
 use crate::memory::CpuActivations;
 use crate::simd::{for_each_chunk, fused, threads};
@@ -46,16 +48,23 @@ const TASK_PAIRS: usize = 8;
 /// Bytes of codes that one task of [`Panels::one_row`] reads at least.
 const TASK_BYTES: usize = 32 << 10;
 
-/// Consecutive rows of a quantized matrix in CPU memory. Clones share it. A module without parameters: it cannot be
+/// Consecutive rows of a matrix in CPU memory. Clones share it. A module without parameters: it cannot be
 /// trained.
 #[derive(Module, Debug)]
 pub struct PackedMatrix {
     #[module(skip)]
-    panels: Arc<Panels>,
+    store: Arc<Store>,
     #[module(skip)]
     activations: CpuActivations,
 }
 
+#[derive(Debug)]
+enum Store {
+    Quantized(Panels),
+    Dense(DensePanels),
+}
+
+/// Quantized weights.
 struct Panels {
     rows: usize,
     columns: usize,
@@ -71,6 +80,13 @@ impl fmt::Debug for Panels {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (rows, columns) = (self.rows, self.columns);
         write!(f, "[{rows}, {columns}] {:?}", self.scheme)
+    }
+}
+
+impl fmt::Debug for DensePanels {
+    /// Without the weights.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "[{}, {}]", self.rows, self.columns)
     }
 }
 
@@ -138,8 +154,29 @@ impl PackedMatrix {
             codes,
             scales,
         };
+        Self::of(Store::Quantized(panels))
+    }
+
+    /// `values` `[rows, columns]`, row-major.
+    ///
+    /// # Panics
+    /// The sizes disagree.
+    pub fn dense(values: &[f32], shape: [usize; 2]) -> Self {
+        Self::of(Store::Dense(DensePanels::new(values, shape)))
+    }
+
+    /// The same of a tensor on the CPU.
+    ///
+    /// # Panics
+    /// The sizes disagree.
+    pub fn of_tensor(values: Tensor<1>, shape: [usize; 2]) -> Self {
+        let values = values.into_data().try_into_vec::<f32>();
+        Self::dense(&values.expect("weights are f32 on the CPU"), shape)
+    }
+
+    fn of(store: Store) -> Self {
         Self {
-            panels: Arc::new(panels),
+            store: Arc::new(store),
             activations: CpuActivations::default(),
         }
     }
@@ -175,16 +212,28 @@ impl PackedMatrix {
 
     /// `[rows, columns]`.
     pub fn shape(&self) -> [usize; 2] {
-        [self.panels.rows, self.panels.columns]
+        match &*self.store {
+            Store::Quantized(panels) => [panels.rows, panels.columns],
+            Store::Dense(panels) => [panels.rows, panels.columns],
+        }
     }
 
-    /// Bytes of codes and scales in memory.
+    /// Whether its weights are f32.
+    pub fn is_dense(&self) -> bool {
+        matches!(*self.store, Store::Dense(_))
+    }
+
+    /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        let scales = match &self.panels.scales {
+        let panels = match &*self.store {
+            Store::Quantized(panels) => panels,
+            Store::Dense(panels) => return panels.bytes(),
+        };
+        let scales = match &panels.scales {
             Scales::F16(bits) => size_of_val(&bits[..]),
             Scales::F32(values) => size_of_val(&values[..]),
         };
-        size_of_val(&self.panels.codes[..]) + scales
+        size_of_val(&panels.codes[..]) + scales
     }
 
     /// Row `index`, `[columns]`.
@@ -192,28 +241,43 @@ impl PackedMatrix {
     /// # Panics
     /// There is no such row.
     pub fn row(&self, index: usize) -> Vec<f32> {
-        let panels = &*self.panels;
-        assert!(index < panels.rows, "row {index} of {}", panels.rows);
+        let rows = self.shape()[0];
+        assert!(index < rows, "row {index} of {rows}");
+        let panels = match &*self.store {
+            Store::Quantized(panels) => panels,
+            Store::Dense(panels) => return panels.row(index),
+        };
         let mut values = vec![[0.0; LANES]; panels.columns];
         dequantize_tile(panels, index / LANES, 0, &mut values);
         values.iter().map(|lanes| lanes[index % LANES]).collect()
     }
 
-    /// `x W^T` for `x` `[M, columns]`: `[M, rows]`.
+    /// `x W^T + b` for `x` `[M, columns]` and `bias` `[rows]`, or `[0]` for none: `[M, rows]`.
     ///
     /// # Panics
     /// `x` has no whole rows.
-    pub fn product(&self, x: &[f32]) -> Vec<f32> {
-        let panels = &*self.panels;
-        assert!(x.len().is_multiple_of(panels.columns), "width of the input");
-        if self.activations == CpuActivations::Int8 {
-            return int8::product(panels, x);
+    pub fn product(&self, x: &[f32], bias: &[f32]) -> Vec<f32> {
+        let [rows, columns] = self.shape();
+        assert!(x.len().is_multiple_of(columns), "width of the input");
+        let panels = match &*self.store {
+            Store::Quantized(panels) => panels,
+            Store::Dense(panels) => return panels.product(x, bias),
+        };
+        let is_int8 = self.activations == CpuActivations::Int8;
+        if !is_int8 && x.len() / columns > GEMV_ROWS {
+            return many_rows([rows, columns], x, bias, |first, count, x, out| {
+                gemm(panels, first, count, x, out);
+            });
         }
-        if x.len() / panels.columns > GEMV_ROWS {
-            return panels.many_rows(x);
-        }
-        let rows = x.chunks_exact(panels.columns);
-        rows.flat_map(|x| panels.one_row(x)).collect()
+        let mut out = match is_int8 {
+            true => int8::product(panels, x),
+            false => {
+                let rows = x.chunks_exact(columns);
+                rows.flat_map(|x| panels.one_row(x)).collect()
+            }
+        };
+        add_bias(&mut out, bias);
+        out
     }
 }
 
@@ -265,31 +329,21 @@ impl PackedLinear {
 impl CpuOp for PackedLinear {
     fn forward(&self, [x, bias, _]: [&[f32]; 3]) -> Vec<f32> {
         let [outputs, inputs] = self.shape();
-        let count = x.len() / inputs;
-        let mut out = match &self.blocks[..] {
-            [block] => block.product(x),
-            blocks if count == 1 => blocks.iter().flat_map(|block| block.product(x)).collect(),
-            blocks => {
-                let mut out = vec![0.0; count * outputs];
-                let mut first = 0;
-                for block in blocks {
-                    let rows = block.shape()[0];
-                    let product = block.product(x);
-                    let products = product.chunks_exact(rows);
-                    for (out, product) in out.chunks_exact_mut(outputs).zip(products) {
-                        out[first..first + rows].copy_from_slice(product);
-                    }
-                    first += rows;
-                }
-                out
+        let bias = if self.biased { bias } else { &[] };
+        if let [block] = &self.blocks[..] {
+            return block.product(x, bias);
+        }
+        let mut out = vec![0.0; x.len() / inputs * outputs];
+        let mut first = 0;
+        for block in &self.blocks {
+            let own = first..first + block.shape()[0];
+            let bias = if self.biased { &bias[own.clone()] } else { &[] };
+            let product = block.product(x, bias);
+            let products = product.chunks_exact(own.len());
+            for (out, product) in out.chunks_exact_mut(outputs).zip(products) {
+                out[own.clone()].copy_from_slice(product);
             }
-        };
-        if self.biased {
-            for out in out.chunks_exact_mut(outputs) {
-                for (out, bias) in out.iter_mut().zip(bias) {
-                    *out += bias;
-                }
-            }
+            first = own.end;
         }
         out
     }
@@ -394,31 +448,50 @@ impl Panels {
         out.truncate(self.rows);
         out
     }
+}
 
-    /// The product with at least one row of `x`.
-    fn many_rows(&self, x: &[f32]) -> Vec<f32> {
-        let count = x.len() / self.columns;
-        let pairs = self.rows.div_ceil(2 * LANES);
-        let task = pairs.div_ceil(4 * threads()).min(TASK_PAIRS);
-        let mut out = vec![0.0; count * self.rows];
-        // The sums of two panels lie together; then rows are put together.
-        let mut tiles = vec![[0.0; 2 * LANES]; pairs * count.min(CHUNK_ROWS)];
-        let chunks = out.chunks_mut(CHUNK_ROWS * self.rows);
-        for (out, x) in chunks.zip(x.chunks(CHUNK_ROWS * self.columns)) {
-            let count = out.len() / self.rows;
-            let x = &columns_together(x, self.columns);
-            let tiles = &mut tiles[..pairs * count];
-            for_each_chunk(tiles, task * count, |index, tiles| {
-                gemm(self, index * task, count, x, tiles);
-            });
-            for_each_chunk(out, self.rows, |row, out| {
-                for (pair, out) in out.chunks_mut(2 * LANES).enumerate() {
-                    out.copy_from_slice(&tiles[pair * count + row][..out.len()]);
-                }
-            });
-        }
-        out
+/// Adds `bias` to each row of `out`; an empty one is none.
+fn add_bias(out: &mut [f32], bias: &[f32]) {
+    if bias.is_empty() {
+        return;
     }
+    for out in out.chunks_exact_mut(bias.len()) {
+        for (out, bias) in out.iter_mut().zip(bias) {
+            *out += bias;
+        }
+    }
+}
+
+/// `x W^T + b` for a matrix `[rows, columns]`; an empty `bias` is none. `gemm` computes the products of pairs of panels
+/// from the given one on with rows of [`columns_together`].
+fn many_rows(
+    [rows, columns]: [usize; 2],
+    x: &[f32],
+    bias: &[f32],
+    gemm: impl Fn(usize, usize, &[f32], &mut [Wide]) + Send + Sync,
+) -> Vec<f32> {
+    let count = x.len() / columns;
+    let pairs = rows.div_ceil(2 * LANES);
+    let task = pairs.div_ceil(4 * threads()).min(TASK_PAIRS);
+    let mut out = vec![0.0; count * rows];
+    // The sums of two panels lie together; then rows are put together.
+    let mut tiles = vec![[0.0; 2 * LANES]; pairs * count.min(CHUNK_ROWS)];
+    let chunks = out.chunks_mut(CHUNK_ROWS * rows);
+    for (out, x) in chunks.zip(x.chunks(CHUNK_ROWS * columns)) {
+        let count = out.len() / rows;
+        let x = &columns_together(x, columns);
+        let tiles = &mut tiles[..pairs * count];
+        for_each_chunk(tiles, task * count, |index, tiles| {
+            gemm(index * task, count, x, tiles);
+        });
+        for_each_chunk(out, rows, |row, out| {
+            for (pair, out) in out.chunks_mut(2 * LANES).enumerate() {
+                out.copy_from_slice(&tiles[pair * count + row][..out.len()]);
+            }
+            add_bias(out, bias);
+        });
+    }
+    out
 }
 
 fused! {
@@ -492,18 +565,7 @@ fused! {
                     out.fill([0.0; 2 * LANES]);
                 }
                 let weights = [&weights[0][..width], &weights[1][..width]];
-                let rows = out.chunks_mut(TILE_ROWS).zip(x.chunks(TILE_ROWS * columns));
-                for (out, x) in rows {
-                    let x = &x[start * out.len()..][..width * out.len()];
-                    match out.len() {
-                        6 => tile::<FUSED, 6>(weights, x, out),
-                        5 => tile::<FUSED, 5>(weights, x, out),
-                        4 => tile::<FUSED, 4>(weights, x, out),
-                        3 => tile::<FUSED, 3>(weights, x, out),
-                        2 => tile::<FUSED, 2>(weights, x, out),
-                        _ => tile::<FUSED, 1>(weights, x, out),
-                    }
-                }
+                tiles::<FUSED>(weights, x, start, columns, out);
             }
         }
     }
@@ -565,6 +627,30 @@ fn columns_together(x: &[f32], columns: usize) -> Vec<f32> {
         }
     });
     out
+}
+
+/// Adds the products of two panels of weights, of columns from `start`, with all rows of `x`, of
+/// [`columns_together`].
+#[inline(always)]
+fn tiles<const FUSED: bool>(
+    weights: [&[Vector]; 2],
+    x: &[f32],
+    start: usize,
+    columns: usize,
+    out: &mut [Wide],
+) {
+    let rows = out.chunks_mut(TILE_ROWS).zip(x.chunks(TILE_ROWS * columns));
+    for (out, x) in rows {
+        let x = &x[start * out.len()..][..weights[0].len() * out.len()];
+        match out.len() {
+            6 => tile::<FUSED, 6>(weights, x, out),
+            5 => tile::<FUSED, 5>(weights, x, out),
+            4 => tile::<FUSED, 4>(weights, x, out),
+            3 => tile::<FUSED, 3>(weights, x, out),
+            2 => tile::<FUSED, 2>(weights, x, out),
+            _ => tile::<FUSED, 1>(weights, x, out),
+        }
+    }
 }
 
 /// Adds the product of `R` rows of `x`, of [`columns_together`], with two panels of weights.
@@ -688,12 +774,45 @@ mod tests {
                     for count in [0, 1, 2, GEMV_ROWS, GEMV_ROWS + 1, 6, 7, 13] {
                         let x = values(count * shape[1], count);
                         let expected = product(&x, &weights, shape[1]);
-                        let got = matrix.product(&x);
+                        let got = matrix.product(&x, &[]);
                         assert_eq!(got.len(), expected.len());
                         for (got, [expected, sizes]) in got.iter().zip(expected) {
                             assert!(
                                 (f64::from(*got) - expected).abs() < 2e-6 * sizes,
                                 "{set:?} {scheme:?} {shape:?} x {count}: {got} {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn f32_products_agree_with_those_in_f64() {
+        // Rows around a panel and two, columns that are no multiple of anything.
+        let shapes = [[1, 1], [7, 3], [8, 6], [17, 59], [32, 300], [531, 64]];
+        with_each_instruction_set(|set| {
+            for [rows, columns] in shapes {
+                let weights = values(rows * columns, rows);
+                let bias = values(rows, 5);
+                let matrix = PackedMatrix::dense(&weights, [rows, columns]);
+                assert!(matrix.is_dense() && matrix.shape() == [rows, columns]);
+                for row in 0..rows {
+                    assert_eq!(matrix.row(row), weights[row * columns..][..columns]);
+                }
+                for count in [0, 1, 2, GEMV_ROWS, GEMV_ROWS + 1, 6, 7, 13, CHUNK_ROWS + 5] {
+                    let x = values(count * columns, count);
+                    let expected = product(&x, &weights, columns);
+                    for bias in [&[][..], &bias] {
+                        let got = matrix.product(&x, bias);
+                        assert_eq!(got.len(), expected.len());
+                        for (at, (got, [expected, sizes])) in got.iter().zip(&expected).enumerate()
+                        {
+                            let bias = bias.get(at % rows).copied().map_or(0.0, f64::from);
+                            assert!(
+                                (f64::from(*got) - expected - bias).abs() < 2e-6 * sizes + 1e-6,
+                                "{set:?} {rows} x {columns} x {count}: {got} {expected}"
                             );
                         }
                     }
@@ -729,7 +848,7 @@ mod tests {
                             block.fill(0.0);
                         }
                         let expected = product(&rounded(&x), &weights, shape[1]);
-                        let got = matrix.product(&x);
+                        let got = matrix.product(&x, &[]);
                         assert_eq!(got.len(), expected.len());
                         for (got, [expected, sizes]) in got.iter().zip(expected) {
                             assert!(
@@ -761,7 +880,7 @@ mod tests {
                     let matrix = matrix.with_activations(CpuActivations::Int8);
                     for x in [-127.0, 127.0] {
                         let expected = columns as f64 * weight * f64::from(x);
-                        for got in matrix.product(&vec![x; columns]) {
+                        for got in matrix.product(&vec![x; columns], &[]) {
                             assert_eq!(f64::from(got), expected, "{set:?} {scheme:?} {word:x} {x}");
                         }
                     }
@@ -780,7 +899,7 @@ mod tests {
                     for count in [1, 7] {
                         let mut x = values(count * 128, 3);
                         x[40] = bad;
-                        let got = matrix.product(&x);
+                        let got = matrix.product(&x, &[]);
                         let (first, others) = got.split_at(9);
                         assert!(
                             first.iter().all(|y| !y.is_finite()),

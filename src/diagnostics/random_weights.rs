@@ -155,13 +155,18 @@ impl WeightSource for RandomWeights {
             }
             WeightFormat::Dense(_) => {
                 let blocks = blocks.map(|block| {
-                    let values = self.values(&name, block.len() * columns, init, device);
-                    values.reshape([block.len(), columns])
+                    let shape = [block.len(), columns];
+                    let values = self.values(&name, shape[0] * columns, init, device);
+                    (values, shape)
                 });
+                if self.cpu {
+                    let pack = |(values, shape)| PackedMatrix::of_tensor(values, shape);
+                    return Ok(Weight::Packed(blocks.map(pack).collect()));
+                }
+                let blocks = blocks.map(|(values, shape)| values.reshape(shape));
                 let mut blocks: Vec<Tensor<2>> = blocks.collect();
                 match blocks.len() {
                     1 => Weight::dense(&name, blocks.remove(0)),
-                    _ if self.cpu => Weight::dense(&name, Tensor::cat(blocks, 0)),
                     _ => Weight::sharded(blocks),
                 }
             }

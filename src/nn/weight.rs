@@ -15,11 +15,11 @@ use crate::memory::CpuActivations;
 pub enum Weight {
     /// One f32 tensor; the only variant that can be trained.
     Dense(Param<Tensor<2>>),
-    /// f32 in row blocks, as tensors: on the CPU, and on a GPU where `in` is no multiple of 4, which
+    /// f32 in row blocks, as tensors, on a GPU where `in` is no multiple of 4, which
     /// kernels read only with zeros behind each row. Joined to one tensor they would exceed what a GPU
     /// binds, and need twice the memory while they load.
     Sharded(Vec<Tensor<2>>),
-    /// Row blocks of quantized weights on the CPU.
+    /// Row blocks on the CPU, as its products read them.
     Packed(Vec<PackedMatrix>),
     /// Row blocks of any format on a GPU, as kernels read them.
     Device(Vec<DeviceMatrix>),

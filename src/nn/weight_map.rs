@@ -14,7 +14,7 @@ use crate::cpu::packed_matrix::PackedMatrix;
 use crate::error::Fault;
 use crate::gpu::matmul::{self, DeviceMatrix};
 use crate::gpu::upload::Upload;
-use crate::nn::loader::{Init, WeightSource};
+use crate::nn::loader::{Init, WeightSource, on_device};
 use crate::nn::weight::Weight;
 use crate::weights::download::TensorSink;
 use crate::weights::manifest::TensorEntry;
@@ -45,7 +45,7 @@ enum Buffer {
     Codes(Tensor<1, Int>),
     /// Scales of quantized weights, as words, and their type.
     Scales(Tensor<1, Int>, DType),
-    /// What a network on the CPU made of the codes when it took them: a folder is in memory once.
+    /// What a network on the CPU made of codes or values when it took them: a folder is in memory once.
     Packed(PackedMatrix),
 }
 
@@ -264,6 +264,10 @@ impl WeightSource for WeightMap {
                     let wide = matmul::gather(&ids, std::slice::from_ref(matrix), &self.device);
                     parts.push(wide.reshape([rows * columns]));
                 }
+                Buffer::Packed(matrix) if matrix.is_dense() => {
+                    let rows = (0..matrix.shape()[0]).flat_map(|row| matrix.row(row));
+                    parts.push(on_device(rows.collect(), &self.device));
+                }
                 Buffer::Codes(_) | Buffer::Scales(..) | Buffer::Packed(_) => {
                     return Err(not_dense(name));
                 }
@@ -294,6 +298,14 @@ impl WeightSource for WeightMap {
         if let Some(f16) = f16.collect::<Option<_>>() {
             return Ok(Weight::Device(f16));
         }
+        if is_cpu(&self.device) {
+            let pack = |block: &Entry| {
+                let shape = [block.shape[0], shape[1]];
+                packed_dense(&mut block.buffer.borrow_mut(), shape).ok_or_else(|| not_dense(&name))
+            };
+            let packed = blocks.into_iter().map(pack);
+            return Ok(Weight::Packed(packed.collect::<Result<_, _>>()?));
+        }
         if blocks.len() == 1 {
             let values = self.tensor(&name, &shape, init, device)?;
             return Ok(Weight::dense(&name, values.reshape(shape)));
@@ -306,6 +318,21 @@ impl WeightSource for WeightMap {
             });
         Ok(Weight::sharded(f32.collect::<Result<_, _>>()?))
     }
+}
+
+/// Packs the values in `buffer`, unless that was done before; `None` if it does not hold values.
+fn packed_dense(buffer: &mut Buffer, shape: [usize; 2]) -> Option<PackedMatrix> {
+    let values = match buffer {
+        Buffer::Packed(matrix) if matrix.is_dense() => return Some(matrix.clone()),
+        Buffer::Dense(values) => {
+            let nothing = Tensor::zeros([0], &values.device());
+            std::mem::replace(values, nothing)
+        }
+        _ => return None,
+    };
+    let matrix = PackedMatrix::of_tensor(values, shape);
+    *buffer = Buffer::Packed(matrix.clone());
+    Some(matrix)
 }
 
 fn not_dense(name: &str) -> Fault {
