@@ -25,13 +25,6 @@ pub enum CpuActivations {
     Int8,
 }
 
-impl CpuActivations {
-    /// Whether it is the default.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// Element type of the KV cache on a GPU; arithmetic is f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

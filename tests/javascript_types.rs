@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 
 use chatrex::error::{Fault, FaultKind};
 use chatrex::generate::sampling::Sampling;
-use chatrex::memory::{Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
+use chatrex::memory::{CpuActivations, Fit, KvCacheDType, MemoryNeeds, Residency, Verdict};
 use chatrex::progress::{Progress, Stage};
 use chatrex::protocol::{
     Answer, AskTime, Event, Exchange, Hardware, ImageSize, Link, LoadOptions, LookTime, ModelCard,
@@ -344,14 +344,18 @@ fn requests() -> Vec<Request> {
     for cache in caches.chain([None]) {
         for device in values::<DevicePreference>() {
             for memory in [None, Some(1 << 33)] {
-                requests.push(Request::Load {
-                    model: "models/nano".into(),
-                    options: LoadOptions {
-                        device,
-                        memory,
-                        cache,
-                    },
-                });
+                let activations = values::<CpuActivations>().into_iter().map(Some);
+                for activations in activations.chain([None]) {
+                    requests.push(Request::Load {
+                        model: "models/nano".into(),
+                        options: LoadOptions {
+                            device,
+                            memory,
+                            cache,
+                            activations,
+                        },
+                    });
+                }
             }
         }
     }
@@ -562,6 +566,7 @@ fn the_types_are_those_of_the_protocol() {
 fn the_enums_have_the_values_of_the_protocol() {
     let types = declarations();
     let enums = [
+        ("CpuActivations", variants::<CpuActivations>()),
         ("DevicePreference", variants::<DevicePreference>()),
         ("EngineEvent", variants::<Event>()),
         ("EngineRequest", variants::<Request>()),

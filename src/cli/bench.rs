@@ -75,7 +75,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         Some(_) => Session::empty(),
         None => {
             let load = LoadOptions {
-                activations: plan.activations,
+                activations: Some(plan.activations),
                 ..LoadOptions::from(preference)
             };
             Session::open(options.model.as_str(), load)?

@@ -148,7 +148,7 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
             device: options.device.into(),
             memory: None,
             cache: options.cache.map(Into::into),
-            activations: options.cpu_activations.into(),
+            activations: Some(options.cpu_activations.into()),
         };
         Box::new(Session::open(model, load_options)?)
     };

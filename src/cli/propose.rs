@@ -106,7 +106,7 @@ impl ImageArgs {
             device: self.device.into(),
             memory: self.memory.map(|mb| mb.saturating_mul(1_000_000)),
             cache: self.cache.map(Into::into),
-            activations: self.cpu_activations.into(),
+            activations: Some(self.cpu_activations.into()),
         });
         let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         announce(session.card());

@@ -365,7 +365,7 @@ impl<H: Host> Engine<H> {
             config,
             device: opened.device.clone(),
             cache,
-            activations,
+            activations: activations.unwrap_or_default(),
             manifest,
             files,
             residency: fit.residency,

@@ -36,9 +36,9 @@ pub struct LoadOptions {
     /// Element type of the KV cache on a GPU; without it, f16 for quantized weights and f32 else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<KvCacheDType>,
-    /// Activations of quantized weights on the CPU.
-    #[serde(skip_serializing_if = "CpuActivations::is_default")]
-    pub activations: CpuActivations,
+    /// Activations of quantized weights on the CPU; without it f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<CpuActivations>,
 }
 
 impl From<DevicePreference> for LoadOptions {
@@ -414,7 +414,7 @@ mod tests {
                         device: DevicePreference::Auto,
                         memory: Some(1 << 33),
                         cache: Some(KvCacheDType::default()),
-                        activations: CpuActivations::Int8,
+                        activations: Some(CpuActivations::Int8),
                     },
                 },
                 json!({"Load": {

@@ -10,6 +10,9 @@ export type DevicePreference = "auto" | "wgpu" | "cpu";
 /** Element type of the KV cache on a GPU. */
 export type KvCacheDType = "f32" | "f16";
 
+/** Activations that quantized weights are multiplied with on the CPU; `int8` is faster and not exact. */
+export type CpuActivations = "f32" | "int8";
+
 /** Which boxes are found: `coarse` finds whole objects, `fine` also their parts. */
 export type Granularity = "fine" | "coarse";
 
@@ -303,7 +306,15 @@ export interface RunnerUp {
 
 /** A message to the worker. */
 export type EngineRequest =
-  | { Load: { model: string; device: DevicePreference; memory: number | null; cache?: KvCacheDType } }
+  | {
+      Load: {
+        model: string;
+        device: DevicePreference;
+        memory: number | null;
+        cache?: KvCacheDType;
+        activations?: CpuActivations;
+      };
+    }
   /** The RGB bytes are attached; without `pixels` the picture is the one sent before. */
   | { Look: { picture: number; pixels: ImageSize | null; granularity: Granularity } }
   | {
@@ -357,6 +368,8 @@ export interface LoadOptions {
   memory?: number | null;
   /** Element type of the KV cache; default: `f16` for quantized weights, else `f32`. */
   cache?: KvCacheDType;
+  /** Activations of quantized weights on the CPU; default: `f32`. */
+  activations?: CpuActivations;
   /** Address of `worker_start.js`, of the page's origin; default: beside this module. */
   workerUrl?: string | URL;
   /** Called with the progress of every operation of this model. */

@@ -53,18 +53,19 @@ export class ChatRex {
     return this.#card;
   }
 
-  async #load(url, { device = "auto", memory = null, cache, workerUrl, onProgress, signal }) {
+  async #load(url, { device = "auto", memory = null, cache, activations, workerUrl, onProgress, signal }) {
     signal?.throwIfAborted();
     expect("Device", "device", device, ["auto", "wgpu", "cpu"].includes(device));
     expect("Device", "memory", memory, memory === null || isCount(memory, Number.MAX_SAFE_INTEGER));
     expect("Device", "cache", cache, [undefined, "f32", "f16"].includes(cache));
+    expect("Device", "activations", activations, [undefined, "f32", "int8"].includes(activations));
     const address = absolute(url);
     this.#onProgress = onProgress;
     this.#start(workerUrl);
     const abort = () => this.#end(signal.reason);
     signal?.addEventListener("abort", abort);
     try {
-      this.#send({ Load: { model: address, device, memory, cache } });
+      this.#send({ Load: { model: address, device, memory, cache, activations } });
       this.#card = await this.#loading.promise;
     } finally {
       signal?.removeEventListener("abort", abort);
