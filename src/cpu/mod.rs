@@ -5,4 +5,6 @@ pub mod cross_entropy;
 pub mod gelu;
 pub mod op;
 pub mod packed_matrix;
+pub mod quick_gelu;
+pub mod softmax;
 pub mod varlen_attention;

@@ -1,9 +1,10 @@
 //! Bias and activation function in one pass: the epilogue of a matmul whose kernel has none.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::relu;
 
 use crate::cpu::gelu::gelu;
+use crate::cpu::quick_gelu::quick_gelu;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
@@ -38,7 +39,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => relu(x),
-            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::QuickGelu => quick_gelu(x),
             Self::Gelu => gelu(x),
         }
     }

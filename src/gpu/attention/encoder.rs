@@ -2,8 +2,8 @@
 //! image, by online softmax.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
+use crate::cpu::softmax::scaled_softmax;
 use crate::gpu::attention::row_tiles;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
@@ -141,13 +141,13 @@ pub fn attention_reference(
     let [batch, tokens, channels] = query.dims();
     let head_dim = channels / heads;
     let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
-    let query = split(query).mul_scalar((head_dim as f32).sqrt().recip());
-    let scores = query.matmul(split(key).swap_dims(2, 3)); // [B, heads, T, T]
-    let scores = match mask {
-        None => scores,
-        Some(mask) => scores + mask.unsqueeze(),
+    let scale = (head_dim as f32).sqrt().recip();
+    let scores = split(query).matmul(split(key).swap_dims(2, 3)); // [B, heads, T, T]
+    let shares = match mask {
+        None => scaled_softmax(scores, scale),
+        Some(mask) => scaled_softmax(scores.mul_scalar(scale) + mask.unsqueeze(), 1.0),
     };
-    softmax(scores, 3)
+    shares
         .matmul(split(value))
         .swap_dims(1, 2)
         .reshape([batch, tokens, channels])

@@ -1,9 +1,9 @@
 //! Attention within the square windows of a feature map, with relative position bias (Swin, Liu et
 //! al. 2021, arXiv 2103.14030; `docs/reference/upn.md`, section 3).
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::cpu::softmax::scaled_softmax;
 use crate::gpu::attention::encoder::{for_head_dims, variant};
 use crate::gpu::attention::row_tiles;
 use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, is_gpu, to_buffer};
@@ -231,7 +231,7 @@ pub fn window_attention_reference(
     let repeat = bias.dims()[0];
     let scores = scores.reshape([windows / repeat, repeat * heads * tokens * tokens])
         + bias.reshape([1, repeat * heads * tokens * tokens]);
-    softmax(scores.reshape([windows, heads, tokens, tokens]), 3)
+    scaled_softmax(scores.reshape([windows, heads, tokens, tokens]), 1.0)
         .matmul(part(2))
         .swap_dims(1, 2)
         .reshape([windows, tokens, channels])

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
 use super::config::DecoderConfig;
 use super::kv_cache::TensorKv;
 use super::layout::{Layout, Masked};
+use crate::cpu::softmax::scaled_softmax;
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
 use crate::gpu::attention::{
@@ -242,13 +242,19 @@ impl Attention {
         let keys = k.dims()[2];
         let (key_heads, group) = (self.key_heads, self.query_heads / self.key_heads);
         let q = q.reshape([batch, key_heads, group * length, self.head_dim]);
-        let scores = q.matmul(k.swap_dims(2, 3)) * (self.head_dim as f64).sqrt().recip();
+        let scale = (self.head_dim as f32).sqrt().recip();
+        let scores = q.matmul(k.swap_dims(2, 3));
         let weights = match &layout.mask {
             Some(mask) => {
-                let scores = scores.reshape([batch, self.query_heads, length, keys]) + mask.clone();
-                softmax(scores, 3).reshape([batch, key_heads, group * length, keys])
+                let scores = scores.reshape([batch, self.query_heads, length, keys]);
+                scaled_softmax(scores.mul_scalar(scale) + mask.clone(), 1.0).reshape([
+                    batch,
+                    key_heads,
+                    group * length,
+                    keys,
+                ])
             }
-            None => softmax(scores, 3),
+            None => scaled_softmax(scores, scale),
         };
         let attended = weights
             .matmul(v)
