@@ -18,8 +18,8 @@ pub(super) fn prepare(command: &Command) {
     }
 }
 
-/// Makes the allocator keep what is freed. Activations of many megabytes come and go with every layer; from the
-/// kernel each of their pages would cost a fault again.
+/// Makes the allocator keep what is freed. Every layer allocates activations of many megabytes and frees them; from
+/// the kernel each of their pages would cost a fault again.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (option, value) in [

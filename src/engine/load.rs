@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
-use super::warmup::Warmup;
+use super::warmup_steps::Warmup;
 use super::{Engine, Host};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;

@@ -15,6 +15,7 @@ mod look;
 pub mod memory_plan;
 pub(crate) mod token_stream;
 mod warmup;
+mod warmup_steps;
 
 use std::collections::HashMap;
 

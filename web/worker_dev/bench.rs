@@ -8,6 +8,7 @@ use chatrex::diagnostics::bench::report::Row;
 use chatrex::diagnostics::bench::{self, Environment, Plan};
 use chatrex::engine::Engine;
 use chatrex::gpu::device::{is_software_name, open};
+use chatrex::memory::CpuActivations;
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::{Array, Float32Array};
 use serde::Deserialize;
@@ -96,7 +97,8 @@ pub async fn open_layer(name: String, file: Vec<u8>) -> Result<(), String> {
     LAYER.take();
     let opened = open(DevicePreference::Wgpu).await;
     let device = opened.map_err(|fault| fault.to_string())?.device;
-    let layer = Layer::open(&name, &file, &device).map_err(|fault| fault.to_string())?;
+    let layer = Layer::open(&name, &file, &device, CpuActivations::F32)
+        .map_err(|fault| fault.to_string())?;
     LAYER.set(Some(layer));
     Ok(())
 }

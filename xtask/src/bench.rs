@@ -7,7 +7,6 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::cpu_rivals;
 use crate::files;
 use crate::paths;
 use crate::process::run;
@@ -80,9 +79,6 @@ pub fn bench(bench: &Bench) -> Result<bool> {
 /// # Errors
 /// When a tool is missing, the site does not build or the browser does not start.
 pub fn rivals(rivals: &Rivals) -> Result<bool> {
-    if rivals.cpu {
-        return cpu_rivals::rivals(rivals);
-    }
     let shapes: Vec<&str> = match rivals.shapes.is_empty() {
         true => SHAPES.to_vec(),
         false => rivals.shapes.iter().map(String::as_str).collect(),

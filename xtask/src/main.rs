@@ -104,6 +104,7 @@ fn main() -> ExitCode {
         Command::Models { name } => models::command(&name),
         Command::Dist { out, js } => site::dist(out.as_deref(), js.as_deref()),
         Command::Bench(options) => bench::bench(&options),
+        Command::Rivals(options) if options.cpu => cpu_rivals::rivals(&options),
         Command::Rivals(options) => bench::rivals(&options),
         Command::Pack(options) => pack::pack(&options),
         Command::Help => {
