@@ -293,16 +293,12 @@ pub fn built_in_status(built_in: BuiltIn, manager: &ModelManager, model: &Model)
 
 /// A model that is being loaded into the engine.
 fn loading(name: &str, progress: Option<Progress>) -> String {
-    let Some(Progress { stage, done, total }) = progress.filter(|p| p.total > 0) else {
-        return say!("Loading {name}…", "正在加载 {name}…");
-    };
-    match stage {
-        Stage::Fetch => format!("{name} {}", amount(done, total)),
-        Stage::Upload => say!(
-            "Checking and uploading {}",
-            "正在检查并上传 {}",
-            amount(done, total)
-        ),
+    let known = progress.filter(|p| p.total > 0);
+    match known.map(|p| (p.stage, amount(p.done, p.total))) {
+        Some((Stage::Fetch, amount)) => format!("{name} {amount}"),
+        Some((Stage::Upload, amount)) => {
+            say!("Checking and uploading {amount}", "正在检查并上传 {amount}")
+        }
         _ => say!("Loading {name}…", "正在加载 {name}…"),
     }
 }

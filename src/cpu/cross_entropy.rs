@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::cpu::op::{CpuOp, apply};
+use crate::cpu::op::{CpuOp, apply_to_one};
 use crate::simd::{exp, for_each_chunk, vectorized};
 
 /// The mean of `-log softmax(logits)[label]` over the rows of `logits` `[R, C]` with a label; rows whose
@@ -20,8 +20,7 @@ pub fn cross_entropy(logits: Tensor<2>, labels: &[i32]) -> Tensor<1> {
         .map(|&label| usize::try_from(label).ok())
         .collect();
     assert!(labels.iter().flatten().all(|&label| label < classes));
-    let none = Tensor::<1>::zeros([1], &logits.device().inner());
-    apply(CrossEntropy { labels }, logits, none.clone(), none, [1])
+    apply_to_one(CrossEntropy { labels }, logits, [1])
 }
 
 /// A row of logits with a label.

@@ -48,6 +48,16 @@ pub fn apply<const A: usize, const B: usize, const C: usize, const D: usize>(
     ))
 }
 
+/// [`apply`] of an operation that reads its first input alone.
+pub fn apply_to_one<const A: usize, const D: usize>(
+    op: impl CpuOp + 'static,
+    x: Tensor<A>,
+    shape: [usize; D],
+) -> Tensor<D> {
+    let none = Tensor::<1>::zeros([1], &x.device().inner());
+    apply(op, x, none.clone(), none, shape)
+}
+
 /// The operation of burn's backends: flex, and flex with gradients for training.
 #[backend_extension(Flex, Autodiff: cfg(feature = "native"))]
 pub trait CpuOps: Backend {

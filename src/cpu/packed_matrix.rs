@@ -259,21 +259,22 @@ impl PackedMatrix {
     pub fn product(&self, x: &[f32], bias: &[f32]) -> Vec<f32> {
         let [rows, columns] = self.shape();
         assert!(x.len().is_multiple_of(columns), "width of the input");
-        let panels = match &*self.store {
-            Store::Quantized(panels) => panels,
-            Store::Dense(panels) => return panels.product(x, bias),
-        };
-        let is_int8 = self.activations == CpuActivations::Int8;
-        if !is_int8 && x.len() / columns > GEMV_ROWS {
-            return many_rows([rows, columns], x, bias, |first, count, x, out| {
-                gemm(panels, first, count, x, out);
-            });
-        }
-        let mut out = match is_int8 {
-            true => int8::product(panels, x),
-            false => {
-                let rows = x.chunks_exact(columns);
-                rows.flat_map(|x| panels.one_row(x)).collect()
+        let store = &*self.store;
+        let mut out = match (store, self.activations) {
+            (Store::Quantized(panels), CpuActivations::Int8) => int8::product(panels, x),
+            _ if x.len() / columns > GEMV_ROWS => {
+                let shape = [rows, columns];
+                return many_rows(shape, x, bias, |first, count, x, out| match store {
+                    Store::Quantized(panels) => gemm(panels, first, count, x, out),
+                    Store::Dense(panels) => dense::gemm(panels, first, count, x, out),
+                });
+            }
+            _ => {
+                let one_row = |x| match store {
+                    Store::Quantized(panels) => panels.one_row(x),
+                    Store::Dense(panels) => panels.one_row(x),
+                };
+                x.chunks_exact(columns).flat_map(one_row).collect()
             }
         };
         add_bias(&mut out, bias);

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 
-use crate::cpu::op::{CpuOp, apply, is_cpu};
+use crate::cpu::op::{CpuOp, apply_to_one, is_cpu};
 use crate::simd::{exp, for_each_chunk, vectorized};
 
 /// `x sigmoid(1.702 x)` of each element.
@@ -12,8 +12,7 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         return x.clone() * sigmoid(x.mul_scalar(SLOPE));
     }
     let shape = x.dims();
-    let none = Tensor::<1>::zeros([1], &x.device().inner());
-    apply(QuickGelu, x, none.clone(), none, shape)
+    apply_to_one(QuickGelu, x, shape)
 }
 
 const SLOPE: f32 = 1.702;

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 
-use crate::cpu::op::{CpuOp, apply, is_cpu};
+use crate::cpu::op::{CpuOp, apply_to_one, is_cpu};
 use crate::simd::{exp, for_each_chunk, vectorized};
 
 /// `softmax(scale x)` over the last dimension. Rows with NaN, and rows of -inf alone, become NaN.
@@ -14,8 +14,7 @@ pub fn scaled_softmax<const D: usize>(x: Tensor<D>, scale: f32) -> Tensor<D> {
     if !is_cpu(&x.device()) || x.shape().num_elements() == 0 {
         return softmax(x.mul_scalar(scale), D - 1);
     }
-    let none = Tensor::<1>::zeros([1], &x.device().inner());
-    apply(ScaledSoftmax { width, scale }, x, none.clone(), none, shape)
+    apply_to_one(ScaledSoftmax { width, scale }, x, shape)
 }
 
 /// Values that are added up side by side.

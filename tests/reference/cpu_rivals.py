@@ -183,7 +183,7 @@ def torch_layer(folder, meta, threads):
         return x + linear("mlp.fc2", functional.gelu(linear("mlp.fc1", y))) * weights["ramma"]
 
     forward = {"clip": clip, "convnext": convnext}[meta["family"]]
-    sampled = json.loads(meta["read"])
+    sampled = json.loads(read_metadata(folder)["read"])
 
     def run():
         with torch.inference_mode():
@@ -230,7 +230,6 @@ def measure(options, folder, threads, report):
     import numpy as np
 
     meta = json.loads((folder / "meta.json").read_text())
-    meta["read"] = read_metadata(folder).get("read", "[]")
     with ExitStack() as stack:
         found, missing = contenders(options, folder, meta, threads, stack)
         for _ in range(options.rounds):

@@ -1,7 +1,6 @@
 //! f32 weights in panels, so that products read them in the order in which they lie in memory.
 
-use super::{GEMV_ROWS, LANES, TASK_BYTES, TILE_COLUMNS, Vector, Wide, many_rows, tiles};
-use super::{interleave, multiply_add};
+use super::{LANES, TASK_BYTES, TILE_COLUMNS, Vector, Wide, interleave, multiply_add, tiles};
 use crate::simd::{for_each_chunk, fused};
 
 /// Consecutive rows of an f32 matrix.
@@ -41,28 +40,8 @@ impl DensePanels {
         &self.values[index * self.columns..][..self.columns]
     }
 
-    /// `x W^T + b`; an empty `bias` is none.
-    pub(super) fn product(&self, x: &[f32], bias: &[f32]) -> Vec<f32> {
-        let count = x.len() / self.columns.max(1);
-        if count > GEMV_ROWS {
-            return many_rows(
-                [self.rows, self.columns],
-                x,
-                bias,
-                |first, count, x, out| {
-                    gemm(self, first, count, x, out);
-                },
-            );
-        }
-        let mut out = Vec::with_capacity(count * self.rows);
-        for x in x.chunks_exact(self.columns) {
-            out.extend(self.one_row(x));
-        }
-        super::add_bias(&mut out, bias);
-        out
-    }
-
-    fn one_row(&self, x: &[f32]) -> Vec<f32> {
+    /// The product with one row `x`.
+    pub(super) fn one_row(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; self.rows.next_multiple_of(LANES)];
         let task = TASK_BYTES.div_ceil(self.columns * size_of::<Vector>());
         for_each_chunk(&mut out, task * LANES, |index, out| {
@@ -104,7 +83,7 @@ fused! {
 fused! {
     /// The products of pairs of panels from `first` with `count` rows `x`, of
     /// [`columns_together`](super::columns_together): as many pairs as `out`, `[pairs, count]`, holds.
-    fn gemm(panels: &DensePanels, first: usize, count: usize, x: &[f32], out: &mut [Wide]) {
+    pub(super) fn gemm(panels: &DensePanels, first: usize, count: usize, x: &[f32], out: &mut [Wide]) {
         out.fill([0.0; 2 * LANES]);
         for start in (0..panels.columns).step_by(TILE_COLUMNS) {
             let end = panels.columns.min(start + TILE_COLUMNS);

@@ -88,9 +88,7 @@ impl KvLayer {
     pub fn new(shape: AttentionShape, dtype: KvCacheDType, device: &Device) -> Self {
         let empty = || {
             let bytes = shape.kv_width() * shape.capacity * dtype.bytes();
-            // Whole vectors of 4, so that all lengths are filled by the same pipeline.
-            let words = (bytes / 4).next_multiple_of(4);
-            to_buffer("KV cache", Tensor::<1>::zeros([words], device))
+            to_buffer("KV cache", Tensor::<1>::zeros([bytes / 4], device))
         };
         Self {
             keys: empty(),
