@@ -103,11 +103,15 @@ impl SquareRecipe {
         half_boxes: false,
     };
 
+    /// The picture padded to a square and resized to the high resolution.
+    pub fn resized(&self, pixels: &Pixels) -> Pixels {
+        let canvas = Canvas::square(pixels, self.background);
+        resize(&canvas, self.high, self.high, Filter::Bicubic)
+    }
+
     /// The high-resolution and the low-resolution image.
     pub fn prepare(&self, pixels: &Pixels) -> (Planar, Planar) {
-        let canvas = Canvas::square(pixels, self.background);
-        let square = resize(&canvas, self.high, self.high, Filter::Bicubic);
-        let high = Planar::normalized(&square, self.mean, self.std);
+        let high = Planar::normalized(&self.resized(pixels), self.mean, self.std);
         let low = high.interpolated(self.low as usize);
         (high, low)
     }
@@ -164,11 +168,15 @@ impl ShortSideRecipe {
         std: [0.229, 0.224, 0.225],
     };
 
+    /// The picture resized to [`ShortSideRecipe::target`].
+    pub fn resized(&self, pixels: &Pixels) -> Pixels {
+        let (width, height) = self.target(pixels.width, pixels.height);
+        resize(&Canvas::plain(pixels), width, height, Filter::Bilinear)
+    }
+
     /// The preprocessed image.
     pub fn prepare(&self, pixels: &Pixels) -> Planar {
-        let (width, height) = self.target(pixels.width, pixels.height);
-        let small = resize(&Canvas::plain(pixels), width, height, Filter::Bilinear);
-        Planar::normalized(&small, self.mean, self.std)
+        Planar::normalized(&self.resized(pixels), self.mean, self.std)
     }
 
     /// Width and height after resizing. If the rule of the original gives a side of 0 (aspect ratios
