@@ -16,6 +16,7 @@ use super::disk::{self, InputFile};
 use super::pth;
 use super::tensor_view::TensorView;
 use crate::error::{ErrorCode, Fault};
+use crate::weights::DType;
 
 /// The index of a hub folder's shards.
 const INDEX: &str = "model.safetensors.index.json";
@@ -33,29 +34,20 @@ const MAX_PTH: Option<u64> = if cfg!(feature = "native") {
     Some(2 << 30)
 };
 
-/// Little-endian elements as f32; `None` for other dtypes.
+/// Little-endian elements as f32, rounded to the nearest; `None` if the dtype holds other than floating-point numbers.
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let words = || bytes.as_chunks::<4>().0.iter();
-    let halves = || bytes.as_chunks::<2>().0.iter();
-    match dtype {
-        Dtype::F32 => Some(words().map(|b| f32::from_le_bytes(*b)).collect()),
-        Dtype::F16 => Some(
-            halves()
-                .map(|b| half::f16::from_le_bytes(*b).to_f32())
-                .collect(),
-        ),
-        Dtype::BF16 => Some(
-            halves()
-                .map(|b| half::bf16::from_le_bytes(*b).to_f32())
-                .collect(),
-        ),
-        _ => None,
-    }
-}
-
-/// The index of the first infinite value or NaN.
-pub fn first_not_finite(values: &[f32]) -> Option<usize> {
-    values.iter().position(|value| !value.is_finite())
+    Some(match dtype {
+        Dtype::F64 => {
+            let values = bytes.as_chunks::<8>().0.iter();
+            values
+                .map(|bytes| f64::from_le_bytes(*bytes) as f32)
+                .collect()
+        }
+        Dtype::F32 => DType::F32.to_f32(bytes),
+        Dtype::F16 => DType::F16.to_f32(bytes),
+        Dtype::BF16 => DType::BF16.to_f32(bytes),
+        _ => return None,
+    })
 }
 
 /// The tensors of one published model.
@@ -252,17 +244,7 @@ impl Checkpoint {
             "{elements:?} of {size} elements"
         );
         let raw = self.gather(view, elements)?;
-        let values = match view.dtype {
-            Dtype::F64 => Some(
-                raw.as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|bytes| f64::from_le_bytes(*bytes) as f32)
-                    .collect(),
-            ),
-            dtype => floats(dtype, &raw),
-        };
-        values.ok_or_else(|| {
+        floats(view.dtype, &raw).ok_or_else(|| {
             Fault::model(
                 self.place(name),
                 format!(
@@ -523,6 +505,7 @@ mod tests {
 
     use super::*;
     use crate::convert::pth::test_files;
+    use crate::weights::dtype::first_not_finite;
 
     const GOLDEN: &str = "tests/data/golden";
 

@@ -5,6 +5,7 @@ use std::path::Path;
 #[cfg(feature = "native")]
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 #[cfg(feature = "native")]
 use rayon::prelude::*;
@@ -14,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::convert::disk::OutputFile;
 use crate::convert::layout::{ShardPlan, padding};
 use crate::error::{ErrorCode, Fault, FaultKind};
-use crate::weights::dtype::DType;
+use crate::simd::vectorized;
+use crate::weights::dtype::{DType, f16_to_f32, f32_to_f16, first_not_finite};
 use crate::weights::manifest::{Shard, hex};
 use crate::weights::quant::{QuantScheme, Rounding};
 use crate::weights::storage::WeightFormat;
@@ -54,12 +56,7 @@ impl QuantError {
             count: values.len() as u64,
             ..Self::default()
         };
-        for (a, b) in values.iter().zip(stored) {
-            let difference = f64::from(a - b);
-            error.include(difference.abs() as f32);
-            error.squares += difference * difference;
-            error.energy += f64::from(*a) * f64::from(*a);
-        }
+        add_differences(values, stored, &mut error);
         error
     }
 
@@ -79,6 +76,44 @@ impl QuantError {
         self.squares += other.squares;
         self.energy += other.energy;
         self.count += other.count;
+    }
+}
+
+/// Values that are added up side by side.
+const LANES: usize = 8;
+
+vectorized! {
+    /// Adds the differences of `stored` from `values`, and the energy of `values`, to `error`.
+    fn add_differences(values: &[f32], stored: &[f32], error: &mut QuantError) {
+        let mut worst = [0.0_f32; LANES];
+        let (mut squares, mut energy) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+        let (values, last_values) = values.as_chunks::<LANES>();
+        let (stored, last_stored) = stored.as_chunks::<LANES>();
+        for (values, stored) in values.iter().zip(stored) {
+            for lane in 0..LANES {
+                let difference = values[lane] - stored[lane];
+                let size = difference.abs();
+                worst[lane] = if size > worst[lane] { size } else { worst[lane] };
+                let difference = f64::from(difference);
+                squares[lane] += difference * difference;
+                energy[lane] += f64::from(values[lane]) * f64::from(values[lane]);
+            }
+        }
+        for (at, (value, stored)) in last_values.iter().zip(last_stored).enumerate() {
+            let difference = f64::from(value - stored);
+            error.include(difference.abs() as f32);
+            squares[at] += difference * difference;
+            energy[at] += f64::from(*value) * f64::from(*value);
+        }
+        for lane in 0..LANES {
+            error.include(worst[lane]);
+            error.squares += squares[lane];
+            error.energy += energy[lane];
+        }
+        // The comparisons above pass over NaN, the sums do not.
+        if error.squares.is_nan() {
+            error.include(f32::NAN);
+        }
     }
 }
 
@@ -354,7 +389,7 @@ fn encode(
         .map(|start| {
             let rows = start..(start + step).min(rows.end);
             let values = source.rows(index, rows.clone())?;
-            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            if let Some(at) = first_not_finite(&values) {
                 return Err(Fault::model(
                     source.place(index),
                     format!("holds {} at element {}", values[at], start * width + at),
@@ -391,35 +426,28 @@ fn encode_rows(
 ) -> (Vec<Vec<u8>>, QuantError) {
     match format {
         WeightFormat::Dense(DType::F16) => {
-            let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
-            let stored: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
-            let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-            (vec![bytes], QuantError::of(values, &stored))
+            let halves = f32_to_f16(values);
+            let error = QuantError::of(values, &f16_to_f32(&halves));
+            (vec![bytemuck::pod_collect_to_vec(&halves)], error)
         }
         WeightFormat::Dense(DType::BF16) => {
-            let halves: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
-            let stored: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
-            let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-            (vec![bytes], QuantError::of(values, &stored))
+            let halves = values.iter().map(|&value| bf16::from_f32(value).to_bits());
+            let bytes: Vec<u8> = bytemuck::pod_collect_to_vec(&halves.collect::<Vec<_>>());
+            let error = QuantError::of(values, &DType::BF16.to_f32(&bytes));
+            (vec![bytes], error)
         }
-        WeightFormat::Dense(_) => {
-            let bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            (vec![bytes], QuantError::of(values, values))
-        }
+        WeightFormat::Dense(_) => (
+            vec![bytemuck::pod_collect_to_vec(values)],
+            QuantError::of(values, values),
+        ),
         WeightFormat::Quantized(scheme) => {
             let packed = packed.unwrap_or_else(|| Packed::quantized(values, scheme, rounding));
             let Packed { words, scales } = packed;
             let mut stored = vec![0.0; values.len()];
             scheme.dequantize(&words, &scales, &mut stored);
             let bytes = vec![
-                words.iter().flat_map(|word| word.to_le_bytes()).collect(),
-                scales
-                    .iter()
-                    .flat_map(|scale| scale.to_le_bytes())
-                    .collect(),
+                bytemuck::pod_collect_to_vec(&words),
+                bytemuck::pod_collect_to_vec(scales.reinterpret_cast()),
             ];
             (bytes, QuantError::of(values, &stored))
         }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::manifest::{Manifest, Part, TensorEntry, sha256_hex};
+use super::manifest::{Manifest, Part, TensorEntry};
 use super::source::{ByteSource, Piece, PieceStore, Runtime, TransferControl};
 use crate::error::{ErrorCode, Fault, FaultKind};
 
@@ -164,19 +164,19 @@ impl<'a> Downloader<'a> {
     /// The bytes of a piece, whose hash is right.
     async fn checked_bytes(&self, piece: &Piece<'_>) -> Result<Vec<u8>, Fault> {
         if let Some(store) = self.store.filter(|store| store.has(piece)) {
-            let bytes = store.read(piece);
-            if let Ok(bytes) = bytes
-                && sha256_hex(&bytes) == piece.sha256
-            {
-                self.count(|stats| stats.cached += size(piece));
-                return Ok(bytes);
+            if let Ok(bytes) = store.read(piece) {
+                let (bytes, sha256) = self.runtime.sha256(bytes).await;
+                if sha256 == piece.sha256 {
+                    self.count(|stats| stats.cached += size(piece));
+                    return Ok(bytes);
+                }
             }
             store.forget(piece);
             self.count(|stats| stats.wrong += 1);
         }
         for _ in 0..MAX_CORRUPT_READS {
-            let bytes = self.fetch(piece).await?;
-            if sha256_hex(&bytes) == piece.sha256 {
+            let (bytes, sha256) = self.runtime.sha256(self.fetch(piece).await?).await;
+            if sha256 == piece.sha256 {
                 if let Some(store) = self.store {
                     store.write(piece, &bytes)?;
                 }
@@ -318,6 +318,7 @@ fn overlap(tensor: &TensorEntry, piece: &Piece) -> Option<(u64, u64)> {
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
+    use crate::weights::manifest::sha256_hex;
     use crate::weights::sample::{PIECE, Sample};
     use crate::weights::source::{LocalFuture, PartialRead};
     use std::cell::RefCell;

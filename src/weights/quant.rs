@@ -180,21 +180,8 @@ impl QuantScheme {
         assert!(values.len().is_multiple_of(self.group), "groups");
         assert_eq!(self.scale_count(values.len()), scales.len(), "scales");
         assert_eq!(self.words(values.len()), words.len(), "words");
-        let mask = (1_u32 << self.bits) - 1;
-        let group_words = self.words(self.group);
-        let groups = values.chunks_exact_mut(self.group);
-        let scales = scales.chunks_exact(self.scales_per_group());
-        for ((values, words), scales) in groups.zip(words.chunks_exact(group_words)).zip(scales) {
-            let scale: f32 = scales[0].into();
-            let minimum: Option<f32> = scales.get(1).map(|&minimum| minimum.into());
-            for (values, word) in values.chunks_exact_mut(self.per_word()).zip(words) {
-                for (at, value) in values.iter_mut().enumerate() {
-                    let code = (word >> (at as u32 * self.bits) & mask) as i32 - self.offset();
-                    let product = code as f32 * scale;
-                    *value = minimum.map_or(product, |minimum| product + minimum);
-                }
-            }
-        }
+        let scales: Vec<f32> = scales.iter().map(|&scale| scale.into()).collect();
+        dequantize_groups(self, words, &scales, values);
     }
 
     /// Scale and minimum of codes that reach from the smallest of `values` to the largest.
@@ -287,6 +274,42 @@ vectorized! {
                     let code = scheme.code(value - minimum, inverse) as i32 + scheme.offset();
                     word.checked_shl(scheme.bits).unwrap_or(0) | code as u32
                 });
+            }
+        }
+    }
+}
+
+vectorized! {
+    fn dequantize_groups(scheme: QuantScheme, words: &[u32], scales: &[f32], values: &mut [f32]) {
+        match scheme.bits {
+            4 => dequantize_groups_of::<4, 8>(scheme, words, scales, values),
+            _ => dequantize_groups_of::<8, 4>(scheme, words, scales, values),
+        }
+    }
+}
+
+#[inline(always)]
+fn dequantize_groups_of<const BITS: u32, const PER_WORD: usize>(
+    scheme: QuantScheme,
+    words: &[u32],
+    scales: &[f32],
+    values: &mut [f32],
+) {
+    let offset = scheme.offset();
+    let groups = values.chunks_exact_mut(scheme.group);
+    let words = words.chunks_exact(scheme.group / PER_WORD);
+    let scales = scales.chunks_exact(scheme.scales_per_group());
+    for ((values, words), scales) in groups.zip(words).zip(scales) {
+        let scale = scales[0];
+        for (values, word) in values.as_chunks_mut::<PER_WORD>().0.iter_mut().zip(words) {
+            for (at, value) in values.iter_mut().enumerate() {
+                let code = word >> (at as u32 * BITS) & ((1 << BITS) - 1);
+                *value = (code.cast_signed() - offset) as f32 * scale;
+            }
+        }
+        if let Some(minimum) = scales.get(1) {
+            for value in values {
+                *value += minimum;
             }
         }
     }

@@ -4,7 +4,10 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
+use super::manifest::sha256_hex;
 use crate::error::{ErrorCode, Fault};
+#[cfg(feature = "native")]
+use crate::simd::threads;
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -120,6 +123,27 @@ pub trait Runtime {
 
     /// The current wish of the user.
     fn control(&self) -> TransferControl;
+
+    /// `bytes` and their SHA-256, natively computed on another thread if there is one.
+    fn sha256(&self, bytes: Vec<u8>) -> LocalFuture<'_, (Vec<u8>, String)> {
+        Box::pin(hashed(bytes))
+    }
+}
+
+/// `bytes` and their SHA-256.
+async fn hashed(bytes: Vec<u8>) -> (Vec<u8>, String) {
+    let hash = |bytes: Vec<u8>| {
+        let sha256 = sha256_hex(&bytes);
+        (bytes, sha256)
+    };
+    #[cfg(feature = "native")]
+    if threads() > 1 {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        // Sending fails if the load has ended with an error.
+        rayon::spawn(move || drop(sender.send(hash(bytes))));
+        return receiver.await.expect("the hash of bytes is always sent");
+    }
+    hash(bytes)
 }
 
 /// Sleeps on the thread (in a browser not at all), never yields, pauses or cancels.
@@ -211,6 +235,11 @@ impl ByteSource for Folder {
             on_bytes(bytes.len() as u64);
             Ok(bytes)
         })
+    }
+
+    /// One more than the threads that hash.
+    fn max_parallel(&self) -> usize {
+        threads() + 1
     }
 }
 
