@@ -25,7 +25,7 @@ pub enum CpuActivations {
     Int8,
 }
 
-/// Element type of the KV cache on a GPU; arithmetic is f32 in either case.
+/// Element type of the KV cache; arithmetic is f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvCacheDType {
@@ -37,8 +37,8 @@ pub enum KvCacheDType {
 }
 
 impl KvCacheDType {
-    /// The default: f16 where the decoder's weights are quantized, because keys and values then lose
-    /// no more than the weights did.
+    /// The default on a GPU: f16 where the decoder's weights are quantized, because keys and values then lose
+    /// no more than the weights did. On the CPU it is f32.
     pub fn default_for(quantized: bool) -> Self {
         if quantized { Self::F16 } else { Self::F32 }
     }

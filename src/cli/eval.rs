@@ -49,7 +49,7 @@ pub struct Options {
     /// Device to run on.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-    /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
+    /// Data type of the KV cache [default: f16 for quantized weights on a GPU, else f32].
     #[arg(long, value_enum)]
     cache: Option<KvCacheName>,
     /// Activations that quantized weights are multiplied with on the CPU.

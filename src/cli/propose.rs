@@ -35,7 +35,7 @@ pub struct ImageArgs {
     /// limit].
     #[arg(long, value_name = "MB")]
     pub memory: Option<u64>,
-    /// Data type of the KV cache on the GPU [default: f16 for quantized weights, else f32].
+    /// Data type of the KV cache [default: f16 for quantized weights on a GPU, else f32].
     #[arg(long, value_enum)]
     pub cache: Option<KvCacheName>,
     /// Activations that quantized weights are multiplied with on the CPU.

@@ -1,8 +1,8 @@
 //! Products with matrices on the CPU. Quantized weights stay packed in memory and are dequantized in registers or in
 //! the cache. Activations, products and sums are f32, unless int8 activations are chosen for quantized weights.
 //!
-//! Eight rows form a panel. Within a panel the words of the rows take turns, so that the lanes of a vector are
-//! rows: word `j` of each row, then word `j + 1` of each row. The last panel is filled up with zeros.
+//! Rows form panels as in [`tiles`](super::tiles), of words of codes or of values. The last panel is filled up with
+//! zeros.
 
 mod dense;
 mod int8;
@@ -15,30 +15,21 @@ use burn::tensor::{Int, Tensor};
 
 use self::dense::DensePanels;
 use super::op::{self, CpuOp};
+use super::tiles::{
+    LANES, TILE_COLUMNS, Vector, Wide, columns_together, multiply_add, tiles, widen,
+};
 use crate::memory::CpuActivations;
 use crate::simd::{for_each_chunk, fused, threads};
 use crate::weights::{DType, QuantScheme};
 
-/// Rows of a panel.
-const LANES: usize = 8;
-
-/// A value of each row of a panel.
-type Vector = [f32; LANES];
-
-/// A value of each row of two panels.
-type Wide = [f32; 2 * LANES];
-
-/// Rows of activations that a tile of [`Panels::many_rows`] multiplies at once.
-const TILE_ROWS: usize = 6;
+/// Panels that are multiplied with a row at once, so that an activation is loaded once for all.
+const GEMV_PANELS: usize = 4;
 
 /// Up to this many rows of activations the weights are read once for each.
 const GEMV_ROWS: usize = 4;
 
-/// Columns that [`Panels::many_rows`] dequantizes at once: 16 rows of them fill half of a first-level cache.
-const TILE_COLUMNS: usize = 256;
-
 /// Rows of activations for which weights are dequantized once: `TILE_COLUMNS` of them fit a second-level cache. A
-/// multiple of `TILE_ROWS`.
+/// multiple of [`TILE_ROWS`](super::tiles::TILE_ROWS).
 const CHUNK_ROWS: usize = 192;
 
 /// The most pairs of panels of a task of [`Panels::many_rows`]: their dequantized tiles fill a quarter of a
@@ -105,17 +96,6 @@ impl Scales {
     }
 }
 
-/// Finite f16 to f32, in a form that compilers vectorize: the exponent is moved by a multiplication, which is
-/// exact for subnormal numbers too.
-#[inline(always)]
-fn widen(bits: [u16; LANES]) -> Vector {
-    let two_to_the_112 = f32::from_bits((127 + 112) << 23);
-    bits.map(|bits| {
-        let magnitude = f32::from_bits((u32::from(bits) & 0x7fff) << 13) * two_to_the_112;
-        f32::from_bits(magnitude.to_bits() | (u32::from(bits) & 0x8000) << 16)
-    })
-}
-
 impl PackedMatrix {
     /// `rows` rows of `columns` weights: words of codes, and scales in words as they are stored. Scales and minima
     /// are finite.
@@ -135,17 +115,14 @@ impl PackedMatrix {
             scheme.scale_words([rows, columns]),
             "words of scales"
         );
-        let codes = interleave(words, rows, scheme.words(columns), |word| word);
+        let count = rows.div_ceil(LANES);
+        let codes = interleave(words, scheme.words(columns), count);
         let per_row = scheme.scale_count(columns);
         let scales = if scheme.scale == DType::F16 {
-            let halves: Vec<u16> = scales
-                .iter()
-                .flat_map(|pair| [*pair as u16, (pair >> 16) as u16])
-                .take(rows * per_row)
-                .collect();
-            Scales::F16(interleave(&halves, rows, per_row, |bits| bits))
+            let halves = &bytemuck::cast_slice::<u32, u16>(scales)[..rows * per_row];
+            Scales::F16(interleave(halves, per_row, count))
         } else {
-            Scales::F32(interleave(scales, rows, per_row, f32::from_bits))
+            Scales::F32(interleave(bytemuck::cast_slice(scales), per_row, count))
         };
         let panels = Panels {
             rows,
@@ -165,7 +142,17 @@ impl PackedMatrix {
         Self::of(Store::Dense(DensePanels::new(values, shape)))
     }
 
-    /// The same of a tensor on the CPU.
+    /// f16 values `[rows, columns]`, row-major and finite, two in a word.
+    ///
+    /// # Panics
+    /// The sizes disagree.
+    pub fn f16(words: &[u32], [rows, columns]: [usize; 2]) -> Self {
+        assert_eq!(words.len(), DType::F16.words(rows * columns), "words");
+        let halves = &bytemuck::cast_slice::<u32, u16>(words)[..rows * columns];
+        Self::of(Store::Dense(DensePanels::f16(halves, [rows, columns])))
+    }
+
+    /// [`PackedMatrix::dense`] of a tensor on the CPU.
     ///
     /// # Panics
     /// The sizes disagree.
@@ -191,15 +178,7 @@ impl PackedMatrix {
         shape: [usize; 2],
         scheme: QuantScheme,
     ) -> Self {
-        let [codes, scales] = [codes, scales].map(|tensor| {
-            let words = tensor.into_data().try_into_vec::<i32>();
-            let words = words.expect("words are i32 on the CPU");
-            words
-                .into_iter()
-                .map(i32::cast_unsigned)
-                .collect::<Vec<_>>()
-        });
-        Self::new(&codes, &scales, shape, scheme)
+        Self::new(&words(codes), &words(scales), shape, scheme)
     }
 
     /// The same matrix, multiplied with other activations.
@@ -218,7 +197,7 @@ impl PackedMatrix {
         }
     }
 
-    /// Whether its weights are f32.
+    /// Whether its weights are f32 or f16.
     pub fn is_dense(&self) -> bool {
         matches!(*self.store, Store::Dense(_))
     }
@@ -280,6 +259,12 @@ impl PackedMatrix {
         add_bias(&mut out, bias);
         out
     }
+}
+
+/// The words of a tensor on the CPU.
+pub fn words(tensor: Tensor<1, Int>) -> Vec<u32> {
+    let words = tensor.into_data().try_into_vec::<i32>();
+    bytemuck::cast_vec(words.expect("words are i32 on the CPU"))
 }
 
 /// `x W^T + b` for `x` `[.., columns]` on the CPU, a matrix in blocks of rows, and `bias` `[rows]`: `[.., rows]`.
@@ -378,27 +363,23 @@ impl CpuOp for PackedLinear {
     }
 }
 
-/// `rows` rows of `width` values in panels.
-fn interleave<T: Copy + Default, U: Copy + Default>(
+/// Rows of `width` values in `panels` panels; rows of zeros fill the last ones.
+fn interleave<T: Copy + Default + Send + Sync>(
     values: &[T],
-    rows: usize,
     width: usize,
-    convert: fn(T) -> U,
-) -> Vec<[U; LANES]> {
-    let mut panels = vec![[U::default(); LANES]; rows.div_ceil(LANES) * width];
-    for (row, values) in values.chunks_exact(width.max(1)).enumerate() {
-        let panel = &mut panels[row / LANES * width..][..width];
-        for (lanes, &value) in panel.iter_mut().zip(values) {
-            lanes[row % LANES] = convert(value);
+    panels: usize,
+) -> Vec<[T; LANES]> {
+    let mut out = vec![[T::default(); LANES]; panels * width];
+    for_each_chunk(&mut out, width.max(1), |panel, lanes| {
+        let first = values.len().min(panel * LANES * width);
+        let rows = values[first..].chunks_exact(width).take(LANES);
+        for (lane, row) in rows.enumerate() {
+            for (lanes, &value) in lanes.iter_mut().zip(row) {
+                lanes[lane] = value;
+            }
         }
-    }
-    panels
-}
-
-/// `a * b + c`, rounded once where `FUSED`.
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
+    });
+    out
 }
 
 /// Code `at` of a word, without the offset.
@@ -442,9 +423,12 @@ impl Panels {
             .collect();
         let mut out = vec![0.0; self.rows.next_multiple_of(LANES)];
         let panel_bytes = size_of_val(self.words(0, 0)).max(1);
-        let task = TASK_BYTES.div_ceil(panel_bytes);
+        let task = TASK_BYTES
+            .div_ceil(panel_bytes)
+            .next_multiple_of(GEMV_PANELS);
+        let x = in_place(x, self.scheme);
         for_each_chunk(&mut out, task * LANES, |index, out| {
-            gemv(self, index * task, x, &sums, out);
+            gemv(self, index * task, &x, &sums, out);
         });
         out.truncate(self.rows);
         out
@@ -496,53 +480,99 @@ fn many_rows(
 }
 
 fused! {
-    /// The product of the panels from `first` with one row `x`, of whose groups `sums` are the sums: as many panels
-    /// as `out` holds.
+    /// The product of the panels from `first` with one row `x`, which is [`in_place`], and of whose groups `sums` are the
+    /// sums: as many panels as `out` holds.
     fn gemv(panels: &Panels, first: usize, x: &[f32], sums: &[f32], out: &mut [f32]) {
         match panels.scheme.bits {
-            4 => gemv_of::<FUSED, 4>(panels, first, x, sums, out),
-            _ => gemv_of::<FUSED, 8>(panels, first, x, sums, out),
+            4 => gemv_of::<FUSED, 4, 8>(panels, first, x, sums, out),
+            _ => gemv_of::<FUSED, 8, 4>(panels, first, x, sums, out),
         }
     }
 }
 
 #[inline(always)]
-fn gemv_of<const FUSED: bool, const BITS: u32>(
+fn gemv_of<const FUSED: bool, const BITS: u32, const PER_WORD: usize>(
     panels: &Panels,
     first: usize,
     x: &[f32],
     sums: &[f32],
     out: &mut [f32],
 ) {
-    let per_word = 32 / BITS as usize;
+    let (together, rest) = out.as_chunks_mut::<LANES>().0.as_chunks_mut();
+    let alone = first + GEMV_PANELS * together.len();
+    for (at, out) in together.iter_mut().enumerate() {
+        let first = first + GEMV_PANELS * at;
+        *out = panels_with_row::<FUSED, BITS, PER_WORD, GEMV_PANELS>(panels, first, x, sums);
+    }
+    for (at, out) in rest.iter_mut().enumerate() {
+        [*out] = panels_with_row::<FUSED, BITS, PER_WORD, 1>(panels, alone + at, x, sums);
+    }
+}
+
+/// The products of `P` panels from `first` with a row.
+#[inline(always)]
+fn panels_with_row<const FUSED: bool, const BITS: u32, const PER_WORD: usize, const P: usize>(
+    panels: &Panels,
+    first: usize,
+    x: &[f32],
+    sums: &[f32],
+) -> [Vector; P] {
     let group = panels.scheme.group;
-    let group_words = group / per_word;
-    for (panel, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let panel = first + panel;
-        let mut total = [0.0; LANES];
-        let words = panels.words(panel, 0).chunks_exact(group_words);
-        for (at, (words, x)) in words.zip(x.chunks_exact(group)).enumerate() {
-            // Four sums, so that an addition need not wait for the one before.
-            let mut sums_of_codes = [[0.0; LANES]; 4];
-            for (word, x) in words.iter().zip(x.chunks_exact(per_word)) {
-                for (k, &x) in x.iter().enumerate() {
-                    let sum = &mut sums_of_codes[k % 4];
+    let words: [_; P] = std::array::from_fn(|panel| panels.words(first + panel, 0));
+    let mut totals = [[0.0; LANES]; P];
+    for (at, x) in x.chunks_exact(group).enumerate() {
+        let width = group / PER_WORD;
+        let words = words.map(|words| &words[at * width..][..width]);
+        // Two sums, so that an addition need not wait for the one before.
+        let mut parts = [[[0.0; LANES]; 2]; P];
+        for (word, x) in x.as_chunks::<PER_WORD>().0.iter().enumerate() {
+            for k in 0..PER_WORD {
+                for panel in 0..P {
+                    let (word, part) = (words[panel][word], &mut parts[panel][k % 2]);
                     for lane in 0..LANES {
-                        sum[lane] =
-                            multiply_add::<FUSED>(code::<BITS>(word[lane], k), x, sum[lane]);
+                        let code = code_in_place::<BITS>(word[lane], k);
+                        part[lane] = multiply_add::<FUSED>(code, x[k], part[lane]);
                     }
                 }
             }
-            let [a, b, c, d] = sums_of_codes;
-            let (scale, minimum) = panels.scale(panel, at);
+        }
+        for panel in 0..P {
+            let (scale, minimum) = panels.scale(first + panel, at);
+            let ([even, odd], total) = (parts[panel], &mut totals[panel]);
             for lane in 0..LANES {
-                let sum = (a[lane] + b[lane]) + (c[lane] + d[lane]);
-                let sum = multiply_add::<FUSED>(sum, scale[lane], total[lane]);
+                let sum = multiply_add::<FUSED>(even[lane] + odd[lane], scale[lane], total[lane]);
                 total[lane] = multiply_add::<FUSED>(minimum[lane], sums[at], sum);
             }
         }
-        *out = total;
     }
+    totals
+}
+
+/// Code `at` of a word, without the offset, times 2 to the power of the code's first bit in the word; the last code
+/// alone. It takes one instruction less than [`code`].
+#[inline(always)]
+fn code_in_place<const BITS: u32>(word: u32, at: usize) -> f32 {
+    let first_bit = at as u32 * BITS;
+    let in_place = match first_bit + BITS {
+        32 => word >> first_bit,
+        _ => word & (((1 << BITS) - 1) << first_bit),
+    };
+    in_place.cast_signed() as f32
+}
+
+/// A row of activations for [`code_in_place`]: each is divided by the power of 2 that its code is multiplied with.
+fn in_place(x: &[f32], scheme: QuantScheme) -> Vec<f32> {
+    let per_word = scheme.per_word();
+    let factors: Vec<f32> = (0..per_word)
+        .map(|at| match at + 1 == per_word {
+            true => 1.0,
+            false => (-((at as u32 * scheme.bits) as f32)).exp2(),
+        })
+        .collect();
+    let words = x.chunks_exact(per_word);
+    words
+        .flat_map(|x| x.iter().zip(&factors).map(|(x, factor)| x * factor))
+        .collect()
 }
 
 fused! {
@@ -610,72 +640,6 @@ fn dequantize_tile_of<const BITS: u32, const PER_WORD: usize>(
                 }
                 *value = row;
             }
-        }
-    }
-}
-
-/// `TILE_ROWS` rows of `x` at a time with the values of a column beside each other, as [`tile`] reads them; fewer
-/// rows at the end.
-fn columns_together(x: &[f32], columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    for_each_chunk(&mut out, TILE_ROWS * columns, |index, out| {
-        let x = &x[index * TILE_ROWS * columns..][..out.len()];
-        let rows = out.len() / columns;
-        for (row, x) in x.chunks_exact(columns).enumerate() {
-            for (column, x) in out.chunks_exact_mut(rows).zip(x) {
-                column[row] = *x;
-            }
-        }
-    });
-    out
-}
-
-/// Adds the products of two panels of weights, of columns from `start`, with all rows of `x`, of
-/// [`columns_together`].
-#[inline(always)]
-fn tiles<const FUSED: bool>(
-    weights: [&[Vector]; 2],
-    x: &[f32],
-    start: usize,
-    columns: usize,
-    out: &mut [Wide],
-) {
-    let rows = out.chunks_mut(TILE_ROWS).zip(x.chunks(TILE_ROWS * columns));
-    for (out, x) in rows {
-        let x = &x[start * out.len()..][..weights[0].len() * out.len()];
-        match out.len() {
-            6 => tile::<FUSED, 6>(weights, x, out),
-            5 => tile::<FUSED, 5>(weights, x, out),
-            4 => tile::<FUSED, 4>(weights, x, out),
-            3 => tile::<FUSED, 3>(weights, x, out),
-            2 => tile::<FUSED, 2>(weights, x, out),
-            _ => tile::<FUSED, 1>(weights, x, out),
-        }
-    }
-}
-
-/// Adds the product of `R` rows of `x`, of [`columns_together`], with two panels of weights.
-#[inline(always)]
-fn tile<const FUSED: bool, const R: usize>(
-    [first, second]: [&[Vector]; 2],
-    x: &[f32],
-    out: &mut [Wide],
-) {
-    let mut sums = [[[0.0; LANES]; 2]; R];
-    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<R>().0) {
-        for row in 0..R {
-            let [left, right] = &mut sums[row];
-            for lane in 0..LANES {
-                left[lane] = multiply_add::<FUSED>(x[row], first[lane], left[lane]);
-            }
-            for lane in 0..LANES {
-                right[lane] = multiply_add::<FUSED>(x[row], second[lane], right[lane]);
-            }
-        }
-    }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
-            *out += sum;
         }
     }
 }
@@ -822,6 +786,32 @@ mod tests {
         });
     }
 
+    #[test]
+    fn f16_products_are_those_of_the_same_f32_bit_for_bit() {
+        with_each_instruction_set(|set| {
+            for [rows, columns] in [[1, 4], [7, 12], [17, 60], [32, 300], [531, 64]] {
+                let halves = values(rows * columns, rows);
+                let halves: Vec<f16> = halves.into_iter().map(f16::from_f32).collect();
+                let weights: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+                let pairs = halves.chunks_exact(2);
+                let words: Vec<u32> = pairs
+                    .map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16)
+                    .collect();
+                let matrix = PackedMatrix::f16(&words, [rows, columns]);
+                let wide = PackedMatrix::dense(&weights, [rows, columns]);
+                assert!(matrix.is_dense() && 2 * matrix.bytes() == wide.bytes());
+                for row in 0..rows {
+                    assert_eq!(matrix.row(row), weights[row * columns..][..columns]);
+                }
+                for count in [0, 1, GEMV_ROWS, GEMV_ROWS + 1, 13, CHUNK_ROWS + 5] {
+                    let x = values(count * columns, count);
+                    let (got, expected) = (matrix.product(&x, &[]), wide.product(&x, &[]));
+                    assert_eq!(got, expected, "{set:?} {rows} x {columns} x {count}");
+                }
+            }
+        });
+    }
+
     /// The activations that [`int8`] stands for.
     fn rounded(x: &[f32]) -> Vec<f32> {
         let blocks = x.chunks(32).flat_map(|x| {
@@ -927,19 +917,6 @@ mod tests {
                 }
             }
         });
-    }
-
-    #[test]
-    fn every_finite_f16_is_widened_exactly() {
-        let bits: Vec<u16> = (0..=u16::MAX).collect();
-        for bits in bits.as_chunks().0 {
-            for (bits, value) in bits.iter().zip(widen(*bits)) {
-                let expected = f16::from_bits(*bits).to_f32();
-                if expected.is_finite() {
-                    assert_eq!(value.to_bits(), expected.to_bits(), "{bits:#x}");
-                }
-            }
-        }
     }
 
     /// 4.5 bits a weight.

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
 use super::warmup_steps::Warmup;
 use super::{Engine, Host};
+use crate::cpu::op::is_cpu;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
 use crate::generate::sampling::Sampling;
@@ -61,7 +62,7 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     /// The device it is loaded on.
     pub device: Device,
-    /// Element type of the KV cache on the GPU.
+    /// Element type of the KV cache.
     pub cache: KvCacheDType,
     activations: CpuActivations,
     manifest: Manifest,
@@ -339,7 +340,10 @@ impl<H: Host> Engine<H> {
         self.picture = None;
         self.text = None;
         self.model = None;
-        let cache = cache.unwrap_or_else(|| memory_plan::kv_cache_dtype(&manifest));
+        let cache = cache.unwrap_or_else(|| match is_cpu(&opened.device) {
+            true => KvCacheDType::F32,
+            false => memory_plan::kv_cache_dtype(&manifest),
+        });
         let needs = needs(&manifest, &config, cache);
         let fit = plan_memory(needs, &opened, memory).await;
         if fit.verdict == Verdict::WillNotRun {

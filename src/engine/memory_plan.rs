@@ -26,7 +26,7 @@ pub(super) const MAX_REQUEST_TOKENS: usize = 4096;
 /// The most tokens of a system prompt other than the model's own.
 pub(super) const MAX_SYSTEM_TOKENS: usize = 256;
 
-/// The default element type of the KV cache of a model.
+/// The default element type of the KV cache of a model on a GPU.
 pub fn kv_cache_dtype(manifest: &Manifest) -> KvCacheDType {
     default_kv_cache(&tensors(manifest))
 }

@@ -1,16 +1,15 @@
 //! Weights of a model folder on their device, by name, as they arrive.
 //!
 //! Tensors arrive in pieces and are uploaded at once; constructors then take them by name. Quantized
-//! matrices keep their format, f16 matrices on a GPU too; other weights are widened to f32.
+//! matrices and f16 matrices keep their format; other weights are widened to f32.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Device, Int, Tensor};
-use half::{bf16, f16};
 
 use crate::cpu::op::is_cpu;
-use crate::cpu::packed_matrix::PackedMatrix;
+use crate::cpu::packed_matrix::{self, PackedMatrix};
 use crate::error::Fault;
 use crate::gpu::matmul::{self, DeviceMatrix};
 use crate::gpu::upload::Upload;
@@ -70,11 +69,11 @@ enum Role {
 }
 
 impl Role {
-    fn of(name: &str, entry: &TensorEntry, device: &Device) -> Self {
+    fn of(name: &str, entry: &TensorEntry) -> Self {
         match entry.dtype {
             DType::F16 | DType::F32 if is_scales(name) => Self::Scales,
             DType::U32 => Self::Codes,
-            _ if stays_f16(name, entry) && !is_cpu(device) => Self::F16,
+            _ if stays_f16(name, entry) => Self::F16,
             _ => Self::Dense,
         }
     }
@@ -91,7 +90,7 @@ pub fn is_scales(name: &str) -> bool {
     stem.is_some_and(|stem| stem.ends_with('.'))
 }
 
-/// Whether a tensor stays f16 on a GPU: a matrix that kernels read.
+/// Whether a tensor stays f16: a matrix that products read.
 pub fn stays_f16(name: &str, entry: &TensorEntry) -> bool {
     entry.dtype == DType::F16
         && without_block(name).ends_with(".weight")
@@ -345,7 +344,7 @@ impl TensorSink for WeightMap {
     }
 
     fn begin(&mut self, name: &str, entry: &TensorEntry) -> Result<(), Fault> {
-        let role = Role::of(name, entry, &self.device);
+        let role = Role::of(name, entry);
         let words = match role {
             Role::Dense => entry.elements(),
             Role::F16 | Role::Codes | Role::Scales => entry.dtype.words(entry.elements()),
@@ -363,16 +362,16 @@ impl TensorSink for WeightMap {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let pending = self.pending.as_mut().expect("begin comes before bytes");
         let dtype = pending.entry.dtype;
-        let values = widen(bytes, dtype);
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        if let Some(at) = dtype.first_not_finite(bytes) {
+            let value = dtype.to_f32(bytes)[at];
             return Err(Fault::model(
                 format!("{}, tensor {}", pending.entry.shard, pending.name),
-                format!("holds {} at element {}", values[at], pending.elements + at),
+                format!("holds {value} at element {}", pending.elements + at),
             ));
         }
         pending.elements += bytes.len() / dtype.bytes() as usize;
         pending.upload.push(match pending.role {
-            Role::Dense => values.into_iter().map(f32::to_bits).collect(),
+            Role::Dense => bytemuck::cast_vec(dtype.to_f32(bytes)),
             Role::F16 | Role::Codes | Role::Scales => words(bytes),
         });
         Ok(())
@@ -383,10 +382,13 @@ impl TensorSink for WeightMap {
         let shape = pending.entry.shape;
         let buffer = match pending.role {
             Role::Dense => Buffer::Dense(pending.upload.floats()),
-            Role::F16 => Buffer::F16(DeviceMatrix::f16(
-                pending.upload.integers(),
-                [shape[0], shape[1]],
-            )),
+            Role::F16 => {
+                let (words, shape) = (pending.upload.integers(), [shape[0], shape[1]]);
+                match is_cpu(&self.device) {
+                    true => Buffer::Packed(PackedMatrix::f16(&packed_matrix::words(words), shape)),
+                    false => Buffer::F16(DeviceMatrix::f16(words, shape)),
+                }
+            }
             Role::Codes => Buffer::Codes(pending.upload.integers()),
             Role::Scales => Buffer::Scales(pending.upload.integers(), pending.entry.dtype),
         };
@@ -398,36 +400,15 @@ impl TensorSink for WeightMap {
 
 /// Little-endian words; zeros fill the last one.
 fn words(bytes: &[u8]) -> Vec<u32> {
-    bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut word = [0; 4];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u32::from_le_bytes(word)
-        })
-        .collect()
-}
-
-/// Floating-point elements as f32; none for `U32`.
-fn widen(bytes: &[u8], dtype: DType) -> Vec<f32> {
-    let pairs = || {
-        let pairs = bytes.as_chunks::<2>().0.iter();
-        pairs.map(|pair| u16::from_le_bytes(*pair))
-    };
-    match dtype {
-        DType::F32 => {
-            let words = bytes.as_chunks::<4>().0.iter();
-            words.map(|word| f32::from_le_bytes(*word)).collect()
-        }
-        DType::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        DType::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-        DType::U32 => Vec::new(),
-    }
+    let mut words = vec![0; bytes.len().div_ceil(4)];
+    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+    words
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use burn::tensor::TensorData;
+    use half::f16;
 
     use super::*;
     use crate::gpu::device::adapter_for_test;

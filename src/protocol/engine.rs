@@ -33,7 +33,7 @@ pub struct LoadOptions {
     pub device: DevicePreference,
     /// GPU memory limit in bytes; without it, all there is.
     pub memory: Option<u64>,
-    /// Element type of the KV cache on a GPU; without it, f16 for quantized weights and f32 else.
+    /// Element type of the KV cache; without it, f16 for quantized weights on a GPU and f32 else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<KvCacheDType>,
     /// Activations of quantized weights on the CPU; without it f32.

@@ -4,7 +4,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::Scales;
-use super::{LANES, Panels, Vector, code, multiply_add};
+use super::{Panels, code};
+use crate::cpu::tiles::{LANES, Vector, multiply_add};
 use crate::simd::{for_each_chunk, fused, threads};
 
 /// Products of codes of 8 bits are those of the code less this.

@@ -1,18 +1,20 @@
 //! One transformer block: attention and a gated MLP, each after an RMSNorm and added to the
 //! residual (`Qwen2DecoderLayer`, `LlamaDecoderLayer` of `transformers`).
 //!
-//! A block has three forward passes over the same weights: [`Block::forward`] over whole sequences
-//! (training), [`Block::append`] over the KV cache in tensor operations (CPU), and
-//! [`Block::append_on_gpu`] over the KV cache in kernels.
+//! A block has four forward passes over the same weights: [`Block::forward`] over whole sequences
+//! (training), [`Block::append_on_cpu`] over the KV cache in loops of the CPU, [`Block::append_on_gpu`] over
+//! the KV cache in kernels, and [`Block::append`] over the KV cache in tensor operations, on a GPU whose kernels do
+//! not support the decoder.
 
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::kv_cache::TensorKv;
 use super::layout::{Layout, Masked};
+use crate::cpu::cached_attention::{Angles, CpuKv};
 use crate::cpu::softmax::scaled_softmax;
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
@@ -89,6 +91,28 @@ impl Block {
             }
         };
         self.finish(x, attended)
+    }
+
+    /// Rows `[1, T, D]` with `angles` after `past` tokens in `kv`, on the CPU: `[1, T, D]`.
+    pub fn append_on_cpu(
+        &self,
+        x: Tensor<3>,
+        angles: &Angles,
+        kv: &mut CpuKv,
+        past: usize,
+    ) -> Tensor<3> {
+        let y = self.input_layernorm.forward(x.clone());
+        let attention = &self.self_attn;
+        let [q, k, v] = [&attention.q_proj, &attention.k_proj, &attention.v_proj].map(|project| {
+            let data = project.forward(y.clone()).into_data();
+            data.try_into_vec::<f32>()
+                .expect("activations are f32 on the CPU")
+        });
+        let attended = kv.attend(q, k, &v, angles, past);
+        let [_, count, _] = x.dims();
+        let shape = [1, count, attended.len() / count];
+        let attended = Tensor::from_data(TensorData::new(attended, shape), &x.device());
+        self.finish(x, attention.o_proj.forward(attended))
     }
 
     /// Rows `[1, T, D]` after `past` tokens in `kv`: `[1, T, D]`.

@@ -4,6 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 use super::rope::rope_table;
+use crate::cpu::cached_attention::{CachedShape, CpuKv};
+use crate::cpu::op::is_cpu;
 use crate::gpu::attention::{AttentionShape, KvLayer, RopeTable, supports_head_dim};
 use crate::gpu::buffer::is_gpu;
 use crate::memory::KvCacheDType;
@@ -19,7 +21,9 @@ pub struct KvCache {
 /// How keys and values are stored.
 #[derive(Debug)]
 pub(super) enum Backend {
-    /// For tensor operations, one entry per block.
+    /// For the loops of the CPU, one entry per block.
+    Cpu(Vec<CpuKv>),
+    /// For tensor operations on a GPU, one entry per block.
     Tensors(Vec<TensorKv>),
     /// For the kernels.
     Gpu(Box<GpuCache>),
@@ -37,8 +41,8 @@ pub(super) struct GpuCache {
 }
 
 impl KvCache {
-    /// An empty cache for `capacity` tokens. The GPU stores keys and values as `dtype`, the CPU as
-    /// f32.
+    /// An empty cache for `capacity` tokens. Keys and values are stored as `dtype`, or as f32 on a GPU whose
+    /// kernels do not support the decoder.
     pub fn new(
         config: &DecoderConfig,
         capacity: usize,
@@ -47,6 +51,15 @@ impl KvCache {
     ) -> Self {
         let backend = if kernels_support(config, device) {
             Backend::Gpu(Box::new(GpuCache::new(config, capacity, dtype, device)))
+        } else if is_cpu(device) {
+            let shape = CachedShape {
+                kv_heads: config.num_key_value_heads,
+                group: config.num_attention_heads / config.num_key_value_heads,
+                width: config.head_width(),
+                capacity,
+            };
+            let layers = (0..config.num_hidden_layers).map(|_| CpuKv::new(shape, dtype));
+            Backend::Cpu(layers.collect())
         } else {
             let shape = [1, config.num_key_value_heads, capacity, config.head_width()];
             let layers = (0..config.num_hidden_layers).map(|_| TensorKv::zeros(shape, device));

@@ -128,16 +128,25 @@ impl Decoder {
         let [batch, new, width] = embeds.dims();
         assert_eq!(batch, 1, "the KV cache holds one sequence");
         let past = cache.reserve(new);
+        let logits_of_last = |x: Tensor<3>| {
+            let last = x.slice([0..1, new - 1..new, 0..width]);
+            let hidden = self.norm.forward(last);
+            self.logits(hidden).reshape([self.config.vocab_size])
+        };
         match &mut cache.backend {
+            Backend::Cpu(layers) => {
+                let angles = rope::angles(past, new, &self.config);
+                let layers = self.layers.iter().zip(layers);
+                logits_of_last(layers.fold(embeds, |x, (layer, kv)| {
+                    layer.append_on_cpu(x, &angles, kv, past)
+                }))
+            }
             Backend::Tensors(layers) => {
                 let layout = Masked::appended(past, new, &self.config, &embeds.device());
-                let mut x = embeds;
-                for (layer, kv) in self.layers.iter().zip(layers) {
-                    x = layer.append(x, &layout, kv, past);
-                }
-                let last = x.slice([0..1, new - 1..new, 0..width]);
-                let hidden = self.norm.forward(last);
-                self.logits(hidden).reshape([self.config.vocab_size])
+                let layers = self.layers.iter().zip(layers);
+                logits_of_last(
+                    layers.fold(embeds, |x, (layer, kv)| layer.append(x, &layout, kv, past)),
+                )
             }
             Backend::Gpu(cache) => {
                 let rows = embeds.reshape([new, width]);
@@ -247,6 +256,10 @@ impl Decoder {
             let x = x.clone().narrow(1, past, count);
             let block = &self.layers[0];
             match &mut cache.backend {
+                Backend::Cpu(layers) => {
+                    let angles = rope::angles(past, count, &self.config);
+                    block.append_on_cpu(x, &angles, &mut layers[0], past)
+                }
                 Backend::Tensors(layers) => {
                     let layout = Masked::appended(past, count, &self.config, &device);
                     block.append(x, &layout, &mut layers[0], past)

@@ -5,6 +5,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::DecoderConfig;
+use crate::cpu::cached_attention::Angles;
 
 /// Cosines and sines of the rotation angles, as tensors.
 #[derive(Clone, Debug)]
@@ -40,6 +41,13 @@ impl Rope {
             3,
         )
     }
+}
+
+/// The angles of `count` tokens after `past` others.
+pub(super) fn angles(past: usize, count: usize, config: &DecoderConfig) -> Angles {
+    let positions = (past as u32..(past + count) as u32).collect();
+    let (cosine, sine) = rope_table(&[positions], config);
+    Angles { cosine, sine }
 }
 
 /// Cosine and sine of `position * theta^(-2 i / width)`, `[sequences, T, width / 2]` each. The

@@ -1,0 +1,167 @@
+//! Products of two panels of a matrix with rows of activations, the innermost loops of the CPU's products.
+//!
+//! Eight rows of a matrix form a panel: value `j` of each row, then value `j + 1` of each row, so that the lanes of a
+//! vector are rows.
+
+use crate::simd::for_each_chunk;
+
+/// Rows of a panel.
+pub(super) const LANES: usize = 8;
+
+/// A value of each row of a panel.
+pub(super) type Vector = [f32; LANES];
+
+/// A value of each row of two panels.
+pub(super) type Wide = [f32; 2 * LANES];
+
+/// Rows of activations that [`tiles`] multiplies at once.
+pub(super) const TILE_ROWS: usize = 6;
+
+/// The most columns of two panels that fill half of a first-level cache as f32.
+pub(super) const TILE_COLUMNS: usize = 256;
+
+/// A stored weight.
+pub(super) trait Element: Copy {
+    /// The values of a column of a panel.
+    fn widen(lanes: [Self; LANES]) -> Vector;
+
+    /// The values of columns of a panel; `buffer` may hold them.
+    fn tile<'a>(panel: &'a [[Self; LANES]], buffer: &'a mut [Vector]) -> &'a [Vector];
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(lanes: Vector) -> Vector {
+        lanes
+    }
+
+    #[inline(always)]
+    fn tile<'a>(panel: &'a [Vector], _: &'a mut [Vector]) -> &'a [Vector] {
+        panel
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    fn widen(lanes: [u16; LANES]) -> Vector {
+        widen(lanes)
+    }
+
+    #[inline(always)]
+    fn tile<'a>(panel: &'a [[u16; LANES]], buffer: &'a mut [Vector]) -> &'a [Vector] {
+        let buffer = &mut buffer[..panel.len()];
+        for (wide, lanes) in buffer.iter_mut().zip(panel) {
+            *wide = widen(*lanes);
+        }
+        buffer
+    }
+}
+
+/// Finite f16 to f32, in a form that compilers vectorize: the exponent is moved by a multiplication, which is
+/// exact for subnormal numbers too.
+#[inline(always)]
+pub(super) fn widen(bits: [u16; LANES]) -> Vector {
+    let two_to_the_112 = f32::from_bits((127 + 112) << 23);
+    bits.map(|bits| {
+        let magnitude = f32::from_bits((u32::from(bits) & 0x7fff) << 13) * two_to_the_112;
+        f32::from_bits(magnitude.to_bits() | (u32::from(bits) & 0x8000) << 16)
+    })
+}
+
+/// `a * b + c`, rounded once where `FUSED`.
+#[inline(always)]
+pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `TILE_ROWS` rows of `x` at a time with the values of a column beside each other, as [`tiles`] reads them; fewer
+/// rows at the end.
+pub(super) fn columns_together(x: &[f32], columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    for_each_chunk(&mut out, TILE_ROWS * columns, |index, out| {
+        let x = &x[index * TILE_ROWS * columns..][..out.len()];
+        put_together(x, columns, out);
+    });
+    out
+}
+
+/// Puts the values of each column of at most `TILE_ROWS` rows of `x` beside each other.
+#[inline(always)]
+pub(super) fn put_together(x: &[f32], columns: usize, out: &mut [f32]) {
+    let rows = out.len() / columns;
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (column, x) in out.chunks_exact_mut(rows).zip(x) {
+            column[row] = *x;
+        }
+    }
+}
+
+/// Adds the products of two panels of weights, of columns from `start`, with all rows of `x`, of
+/// [`columns_together`].
+#[inline(always)]
+pub(super) fn tiles<const FUSED: bool>(
+    weights: [&[Vector]; 2],
+    x: &[f32],
+    start: usize,
+    columns: usize,
+    out: &mut [Wide],
+) {
+    let rows = out.chunks_mut(TILE_ROWS).zip(x.chunks(TILE_ROWS * columns));
+    for (out, x) in rows {
+        let x = &x[start * out.len()..][..weights[0].len() * out.len()];
+        match out.len() {
+            6 => tile::<FUSED, 6>(weights, x, out),
+            5 => tile::<FUSED, 5>(weights, x, out),
+            4 => tile::<FUSED, 4>(weights, x, out),
+            3 => tile::<FUSED, 3>(weights, x, out),
+            2 => tile::<FUSED, 2>(weights, x, out),
+            _ => tile::<FUSED, 1>(weights, x, out),
+        }
+    }
+}
+
+/// Adds the product of `R` rows of `x`, of [`columns_together`], with two panels of weights.
+#[inline(always)]
+fn tile<const FUSED: bool, const R: usize>(
+    [first, second]: [&[Vector]; 2],
+    x: &[f32],
+    out: &mut [Wide],
+) {
+    let mut sums = [[[0.0; LANES]; 2]; R];
+    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<R>().0) {
+        for row in 0..R {
+            let [left, right] = &mut sums[row];
+            for lane in 0..LANES {
+                left[lane] = multiply_add::<FUSED>(x[row], first[lane], left[lane]);
+            }
+            for lane in 0..LANES {
+                right[lane] = multiply_add::<FUSED>(x[row], second[lane], right[lane]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+            *out += sum;
+        }
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn every_finite_f16_is_widened_exactly() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        for bits in bits.as_chunks().0 {
+            for (bits, value) in bits.iter().zip(widen(*bits)) {
+                let expected = f16::from_bits(*bits).to_f32();
+                if expected.is_finite() {
+                    assert_eq!(value.to_bits(), expected.to_bits(), "{bits:#x}");
+                }
+            }
+        }
+    }
+}
