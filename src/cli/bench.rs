@@ -1,5 +1,8 @@
 //! `chatrex bench`: measures kernels and model stages on a device.
 
+mod loading;
+mod picture;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -7,13 +10,12 @@ use serde::Serialize;
 
 use super::names::{CpuActivationsName, KvCacheName, QuantName};
 use super::propose::DeviceName;
-use crate::diagnostics::bench::layer::{Layer, LayerCase, Meta, Work};
+use crate::diagnostics::bench::layer::{Layer, LayerCase, LayerOptions, Meta, Work};
 use crate::diagnostics::bench::report::Row;
 use crate::diagnostics::bench::{self, Environment, GROUPS, Plan, median};
 use crate::error::{Fault, FaultKind};
 use crate::files::read_json;
 use crate::gpu::device;
-use crate::memory::CpuActivations;
 use crate::model::presets::Preset;
 use crate::protocol::LoadOptions;
 use crate::session::{NANO, Session};
@@ -45,6 +47,15 @@ pub struct Options {
     /// Measure a layer written by tests/reference/layer.py, for comparison with other runtimes.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "like"])]
     layer: Option<PathBuf>,
+    /// Quantize the f32 matrices of the layer to 8 bits in groups of 32.
+    #[arg(long, requires = "layer")]
+    quantize_layer: bool,
+    /// Measure the resizing of this picture to the inputs of ChatRex-7B.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "like", "layer"])]
+    picture: Option<PathBuf>,
+    /// Measure what loading the folder of --model costs.
+    #[arg(long, requires = "model", conflicts_with_all = ["like", "layer", "picture"])]
+    loading: bool,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
@@ -69,17 +80,23 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     if let Some(folder) = &options.layer {
         return run_layer(options, folder);
     }
-    let plan = options.plan()?;
+    if let Some(file) = &options.picture {
+        let report = picture::measure(file, options.repeats)?;
+        return options.print(&report, &report.table());
+    }
     let preference = options.device.into();
+    let load = || LoadOptions {
+        activations: Some(options.cpu_activations.into()),
+        ..LoadOptions::from(preference)
+    };
+    if options.loading {
+        let report = loading::measure(&options.model, load())?;
+        return options.print(&report, &report.table());
+    }
+    let plan = options.plan()?;
     let mut session = match plan.like {
         Some(_) => Session::empty(),
-        None => {
-            let load = LoadOptions {
-                activations: Some(plan.activations),
-                ..LoadOptions::from(preference)
-            };
-            Session::open(options.model.as_str(), load)?
-        }
+        None => Session::open(options.model.as_str(), load())?,
     };
     let report = pollster::block_on(bench::run(
         session.engine(),
@@ -153,9 +170,12 @@ fn run_layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
         .ok_or_else(|| Fault::file(&meta, "is missing. Run tests/reference/layer.py"))?;
     let path = folder.join("ours.safetensors");
     let file = std::fs::read(&path).map_err(|error| Fault::file(&path, error))?;
-    let activations = options.cpu_activations.into();
+    let layer_options = LayerOptions {
+        activations: options.cpu_activations.into(),
+        quantize: options.quantize_layer,
+    };
     let name = path.display().to_string();
-    let mut layer = Layer::open(&name, &file, &opened.device, activations)?;
+    let mut layer = Layer::open(&name, &file, &opened.device, layer_options)?;
     let repeats = match options.repeats {
         0 => LAYER_REPEATS[usize::from(opened.software)],
         repeats => repeats,
@@ -163,7 +183,7 @@ fn run_layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
     let measured = meta
         .cases
         .into_iter()
-        .map(|case| measure_case(&mut layer, &meta.name, case, repeats, activations))
+        .map(|case| measure_case(&mut layer, &meta.name, case, repeats, layer_options))
         .collect::<Result<Vec<_>, Fault>>()?;
     let label = if opened.software {
         " (software adapter: no GPU numbers)"
@@ -185,10 +205,10 @@ fn measure_case(
     name: &str,
     case: LayerCase,
     repeats: usize,
-    activations: CpuActivations,
+    options: LayerOptions,
 ) -> Result<Measured, Fault> {
     let (output, first) = timed_run(layer, case.work)?;
-    let (cosine, worst) = case.compare(&output, activations).map_err(|what| {
+    let (cosine, worst) = case.compare(&output, options).map_err(|what| {
         let place = format!("{name}, {}", case.work);
         Fault::new(FaultKind::Device, place, what, "")
     })?;

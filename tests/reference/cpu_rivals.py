@@ -7,7 +7,7 @@ DIR is the output of layer.py. All contenders run in turns, ROUNDS times each; a
 medians of its rounds, on N threads. A contender that is not installed is reported and skipped:
 
   ours       chatrex with f32 activations, exact
-  ours int8  chatrex with --cpu-activations int8
+  ours int8  chatrex with --cpu-activations int8; vision layers with --quantize-layer, weights in 8 bits
   llama      llama.cpp from npm's package @node-llama-cpp/linux-x64: weights as Q4_0, KV cache in f16, int8
              activations; half the difference between files of three equal layers and of one
   ort f32    onnxruntime's CPU provider with the graphs of layer.py: f32 activations
@@ -58,9 +58,11 @@ class Ours(Contender):
 
     def __init__(self, options, folder, meta, threads, activations):
         super().__init__(meta["limits"]["ours"] if activations == "f32" else INT8_TOLERANCE)
+        is_quantized = activations == "int8" and meta["family"] != "decoder"
         self.command = [
             *(options.program, "bench", "--layer", str(folder), "--device", "cpu", "--json", "-"),
             *("--cpu-activations", activations, "--repeats", str(options.repeats)),
+            *(["--quantize-layer"] if is_quantized else []),
         ]
         self.environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
         self.checks = {}
@@ -209,7 +211,6 @@ def contenders(options, folder, meta, threads, stack):
         made["llama"] = llama
         graphs = {"ort f32": "acc0", "ort int8": "acc4"}
     else:
-        del made["ours int8"]
         made["torch"] = lambda: InProcess(options, meta["limits"]["f32"], torch_layer(folder, meta, threads))
         graphs = {"ort f32": "f32"}
     for name, graph in graphs.items():

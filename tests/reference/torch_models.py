@@ -186,11 +186,11 @@ def sine_embedding(x, count):
 
 
 class Upn(nn.Module):
-    """UPN: Swin-L, five levels from stride 4 on, six encoder and six decoder layers, 900 queries."""
+    """UPN: Swin-L, five levels from stride 4 on, encoder and decoder of `layers` layers, 900 queries."""
 
-    def __init__(self):
+    def __init__(self, depths=(2, 2, 18, 2), layers=6):
         super().__init__()
-        widths, depths, heads = [192, 384, 768, 1536], [2, 2, 18, 2], [6, 12, 24, 48]
+        widths, heads = [192, 384, 768, 1536], [6, 12, 24, 48]
         self.patches, self.norm = nn.Conv2d(3, 192, 4, 4), nn.LayerNorm(192)
         self.stages = nn.ModuleList(
             nn.Sequential(*(SwinBlock(width, count, at % 2 == 1) for at in range(depth)))
@@ -203,13 +203,13 @@ class Upn(nn.Module):
             for conv in [*(nn.Conv2d(width, 256, 1) for width in widths), nn.Conv2d(1536, 256, 3, 2, 1)]
         )
         self.levels = nn.Parameter(torch.randn(5, 256))
-        self.encoder = nn.ModuleList(EncoderLayer() for _ in range(6))
+        self.encoder = nn.ModuleList(EncoderLayer() for _ in range(layers))
         self.memory = nn.Sequential(nn.Linear(256, 256), nn.LayerNorm(256))
         self.prompt = nn.Parameter(0.1 * torch.randn(256))
         self.first_boxes, self.boxes = mlp(256, 256, 256, 4), mlp(256, 256, 256, 4)
         self.queries = nn.Parameter(torch.randn(1, 900, 256))
         self.positions = mlp(512, 256, 256)
-        self.decoder = nn.ModuleList(DecoderLayer() for _ in range(6))
+        self.decoder = nn.ModuleList(DecoderLayer() for _ in range(layers))
         self.last_norm = nn.LayerNorm(256)
 
     def backbone(self, image):

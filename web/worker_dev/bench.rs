@@ -3,12 +3,11 @@
 
 use std::cell::RefCell;
 
-use chatrex::diagnostics::bench::layer::{Layer, Work};
+use chatrex::diagnostics::bench::layer::{Layer, LayerOptions, Work};
 use chatrex::diagnostics::bench::report::Row;
 use chatrex::diagnostics::bench::{self, Environment, Plan};
 use chatrex::engine::Engine;
 use chatrex::gpu::device::{is_software_name, open};
-use chatrex::memory::CpuActivations;
 use chatrex::protocol::{DevicePreference, Request};
 use js_sys::{Array, Float32Array};
 use serde::Deserialize;
@@ -97,7 +96,7 @@ pub async fn open_layer(name: String, file: Vec<u8>) -> Result<(), String> {
     LAYER.take();
     let opened = open(DevicePreference::Wgpu).await;
     let device = opened.map_err(|fault| fault.to_string())?.device;
-    let layer = Layer::open(&name, &file, &device, CpuActivations::F32)
+    let layer = Layer::open(&name, &file, &device, LayerOptions::default())
         .map_err(|fault| fault.to_string())?;
     LAYER.set(Some(layer));
     Ok(())

@@ -44,6 +44,8 @@ pub struct Rivals {
     pub gpu: bool,
     /// Measure natively on the CPU, not in a browser.
     pub cpu: bool,
+    /// Install PyTorch for the measurement on the CPU.
+    pub torch: bool,
 }
 
 /// The layers of a run that names none.

@@ -15,7 +15,11 @@ use crate::setup;
 /// The layers of a run that names none.
 const SHAPES: [&str; 5] = ["d896", "d2048", "clip-l", "convnext-192", "convnext-768"];
 
-/// Runs layers in this engine, llama.cpp, onnxruntime and, if the Python packages include it, PyTorch, in turns.
+/// The steps of `tests/reference/cpu_programs.py`; a run that names none has all.
+const PROGRAMS: [&str; 3] = ["pictures", "convert", "upn"];
+
+/// Runs layers in this engine, llama.cpp, onnxruntime and, if the Python packages include it, PyTorch, in turns;
+/// then whole steps of the program and of others.
 ///
 /// # Errors
 /// When a tool is missing or the program does not build.
@@ -28,28 +32,60 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
         rivals.cases.is_empty() && rivals.without.is_empty() && !rivals.gpu,
         "--cases, --without and --gpu do not go with --cpu"
     );
-    let shapes: Vec<&str> = match rivals.shapes.is_empty() {
-        true => SHAPES.to_vec(),
-        false => rivals.shapes.iter().map(String::as_str).collect(),
+    let named = rivals.shapes.iter().map(String::as_str);
+    let (programs, shapes): (Vec<&str>, Vec<&str>) = match rivals.shapes.is_empty() {
+        true => (PROGRAMS.to_vec(), SHAPES.to_vec()),
+        false => named.partition(|name| PROGRAMS.contains(name)),
     };
-    let layers = paths::target().join("layers");
-    generate_layers(&layers, &shapes)?;
     run(Command::new("cargo")
         .args(["build", "--locked", "--bin", "chatrex"])
         .current_dir(paths::root())
         .env("CARGO_TARGET_DIR", paths::target()))?;
     let folder = paths::target().join("cpu-rivals");
-    let llama = fetch_llama(&LLAMA_CPU, &folder)?;
     let packages = folder.join("python");
-    install(&packages)?;
+    install(&packages, rivals.torch)?;
+    if !shapes.is_empty() {
+        run(&mut layer_script(rivals, &shapes, &folder, &packages)?)?;
+    }
+    if !programs.is_empty() {
+        let mut script = script("cpu_programs.py", &packages)?;
+        script.arg("--work").arg(folder.join("programs"));
+        for program in programs {
+            script.args(["--only", program]);
+        }
+        if let Some(json) = &rivals.json {
+            script.args(["--json", &format!("{json}.programs")]);
+        }
+        run(&mut script)?;
+    }
+    Ok(true)
+}
+
+/// A script of `tests/reference` that measures the program.
+fn script(name: &str, packages: &Path) -> Result<Command> {
     let mut script = Command::new(setup::python()?);
     script
-        .env("PYTHONPATH", &packages)
-        .arg(paths::root().join("tests/reference/cpu_rivals.py"))
+        .env("PYTHONPATH", packages)
+        .arg(paths::root().join("tests/reference").join(name))
+        .arg("--program")
+        .arg(paths::target().join("debug/chatrex"));
+    Ok(script)
+}
+
+/// The script that measures layers.
+fn layer_script(
+    rivals: &Rivals,
+    shapes: &[&str],
+    folder: &Path,
+    packages: &Path,
+) -> Result<Command> {
+    let layers = paths::target().join("layers");
+    generate_layers(&layers, shapes)?;
+    let llama = fetch_llama(&LLAMA_CPU, folder)?;
+    let mut script = script("cpu_rivals.py", packages)?;
+    script
         .arg("--layers")
         .arg(&layers)
-        .arg("--program")
-        .arg(paths::target().join("debug/chatrex"))
         .arg("--llama")
         .arg(&llama);
     for shape in shapes {
@@ -61,22 +97,34 @@ pub fn rivals(rivals: &Rivals) -> Result<bool> {
     if let Some(json) = &rivals.json {
         script.args(["--json", json]);
     }
-    run(&mut script)?;
-    Ok(true)
+    Ok(script)
 }
 
-/// Installs the Python packages of the other runtimes.
-fn install(to: &Path) -> Result<()> {
-    let list = paths::root().join("tests/reference/cpu_rivals.txt");
-    let wanted = fs::read(&list).with_context(|| list.display().to_string())?;
+/// Installs the Python packages of the other runtimes, with PyTorch or without.
+fn install(to: &Path, torch: bool) -> Result<()> {
+    let names: &[&str] = match torch {
+        true => &["cpu_rivals.txt", "cpu_rivals_torch.txt"],
+        false => &["cpu_rivals.txt"],
+    };
+    let lists: Vec<_> = names
+        .iter()
+        .map(|name| paths::root().join("tests/reference").join(name))
+        .collect();
+    let mut wanted = Vec::new();
+    for list in &lists {
+        wanted.extend(fs::read(list).with_context(|| list.display().to_string())?);
+    }
     let stamp = to.join("installed.txt");
-    if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+    // Packages of an earlier run with PyTorch serve one without it too.
+    if fs::read(&stamp).is_ok_and(|installed| installed.starts_with(&wanted)) {
         return Ok(());
     }
-    run(Command::new(setup::python()?)
-        .args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
-        .arg(to)
-        .arg("--requirement")
-        .arg(&list))?;
+    let mut pip = Command::new(setup::python()?);
+    pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
+        .arg(to);
+    for list in lists {
+        pip.arg("--requirement").arg(list);
+    }
+    run(&mut pip)?;
     fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())
 }

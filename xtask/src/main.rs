@@ -45,9 +45,11 @@ cargo xtask bench-rivals [--only LAYER]... [--cases NAME]... [--repeats N] [--js
                                            convnext-192 (384, 768, 1536); NAME is a prefix of case
                                            names, e.g. decode or \"prefill 16\"; FEATURE is a WebGPU
                                            feature to hide from onnxruntime
-cargo xtask bench-rivals --cpu [--only LAYER]... [--repeats N] [--json FILE]
+cargo xtask bench-rivals --cpu [--only LAYER|pictures|convert|upn]... [--repeats N] [--json FILE] [--torch]
                                            compare layers natively on the CPU, on one thread and on two, with
-                                           llama.cpp and onnxruntime in an interleaved run
+                                           llama.cpp and onnxruntime in an interleaved run; resizing with Pillow,
+                                           conversion and loading with copying and hashing (FILE.programs);
+                                           --torch installs PyTorch (5.5 GB) and compares vision layers and UPN
 cargo xtask pack --out FILE.tar.xz [--only LAYER]... [--python 3.N]
                                            an archive that compares layers with onnxruntime and
                                            llama.cpp on a Linux machine without network: unpack it
@@ -182,6 +184,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     Long("json") => options.json = Some(arguments.value()?.string()?),
                     Long("gpu") => options.gpu = true,
                     Long("cpu") => options.cpu = true,
+                    Long("torch") => options.torch = true,
                     other => return Err(other.unexpected()),
                 }
             }

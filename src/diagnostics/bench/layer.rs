@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,8 @@ use crate::model::decoder::{Decoder, DecoderConfig, KvCache};
 use crate::nn::{Init, Loader, WeightMap, WeightSource};
 use crate::weights::download::TensorSink;
 use crate::weights::manifest::TensorEntry;
-use crate::weights::safetensors;
+use crate::weights::quant::{QWEIGHT, Rounding, SCALES};
+use crate::weights::{DType, QuantScheme, safetensors};
 
 /// Bytes that are uploaded at a time.
 const CHUNK: usize = 4 << 20;
@@ -54,6 +57,15 @@ pub enum Layer {
         /// Output positions that are read back.
         rows: Tensor<1, Int>,
     },
+}
+
+/// How the weights of a layer are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerOptions {
+    /// Activations of quantized weights on the CPU.
+    pub activations: CpuActivations,
+    /// Whether f32 matrices are quantized to 8 bits in groups of 32.
+    pub quantize: bool,
 }
 
 /// A decoder of one layer and its KV cache.
@@ -109,15 +121,11 @@ impl LayerCase {
     ///
     /// # Errors
     /// Another length, NaN, a cosine of [`MIN_COSINE`] or less, or a difference above
-    /// [`MAX_DIFFERENCE`], with int8 activations [`MAX_INT8_DIFFERENCE`].
-    pub fn compare(
-        &self,
-        output: &[f32],
-        activations: CpuActivations,
-    ) -> Result<(f64, f64), String> {
-        let limit = match activations {
-            CpuActivations::F32 => MAX_DIFFERENCE,
-            CpuActivations::Int8 => MAX_INT8_DIFFERENCE,
+    /// [`MAX_DIFFERENCE`], with int8 activations or quantized matrices [`MAX_INT8_DIFFERENCE`].
+    pub fn compare(&self, output: &[f32], options: LayerOptions) -> Result<(f64, f64), String> {
+        let limit = match options == LayerOptions::default() {
+            true => MAX_DIFFERENCE,
+            false => MAX_INT8_DIFFERENCE,
         };
         let (mut dot, mut norms, mut worst) = (0.0, [0.0; 2], 0.0_f64);
         let largest = self.expected.iter().fold(0.0_f64, |n, b| n.max(b.abs()));
@@ -160,8 +168,11 @@ struct LayerFile<'a> {
     device: &'a Device,
 }
 
+/// The scheme of [`LayerOptions::quantize`].
+const QUANTIZED: QuantScheme = QuantScheme::new(8, 32);
+
 impl<'a> LayerFile<'a> {
-    fn open(name: &'a str, file: &[u8], device: &'a Device) -> Result<Self, Fault> {
+    fn open(name: &'a str, file: &[u8], device: &'a Device, quantize: bool) -> Result<Self, Fault> {
         let fault = |what: String| Fault::new(FaultKind::Model, name, what, "");
         let (metadata, tensors) = safetensors::read(file).map_err(fault)?;
         let mut layer = Self {
@@ -180,14 +191,58 @@ impl<'a> LayerFile<'a> {
                 dtype,
                 shape: stored.shape,
             };
-            layer.weights.begin(&stored.name, &entry)?;
-            for chunk in stored.bytes.chunks(CHUNK) {
-                layer.weights.bytes(chunk)?;
+            let is_matrix = matches!(entry.shape[..], [_, columns] if QUANTIZED.fits(columns));
+            match stored.name.strip_suffix("weight") {
+                Some(stem) if quantize && is_matrix => {
+                    layer.add_quantized(stem, &entry, stored.bytes)?;
+                }
+                _ => layer.add(&stored.name, &entry, stored.bytes)?,
             }
-            layer.weights.end()?;
             layer.shapes.insert(stored.name, entry.shape);
         }
         Ok(layer)
+    }
+
+    fn add(&mut self, name: &str, entry: &TensorEntry, bytes: &[u8]) -> Result<(), Fault> {
+        self.weights.begin(name, entry)?;
+        for chunk in bytes.chunks(CHUNK) {
+            self.weights.bytes(chunk)?;
+        }
+        self.weights.end()
+    }
+
+    /// Adds a matrix in 8 bits.
+    fn add_quantized(
+        &mut self,
+        stem: &str,
+        entry: &TensorEntry,
+        bytes: &[u8],
+    ) -> Result<(), Fault> {
+        let values = entry.dtype.to_f32(bytes);
+        let &[rows, columns] = &entry.shape[..] else {
+            unreachable!("the caller has checked that it is a matrix");
+        };
+        let mut words = vec![0; QUANTIZED.words(values.len())];
+        let mut scales = vec![f16::ZERO; QUANTIZED.scale_count(values.len())];
+        QUANTIZED.quantize(&values, Rounding::Nearest, &mut words, &mut scales);
+        let of = |dtype, shape| TensorEntry {
+            dtype,
+            shape,
+            ..entry.clone()
+        };
+        let codes = of(DType::U32, vec![rows, QUANTIZED.words(columns)]);
+        self.add(
+            &format!("{stem}{QWEIGHT}"),
+            &codes,
+            bytemuck::cast_slice(&words),
+        )?;
+        let halves: &[u16] = scales.reinterpret_cast();
+        let scales = of(DType::F16, QUANTIZED.scales_shape([rows, columns]));
+        self.add(
+            &format!("{stem}{SCALES}"),
+            &scales,
+            bytemuck::cast_slice(halves),
+        )
     }
 
     fn fault(&self, what: impl Into<String>) -> Fault {
@@ -244,10 +299,10 @@ impl Layer {
         name: &str,
         file: &[u8],
         device: &Device,
-        activations: CpuActivations,
+        options: LayerOptions,
     ) -> Result<Self, Fault> {
-        let file = LayerFile::open(name, file, device)?;
-        let root = Loader::new(&file.weights, device).with_activations(activations);
+        let file = LayerFile::open(name, file, device, options.quantize)?;
+        let root = Loader::new(&file.weights, device).with_activations(options.activations);
         let layer = match file.metadata("family") {
             "decoder" => {
                 let config: DecoderConfig = file.parsed("config")?;
@@ -462,7 +517,7 @@ mod tests {
             "f",
             &file(header, bytes),
             &Device::flex(),
-            CpuActivations::F32,
+            LayerOptions::default(),
         )
         .expect("a block")
     }
@@ -535,7 +590,7 @@ mod tests {
             expected: vec![1.0, -2.0],
         };
         let (cosine, worst) = case
-            .compare(&[1.0, -2.001], CpuActivations::F32)
+            .compare(&[1.0, -2.001], LayerOptions::default())
             .expect("equal outputs");
         assert!(cosine > 0.9999 && (worst - 0.001).abs() < 1e-6);
         for wrong in [
@@ -546,7 +601,7 @@ mod tests {
             &[1.0, -2.01],
         ] {
             assert!(
-                case.compare(wrong, CpuActivations::F32).is_err(),
+                case.compare(wrong, LayerOptions::default()).is_err(),
                 "{wrong:?}"
             );
         }
@@ -571,7 +626,7 @@ mod tests {
     }
 
     fn rejects_file(file: &[u8], message: &str) {
-        let fault = Layer::open("f", file, &Device::flex(), CpuActivations::F32)
+        let fault = Layer::open("f", file, &Device::flex(), LayerOptions::default())
             .err()
             .expect(message);
         assert!(fault.to_string().contains(message), "{fault}");

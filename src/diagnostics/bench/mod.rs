@@ -23,6 +23,7 @@ pub use self::plan::{GROUPS, Plan};
 use self::report::{Report, Row, Token};
 use self::stages::{Encoded, TowersInput};
 use super::random_weights::RandomWeights;
+use crate::cpu::op::is_cpu;
 use crate::engine::{Engine, Host, LoadedModel, no_model};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::gpu::device;
@@ -132,7 +133,10 @@ impl<'a, H: Host> Bench<'a, H> {
                     device: clock.device(),
                     activations: plan.activations,
                 };
-                let cache = KvCacheDType::default_for(quantized);
+                let cache = match is_cpu(clock.device()) {
+                    true => KvCacheDType::F32,
+                    false => KvCacheDType::default_for(quantized),
+                };
                 (Weights::Random(random), chatrex, Some(upn), cache)
             }
             (None, Some(model)) => {
