@@ -19,6 +19,22 @@ pub struct BoxXyxy {
     pub y2: f32,
 }
 
+/// Coordinates beyond this many pixels are refused: no picture has so many, and products of larger ones overflow.
+pub const MAX_COORDINATE: f32 = 1e6;
+
+/// What is wrong with a box that [`first_far_box`] finds.
+pub const TOO_FAR: &str = "has a coordinate beyond 1,000,000 pixels";
+
+/// The index of the first box with a coordinate beyond [`MAX_COORDINATE`], or one that is no number.
+pub fn first_far_box(boxes: &[BoxXyxy]) -> Option<usize> {
+    boxes.iter().position(|b| {
+        let coordinates: [f32; 4] = (*b).into();
+        !coordinates
+            .iter()
+            .all(|value| value.abs() <= MAX_COORDINATE)
+    })
+}
+
 impl From<[f32; 4]> for BoxXyxy {
     fn from([x1, y1, x2, y2]: [f32; 4]) -> Self {
         Self { x1, y1, x2, y2 }

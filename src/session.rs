@@ -225,6 +225,15 @@ impl Runtime for SessionHost {
     }
 }
 
+/// Gives freed memory back to the system: while weights are packed, parts of them are in memory twice.
+fn return_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function has no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 fn lock(events: &Events) -> std::sync::MutexGuard<'_, Vec<Event>> {
     events.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -258,6 +267,7 @@ impl Session {
             Event::Ready(card) => session.card = Some(*card),
             other => unreachable!("only the model was wanted: {other:?}"),
         }
+        return_freed_memory();
         Ok(session)
     }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::names::{CpuActivationsName, KvCacheName, QuantName};
+use super::names::{CpuActivationsName, KvCacheName, QuantName, finite};
+use super::process::keep_freed_memory;
 use super::propose::DeviceName;
 use crate::diagnostics::bench::layer::{Layer, LayerCase, LayerOptions, Meta, Work};
 use crate::diagnostics::bench::report::Row;
@@ -66,7 +67,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0)]
     repeats: usize,
     /// Time limit per row in seconds; rows that would take longer are left out.
-    #[arg(long, default_value_t = Plan::default().seconds)]
+    #[arg(long, default_value_t = Plan::default().seconds, value_parser = finite::<f64>)]
     seconds: f64,
     /// Measure this group of rows only; repeatable.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(GROUPS))]
@@ -98,6 +99,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         Some(_) => Session::empty(),
         None => Session::open(options.model.as_str(), load())?,
     };
+    keep_freed_memory();
     let report = pollster::block_on(bench::run(
         session.engine(),
         &plan,
@@ -164,6 +166,7 @@ struct Measured {
 
 /// Measures all cases of the layer in `folder`.
 fn run_layer(options: &Options, folder: &Path) -> Result<bool, Fault> {
+    keep_freed_memory();
     let opened = pollster::block_on(device::open(options.device.into()))?;
     let meta = folder.join("meta.json");
     let meta: Meta = read_json(&meta)?

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::names::finite;
 use super::propose::{DetectedImage, ImageArgs};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
-use crate::geometry::BoxXyxy;
+use crate::geometry::{self, BoxXyxy};
 use crate::image::annotate;
 use crate::protocol::{AskTime, Client as _, Question, StopReason};
 use crate::session::Session;
@@ -32,13 +33,13 @@ pub struct Options {
     #[arg(long, default_value_t = 512)]
     max_tokens: u32,
     /// Softmax temperature; 0 selects greedy decoding.
-    #[arg(long, default_value_t = Sampling::default().temperature)]
+    #[arg(long, default_value_t = Sampling::default().temperature, value_parser = finite::<f32>)]
     temperature: f32,
     /// Sample from the k most likely tokens (1 to 64).
     #[arg(long, default_value_t = Sampling::default().top_k)]
     top_k: u32,
     /// Nucleus sampling threshold.
-    #[arg(long, default_value_t = Sampling::default().top_p)]
+    #[arg(long, default_value_t = Sampling::default().top_p, value_parser = finite::<f32>)]
     top_p: f32,
     /// Seed of the sampler.
     #[arg(long, default_value_t = Sampling::default().seed)]
@@ -69,6 +70,7 @@ struct TurnReport {
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let given_boxes = options.boxes.as_deref().map(read_boxes).transpose()?;
     let args = &options.args;
+    args.check()?;
     let (mut session, pixels, proposals) = match &options.image {
         Some(image) => {
             let DetectedImage {
@@ -126,11 +128,15 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             milliseconds: answer.milliseconds,
         });
     }
+    if args.json {
+        let report = Report {
+            boxes: boxes.clone(),
+            turns,
+        };
+        println!("{}", super::json(&report));
+    }
     if let (Some(path), Some(pixels)) = (&args.annotate, &pixels) {
         annotate::write(pixels, &boxes, &labels, path)?;
-    }
-    if args.json {
-        println!("{}", super::json(&Report { boxes, turns }));
     }
     Ok(true)
 }
@@ -163,13 +169,15 @@ fn describe(span: &Span) -> String {
 
 fn read_boxes(path: &Path) -> Result<Vec<BoxXyxy>, Fault> {
     let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Fault::new(
-            FaultKind::File,
-            path.display().to_string(),
-            format!("is not a list of boxes ({error})"),
-            "Write [[x1,y1,x2,y2],…] in pixels of the image",
-        )
-        .code(ErrorCode::InvalidInput)
-    })
+    let fault = |what| {
+        let advice = "Write [[x1,y1,x2,y2],…] in pixels of the image";
+        Fault::new(FaultKind::File, path.display().to_string(), what, advice)
+            .code(ErrorCode::InvalidInput)
+    };
+    let boxes: Vec<BoxXyxy> = serde_json::from_slice(&bytes)
+        .map_err(|error| fault(format!("is not a list of boxes ({error})")))?;
+    match geometry::first_far_box(&boxes) {
+        Some(index) => Err(fault(format!("box {index} {}", geometry::TOO_FAR))),
+        None => Ok(boxes),
+    }
 }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::names::QuantName;
+use crate::convert::checkpoint::name_list;
 use crate::convert::size_plan::{SizePlan, presets};
 use crate::convert::{ByteProgress, Conversion, Converted, convert};
 use crate::error::Fault;
@@ -51,11 +53,11 @@ pub struct Options {
     /// A JSON file with the chat template.
     #[arg(long)]
     template: Option<PathBuf>,
-    /// Replace a prefix of the checkpoint's tensor names; repeatable.
+    /// Replace a prefix of tensor names in the checkpoint and in the proposal network's file; repeatable.
     #[arg(long, value_parser = parse_prefix, value_name = "THEIRS=OURS")]
     prefix: Vec<(String, String)>,
-    /// The model's name; by default the folder's.
-    #[arg(long)]
+    /// The model's name; by default that of the folder or the file.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// Print download size and GPU memory of the known models; convert nothing.
     #[arg(long, conflicts_with_all = ["model", "gguf", "adapter", "upn", "detector", "out"])]
@@ -103,8 +105,10 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let converted = convert(&conversion, &bar)?;
     bar.0.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
-    for name in &converted.left_over {
-        eprintln!("warning: tensor {name} of the proposal network's file is not used");
+    if !converted.left_over.is_empty() {
+        let (count, names) = (converted.left_over.len(), &converted.left_over);
+        let names = name_list(names.iter().map(String::as_str));
+        eprintln!("warning: {count} tensors of the proposal network's file are not used: {names}");
     }
     for warning in &converted.warnings {
         eprintln!("warning: {warning}");

@@ -152,6 +152,7 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
         };
         Box::new(Session::open(model, load_options)?)
     };
+    super::process::keep_freed_memory();
     let card = engine.card().clone();
     super::propose::announce(&card);
     let model_under_test = SessionModel {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::names::finite;
 use crate::error::{Fault, FaultKind};
 use crate::train::export::{
     ExportOptions, MiniExportOptions, SmallExportOptions, export, export_mini, export_small,
@@ -30,13 +31,13 @@ pub struct Options {
     #[arg(long)]
     out: PathBuf,
     /// Default score threshold of boxes; by default 0.3, for mini and small 0.32.
-    #[arg(long)]
+    #[arg(long, value_parser = finite::<f32>)]
     score: Option<f32>,
     /// Mini and small: least score of the best box of a kind without a box above the score threshold.
-    #[arg(long, default_value_t = 0.15)]
+    #[arg(long, default_value_t = 0.15, value_parser = finite::<f32>)]
     first_of_kind: f32,
     /// Default NMS threshold (IoU); by default 0.8, for mini and small 0.5.
-    #[arg(long)]
+    #[arg(long, value_parser = finite::<f64>)]
     nms: Option<f64>,
     /// A command that produced the weights; repeat it in order.
     #[arg(long)]

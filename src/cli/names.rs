@@ -1,7 +1,21 @@
-//! Values of `--cache`, `--cpu-activations` and `--quant` by name.
+//! Values of `--cache`, `--cpu-activations` and `--quant` by name, and of options that are numbers.
+
+use std::str::FromStr;
 
 use crate::memory::{CpuActivations, KvCacheDType};
 use crate::weights::storage::QuantPreset;
+
+/// A finite number, for options: Rust parses `nan` and `inf` as numbers too.
+///
+/// # Errors
+/// Anything else.
+pub fn finite<T: FromStr + Copy + Into<f64>>(text: &str) -> Result<T, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|&number: &T| number.into().is_finite());
+    number.ok_or_else(|| "expected a number".into())
+}
 
 /// Element type of the KV cache by name.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]

@@ -4,13 +4,14 @@ use super::Command;
 
 /// Prepares the process for `command`.
 pub(super) fn prepare(command: &Command) {
-    if !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {
-        keep_freed_memory();
-    }
-    if matches!(
+    let computes_here = matches!(
         command,
         Command::Propose(_) | Command::Chat(_) | Command::Eval(_) | Command::Bench(_)
-    ) {
+    );
+    if !computes_here && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {
+        keep_freed_memory();
+    }
+    if computes_here {
         // These compute on this thread. As one of rayon's threads it need not wait for others to start its work.
         // Other commands start threads that a pool of this thread alone would never serve.
         let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
@@ -19,14 +20,15 @@ pub(super) fn prepare(command: &Command) {
 }
 
 /// Makes the allocator keep what is freed. Every layer allocates activations of many megabytes and frees them; from
-/// the kernel each of their pages would cost a fault again.
-fn keep_freed_memory() {
+/// the kernel each of their pages would cost a fault again. A command that loads a model calls it afterwards: weights
+/// are in memory twice while they are packed, and what is freed then is of no use later.
+pub(super) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (option, value) in [
         (libc::M_MMAP_THRESHOLD, 1 << 30),
         (libc::M_TRIM_THRESHOLD, i32::MAX),
     ] {
-        // SAFETY: it sets an option of the allocator, and no other thread runs yet.
+        // SAFETY: it sets an option of the allocator; other threads wait for work.
         unsafe { libc::mallopt(option, value) };
     }
 }

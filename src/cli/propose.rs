@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::names::{CpuActivationsName, KvCacheName};
+use super::names::{CpuActivationsName, KvCacheName, finite};
+use super::process::keep_freed_memory;
 use crate::error::Fault;
 use crate::geometry::{Proposal, Selection};
 use crate::image::{Pixels, annotate, decode};
@@ -23,10 +24,10 @@ pub struct ImageArgs {
     #[arg(long, value_enum, default_value_t)]
     pub prompt: Prompt,
     /// Score threshold [default: that of the model].
-    #[arg(long)]
+    #[arg(long, value_parser = finite::<f32>)]
     pub score: Option<f32>,
     /// IoU threshold of non-maximum suppression; 0 disables it [default: that of the model].
-    #[arg(long)]
+    #[arg(long, value_parser = finite::<f64>)]
     pub nms: Option<f64>,
     /// Device to run on.
     #[arg(long, value_enum, default_value_t)]
@@ -100,6 +101,11 @@ pub(super) struct DetectedImage {
 }
 
 impl ImageArgs {
+    /// Checks what can be wrong before the model is opened.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        self.annotate.as_deref().map_or(Ok(()), annotate::check)
+    }
+
     /// Opens the model.
     pub(super) fn open(&self) -> Result<Session, Fault> {
         let options = SessionOptions::from(LoadOptions {
@@ -109,6 +115,7 @@ impl ImageArgs {
             activations: Some(self.cpu_activations.into()),
         });
         let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
+        keep_freed_memory();
         announce(session.card());
         Ok(session)
     }
@@ -179,12 +186,8 @@ struct ProposalRow<'a> {
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
     let args = &options.args;
+    args.check()?;
     let detected = args.look(&options.image)?;
-    if let Some(path) = &args.annotate {
-        let boxes: Vec<_> = detected.boxes.iter().map(|p| p.bbox).collect();
-        let labels: Vec<_> = detected.boxes.iter().map(|p| p.label.as_deref()).collect();
-        annotate::write(&detected.pixels, &boxes, &labels, path)?;
-    }
     if args.json {
         let report = Report {
             image: ImageSize {
@@ -214,6 +217,11 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
                 label.unwrap_or_default()
             );
         }
+    }
+    if let Some(path) = &args.annotate {
+        let boxes: Vec<_> = detected.boxes.iter().map(|p| p.bbox).collect();
+        let labels: Vec<_> = detected.boxes.iter().map(|p| p.label.as_deref()).collect();
+        annotate::write(&detected.pixels, &boxes, &labels, path)?;
     }
     Ok(true)
 }

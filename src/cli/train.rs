@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::names::finite;
 use super::propose::DeviceName;
 use crate::error::{Fault, FaultKind};
 use crate::train;
@@ -34,7 +35,7 @@ pub struct Options {
     #[arg(long)]
     out: PathBuf,
     /// Training time in minutes.
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 30.0, value_parser = finite::<f64>)]
     minutes: f64,
     /// Number of steps, instead of a time; the run is then bit-reproducible.
     #[arg(long)]

@@ -8,7 +8,7 @@ use super::Input;
 use super::checkpoint::Checkpoint;
 use super::gguf_model::{GgufModel, GgufRows, precision};
 use super::licence;
-use super::options::Conversion;
+use super::options::{Conversion, path_name};
 use super::proposer::Proposer;
 use super::required_tensors::{RequiredTensor, required_tensors};
 use super::write::{Packed, RowSource};
@@ -230,10 +230,7 @@ pub(super) fn open(conversion: &Conversion, folder: &Path) -> Result<Input, Faul
         .sum::<u64>()
         + rows.base.bytes();
     Ok(Input {
-        name: conversion.name.clone().unwrap_or_else(|| {
-            let folder = folder.file_name().unwrap_or_default();
-            folder.to_string_lossy().into_owned()
-        }),
+        name: (conversion.name.clone()).unwrap_or_else(|| path_name(folder)),
         precision: precision(&required, &formats),
         defaults: Defaults {
             score: config.score,

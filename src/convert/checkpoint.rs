@@ -34,6 +34,29 @@ const MAX_PTH: Option<u64> = if cfg!(feature = "native") {
     Some(2 << 30)
 };
 
+/// Maximum tensor names in a message.
+const MAX_LISTED: usize = 10;
+
+/// Maximum bytes of the tensor names in a message; the first is always whole.
+const MAX_LISTED_BYTES: usize = 240;
+
+/// Tensor names for a message: the first ones, and the number of the others.
+pub fn name_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut bytes = 0;
+    let fits = |name: &&&str| {
+        let fits = bytes == 0 || bytes + name.len() <= MAX_LISTED_BYTES;
+        bytes += name.len();
+        fits
+    };
+    let shown = names.iter().take(MAX_LISTED).take_while(fits).count();
+    let list = names[..shown].join(", ");
+    match names.len() - shown {
+        0 => list,
+        others => format!("{list} and {others} more"),
+    }
+}
+
 /// Little-endian elements as f32, rounded to the nearest; `None` if the dtype holds other than floating-point numbers.
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     Some(match dtype {
@@ -575,6 +598,23 @@ mod tests {
             count += 1;
         }
         count
+    }
+
+    #[test]
+    fn long_lists_of_names_are_cut() {
+        assert_eq!(name_list([]), "");
+        assert_eq!(name_list(["a"]), "a");
+        let short: Vec<String> = (0..607).map(|i| format!("t{i}")).collect();
+        let list = |count: usize| name_list(short[..count].iter().map(String::as_str));
+        let ten = "t0, t1, t2, t3, t4, t5, t6, t7, t8, t9";
+        assert_eq!(list(10), ten);
+        assert_eq!(list(11), format!("{ten} and 1 more"));
+        assert_eq!(list(607), format!("{ten} and 597 more"));
+        let long = "n".repeat(100);
+        let list = name_list([&*long; 12]);
+        assert_eq!(list, format!("{long}, {long} and 10 more"));
+        let longest = "n".repeat(1000);
+        assert_eq!(name_list([&*longest, "a"]), format!("{longest} and 1 more"));
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Recognizes a checkpoint: normalizes tensor names, derives the configuration from shapes and
 //! `config.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::convert::checkpoint::Checkpoint;
+use crate::convert::checkpoint::{Checkpoint, name_list};
 use crate::convert::disk::{self, read_json};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::ClipConvNextConfig;
 use crate::model::class_projector::ClassProjectorConfig;
@@ -37,6 +37,24 @@ const PREFIXES: [(&str, &str); 7] = [
 /// Prefix of the CLIP tower's tensors.
 const CLIP: &str = "vision_tower.vision_tower.vision_model.";
 
+/// A tensor of every decoder.
+const DECODER: &str = "model.layers.0.self_attn.q_proj.weight";
+
+/// Tensors of UPN in every size.
+pub const UPN: [&str; 4] = [
+    "backbone.model.backbone.patch_embed.proj.weight",
+    "transformer.enc_output.weight",
+    "transformer.level_embed",
+    "transformer.tgt_embed.weight",
+];
+
+/// Tensors of NanoDet in every size.
+pub const NANODET: [&str; 3] = [
+    "backbone.stages.0.conv.weight",
+    "fpn.lateral_convs.0.conv.weight",
+    "head.gfl_cls.0.weight",
+];
+
 /// Normalized names, and the name of each in its file.
 pub type Names = BTreeMap<String, String>;
 
@@ -45,12 +63,85 @@ pub type Names = BTreeMap<String, String>;
 /// # Errors
 /// Two tensors get the same name.
 pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<Names, Fault> {
+    let prefixes = without_own(checkpoint, prefixes, &[DECODER]);
+    let theirs = checkpoint.names();
+    let pairs = theirs.map(|theirs| (rename(theirs, &prefixes), theirs.to_string()));
+    unique(checkpoint, pairs)
+}
+
+/// The names of a proposal network in the checkpoint `file`. `prefixes`, pairs of (theirs, ours), are
+/// replaced first; then the prefix of the tensors `known`, if they have one, is removed from all names.
+///
+/// # Errors
+/// The tensors `known` have several prefixes; two tensors get the same name.
+pub fn proposer_names(
+    checkpoint: &Checkpoint,
+    file: &Path,
+    prefixes: &[(String, String)],
+    known: &[&str],
+) -> Result<Names, Fault> {
+    let prefixes = without_own(checkpoint, prefixes, known);
+    let theirs = checkpoint.names();
+    let pairs = theirs.map(|theirs| (with_given_prefixes(theirs, &prefixes), theirs.to_string()));
+    let names = unique(checkpoint, pairs)?;
+    let Some(prefix) = common_prefix(&names, file, known)? else {
+        return Ok(names);
+    };
+    let pairs = names.iter().map(|(name, theirs)| {
+        let ours = name.strip_prefix(prefix).unwrap_or(name);
+        (ours.to_string(), theirs.clone())
+    });
+    unique(checkpoint, pairs)
+}
+
+/// The prefix of the tensors `known`; `None` if one of them has none, or none of them exists.
+fn common_prefix<'a>(
+    names: &'a Names,
+    file: &Path,
+    known: &[&str],
+) -> Result<Option<&'a str>, Fault> {
+    let mut prefixes = BTreeSet::new();
+    for name in names.keys() {
+        prefixes.extend(known.iter().filter_map(|known| name.strip_suffix(*known)));
+    }
+    let first = prefixes.first().copied().unwrap_or_default();
+    if prefixes.len() > 1 && !first.is_empty() {
+        let list = name_list(prefixes);
+        return Err(Fault::new(
+            FaultKind::Model,
+            file.display().to_string(),
+            format!("has tensor names with several prefixes ({list})"),
+            format!("Remove one of them with --prefix, e.g. --prefix {first}="),
+        ));
+    }
+    Ok(Some(first).filter(|first| !first.is_empty()))
+}
+
+/// `prefixes` without those with which names in `known` begin that the checkpoint has: such a prefix is
+/// meant for another file.
+fn without_own<'a>(
+    checkpoint: &Checkpoint,
+    prefixes: &'a [(String, String)],
+    known: &[&str],
+) -> Vec<(&'a str, &'a str)> {
+    let is_own = |prefix: &str| {
+        let mut known = known.iter();
+        known.any(|name| name.starts_with(prefix) && checkpoint.get(name).is_some())
+    };
+    let prefixes = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
+    prefixes.filter(|(theirs, _)| !is_own(theirs)).collect()
+}
+
+/// Pairs of normalized names and names in the file, as [`Names`].
+fn unique(
+    checkpoint: &Checkpoint,
+    pairs: impl Iterator<Item = (String, String)>,
+) -> Result<Names, Fault> {
     let mut names = Names::new();
-    for theirs in checkpoint.names() {
-        let ours = rename(theirs, prefixes);
-        if let Some(other) = names.insert(ours.clone(), theirs.to_string()) {
+    for (ours, theirs) in pairs {
+        if let Some(other) = names.insert(ours.clone(), theirs.clone()) {
             return Err(Fault::model(
-                checkpoint.place(theirs),
+                checkpoint.place(&theirs),
                 format!("and {other} are both read as {ours}"),
             ));
         }
@@ -58,9 +149,12 @@ pub fn names(checkpoint: &Checkpoint, prefixes: &[(String, String)]) -> Result<N
     Ok(names)
 }
 
-fn rename(name: &str, prefixes: &[(String, String)]) -> String {
-    let given = prefixes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
-    let name = with_prefix_replaced(name, given).unwrap_or_else(|| name.to_string());
+fn with_given_prefixes<'a>(name: &str, prefixes: &[(&'a str, &'a str)]) -> String {
+    with_prefix_replaced(name, prefixes.iter().copied()).unwrap_or_else(|| name.to_string())
+}
+
+fn rename<'a>(name: &str, prefixes: &[(&'a str, &'a str)]) -> String {
+    let name = with_given_prefixes(name, prefixes);
     let name = with_prefix_replaced(&name, PREFIXES.into_iter()).unwrap_or(name);
     match name.strip_suffix(".gamma") {
         Some(stem) if name.starts_with("vision_tower_aux.") => format!("{stem}.ramma"),
@@ -153,7 +247,9 @@ struct HubConfig {
     head_dim: Option<usize>,
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
+    rope_parameters: Option<Value>,
     rope_scaling: Option<Value>,
+    partial_rotary_factor: Option<f64>,
     vocab_size: Option<usize>,
     tie_word_embeddings: Option<bool>,
     mm_vision_select_layer: Option<i64>,
@@ -223,16 +319,15 @@ pub fn describe(
     let hub: HubConfig = read_json(&path)?.ok_or_else(|| Fault::model(&place, "is missing"))?;
     let architecture = format!("{} {}", hub.architectures.join(" "), hub.model_type).to_lowercase();
     let known = ["rex", "qwen2", "llama", "vicuna"];
-    let q_proj = "model.layers.0.self_attn.q_proj.weight";
-    if let Some(prefix) = shapes.prefix_of(q_proj).filter(|_| !shapes.has(q_proj)) {
+    if let Some(prefix) = shapes.prefix_of(DECODER).filter(|_| !shapes.has(DECODER)) {
         return Err(Fault::new(
             FaultKind::Model,
             &shapes.place,
-            format!("has tensor names like {prefix}{q_proj}"),
+            format!("has tensor names like {prefix}{DECODER}"),
             format!("Remove the prefix with --prefix {prefix}="),
         ));
     }
-    if !shapes.has(q_proj)
+    if !shapes.has(DECODER)
         || !(architecture.trim().is_empty() || known.iter().any(|k| architecture.contains(k)))
     {
         return Err(Fault::model(
@@ -330,11 +425,7 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
             )));
         }
     }
-    if let Some(scaling) = &hub.rope_scaling {
-        return Err(fault(format!(
-            "has rope_scaling {scaling}, which is not supported"
-        )));
-    }
+    let rope_theta = rope_theta(hub, place)?;
     if hub.use_sliding_window == Some(true) {
         return Err(fault("has a sliding window, which is not supported".into()));
     }
@@ -372,12 +463,91 @@ fn decoder(hub: &HubConfig, shapes: &Shapes, place: &str) -> Result<DecoderConfi
         num_attention_heads,
         num_key_value_heads,
         rms_norm_eps: hub.rms_norm_eps.unwrap_or(default_eps),
-        rope_theta: hub.rope_theta.unwrap_or(default_theta),
+        rope_theta: rope_theta.unwrap_or(default_theta),
         vocab_size,
         tie_word_embeddings: tied,
         qkv_bias,
         head_dim: (width * num_attention_heads != hidden_size).then_some(width),
     })
+}
+
+/// The base of RoPE's frequencies by `config.json`, in `rope_theta` or, of current versions of
+/// `transformers`, in `rope_parameters`; `None` if it is not stated.
+///
+/// # Errors
+/// RoPE is scaled or partial; two stated values differ; a value is missing or not positive.
+fn rope_theta(hub: &HubConfig, place: &str) -> Result<Option<f64>, Fault> {
+    let mut stated: Vec<(String, f64)> = Vec::new();
+    stated.extend(hub.rope_theta.map(|theta| ("rope_theta".into(), theta)));
+    for (field, value) in [
+        ("rope_parameters", &hub.rope_parameters),
+        ("rope_scaling", &hub.rope_scaling),
+    ] {
+        let Some(value) = value else { continue };
+        let Some(entries) = value.as_object().filter(|entries| is_plain_rope(entries)) else {
+            return Err(unsupported_rope(place, field, &brief(value)));
+        };
+        let theta = entries.get("rope_theta").and_then(Value::as_f64);
+        stated.extend(theta.map(|theta| (format!("{field}.rope_theta"), theta)));
+    }
+    if let Some(part) = hub.partial_rotary_factor.filter(|part| *part != 1.0) {
+        let (field, part) = ("partial_rotary_factor", part.to_string());
+        return Err(unsupported_rope(place, field, &part));
+    }
+    let Some((field, theta)) = stated.first() else {
+        let entries = hub.rope_parameters.as_ref().and_then(Value::as_object);
+        return match entries.is_none_or(Map::is_empty) {
+            true => Ok(None),
+            false => {
+                let what = "has rope_parameters without rope_theta";
+                Err(Fault::model(place, what))
+            }
+        };
+    };
+    if let Some((other, value)) = stated.iter().find(|(_, value)| value != theta) {
+        let what = format!("has {field} {theta}, but {other} {value}");
+        return Err(Fault::model(place, what));
+    }
+    if *theta <= 0.0 {
+        let what = format!("has {field} {theta}, which is not positive");
+        return Err(Fault::model(place, what));
+    }
+    Ok(Some(*theta))
+}
+
+/// Whether `rope_parameters` or `rope_scaling` describe RoPE of all channels without scaling.
+fn is_plain_rope(entries: &Map<String, Value>) -> bool {
+    let is_one = |name: &str| entries.get(name).and_then(Value::as_f64) == Some(1.0);
+    let mut stated = entries.iter().filter(|(_, value)| !value.is_null());
+    stated.all(|(name, value)| match name.as_str() {
+        "rope_theta" | "original_max_position_embeddings" => value.is_number(),
+        "rope_type" | "type" => match value.as_str() {
+            Some("default") => true,
+            Some("linear") => is_one("factor"),
+            _ => false,
+        },
+        "factor" | "attention_factor" | "partial_rotary_factor" => is_one(name),
+        _ => false,
+    })
+}
+
+fn unsupported_rope(place: &str, field: &str, value: &str) -> Fault {
+    let what = format!("has {field} {value}, which is not supported");
+    Fault::new(FaultKind::Model, place, what, "").code(ErrorCode::Unsupported)
+}
+
+/// JSON for a message; of a long object without its lists and objects.
+fn brief(value: &Value) -> String {
+    const MAX: usize = 200;
+    let text = match value {
+        Value::Object(entries) if value.to_string().len() > MAX => {
+            let mut short = entries.clone();
+            short.retain(|_, value| !value.is_array() && !value.is_object());
+            Value::Object(short).to_string()
+        }
+        _ => value.to_string(),
+    };
+    text.chars().take(MAX).collect()
 }
 
 fn vision_sizes(folder: &Path) -> Result<VisionSizes, Fault> {
@@ -606,4 +776,171 @@ pub fn is_skipped(name: &str, config: &ModelConfig) -> bool {
     };
     clip || name.ends_with("rotary_emb.inv_freq")
         || (config.llm.tie_word_embeddings && name == "lm_head.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn theta(config: Value) -> Result<Option<f64>, String> {
+        let hub: HubConfig = serde_json::from_value(config).expect("a configuration");
+        rope_theta(&hub, "config.json").map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn the_base_of_rope_is_read_in_both_spellings() {
+        let nested = json!({"rope_type": "default", "rope_theta": 500000});
+        for (config, expected) in [
+            (json!({}), None),
+            (json!({"rope_theta": null, "rope_parameters": {}}), None),
+            (json!({"rope_theta": 250000.0}), Some(250000.0)),
+            (json!({"rope_parameters": nested}), Some(500000.0)),
+            (
+                json!({"rope_theta": 5e5, "rope_parameters": nested}),
+                Some(500000.0),
+            ),
+            (
+                json!({"rope_theta": null, "rope_scaling": null, "rope_parameters": nested}),
+                Some(500000.0),
+            ),
+            (
+                json!({"rope_theta": 1e4, "rope_parameters": null}),
+                Some(10000.0),
+            ),
+            (
+                json!({"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": null}}),
+                Some(10000.0),
+            ),
+            (
+                json!({"rope_theta": 1e4, "rope_scaling": {"rope_type": "default"}}),
+                Some(10000.0),
+            ),
+            (json!({"rope_scaling": {"type": "default"}}), None),
+            (
+                json!({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 1.0}}),
+                Some(10000.0),
+            ),
+            (
+                json!({"rope_parameters": {
+                    "rope_theta": 7.5, "factor": 1, "partial_rotary_factor": 1.0, "mrope_section": null,
+                    "original_max_position_embeddings": 4096,
+                }, "partial_rotary_factor": 1.0}),
+                Some(7.5),
+            ),
+        ] {
+            let text = config.to_string();
+            assert_eq!(theta(config), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn contradictions_of_rope_are_refused_by_both_values() {
+        for (config, says) in [
+            (
+                json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 500000.0}}),
+                "config.json: has rope_theta 10000, but rope_parameters.rope_theta 500000",
+            ),
+            (
+                json!({"rope_scaling": {"rope_theta": 3}, "rope_parameters": {"rope_theta": 2}}),
+                "has rope_parameters.rope_theta 2, but rope_scaling.rope_theta 3",
+            ),
+            (
+                json!({"rope_theta": 0}),
+                "has rope_theta 0, which is not positive",
+            ),
+            (
+                json!({"rope_parameters": {"rope_theta": -5.0}}),
+                "has rope_parameters.rope_theta -5, which is not positive",
+            ),
+            (
+                json!({"rope_parameters": {"rope_type": "default"}}),
+                "has rope_parameters without rope_theta",
+            ),
+        ] {
+            let fault = theta(config).expect_err(says);
+            assert!(fault.contains(says), "{says}: {fault}");
+        }
+    }
+
+    #[test]
+    fn scaled_rope_is_refused_in_both_spellings() {
+        for scaling in [
+            json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}),
+            json!({"type": "yarn", "factor": 1.0}),
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}),
+            json!({"rope_type": "dynamic", "factor": 2.0}),
+            json!({"type": "linear"}),
+            json!({"type": "linear", "factor": 4}),
+            json!({"rope_type": "default", "factor": 4}),
+            json!({"factor": 4}),
+            json!({"rope_type": "default", "type": "mrope", "mrope_section": [16, 24, 24]}),
+            json!({"rope_type": "default", "mrope_section": [16, 24, 24]}),
+            json!({"rope_type": "longrope", "long_factor": vec![1.25; 64]}),
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            json!({"rope_type": "default", "attention_factor": 1.5}),
+            json!({"rope_type": 1}),
+            json!({"rope_theta": "500000"}),
+            json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6}}),
+            json!("yarn"),
+            json!([]),
+            json!(4),
+        ] {
+            for field in ["rope_scaling", "rope_parameters"] {
+                let fault = theta(json!({"rope_theta": 1e6, field: scaling}));
+                let fault = fault.expect_err("scaled RoPE");
+                let is_plain = fault.contains(field) && fault.contains("which is not supported");
+                assert!(is_plain && fault.len() < 300, "{fault}");
+                let kinds = [&scaling["rope_type"], &scaling["type"]];
+                let mut kinds = kinds.into_iter().filter_map(Value::as_str);
+                assert!(kinds.all(|kind| fault.contains(kind)), "{fault}");
+            }
+        }
+        let fault = theta(json!({"partial_rotary_factor": 0.25})).expect_err("partial RoPE");
+        assert!(
+            fault.contains("has partial_rotary_factor 0.25, which is not"),
+            "{fault}"
+        );
+    }
+
+    fn named(names: &[&str]) -> Names {
+        let names = names
+            .iter()
+            .map(|name| ((*name).to_string(), (*name).to_string()));
+        names.collect()
+    }
+
+    #[test]
+    fn the_common_prefix_of_a_network_is_found() {
+        let file = Path::new("upn.pth");
+        let with = |prefixes: &[&str]| {
+            let names = prefixes
+                .iter()
+                .flat_map(|prefix| UPN.map(|name| format!("{prefix}{name}")));
+            let names: Vec<String> = names.chain(["epoch".to_string()]).collect();
+            named(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let long = "state_dict.model._orig_mod.";
+        let cases: [(&[&str], Option<&str>); 5] = [
+            (&[], None),
+            (&[""], None),
+            (&["", "ema."], None),
+            (&["module."], Some("module.")),
+            (&[long], Some(long)),
+        ];
+        for (prefixes, expected) in cases {
+            let names = with(prefixes);
+            let found = common_prefix(&names, file, &UPN).expect("one network");
+            assert_eq!(found, expected, "{prefixes:?}");
+        }
+        // Tensors may be missing.
+        let names = named(&["a.transformer.level_embed", "a.other", "b.other"]);
+        assert_eq!(common_prefix(&names, file, &UPN), Ok(Some("a.")));
+        let names = with(&["model.", "ema_model."]);
+        let fault = common_prefix(&names, file, &UPN).expect_err("two networks");
+        let fault = fault.to_string();
+        assert!(fault.contains("prefixes (ema_model., model.). "), "{fault}");
+        assert!(fault.ends_with("e.g. --prefix ema_model.="), "{fault}");
+    }
 }

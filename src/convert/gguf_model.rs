@@ -7,6 +7,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Input;
+use super::checkpoint::name_list;
 use super::gguf::{Gguf, TensorInfo};
 use super::gguf_tokenizer;
 use super::options::Conversion;
@@ -469,15 +470,36 @@ fn check_supported(gguf: &Gguf, architecture: &str) -> Result<(), Fault> {
         let what = format!("is {count}; mixtures of experts are not supported");
         return Err(gguf.unsupported(&experts, what));
     }
+    check_rope(gguf, architecture)
+}
+
+/// Fails on scaled RoPE and on positions of several axes.
+fn check_rope(gguf: &Gguf, architecture: &str) -> Result<(), Fault> {
+    let key = |name: &str| format!("{architecture}.{name}");
     let scaling = key("rope.scaling.type");
-    if let Some(kind) = gguf.text(&scaling)?.filter(|kind| *kind != "none") {
+    let kind = gguf.text(&scaling)?;
+    // Linear scaling is that of the factors below.
+    if let Some(kind) = kind.filter(|kind| !matches!(*kind, "none" | "linear")) {
         let what = format!("is {kind:?}; scaled RoPE is not supported");
         return Err(gguf.unsupported(&scaling, what));
     }
-    let linear = key("rope.scale_linear");
-    if let Some(factor) = gguf.float(&linear)?.filter(|factor| *factor != 1.0) {
-        let what = format!("is {factor}; scaled RoPE is not supported");
-        return Err(gguf.unsupported(&linear, what));
+    // A factor of 0 counts as none.
+    let plain_factors: [(&str, &[f64]); 3] = [
+        ("rope.scaling.factor", &[0.0, 1.0]),
+        ("rope.scale_linear", &[0.0, 1.0]),
+        ("rope.scaling.attn_factor", &[1.0]),
+    ];
+    for (name, plain) in plain_factors {
+        let factor = gguf.float(&key(name))?;
+        if let Some(factor) = factor.filter(|factor| !plain.contains(factor)) {
+            let what = format!("is {factor}; scaled RoPE is not supported");
+            return Err(gguf.unsupported(&key(name), what));
+        }
+    }
+    let sections = key("rope.dimension_sections");
+    if gguf.has(&sections) {
+        let what = "divides RoPE among several positions, which is not supported";
+        return Err(gguf.unsupported(&sections, what));
     }
     if let Some(factors) = gguf.tensor(ROPE_FACTORS)
         && gguf.values(factors)?.iter().any(|factor| *factor != 1.0)
@@ -506,8 +528,8 @@ fn assign(
         }
     }
     if !unknown.is_empty() {
-        let (count, first) = (unknown.len(), unknown[..unknown.len().min(10)].join(", "));
-        let what = format!("holds {count} tensors that no part of the model uses: {first}");
+        let (count, names) = (unknown.len(), name_list(unknown));
+        let what = format!("holds {count} tensors that no part of the model uses: {names}");
         let fault = Fault::new(FaultKind::Model, gguf.place(), what, "");
         return Err(fault.code(ErrorCode::Unsupported));
     }
@@ -916,6 +938,55 @@ pub(super) mod tests {
             let fault = fault.err().unwrap_or_else(|| panic!("{says}: converted"));
             assert!(fault.to_string().contains(says), "{says}: {fault}");
             assert!(!scratch.path("out").exists(), "{says}");
+        }
+    }
+
+    /// `bytes` with `value` under `key`.
+    fn with_float(bytes: &[u8], key: &str, value: f32) -> Vec<u8> {
+        let entry = |key: &str, value: f32| {
+            let mut entry = (key.len() as u64).to_le_bytes().to_vec();
+            entry.extend(key.as_bytes());
+            entry.extend(6_u32.to_le_bytes());
+            entry.extend(value.to_le_bytes());
+            entry
+        };
+        let mut added = entry(key, value);
+        // With another entry the tensors stay aligned to 32 bytes.
+        let length = 32 - (added.len() + entry("", 0.0).len()) % 32;
+        added.extend(entry(&"x".repeat(length), 0.0));
+        let count = *bytes[16..].first_chunk::<8>().expect("a header");
+        let count = u64::from_le_bytes(count) + 2;
+        let mut copy = bytes[..16].to_vec();
+        copy.extend(count.to_le_bytes());
+        copy.extend(added);
+        copy.extend(&bytes[24..]);
+        copy
+    }
+
+    #[test]
+    fn scaled_rope_is_refused() {
+        let file = recorded("qwen2.gguf");
+        for (name, value, is_plain) in [
+            ("rope.scaling.factor", 4.0, false),
+            ("rope.scaling.factor", 1.0, true),
+            ("rope.scaling.factor", 0.0, true),
+            ("rope.scale_linear", 0.5, false),
+            ("rope.scale_linear", 1.0, true),
+            ("rope.scaling.attn_factor", 1.25, false),
+            ("rope.scaling.attn_factor", 1.0, true),
+            ("rope.dimension_sections", 1.0, false),
+        ] {
+            let key = format!("qwen2.{name}");
+            let scratch = Scratch::new(&with_float(&file, &key, value));
+            let opened = GgufModel::open(&scratch.conversion(QuantPreset::Q4));
+            match opened.err().map(|fault| fault.to_string()) {
+                None => assert!(is_plain, "{name} {value}: accepted"),
+                Some(fault) => {
+                    assert!(!is_plain, "{fault}");
+                    assert!(fault.contains(&format!("key {key}: ")), "{fault}");
+                    assert!(fault.contains("not supported"), "{fault}");
+                }
+            }
         }
     }
 

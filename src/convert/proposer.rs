@@ -11,6 +11,7 @@ use super::disk::InputFile;
 use super::family::{self, Names, Shapes};
 #[cfg(feature = "native")]
 use super::nanodet::NanoDetWeights;
+use super::tensor_view::TensorView;
 #[cfg(feature = "native")]
 use super::tfjs::GraphModel;
 #[cfg(not(feature = "native"))]
@@ -22,46 +23,94 @@ use crate::model::upn::is_surplus;
 use crate::weights::manifest::sha256_hex;
 
 /// The first convolution of a detector.
-const FIRST: &str = "backbone.stages.0.conv.weight";
+const FIRST: &str = family::NANODET[0];
 
 /// SHA-256 of its values in the published package, as f32.
 const PUBLISHED: &str = "96b5b68b5ee2b14527ecabcada174a518004e9824917ccfd58a9c6bcf6b86a5d";
 
+/// A checkpoint, and the network's names of its tensors.
+pub(super) struct Renamed {
+    checkpoint: Checkpoint,
+    names: Names,
+}
+
+impl Renamed {
+    /// The checkpoint of `file` without the prefix of the tensors `known`; see [`family::proposer_names`].
+    fn new(
+        checkpoint: Checkpoint,
+        file: &Path,
+        prefixes: &[(String, String)],
+        known: &[&str],
+    ) -> Result<Self, Fault> {
+        let names = family::proposer_names(&checkpoint, file, prefixes, known)?;
+        Ok(Self { checkpoint, names })
+    }
+
+    fn shapes(&self, file: &Path) -> Shapes<'_> {
+        Shapes::new(&self.checkpoint, &self.names, file)
+    }
+
+    /// The name in the file of tensor `name`; `name` if there is none.
+    fn stored<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names.get(name).map_or(name, String::as_str)
+    }
+
+    fn get(&self, name: &str) -> Option<&TensorView> {
+        self.checkpoint.get(self.names.get(name)?)
+    }
+}
+
 /// The opened file of a proposal network.
 pub(super) enum Proposer {
     /// UPN.
-    Upn(Checkpoint),
+    Upn(Renamed),
     /// A detector whose tensors have the names of the original.
-    Detector(Checkpoint),
+    Detector(Renamed),
     /// A detector in a graph model.
     #[cfg(feature = "native")]
     Graph(NanoDetWeights),
 }
 
 impl Proposer {
-    /// Opens UPN's file.
+    /// Opens UPN's file. `prefixes`, pairs of (theirs, ours), are replaced in names.
     ///
     /// # Errors
-    /// It is missing, damaged or of another network.
-    pub fn upn(file: &Path) -> Result<(Self, ProposerConfig), Fault> {
-        let checkpoint = Checkpoint::open_upn(file)?;
-        let names = own_names(&checkpoint);
-        let config = family::upn(file, &Shapes::new(&checkpoint, &names, file))?;
-        Ok((Self::Upn(checkpoint), ProposerConfig::Upn(config)))
+    /// It is missing, damaged or of another network; names are ambiguous.
+    pub fn upn(
+        file: &Path,
+        prefixes: &[(String, String)],
+    ) -> Result<(Self, ProposerConfig), Fault> {
+        let renamed = Renamed::new(Checkpoint::open_upn(file)?, file, prefixes, &family::UPN)?;
+        let config = family::upn(file, &renamed.shapes(file))?;
+        Ok((Self::Upn(renamed), ProposerConfig::Upn(config)))
     }
 
-    /// Opens a detector's file. `side` replaces the side of its input in pixels.
+    /// As [`Proposer::renamed_detector`] without `prefixes`.
     ///
     /// # Errors
-    /// It is missing, damaged or of another network.
+    /// As [`Proposer::renamed_detector`].
+    #[cfg(feature = "native")]
     pub fn detector(file: &Path, side: Option<usize>) -> Result<(Self, ProposerConfig), Fault> {
+        Self::renamed_detector(file, side, &[])
+    }
+
+    /// Opens a detector's file. `side` replaces the side of its input in pixels; `prefixes`, pairs of
+    /// (theirs, ours), are replaced in names of safetensors.
+    ///
+    /// # Errors
+    /// It is missing, damaged or of another network; names are ambiguous.
+    pub fn renamed_detector(
+        file: &Path,
+        side: Option<usize>,
+        prefixes: &[(String, String)],
+    ) -> Result<(Self, ProposerConfig), Fault> {
         let (proposer, mut config) = match is_json(file)? {
             true => Self::graph(file)?,
             false => {
                 let checkpoint = Checkpoint::safetensors(file)?;
-                let names = own_names(&checkpoint);
-                let config = family::nanodet(&Shapes::new(&checkpoint, &names, file))?;
-                (Self::Detector(checkpoint), config)
+                let renamed = Renamed::new(checkpoint, file, prefixes, &family::NANODET)?;
+                let config = family::nanodet(&renamed.shapes(file))?;
+                (Self::Detector(renamed), config)
             }
         };
         config.side = side.unwrap_or(config.side);
@@ -117,7 +166,7 @@ impl Proposer {
     /// The names of all tensors, in alphabetical order.
     pub fn names(&self) -> Vec<Cow<'_, str>> {
         match self {
-            Self::Upn(file) | Self::Detector(file) => file.names().map(Cow::from).collect(),
+            Self::Upn(file) | Self::Detector(file) => file.names.keys().map(Cow::from).collect(),
             #[cfg(feature = "native")]
             Self::Graph(weights) => weights.names().map(Cow::from).collect(),
         }
@@ -157,7 +206,7 @@ impl Proposer {
     /// Tensor `name` with its file, for messages.
     pub fn place(&self, name: &str) -> String {
         match self {
-            Self::Upn(file) | Self::Detector(file) => file.place(name),
+            Self::Upn(file) | Self::Detector(file) => file.checkpoint.place(file.stored(name)),
             #[cfg(feature = "native")]
             Self::Graph(weights) => weights.place(name),
         }
@@ -172,7 +221,7 @@ impl Proposer {
     /// The range reaches beyond the tensor.
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, Fault> {
         match self {
-            Self::Upn(file) | Self::Detector(file) => file.rows(name, rows),
+            Self::Upn(file) | Self::Detector(file) => file.checkpoint.rows(file.stored(name), rows),
             #[cfg(feature = "native")]
             Self::Graph(weights) => {
                 let values = weights.values(name)?;
@@ -191,18 +240,10 @@ fn is_json(file: &Path) -> Result<bool, Fault> {
     Ok(*first == *b"{")
 }
 
-/// The names of a checkpoint that are used as they are.
-fn own_names(checkpoint: &Checkpoint) -> Names {
-    checkpoint
-        .names()
-        .map(|name| (name.into(), name.into()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use safetensors::Dtype;
-    use safetensors::tensor::{TensorView, serialize};
+    use safetensors::tensor::{SafeTensors, TensorView, serialize};
     use serde_json::json;
     use tempfile::TempDir;
 
@@ -356,6 +397,121 @@ mod tests {
             let (a, b) = (read(&format!("a/{shard}")), read(&format!("b/{shard}")));
             assert!(a == b, "{shard}");
         }
+    }
+
+    /// Writes UPN's recorded tensors under the names that `rename` gives each.
+    fn write_upn(file: &Path, rename: &dyn Fn(&str) -> Vec<String>) {
+        let bytes = std::fs::read("tests/data/golden/upn/weights.safetensors");
+        let bytes = bytes.expect("a recorded file");
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let mut renamed = Vec::new();
+        for (name, view) in tensors.tensors() {
+            renamed.extend(rename(&name).into_iter().map(|name| (name, view.clone())));
+        }
+        let bytes = serialize(renamed, None).expect("small tensors");
+        std::fs::write(file, bytes).expect("a writable folder");
+    }
+
+    fn pairs(prefixes: &[&str]) -> Vec<(String, String)> {
+        let pairs = prefixes
+            .iter()
+            .map(|prefix| ((*prefix).to_string(), String::new()));
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_prefix_of_all_tensors_of_upn_is_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("upn.safetensors");
+        let names = |proposer: &Proposer| -> Vec<String> {
+            let names = proposer.names().into_iter();
+            names.map(Cow::into_owned).collect()
+        };
+        write_upn(&file, &|name| vec![name.to_string()]);
+        let (plain, config) = Proposer::upn(&file, &[]).expect("a network");
+        let first = family::UPN[2];
+        let values = plain.rows(first, 0..1).expect("its values");
+        let own = pairs(&["transformer.", "", "model."]);
+        let (same, _) = Proposer::upn(&file, &own).expect("a network");
+        assert_eq!(names(&same), names(&plain));
+        let plain = names(&plain);
+        let cases: [(&str, &[&str]); 7] = [
+            ("module.", &[]),
+            ("module.", &["module."]),
+            ("module.", &["model."]),
+            ("model.", &["model."]),
+            ("state_dict.model._orig_mod.", &[]),
+            ("state_dict.model._orig_mod.", &["state_dict."]),
+            ("net/", &[]),
+        ];
+        for (prefix, given) in cases {
+            write_upn(&file, &|name| vec![format!("{prefix}{name}")]);
+            let opened = Proposer::upn(&file, &pairs(given));
+            let (proposer, found) = opened.unwrap_or_else(|fault| panic!("{prefix}: {fault}"));
+            assert_eq!(found, config, "{prefix} {given:?}");
+            assert_eq!(names(&proposer), plain, "{prefix} {given:?}");
+            assert_eq!(proposer.rows(first, 0..1), Ok(values.clone()), "{prefix}");
+            assert_eq!(proposer.shape(first).map(|shape| shape.len()), Some(2));
+            assert!(proposer.bytes(first) > 0, "{prefix}");
+            let place = format!("upn.safetensors, tensor {prefix}{first}");
+            assert!(proposer.place(first).ends_with(&place), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn several_prefixes_are_refused_until_one_is_given() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("upn.safetensors");
+        write_upn(&file, &|name| {
+            vec![format!("ema_model.{name}"), format!("model.{name}")]
+        });
+        let fault = Proposer::upn(&file, &[]).err().expect("two networks");
+        let fault = fault.to_string();
+        assert!(
+            fault.contains("upn.safetensors: has tensor names"),
+            "{fault}"
+        );
+        assert!(fault.contains("(ema_model., model.)"), "{fault}");
+        for (given, other) in [("model.", "ema_model."), ("ema_model.", "model.")] {
+            let opened = Proposer::upn(&file, &pairs(&[given]));
+            let (proposer, _) = opened.unwrap_or_else(|fault| panic!("{given}: {fault}"));
+            let first = family::UPN[0];
+            let place = format!(", tensor {given}{first}");
+            assert!(proposer.place(first).ends_with(&place), "{given}");
+            assert!(proposer.shape(&format!("{other}{first}")).is_some());
+        }
+        write_upn(&file, &|name| {
+            vec![name.to_string(), format!("module.{name}")]
+        });
+        let (proposer, _) = Proposer::upn(&file, &[]).expect("the plain names");
+        let first = family::UPN[0];
+        assert!(
+            proposer
+                .place(first)
+                .ends_with(&format!(", tensor {first}"))
+        );
+        let fault = Proposer::upn(&file, &pairs(&["module."])).err();
+        let fault = fault.expect("names are taken").to_string();
+        assert!(fault.contains("are both read as"), "{fault}");
+    }
+
+    #[test]
+    fn a_prefix_of_all_tensors_of_a_detector_is_removed() {
+        let files = Files::new();
+        let plain = files.conversion(Some(files.path("model.json")), "a");
+        convert(&plain, &()).unwrap_or_else(|fault| panic!("{fault}"));
+        let bytes = std::fs::read(files.path("a/detector.safetensors")).expect("a shard");
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let views = tensors.tensors().into_iter();
+        let views = views.map(|(name, view)| (format!("model.{name}"), view));
+        let wrapped = serialize(views, None).expect("small tensors");
+        let file = files.path("wrapped.safetensors");
+        std::fs::write(&file, wrapped).expect("a writable folder");
+        let converted = convert(&files.conversion(Some(file), "b"), &());
+        let converted = converted.unwrap_or_else(|fault| panic!("{fault}"));
+        assert!(converted.left_over.is_empty(), "{:?}", converted.left_over);
+        let again = std::fs::read(files.path("b/detector.safetensors"));
+        assert!(again.expect("a shard") == bytes);
     }
 
     #[test]

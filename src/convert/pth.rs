@@ -22,7 +22,10 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const VERSION: i64 = 1001;
 
 /// The keys under which training programs store a network's tensors, by priority.
-const STATE_KEYS: [&str; 2] = ["model", "state_dict"];
+const STATE_KEYS: [&str; 3] = ["model", "state_dict", "module"];
+
+/// Maximum such tables within one another; a pickled table may contain itself.
+const MAX_NESTED: usize = 4;
 
 /// Whether `bytes` start like a zip archive.
 pub fn is_zip(bytes: &[u8]) -> bool {
@@ -250,11 +253,15 @@ fn tensors(
     place: &str,
     storage: impl Fn(&Stored<'_>) -> Result<Range<usize>, Fault>,
 ) -> Result<BTreeMap<String, TensorView>, Fault> {
-    let state = STATE_KEYS
-        .iter()
-        .filter_map(|key| tree.find(tree.root(), key))
-        .find_map(|id| tree.entries(id));
-    let Some(entries) = state.or_else(|| tree.entries(tree.root())) else {
+    let mut table = tree.root();
+    for _ in 0..MAX_NESTED {
+        let mut inner = STATE_KEYS.iter().filter_map(|key| tree.find(table, key));
+        match inner.find(|id| tree.entries(*id).is_some()) {
+            Some(inner) => table = inner,
+            None => break,
+        }
+    }
+    let Some(entries) = tree.entries(table) else {
         return Err(Fault::model(place, "holds no table of tensors"));
     };
     let mut found = BTreeMap::new();

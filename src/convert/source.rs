@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::Input;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, name_list};
 use super::disk::read_json;
 use super::family::{self, Names, Shapes};
 use super::licence;
@@ -112,14 +112,11 @@ impl Source {
             }
         }
         if !unknown.is_empty() {
-            let (count, first) = (unknown.len(), &unknown[..unknown.len().min(10)]);
+            let (count, names) = (unknown.len(), name_list(unknown));
             return Err(Fault::new(
                 FaultKind::Model,
                 &self.place,
-                format!(
-                    "holds {count} tensors that no part of the model uses: {}",
-                    first.join(", ")
-                ),
+                format!("holds {count} tensors that no part of the model uses: {names}"),
                 "If they have an additional prefix, name it with --prefix THEIRS=OURS",
             ));
         }
@@ -139,18 +136,10 @@ impl Source {
     }
 
     fn check_required(&self) -> Result<(), Fault> {
-        let missing: Vec<&str> = self
-            .required
-            .iter()
-            .filter(|tensor| self.find(tensor).is_none())
-            .map(|tensor| tensor.name.as_str())
-            .collect();
+        let required = self.required.iter();
+        let missing: Vec<_> = required.filter(|t| self.find(t).is_none()).collect();
         if !missing.is_empty() {
-            let count = missing.len();
-            return Err(Fault::model(
-                &self.place,
-                format!("lacks {count} tensors: {}", missing.join(", ")),
-            ));
+            return Err(self.lacks(&missing));
         }
         for tensor in &self.required {
             let found = self.find(tensor).expect("found just above");
@@ -163,6 +152,20 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    fn lacks(&self, missing: &[&RequiredTensor]) -> Fault {
+        let list = name_list(missing.iter().map(|tensor| tensor.name.as_str()));
+        let mut what = format!("lacks {} tensors: {list}", missing.len());
+        let of_proposer = missing.iter().any(|tensor| tensor.part == Part::Upn);
+        match self.left_over.first().filter(|_| of_proposer) {
+            Some(other) => {
+                what += &format!("; others, such as {other}, are not used");
+                let advice = "If they have an additional prefix, name it with --prefix THEIRS=OURS";
+                Fault::new(FaultKind::Model, &self.place, what, advice)
+            }
+            None => Fault::model(&self.place, what),
+        }
     }
 
     /// The input of [`convert`](super::convert).
@@ -180,7 +183,7 @@ impl Source {
             required: self.required.clone(),
             formats: self.required.iter().map(format).collect(),
             tokenizer: self.tokenizer.clone(),
-            name: model_name(conversion),
+            name: conversion.model_name(),
             precision: precision(conversion),
             defaults: self.defaults(&conversion.model)?,
             licence: self.licence(),
@@ -297,8 +300,10 @@ fn open_proposer(
     };
     let has_classes = matches!(config.towers, Some(TowersConfig::Classes(_)));
     let opened = match (&conversion.detector, &conversion.upn) {
-        (Some(file), None) if has_classes => Proposer::detector(file, conversion.detector_side)?,
-        (None, Some(file)) if !has_classes => Proposer::upn(file)?,
+        (Some(file), None) if has_classes => {
+            Proposer::renamed_detector(file, conversion.detector_side, &conversion.prefixes)?
+        }
+        (None, Some(file)) if !has_classes => Proposer::upn(file, &conversion.prefixes)?,
         (None, None) if !has_classes => return Ok(None),
         _ if has_classes => {
             return fault(
@@ -316,13 +321,6 @@ fn open_proposer(
     let (proposer, proposer_config) = opened;
     config.proposer = Some(proposer_config);
     Ok(Some(proposer))
-}
-
-fn model_name(conversion: &Conversion) -> String {
-    conversion.name.clone().unwrap_or_else(|| {
-        let folder = conversion.model.file_name().unwrap_or_default();
-        folder.to_string_lossy().into_owned()
-    })
 }
 
 fn precision(conversion: &Conversion) -> String {
@@ -374,5 +372,91 @@ impl RowSource for Source {
             Some(found) => found.place(),
             None => tensor.name.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use safetensors::tensor::{SafeTensors, serialize};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::weights::quant::Rounding;
+
+    /// A temporary folder with UPN's recorded tensors under other names.
+    struct Scratch(TempDir);
+
+    impl Scratch {
+        fn new(rename: &dyn Fn(&str) -> String) -> Self {
+            let scratch = Self(tempfile::tempdir().expect("a temporary folder"));
+            let bytes = std::fs::read("tests/data/golden/upn/weights.safetensors");
+            let bytes = bytes.expect("a recorded file");
+            let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+            let tensors = tensors.tensors().into_iter();
+            let tensors = tensors.map(|(name, view)| (rename(&name), view));
+            let bytes = serialize(tensors, None).expect("small tensors");
+            std::fs::write(scratch.upn(), bytes).expect("a writable folder");
+            scratch
+        }
+
+        fn upn(&self) -> PathBuf {
+            self.0.path().join("upn.safetensors")
+        }
+
+        fn open(&self, prefixes: &[(&str, &str)]) -> Result<Source, Fault> {
+            let prefixes = prefixes.iter().map(|(a, b)| (a.to_string(), b.to_string()));
+            Source::open(&Conversion {
+                model: "tests/data/golden/checkpoint/chatrex".into(),
+                upn: Some(self.upn()),
+                adapter: None,
+                detector: None,
+                detector_side: None,
+                out: self.0.path().join("out"),
+                quant: QuantPreset::F32,
+                group: 32,
+                rounding: Rounding::Nearest,
+                template: None,
+                prefixes: prefixes.collect(),
+                name: None,
+            })
+        }
+    }
+
+    #[test]
+    fn a_given_prefix_is_replaced_only_in_files_that_have_it() {
+        for (theirs, given) in [
+            ("", ""),
+            ("module.", ""),
+            ("module.", "module."),
+            ("model.", "model."),
+            ("a.b.", "model."),
+        ] {
+            let scratch = Scratch::new(&|name| format!("{theirs}{name}"));
+            let opened = scratch.open(&[(given, "")]);
+            let source = opened.unwrap_or_else(|fault| panic!("{theirs} {given}: {fault}"));
+            assert!(source.left_over.is_empty(), "{:?}", source.left_over);
+            assert!(source.bytes() > 0);
+        }
+    }
+
+    #[test]
+    fn missing_tensors_are_told_in_a_line_of_reasonable_length() {
+        let scratch = Scratch::new(&|name| format!("{name}.ema"));
+        let fault = scratch.open(&[]).err().expect("another network");
+        let fault = fault.to_string();
+        assert!(
+            fault.contains(" with ") && fault.contains("lacks 6"),
+            "{fault}"
+        );
+        let first = "backbone.model.backbone.patch_embed.proj.weight";
+        assert!(
+            fault.contains(first) && fault.contains(" more; others, such as "),
+            "{fault}"
+        );
+        assert!(fault.contains("--prefix THEIRS=OURS"), "{fault}");
+        assert!(fault.len() < 600, "{} bytes: {fault}", fault.len());
+        assert!(fault.matches(", ").count() <= 10 + 2, "{fault}");
     }
 }

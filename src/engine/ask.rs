@@ -14,9 +14,9 @@ use super::look::ensure_detected;
 use super::memory_plan::{MAX_REQUEST_TOKENS, MAX_SYSTEM_TOKENS, MAX_TURN_TOKENS};
 use super::token_stream::TokenStream;
 use super::{Engine, Host, LastAnswer, LoadedModel, Picture, Prefix, current, no_model, planar};
-use crate::error::{Fault, FaultKind};
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::stop::{Ending, Stop};
-use crate::geometry::BoxXyxy;
+use crate::geometry::{BoxXyxy, TOO_FAR, first_far_box};
 use crate::gpu::device::allocated;
 use crate::image::prepare::SquareRecipe;
 use crate::model::chatrex::splice;
@@ -235,6 +235,13 @@ pub(super) async fn object_tokens(
     boxes: &[BoxXyxy],
     meter: &mut Meter<'_, impl Host>,
 ) -> Result<Option<Tensor<2>>, Fault> {
+    if let Some(index) = first_far_box(boxes) {
+        let place = format!("box {index}");
+        let advice = "Give boxes in pixels of the picture";
+        return Err(
+            Fault::new(FaultKind::Question, place, TOO_FAR, advice).code(ErrorCode::InvalidInput)
+        );
+    }
     let host = meter.host;
     Ok(match model.config.towers.clone() {
         Some(TowersConfig::ClipConvNext { recipe, .. }) => {

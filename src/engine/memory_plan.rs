@@ -207,10 +207,36 @@ fn upn_scratch(config: &UpnConfig) -> u64 {
 /// No test allocation is made for models that need less than this: any device has it.
 const SMALL: u64 = 512 << 20;
 
-/// The CPU computes with f32; with more weights than this a token would take minutes.
-const MAX_CPU_WEIGHTS: u64 = 2 << 30;
+/// Memory that a model may take on the CPU of a browser, whose programs have 4 GB of addresses.
+#[cfg(not(feature = "native"))]
+const BROWSER_MEMORY: u64 = 2 << 30;
 
-/// Decides by test allocations on `device` whether a model of these needs runs there, and which parts
+/// Memory that is free for a model on the CPU.
+fn cpu_memory() -> u64 {
+    #[cfg(feature = "native")]
+    {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        match system.available_memory() {
+            // The system does not tell.
+            0 => u64::MAX,
+            available => available,
+        }
+    }
+    #[cfg(not(feature = "native"))]
+    BROWSER_MEMORY
+}
+
+/// What a model pays for a residency other than [`Residency::All`].
+fn reloads(residency: Residency) -> &'static str {
+    match residency {
+        Residency::All => "every part stays in memory",
+        Residency::Decoder => "proposal network and towers are loaded again for every new image",
+        Residency::OneByOne => "every part is loaded again each time it is used, which is slow",
+    }
+}
+
+/// Decides by free memory or, on a GPU, by test allocations on `device` whether a model of these needs runs there, and which parts
 /// stay resident. `limit` is memory that it must not exceed, where the user sets one.
 pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>) -> Fit {
     let fit = |verdict, residency, reason| Fit {
@@ -220,16 +246,30 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
         needs,
     };
     let Some(binding) = device.largest_binding() else {
-        let bytes = needs.upn + needs.towers + needs.decoder;
-        return if bytes > MAX_CPU_WEIGHTS {
-            let reason = format!(
-                "has {} of weights, too many for the CPU",
-                display_bytes(bytes)
-            );
-            fit(Verdict::WillNotRun, Residency::All, reason)
-        } else {
-            let reason = "runs on the CPU".to_string();
-            fit(Verdict::Fits, Residency::All, reason)
+        let free = limit.unwrap_or_else(cpu_memory);
+        // A browser's CPU would take minutes for a token of a model that does not fit as a whole.
+        let residencies = match cfg!(feature = "native") {
+            true => &[Residency::All, Residency::Decoder, Residency::OneByOne][..],
+            false => &[Residency::All],
+        };
+        let fitting = residencies
+            .iter()
+            .find(|r| needs.peak(**r) <= free)
+            .copied();
+        return match fitting {
+            Some(Residency::All) => {
+                fit(Verdict::Fits, Residency::All, "runs on the CPU".to_string())
+            }
+            Some(residency) => {
+                let how = reloads(residency);
+                fit(Verdict::Tight, residency, format!("runs on the CPU; {how}"))
+            }
+            None => {
+                let least = residencies.iter().map(|r| needs.peak(*r)).min();
+                let least = display_bytes(least.unwrap_or_default());
+                let reason = format!("needs {least} of memory, {} are free", display_bytes(free));
+                fit(Verdict::WillNotRun, Residency::OneByOne, reason)
+            }
         };
     };
     if needs.largest_buffer > binding {
@@ -253,12 +293,8 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
         return match residency {
             Residency::All if spare => fit(Verdict::Fits, residency, reason),
             Residency::All => fit(Verdict::Tight, residency, reason),
-            Residency::Decoder => {
-                let how = "proposal network and towers are loaded again for every new image";
-                fit(Verdict::Tight, residency, format!("{reason}; {how}"))
-            }
-            Residency::OneByOne => {
-                let how = "every part is loaded again each time it is used, which is slow";
+            residency => {
+                let how = reloads(residency);
                 fit(Verdict::Tight, residency, format!("{reason}; {how}"))
             }
         };
@@ -330,17 +366,23 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_takes_small_models_only() {
+    fn the_cpu_takes_models_that_fit_its_memory() {
         let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("every machine has a CPU");
-        let verdict = |decoder| {
+        let fit = |decoder, upn, limit| {
             let needs = MemoryNeeds {
                 decoder,
+                upn,
                 ..MemoryNeeds::default()
             };
-            pollster::block_on(plan_memory(needs, &cpu, None)).verdict
+            let fit = pollster::block_on(plan_memory(needs, &cpu, limit));
+            (fit.verdict, fit.residency)
         };
-        assert_eq!(verdict(1 << 20), Verdict::Fits);
-        assert_eq!(verdict(4 << 30), Verdict::WillNotRun);
+        assert_eq!(fit(1 << 20, 0, None), (Verdict::Fits, Residency::All));
+        assert_eq!(fit(1 << 60, 0, None).0, Verdict::WillNotRun);
+        assert_eq!(fit(900, 100, Some(1000)), (Verdict::Fits, Residency::All));
+        let (verdict, residency) = fit(900, 101, Some(1000));
+        assert!(verdict == Verdict::Tight && residency != Residency::All);
+        assert_eq!(fit(1001, 0, Some(1000)).0, Verdict::WillNotRun);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::{Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 
 use super::Pixels;
 use crate::error::Fault;
@@ -71,6 +71,29 @@ fn glyph(character: char) -> u16 {
         '0'..='9' => DIGITS[(lower as u8 - b'0') as usize],
         'a'..='z' => LETTERS[(lower as u8 - b'a') as usize],
         _ => 0,
+    }
+}
+
+/// Checks that [`write`] can write `path`, before the work whose result it shows.
+///
+/// # Errors
+/// The extension is not that of a format that is written, or the folder does not exist.
+pub fn check(path: &Path) -> Result<(), Fault> {
+    let format = ImageFormat::from_path(path).map_err(|error| Fault::file(path, error))?;
+    if !format.writing_enabled() {
+        let what = format!("{format:?} files are not written; name a .png, .jpg or .webp file");
+        return Err(Fault::file(path, what));
+    }
+    if path.is_dir() {
+        return Err(Fault::file(path, "is a folder"));
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder.map(std::fs::metadata) {
+        Some(Err(error)) => Err(Fault::file(path, error)),
+        Some(Ok(folder)) if !folder.is_dir() => Err(Fault::file(path, "is in no folder")),
+        _ => Ok(()),
     }
 }
 

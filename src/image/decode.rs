@@ -7,7 +7,8 @@ use std::path::Path;
 
 use image::error::ImageError;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, RgbImage};
+use jpeg_decoder::PixelFormat;
 
 use super::{Pixels, check_size, jpeg};
 use crate::error::{Fault, FaultKind};
@@ -44,7 +45,10 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
     check_size(width, height)?;
     // Unreadable EXIF data count as upright.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| fault(&error))?;
+    let mut picture = match jpeg::has_separate_scans(bytes) {
+        true => separate_scans(bytes)?,
+        false => DynamicImage::from_decoder(decoder).map_err(|error| fault(&error))?,
+    };
     picture.apply_orientation(orientation);
     let (width, height) = (picture.width(), picture.height());
     if picture.color().has_alpha() {
@@ -52,6 +56,22 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
     } else {
         Pixels::new(width, height, picture.into_rgb8().into_raw())
     }
+}
+
+/// Decodes a JPEG file whose colors are in separate scans, which zune-jpeg reads wrongly where they are subsampled.
+fn separate_scans(bytes: &[u8]) -> Result<DynamicImage, Fault> {
+    let mut decoder = jpeg_decoder::Decoder::new(bytes);
+    let values = decoder.decode().map_err(damaged)?;
+    let info = decoder.info().ok_or_else(|| damaged("it has no frame"))?;
+    let (width, height) = (info.width.into(), info.height.into());
+    let picture = match info.pixel_format {
+        PixelFormat::RGB24 => RgbImage::from_raw(width, height, values).map(DynamicImage::from),
+        PixelFormat::L8 => GrayImage::from_raw(width, height, values).map(DynamicImage::from),
+        PixelFormat::L16 | PixelFormat::CMYK32 => {
+            return Err(damaged("its colors are in separate scans and are not RGB"));
+        }
+    };
+    picture.ok_or_else(|| damaged("its data end early"))
 }
 
 fn not_a_picture() -> Fault {
@@ -83,7 +103,7 @@ fn damaged(why: impl Display) -> Fault {
 mod tests {
     use super::*;
     use image::codecs::jpeg::JpegEncoder;
-    use image::{ImageEncoder, ImageFormat, Rgb, RgbImage, RgbaImage};
+    use image::{ImageEncoder, ImageFormat, Rgb, RgbaImage};
 
     /// Left half red, right half blue, with noise so that files do not become tiny.
     fn halves(width: u32, height: u32) -> RgbImage {

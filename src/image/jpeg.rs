@@ -1,5 +1,5 @@
-//! Detects truncated JPEG files. Decoders, including those of browsers, silently fill missing data
-//! with gray.
+//! Looks at the segments of JPEG files: is the file truncated, are its colors in separate scans? Decoders,
+//! including those of browsers, silently fill missing data with gray.
 
 /// The end of the data that some phones write in place of the end marker.
 const MAKERS_END: &[u8] = b"SEFT";
@@ -44,9 +44,47 @@ fn has_end(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether `bytes` are a sequential JPEG file whose first scan has fewer components than the picture, as some cameras
+/// and optimizers write them.
+#[cfg(any(feature = "native", test))]
+pub fn has_separate_scans(bytes: &[u8]) -> bool {
+    let mut rest = bytes.strip_prefix(&[0xff, 0xd8]).unwrap_or_default();
+    let mut components = None;
+    while let [0xff, marker, high, low, ..] = *rest {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let segment = rest.get(4..2 + length).unwrap_or_default();
+        match marker {
+            // The start of a frame: precision, height, width, number of components.
+            0xc0 | 0xc1 => components = segment.get(5).copied(),
+            // The start of a scan.
+            0xda => return segment.first().copied() < components,
+            _ => {}
+        }
+        rest = rest.get(2 + length..).unwrap_or_default();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{END, MAKERS_END, is_complete, with_end};
+    use super::{END, MAKERS_END, has_separate_scans, is_complete, with_end};
+
+    #[test]
+    fn separate_scans_are_detected() {
+        let file = |frame: u8, components: u8| {
+            let mut file = b"\xff\xd8\xff\xe0\0\x04ab".to_vec();
+            file.extend([0xff, frame, 0, 11, 8, 0, 16, 0, 16, 3, 0, 0, 0]);
+            file.extend([0xff, 0xda, 0, 8, components, 0, 0, 0, 0, 0]);
+            file
+        };
+        assert!(has_separate_scans(&file(0xc0, 1)) && has_separate_scans(&file(0xc1, 2)));
+        assert!(!has_separate_scans(&file(0xc0, 3)));
+        // Progressive files have separate scans always.
+        assert!(!has_separate_scans(&file(0xc2, 1)));
+        for length in 0..file(0xc0, 3).len() {
+            assert!(!has_separate_scans(&file(0xc0, 3)[..length]), "{length}");
+        }
+    }
 
     /// A segment that contains an end marker (a thumbnail), a scan with a stuffed byte, the end.
     const FILE: &[u8] =

@@ -98,14 +98,23 @@ pub fn check_size(width: u32, height: u32) -> Result<(), Fault> {
     if count > Pixels::LIMIT {
         return Err(fault(
             format!(
-                "has {width} x {height} pixels ({:.0} megapixels), the limit is {} megapixels",
-                count as f64 / 1e6,
-                Pixels::LIMIT / 1_000_000
+                "has {width} x {height} pixels ({} megapixels), the limit is {} megapixels",
+                megapixels(count),
+                megapixels(Pixels::LIMIT)
             ),
             "Scale it down and try again",
         ));
     }
     Ok(())
+}
+
+/// Megapixels without digits behind the point, unless they would look like the limit.
+fn megapixels(count: u64) -> String {
+    let million = count as f64 / 1e6;
+    match count / 1_000_000 == Pixels::LIMIT / 1_000_000 && count != Pixels::LIMIT {
+        true => format!("{million:.6}").trim_end_matches('0').to_owned(),
+        false => format!("{million:.0}"),
+    }
 }
 
 fn check_bytes(width: u32, height: u32, per_pixel: u64, bytes: usize) -> Result<(), Fault> {

@@ -111,9 +111,7 @@ def convert(options, report):
         shutil.rmtree(partial, ignore_errors=True)
         subprocess.run([options.program, "fake-checkpoint", *CHECKPOINT, "--out", str(partial)], check=True)
         partial.rename(checkpoint)
-    # The UPN file is converted too, so it is copied and hashed too.
-    files = sorted(file for file in checkpoint.rglob("*") if file.is_file())
-    upn = next(file for file in files if file.suffix == ".pth")
+    files = sorted(checkpoint.glob("*.safetensors"))
     found = {}
 
     def add(name, seconds):
@@ -122,7 +120,7 @@ def convert(options, report):
     for _ in range(options.rounds):
         for name, arguments in {"q4": ["q4"], "q4 nearest": ["q4", "--nearest"], "f16": ["f16"]}.items():
             shutil.rmtree(out, ignore_errors=True)
-            command = ["convert", "--model", checkpoint, "--upn", upn, "--out", out, "--quant", *arguments]
+            command = ["convert", "--model", checkpoint, "--out", out, "--quant", *arguments]
             add(name, cpu_seconds(options.program, *command))
             if name == "q4":
                 command = [options.program, "bench", "--loading", "--model", str(out), "--device", "cpu", "--json", "-"]

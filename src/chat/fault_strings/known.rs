@@ -493,10 +493,7 @@ pub(super) const KNOWN: &[(&str, &str)] = &[
         "有 {0} 字节，最多读取 {1} 字节",
     ),
     // Why a model fits a device or not.
-    (
-        "has {} of weights, too many for the CPU",
-        "权重有 {0}，对 CPU 来说太多",
-    ),
+    ("needs {} of memory, {} are free", "需要 {0} 内存，可用 {1}"),
     ("runs on the CPU", "在 CPU 上运行"),
     (
         "has a tensor of {}, and this device binds at most {}",
