@@ -38,7 +38,7 @@ const MAX_PTH: Option<u64> = if cfg!(feature = "native") {
 const MAX_LISTED: usize = 10;
 
 /// Maximum bytes of the tensor names in a message; the first is always whole.
-const MAX_LISTED_BYTES: usize = 240;
+const MAX_LISTED_BYTES: usize = 256;
 
 /// Tensor names for a message: the first ones, and the number of the others.
 pub fn name_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

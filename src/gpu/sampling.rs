@@ -224,17 +224,9 @@ impl GpuSampler {
     }
 }
 
-/// Vocabulary sizes of the sweep: below, at and above a stripe and a workgroup, then one whose candidates of the
-/// largest top-k are more than a workgroup has invocations, and that of Qwen2.
+/// Vocabulary sizes of the sweep: below, at and above a stripe and a workgroup, up to Qwen2's.
 #[cfg(feature = "diagnostics")]
-const VOCABULARIES: [usize; 8] = [1, 2, 127, 869, 8192, 8193, 40_970, QWEN2_VOCABULARY];
-
-#[cfg(feature = "diagnostics")]
-const QWEN2_VOCABULARY: usize = 152_064;
-
-/// Values of top-k and top-p for all vocabularies.
-#[cfg(feature = "diagnostics")]
-const CUTS: [(u32, f32); 4] = [(1, 1.0), (7, 1.0), (64, 0.9), (64, 1.0)];
+const VOCABULARIES: [usize; 7] = [1, 2, 127, 869, 8192, 8193, 152_064];
 
 /// A sampler on the GPU and the CPU's [`Sampler`] over the same logits.
 #[cfg(feature = "diagnostics")]
@@ -305,12 +297,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
                 return Err(format!("{name}: token {token:?} at {position:?}"));
             }
         }
-        // Passes over the whole of Qwen2's vocabulary take a software adapter most of the sweep's time.
-        let cuts = match vocabulary {
-            QWEN2_VOCABULARY => &CUTS[..3],
-            _ => &CUTS[..],
-        };
-        for &(top_k, top_p) in cuts {
+        for (top_k, top_p) in [(1, 1.0), (7, 1.0), (64, 0.9), (64, 1.0)] {
             let sampling = Sampling {
                 temperature: 0.8,
                 top_k,

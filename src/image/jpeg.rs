@@ -57,7 +57,10 @@ pub fn has_separate_scans(bytes: &[u8]) -> bool {
             // The start of a frame: precision, height, width, number of components.
             0xc0 | 0xc1 => components = segment.get(5).copied(),
             // The start of a scan.
-            0xda => return segment.first().copied() < components,
+            0xda => {
+                let both = segment.first().copied().zip(components);
+                return both.is_some_and(|(of_scan, of_frame)| of_scan < of_frame);
+            }
             _ => {}
         }
         rest = rest.get(2 + length..).unwrap_or_default();

@@ -27,6 +27,17 @@ pub fn add_missing_tags(inner: &mut tokenizers::Tokenizer, place: &str) -> Resul
     Ok(count)
 }
 
+/// Removes truncation and padding, which act on every text and belong to the program that wrote the file.
+/// Returns whether there were any.
+pub fn remove_limits(inner: &mut tokenizers::Tokenizer) -> bool {
+    let has_any = inner.get_truncation().is_some() || inner.get_padding().is_some();
+    inner.with_padding(None);
+    inner
+        .with_truncation(None)
+        .expect("a tokenizer may do without truncation");
+    has_any
+}
+
 /// A tokenizer, with the index and grounding tags of the ChatRex family if its model points at boxes.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -34,9 +45,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Parses a `tokenizer.json` and adds the tags that it lacks (`docs/reference/chatrex.md`, section
-    /// 7.1). `place` names the file in errors. `bos` is the token that every prompt begins with, if
-    /// any.
+    /// Parses a `tokenizer.json`, without its truncation and padding, and adds the tags that it lacks
+    /// (`docs/reference/chatrex.md`, section 7.1). `place` names the file in errors. `bos` is the token that
+    /// every prompt begins with, if any.
     ///
     /// # Errors
     /// Not a tokenizer, or one without the token `bos`.
@@ -183,8 +194,10 @@ impl Tokenizer {
 }
 
 fn parse(json: &[u8], place: &str) -> Result<tokenizers::Tokenizer, Fault> {
-    tokenizers::Tokenizer::from_bytes(json)
-        .map_err(|error| Fault::model(place, format!("is not a tokenizer: {error}")))
+    let mut inner = tokenizers::Tokenizer::from_bytes(json)
+        .map_err(|error| Fault::model(place, format!("is not a tokenizer: {error}")))?;
+    remove_limits(&mut inner);
+    Ok(inner)
 }
 
 /// Decodes a growing list of token ids. A character of several tokens is returned with the last of
@@ -255,6 +268,31 @@ mod tests {
         }
         let text = "x <obj3></ground>";
         assert_eq!(bare.encode(text), complete.encode(text));
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_have_no_effect() {
+        let expected = tokenizer(FILE);
+        let text = "How many dogs are there? <obj3>";
+        assert!(expected.encode(text).len() > 3);
+        for (max_length, padding) in [
+            (3, json!({"Fixed": 90})),
+            (500, json!({"Fixed": 90})),
+            (1, json!("BatchLongest")),
+        ] {
+            let mut file: Value = serde_json::from_str(FILE).expect("json");
+            file["truncation"] = json!({
+                "direction": "Left", "max_length": max_length, "strategy": "LongestFirst", "stride": 0,
+            });
+            file["padding"] = json!({
+                "strategy": padding, "direction": "Left", "pad_to_multiple_of": 8,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "!",
+            });
+            let json = file.to_string();
+            assert_eq!(tokenizer(&json).encode(text), expected.encode(text));
+            let plain = Tokenizer::plain(json.as_bytes(), "f", None).expect("a tokenizer");
+            assert_eq!(plain.encode(text), expected.encode(text));
+        }
     }
 
     #[test]
