@@ -213,6 +213,17 @@ pub fn proposals(boxes: &[[f32; 4]], logits: &[f32], width: u32, height: u32) ->
 mod tests {
     use super::*;
 
+    #[test]
+    fn boxes_far_outside_any_picture_are_found() {
+        let near = BoxXyxy::from([-50.0, -1e6, 900.0, 1e6]);
+        assert_eq!(first_far_box(&[]), None);
+        assert_eq!(first_far_box(&[near]), None);
+        for bad in [1e30, -1_000_001.0, f32::INFINITY, f32::NAN] {
+            let far = BoxXyxy::from([0.0, 0.0, 5.0, bad]);
+            assert_eq!(first_far_box(&[near, far, far]), Some(1), "{bad}");
+        }
+    }
+
     fn proposal(x1: f32, score: f32) -> Proposal {
         Proposal::unlabelled([x1, 0.0, x1 + 10.0, 10.0].into(), score)
     }

@@ -79,3 +79,20 @@ impl From<QuantName> for QuantPreset {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::finite;
+
+    #[test]
+    fn numbers_are_finite() {
+        assert_eq!(finite::<f32>("-0.5"), Ok(-0.5));
+        assert_eq!(finite::<f64>("1e300"), Ok(1e300));
+        for text in ["nan", "NaN", "inf", "-infinity", "1e999", "", "0,5", "x"] {
+            assert!(
+                finite::<f32>(text).is_err() && finite::<f64>(text).is_err(),
+                "{text}"
+            );
+        }
+    }
+}

@@ -169,6 +169,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_that_cannot_be_written_are_found_before() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a.png", "a.JPG", "a.webp"] {
+            assert_eq!(check(&path(name)), Ok(()), "{name}");
+        }
+        std::fs::create_dir(path("folder.png")).expect("a folder");
+        std::fs::write(path("file"), "").expect("a file");
+        for name in [
+            "a",
+            "a.txt",
+            "a.gif",
+            "missing/a.png",
+            "file/a.png",
+            "folder.png",
+        ] {
+            assert!(check(&path(name)).is_err(), "{name}");
+        }
+        assert!(check(Path::new("a.png")).is_ok(), "a name without a folder");
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left, 2, "nothing is written");
+    }
+
+    #[test]
     fn boxes_beyond_the_edge_are_clipped() {
         let pixels = Pixels::new(20, 10, vec![255; 600]).expect("a plain picture");
         let path = std::env::temp_dir().join(format!("annotate-{}.png", std::process::id()));

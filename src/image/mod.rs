@@ -143,6 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_size_of_a_picture_does_not_look_like_the_limit() {
+        let what = |width, height| check_size(width, height).expect_err("too large").what;
+        let limit = "the limit is 64 megapixels";
+        assert!(check_size(8000, 8000).is_ok());
+        for (width, height, size) in [
+            (8001, 8000, "(64.008 megapixels)"),
+            (1, 64_000_001, "(64.000001 megapixels)"),
+            (10_000, 10_000, "(100 megapixels)"),
+        ] {
+            let what = what(width, height);
+            assert!(what.contains(size) && what.contains(limit), "{what}");
+        }
+    }
+
+    #[test]
     fn sizes_are_checked() {
         assert!(Pixels::new(1, 1, vec![0; 3]).is_ok());
         assert!(Pixels::new(20_000, 10, vec![0; 600_000]).is_ok());

@@ -256,16 +256,7 @@ fn rejected_files(
         let is_right = |name| missing.contains(&name) || present.get(name).is_none();
         names.peek().is_some_and(|name| missing.contains(name)) && names.all(is_right)
     };
-    let checks: [(PathBuf, &str, &dyn Fn(&str) -> bool); 3] = [
-        (
-            fixture.path("hostile.pth"),
-            "that nothing was run",
-            &|fault| fault.contains("nothing was run"),
-        ),
-        (truncated, cut, &|fault| fault.contains(cut)),
-        (legacy, "the names of missing tensors", &names_missing),
-    ];
-    for (file, reason, is_given) in checks {
+    let mut check = |file: PathBuf, reason: &str, is_given: &dyn Fn(&str) -> bool| {
         let out = scratch.join("rejected");
         let shown = file.file_name().unwrap_or_default().display();
         match convert(&conversion(model, file.clone(), out.clone()), &()) {
@@ -280,7 +271,13 @@ fn rejected_files(
         if out.join(MANIFEST).exists() {
             differences.push(format!("{shown} leaves a model behind"));
         }
-    }
+    };
+    let nothing = "nothing was run";
+    check(fixture.path("hostile.pth"), nothing, &|fault| {
+        fault.contains(nothing)
+    });
+    check(truncated, cut, &|fault| fault.contains(cut));
+    check(legacy, "the names of missing tensors", &names_missing);
     Ok(differences)
 }
 
