@@ -98,7 +98,10 @@ pub(super) fn put_together(x: &[f32], columns: usize, out: &mut [f32]) {
 
 /// Adds the products of two panels of weights, of columns from `start`, with all rows of `x`, of
 /// [`columns_together`].
-#[inline(always)]
+// In a browser one copy serves all callers, because the size of the engine has a limit. Natively it takes the
+// instruction set of its caller.
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub(super) fn tiles<const FUSED: bool>(
     weights: [&[Vector]; 2],
     x: &[f32],
