@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::byte_level::{LLAMA3_SPLIT, QWEN2_SPLIT, byte_level_model};
 use super::gguf::Gguf;
 use super::sentencepiece::{Vocabulary, added_token};
 use super::tokenizer::TokenizerFile;
@@ -33,17 +34,6 @@ enum Splitter {
     Qwen2,
     /// As in LLaMA 3: up to three digits, whole words before merges.
     Llama3,
-}
-
-/// The pattern of Qwen2 and LLaMA 3, with the longest run of digits.
-macro_rules! words {
-    ($digits:literal) => {
-        concat!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
-            $digits,
-            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        )
-    };
 }
 
 impl Splitter {
@@ -98,8 +88,8 @@ impl Splitter {
                 json!({"type": "Digits", "individual_digits": true}),
                 bytes(true),
             ],
-            Self::Qwen2 => [split(words!(r"\p{N}")), bytes(false)],
-            Self::Llama3 => [split(words!(r"\p{N}{1,3}")), bytes(false)],
+            Self::Qwen2 => [split(QWEN2_SPLIT), bytes(false)],
+            Self::Llama3 => [split(LLAMA3_SPLIT), bytes(false)],
         };
         json!({"type": "Sequence", "pretokenizers": steps})
     }
@@ -265,12 +255,7 @@ fn byte_level(gguf: &Gguf, tokens: &Tokens, splitter: Splitter) -> Result<Value,
         _ => None,
     });
     let added: Vec<Value> = added.collect();
-    let vocab: serde_json::Map<String, Value> = tokens
-        .texts
-        .iter()
-        .enumerate()
-        .map(|(id, text)| ((*text).to_string(), json!(id)))
-        .collect();
+    let texts = tokens.texts.iter().copied();
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -285,18 +270,7 @@ fn byte_level(gguf: &Gguf, tokens: &Tokens, splitter: Splitter) -> Result<Value,
             "trim_offsets": false,
             "use_regex": false,
         },
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": splitter == Splitter::Llama3,
-            "vocab": vocab,
-            "merges": pairs,
-        },
+        "model": byte_level_model(texts, &pairs, splitter == Splitter::Llama3),
     }))
 }
 

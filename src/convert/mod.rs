@@ -6,6 +6,7 @@
 
 #[cfg(feature = "native")]
 mod adapter;
+mod byte_level;
 pub mod checkpoint;
 pub mod disk;
 pub mod family;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::byte_level::{QWEN2_SPLIT, byte_level_model};
 use super::checkpoint::Members;
 use super::disk;
 use super::sentencepiece::Vocabulary;
@@ -384,9 +385,6 @@ impl Base {
 /// The special token of the byte-level classes.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The pattern by which Qwen2 splits text (`docs/reference/chatrex.md`, section 7.3).
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// A class of byte-level tokenizers, which says how text is normalized and split
 /// (`convert_slow_tokenizer.py` of `github.com/huggingface/transformers`).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -471,11 +469,7 @@ impl Class {
 
     /// A `tokenizer.json` of `tokens`, by id, and `merges`.
     fn to_json(self, tokens: &[String], merges: &[(String, String)], adds_space: bool) -> Value {
-        let vocab: serde_json::Map<String, Value> = tokens
-            .iter()
-            .enumerate()
-            .map(|(id, text)| (text.clone(), json!(id)))
-            .collect();
+        let texts = tokens.iter().map(String::as_str);
         json!({
             "version": "1.0",
             "truncation": null,
@@ -490,18 +484,7 @@ impl Class {
                 "trim_offsets": true,
                 "use_regex": true,
             },
-            "model": {
-                "type": "BPE",
-                "dropout": null,
-                "unk_token": null,
-                "continuing_subword_prefix": null,
-                "end_of_word_suffix": null,
-                "fuse_unk": false,
-                "byte_fallback": false,
-                "ignore_merges": false,
-                "vocab": vocab,
-                "merges": merges,
-            },
+            "model": byte_level_model(texts, &merges, false),
         })
     }
 }

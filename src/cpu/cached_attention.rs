@@ -155,10 +155,8 @@ impl CpuKv {
         let at_once = if is_small { parts.len() } else { 1 };
         for_each_chunk(&mut parts, at_once, |first, parts| {
             for (at, part) in parts.iter_mut().enumerate() {
-                let (head, first) = (
-                    (first * at_once + at) / chunks,
-                    (first * at_once + at) % chunks * CHUNK_ROWS,
-                );
+                let index = first * at_once + at;
+                let (head, first) = (index / chunks, index % chunks * CHUNK_ROWS);
                 let rows = first..rows.min(first + CHUNK_ROWS);
                 let queries: Vec<f32> = rows
                     .clone()

@@ -227,6 +227,9 @@ fn cpu_memory() -> u64 {
     BROWSER_MEMORY
 }
 
+/// From the fastest to the one that needs least memory.
+const RESIDENCIES: [Residency; 3] = [Residency::All, Residency::Decoder, Residency::OneByOne];
+
 /// What a model pays for a residency other than [`Residency::All`].
 fn reloads(residency: Residency) -> &'static str {
     match residency {
@@ -236,8 +239,8 @@ fn reloads(residency: Residency) -> &'static str {
     }
 }
 
-/// Decides by free memory or, on a GPU, by test allocations on `device` whether a model of these needs runs there, and which parts
-/// stay resident. `limit` is memory that it must not exceed, where the user sets one.
+/// Decides by free memory or, on a GPU, by test allocations on `device` whether a model of these needs runs
+/// there, and which parts stay resident. `limit` is memory that it must not exceed, where the user sets one.
 pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>) -> Fit {
     let fit = |verdict, residency, reason| Fit {
         verdict,
@@ -249,7 +252,7 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
         let free = limit.unwrap_or_else(cpu_memory);
         // A browser's CPU would take minutes for a token of a model that does not fit as a whole.
         let residencies = match cfg!(feature = "native") {
-            true => &[Residency::All, Residency::Decoder, Residency::OneByOne][..],
+            true => &RESIDENCIES[..],
             false => &[Residency::All],
         };
         let fitting = residencies
@@ -280,7 +283,7 @@ pub async fn plan_memory(needs: MemoryNeeds, device: &Opened, limit: Option<u64>
         );
         return fit(Verdict::WillNotRun, Residency::OneByOne, reason);
     }
-    for residency in [Residency::All, Residency::Decoder, Residency::OneByOne] {
+    for residency in RESIDENCIES {
         let peak = needs.peak(residency);
         if limit.is_some_and(|limit| peak > limit) {
             continue;

@@ -133,10 +133,7 @@ impl<'a, H: Host> Bench<'a, H> {
                     device: clock.device(),
                     activations: plan.activations,
                 };
-                let cache = match is_cpu(clock.device()) {
-                    true => KvCacheDType::F32,
-                    false => KvCacheDType::default_for(quantized),
-                };
+                let cache = KvCacheDType::default_for(quantized && !is_cpu(clock.device()));
                 (Weights::Random(random), chatrex, Some(upn), cache)
             }
             (None, Some(model)) => {

@@ -253,8 +253,8 @@ fn rejected_files(
     let names_missing = |fault: &str| {
         let mut names = listed_tensors(fault).peekable();
         // The message lists the first ones, those of layers among them.
-        let is_right = |name| missing.contains(&name) || present.get(name).is_none();
-        names.peek().is_some_and(|name| missing.contains(name)) && names.all(is_right)
+        let is_absent = |name| present.get(name).is_none();
+        names.peek().is_some_and(|name| missing.contains(name)) && names.all(is_absent)
     };
     let mut check = |file: PathBuf, reason: &str, is_given: &dyn Fn(&str) -> bool| {
         let out = scratch.join("rejected");
