@@ -120,6 +120,9 @@ pub mod files;
 #[doc(hidden)]
 pub mod scenes;
 #[cfg(feature = "native")]
+#[doc(hidden)]
+pub mod server;
+#[cfg(feature = "native")]
 pub mod session;
 #[cfg(feature = "native")]
 #[doc(hidden)]
@@ -130,5 +133,5 @@ pub use geometry::{BoxXyxy, Granularity, Proposal};
 pub use image::Pixels;
 pub use protocol::{Answer, DevicePreference, LoadOptions, ModelCard, Question};
 #[cfg(feature = "native")]
-pub use session::{Model, Session, SessionOptions};
+pub use session::{Model, Session, SessionOptions, StopHandle};
 pub use text::answer_parser::Span;

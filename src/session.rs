@@ -22,6 +22,7 @@
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
@@ -38,6 +39,7 @@ use crate::protocol::{
     Answer, Client, Envelope, Event, Link, LoadOptions, ModelCard, Question, Request, TurnId,
 };
 use crate::text::answer_parser::Span;
+use crate::text::prompt::IMAGE_SLOT;
 use crate::weights::ByteSource;
 use crate::weights::source::{
     BlockingRuntime, Embedded, Folder, LocalFuture, ModelFiles, Runtime, TransferControl,
@@ -158,6 +160,44 @@ pub struct Session {
     counter: Counter,
 }
 
+/// Ends answers of a [`Session`] from any thread. Clones stop the same answers.
+///
+/// ```
+/// use chatrex::{DevicePreference, Model, Session, StopHandle, image};
+///
+/// # fn main() -> Result<(), chatrex::Fault> {
+/// let mut session = Session::open(Model::Nano, DevicePreference::Cpu)?;
+/// session.look(image::decode::open("web/static/samples/scene.png".as_ref())?)?;
+/// let handle = StopHandle::new();
+/// session.stop_with(&handle);
+/// let answer = session.ask("What is in this image?", &[], |_| handle.stop())?;
+/// assert_eq!(answer.stop, chatrex::protocol::StopReason::Stopped);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle(Arc<AtomicBool>);
+
+impl StopHandle {
+    /// A handle that has not stopped anything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the current answer of the session before its next token, with
+    /// [`StopReason::Stopped`](crate::protocol::StopReason::Stopped); every later answer before its first token,
+    /// until the session gets another handle. Finding boxes, encoding the picture and reading the question are not
+    /// interrupted.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`StopHandle::stop`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Events that the engine emitted and nobody has taken yet.
 type Events = Arc<Mutex<Vec<Event>>>;
 
@@ -165,6 +205,13 @@ type Events = Arc<Mutex<Vec<Event>>>;
 pub(crate) struct SessionHost {
     events: Events,
     start: Instant,
+    stop: Mutex<StopHandle>,
+}
+
+impl SessionHost {
+    fn stop(&self) -> std::sync::MutexGuard<'_, StopHandle> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Host for SessionHost {
@@ -177,7 +224,7 @@ impl Host for SessionHost {
     }
 
     fn stopped(&self, _turn: TurnId) -> bool {
-        false
+        self.stop().is_stopped()
     }
 
     fn files<'a>(&'a self, model: &'a str) -> LocalFuture<'a, Result<ModelFiles, Fault>> {
@@ -277,6 +324,7 @@ impl Session {
         let host = SessionHost {
             events: Arc::clone(&events),
             start: Instant::now(),
+            stop: Mutex::default(),
         };
         Self {
             engine: Engine::new(host),
@@ -293,6 +341,27 @@ impl Session {
     /// None is loaded.
     pub fn card(&self) -> &ModelCard {
         self.card.as_ref().expect("a session opens with a model")
+    }
+
+    /// Makes `handle` the one that ends answers of this session, in place of an earlier handle.
+    pub fn stop_with(&mut self, handle: &StopHandle) {
+        *self.engine.host().stop() = handle.clone();
+    }
+
+    /// The handle that ends answers of this session.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.engine.host().stop().clone()
+    }
+
+    /// Tokens of the prompt of an answer of this session, those of the picture and of its boxes included, whether
+    /// they were prefilled for it or cached.
+    pub fn prompt_tokens(&mut self, answer: &Answer) -> u32 {
+        let (_, Some(model)) = self.engine.parts() else {
+            return 0;
+        };
+        let ids = model.tokenizer.encode(&answer.prompt);
+        let pictures = ids.iter().filter(|&&id| id == IMAGE_SLOT).count();
+        (ids.len() - pictures + pictures * model.config.visual_tokens()) as u32
     }
 
     /// The engine, for diagnostics.
@@ -473,7 +542,7 @@ mod tests {
     use crate::geometry::BoxXyxy;
     use crate::image::decode;
     use crate::memory::{KvCacheDType, Residency};
-    use crate::protocol::{DevicePreference, Exchange, Granularity, Question};
+    use crate::protocol::{DevicePreference, Exchange, Granularity, Question, StopReason};
     use crate::weights::dtype::DType;
     use crate::weights::manifest::{MANIFEST, Manifest, sha256_hex};
 
@@ -778,6 +847,35 @@ mod tests {
                 assert!(fault.contains(tensor) && fault.contains("NaN"), "{fault}");
             }
         }
+    }
+
+    /// A stopped answer ends at once, a new handle lets answers go on, and the tokens of a prompt are those that a
+    /// first question prefills.
+    #[test]
+    fn a_handle_stops_answers() {
+        let mut session = Session::open(NANO, DevicePreference::Cpu).expect("a CPU");
+        let pixels = decode::open(Path::new("web/static/samples/scene.png")).expect("the sample");
+        let (found, _) = session
+            .open_picture(pixels, Granularity::Coarse)
+            .expect("boxes");
+        let boxes: Vec<BoxXyxy> = found.iter().take(4).map(|found| found.bbox).collect();
+        let text = "Please detect cat in this image. Answer the question with grounded answer.";
+        let whole = session.ask(text, &boxes, |_| ()).expect("an answer");
+        assert_eq!(whole.stop, StopReason::End);
+        assert_eq!(session.prompt_tokens(&whole), whole.prefill_tokens);
+        let again = session.ask(text, &boxes, |_| ()).expect("an answer");
+        assert!(again.prefill_tokens < whole.prefill_tokens);
+        assert_eq!(session.prompt_tokens(&again), whole.prefill_tokens);
+        let handle = StopHandle::new();
+        session.stop_with(&handle);
+        let cut = session.ask(text, &boxes, |_| handle.stop());
+        let cut = cut.expect("an answer");
+        assert_eq!(cut.stop, StopReason::Stopped);
+        assert!(cut.tokens < whole.tokens && session.stop_handle().is_stopped());
+        assert_eq!(session.ask(text, &boxes, |_| ()).expect("none").tokens, 0);
+        session.stop_with(&StopHandle::new());
+        let rest = session.ask(text, &boxes, |_| ()).expect("an answer");
+        assert_eq!(rest.text, whole.text);
     }
 
     /// Questions longer than the KV cache has room for, and answers of no token.

@@ -77,7 +77,7 @@ pub fn table(pieces: &[AnswerPiece], asked: &[String]) -> Option<Table> {
 }
 
 /// Whether `phrase` names `thing`: the same words in singular or plural, or more words that end so.
-fn names(phrase: &str, thing: &str) -> bool {
+pub fn names(phrase: &str, thing: &str) -> bool {
     let (phrase, thing) = (bare(phrase), bare(kind_words::english(thing)));
     let ends = |long: &str, short: &str| {
         long.strip_suffix(short)

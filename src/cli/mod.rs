@@ -12,6 +12,7 @@ mod parity;
 mod process;
 mod propose;
 mod scenes;
+mod serve;
 mod stdio_client;
 mod train;
 
@@ -24,6 +25,8 @@ pub enum Command {
     Propose(propose::Options),
     /// Ask questions about an image
     Chat(chat::Options),
+    /// Serve a model over HTTP: OpenAI's protocol and Label Studio's
+    Serve(serve::Options),
     /// Compare the networks with reference tensors of the original implementation
     Parity(parity::Options),
     /// Generate synthetic scenes with annotations and dialogues
@@ -53,6 +56,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
     match command {
         Command::Propose(options) => propose::run(options),
         Command::Chat(options) => chat::run(options),
+        Command::Serve(options) => serve::run(options),
         Command::Parity(options) => parity::run(options),
         Command::Scenes(options) => scenes::run(options),
         Command::Train(options) => train::run(options),

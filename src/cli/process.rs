@@ -6,7 +6,11 @@ use super::Command;
 pub(super) fn prepare(command: &Command) {
     let computes_here = matches!(
         command,
-        Command::Propose(_) | Command::Chat(_) | Command::Eval(_) | Command::Bench(_)
+        Command::Propose(_)
+            | Command::Chat(_)
+            | Command::Serve(_)
+            | Command::Eval(_)
+            | Command::Bench(_)
     );
     if !computes_here && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {
         keep_freed_memory();

@@ -31,18 +31,7 @@ pub fn open(path: &Path) -> Result<Pixels, Fault> {
 /// # Errors
 /// Not a JPEG, PNG or WebP picture, damaged or truncated, or too large.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .expect("reading from memory cannot fail");
-    if reader.format().is_none() {
-        return Err(not_a_picture());
-    }
-    if !jpeg::is_complete(bytes) {
-        return Err(damaged("its end is missing"));
-    }
-    let mut decoder = reader.into_decoder().map_err(|error| fault(&error))?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
+    let mut decoder = decoder(bytes)?;
     // Unreadable EXIF data count as upright.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = match jpeg::has_separate_scans(bytes) {
@@ -56,6 +45,31 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Fault> {
     } else {
         Pixels::new(width, height, picture.into_rgb8().into_raw())
     }
+}
+
+/// Checks the header of a picture: its format and its size. What comes after it may still be damaged.
+///
+/// # Errors
+/// Not a JPEG, PNG or WebP picture, cut short, or too large.
+pub fn check(bytes: &[u8]) -> Result<(), Fault> {
+    decoder(bytes).map(|_| ())
+}
+
+/// The decoder of a picture whose size is within the limit.
+fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder + '_, Fault> {
+    let reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .expect("reading from memory cannot fail");
+    if reader.format().is_none() {
+        return Err(not_a_picture());
+    }
+    if !jpeg::is_complete(bytes) {
+        return Err(damaged("its end is missing"));
+    }
+    let decoder = reader.into_decoder().map_err(|error| fault(&error))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    Ok(decoder)
 }
 
 /// Decodes a JPEG file whose colors are in separate scans, which zune-jpeg reads wrongly where they are subsampled.
@@ -72,6 +86,13 @@ fn separate_scans(bytes: &[u8]) -> Result<DynamicImage, Fault> {
         }
     };
     picture.ok_or_else(|| damaged("its data end early"))
+}
+
+/// Width and height of a picture as its header says them, before its EXIF orientation is applied; `None` if it has
+/// no such header.
+pub fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    reader.ok()?.into_dimensions().ok()
 }
 
 fn not_a_picture() -> Fault {
@@ -221,6 +242,7 @@ mod tests {
             }
         }
         file[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        assert_eq!(check(&file).err(), decode(&file).err());
         let fault = decode(&file).expect_err("10 gigapixels");
         assert!(fault.what.contains("the limit is 64 megapixels"), "{fault}");
     }

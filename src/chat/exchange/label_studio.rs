@@ -9,6 +9,7 @@ use super::foreign::{Found, pick};
 use super::marked::{MarkedBox, Sheet};
 use crate::chat::document::{LabelledBox, damaged};
 use crate::error::Fault;
+use crate::geometry::BoxXyxy;
 use crate::protocol::ImageSize;
 
 /// The boxes with a label; those without are left out.
@@ -38,16 +39,46 @@ pub fn write(sheet: &Sheet) -> String {
 }
 
 fn result(marked: &MarkedBox, size: ImageSize) -> Option<Value> {
-    let (b, label) = (marked.bbox, marked.label.as_ref()?);
+    let own = if marked.is_own() { "own-" } else { "" };
+    Some(region(
+        Region {
+            id: format!("box-{own}{}", marked.number),
+            from_name: "label",
+            to_name: "image",
+            label: marked.label.as_ref()?,
+            score: marked.score,
+        },
+        marked.bbox,
+        size,
+    ))
+}
+
+/// What a result says beside its box.
+#[derive(Clone, Debug)]
+pub struct Region<'a> {
+    /// Unique within its prediction.
+    pub id: String,
+    /// Name of the `RectangleLabels` in the labelling configuration.
+    pub from_name: &'a str,
+    /// Name of the `Image`.
+    pub to_name: &'a str,
+    /// One of the labels.
+    pub label: &'a str,
+    /// 0 to 1.
+    pub score: Option<f32>,
+}
+
+/// One result of an annotation or prediction: the box `b`, in pixels and inside a picture of `size`, in percent.
+pub fn region(region: Region<'_>, b: BoxXyxy, size: ImageSize) -> Value {
     let percent = |value: f32, side: u32| {
         let share = f64::from(value) / f64::from(side) * 100.0;
         (share * 1e6).round() / 1e6
     };
     let mut result = json!({
-        "id": format!("box-{}{}", if marked.is_own() { "own-" } else { "" }, marked.number),
+        "id": region.id,
         "type": "rectanglelabels",
-        "from_name": "label",
-        "to_name": "image",
+        "from_name": region.from_name,
+        "to_name": region.to_name,
         "original_width": size.width,
         "original_height": size.height,
         "image_rotation": 0,
@@ -57,13 +88,13 @@ fn result(marked: &MarkedBox, size: ImageSize) -> Option<Value> {
             "width": percent(b.x2 - b.x1, size.width),
             "height": percent(b.y2 - b.y1, size.height),
             "rotation": 0,
-            "rectanglelabels": [label],
+            "rectanglelabels": [region.label],
         },
     });
-    if let Some(score) = marked.score {
+    if let Some(score) = region.score {
         result["score"] = ((f64::from(score) * 1e4).round() / 1e4).into();
     }
-    Some(result)
+    result
 }
 
 #[derive(Deserialize)]
@@ -81,11 +112,12 @@ struct Results {
     #[serde(default)]
     was_cancelled: bool,
     #[serde(default)]
-    result: Vec<Region>,
+    result: Vec<Drawn>,
 }
 
+/// A result that is read.
 #[derive(Deserialize)]
-struct Region {
+struct Drawn {
     #[serde(default)]
     value: Value,
     original_width: Option<f64>,
@@ -117,7 +149,7 @@ pub fn read(place: &str, json: &str, name: &str, size: ImageSize) -> Result<Foun
     });
     let task = &tasks[pick(place, pictures, name)?];
     let all = task.annotations.iter().chain(&task.predictions);
-    let regions: Vec<&Region> = all
+    let regions: Vec<&Drawn> = all
         .filter(|results| !results.was_cancelled)
         .flat_map(|results| &results.result)
         .collect();
