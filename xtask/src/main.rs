@@ -1,4 +1,4 @@
-//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | models | dist | bench | pack`.
+//! Sets up, builds, serves and tests the project: `cargo xtask serve | test | models | dist | wheel | bench | pack`.
 
 mod bench;
 mod bundle;
@@ -17,6 +17,7 @@ mod setup;
 mod site;
 mod test;
 mod times;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use bench::{Bench, Rivals};
 use lexopt::prelude::*;
 use pack::Pack;
+use wheel::Wheel;
 
 const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
@@ -58,6 +60,10 @@ cargo xtask dist [--out DIR] [--js DIR]    write the static site (--out), the Ja
                                            npm package (--js), or both. The site gets a .br and a .gz copy
                                            beside every file that they make smaller, for hosts that send
                                            them; prints the sizes of page and engine and checks their limits
+cargo xtask wheel [--out DIR] [--release] [--test]
+                                           the Python package as a wheel, for this machine with the profile of the
+                                           tests, with --release for users; --test installs it in a new virtual
+                                           environment and runs python/tests there
 
 Missing tools are installed first. Environment:
   CHATREX_TOOLS     where Python packages are kept
@@ -85,6 +91,7 @@ enum Command {
     Bench(Bench),
     Rivals(Rivals),
     Pack(Pack),
+    Wheel(Wheel),
     Help,
 }
 
@@ -109,6 +116,7 @@ fn main() -> ExitCode {
         Command::Rivals(options) if options.cpu => cpu_rivals::rivals(&options),
         Command::Rivals(options) => bench::rivals(&options),
         Command::Pack(options) => pack::pack(&options),
+        Command::Wheel(options) => wheel::command(&options),
         Command::Help => {
             println!("{USAGE}");
             Ok(true)
@@ -211,6 +219,18 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             }
             Ok(Command::Pack(options))
         }
+        Value(name) if name == "wheel" => {
+            let mut options = Wheel::default();
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("out") => options.out = Some(PathBuf::from(arguments.value()?)),
+                    Long("release") => options.release = true,
+                    Long("test") => options.test = true,
+                    other => return Err(other.unexpected()),
+                }
+            }
+            Ok(Command::Wheel(options))
+        }
         Value(name) if name == "help" => Ok(Command::Help),
         Long("help") | Short('h') => Ok(Command::Help),
         other => Err(other.unexpected()),
@@ -269,6 +289,9 @@ mod tests {
         assert!(matches!(parsed("models small"), Ok(Command::Models { name }) if name == "small"));
         assert!(
             matches!(parsed("dist --out site"), Ok(Command::Dist { out: Some(out), js: None }) if out == Path::new("site"))
+        );
+        assert!(
+            matches!(parsed("wheel --out w --test"), Ok(Command::Wheel(Wheel { out: Some(out), release: false, test: true })) if out == Path::new("w"))
         );
         assert!(
             matches!(parsed("dist --js module"), Ok(Command::Dist { out: None, js: Some(js) }) if js == Path::new("module"))

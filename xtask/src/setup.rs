@@ -278,31 +278,63 @@ fn node_packages() -> Result<()> {
 /// When there is no Python or a package cannot be installed.
 pub fn python() -> Result<PathBuf> {
     let list = paths::root().join("tests/reference/requirements.txt");
-    let wanted = fs::read(&list).with_context(|| list.display().to_string())?;
-    let folder = paths::tools().join("python");
-    let python = folder.join(if cfg!(windows) {
-        "Scripts/python.exe"
-    } else {
-        "bin/python"
-    });
+    environment(&paths::tools().join("python"), &list)
+}
+
+/// Python in the virtual environment `folder` with the packages of `list`, installed once per version of that file.
+///
+/// # Errors
+/// When there is no Python or a package cannot be installed.
+pub fn environment(folder: &Path, list: &Path) -> Result<PathBuf> {
+    let wanted = fs::read(list).with_context(|| list.display().to_string())?;
+    let python = python_in(folder);
     let stamp = folder.join("installed.txt");
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    let create =
-        |program: &str| run(Command::new(program).args(["-m", "venv"]).arg(&folder)).is_ok();
-    install("packages of tests/reference/requirements.txt", || {
-        ensure!(
-            create("python3") || create("python"),
-            "no Python 3 with venv. Install it from your system's packages (Debian: `apt-get \
-             install python3-venv`)"
-        );
+    let name = list.strip_prefix(paths::root()).unwrap_or(list).display();
+    install(&format!("packages of {name}"), || {
+        create_environment(folder, false)?;
         run(Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--requirement"])
             .arg(list))
     })?;
     fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
     Ok(python)
+}
+
+/// Python in an empty virtual environment in place of what is in `folder`.
+///
+/// # Errors
+/// When there is no Python.
+pub fn new_environment(folder: &Path) -> Result<PathBuf> {
+    create_environment(folder, true)?;
+    Ok(python_in(folder))
+}
+
+fn python_in(environment: &Path) -> PathBuf {
+    environment.join(if cfg!(windows) {
+        "Scripts/python.exe"
+    } else {
+        "bin/python"
+    })
+}
+
+fn create_environment(folder: &Path, empty: bool) -> Result<()> {
+    let create = |program: &str| {
+        let mut venv = Command::new(program);
+        venv.args(["-m", "venv"]);
+        if empty {
+            venv.arg("--clear");
+        }
+        run(venv.arg(folder)).is_ok()
+    };
+    ensure!(
+        create("python3") || create("python"),
+        "no Python 3 with venv. Install it from your system's packages (Debian: `apt-get install \
+         python3-venv`)"
+    );
+    Ok(())
 }
 
 /// Installs Mesa's software Vulkan driver for the native tests if there is no driver.

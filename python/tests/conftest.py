@@ -1,0 +1,29 @@
+"""Shared by all tests: nano on the CPU, and its sample picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+import chatrex
+
+SAMPLES = Path(__file__).resolve().parents[2] / "web/static/samples"
+SCENE = SAMPLES / "scene.png"
+DETECT = "Please detect cat in this image. Answer the question with object indexes."
+CAPTION = (
+    "Please provide a detailed description of the image and detect all the mentioned objects. "
+    "Answer the question with grounded object indexes."
+)
+
+
+@pytest.fixture(scope="session")
+def session() -> Iterator[chatrex.Session]:
+    with chatrex.Session("nano", device="cpu") as session:
+        yield session
+
+
+@pytest.fixture
+def picture(session: chatrex.Session) -> chatrex.Picture:
+    return session.look(SCENE)
