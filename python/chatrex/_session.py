@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 import threading
 import weakref
 from collections import deque
@@ -66,7 +67,7 @@ class Session:
 
     def __init__(
         self,
-        model: str = _chatrex.DEFAULT_MODEL,
+        model: Union[str, os.PathLike[str]] = _chatrex.DEFAULT_MODEL,
         device: str = "auto",
         *,
         memory: Optional[int] = None,
@@ -221,7 +222,7 @@ class Session:
             "system": system,
         }
         stream = self._engine.ask(json.dumps(asked), meant and meant.picture)
-        return AnswerStream(stream, question, chosen)
+        return AnswerStream(self, stream, question, chosen)
 
     def answer(
         self,
@@ -469,7 +470,11 @@ class AnswerStream(Iterator[Partial]):
     An exception of the model is raised by iterating and by :meth:`result`.
     """
 
-    def __init__(self, stream: _chatrex.Stream, question: str, boxes: tuple[Box, ...]) -> None:
+    def __init__(
+        self, session: Session, stream: _chatrex.Stream, question: str, boxes: tuple[Box, ...]
+    ) -> None:
+        # A session that nothing refers to ends its answers.
+        self._session = session
         self._stream = stream
         self._question = question
         self._boxes = boxes

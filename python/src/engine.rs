@@ -20,6 +20,9 @@ use crate::worker::{Job, Worker, wait};
 /// are started once per process.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
+/// Bytes of the stack of an engine's thread: as much as a main thread has.
+const STACK: usize = 8 << 20;
+
 /// A loaded model on a thread of its own. Calls from any thread; they are carried out one after the other.
 #[pyclass(frozen)]
 pub struct Engine {
@@ -120,6 +123,7 @@ impl Engine {
         let (sender, jobs) = channel();
         let thread = Builder::new()
             .name("chatrex".into())
+            .stack_size(STACK)
             .spawn(move || work(loading, &opened, &jobs))?;
         let card = wait(py, card)?;
         Ok(Self {

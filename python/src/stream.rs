@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use chatrex::{Answer, Fault, Span, StopHandle};
 use pyo3::prelude::*;
 
-use crate::fault::{lost, or_raise};
+use crate::fault::{forked, lost, or_raise, raised};
 use crate::proposals::json;
 use crate::worker::SIGNALS;
 
@@ -15,6 +15,7 @@ use crate::worker::SIGNALS;
 pub struct Stream {
     shared: Arc<Shared>,
     stop: StopHandle,
+    process: u32,
 }
 
 struct Shared {
@@ -79,7 +80,13 @@ impl Stream {
             changed: Condvar::new(),
         });
         let writer = Writer(Arc::clone(&shared));
-        (Self { shared, stop }, writer)
+        let process = std::process::id();
+        let stream = Self {
+            shared,
+            stop,
+            process,
+        };
+        (stream, writer)
     }
 
     fn wait<T: Send>(
@@ -87,6 +94,9 @@ impl Stream {
         py: Python<'_>,
         mut ready: impl FnMut(&mut State) -> Option<T> + Send,
     ) -> PyResult<T> {
+        if self.process != std::process::id() {
+            return Err(raised(py, &forked(self.process)));
+        }
         let shared = &*self.shared;
         loop {
             if let Some(found) = py.detach(|| shared.wait(&mut ready)) {

@@ -118,9 +118,13 @@ def test_models_and_options_that_do_not_exist_have_a_code() -> None:
         assert (raised.value.code, raised.value.place) == (code, place), raised.value
 
 
-def _in_a_fork(picture: chatrex.Picture, answers: Any) -> None:
+def _in_a_fork(picture: chatrex.Picture, stream: chatrex.AnswerStream, answers: Any) -> None:
     codes = []
-    for call in (lambda: picture.answer("?"), lambda: chatrex.Session("nano", device="cpu")):
+    for call in (
+        lambda: picture.answer("?"),
+        stream.result,
+        lambda: chatrex.Session("nano", device="cpu"),
+    ):
         try:
             call()
         except chatrex.Refused as error:
@@ -133,9 +137,11 @@ def _in_a_fork(picture: chatrex.Picture, answers: Any) -> None:
 def test_a_fork_is_refused_and_does_not_hang(picture: chatrex.Picture) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
-    process = context.Process(target=_in_a_fork, args=(picture, answers))
+    stream = picture.ask(DETECT)
+    process = context.Process(target=_in_a_fork, args=(picture, stream, answers))
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    assert answers.get() == ["NotReady", "NotReady"]
+    assert answers.get() == ["NotReady"] * 3
+    assert stream.result().tokens > 0
     assert picture.answer("What is <obj0>?", max_tokens=2).tokens > 0
