@@ -29,9 +29,16 @@ pub struct Options {
     /// JSON file with boxes to use instead of the proposals: `[[x1,y1,x2,y2],…]` in pixels of the image.
     #[arg(long)]
     boxes: Option<PathBuf>,
+    #[command(flatten)]
+    answers: AnswerArgs,
+}
+
+/// How a question is answered.
+#[derive(clap::Args)]
+pub struct AnswerArgs {
     /// Maximum number of tokens per answer.
     #[arg(long, default_value_t = 512)]
-    max_tokens: u32,
+    pub max_tokens: u32,
     /// Softmax temperature; 0 selects greedy decoding.
     #[arg(long, default_value_t = Sampling::default().temperature, value_parser = finite::<f32>)]
     temperature: f32,
@@ -48,6 +55,20 @@ pub struct Options {
     /// exist.
     #[arg(long)]
     no_grammar: bool,
+}
+
+impl AnswerArgs {
+    /// The sampling parameters.
+    pub(super) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            repetition_penalty: Sampling::default().repetition_penalty,
+            grammar: !self.no_grammar,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,20 +117,13 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         );
         boxes.truncate(MAX_BOXES);
     }
-    let sampling = Sampling {
-        temperature: options.temperature,
-        top_k: options.top_k,
-        top_p: options.top_p,
-        seed: options.seed,
-        repetition_penalty: Sampling::default().repetition_penalty,
-        grammar: !options.no_grammar,
-    };
+    let sampling = options.answers.sampling();
     let mut turns = Vec::new();
     for question in &options.ask {
         let answer = session.answer(Question {
             boxes: boxes.clone(),
             text: question.clone(),
-            max_tokens: options.max_tokens,
+            max_tokens: options.answers.max_tokens,
             sampling,
             earlier: Vec::new(),
             system: None,
@@ -143,7 +157,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
 
 /// Opens a model that answers without an image.
 fn open_without_image(args: &ImageArgs) -> Result<Session, Fault> {
-    let session = args.open()?;
+    let session = args.model.open()?;
     if session.card().text_only {
         return Ok(session);
     }

@@ -14,9 +14,9 @@ use crate::protocol::{
 };
 use crate::session::{self, Session, SessionOptions};
 
-/// Arguments shared by `propose` and `chat`.
+/// The model, its device and the choice among its proposals.
 #[derive(clap::Args)]
-pub struct ImageArgs {
+pub struct ModelArgs {
     /// Model folder, or the name of a built-in model.
     #[arg(long, default_value = session::DEFAULT_MODEL)]
     pub model: String,
@@ -42,6 +42,13 @@ pub struct ImageArgs {
     /// Activations that quantized weights are multiplied with on the CPU.
     #[arg(long, value_enum, default_value_t)]
     pub cpu_activations: CpuActivationsName,
+}
+
+/// Arguments shared by `propose` and `chat`.
+#[derive(clap::Args)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -100,20 +107,20 @@ pub(super) struct DetectedImage {
     pub time: LookTime,
 }
 
-impl ImageArgs {
-    /// Checks what can be wrong before the model is opened.
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        self.annotate.as_deref().map_or(Ok(()), annotate::check)
-    }
-
-    /// Opens the model.
-    pub(super) fn open(&self) -> Result<Session, Fault> {
-        let options = SessionOptions::from(LoadOptions {
+impl ModelArgs {
+    /// How the model is loaded.
+    pub(super) fn load_options(&self) -> LoadOptions {
+        LoadOptions {
             device: self.device.into(),
             memory: self.memory.map(|mb| mb.saturating_mul(1_000_000)),
             cache: self.cache.map(Into::into),
             activations: Some(self.cpu_activations.into()),
-        });
+        }
+    }
+
+    /// Opens the model.
+    pub(super) fn open(&self) -> Result<Session, Fault> {
+        let options = SessionOptions::from(self.load_options());
         let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
         keep_freed_memory();
         announce(session.card());
@@ -122,7 +129,7 @@ impl ImageArgs {
 
     /// Which proposals are used: the defaults of the model without the user's values. A score of the user
     /// applies to all labels.
-    fn selection(&self, card: &ModelCard) -> Selection {
+    pub(super) fn selection(&self, card: &ModelCard) -> Selection {
         let default = card.selection();
         Selection {
             score: self.score.unwrap_or(default.score),
@@ -134,16 +141,27 @@ impl ImageArgs {
         }
     }
 
+    /// The boxes that the proposal network is asked for.
+    pub(super) fn granularity(&self) -> Granularity {
+        match self.prompt {
+            Prompt::Fine => Granularity::Fine,
+            Prompt::Coarse => Granularity::Coarse,
+        }
+    }
+}
+
+impl ImageArgs {
+    /// Checks what can be wrong before the model is opened.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        self.annotate.as_deref().map_or(Ok(()), annotate::check)
+    }
+
     /// Opens the model and finds the boxes of an image.
     pub(super) fn look(&self, image: &Path) -> Result<DetectedImage, Fault> {
         let pixels = decode::open(image)?;
-        let mut session = self.open()?;
-        let granularity = match self.prompt {
-            Prompt::Fine => Granularity::Fine,
-            Prompt::Coarse => Granularity::Coarse,
-        };
-        let (boxes, time) = session.open_picture(pixels.clone(), granularity)?;
-        let kept = self.selection(session.card()).choose(&boxes, usize::MAX);
+        let mut session = self.model.open()?;
+        let (boxes, time) = session.open_picture(pixels.clone(), self.model.granularity())?;
+        let kept = self.model.selection(session.card()).choose(&boxes, usize::MAX);
         let boxes = kept
             .kept
             .iter()
@@ -194,7 +212,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
                 width: detected.pixels.width,
                 height: detected.pixels.height,
             },
-            prompt: match args.prompt {
+            prompt: match args.model.prompt {
                 Prompt::Fine => "fine",
                 Prompt::Coarse => "coarse",
             },

@@ -287,7 +287,8 @@ async fn encode_picture(
     let host = meter.host;
     meter.report_look();
     host.yield_now().await;
-    let (high, low) = recipe.prepare(&picture.pixels);
+    let ready = picture.take_tower_images();
+    let (high, low) = ready.unwrap_or_else(|| recipe.prepare(&picture.pixels));
     let low = planar(low, &model.device);
     let high = planar(high, &model.device);
     picture.features = Some(model.towers(host).await?.encode_image(low, high));

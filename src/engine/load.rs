@@ -73,6 +73,12 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
+    /// The manifest; its hashes of pieces identify the weights.
+    #[cfg(feature = "native")]
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Sampling for an answer about `boxes` boxes.
     pub fn sampling_config(&self, sampling: Sampling, boxes: usize) -> SamplingConfig {
         let tags = match self.config.towers {
@@ -338,6 +344,10 @@ impl<H: Host> Engine<H> {
             .collect::<Result<_, _>>()?;
         // Frees memory before it is measured.
         self.picture = None;
+        #[cfg(feature = "native")]
+        {
+            self.prepared = None;
+        }
         self.text = None;
         self.model = None;
         let cache = cache.unwrap_or_else(|| match is_cpu(&opened.device) {

@@ -23,7 +23,11 @@ impl<H: Host> Engine<H> {
     ) -> Result<(), Fault> {
         if let Some(pixels) = pixels {
             pixels.check()?;
-            self.picture = Some(Picture::new(id, pixels));
+            self.picture = Some(Picture {
+                #[cfg(feature = "native")]
+                prepared: self.prepared.take(),
+                ..Picture::new(id, pixels)
+            });
         }
         let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
@@ -81,7 +85,9 @@ async fn ensure_encoded(
     if picture.upn_memory.is_some() {
         return Ok(());
     }
-    let (image, prepare) = prepare(host, || config.recipe().prepare(&picture.pixels)).await;
+    let ready = picture.take_proposer_image();
+    let recipe = || ready.unwrap_or_else(|| config.recipe().prepare(&picture.pixels));
+    let (image, prepare) = prepare(host, recipe).await;
     let device = model.device.clone();
     if let Some(upn) = model.upn(host).await? {
         let start = host.milliseconds();
@@ -137,7 +143,9 @@ pub(super) async fn ensure_detected(
     if let Some(detected) = &picture.detected {
         return Ok(detected.time);
     }
-    let (image, prepare) = prepare(host, || config.recipe().prepare(&picture.pixels)).await;
+    let ready = picture.take_proposer_image();
+    let recipe = || ready.unwrap_or_else(|| config.recipe().prepare(&picture.pixels));
+    let (image, prepare) = prepare(host, recipe).await;
     let device = model.device.clone();
     let detector = model.detector(host).await?;
     let start = host.milliseconds();

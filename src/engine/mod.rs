@@ -13,6 +13,8 @@ mod links;
 mod load;
 mod look;
 pub mod memory_plan;
+#[cfg(feature = "native")]
+pub mod prepare;
 pub(crate) mod token_stream;
 mod warmup;
 mod warmup_steps;
@@ -59,6 +61,9 @@ pub trait Host: Runtime {
 struct Picture {
     id: PictureId,
     pixels: Pixels,
+    /// What was preprocessed elsewhere and is not used yet.
+    #[cfg(feature = "native")]
+    prepared: Option<prepare::Prepared>,
     /// The output of UPN's encoder and the time it took.
     upn_memory: Option<(Memory, LookTime)>,
     /// The output of the detector.
@@ -73,12 +78,30 @@ impl Picture {
         Self {
             id,
             pixels,
+            #[cfg(feature = "native")]
+            prepared: None,
             upn_memory: None,
             detected: None,
             proposals: HashMap::new(),
             features: None,
             prefix: None,
         }
+    }
+
+    /// The image for the proposal network, if it was preprocessed elsewhere.
+    fn take_proposer_image(&mut self) -> Option<Planar> {
+        #[cfg(feature = "native")]
+        return self.prepared.as_mut()?.proposer.take();
+        #[cfg(not(feature = "native"))]
+        None
+    }
+
+    /// The images for the towers, high and low resolution, if they were preprocessed elsewhere.
+    fn take_tower_images(&mut self) -> Option<(Planar, Planar)> {
+        #[cfg(feature = "native")]
+        return self.prepared.as_mut()?.towers.take();
+        #[cfg(not(feature = "native"))]
+        None
     }
 }
 
@@ -116,6 +139,9 @@ pub struct Engine<H: Host> {
     host: H,
     model: Option<LoadedModel>,
     picture: Option<Picture>,
+    /// The preprocessed images of the next picture.
+    #[cfg(feature = "native")]
+    prepared: Option<prepare::Prepared>,
     /// The KV cache of a model that reads text alone.
     text: Option<Prefix>,
 }
@@ -127,6 +153,8 @@ impl<H: Host> Engine<H> {
             host,
             model: None,
             picture: None,
+            #[cfg(feature = "native")]
+            prepared: None,
             text: None,
         }
     }

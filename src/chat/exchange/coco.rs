@@ -20,7 +20,8 @@ pub fn write_all(sheets: &[Sheet], categories: &[String]) -> String {
         for marked in &sheet.boxes {
             let place = marked.label.as_ref().and_then(|l| category(categories, l));
             if let Some(place) = place {
-                annotations.push(annotation(annotations.len() + 1, image + 1, marked, place));
+                let id = annotations.len() + 1;
+                annotations.push(annotation(id, &(image + 1).into(), marked, &(place + 1).into()));
             }
         }
     }
@@ -44,14 +45,15 @@ pub fn write_all(sheets: &[Sheet], categories: &[String]) -> String {
     serde_json::to_string_pretty(&file).expect("plain data")
 }
 
-fn annotation(id: usize, image: usize, marked: &MarkedBox, place: usize) -> Value {
+/// An annotation; `image` and `category` are ids.
+pub(crate) fn annotation(id: usize, image: &Value, marked: &MarkedBox, category: &Value) -> Value {
     let b = marked.bbox;
     let [x1, y1, x2, y2] = [b.x1, b.y1, b.x2, b.y2].map(rounded);
     let (w, h) = (rounded(b.x2 - b.x1), rounded(b.y2 - b.y1));
     let mut annotation = json!({
         "id": id,
         "image_id": image,
-        "category_id": place + 1,
+        "category_id": category,
         "bbox": [x1, y1, w, h],
         "area": rounded((w * h) as f32),
         "iscrowd": 0,

@@ -183,7 +183,7 @@ fn marked(candidate: &Candidate, source: Source<'_>, mentions: &[Mentions]) -> O
 }
 
 /// A phrase as a category: without white space and punctuation around it.
-fn clean(phrase: &str) -> String {
+pub(crate) fn clean(phrase: &str) -> String {
     phrase
         .trim_matches(|c: char| c.is_whitespace() || ",.;:".contains(c))
         .to_owned()

@@ -1,0 +1,20 @@
+//! Many pictures with one model (`chatrex batch`): lists of pictures, questions, results that survive a kill, and
+//! files for other programs. `docs/reference/interfaces.md` section 6 describes the files.
+//!
+//! 1. [`inputs`] and [`questions`] say what is asked about which picture.
+//! 2. [`ahead`] reads, decodes and preprocesses pictures on other threads, within limits.
+//! 3. [`run`] asks the engine on the calling thread; pictures with equal files are computed once.
+//! 4. [`store`] appends each result as a line, and finds out what is missing when a batch is run again.
+//! 5. [`tables`] writes Parquet, COCO and Label Studio files from the lines.
+
+pub mod ahead;
+pub mod inputs;
+mod pattern;
+pub mod questions;
+pub mod record;
+mod run;
+pub mod shard;
+pub mod store;
+pub mod tables;
+
+pub use run::{Job, Progress, Summary, run};
