@@ -1,5 +1,5 @@
 //! Many pictures with one model (`chatrex batch`): lists of pictures, questions, results that survive a kill, and
-//! files for other programs. `docs/reference/interfaces.md` section 6 describes the files.
+//! files for other programs. `docs/reference/interfaces.md` section 7 describes the files.
 //!
 //! 1. [`inputs`] and [`questions`] say what is asked about which picture.
 //! 2. [`ahead`] reads, decodes and preprocesses pictures on other threads, within limits.
