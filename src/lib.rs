@@ -106,6 +106,9 @@ pub mod weights;
 
 #[cfg(feature = "native")]
 #[doc(hidden)]
+pub mod batch;
+#[cfg(feature = "native")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(any(feature = "native", feature = "worker"))]
 #[doc(hidden)]

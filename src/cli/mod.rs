@@ -1,5 +1,6 @@
 //! The subcommands of the `chatrex` program.
 
+mod batch;
 mod bench;
 mod chat;
 mod convert;
@@ -25,6 +26,8 @@ pub enum Command {
     Propose(propose::Options),
     /// Ask questions about an image
     Chat(chat::Options),
+    /// Ask about many pictures; what is done is kept, and a second run goes on
+    Batch(batch::Options),
     /// Serve a model over HTTP: OpenAI's protocol and Label Studio's
     Serve(serve::Options),
     /// Compare the networks with reference tensors of the original implementation
@@ -56,6 +59,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
     match command {
         Command::Propose(options) => propose::run(options),
         Command::Chat(options) => chat::run(options),
+        Command::Batch(options) => batch::run(options),
         Command::Serve(options) => serve::run(options),
         Command::Parity(options) => parity::run(options),
         Command::Scenes(options) => scenes::run(options),

@@ -8,6 +8,7 @@ pub(super) fn prepare(command: &Command) {
         command,
         Command::Propose(_)
             | Command::Chat(_)
+            | Command::Batch(_)
             | Command::Serve(_)
             | Command::Eval(_)
             | Command::Bench(_)
