@@ -37,7 +37,9 @@ static SET: LazyLock<Set> = LazyLock::new(|| {
     let set = Set { folder };
     let count = SCENES.to_string();
     let scenes = set.text("scenes");
-    let arguments = ["scenes", "--count", &count, "--seed", "900300", "--out", &scenes];
+    let arguments = [
+        "scenes", "--count", &count, "--seed", "900300", "--out", &scenes,
+    ];
     let drawn = program().args(arguments).output().expect("it starts");
     assert!(drawn.status.success());
     let formats = ["--formats", "jsonl,parquet,coco,label-studio", "--annotate"];
@@ -103,8 +105,18 @@ fn a_killed_run_goes_on_and_ends_with_the_same_files() {
     let scenes = SET.text("scenes");
     let formats = ["--formats", "parquet,coco,label-studio"];
     let drawn = SET.text("drawn-killed");
-    let command = || batch(&scenes, &SET.text("killed"), &formats, &["--annotate", &drawn]);
-    let child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let command = || {
+        batch(
+            &scenes,
+            &SET.text("killed"),
+            &formats,
+            &["--annotate", &drawn],
+        )
+    };
+    let child = command()
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     let results = out.join("results.jsonl");
     kill_after(child.expect("it starts"), &results, 3);
     let before = fs::read_to_string(&results).expect("results");
@@ -113,56 +125,108 @@ fn a_killed_run_goes_on_and_ends_with_the_same_files() {
     assert!(!out.join("results.parquet").exists(), "written at the end");
     // As a kill within a write leaves it.
     fs::write(&results, before + "{\"id\":\"images/00").expect("a file");
-    let other = batch(&scenes, &SET.text("killed"), &["--max-tokens", "9"], &["--annotate", &drawn]);
+    let other = batch(
+        &scenes,
+        &SET.text("killed"),
+        &["--max-tokens", "9"],
+        &["--annotate", &drawn],
+    );
     let other = { other }.output().expect("it starts");
     assert_eq!(other.status.code(), Some(2));
-    assert!(text(&other.stderr).contains("max_tokens was 512 and is 9"), "{}", text(&other.stderr));
+    assert!(
+        text(&other.stderr).contains("max_tokens was 512 and is 9"),
+        "{}",
+        text(&other.stderr)
+    );
     let rest = command().output().expect("it starts");
     assert_eq!(rest.status.code(), Some(0), "{}", text(&rest.stderr));
     let rest = summary(&rest);
-    assert_eq!((&rest["pictures"], &rest["failed"]), (&json!(SCENES), &json!(0)));
+    assert_eq!(
+        (&rest["pictures"], &rest["failed"]),
+        (&json!(SCENES), &json!(0))
+    );
     assert_eq!(rest["skipped"], complete);
     assert_eq!(rest["done"], SCENES - complete);
-    for name in ["results.jsonl", "results.parquet", "coco.json", "coco_results.json", "label_studio.json", "batch.json"] {
-        let [whole, resumed] = [SET.path("whole"), out.clone()].map(|folder| fs::read(folder.join(name)).expect(name));
+    for name in [
+        "results.jsonl",
+        "results.parquet",
+        "coco.json",
+        "coco_results.json",
+        "label_studio.json",
+        "batch.json",
+    ] {
+        let [whole, resumed] =
+            [SET.path("whole"), out.clone()].map(|folder| fs::read(folder.join(name)).expect(name));
         assert!(whole == resumed, "{name} differs");
     }
     let drawings = |folder: &str| -> Vec<_> {
         let files = fs::read_dir(SET.path(folder)).expect("a folder");
-        let mut files: Vec<_> = files.map(|file| file.expect("a file").file_name()).collect();
+        let mut files: Vec<_> = files
+            .map(|file| file.expect("a file").file_name())
+            .collect();
         files.sort();
         files
     };
     assert_eq!(drawings("drawn").len(), SCENES);
     assert_eq!(drawings("drawn"), drawings("drawn-killed"));
     let again = summary(&command().output().expect("it starts"));
-    assert_eq!((&again["done"], &again["skipped"]), (&json!(0), &json!(SCENES)));
+    assert_eq!(
+        (&again["done"], &again["skipped"]),
+        (&json!(0), &json!(SCENES))
+    );
 }
 
 #[test]
 fn the_files_have_the_same_results() {
     let whole = SET.path("whole");
     let lines = lines(&whole.join("results.jsonl"));
-    let records = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let records = lines
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let records: Vec<Value> = records.collect();
-    let ids: BTreeSet<&str> = records.iter().filter_map(|record| record["id"].as_str()).collect();
+    let ids: BTreeSet<&str> = records
+        .iter()
+        .filter_map(|record| record["id"].as_str())
+        .collect();
     assert_eq!((records.len(), ids.len()), (SCENES, SCENES));
     let file = fs::File::open(whole.join("results.parquet")).expect("a file");
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|reader| reader.build());
     let batches: Result<Vec<RecordBatch>, _> = reader.expect("a Parquet file").collect();
     let batches = batches.expect("rows");
-    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), SCENES);
-    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+    assert_eq!(
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
+        SCENES
+    );
+    let rows = batches
+        .iter()
+        .flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
     for ((batch, row), record) in rows.zip(&records) {
-        let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("{name}"));
+        let column = |name: &str| {
+            batch
+                .column_by_name(name)
+                .unwrap_or_else(|| panic!("{name}"))
+        };
         for name in ["id", "image", "sha256", "task", "question", "text", "stop"] {
-            assert_eq!(column(name).as_string::<i32>().value(row), record[name], "{name}");
+            assert_eq!(
+                column(name).as_string::<i32>().value(row),
+                record[name],
+                "{name}"
+            );
         }
         assert!(column("error_code").is_null(row) && record["error"].is_null());
-        assert_eq!(column("tokens").as_primitive::<UInt32Type>().value(row), record["tokens"]);
+        assert_eq!(
+            column("tokens").as_primitive::<UInt32Type>().value(row),
+            record["tokens"]
+        );
         let boxes = column("boxes").as_list::<i32>().value(row);
-        let boxes = boxes.as_fixed_size_list().values().as_primitive::<Float32Type>().values().to_vec();
-        let expected: Vec<[f32; 4]> = serde_json::from_value(record["boxes"].clone()).expect("boxes");
+        let boxes = boxes
+            .as_fixed_size_list()
+            .values()
+            .as_primitive::<Float32Type>()
+            .values()
+            .to_vec();
+        let expected: Vec<[f32; 4]> =
+            serde_json::from_value(record["boxes"].clone()).expect("boxes");
         assert_eq!(boxes, expected.concat());
         let labels = column("labels").as_list::<i32>().value(row);
         let labels: Vec<Option<&str>> = labels.as_string::<i32>().iter().collect();
@@ -172,12 +236,24 @@ fn the_files_have_the_same_results() {
     }
     let coco = json_of(&whole.join("coco.json"));
     let list = |value: &Value| value.as_array().expect("a list").clone();
-    let ids = |key: &str| -> BTreeSet<i64> { list(&coco[key]).iter().filter_map(|v| v["id"].as_i64()).collect() };
+    let ids = |key: &str| -> BTreeSet<i64> {
+        list(&coco[key])
+            .iter()
+            .filter_map(|v| v["id"].as_i64())
+            .collect()
+    };
     let annotations = list(&coco["annotations"]);
     let named = records.iter().flat_map(|record| list(&record["labels"]));
     let named = named.filter(|label| !label.is_null()).count();
     assert!(named > SCENES, "{named} boxes");
-    assert_eq!((annotations.len(), ids("annotations").len(), ids("images").len()), (named, named, SCENES));
+    assert_eq!(
+        (
+            annotations.len(),
+            ids("annotations").len(),
+            ids("images").len()
+        ),
+        (named, named, SCENES)
+    );
     for annotation in &annotations {
         assert!(ids("images").contains(&annotation["image_id"].as_i64().expect("an id")));
         assert!(ids("categories").contains(&annotation["category_id"].as_i64().expect("an id")));
@@ -185,9 +261,16 @@ fn the_files_have_the_same_results() {
     let results = list(&json_of(&whole.join("coco_results.json")));
     let pairs = annotations.iter().zip(&results);
     assert_eq!(results.len(), named);
-    assert!(pairs.into_iter().all(|(a, r)| a["bbox"] == r["bbox"] && a["image_id"] == r["image_id"]));
+    assert!(
+        pairs
+            .into_iter()
+            .all(|(a, r)| a["bbox"] == r["bbox"] && a["image_id"] == r["image_id"])
+    );
     let tasks = list(&json_of(&whole.join("label_studio.json")));
-    let predicted = tasks.iter().flat_map(|task| list(&task["predictions"][0]["result"])).count();
+    let predicted = tasks
+        .iter()
+        .flat_map(|task| list(&task["predictions"][0]["result"]))
+        .count();
     assert_eq!((tasks.len(), predicted), (SCENES, named));
 }
 
@@ -197,21 +280,39 @@ fn shards_of_a_coco_file_are_parts_of_the_whole() {
     let root = SET.text("scenes/images");
     let mut parts = Vec::new();
     for shard in ["1/2", "2/2"] {
-        let more = ["--root", &root, "--shard", shard, "--formats", "coco", "--ahead", "0"];
-        let run = batch(&annotations, &SET.text("shards"), &more, &[]).output().expect("it starts");
+        let more = [
+            "--root",
+            &root,
+            "--shard",
+            shard,
+            "--formats",
+            "coco",
+            "--ahead",
+            "0",
+        ];
+        let run = batch(&annotations, &SET.text("shards"), &more, &[])
+            .output()
+            .expect("it starts");
         assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
         let name = format!("results-{}.jsonl", shard.replace('/', "-of-"));
         parts.extend(lines(&SET.path("shards").join(name)));
     }
     parts.sort();
     // The folder was named then, its pictures are in `images`.
-    let whole = lines(&SET.path("whole/results.jsonl")).iter().map(|line| line.replace("images/", "")).collect::<Vec<_>>();
+    let whole = lines(&SET.path("whole/results.jsonl"))
+        .iter()
+        .map(|line| line.replace("images/", ""))
+        .collect::<Vec<_>>();
     assert_eq!(parts, whole);
-    let [given, written] = ["scenes/annotations.json", "shards/coco-2-of-2.json"].map(|name| json_of(&SET.path(name)));
+    let [given, written] =
+        ["scenes/annotations.json", "shards/coco-2-of-2.json"].map(|name| json_of(&SET.path(name)));
     assert_eq!(written["images"][0]["id"], given["images"][1]["id"]);
     let count = given["categories"].as_array().map_or(0, Vec::len);
     for place in 0..count {
-        assert_eq!(written["categories"][place]["id"], given["categories"][place]["id"]);
+        assert_eq!(
+            written["categories"][place]["id"],
+            given["categories"][place]["id"]
+        );
     }
 }
 
@@ -220,7 +321,10 @@ fn a_damaged_picture_is_a_result_and_an_equal_one_is_copied() {
     let pictures = SET.path("mixed");
     fs::create_dir(&pictures).expect("a folder");
     let scene = |n: usize| SET.path(&format!("scenes/images/{n:06}.png"));
-    let mut names: Vec<PathBuf> = fs::read_dir(SET.path("scenes/images")).expect("a folder").map(|f| f.expect("a file").path()).collect();
+    let mut names: Vec<PathBuf> = fs::read_dir(SET.path("scenes/images"))
+        .expect("a folder")
+        .map(|f| f.expect("a file").path())
+        .collect();
     names.sort();
     let first = names.first().cloned().unwrap_or_else(|| scene(1));
     let bytes = fs::read(&first).expect("a scene");
@@ -234,30 +338,76 @@ fn a_damaged_picture_is_a_result_and_an_equal_one_is_copied() {
     let run = |more: &[&str]| {
         let mut command = program();
         command
-            .args(["batch", "--model", "nano", "--device", "cpu", "--json", "--images", &SET.text("list.txt")])
-            .args(["--root", &root, "--questions", &SET.text("questions.jsonl"), "--out", &SET.text("mixed-out")])
+            .args([
+                "batch",
+                "--model",
+                "nano",
+                "--device",
+                "cpu",
+                "--json",
+                "--images",
+                &SET.text("list.txt"),
+            ])
+            .args([
+                "--root",
+                &root,
+                "--questions",
+                &SET.text("questions.jsonl"),
+                "--out",
+                &SET.text("mixed-out"),
+            ])
             .args(more);
         command.output().expect("it starts")
     };
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let report = summary(&output);
-    assert_eq!((&report["done"], &report["copied"], &report["failed"]), (&json!(2), &json!(1), &json!(2)));
+    assert_eq!(
+        (&report["done"], &report["copied"], &report["failed"]),
+        (&json!(2), &json!(1), &json!(2))
+    );
     let results = SET.path("mixed-out/results.jsonl");
-    let read = || -> Vec<Value> { lines(&results).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect() };
+    let read = || -> Vec<Value> {
+        lines(&results)
+            .iter()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    };
     let records = read();
-    let ids: Vec<_> = records.iter().map(|record| record["id"].as_str().unwrap_or_default()).collect();
-    assert_eq!(ids, ["a.png#1", "a.png#2", "b.png#1", "c.png#1", "missing.png#1"]);
-    let [codes, text] = ["code", "what"].map(|key| records.iter().map(|r| r["error"][key].clone()).collect::<Vec<_>>());
-    assert_eq!((&codes[2], &codes[4]), (&json!("InvalidInput"), &json!("NotFound")));
-    assert!(text[2].as_str().is_some_and(|what| what.contains("damaged")), "{text:?}");
+    let ids: Vec<_> = records
+        .iter()
+        .map(|record| record["id"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        ids,
+        ["a.png#1", "a.png#2", "b.png#1", "c.png#1", "missing.png#1"]
+    );
+    let [codes, text] = ["code", "what"].map(|key| {
+        records
+            .iter()
+            .map(|r| r["error"][key].clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(
+        (&codes[2], &codes[4]),
+        (&json!("InvalidInput"), &json!("NotFound"))
+    );
+    assert!(
+        text[2]
+            .as_str()
+            .is_some_and(|what| what.contains("damaged")),
+        "{text:?}"
+    );
     assert_eq!(records[0]["text"], records[3]["text"]);
     assert_eq!(records[1]["boxes"], json!([[10.0, 10.0, 90.0, 90.0]]));
     // Failures stay until they are to be tried again.
     fs::write(pictures.join("b.png"), &bytes).expect("a file");
     assert_eq!(summary(&run(&[]))["failed"], 2);
     let retried = summary(&run(&["--retry-failed"]));
-    assert_eq!((&retried["failed"], &retried["copied"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&retried["failed"], &retried["copied"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(read().len(), 5);
 }
 
@@ -266,14 +416,35 @@ fn options_that_cannot_be_used_end_with_one_line() {
     let out = SET.text("unused");
     let scenes = SET.text("scenes");
     for (options, says) in [
-        (vec!["--images", "no/such/folder", "--task", "caption"], "does not exist"),
-        (vec!["--images", &scenes, "--task", "paint"], "`paint` is no task"),
-        (vec!["--images", &scenes, "--task", "caption", "--shard", "3/2"], "--shard"),
-        (vec!["--images", &scenes, "--task", "caption", "--root", "no/such"], "is no folder"),
-        (vec!["--images", &scenes, "--questions", "no.jsonl"], "no.jsonl"),
+        (
+            vec!["--images", "no/such/folder", "--task", "caption"],
+            "does not exist",
+        ),
+        (
+            vec!["--images", &scenes, "--task", "paint"],
+            "`paint` is no task",
+        ),
+        (
+            vec!["--images", &scenes, "--task", "caption", "--shard", "3/2"],
+            "--shard",
+        ),
+        (
+            vec![
+                "--images", &scenes, "--task", "caption", "--root", "no/such",
+            ],
+            "is no folder",
+        ),
+        (
+            vec!["--images", &scenes, "--questions", "no.jsonl"],
+            "no.jsonl",
+        ),
         (vec!["--images", &scenes], "--task"),
     ] {
-        let output = program().args(["batch", "--out", &out]).args(&options).output().expect("it starts");
+        let output = program()
+            .args(["batch", "--out", &out])
+            .args(&options)
+            .output()
+            .expect("it starts");
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{options:?}: {error}");
         assert!(error.contains(says), "{options:?}: {error}");

@@ -161,7 +161,10 @@ impl ImageArgs {
         let pixels = decode::open(image)?;
         let mut session = self.model.open()?;
         let (boxes, time) = session.open_picture(pixels.clone(), self.model.granularity())?;
-        let kept = self.model.selection(session.card()).choose(&boxes, usize::MAX);
+        let kept = self
+            .model
+            .selection(session.card())
+            .choose(&boxes, usize::MAX);
         let boxes = kept
             .kept
             .iter()

@@ -21,7 +21,12 @@ pub fn write_all(sheets: &[Sheet], categories: &[String]) -> String {
             let place = marked.label.as_ref().and_then(|l| category(categories, l));
             if let Some(place) = place {
                 let id = annotations.len() + 1;
-                annotations.push(annotation(id, &(image + 1).into(), marked, &(place + 1).into()));
+                annotations.push(annotation(
+                    id,
+                    &(image + 1).into(),
+                    marked,
+                    &(place + 1).into(),
+                ));
             }
         }
     }
