@@ -20,8 +20,12 @@ struct Server {
 
 impl Server {
     fn start(more: &[&str]) -> Self {
+        Self::of("nano", more)
+    }
+
+    fn of(model: &str, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_chatrex"))
-            .args(["serve", "--model", "nano", "--device", "cpu", "--port", "0"])
+            .args(["serve", "--model", model, "--device", "cpu", "--port", "0"])
             .args(more)
             .env_remove("CHATREX_TOKEN")
             .stdout(Stdio::piped())
@@ -287,7 +291,7 @@ fn answers_streams_and_boxes() {
     let end = &chunks.last().expect("chunks")["choices"][0];
     assert_eq!(end["delta"]["chatrex"], *grounded);
     assert_eq!(end["finish_reason"], "stop");
-    assert!(chunks.len() > 4, "the text comes in pieces");
+    assert!(chunks.len() > 2, "role, text, end");
 
     let proposed = server
         .post("/v1/propose", &json!({"image": data_url(), "score": 0.5}))
@@ -309,7 +313,7 @@ fn answers_streams_and_boxes() {
     assert_eq!(raw.json()["image"], grounded["picture"]);
     let given = json!({"chatrex": {"boxes": [boxes[1]]}, "max_tokens": 2});
     let cut = server
-        .post("/v1/chat/completions", &chat("What is <obj0>?", given))
+        .post("/v1/chat/completions", &chat(DETECT, given))
         .json();
     assert_eq!(cut["choices"][0]["finish_reason"], "length");
     assert_eq!(cut["usage"]["completion_tokens"], 2);
@@ -542,30 +546,52 @@ fn a_token_is_needed_where_one_is_set() {
     assert_eq!(output.expect("the program starts").status.code(), Some(2));
 }
 
+/// A folder with nano whose answers end with their limit only.
+fn endless() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir("assets/models/nano").expect("a folder of the repository") {
+        let entry = entry.expect("a file");
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
+    }
+    let manifest = folder.path().join("model.json");
+    let json = std::fs::read(&manifest).expect("the manifest");
+    let mut json: Value = serde_json::from_slice(&json).expect("JSON");
+    json["config"]["template"]["stop"] = json!(["<obj99>"]);
+    std::fs::write(&manifest, json.to_string()).expect("written");
+    folder
+}
+
+/// A question whose answer by an endless model has `tokens` tokens; 900 take seconds.
+fn long(stream: bool, tokens: u32) -> String {
+    let more = json!({"stream": stream, "max_tokens": tokens});
+    chat("Please describe this image.", more).to_string()
+}
+
 /// A client that leaves in the middle of its answer stops it; another one is served; an end waits for the answers
 /// in progress.
 #[cfg(unix)]
 #[test]
 fn clients_leave_and_the_server_ends() {
-    let mut server = Server::start(&["--queue", "2"]);
-    // Sampled without an end in sight.
-    let long = json!({"stream": true, "max_tokens": 900, "temperature": 100, "chatrex": {"grammar": false}});
-    let long = chat("Please describe this image.", long).to_string();
-    let begin = |server: &Server| {
-        let mut stream = server.send("POST", "/v1/chat/completions", &[], long.as_bytes());
+    let model = endless();
+    let model = model.path().to_str().expect("UTF-8");
+    let mut server = Server::of(model, &["--queue", "2"]);
+    let many = long(true, 900);
+    let short = chat(DETECT, json!({"max_tokens": 8}));
+    let begin = |server: &Server, body: &str| {
+        let mut stream = server.send("POST", "/v1/chat/completions", &[], body.as_bytes());
         let mut first = [0; 12];
         stream.read_exact(&mut first).expect("a response");
         assert_eq!(&first, b"HTTP/1.1 200");
         stream
     };
-    let first = begin(&server);
+    let first = begin(&server, &many);
     let waiting: Vec<TcpStream> = (0..2)
-        .map(|_| server.send("POST", "/v1/chat/completions", &[], long.as_bytes()))
+        .map(|_| server.send("POST", "/v1/chat/completions", &[], many.as_bytes()))
         .collect();
     server.until("two wait", |server| {
         server.metric("chatrex_queue_length") == 2.0
     });
-    let full = server.post("/v1/chat/completions", &chat(DETECT, json!({})));
+    let full = server.post("/v1/chat/completions", &short);
     assert_eq!(full.error(), (429, "queue_full".into()));
     assert!(full.head.contains("retry-after: 1"), "{}", full.head);
     drop(waiting);
@@ -576,17 +602,11 @@ fn clients_leave_and_the_server_ends() {
     server.until("three left", |server| {
         server.metric("chatrex_cancelled_total") == 3.0
     });
-    let other = server.post("/v1/chat/completions", &chat(DETECT, json!({})));
-    assert_eq!(other.status, 200);
+    let other = server.post("/v1/chat/completions", &short);
+    assert_eq!(other.json()["usage"]["completion_tokens"], 8);
 
-    let mut last = server.send(
-        "POST",
-        "/v1/chat/completions",
-        &[],
-        chat(DETECT, json!({"stream": true})).to_string().as_bytes(),
-    );
-    let mut answer = vec![0; 12];
-    last.read_exact(&mut answer).expect("a response");
+    let mut last = begin(&server, &long(true, 100));
+    let mut answer = b"HTTP/1.1 200".to_vec();
     server.terminate();
     last.read_to_end(&mut answer).expect("the rest");
     let answer = Response::parse(&String::from_utf8(answer).expect("UTF-8"));
@@ -595,8 +615,8 @@ fn clients_leave_and_the_server_ends() {
     assert_eq!(code, Some(0));
 
     // A grace of zero cuts the answer and still ends well.
-    let mut server = Server::start(&["--grace", "0"]);
-    let mut cut = begin(&server);
+    let mut server = Server::of(model, &["--grace", "0"]);
+    let mut cut = begin(&server, &many);
     server.terminate();
     let mut rest = String::new();
     // The connection may be closed without an end of the response.
@@ -608,11 +628,11 @@ fn clients_leave_and_the_server_ends() {
 /// Time in the queue and in the engine is bounded.
 #[test]
 fn a_request_that_takes_too_long_is_told_so() {
-    let server = Server::start(&["--timeout", "1"]);
-    let more = json!({"max_tokens": 900, "temperature": 100, "chatrex": {"grammar": false}});
-    let body = chat("Please describe this image.", more).to_string();
-    let streams: Vec<TcpStream> = (0..12)
-        .map(|_| server.send("POST", "/v1/chat/completions", &[], body.as_bytes()))
+    let model = endless();
+    let server = Server::of(model.path().to_str().expect("UTF-8"), &["--timeout", "1"]);
+    let long = long(false, 900);
+    let streams: Vec<TcpStream> = (0..6)
+        .map(|_| server.send("POST", "/v1/chat/completions", &[], long.as_bytes()))
         .collect();
     let late = streams
         .into_iter()

@@ -23,6 +23,9 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// The longest wait for memory.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// The least bytes that memory is taken for while a body comes.
+const STEP: usize = 64 << 10;
+
 /// A body that says that it is larger than the limit is read, and thrown away, up to this many times the limit:
 /// most clients read no answer before they have sent their body.
 const DRAINED: usize = 4;
@@ -72,9 +75,7 @@ pub async fn receive(
         }
         return Err(too_large(limit));
     }
-    let expected = length.map_or(limit, |length| length as usize);
-    let memory = reserve(memory, expected).await?;
-    let bytes = read(body, length.unwrap_or(0) as usize, limit).await?;
+    let (bytes, memory) = read(body, memory, limit).await?;
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     Ok(Received {
@@ -93,28 +94,41 @@ fn declared(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     length.map(Some).ok_or_else(wrong)
 }
 
-async fn read(body: Body, expected: usize, limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::with_capacity(expected);
+/// Reads a body. Memory is taken for what has come, not for what is announced.
+async fn read(
+    body: Body,
+    memory: &Arc<Semaphore>,
+    limit: usize,
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), Problem> {
+    let mut bytes = Vec::new();
+    let mut held = reserve(memory, 0).await?;
+    let mut room = 0;
     let mut parts = body.into_data_stream();
     let end = Instant::now() + WHOLE;
     loop {
-        match timeout_at(end.min(Instant::now() + STALL), parts.next()).await {
+        let part = match timeout_at(end.min(Instant::now() + STALL), parts.next()).await {
             Err(_) => {
                 let message = "the body comes too slowly";
-                return Err(Problem::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "slow_body",
-                    message,
-                ));
+                let status = StatusCode::REQUEST_TIMEOUT;
+                return Err(Problem::new(status, "slow_body", message));
             }
-            Ok(None) => return Ok(bytes),
+            Ok(None) => return Ok((bytes, held)),
             Ok(Some(Err(error))) => {
                 let message = format!("the body is cut short ({error})");
                 return Err(Problem::field("body", message).code("body_cut"));
             }
-            Ok(Some(Ok(part))) if bytes.len() + part.len() > limit => return Err(too_large(limit)),
-            Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
+            Ok(Some(Ok(part))) => part,
+        };
+        let length = bytes.len() + part.len();
+        if length > limit {
+            return Err(too_large(limit));
         }
+        if length > room {
+            let more = (length - room).max(STEP.min(limit - room));
+            held.merge(reserve(memory, more).await?);
+            room += more;
+        }
+        bytes.extend_from_slice(&part);
     }
 }
 
@@ -186,7 +200,7 @@ mod tests {
         let received = receive(None, chunks(10)).expect("1000 bytes");
         assert_eq!(
             (received.bytes.len(), memory.available_permits()),
-            (1000, 63)
+            (1000, 62)
         );
         drop(received);
         for (length, count) in [

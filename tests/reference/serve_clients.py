@@ -14,6 +14,7 @@ has them. The script starts the server itself: on loopback, with nano on the CPU
 
 import argparse
 import base64
+import importlib.metadata
 import json
 import os
 import random
@@ -30,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 SCENE = HERE.parents[1] / "web/static/samples/scene.png"
 URL = "data:image/png;base64," + base64.b64encode(SCENE.read_bytes()).decode()
 DETECT = "Please detect cat in this image. Answer the question with grounded answer."
+CAPTION = ("Please breifly describe this image in one sentence and detect all the mentioned objects. "
+           "Answer the question with grounded answer.")
 CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
 <Label value="cat"/><Label value="penguin"/></RectangleLabels></View>"""
 
@@ -86,7 +89,7 @@ def check_openai(server):
     message = whole.choices[0].message
     grounded = message.model_extra["chatrex"]
     stream = client.chat.completions.create(
-        model="nano", messages=messages(DETECT), stream=True, stream_options={"include_usage": True},
+        model="nano", messages=messages(CAPTION), stream=True, stream_options={"include_usage": True},
         extra_body={"chatrex": {"score": 0.3}})
     text, pieces, last, usage = "", 0, None, None
     for chunk in stream:
@@ -120,7 +123,6 @@ def check_openai(server):
 
 
 def check_label_studio(server):
-    import label_studio_sdk
     from label_studio_sdk.label_interface import LabelInterface
     from label_studio_sdk.label_interface.objects import PredictionValue
     interface = LabelInterface(CONFIG)
@@ -131,14 +133,15 @@ def check_label_studio(server):
     (prediction,) = results
     assert prediction["model_version"] == setup["model_version"]
     value = PredictionValue(**prediction)
-    assert interface.validate_prediction(value.model_dump(exclude_none=True))
+    errors = interface.validate_prediction(value.model_dump(exclude_none=True), return_errors=True)
+    assert not errors, errors
     for region in prediction["result"]:
         assert interface.validate_region(region), region
     wrong = json.loads(json.dumps(prediction))
     wrong["result"][0]["value"]["rectanglelabels"] = ["dog"]
     assert not interface.validate_prediction(wrong), "the validation refuses a label that is not configured"
     labels = [region["value"]["rectanglelabels"][0] for region in prediction["result"]]
-    version = getattr(label_studio_sdk, "__version__", "")
+    version = importlib.metadata.version("label-studio-sdk")
     print(f"label-studio-sdk {version}: {len(labels)} regions {labels}, score {prediction['score']}, valid")
 
 
@@ -157,7 +160,7 @@ def request(server, body, more=""):
 
 def ask(server, body):
     """The status and JSON of one question on a connection of its own."""
-    with socket.create_connection(server.place, timeout=180) as stream:
+    with socket.create_connection(server.place, timeout=900) as stream:
         stream.sendall(request(server, body, "Connection: close\r\n"))
         data = b"".join(iter(lambda: stream.recv(65536), b""))
     head, _, text = data.partition(b"\r\n\r\n")
@@ -223,6 +226,7 @@ class Load:
 
     def run(self):
         before = self.server.memory()
+        start = time.monotonic()
         peak, later = before, []
         threads = [threading.Thread(target=self.client, args=(n,)) for n in range(self.clients)]
         threads += [threading.Thread(target=self.faulty, args=(n,)) for n in range(20)]
@@ -235,11 +239,12 @@ class Load:
             later.append(now)
         for thread in threads:
             thread.join()
+        spent = time.monotonic() - start
         time.sleep(1)
         times = sorted(self.times)
         at = lambda share: times[min(len(times) - 1, int(len(times) * share))]
         after, third = self.server.memory(), later[len(later) // 3]
-        print(f"load: {self.clients} clients, {self.seconds} s: {len(times)} answers, {len(times) / self.seconds:.1f} per second, "
+        print(f"load: {self.clients} clients, {self.seconds} s: {len(times)} answers, {len(times) / spent:.1f} per second, "
               f"p50 {at(0.5):.2f} s, p99 {at(0.99):.2f} s, lost {len(self.lost)}, told to come later {self.later}")
         print(f"load: memory {before:.0f} MB before, {third:.0f} MB after a third, {after:.0f} MB after, peak {peak:.0f} MB")
         print(f"load: faults {dict(sorted(self.faults.items()))}, cancelled {self.server.metric('chatrex_cancelled_total'):.0f}, "
@@ -255,7 +260,7 @@ def main():
     parser.add_argument("--clients", type=int, default=200)
     options = parser.parse_args()
     install(options.packages)
-    server = Server(options.program)
+    server = Server(options.program, "--timeout", "900")
     try:
         check_openai(server)
         check_label_studio(server)
