@@ -115,6 +115,9 @@ pub mod cli;
 pub mod convert;
 #[cfg(feature = "native")]
 #[doc(hidden)]
+pub mod dialogues;
+#[cfg(feature = "native")]
+#[doc(hidden)]
 pub mod eval;
 #[cfg(feature = "native")]
 #[doc(hidden)]

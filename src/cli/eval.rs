@@ -9,39 +9,64 @@ use indicatif::ProgressBar;
 use super::names::{CpuActivationsName, KvCacheName};
 use super::propose::DeviceName;
 use super::stdio_client::StdioClient;
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
+use crate::eval::html;
 use crate::eval::pairs::compare;
-use crate::eval::photographs::{AnswerRecord, CocoSet, PhotoOptions, evaluate_photographs};
+use crate::eval::photographs::results::{Results, evaluate_results};
+use crate::eval::photographs::{CocoSet, MetricGroup, PhotoOptions, evaluate_photographs};
+use crate::eval::refcoco::{self, ReferOptions, evaluate_references};
 use crate::eval::{AskWith, EvalModel, EvalOptions, evaluate};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{BoxXyxy, Proposal};
 use crate::image::Pixels;
-use crate::protocol::{Answer, Client, Granularity, LoadOptions, Question};
+use crate::protocol::{Answer, Client, Granularity, LoadOptions, ModelCard, Question};
 use crate::session::{NANO, Session};
 
 /// Arguments of `chatrex eval`.
 #[derive(clap::Args)]
 pub struct Options {
     /// Number of scenes.
-    #[arg(long, required_unless_present = "coco")]
+    #[arg(long, required_unless_present_any = ["coco", "refcoco"])]
     count: Option<u64>,
     /// Seed of the first scene, at least 900000.
-    #[arg(long, required_unless_present = "coco")]
+    #[arg(long, required_unless_present_any = ["coco", "refcoco"])]
     seed: Option<u64>,
     /// Evaluate on photographs instead of scenes: a file of COCO instances.
-    #[arg(long, value_name = "FILE", requires = "images", conflicts_with_all = ["count", "seed", "against"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "seed", "against", "refcoco"])]
     coco: Option<PathBuf>,
+    /// Evaluate on referring expressions: a JSON list or lines of {"image", "sentences", "bbox"}, or an object
+    /// with refs, annotations and images.
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with_all = ["count", "seed", "against"])]
+    refcoco: Option<PathBuf>,
+    /// Of the referring expressions only those of this split.
+    #[arg(long, value_name = "NAME", requires = "refcoco")]
+    split: Option<String>,
     /// The folder of the photographs.
-    #[arg(long, value_name = "DIR", requires = "coco")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["count", "seed"])]
     images: Option<PathBuf>,
-    /// Evaluate only on the first photographs, in the order of their ids.
-    #[arg(long, value_name = "N", requires = "coco")]
+    /// Score these boxes instead of a model, without pictures: a COCO list of results.
+    #[arg(long, value_name = "FILE", requires = "coco", conflicts_with_all = ["images", "limit", "answers", "only"])]
+    results: Option<PathBuf>,
+    /// Measure only these of the photographs; `proposals` asks no question.
+    #[arg(
+        long,
+        value_name = "GROUPS",
+        value_enum,
+        value_delimiter = ',',
+        requires = "coco"
+    )]
+    only: Vec<MetricGroup>,
+    /// Evaluate only on the first photographs, in the order of their ids, or on the first references.
+    #[arg(long, value_name = "N", requires = "images")]
     limit: Option<usize>,
     /// Write every answer about the photographs to this file, one JSON object per line.
-    #[arg(long, value_name = "FILE", requires = "coco")]
+    #[arg(long, value_name = "FILE", requires = "images")]
     answers: Option<PathBuf>,
+    /// Write the report to this file as HTML, with the worst errors; it needs no network.
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["count", "seed"])]
+    report: Option<PathBuf>,
     /// Leave out the blank and the shuffled baseline of the photographs.
-    #[arg(long, requires = "coco")]
+    #[arg(long, requires = "images")]
     no_baselines: bool,
     /// Model folder; `nano` is the built-in model.
     #[arg(long, default_value = NANO)]
@@ -94,13 +119,27 @@ impl From<Boxes> for AskWith {
 const STDIO: &str = "-";
 
 /// The model under test with its current image.
-struct SessionModel {
+pub(super) struct SessionModel {
     engine: Box<dyn Client>,
     sampling: Sampling,
     current: Option<(Pixels, Vec<Proposal>)>,
 }
 
 impl SessionModel {
+    /// The loaded model.
+    pub(super) fn card(&self) -> &ModelCard {
+        self.engine.card()
+    }
+
+    /// A model that answers with `engine`.
+    pub(super) fn new(engine: Box<dyn Client>, sampling: Sampling) -> Self {
+        Self {
+            engine,
+            sampling,
+            current: None,
+        }
+    }
+
     /// Runs the proposal network on `pixels` unless it is the current image.
     fn look(&mut self, pixels: &Pixels) -> Result<&[Proposal], Fault> {
         if self
@@ -155,14 +194,11 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
     super::process::keep_freed_memory();
     let card = engine.card().clone();
     super::propose::announce(&card);
-    let model_under_test = SessionModel {
-        engine,
-        sampling: Sampling {
-            grammar: !options.no_grammar,
-            ..Sampling::default()
-        },
-        current: None,
+    let sampling = Sampling {
+        grammar: !options.no_grammar,
+        ..Sampling::default()
     };
+    let model_under_test = SessionModel::new(engine, sampling);
     let options = EvalOptions {
         count: options.count.unwrap_or_default(),
         seed: options.seed.unwrap_or_default(),
@@ -176,8 +212,21 @@ fn open(options: &Options, model: &str) -> Result<(SessionModel, EvalOptions), F
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
-    if let (Some(coco), Some(images)) = (&options.coco, &options.images) {
-        return run_photographs(options, coco, images);
+    if let Some(report) = &options.report {
+        html::check(report)?;
+    }
+    match (&options.coco, &options.images, &options.results) {
+        (Some(coco), _, Some(results)) => return run_results(options, coco, results),
+        (Some(coco), Some(images), None) => return run_photographs(options, coco, images),
+        (Some(_), None, None) => {
+            let what = "is missing; --coco needs it, or --results";
+            let advice = "Name the folder of the pictures, or a file of ready boxes";
+            return Err(Fault::new(FaultKind::Question, "--images", what, advice));
+        }
+        (None, ..) => {}
+    }
+    if let (Some(references), Some(images)) = (&options.refcoco, &options.images) {
+        return run_references(options, references, images);
     }
     let (mut model, eval) = open(options, &options.model)?;
     let bar = ProgressBar::new(eval.count);
@@ -205,31 +254,90 @@ fn run_photographs(options: &Options, coco: &Path, images: &Path) -> Result<bool
         ask_with: eval.ask_with,
         selection: model.engine.card().selection(),
         blind: !options.no_baselines,
+        groups: match options.only.is_empty() {
+            true => MetricGroup::ALL.to_vec(),
+            false => options.only.clone(),
+        },
         model: eval.model,
         device: eval.device,
     };
-    let mut answers = match &options.answers {
-        Some(path) => {
-            let file = File::create(path).map_err(|error| Fault::file(path, error))?;
-            Some((BufWriter::new(file), path))
-        }
-        None => None,
+    let mut answers = Answers::create(options)?;
+    let bar = ProgressBar::new(set.pictures.len() as u64);
+    let done = |done| bar.set_position(done);
+    let mut record = |record: &_| answers.write(record);
+    let report = evaluate_photographs(&mut model, &set, &photo, done, &mut record)?;
+    answers.finish()?;
+    bar.finish();
+    if let Some(path) = &options.report {
+        report.page().write(path)?;
+    }
+    print(options, &report);
+    Ok(true)
+}
+
+fn run_results(options: &Options, coco: &Path, results: &Path) -> Result<bool, Fault> {
+    let set = CocoSet::open(coco)?;
+    let found = Results::open(results, &set)?;
+    let names = [coco, results].map(|path| path.display().to_string());
+    let report = evaluate_results(&set, &found, names);
+    if let Some(path) = &options.report {
+        report.page().write(path)?;
+    }
+    print(options, &report);
+    Ok(true)
+}
+
+fn run_references(options: &Options, file: &Path, images: &Path) -> Result<bool, Fault> {
+    let mut references = refcoco::open(file, options.split.as_deref())?;
+    references.truncate(options.limit.unwrap_or(usize::MAX));
+    let (mut model, eval) = open(options, &options.model)?;
+    let refer = ReferOptions {
+        references: file.display().to_string(),
+        images: images.to_owned(),
+        selection: model.engine.card().selection(),
+        blind: !options.no_baselines,
+        model: eval.model,
+        device: eval.device,
     };
-    let mut record = |record: &AnswerRecord| -> Result<(), Fault> {
-        let Some((file, path)) = &mut answers else {
+    let mut answers = Answers::create(options)?;
+    let bar = ProgressBar::no_length();
+    let done = |done| bar.set_position(done);
+    let mut record = |record: &_| answers.write(record);
+    let report = evaluate_references(&mut model, &references, &refer, done, &mut record)?;
+    answers.finish()?;
+    bar.finish();
+    if let Some(path) = &options.report {
+        report.page().write(path)?;
+    }
+    print(options, &report);
+    Ok(true)
+}
+
+/// The file of `--answers`, if there is one.
+struct Answers(Option<(BufWriter<File>, PathBuf)>);
+
+impl Answers {
+    fn create(options: &Options) -> Result<Self, Fault> {
+        let Some(path) = &options.answers else {
+            return Ok(Self(None));
+        };
+        let file = File::create(path).map_err(|error| Fault::file(path, error))?;
+        Ok(Self(Some((BufWriter::new(file), path.clone()))))
+    }
+
+    fn write(&mut self, record: &impl serde::Serialize) -> Result<(), Fault> {
+        let Some((file, path)) = &mut self.0 else {
             return Ok(());
         };
         writeln!(file, "{}", super::json(record)).map_err(|error| Fault::file(path, error))
-    };
-    let bar = ProgressBar::new(set.pictures.len() as u64);
-    let done = |done| bar.set_position(done);
-    let report = evaluate_photographs(&mut model, &set, &photo, done, &mut record)?;
-    if let Some((mut file, path)) = answers {
-        file.flush().map_err(|error| Fault::file(path, error))?;
     }
-    bar.finish();
-    print(options, &report);
-    Ok(true)
+
+    fn finish(self) -> Result<(), Fault> {
+        match self.0 {
+            Some((mut file, path)) => file.flush().map_err(|error| Fault::file(path, error)),
+            None => Ok(()),
+        }
+    }
 }
 
 fn print(options: &Options, report: &(impl serde::Serialize + std::fmt::Display)) {

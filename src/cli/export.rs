@@ -27,6 +27,9 @@ pub struct Options {
     /// Small only, required: the folder of the language model, converted with --quant f32.
     #[arg(long)]
     base: Option<PathBuf>,
+    /// Small only: the GGUF file that the language model was converted from; by default that of small.
+    #[arg(long, value_name = "FILE")]
+    base_gguf: Option<PathBuf>,
     /// The checkpoint folder to write.
     #[arg(long)]
     out: PathBuf,
@@ -87,6 +90,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
                 "--base",
                 "Name the folder of the language model, converted with --quant f32",
             )?,
+            base_file: options.base_gguf.clone(),
             out: options.out.clone(),
             score: options.score.unwrap_or(0.32),
             first_of_kind: options.first_of_kind,

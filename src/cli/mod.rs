@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod chat;
 mod convert;
+mod dialogues;
 mod eval;
 mod examine;
 mod export;
@@ -34,6 +35,8 @@ pub enum Command {
     Parity(parity::Options),
     /// Generate synthetic scenes with annotations and dialogues
     Scenes(scenes::Options),
+    /// Make dialogues from the user's pictures, for training
+    Dialogues(dialogues::Options),
     /// Run one training stage of nano or mini
     Train(train::Options),
     /// Evaluate a model on test scenes
@@ -63,6 +66,7 @@ pub fn run(command: &Command) -> Result<bool, Fault> {
         Command::Serve(options) => serve::run(options),
         Command::Parity(options) => parity::run(options),
         Command::Scenes(options) => scenes::run(options),
+        Command::Dialogues(options) => dialogues::run(options),
         Command::Train(options) => train::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Export(options) => export::run(options),

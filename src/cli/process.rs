@@ -11,6 +11,7 @@ pub(super) fn prepare(command: &Command) {
             | Command::Batch(_)
             | Command::Serve(_)
             | Command::Eval(_)
+            | Command::Dialogues(_)
             | Command::Bench(_)
     );
     if !computes_here && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {

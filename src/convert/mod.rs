@@ -57,6 +57,9 @@ use crate::weights::manifest::{
 };
 use crate::weights::storage::WeightFormat;
 
+#[cfg(all(test, feature = "native"))]
+pub(crate) use nanodet::tests::Builder as TestDetector;
+
 use layout::{ShardPlan, lay_out};
 pub use options::{ByteProgress, Conversion};
 use required_tensors::RequiredTensor;

@@ -538,7 +538,7 @@ struct Stage {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::cell::RefCell;
 
     use burn::tensor::{Device, Tensor};

@@ -10,9 +10,12 @@
 //! position, detailed caption), and one of (short phrase, brief, one-sentence description).
 
 mod answers;
+pub mod examples;
+pub mod html;
 pub mod pairs;
 pub mod photographs;
 mod proposals;
+pub mod refcoco;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -14,7 +14,7 @@ use super::wording::{DialogueTask, wording};
 use super::{Rng, Split};
 
 /// The answer of the original models if no object matches (`docs/reference/chatrex.md` section 9.1).
-const REFUSAL: &str = "There is no such thing in this image";
+pub(crate) const REFUSAL: &str = "There is no such thing in this image";
 /// Least distance of two centres, as a fraction of the image's side, at which one object counts as
 /// left of or above the other.
 const MIN_OFFSET: f32 = 0.06;

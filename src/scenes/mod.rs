@@ -14,11 +14,12 @@ mod wording;
 mod write;
 
 pub use dialogue::{Dialogue, Segment, dialogue, dialogues, number_word};
-pub(crate) use dialogue::{absent_category, detect_all};
+pub(crate) use dialogue::{REFUSAL, absent_category, detect_all};
 pub use draw::{Object, Scene, Size};
 pub use rng::Rng;
 pub use stickers::{Category, Tint};
 pub use wording::DialogueTask;
+pub(crate) use wording::wording;
 pub use write::{WriteOptions, write};
 
 /// The data set split of a seed.

@@ -79,7 +79,7 @@ impl DialogueTask {
 }
 
 /// A random wording of `task` for `split`, with `[OBJ]`.
-pub(super) fn wording(task: DialogueTask, split: Split, rng: &mut Rng) -> &'static str {
+pub(crate) fn wording(task: DialogueTask, split: Split, rng: &mut Rng) -> &'static str {
     let (train, test) = wordings(task);
     match split {
         Split::Test => test[rng.below(test.len())],

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 use crate::model::adapter::{ADDED_EMBEDDINGS, LoraConfig, lora_names};
 use crate::model::class_projector::{ClassProjector, ClassProjectorConfig};
 use crate::model::config::{ModelConfig, OBJECT_PROJECTOR};
@@ -21,12 +21,12 @@ use crate::text::prompt::{ChatTemplate, MAX_BOXES, index_tag};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::TrainOptions;
 use crate::train::chats;
-use crate::train::checkpoint::{CpuTensor, Initializer, Weights, set_trainable};
+use crate::train::checkpoint::{CpuTensor, Initializer, Weights, set_trainable, write_atomically};
 use crate::train::label_batches::BatchBuilder;
 use crate::train::label_trainer::{LabelModel, LabelSettings, LabelTrainer};
 use crate::train::labels::{extreme_weights, name_weights, word_embeddings};
 use crate::train::packing::tokens;
-use crate::train::training_device;
+use crate::train::{open_data, training_device};
 use crate::weights::manifest::{MANIFEST, Manifest};
 
 const SETTINGS: LabelSettings = LabelSettings {
@@ -59,6 +59,43 @@ const TASKS: &[(LabelTask, usize)] = &[
     (LabelTask::UnknownNoun, 2),
     (LabelTask::Chat, 4),
 ];
+
+/// The low-rank changes of a run, in its output folder.
+pub const LORA: &str = "lora.json";
+
+/// Checks that `base` has the matrices that `lora` changes.
+///
+/// # Errors
+/// A rank of 0, a scale that is not finite, or a target that `base` lacks.
+fn check_lora(lora: &LoraConfig, base: &Base) -> Result<(), Fault> {
+    let refused = |place: &str, what: String| {
+        let advice = "Name matrices of the blocks, for example q,k,v,o,gate,up,down";
+        Fault::new(FaultKind::Question, place, what, advice)
+    };
+    if lora.rank == 0 || !lora.scale.is_finite() {
+        let what = format!("rank {} and scale {} change nothing", lora.rank, lora.scale);
+        return Err(refused("--lora-rank", what));
+    }
+    if lora.targets.is_empty() {
+        return Err(refused("--lora-targets", "names no matrix".into()));
+    }
+    for target in &lora.targets {
+        let name = format!("model.layers.0.{target}.weight");
+        let matrix = base.weights.tensors.get(&name);
+        let Some([outputs, inputs]) = matrix.map(|tensor| &tensor.shape[..]) else {
+            let what = format!("names {target}, which is no matrix of the language model");
+            return Err(refused("--lora-targets", what));
+        };
+        if lora.rank > *outputs.min(inputs) {
+            let what = format!(
+                "is {}, and {target} has {outputs} x {inputs} weights",
+                lora.rank
+            );
+            return Err(refused("--lora-rank", what));
+        }
+    }
+    Ok(())
+}
 
 /// The low-rank changes of the adapter of small.
 pub fn lora_config() -> LoraConfig {
@@ -265,12 +302,19 @@ impl AdapterTrainee {
     }
 }
 
+impl AdapterTrainee {
+    /// The language model with the changes and the new tokens.
+    pub fn changed(&self) -> Decoder {
+        let decoder = (*self.base).clone().map(&mut Merger(self));
+        let (published, added) = (decoder.embed_tokens.as_tensor(), self.added.val());
+        let vocabulary = published.dims()[0] + added.dims()[0];
+        decoder.with_embeddings(Weight::sharded(vec![published, added]), vocabulary)
+    }
+}
+
 impl LabelModel for AdapterTrainee {
     fn decoder(&self) -> Decoder {
-        let mut decoder = (*self.base).clone().map(&mut Merger(self));
-        let published = decoder.embed_tokens.as_tensor();
-        decoder.embed_tokens = Weight::sharded(vec![published, self.added.val()]);
-        decoder
+        self.changed()
     }
 
     fn objects(&self, scores: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
@@ -360,7 +404,10 @@ pub fn run(
         Some(path) => chats::read(path)?,
         None => Vec::new(),
     };
-    let lora = lora_config();
+    let lora = options.lora.clone().unwrap_or_else(lora_config);
+    check_lora(&lora, &base)?;
+    let text = serde_json::to_vec_pretty(&lora).expect("plain data");
+    write_atomically(&options.out.join(LORA), &text)?;
     let load = |initializer: &Initializer, tokenizer: &Tokenizer| {
         AdapterTrainee::load(&Loader::new(initializer, &device), &lora, &base, tokenizer)
     };
@@ -373,6 +420,7 @@ pub fn run(
         validation_boxes: 24,
         tasks: TASKS,
         chats,
+        data: open_data(options)?,
     };
     let (trainer, trainee) =
         LabelTrainer::start(options, SETTINGS, &device, weights, builder, load)?;
@@ -496,6 +544,93 @@ mod tests {
             frozen.keys()
         );
         assert!(frozen.contains_key(ADDED_EMBEDDINGS));
+    }
+
+    #[test]
+    fn changes_of_matrices_that_are_not_there_are_refused() {
+        let (base, _) = base();
+        let with = |rank, scale, targets: &[&str]| {
+            let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+            check_lora(
+                &LoraConfig {
+                    rank,
+                    scale,
+                    targets,
+                },
+                &base,
+            )
+        };
+        assert_eq!(with(4, 2.0, &["self_attn.v_proj", "mlp.up_proj"]), Ok(()));
+        for (rank, scale, target, expected) in [
+            (0, 2.0, "self_attn.v_proj", "rank 0"),
+            (2, f32::NAN, "self_attn.v_proj", "scale NaN"),
+            (
+                2,
+                2.0,
+                "self_attn.x_proj",
+                "self_attn.x_proj, which is no matrix",
+            ),
+            (5, 2.0, "self_attn.v_proj", "4 x 12"),
+        ] {
+            let fault = with(rank, scale, &[target]).expect_err(expected);
+            assert!(fault.what.contains(expected), "{fault}");
+        }
+        assert!(with(2, 2.0, &[]).is_err());
+    }
+
+    /// A run on data with other changes than small's, cut and resumed.
+    #[test]
+    fn a_resumed_run_on_data_equals_an_uninterrupted_one() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("data");
+        crate::train::data::tests::write_scenes(&folder, 3);
+        let lora = LoraConfig {
+            rank: 3,
+            scale: 1.5,
+            targets: vec!["self_attn.v_proj".into(), "mlp.down_proj".into()],
+        };
+        let train = |name: &str, steps, resume, lora: &LoraConfig| {
+            let out = root.path().join(name);
+            std::fs::create_dir_all(&out).expect("a folder");
+            let options = TrainOptions {
+                stage: crate::train::TrainStage::Adapter,
+                from: None,
+                towers: None,
+                upn: None,
+                base: None,
+                chats: None,
+                data: Some(folder.clone()),
+                detector: None,
+                lora: Some(lora.clone()),
+                out: out.clone(),
+                minutes: 0.0,
+                steps: Some(steps),
+                seed: 9,
+                device: crate::device_preference::DevicePreference::Cpu,
+                resume,
+            };
+            let (base, tokenizer) = base();
+            run(&options, base, tokenizer, Weights::default())?;
+            Weights::read(&out.join("weights.safetensors"))
+        };
+        let whole = train("whole", 2, false, &lora).expect("a run");
+        assert!(
+            whole
+                .tensors
+                .keys()
+                .any(|name| name.contains("down_proj.lora_A"))
+        );
+        assert!(
+            !whole
+                .tensors
+                .keys()
+                .any(|name| name.contains("q_proj.lora_A"))
+        );
+        train("resumed", 1, false, &lora).expect("a run");
+        assert_eq!(train("resumed", 2, true, &lora), Ok(whole));
+        let other = LoraConfig { scale: 2.0, ..lora };
+        let fault = train("resumed", 3, true, &other).expect_err("other changes");
+        assert!(fault.what.contains("scale 1.5"), "{fault}");
     }
 
     #[test]

@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::adapter::{AdapterTrainee, Base, lora_config};
+use super::adapter::{AdapterTrainee, Base, LORA, lora_config};
 use super::checkpoint::{Initializer, Precision, Weights, write_atomically};
 use super::labels;
 use crate::error::Fault;
+use crate::files::read_json;
 use crate::model::adapter::{ADAPTER_CONFIG, ADAPTER_TENSORS, AdapterConfig, BaseModel};
 use crate::model::chatrex::{ChatRex, ChatRexConfig};
 use crate::model::class_projector::ClassProjectorConfig;
 use crate::model::upn::{Upn, UpnConfig};
 use crate::nn::Loader;
 use crate::text::tokenizer::Tokenizer;
+use crate::weights::manifest::sha256_hex;
 
 /// Options of [`export`].
 #[derive(Clone, Debug)]
@@ -160,6 +162,8 @@ pub struct SmallExportOptions {
     pub weights: PathBuf,
     /// The model folder of the language model, with f32 weights.
     pub base: PathBuf,
+    /// The GGUF file that it was converted from; by default that of small.
+    pub base_file: Option<PathBuf>,
     /// The output folder.
     pub out: PathBuf,
     /// Default score threshold of boxes.
@@ -184,7 +188,10 @@ const SMALL_KNOWS: &str = "Knows the same 80 kinds of everyday things in photogr
 pub fn export_small(options: &SmallExportOptions) -> Result<(), Fault> {
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
     let (base, tokenizer) = Base::read(&options.base)?;
-    let lora = lora_config();
+    // The changes of the run stand beside its weights.
+    let run = options.weights.parent().unwrap_or(Path::new("."));
+    let lora = read_json(&run.join(LORA))?.unwrap_or_else(lora_config);
+    let base_file = base_file(options)?;
     let device = Device::flex();
     let weights = parameters(Some(&options.weights), |initializer| {
         let at = Loader::new(initializer, &device);
@@ -193,11 +200,7 @@ pub fn export_small(options: &SmallExportOptions) -> Result<(), Fault> {
     })?;
     weights.write(&options.out.join(ADAPTER_TENSORS), Precision::F16)?;
     let config = AdapterConfig {
-        base: BaseModel {
-            name: "SmolLM2-135M-Instruct".into(),
-            file: "SmolLM2-135M-Instruct.Q4_1.gguf".into(),
-            sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53".into(),
-        },
+        base: base_file,
         lora,
         objects: ClassProjectorConfig::SMALL,
         added_tokens: tokenizer.vocab_size() - base.config.vocab_size,
@@ -212,6 +215,24 @@ pub fn export_small(options: &SmallExportOptions) -> Result<(), Fault> {
     };
     let text = serde_json::to_vec_pretty(&config).expect("plain data");
     write_atomically(&options.out.join(ADAPTER_CONFIG), &text)
+}
+
+/// The file of the language model that the adapter changes.
+fn base_file(options: &SmallExportOptions) -> Result<BaseModel, Fault> {
+    let Some(path) = &options.base_file else {
+        return Ok(BaseModel {
+            name: "SmolLM2-135M-Instruct".into(),
+            file: "SmolLM2-135M-Instruct.Q4_1.gguf".into(),
+            sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53".into(),
+        });
+    };
+    let bytes = std::fs::read(path).map_err(|error| Fault::file(path, error))?;
+    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into();
+    Ok(BaseModel {
+        name: text(path.file_stem()),
+        file: text(path.file_name()),
+        sha256: sha256_hex(&bytes),
+    })
 }
 
 /// A `tokenizer.json`, as it is and parsed.

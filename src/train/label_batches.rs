@@ -2,6 +2,7 @@
 //! questions with answers behind them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::model::class_projector::{ClassProjectorConfig, ScoredBoxes};
 use crate::scenes::Rng;
@@ -9,6 +10,7 @@ use crate::scenes::labels::{KINDS, LabelScene, LabelTask, label_dialogue, superl
 use crate::text::prompt::{ChatTemplate, OBJECT_SLOT, box_turn, index_tag};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::chats::Chat;
+use crate::train::data::{DataDialogue, DataSet};
 use crate::train::packing::{
     AuxTarget, PackedBatch, PackedExample, TokenizedDialogue, first_token, group_target,
     lookup_target, tokens,
@@ -54,14 +56,26 @@ pub(super) struct BatchBuilder {
     pub tasks: &'static [(LabelTask, usize)],
     /// The dialogues of [`LabelTask::Chat`].
     pub chats: Vec<Chat>,
+    /// The user's data, in place of drawn scenes.
+    pub data: Option<Arc<DataSet>>,
 }
+
+/// Share of the recorded answers among the dialogues of the user's data, in percent.
+const CHAT_SHARE: usize = 8;
+
+/// A scene, the questions about it if they are given, and what remains is drawn from.
+type Drawn<'a> = (LabelScene, Option<&'a [DataDialogue]>, Rng);
 
 impl BatchBuilder {
     pub fn training(&self, step: u64, boxes: usize) -> LabelBatch {
         let scenes = (0..self.scenes as u64).map(|i| {
             let number = step * self.scenes as u64 + i;
             let mut rng = Rng::new(self.seed ^ number.rotate_left(32), TRAINING_STREAM);
-            (LabelScene::draw(boxes, &mut rng), rng)
+            let Some(data) = &self.data else {
+                return (LabelScene::draw(boxes, &mut rng), None, rng);
+            };
+            let drawn = data.draw(boxes, &mut rng);
+            (drawn.scene.clone(), Some(&drawn.dialogues[..]), rng)
         });
         self.batch(scenes.collect())
     }
@@ -69,16 +83,20 @@ impl BatchBuilder {
     pub fn validation(&self, first: u64) -> LabelBatch {
         let scenes = (first..first + self.scenes as u64).map(|number| {
             let mut rng = Rng::new(number, VALIDATION_STREAM);
-            (LabelScene::draw(self.validation_boxes, &mut rng), rng)
+            let data = self.data.as_ref();
+            match data.and_then(|data| data.validation(number as usize)) {
+                Some(held) => (held.scene.clone(), Some(&held.dialogues[..]), rng),
+                None => (LabelScene::draw(self.validation_boxes, &mut rng), None, rng),
+            }
         });
         self.batch(scenes.collect())
     }
 
-    fn batch(&self, scenes: Vec<(LabelScene, Rng)>) -> LabelBatch {
-        let counts = scenes.iter().map(|(scene, _)| scene.objects.len());
+    fn batch(&self, scenes: Vec<Drawn>) -> LabelBatch {
+        let counts = scenes.iter().map(|(scene, ..)| scene.objects.len());
         let max_boxes = counts.max().unwrap_or(0);
         let (mut scores, mut positions, mut examples) = (Vec::new(), Vec::new(), Vec::new());
-        for (scene, mut rng) in scenes {
+        for (scene, given, mut rng) in scenes {
             let padding = max_boxes - scene.objects.len();
             let mut boxes: Vec<[f32; 4]> = scene.objects.iter().map(|o| o.bbox).collect();
             boxes.resize(max_boxes, [0.0; 4]);
@@ -92,7 +110,7 @@ impl BatchBuilder {
                 scores: &scores[first..],
             };
             positions.extend(boxes.position_features(&ClassProjectorConfig::MINI));
-            examples.push(self.example(&scene, &mut rng));
+            examples.push(self.example(&scene, given, &mut rng));
         }
         LabelBatch {
             scenes: examples.len(),
@@ -103,8 +121,13 @@ impl BatchBuilder {
         }
     }
 
-    /// The sequence of a scene.
-    pub fn example(&self, scene: &LabelScene, rng: &mut Rng) -> PackedExample<LabelTask> {
+    /// The sequence of a scene, with the questions that are `given` about it or drawn ones.
+    pub fn example(
+        &self,
+        scene: &LabelScene,
+        given: Option<&[DataDialogue]>,
+        rng: &mut Rng,
+    ) -> PackedExample<LabelTask> {
         let prompt = |question: &str| self.prompt(scene.objects.len(), question);
         let mut prefix = prompt("?");
         let shared = self.prefix_len(&prefix);
@@ -116,8 +139,15 @@ impl BatchBuilder {
         };
         let (mut tokens_left, mut seen) = (self.dialogue_tokens, HashSet::new());
         for _ in 0..self.dialogue_tokens / 8 {
-            let task = rng.pick_weighted(self.tasks);
-            let Some((question, answer)) = self.dialogue(scene, task, rng) else {
+            let drawn = match given {
+                Some(given) => self.given_dialogue(given, rng),
+                None => {
+                    let task = rng.pick_weighted(self.tasks);
+                    let drawn = self.dialogue(scene, task, rng);
+                    drawn.map(|(question, answer)| (task, question, answer))
+                }
+            };
+            let Some((task, question, answer)) = drawn else {
                 continue;
             };
             let prompt = prompt(&question);
@@ -141,6 +171,20 @@ impl BatchBuilder {
             }
         }
         example
+    }
+
+    /// One of the `given` questions, or a recorded answer.
+    fn given_dialogue(
+        &self,
+        given: &[DataDialogue],
+        rng: &mut Rng,
+    ) -> Option<(LabelTask, String, String)> {
+        if !self.chats.is_empty() && rng.chance(CHAT_SHARE) {
+            let chat = rng.pick(&self.chats);
+            return Some((LabelTask::Chat, chat.question.clone(), chat.answer.clone()));
+        }
+        let given = (!given.is_empty()).then(|| rng.pick(given))?;
+        Some((given.task, given.question.clone(), given.answer.clone()))
     }
 
     /// A question of `task` and its answer.

@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::model::decoder::Decoder;
 use crate::scenes::labels::LabelTask;
 use crate::text::tokenizer::Tokenizer;
@@ -72,6 +72,9 @@ struct LabelTrainerState {
     pointing_accuracy: f64,
     mean_loss: f64,
     steps_since_growth: u64,
+    /// Low-rank changes and data of the run; empty in checkpoints of before.
+    #[serde(default)]
+    made_with: String,
 }
 
 /// Everything of a run except the trained parameters.
@@ -114,12 +117,22 @@ impl<'a> LabelTrainer<'a> {
     ) -> Result<(Self, M), Fault> {
         let state_path = options.out.join("state.safetensors");
         let mut optimizer = AdamW::default();
+        let made_with = made_with(options, &builder);
         let (weights, state): (_, LabelTrainerState) = if options.resume {
-            read_state(&state_path, &mut optimizer)?
+            let (weights, state): (_, LabelTrainerState) = read_state(&state_path, &mut optimizer)?;
+            if !state.made_with.is_empty() && state.made_with != made_with {
+                let what = format!("is of a run with {}, not {made_with}", state.made_with);
+                let advice = "Resume with the same options, or begin in another folder";
+                let place = state_path.display().to_string();
+                let fault = Fault::new(FaultKind::File, place, what, advice);
+                return Err(fault.code(ErrorCode::InvalidInput));
+            }
+            (weights, state)
         } else {
             let state = LabelTrainerState {
                 seed: options.seed,
                 boxes: first_boxes(options),
+                made_with,
                 ..LabelTrainerState::default()
             };
             (weights, state)
@@ -273,6 +286,22 @@ impl<'a> LabelTrainer<'a> {
         weights.write(&out.join("weights.safetensors"), Precision::F32)?;
         write_boxes(out, self.state.boxes)
     }
+}
+
+/// The low-rank changes and the data of a run, in words.
+fn made_with(options: &TrainOptions, builder: &BatchBuilder) -> String {
+    let lora = match &options.lora {
+        Some(lora) => {
+            let targets = lora.targets.join(",");
+            format!("rank {} scale {} of {targets}", lora.rank, lora.scale)
+        }
+        None => "its own changes".to_owned(),
+    };
+    let data = builder.data.as_ref();
+    let data = data.map_or("drawn scenes".to_owned(), |data| {
+        format!("data {}", data.sha256)
+    });
+    format!("{lora} on {data}")
 }
 
 /// Number of boxes at the start of a run: that of the run in `options.from`, if any.

@@ -25,7 +25,7 @@ use crate::train::checkpoint::{Initializer, Weights, set_trainable};
 use crate::train::label_batches::{BatchBuilder, TRAINING_STREAM};
 use crate::train::label_trainer::{LabelModel, LabelSettings, LabelTrainer};
 use crate::train::packing::tokens;
-use crate::train::training_device;
+use crate::train::{open_data, training_device};
 
 /// Sum of the weights of a class's word embeddings. The mean of four forms is shorter than a word.
 const NAME_GAIN: f32 = 2.0;
@@ -168,7 +168,10 @@ pub fn run(options: &TrainOptions, tokenizer: Tokenizer, weights: Weights) -> Re
         let trainee = LabelTrainee::load(&Loader::new(initializer, &device), tokenizer)?;
         Ok(set_trainable(trainee, initializer, |_| true))
     };
-    let builder = batch_builder(tokenizer);
+    let builder = BatchBuilder {
+        data: open_data(options)?,
+        ..batch_builder(tokenizer)
+    };
     let (trainer, trainee) =
         LabelTrainer::start(options, SETTINGS, &device, weights, builder, load)?;
     trainer.run(trainee)
@@ -185,6 +188,7 @@ fn batch_builder(tokenizer: Tokenizer) -> BatchBuilder {
         validation_boxes: 24,
         tasks: TASKS,
         chats: Vec::new(),
+        data: None,
     }
 }
 
@@ -428,7 +432,7 @@ mod tests {
         for number in 0..20 {
             let mut rng = Rng::new(number, TRAINING_STREAM);
             let scene = LabelScene::draw(if number == 0 { 1 } else { 12 }, &mut rng);
-            let example = builder.example(&scene, &mut rng);
+            let example = builder.example(&scene, None, &mut rng);
             assert!(!example.dialogues.is_empty());
             for dialogue in &example.dialogues {
                 let question = &dialogue.ids[..dialogue.answer_start];
@@ -548,6 +552,9 @@ mod tests {
                 upn: None,
                 base: None,
                 chats: None,
+                data: None,
+                detector: None,
+                lora: None,
                 out: out.clone(),
                 minutes: 0.0,
                 steps: Some(steps),

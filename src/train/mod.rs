@@ -6,10 +6,12 @@
 //! All random numbers derive from the seed and the step.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 
 use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::model::adapter::LoraConfig;
 use crate::model::chatrex::ChatRexConfig;
 use crate::protocol::DevicePreference;
 use crate::text::tokenizer::Tokenizer;
@@ -19,6 +21,7 @@ pub mod accuracy;
 pub mod adapter;
 pub mod chats;
 pub mod checkpoint;
+mod data;
 pub mod data_loader;
 pub mod detections;
 pub mod export;
@@ -99,6 +102,13 @@ pub struct TrainOptions {
     pub base: Option<PathBuf>,
     /// The recorded answers of the stage `chats`, which the stage `adapter` mixes in.
     pub chats: Option<PathBuf>,
+    /// A folder of records (`dialogues.jsonl`) and pictures in place of drawn scenes, for the stages `labels`
+    /// and `adapter`.
+    pub data: Option<PathBuf>,
+    /// The model folder whose detector scores the boxes of `data`; by default mini's.
+    pub detector: Option<PathBuf>,
+    /// The low-rank changes of the stage `adapter`; by default those of small.
+    pub lora: Option<LoraConfig>,
     /// Output folder of checkpoint, weights and metrics.
     pub out: PathBuf,
     /// Wall-clock budget in minutes; the learning rate schedule spans it.
@@ -113,11 +123,42 @@ pub struct TrainOptions {
     pub resume: bool,
 }
 
+/// The user's data of a run, if it has any.
+///
+/// # Errors
+/// Those of [`data::DataSet::open`].
+fn open_data(options: &TrainOptions) -> Result<Option<Arc<data::DataSet>>, Fault> {
+    let Some(folder) = &options.data else {
+        return Ok(None);
+    };
+    let detector = options.detector.as_deref().unwrap_or(Path::new(MINI));
+    let data = data::DataSet::open(folder, detector, &options.out)?;
+    Ok(Some(Arc::new(data)))
+}
+
+/// Checks that the stage reads what the options name.
+fn check(options: &TrainOptions) -> Result<(), Fault> {
+    let refused = |option: &str, stages: &str| {
+        let what = format!("is not for the stage {}", options.stage.name());
+        let advice = format!("Leave it out, or train the {stages}");
+        Err(Fault::new(FaultKind::Question, option, what, advice))
+    };
+    if options.data.is_some() && !matches!(options.stage, TrainStage::Labels | TrainStage::Adapter) {
+        return refused("--data", "stages labels or adapter, whose decoders see boxes and not pixels");
+    }
+    if options.lora.is_some() && options.stage != TrainStage::Adapter {
+        return refused("--lora-rank", "stage adapter");
+    }
+    Ok(())
+}
+
 /// Runs one stage.
 ///
 /// # Errors
-/// A file cannot be read or written, weights have other shapes, or there is no GPU adapter.
+/// A file cannot be read or written, weights have other shapes, there is no GPU adapter, or an option is not
+/// for the stage.
 pub fn run(options: &TrainOptions) -> Result<(), Fault> {
+    check(options)?;
     std::fs::create_dir_all(&options.out).map_err(|error| Fault::file(&options.out, error))?;
     match options.stage {
         TrainStage::Tokenizer => tokenizer::write(&options.out.join("tokenizer.json")),
@@ -180,6 +221,9 @@ const CHATREX_FILE: &str = "model.safetensors";
 
 /// Nano's tokenizer, relative to the root of the repository.
 pub const NANO_TOKENIZER: &str = "assets/models/nano/tokenizer.json";
+
+/// Mini's model folder, relative to the root of the repository.
+pub const MINI: &str = "assets/models/mini";
 
 /// Mini's tokenizer, relative to the root of the repository.
 pub const MINI_TOKENIZER: &str = "assets/models/mini/tokenizer.json";

@@ -1,6 +1,7 @@
-//! Average precision as pycocotools computes it for boxes of all sizes, in f64.
+//! Average precision and recall as pycocotools computes them, in f64.
 //!
-//! `tests/reference/coco_metrics.py` records the expected values of the test.
+//! `tests/reference/coco_metrics.py` records the expected values of the test;
+//! `tests/reference/coco_compare.py` compares on random boxes.
 
 use super::coco::Picture;
 use crate::eval::proposals::area_under;
@@ -19,11 +20,39 @@ fn iou_threshold(index: usize) -> f64 {
     index as f64 * ((0.95 - 0.5) / last as f64) + 0.5
 }
 
+/// Numbers of best detections per picture whose recall is measured.
+pub(super) const BEST: [usize; 3] = [1, 10, MAX_DETECTIONS];
+
+/// A range of areas. Objects and unmatched detections of another size are ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sizes {
+    #[default]
+    All,
+    Small,
+    Medium,
+    Large,
+}
+
+impl Sizes {
+    /// Whether `area`, in square pixels, is in the range; its ends are.
+    fn hold(self, area: f64) -> bool {
+        let [low, high] = match self {
+            Self::All => [0.0, 1e10],
+            Self::Small => [0.0, 1024.0],
+            Self::Medium => [1024.0, 9216.0],
+            Self::Large => [9216.0, 1e10],
+        };
+        low <= area && area <= high
+    }
+}
+
 /// A true box, or the region of a crowd.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrueBox {
     /// `[x, y, width, height]`.
     pub(super) xywh: [f64; 4],
+    /// Area in square pixels, which may be that of a mask.
+    pub(super) area: f64,
     /// Detections inside it are ignored.
     pub(super) crowd: bool,
 }
@@ -36,6 +65,7 @@ impl TrueBox {
             .filter(|annotation| kind.is_none_or(|kind| annotation.kind == kind))
             .map(|annotation| Self {
                 xywh: annotation.xywh,
+                area: annotation.area,
                 crowd: annotation.crowd,
             })
             .collect()
@@ -43,11 +73,17 @@ impl TrueBox {
 }
 
 /// A detected box with its score.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Detection {
     /// `[x, y, width, height]`.
     pub(super) xywh: [f64; 4],
     pub(super) score: f64,
+}
+
+impl Detection {
+    fn area(&self) -> f64 {
+        self.xywh[2] * self.xywh[3]
+    }
 }
 
 /// Intersection over union; over the area of `found` if `truth` is a crowd.
@@ -75,7 +111,7 @@ enum Outcome {
     Right,
     #[default]
     Wrong,
-    /// Inside a crowd.
+    /// Matched to a crowd or an object of another size, or unmatched and of another size.
     Ignored,
 }
 
@@ -84,41 +120,86 @@ enum Outcome {
 struct Ranked {
     score: f64,
     picture: usize,
+    /// Position among the detections of the picture, best first.
+    rank: usize,
     outcomes: [Outcome; THRESHOLDS],
 }
 
 /// Accumulated detections of one kind, or of all kinds together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AveragePrecision {
+    sizes: Sizes,
     ranked: Vec<Ranked>,
-    /// Objects of each picture, crowds left out.
+    /// Objects of each picture, ignored ones left out.
     objects: Vec<usize>,
 }
 
 impl AveragePrecision {
-    /// Adds a picture: its detections in any order, and its true boxes.
-    pub(super) fn add(&mut self, detections: &[Detection], truth: &[TrueBox]) {
+    /// Of objects of some sizes.
+    pub(super) fn of(sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a picture: its detections in any order, of which the first of equal scores is better, and its
+    /// true boxes. Returns the matched objects among the best detections, for each of [`BEST`], summed over
+    /// the thresholds.
+    pub(super) fn add(
+        &mut self,
+        detections: &[Detection],
+        truth: &[TrueBox],
+    ) -> [usize; BEST.len()] {
         let picture = self.objects.len();
+        let ignored = |truth: &TrueBox| truth.crowd || !self.sizes.hold(truth.area);
         let mut truth = truth.to_vec();
-        truth.sort_by_key(|truth| truth.crowd);
+        truth.sort_by_key(ignored);
+        let objects = truth.partition_point(|truth| !ignored(truth));
         let mut best = detections.to_vec();
         best.sort_by(|a, b| b.score.total_cmp(&a.score));
         best.truncate(MAX_DETECTIONS);
         let mut outcomes = vec![[Outcome::Wrong; THRESHOLDS]; best.len()];
         for threshold in 0..THRESHOLDS {
             let mut free = vec![true; truth.len()];
+            let least = iou_threshold(threshold);
             for (found, row) in best.iter().zip(&mut outcomes) {
-                row[threshold] = outcome(found, &truth, &mut free, iou_threshold(threshold));
+                row[threshold] = match matched(found, &truth, objects, &mut free, least) {
+                    Some(index) if index < objects => Outcome::Right,
+                    Some(_) => Outcome::Ignored,
+                    None if self.sizes.hold(found.area()) => Outcome::Wrong,
+                    None => Outcome::Ignored,
+                };
             }
         }
-        self.objects
-            .push(truth.iter().filter(|truth| !truth.crowd).count());
-        let rows = best.iter().zip(outcomes);
-        self.ranked.extend(rows.map(|(found, outcomes)| Ranked {
-            score: found.score,
-            picture,
-            outcomes,
-        }));
+        self.objects.push(objects);
+        let rows = best.iter().zip(outcomes).enumerate();
+        let first = self.ranked.len();
+        self.ranked
+            .extend(rows.map(|(rank, (found, outcomes))| Ranked {
+                score: found.score,
+                picture,
+                rank,
+                outcomes,
+            }));
+        let added = &self.ranked[first..];
+        BEST.map(|count| {
+            let best = added.iter().take(count).flat_map(|ranked| ranked.outcomes);
+            best.filter(|outcome| *outcome == Outcome::Right).count()
+        })
+    }
+
+    /// Recall at each IoU threshold of the best `count` detections of each picture; `None` without objects.
+    pub(super) fn recall(&self, count: usize) -> Option<[f64; THRESHOLDS]> {
+        let objects: usize = self.objects.iter().sum();
+        if objects == 0 {
+            return None;
+        }
+        Some(std::array::from_fn(|threshold| {
+            let best = self.ranked.iter().filter(|ranked| ranked.rank < count);
+            let right = best.filter(|ranked| ranked.outcomes[threshold] == Outcome::Right);
+            right.count() as f64 / objects as f64
+        }))
     }
 
     /// Sorts the detections of all pictures; must be called before [`AveragePrecision::at`].
@@ -154,16 +235,22 @@ impl AveragePrecision {
     }
 }
 
-/// The outcome of `found` among the true boxes that are still `free`; crowds are last in `truth` and
-/// stay free.
-fn outcome(found: &Detection, truth: &[TrueBox], free: &mut [bool], threshold: f64) -> Outcome {
+/// The true box that `found` matches, of those that are still `free`. The first `objects` of them count,
+/// the others are ignored; crowds stay free.
+fn matched(
+    found: &Detection,
+    truth: &[TrueBox],
+    objects: usize,
+    free: &mut [bool],
+    threshold: f64,
+) -> Option<usize> {
     let mut best = threshold.min(1.0 - 1e-10);
     let mut matched: Option<usize> = None;
     for (index, candidate) in truth.iter().enumerate() {
         if !free[index] && !candidate.crowd {
             continue;
         }
-        if matched.is_some_and(|matched| !truth[matched].crowd) && candidate.crowd {
+        if matched.is_some_and(|matched| matched < objects) && index >= objects {
             break;
         }
         let iou = iou(&found.xywh, candidate);
@@ -172,14 +259,10 @@ fn outcome(found: &Detection, truth: &[TrueBox], free: &mut [bool], threshold: f
             matched = Some(index);
         }
     }
-    match matched {
-        None => Outcome::Wrong,
-        Some(index) if truth[index].crowd => Outcome::Ignored,
-        Some(index) => {
-            free[index] = false;
-            Outcome::Right
-        }
+    if let Some(index) = matched {
+        free[index] = false;
     }
+    matched
 }
 
 /// Mean of the highest precision at or beyond each of the recalls of `numpy.linspace(0, 1, 101)`.
@@ -272,8 +355,11 @@ mod tests {
     /// A weight is a number of copies of the picture.
     #[test]
     fn a_weight_repeats_a_picture() {
-        let truth = [[0.0, 0.0, 10.0, 10.0], [50.0, 0.0, 10.0, 10.0]]
-            .map(|xywh| TrueBox { xywh, crowd: false });
+        let truth = [[0.0, 0.0, 10.0, 10.0], [50.0, 0.0, 10.0, 10.0]].map(|xywh| TrueBox {
+            xywh,
+            area: 100.0,
+            crowd: false,
+        });
         let detection = |x: f64, score: f64| Detection {
             xywh: [x, 0.0, 10.0, 10.0],
             score,
@@ -288,13 +374,17 @@ mod tests {
         ];
         let weighted = {
             let mut scores = AveragePrecision::default();
-            pictures.iter().for_each(|found| scores.add(found, &truth));
+            for found in &pictures {
+                scores.add(found, &truth);
+            }
             scores.sort();
             scores.at(&[3, 2])
         };
         let mut copied = AveragePrecision::default();
         for (found, copies) in pictures.iter().zip([3, 2]) {
-            (0..copies).for_each(|_| copied.add(found, &truth));
+            for _ in 0..copies {
+                copied.add(found, &truth);
+            }
         }
         copied.sort();
         assert_eq!(weighted, copied.at(&[1; 5]));

@@ -1,5 +1,6 @@
 //! The questions about a picture, in the wording that models are trained on, and their true answers.
 
+use super::MetricGroup;
 use super::coco::{Annotation, Picture};
 use crate::scenes::Rng;
 use crate::text::kinds::with_article;
@@ -191,6 +192,18 @@ impl Asked {
         }
     }
 
+    /// The metrics that the answer counts for.
+    pub(super) fn group(&self) -> MetricGroup {
+        match self {
+            Self::Detect { .. } | Self::Absent { .. } => MetricGroup::Detection,
+            Self::Name { .. } => MetricGroup::Naming,
+            Self::Count { .. } => MetricGroup::Count,
+            Self::Refer { .. } => MetricGroup::Refer,
+            Self::Exists { .. } => MetricGroup::Exists,
+            Self::Caption => MetricGroup::Phrasing,
+        }
+    }
+
     /// Name in the report.
     pub(super) fn task(&self) -> &'static str {
         match self {
@@ -352,16 +365,12 @@ mod tests {
     use super::*;
 
     fn picture(annotations: &[(usize, [f64; 4], bool)]) -> Picture {
-        let annotations =
-            annotations
-                .iter()
-                .map(|&(kind, xywh, crowd)| Annotation { kind, xywh, crowd });
+        let annotations = annotations
+            .iter()
+            .map(|&(kind, xywh, crowd)| Annotation::new(kind, xywh, crowd));
         Picture {
-            id: 1,
-            file: "a.png".into(),
-            width: 100,
-            height: 100,
             annotations: annotations.collect(),
+            ..Picture::new(1, "a.png", 100, 100)
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::eval::answers::first_number;
 use crate::protocol::Answer;
+use crate::scenes::labels::KINDS;
 use crate::text::answer_parser::Span;
 use crate::text::kinds::plural;
 
@@ -83,6 +84,12 @@ impl Reply {
         }
     }
 
+    /// The kind that the answer names, also by another word for it.
+    pub(super) fn kind_or_synonym(&self, kinds: &Kinds) -> Option<usize> {
+        let text: String = self.spans.iter().map(|span| span.text.as_str()).collect();
+        kinds.find(&text).or_else(|| kinds.find_synonym(&text))
+    }
+
     /// The kind that the answer names.
     pub(super) fn kind(&self, kinds: &Kinds) -> Option<usize> {
         let text: String = self.spans.iter().map(|span| span.text.as_str()).collect();
@@ -96,6 +103,8 @@ pub(super) struct Kinds {
     pub(super) names: Vec<String>,
     /// Index by name and by plural.
     index: BTreeMap<String, usize>,
+    /// Index by other words for the kinds that the models of this project know.
+    synonyms: BTreeMap<String, usize>,
 }
 
 impl Kinds {
@@ -110,16 +119,42 @@ impl Kinds {
                 .enumerate()
                 .map(|(kind, name)| (name, kind)),
         );
-        Self { names, index }
+        let mut synonyms = BTreeMap::new();
+        for kind in &KINDS {
+            let Some(&place) = index.get(kind.name) else {
+                continue;
+            };
+            for (one, many) in kind.synonyms.iter().chain([&(kind.name, kind.plural)]) {
+                for word in [one, many].map(|word| word.to_lowercase()) {
+                    if !index.contains_key(&word) {
+                        synonyms.insert(word, place);
+                    }
+                }
+            }
+        }
+        Self {
+            names,
+            index,
+            synonyms,
+        }
     }
 
     /// The kind that a phrase ends with, by its longest name: `the hot dogs` is of kind `hot dog`.
     pub(super) fn find(&self, phrase: &str) -> Option<usize> {
-        let phrase = phrase.to_lowercase();
-        let end = phrase.trim_end_matches(|c: char| !c.is_alphanumeric());
-        let words: Vec<&str> = end.split_whitespace().collect();
-        (0..words.len()).find_map(|from| self.index.get(&words[from..].join(" ")).copied())
+        find(&self.index, phrase)
     }
+
+    /// The kind that a phrase ends with by another word for it: `a puppy` is of kind `dog`.
+    pub(super) fn find_synonym(&self, phrase: &str) -> Option<usize> {
+        find(&self.synonyms, phrase)
+    }
+}
+
+fn find(index: &BTreeMap<String, usize>, phrase: &str) -> Option<usize> {
+    let phrase = phrase.to_lowercase();
+    let end = phrase.trim_end_matches(|c: char| !c.is_alphanumeric());
+    let words: Vec<&str> = end.split_whitespace().collect();
+    (0..words.len()).find_map(|from| index.get(&words[from..].join(" ")).copied())
 }
 
 #[cfg(test)]
@@ -153,6 +188,10 @@ mod tests {
         assert_eq!(reply("It is a person.").kind(&kinds), Some(2));
         assert_eq!(reply("people").kind(&kinds), Some(2));
         assert_eq!(reply("dog house").kind(&kinds), None);
+        assert_eq!(reply("a small puppy.").kind(&kinds), None);
+        assert_eq!(reply("a small puppy.").kind_or_synonym(&kinds), Some(0));
+        assert_eq!(reply("two women").kind_or_synonym(&kinds), Some(2));
+        assert_eq!(reply("a kitten").kind_or_synonym(&kinds), None);
         assert_eq!(reply("").kind(&kinds), None);
         let counted = "There are three <ground>dogs</ground><objects><obj0><obj7></objects>.";
         assert_eq!(reply(counted).number(), Some(3));

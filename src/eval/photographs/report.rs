@@ -6,6 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::scores::{Errors, Metrics, Scores};
+use crate::eval::examples::Example;
+use crate::eval::html::Page;
 use crate::eval::{AskWith, TaskScore};
 
 /// Something of the blind baselines and of the detector's labels.
@@ -51,6 +53,63 @@ pub struct PhotoReport {
     pub per_task: BTreeMap<String, TaskScore>,
     /// Duration in seconds.
     pub seconds: f64,
+    /// The worst errors, for [`PhotoReport::page`].
+    #[serde(skip)]
+    pub worst: Vec<Example>,
+}
+
+impl PhotoReport {
+    /// The report as HTML.
+    pub fn page(&self) -> Page {
+        let mut page = Page::new(&format!("{} on {}", self.model, self.annotations));
+        page.paragraph(&format!(
+            "{} pictures with {} objects and {} crowds, on {} in {:.0} s. A standard error is that of a bootstrap over \
+             the pictures.",
+            self.count, self.objects, self.crowds, self.device, self.seconds
+        ));
+        let columns = self.columns();
+        let names = columns.iter().map(|(name, _)| *name);
+        let head: Vec<&str> = std::iter::once("metric").chain(names).collect();
+        let measured = |row: usize| columns.iter().any(|(_, m)| m.0[row].value.is_some());
+        let rows: Vec<Vec<String>> = (0..self.metrics.0.len())
+            .filter(|&row| measured(row))
+            .map(|row| {
+                let name = self.metrics.0[row].name.to_owned();
+                let values = columns
+                    .iter()
+                    .map(|(_, metrics)| metrics.0[row].to_string());
+                std::iter::once(name).chain(values).collect()
+            })
+            .collect();
+        page.table("Metrics", &head, &rows);
+        let tasks: Vec<Vec<String>> = (self.per_task.iter())
+            .map(|(task, score)| {
+                vec![
+                    task.clone(),
+                    format!("{:.3}", score.right),
+                    score.asked.to_string(),
+                ]
+            })
+            .collect();
+        if !tasks.is_empty() {
+            page.table("Tasks", &["task", "right", "asked"], &tasks);
+        }
+        page.examples(&self.worst);
+        page
+    }
+
+    /// The model and the baselines that ran, with their metrics.
+    fn columns(&self) -> Vec<(&str, &Metrics)> {
+        let baselines = [
+            ("blank", &self.baselines.blank),
+            ("shuffled", &self.baselines.shuffled),
+            ("detector", &self.baselines.detector),
+        ];
+        let ran = baselines.map(|(name, metrics)| Some((name, metrics.as_ref()?)));
+        std::iter::once((self.model.as_str(), &self.metrics))
+            .chain(ran.into_iter().flatten())
+            .collect()
+    }
 }
 
 /// An answer of the model; `chatrex eval --coco --answers` writes one per line.
@@ -122,30 +181,16 @@ pub(super) fn baselines(
 
 impl fmt::Display for PhotoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = [
-            ("blank", &self.baselines.blank),
-            ("shuffled", &self.baselines.shuffled),
-            ("detector", &self.baselines.detector),
-        ];
-        let columns = columns.map(|(name, metrics)| Some((name, metrics.as_ref()?)));
-        let columns: Vec<(&str, &Metrics)> = columns.into_iter().flatten().collect();
-        write!(f, "{:24}{:>16}", "", self.model)?;
+        let columns = self.columns();
+        write!(f, "{:24}", "")?;
         for (name, _) in &columns {
             write!(f, "{name:>16}")?;
         }
         writeln!(f)?;
         for (index, row) in self.metrics.0.iter().enumerate() {
             write!(f, "{:24}", row.name)?;
-            for metrics in
-                std::iter::once(&self.metrics).chain(columns.iter().map(|column| column.1))
-            {
-                let row = &metrics.0[index];
-                let text = match (row.value, row.error) {
-                    (None, _) => "-".to_owned(),
-                    (Some(value), None) => format!("{value:.3}"),
-                    (Some(value), Some(error)) => format!("{value:.3} ± {error:.3}"),
-                };
-                write!(f, "{text:>16}")?;
+            for (_, metrics) in &columns {
+                write!(f, "{:>16}", metrics.0[index].to_string())?;
             }
             writeln!(f)?;
         }

@@ -1,6 +1,7 @@
 //! Sums of all metrics, picture by picture, and their standard errors.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -16,6 +17,9 @@ pub(super) enum Metric {
     RecallAt10,
     RecallAt30,
     RecallAt100,
+    ArAt1,
+    ArAt10,
+    ArAt100,
     DetectPrecision,
     DetectRecall,
     DetectF1,
@@ -26,6 +30,7 @@ pub(super) enum Metric {
     Count,
     CountWithinOne,
     Naming,
+    NamingSynonym,
     NamingFound,
     Exists,
     Phrasing,
@@ -33,10 +38,13 @@ pub(super) enum Metric {
 
 impl Metric {
     /// All metrics with their names.
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 20] = [
         (Self::RecallAt10, "recall_50_at_10"),
         (Self::RecallAt30, "recall_50_at_30"),
         (Self::RecallAt100, "recall_50_at_100"),
+        (Self::ArAt1, "ar_at_1"),
+        (Self::ArAt10, "ar_at_10"),
+        (Self::ArAt100, "ar_at_100"),
         (Self::DetectPrecision, "detect_precision"),
         (Self::DetectRecall, "detect_recall"),
         (Self::DetectF1, "detect_f1"),
@@ -47,6 +55,7 @@ impl Metric {
         (Self::Count, "count_accuracy"),
         (Self::CountWithinOne, "count_within_one"),
         (Self::Naming, "naming_accuracy"),
+        (Self::NamingSynonym, "naming_accuracy_synonyms"),
         (Self::NamingFound, "naming_accuracy_found"),
         (Self::Exists, "exists_accuracy"),
         (Self::Phrasing, "phrasing_accuracy"),
@@ -54,7 +63,7 @@ impl Metric {
 }
 
 /// Position of the average precisions among the metrics.
-const BOXES_AT: usize = 3;
+const BOXES_AT: usize = 6;
 
 /// The sums of one picture: numerator and denominator of each [`Metric`].
 type Sums = [[usize; 2]; Metric::ALL.len()];
@@ -176,7 +185,7 @@ impl Scores {
 }
 
 /// Standard deviation; `None` of fewer than two values.
-fn deviation(values: &[f64]) -> Option<f64> {
+pub(in crate::eval) fn deviation(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {
         return None;
     }
@@ -195,6 +204,16 @@ pub struct MetricRow {
     pub value: Option<f64>,
     /// The standard error.
     pub error: Option<f64>,
+}
+
+impl fmt::Display for MetricRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.value, self.error) {
+            (None, _) => f.write_str("-"),
+            (Some(value), None) => write!(f, "{value:.3}"),
+            (Some(value), Some(error)) => write!(f, "{value:.3} ± {error:.3}"),
+        }
+    }
 }
 
 /// All metrics, in the order of `docs/reference/interfaces.md` section 5.
@@ -251,7 +270,7 @@ mod tests {
             scores.add(metric, index, 100);
         }
         let metrics = scores.metrics();
-        assert_eq!(metrics.0.len(), 20);
+        assert_eq!(metrics.0.len(), 24);
         for (index, (_, name)) in Metric::ALL.iter().enumerate() {
             assert_eq!(metrics.get(name).unwrap().value, Some(index as f64 / 100.0));
         }

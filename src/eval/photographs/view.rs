@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::average_precision::{Detection, MAX_DETECTIONS, TrueBox};
+use super::average_precision::{Detection, MAX_DETECTIONS, THRESHOLDS, TrueBox};
 use super::coco::Picture;
 use super::questions::{Asked, Contents};
 use super::replies::{Kinds, Reply};
 use super::scores::{Metric, Scores};
 use crate::eval::answers::MATCH_IOU;
+use crate::eval::examples::Example;
 use crate::eval::proposals::match_greedily;
 use crate::eval::{AskWith, DUPLICATE_IOU, MAX_BOXES};
 use crate::geometry::{BoxXyxy, Proposal, Selection};
@@ -99,7 +100,11 @@ impl Ranking {
                 .collect()
         };
         let truth = |kind| TrueBox::of(picture, kind);
-        scores.boxes.add(&detections(None), &truth(None));
+        let found = scores.boxes.add(&detections(None), &truth(None));
+        let metrics = [Metric::ArAt1, Metric::ArAt10, Metric::ArAt100];
+        for (metric, found) in metrics.into_iter().zip(found) {
+            scores.add(metric, found, THRESHOLDS * objects.len());
+        }
         scores
             .kinds
             .resize_with(kinds.names.len(), Default::default);
@@ -310,6 +315,9 @@ impl<'a> View<'a> {
             Asked::Name { object } => {
                 let right = reply.kind(kinds) == Some(self.contents.objects[*object].kind);
                 scores.tally(Metric::Naming, right);
+                let kind = reply.kind_or_synonym(kinds);
+                let near = kind == Some(self.contents.objects[*object].kind);
+                scores.tally(Metric::NamingSynonym, near);
                 if self.found[*object] {
                     scores.tally(Metric::NamingFound, right);
                 }
@@ -401,6 +409,77 @@ impl<'a> View<'a> {
             let shared = side(bbox.x1, bbox.x2, crowd.x1, crowd.x2)
                 * side(bbox.y1, bbox.y2, crowd.y1, crowd.y2);
             bbox.area() > 0.0 && shared / bbox.area() >= MATCH_IOU
+        })
+    }
+
+    /// The error of the model in `reply` to `asked`.
+    pub(super) fn example(&self, asked: &Asked, reply: &Reply, kinds: &Kinds) -> Example {
+        let boxes = self.boxes(asked, kinds);
+        let answered: Vec<BoxXyxy> = reply
+            .boxes()
+            .into_iter()
+            .filter_map(|index| Some(boxes.get(index as usize)?.bbox))
+            .collect();
+        let objects = &self.contents.objects;
+        let of_kinds = |wanted: &[usize]| -> Vec<BoxXyxy> {
+            let of_kind = objects
+                .iter()
+                .filter(|object| wanted.contains(&object.kind));
+            of_kind.map(|object| object.bbox()).collect()
+        };
+        let truth_boxes = match asked {
+            Asked::Detect { kinds, .. } => of_kinds(kinds),
+            Asked::Absent { .. } => Vec::new(),
+            Asked::Count { kind, .. } | Asked::Exists { kind, .. } => of_kinds(&[*kind]),
+            Asked::Name { object } | Asked::Refer { object, .. } => vec![objects[*object].bbox()],
+            Asked::Caption => objects.iter().map(|object| object.bbox()).collect(),
+        };
+        let badness = match asked {
+            Asked::Count { truth, .. } => match reply.number() {
+                Some(number) => number.abs_diff(*truth) as f64,
+                None => f64::INFINITY,
+            },
+            Asked::Refer { .. } => {
+                let nearest = answered.first().map_or(0.0, |b| b.iou(&truth_boxes[0]));
+                1.0 - f64::from(nearest)
+            }
+            Asked::Name { .. } => truth_boxes[0].area().into(),
+            _ => {
+                let matched = match_greedily(answered.iter().copied(), &truth_boxes, MATCH_IOU);
+                let matched = matched.iter().flatten().count();
+                (answered.len() + truth_boxes.len() - 2 * matched) as f64
+            }
+        };
+        Example {
+            task: asked.task().to_owned(),
+            question: asked.question(&kinds.names),
+            answer: reply.text.clone(),
+            truth: self.truth(asked, kinds),
+            truth_boxes,
+            answered,
+            badness,
+            ..Example::default()
+        }
+    }
+
+    /// The objects that none of the best 100 proposals covers, if any, and the boxes of the questions.
+    pub(super) fn missed(&self, kinds: &Kinds) -> Option<Example> {
+        let objects = self.contents.objects.iter().zip(&self.found);
+        let missed: Vec<_> = objects.filter(|(_, found)| !**found).collect();
+        if missed.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = missed
+            .iter()
+            .map(|(object, _)| kinds.names[object.kind].as_str())
+            .collect();
+        Some(Example {
+            task: "proposals".to_owned(),
+            truth: format!("not found: {}", names.join(", ")),
+            truth_boxes: missed.iter().map(|(object, _)| object.bbox()).collect(),
+            answered: self.boxes.iter().map(|asked| asked.bbox).collect(),
+            badness: missed.len() as f64,
+            ..Example::default()
         })
     }
 

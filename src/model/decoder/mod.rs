@@ -94,6 +94,16 @@ impl Decoder {
         })
     }
 
+    /// The decoder with `embed_tokens` `[vocab_size, D]` in place of its embeddings, to which its LM head is
+    /// tied.
+    #[must_use]
+    pub fn with_embeddings(mut self, embed_tokens: Weight, vocab_size: usize) -> Self {
+        self.embed_tokens = embed_tokens;
+        self.config.vocab_size = vocab_size;
+        self.device_weights = None;
+        self
+    }
+
     /// The configuration it was built with.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
