@@ -205,43 +205,43 @@ impl WeightMap {
         let blocks = codes.into_iter().zip(scales).zip(schemes);
         let blocks = blocks.map(|((codes, scales), scheme)| {
             let shape = [codes.shape[0], columns];
-            let Buffer::Scales(scales, _) = scales.buffer.borrow().clone() else {
-                unreachable!("checked above");
-            };
+            let (codes, scales) = (codes.buffer.borrow_mut(), scales.buffer.borrow_mut());
             (codes, scales, shape, scheme)
         });
         if is_cpu(&self.device) {
-            let packed = blocks.map(|(codes, scales, shape, scheme)| {
-                packed(&mut codes.buffer.borrow_mut(), scales, shape, scheme)
+            let packed = blocks.map(|(mut codes, mut scales, shape, scheme)| {
+                packed(&mut codes, &mut scales, shape, scheme)
             });
             return Ok(Weight::Packed(packed.collect()));
         }
         let blocks = blocks.map(|(codes, scales, shape, scheme)| {
-            let Buffer::Codes(words) = codes.buffer.borrow().clone() else {
+            let (Buffer::Codes(words), Buffer::Scales(scales, _)) = (&*codes, &*scales) else {
                 unreachable!("only the CPU packs codes");
             };
-            DeviceMatrix::quantized(words, scales, shape, scheme)
+            DeviceMatrix::quantized(words.clone(), scales.clone(), shape, scheme)
         });
         Ok(Weight::Device(blocks.collect()))
     }
 }
 
-/// Packs the codes in `buffer`, unless that was done before.
+/// Packs `codes` with `scales`, unless that was done before. What was packed is no longer in memory: the type of the
+/// scales stays.
 fn packed(
-    buffer: &mut Buffer,
-    scales: Tensor<1, Int>,
+    codes: &mut Buffer,
+    scales: &mut Buffer,
     shape: [usize; 2],
     scheme: QuantScheme,
 ) -> PackedMatrix {
-    if let Buffer::Packed(matrix) = buffer {
-        return matrix.clone();
-    }
-    let empty = Buffer::Dense(Tensor::zeros([0], &scales.device()));
-    let Buffer::Codes(codes) = std::mem::replace(buffer, empty) else {
-        unreachable!("the caller has checked that these are codes");
+    let (words, scales) = match (&mut *codes, scales) {
+        (Buffer::Packed(matrix), _) => return matrix.clone(),
+        (Buffer::Codes(words), Buffer::Scales(scales, _)) => (words, scales),
+        _ => unreachable!("the caller has checked that these are codes and scales"),
     };
-    let matrix = PackedMatrix::of_tensors(codes, scales, shape, scheme);
-    *buffer = Buffer::Packed(matrix.clone());
+    let nothing = Tensor::zeros([0], &words.device());
+    let words = std::mem::replace(words, nothing.clone());
+    let scales = std::mem::replace(scales, nothing);
+    let matrix = PackedMatrix::of_tensors(words, scales, shape, scheme);
+    *codes = Buffer::Packed(matrix.clone());
     matrix
 }
 
@@ -595,6 +595,30 @@ mod tests {
                     assert!((a - b).abs() < 1e-4, "{a} {b}");
                 }
                 assert_eq!(on_gpu.1, on_cpu.1);
+            }
+        }
+    }
+
+    #[test]
+    fn packed_codes_and_scales_leave_the_map() {
+        let (rows, columns) = (10, 64);
+        let cpu = Device::flex();
+        let (sample, dequantized) = quantized([rows, columns], QuantScheme::new(4, 32));
+        let weights = load(sample, &cpu).expect("quantized weights");
+        // Tied embeddings are requested twice.
+        for _ in 0..2 {
+            let at = Loader::new(&weights, &cpu);
+            let linear = Linear::load(&at.child("fc"), columns, rows, false).expect("both blocks");
+            let row = linear.weight.gather(&[9], &cpu).reshape([columns]);
+            assert_eq!(read(row), dequantized[9 * columns..]);
+        }
+        for (name, entry) in &weights.entries {
+            match &*entry.buffer.borrow() {
+                Buffer::Packed(_) => assert!(name.starts_with("fc.qweight"), "{name}"),
+                Buffer::Scales(scales, dtype) => {
+                    assert_eq!((scales.dims(), *dtype), ([0], DType::F16), "{name}");
+                }
+                _ => panic!("{name} was not packed"),
             }
         }
     }
