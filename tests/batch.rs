@@ -43,7 +43,7 @@ static SET: LazyLock<Set> = LazyLock::new(|| {
     let drawn = program().args(arguments).output().expect("it starts");
     assert!(drawn.status.success());
     let formats = ["--formats", "jsonl,parquet,coco,label-studio", "--annotate"];
-    let whole = batch(&scenes, &set.text("whole"), &formats, &[&set.text("drawn")]);
+    let mut whole = batch(&scenes, &set.text("whole"), &formats, &[&set.text("drawn")]);
     let whole = whole.output().expect("it starts");
     assert!(whole.status.success(), "{}", text(&whole.stderr));
     set
@@ -125,13 +125,13 @@ fn a_killed_run_goes_on_and_ends_with_the_same_files() {
     assert!(!out.join("results.parquet").exists(), "written at the end");
     // As a kill within a write leaves it.
     fs::write(&results, before + "{\"id\":\"images/00").expect("a file");
-    let other = batch(
+    let mut other = batch(
         &scenes,
         &SET.text("killed"),
         &["--max-tokens", "9"],
         &["--annotate", &drawn],
     );
-    let other = { other }.output().expect("it starts");
+    let other = other.output().expect("it starts");
     assert_eq!(other.status.code(), Some(2));
     assert!(
         text(&other.stderr).contains("max_tokens was 512 and is 9"),

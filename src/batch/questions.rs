@@ -320,7 +320,7 @@ mod tests {
             text("detect:dog, teddy bear"),
             prompt::Task::Detect.question(&["dog", "teddy bear"])
         );
-        assert_eq!(text("count:dog"), prompt::Task::Count.question(&["dogs"]));
+        assert_eq!(text("count:dogs"), prompt::Task::Count.question(&["dogs"]));
         assert_eq!(text("caption"), prompt::Task::BriefCaption.template());
         assert_eq!(text("grounded-caption"), text("caption"));
         assert!(text("region-caption").contains("[OBJ]"));

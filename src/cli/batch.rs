@@ -16,6 +16,8 @@ use crate::batch::store::Existing;
 use crate::batch::tables::Format;
 use crate::batch::{self, Job, Progress, Summary};
 use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::progress::Stage;
+use crate::session;
 
 /// Time between two lines of progress where standard error is no terminal.
 const LINE: Duration = Duration::from_secs(10);
@@ -80,7 +82,12 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             pictures.repeated
         ));
     }
-    let mut session = options.model.open()?;
+    // Every picture has stages of its own; the meter counts pictures.
+    let mut session = options.model.open_with(|progress| {
+        if !matches!(progress.stage, Stage::Propose | Stage::Look | Stage::Read) {
+            session::report(progress);
+        }
+    })?;
     let job = Job {
         pictures,
         questions,

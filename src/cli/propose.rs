@@ -9,6 +9,7 @@ use super::process::keep_freed_memory;
 use crate::error::Fault;
 use crate::geometry::{Proposal, Selection};
 use crate::image::{Pixels, annotate, decode};
+use crate::progress::Progress;
 use crate::protocol::{
     Client as _, DevicePreference, Granularity, LoadOptions, LookTime, ModelCard,
 };
@@ -118,10 +119,18 @@ impl ModelArgs {
         }
     }
 
-    /// Opens the model.
+    /// Opens the model and reports the stages of all its work.
     pub(super) fn open(&self) -> Result<Session, Fault> {
+        self.open_with(session::report)
+    }
+
+    /// Opens the model.
+    pub(super) fn open_with(
+        &self,
+        on_progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<Session, Fault> {
         let options = SessionOptions::from(self.load_options());
-        let session = Session::open(self.model.as_str(), options.on_progress(session::report))?;
+        let session = Session::open(self.model.as_str(), options.on_progress(on_progress))?;
         keep_freed_memory();
         announce(session.card());
         Ok(session)
