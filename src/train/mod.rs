@@ -143,8 +143,12 @@ fn check(options: &TrainOptions) -> Result<(), Fault> {
         let advice = format!("Leave it out, or train the {stages}");
         Err(Fault::new(FaultKind::Question, option, what, advice))
     };
-    if options.data.is_some() && !matches!(options.stage, TrainStage::Labels | TrainStage::Adapter) {
-        return refused("--data", "stages labels or adapter, whose decoders see boxes and not pixels");
+    if options.data.is_some() && !matches!(options.stage, TrainStage::Labels | TrainStage::Adapter)
+    {
+        return refused(
+            "--data",
+            "stages labels or adapter, whose decoders see boxes and not pixels",
+        );
     }
     if options.lora.is_some() && options.stage != TrainStage::Adapter {
         return refused("--lora-rank", "stage adapter");
