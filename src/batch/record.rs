@@ -100,7 +100,7 @@ impl Record {
             let number = place as u32;
             let score = self.scores.get(place).copied().flatten();
             boxes.push(MarkedBox {
-                // Results of a model are predictions, whoever drew the boxes.
+                // The result of a model is a prediction, also about boxes of the user.
                 id: BoxId::Found(Granularity::default(), number),
                 number,
                 bbox,
