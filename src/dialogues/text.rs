@@ -6,6 +6,8 @@ use crate::text::kinds::plural;
 
 /// Words of a referring expression.
 const REFERRING_WORDS: std::ops::RangeInclusive<usize> = 6..=9;
+/// Words of a description, at least: fewer are a name.
+const MIN_WORDS: usize = 3;
 /// Words of a description, at most.
 const MAX_WORDS: usize = 60;
 /// Words of a repeated part of a description that a model produced in a loop.
@@ -15,7 +17,7 @@ const LOOP_WORDS: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Empty, or too long.
+    /// Empty, too short for a description, or too long.
     Length,
     /// The same words again and again.
     Repeats,
@@ -87,6 +89,9 @@ pub(super) fn judge(text: &str, kind: &str) -> Result<(), Reason> {
         return Err(Reason::Tags);
     }
     check_length(text)?;
+    if words(text).len() < MIN_WORDS {
+        return Err(Reason::Length);
+    }
     match names_kind(text, kind) {
         true => Ok(()),
         false => Err(Reason::OtherKind),
@@ -260,6 +265,7 @@ mod tests {
         assert_eq!(judge("A cat on the grass.", "dog"), Err(Reason::OtherKind));
         assert_eq!(judge("a hot dog", "cat"), Err(Reason::OtherKind));
         assert_eq!(judge(" . ", "dog"), Err(Reason::Length));
+        assert_eq!(judge("a dog", "dog"), Err(Reason::Length));
         assert_eq!(judge(&"dog ".repeat(70), "dog"), Err(Reason::Length));
         let again = "the dog is red ".repeat(5);
         assert_eq!(judge(&again, "dog"), Err(Reason::Repeats));
