@@ -17,6 +17,7 @@ use super::shown::Growth;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::geometry::{BoxXyxy, Granularity, Proposal, Selection};
 use crate::image::decode;
+use crate::progress::Stage;
 use crate::protocol::{
     Client as _, ImageSize, LoadOptions, LookTime, ModelCard, Question, StopReason,
 };
@@ -53,7 +54,15 @@ impl Engine {
     /// # Errors
     /// Those of [`Session::open`].
     pub fn open(model: &str, load: LoadOptions) -> Result<Self, Fault> {
-        let options = SessionOptions::from(load).on_progress(session::report);
+        let options = SessionOptions::from(load).on_progress(|progress| {
+            // What follows are stages of requests.
+            if matches!(
+                progress.stage,
+                Stage::Fetch | Stage::Upload | Stage::Compile
+            ) {
+                session::report(progress);
+            }
+        });
         Ok(Self {
             model: model.to_owned(),
             load,
