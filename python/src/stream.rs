@@ -120,7 +120,7 @@ impl Stream {
     fn next(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let next = self.wait(py, |state| {
             let State { latest, read, end } = state;
-            if let Some(spans) = latest.take() {
+            if let Some(spans) = latest.take().filter(|spans| spans != read) {
                 read.clone_from(&spans);
                 return Some(Ok(Some(spans)));
             }

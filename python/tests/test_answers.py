@@ -71,8 +71,8 @@ def test_questions_that_cannot_be_asked_have_a_code(
         ("?", {"max_tokens": 100_000}, None),
         ("?", {"temperature": float("nan")}, "temperature"),
         ("?", {"temperature": -1}, "temperature"),
-        ("?", {"top_k": 65}, "top_k"),
-        ("?", {"top_p": 0}, "top_p"),
+        ("?", {"top_k": 65}, None),
+        ("?", {"top_p": 0}, None),
         ("?", {"repetition_penalty": 0}, None),
     ]:
         with pytest.raises(chatrex.InvalidInput) as raised:
@@ -175,9 +175,9 @@ def test_a_batch_reads_few_pictures_in_advance(session: chatrex.Session) -> None
     read = []
 
     def images():  # type: ignore[no-untyped-def]
-        for number in range(9):
+        for number in range(4):
             read.append(number)
-            yield SCENE
+            yield b"no picture" if number else SCENE
         raise RuntimeError("the list ends")
 
     batch = session.batch(images(), task="propose", ahead=2)

@@ -28,15 +28,11 @@ def test_every_kind_of_picture_gives_the_same_boxes(session: chatrex.Session) ->
     wide = np.zeros((array.shape[0], array.shape[1] + 9, 3), np.uint8)
     wide[:, 4:-5] = array
     for image in [
-        SCENE,
         SCENE.read_bytes(),
-        bytearray(SCENE.read_bytes()),
         memoryview(SCENE.read_bytes()),
-        array,
         np.asfortranarray(array),
         wide[:, 4:-5],
         Image.open(SCENE),
-        Image.fromarray(array),
     ]:
         assert list(session.look(image)) == list(first), type(image)
 
