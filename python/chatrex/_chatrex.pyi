@@ -3,6 +3,21 @@
 import os
 from typing import Final, Optional, Union, final
 
+__all__ = [
+    "DEFAULT_MODEL",
+    "MAX_BOXES",
+    "VERSION",
+    "Engine",
+    "Pixels",
+    "Proposals",
+    "Stream",
+    "check_task",
+    "decode",
+    "from_rgb",
+    "from_rgba",
+    "open",
+]
+
 VERSION: Final[str]
 MAX_BOXES: Final[int]
 DEFAULT_MODEL: Final[str]
