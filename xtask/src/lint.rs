@@ -36,7 +36,7 @@ pub fn fmt() -> Result<Count> {
 /// When a tool is missing.
 pub fn clippy() -> Result<Count> {
     let mut count = Count::default();
-    for package in ["chatrex", "xtask"] {
+    for package in ["chatrex", "chatrex-python", "xtask"] {
         let words = ["build", "--locked", "--all-targets", "--package", package];
         count.add(lint(package, &mut cargo(&words), &setup::clippy()?)?);
     }

@@ -30,7 +30,7 @@ use wheel::Wheel;
 const USAGE: &str = "\
 cargo xtask serve [--port N] [--release]   build the page and serve it at http://localhost:N (8080);
                                            always a release build, with or without the flag
-cargo xtask test [--only STEP]...          run every check; steps: native web browser fmt clippy;
+cargo xtask test [--only STEP]...          run every check; steps: native web browser python fmt clippy;
                                            browser/NAME is one file of tests/browser
 cargo xtask models small                   fetch SmolLM2 with pip, merge the adapter of small into it; serve and
                                            dist then offer it

@@ -18,6 +18,7 @@ use crate::serve::Running;
 use crate::setup::{self, Browser};
 use crate::site;
 use crate::times;
+use crate::wheel::{self, Wheel};
 
 /// Path of a copy of the site below a sub-folder of the host; tests may change its files.
 const DEEP: &str = "/some/folder/";
@@ -30,7 +31,7 @@ struct Step {
 
 /// In order; what stands together runs side by side. Much of a build is the work of one core: the compiler reads
 /// our own crate alone.
-const STEPS: [&[Step]; 4] = [
+const STEPS: [&[Step]; 5] = [
     &[
         Step {
             name: "native",
@@ -47,6 +48,11 @@ const STEPS: [&[Step]; 4] = [
         name: "browser",
         title: "browser tests",
         check: browser,
+    }],
+    &[Step {
+        name: "python",
+        title: "the Python package and its tests",
+        check: python,
     }],
     &[Step {
         name: "fmt",
@@ -170,6 +176,13 @@ fn cargo_result(line: &str) -> Count {
 fn web() -> Result<Count> {
     site::build_for_tests()?;
     Ok(Count::one(true))
+}
+
+fn python() -> Result<Count> {
+    wheel::make(&Wheel {
+        test: true,
+        ..Wheel::default()
+    })
 }
 
 fn browser() -> Result<Count> {
