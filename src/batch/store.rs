@@ -6,7 +6,7 @@
 //! writing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -112,19 +112,8 @@ impl Store {
     ) -> Result<Self, Fault> {
         fs::create_dir_all(&names.out).map_err(|error| Fault::file(&names.out, error))?;
         let path = names.results();
-        let file = open_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let advice = "Wait until it ends, or name another folder with --out";
-                let what = "is being written by another process";
-                let fault = Fault::new(FaultKind::File, path.display().to_string(), what, advice);
-                return Err(fault.code(ErrorCode::InUse));
-            }
-            // Some network file systems have no locks.
-            Err(TryLockError::Error(_)) => {}
-        }
-        let times = open_file(&names.times())?;
+        let file = files::open_alone(&path)?;
+        let times = files::open_alone(&names.times())?;
         if existing.restart {
             file.set_len(0).map_err(|error| Fault::file(&path, error))?;
             (times.set_len(0)).map_err(|error| Fault::file(names.times(), error))?;
@@ -143,6 +132,7 @@ impl Store {
         store.read_lines(lists)?;
         if existing.retry_failed && store.lines.values().any(|line| line.failed) {
             store.drop_failures(names)?;
+            drop(store);
             return Self::open(names, signature, lists, Existing::default());
         }
         store.end_times(&names.times())?;
@@ -362,16 +352,6 @@ pub fn write_whole(
         fs::remove_file(&unfinished).ok();
         Fault::file(path, error)
     })
-}
-
-fn open_file(path: &Path) -> Result<File, Fault> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| Fault::file(path, error))
 }
 
 /// Compares the signature with that in `batch.json`, and writes it if there is none or there are no results.

@@ -2,13 +2,14 @@
 //! the pictures. A resumed run drops a torn last line and the lines of the last picture, which may be
 //! incomplete, and makes that picture again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::files;
 
 /// A file of lines.
 pub(super) struct Log {
@@ -33,18 +34,7 @@ impl Log {
     /// # Errors
     /// It cannot be read or written, or another process has it.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false);
-        let file = file.open(path).map_err(|error| Fault::file(path, error))?;
-        if let Err(error) = file.try_lock() {
-            let what = match error {
-                std::fs::TryLockError::WouldBlock => "is being written by another run".to_owned(),
-                std::fs::TryLockError::Error(error) => return Err(Fault::file(path, error)),
-            };
-            let place = path.display().to_string();
-            let fault = Fault::new(FaultKind::File, place, what, "Wait until it ends");
-            return Err(fault.code(ErrorCode::InUse));
-        }
+        let file = files::open_alone(path)?;
         Ok(Self {
             path: path.to_owned(),
             file,

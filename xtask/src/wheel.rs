@@ -113,7 +113,7 @@ fn test(wheel: &Path) -> Result<Count> {
     // Started elsewhere: `python/chatrex` without its engine must not be found.
     let mut pytest = Command::new(&python);
     pytest
-        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider"])
+        .args(["-m", "pytest"])
         .arg(&tests)
         .current_dir(&environment)
         .env("PYTHONDONTWRITEBYTECODE", "1");
