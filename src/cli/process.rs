@@ -8,13 +8,16 @@ pub(super) fn prepare(command: &Command) {
         command,
         Command::Propose(_)
             | Command::Chat(_)
-            | Command::Batch(_)
-            | Command::Serve(_)
             | Command::Eval(_)
             | Command::Dialogues(_)
             | Command::Bench(_)
     );
-    if !computes_here && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {
+    // These load a model too, and prepare pictures on other threads.
+    let shares_pool = matches!(command, Command::Batch(_) | Command::Serve(_));
+    if !computes_here
+        && !shares_pool
+        && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_))
+    {
         keep_freed_memory();
     }
     if computes_here {
