@@ -141,6 +141,16 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// This selection with the thresholds that are given. A given score applies to all labels.
+    #[must_use]
+    pub fn with(self, score: Option<f32>, nms: Option<f64>) -> Self {
+        Self {
+            score: score.unwrap_or(self.score),
+            nms: nms.unwrap_or(self.nms),
+            first_of_kind: self.first_of_kind.filter(|_| score.is_none()),
+        }
+    }
+
     /// The proposals that survive [`nms`] and have at least [`Selection::score`], or are the best one of
     /// their label and have at least [`Selection::first_of_kind`]. At most `cap` of them, best first;
     /// equal scores keep their order (`docs/reference/upn.md`, section 9).
@@ -274,6 +284,27 @@ mod tests {
         selection.first_of_kind = None;
         selection.score = 0.32;
         assert_eq!(selection.choose(&given, 9).kept, [0]);
+    }
+
+    #[test]
+    fn given_thresholds_replace_those_of_a_selection() {
+        let selection = Selection {
+            score: 0.3,
+            nms: 0.5,
+            first_of_kind: Some(0.1),
+        };
+        assert_eq!(selection.with(None, None), selection);
+        let of_nms = Selection {
+            nms: 0.8,
+            ..selection
+        };
+        assert_eq!(selection.with(None, Some(0.8)), of_nms);
+        let of_score = Selection {
+            score: 0.2,
+            first_of_kind: None,
+            ..selection
+        };
+        assert_eq!(selection.with(Some(0.2), None), of_score);
     }
 
     #[test]

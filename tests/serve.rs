@@ -371,18 +371,8 @@ fn bomb(side: u32) -> Vec<u8> {
     let mut file = std::fs::read(SCENE).expect("the sample");
     file[16..20].copy_from_slice(&side.to_be_bytes());
     file[20..24].copy_from_slice(&side.to_be_bytes());
-    let mut crc = u32::MAX;
-    for &byte in &file[12..29] {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            };
-        }
-    }
-    file[29..33].copy_from_slice(&(!crc).to_be_bytes());
+    let crc = crc32fast::hash(&file[12..29]);
+    file[29..33].copy_from_slice(&crc.to_be_bytes());
     file
 }
 

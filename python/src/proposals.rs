@@ -46,12 +46,7 @@ impl Thresholds {
 
     /// At most `limit` of `all`, best first. A score of the user applies to all labels, as with `--score`.
     pub fn choose(self, all: &[Proposal], defaults: Selection, limit: usize) -> Vec<Proposal> {
-        let selection = Selection {
-            score: self.score.unwrap_or(defaults.score),
-            nms: self.nms.unwrap_or(defaults.nms),
-            first_of_kind: defaults.first_of_kind.filter(|_| self.score.is_none()),
-        };
-        let kept = selection.choose(all, limit).kept;
+        let kept = defaults.with(self.score, self.nms).choose(all, limit).kept;
         kept.into_iter().map(|index| all[index].clone()).collect()
     }
 }

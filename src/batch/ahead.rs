@@ -2,7 +2,8 @@
 //!
 //! Pictures are given out in their order. Threads begin at most a number of pictures ahead, and decode one only
 //! while its pixels and preprocessed images fit into a limit of bytes beside those that wait; the picture that the
-//! engine waits for is always decoded. The threads use no pool of threads, so the engine may have one.
+//! engine waits for is always decoded. Preprocessing uses rayon's pool, which must have threads of its own: one of the
+//! engine's thread alone would never serve these.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

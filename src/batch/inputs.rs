@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::pattern::{Pattern, is_pattern};
 use crate::error::{ErrorCode, Fault, FaultKind};
+use crate::weights::manifest::hex;
 
 /// Endings of the files that are taken from a folder, in lower case.
 const ENDINGS: [&str; 4] = ["jpeg", "jpg", "png", "webp"];
@@ -200,11 +201,6 @@ impl Pictures {
         }
         hex(&hash.finalize())
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a text file.

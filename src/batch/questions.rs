@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::inputs::{Pictures, hex, read_text};
+use super::inputs::{Pictures, read_text};
 use crate::chat::candidates::Candidates;
 use crate::chat::question::{Draft, QuestionKind};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::geometry::{self, BoxXyxy};
 use crate::text::prompt::{self, MAX_BOXES};
+use crate::weights::manifest::hex;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

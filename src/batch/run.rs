@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::ahead::{Ahead, Content, Limits, Loaded};
-use super::inputs::{Pictures, hex};
+use super::inputs::Pictures;
 use super::questions::{Asked, Kind, Questions};
 use super::record::{self, Record};
 use super::shard::Shard;
@@ -25,6 +24,7 @@ use crate::protocol::{Client as _, LoadOptions, Question, StopReason};
 use crate::session::Session;
 use crate::text::answer_parser::Span;
 use crate::text::prompt::{MAX_BOXES, index_tag};
+use crate::weights::manifest::{hex, sha256_hex};
 
 /// Version of `batch.json`.
 const VERSION: u32 = 1;
@@ -162,7 +162,7 @@ fn signature(session: &mut Session, job: &Job) -> Value {
         "version": VERSION,
         "engine": session.card().engine,
         "model": session.card().name,
-        "model_sha256": hex(&Sha256::digest(manifest.unwrap_or_default())),
+        "model_sha256": sha256_hex(&manifest.unwrap_or_default()),
         "device": session.card().device,
         "load": load,
         "task": kinds,
@@ -353,7 +353,7 @@ impl<'a> Work<'a> {
             Ok((proposals, time)) => {
                 self.device_failures = 0;
                 Ok(Ok(Open {
-                    proposals: self.chosen(proposals),
+                    proposals: self.chosen(&proposals),
                     pixels: kept,
                     milliseconds: time.total(),
                 }))
@@ -363,19 +363,13 @@ impl<'a> Work<'a> {
     }
 
     /// The proposals that are used, best first.
-    fn chosen(&self, mut proposals: Vec<Proposal>) -> Vec<Proposal> {
+    fn chosen(&self, proposals: &[Proposal]) -> Vec<Proposal> {
         let limit = match self.job.questions.has_questions() {
             true => MAX_BOXES,
             false => usize::MAX,
         };
-        let kept = self.job.selection.choose(&proposals, limit).kept;
-        let take = |index: usize| {
-            std::mem::replace(
-                &mut proposals[index],
-                Proposal::unlabelled([0.; 4].into(), 0.),
-            )
-        };
-        kept.into_iter().map(take).collect()
+        let kept = self.job.selection.choose(proposals, limit).kept.into_iter();
+        kept.map(|index| proposals[index].clone()).collect()
     }
 
     /// A fault that is only about this picture or question; those after which no other can succeed end the batch.

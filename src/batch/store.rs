@@ -408,8 +408,8 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use serde_json::json;
 
-    use super::super::inputs::hex;
     use super::*;
+    use crate::weights::manifest::hex;
 
     struct Case {
         folder: tempfile::TempDir,

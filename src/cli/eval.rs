@@ -268,11 +268,7 @@ fn run_photographs(options: &Options, coco: &Path, images: &Path) -> Result<bool
     let report = evaluate_photographs(&mut model, &set, &photo, done, &mut record)?;
     answers.finish()?;
     bar.finish();
-    if let Some(path) = &options.report {
-        report.page().write(path)?;
-    }
-    print(options, &report);
-    Ok(true)
+    present(options, &report, || report.page())
 }
 
 fn run_results(options: &Options, coco: &Path, results: &Path) -> Result<bool, Fault> {
@@ -280,11 +276,7 @@ fn run_results(options: &Options, coco: &Path, results: &Path) -> Result<bool, F
     let found = Results::open(results, &set)?;
     let names = [coco, results].map(|path| path.display().to_string());
     let report = evaluate_results(&set, &found, names);
-    if let Some(path) = &options.report {
-        report.page().write(path)?;
-    }
-    print(options, &report);
-    Ok(true)
+    present(options, &report, || report.page())
 }
 
 fn run_references(options: &Options, file: &Path, images: &Path) -> Result<bool, Fault> {
@@ -306,11 +298,7 @@ fn run_references(options: &Options, file: &Path, images: &Path) -> Result<bool,
     let report = evaluate_references(&mut model, &references, &refer, done, &mut record)?;
     answers.finish()?;
     bar.finish();
-    if let Some(path) = &options.report {
-        report.page().write(path)?;
-    }
-    print(options, &report);
-    Ok(true)
+    present(options, &report, || report.page())
 }
 
 /// The file of `--answers`, if there is one.
@@ -338,6 +326,19 @@ impl Answers {
             None => Ok(()),
         }
     }
+}
+
+/// Writes the HTML report where one is wanted, and prints the report.
+fn present(
+    options: &Options,
+    report: &(impl serde::Serialize + std::fmt::Display),
+    page: impl FnOnce() -> html::Page,
+) -> Result<bool, Fault> {
+    if let Some(path) = &options.report {
+        page().write(path)?;
+    }
+    print(options, report);
+    Ok(true)
 }
 
 fn print(options: &Options, report: &(impl serde::Serialize + std::fmt::Display)) {

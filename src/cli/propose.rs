@@ -139,15 +139,7 @@ impl ModelArgs {
     /// Which proposals are used: the defaults of the model without the user's values. A score of the user
     /// applies to all labels.
     pub(super) fn selection(&self, card: &ModelCard) -> Selection {
-        let default = card.selection();
-        Selection {
-            score: self.score.unwrap_or(default.score),
-            nms: self.nms.unwrap_or(default.nms),
-            first_of_kind: match self.score {
-                Some(_) => None,
-                None => default.first_of_kind,
-            },
-        }
+        card.selection().with(self.score, self.nms)
     }
 
     /// The boxes that the proposal network is asked for.

@@ -2,14 +2,9 @@
 
 use crate::eval::photographs::Picture;
 use crate::geometry::{BoxXyxy, Proposal};
-use crate::scenes::Rng;
+use crate::scenes::{Rng, position_in_words};
 use crate::text::prompt::MAX_BOXES;
 
-/// Distance of a centre from the middle of the picture, as a fraction of its side, from which an object is on
-/// one side of it.
-const MIN_SIDE: f32 = 0.18;
-/// Distance of a centre from the middle below which an object is in the middle.
-const MAX_MIDDLE: f32 = 0.14;
 /// IoU from which a proposal is a copy of an annotated box.
 const SAME_BOX: f32 = 0.5;
 
@@ -171,19 +166,6 @@ impl Contents {
 
     /// The place of an object in words; `None` if two fit.
     pub(super) fn place(&self, thing: usize) -> Option<&'static str> {
-        let [x, y] = self.centre(thing).map(|centre| centre - 0.5);
-        let far = x.abs().max(y.abs());
-        if far < MAX_MIDDLE {
-            return Some("in the middle");
-        }
-        if far < MIN_SIDE || (x.abs() - y.abs()).abs() < 0.04 {
-            return None;
-        }
-        Some(match (x.abs() > y.abs(), x < 0.0, y < 0.0) {
-            (true, true, _) => "on the left",
-            (true, false, _) => "on the right",
-            (false, _, true) => "at the top",
-            (false, _, false) => "at the bottom",
-        })
+        position_in_words(self.centre(thing))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::image::Pixels;
-use crate::protocol::{Answer, AskTime, StopReason};
+use crate::protocol::Answer;
 
 const SELECTION: Selection = Selection {
     score: 0.3,
@@ -94,17 +94,7 @@ impl EvalModel for Scripted {
             None if question.contains("grounded format") => "I do not know.".into(),
             None => "A <ground>dog</ground><objects><obj0></objects> on grass.".into(),
         };
-        Ok(Answer {
-            prompt: String::new(),
-            spans: spans(&text),
-            text,
-            tokens: 0,
-            prefill_tokens: 0,
-            question_tokens: 0,
-            gpu_bytes: None,
-            stop: StopReason::End,
-            milliseconds: AskTime::default(),
-        })
+        Ok(Answer::saying(text.clone(), spans(&text)))
     }
 }
 

@@ -59,7 +59,7 @@ impl Preparation {
         }
     }
 
-    /// Preprocesses a picture as the engine does; uses this thread alone.
+    /// Preprocesses a picture as the engine does.
     pub fn prepare(&self, pixels: &Pixels) -> Prepared {
         Prepared {
             proposer: self.proposer.as_ref().map(|recipe| match recipe {

@@ -530,7 +530,6 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{AskTime, StopReason};
     use crate::scenes::Segment;
     use crate::text::answer_parser::Span;
 
@@ -546,20 +545,6 @@ mod tests {
             nms: 0.8,
             model: "oracle".into(),
             device: "cpu".into(),
-        }
-    }
-
-    fn answer(text: String, spans: Vec<Span>) -> Answer {
-        Answer {
-            prompt: String::new(),
-            text,
-            spans,
-            tokens: 0,
-            prefill_tokens: 0,
-            question_tokens: 0,
-            gpu_bytes: None,
-            stop: StopReason::End,
-            milliseconds: AskTime::default(),
         }
     }
 
@@ -589,7 +574,7 @@ mod tests {
             boxes: &[BoxXyxy],
             question: &str,
         ) -> Result<Answer, Fault> {
-            let no_answer = || Ok(answer(String::new(), Vec::new()));
+            let no_answer = || Ok(Answer::saying(String::new(), Vec::new()));
             let Some((number, scene)) = self.scene(pixels) else {
                 return no_answer();
             };
@@ -625,7 +610,7 @@ mod tests {
                     },
                     Segment::Index(_) => panic!("answers have no index outside a group"),
                 });
-                return Ok(answer(text, spans.collect()));
+                return Ok(Answer::saying(text, spans.collect()));
             }
             no_answer()
         }
@@ -646,7 +631,7 @@ mod tests {
                 objects: (0..boxes.len() as u32).collect(),
                 open: false,
             };
-            Ok(answer("dog".into(), vec![span]))
+            Ok(Answer::saying("dog".into(), vec![span]))
         }
     }
 

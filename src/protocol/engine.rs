@@ -311,6 +311,24 @@ pub struct Answer {
     pub milliseconds: AskTime,
 }
 
+#[cfg(test)]
+impl Answer {
+    /// An answer that took no time and no token.
+    pub(crate) fn saying(text: String, spans: Vec<Span>) -> Self {
+        Self {
+            prompt: String::new(),
+            text,
+            spans,
+            tokens: 0,
+            prefill_tokens: 0,
+            question_tokens: 0,
+            gpu_bytes: None,
+            stop: StopReason::End,
+            milliseconds: AskTime::default(),
+        }
+    }
+}
+
 /// Description of the loaded model and its device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {

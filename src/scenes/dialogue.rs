@@ -18,6 +18,11 @@ pub(crate) const REFUSAL: &str = "There is no such thing in this image";
 /// Least distance of two centres, as a fraction of the image's side, at which one object counts as
 /// left of or above the other.
 const MIN_OFFSET: f32 = 0.06;
+/// Distance of a centre from the middle of the picture, as a fraction of its side, from which an object is on
+/// one side of it.
+const MIN_SIDE: f32 = 0.18;
+/// Distance of a centre from the middle below which an object is in the middle.
+const MAX_MIDDLE: f32 = 0.14;
 
 /// A part of a question or an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -391,12 +396,17 @@ fn centre(scene: &Scene, object: usize) -> [f32; 2] {
 
 /// The position of an object in words; `None` if it is ambiguous.
 fn position(scene: &Scene, object: usize) -> Option<&'static str> {
-    let [x, y] = centre(scene, object).map(|c| c - 0.5);
+    position_in_words(centre(scene, object))
+}
+
+/// The position of a point, in fractions of width and height, in words; `None` if two fit.
+pub(crate) fn position_in_words(point: [f32; 2]) -> Option<&'static str> {
+    let [x, y] = point.map(|c| c - 0.5);
     let far = x.abs().max(y.abs());
-    if far < 0.14 {
+    if far < MAX_MIDDLE {
         return Some("in the middle");
     }
-    if far < 0.18 || (x.abs() - y.abs()).abs() < 0.04 {
+    if far < MIN_SIDE || (x.abs() - y.abs()).abs() < 0.04 {
         return None;
     }
     Some(match (x.abs() > y.abs(), x < 0.0, y < 0.0) {

@@ -14,7 +14,7 @@ mod wording;
 mod write;
 
 pub use dialogue::{Dialogue, Segment, dialogue, dialogues, number_word};
-pub(crate) use dialogue::{REFUSAL, absent_category, detect_all};
+pub(crate) use dialogue::{REFUSAL, absent_category, detect_all, position_in_words};
 pub use draw::{Object, Scene, Size};
 pub use rng::Rng;
 pub use stickers::{Category, Tint};

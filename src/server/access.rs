@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
+use crate::weights::manifest::hex;
 
 /// The address of the client of a request.
 #[derive(Clone, Copy, Debug)]
@@ -185,10 +186,6 @@ pub async fn check<S: AsRef<Access>>(
         }
     };
     with_origin(response, origin)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn preflight(headers: &HeaderMap) -> Response {

@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::problem::{Problem, is_device};
 use super::shown::Growth;
 use crate::error::{ErrorCode, Fault, FaultKind};
-use crate::geometry::{BoxXyxy, Granularity, Proposal, Selection};
+use crate::geometry::{BoxXyxy, Granularity, Proposal};
 use crate::image::decode;
 use crate::progress::Stage;
 use crate::protocol::{
@@ -216,7 +216,8 @@ impl Engine {
             None => {
                 let card = self.session.as_ref().expect("looked with it").card();
                 let found = &current.proposals[&looking.granularity];
-                let kept = selection(card, looking).choose(found, MAX_BOXES).kept;
+                let selection = card.selection().with(looking.score, looking.nms);
+                let kept = selection.choose(found, MAX_BOXES).kept;
                 kept.iter().map(|&index| found[index].clone()).collect()
             }
         };
@@ -314,20 +315,6 @@ impl Engine {
             text,
             prompt_tokens,
         })
-    }
-}
-
-/// Which proposals are used: as the model says, but for what the request says. A score of the request applies to
-/// all labels.
-fn selection(card: &ModelCard, looking: &Looking) -> Selection {
-    let default = card.selection();
-    Selection {
-        score: looking.score.unwrap_or(default.score),
-        nms: looking.nms.unwrap_or(default.nms),
-        first_of_kind: match looking.score {
-            Some(_) => None,
-            None => default.first_of_kind,
-        },
     }
 }
 

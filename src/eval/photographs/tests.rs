@@ -7,7 +7,7 @@ use serde_json::json;
 use super::questions::{Asked, Topic};
 use super::*;
 use crate::geometry::Proposal;
-use crate::protocol::{Answer, AskTime, StopReason};
+use crate::protocol::Answer;
 
 const SIZE: u32 = 200;
 
@@ -160,17 +160,7 @@ impl EvalModel for Oracle {
 
     fn ask(&mut self, pixels: &Pixels, boxes: &[BoxXyxy], question: &str) -> Result<Answer, Fault> {
         let reply = self.answer(pixels, boxes, question).unwrap_or_default();
-        Ok(Answer {
-            prompt: String::new(),
-            text: reply.text,
-            spans: reply.spans,
-            tokens: 0,
-            prefill_tokens: 0,
-            question_tokens: 0,
-            gpu_bytes: None,
-            stop: StopReason::End,
-            milliseconds: AskTime::default(),
-        })
+        Ok(Answer::saying(reply.text, reply.spans))
     }
 }
 

@@ -419,7 +419,7 @@ impl fmt::Display for ReferReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Answer, AskTime, StopReason};
+    use crate::protocol::Answer;
     use crate::text::answer_parser::spans;
 
     /// Proposes two boxes; answers with the second for expressions with `right`, with the first else, and
@@ -443,17 +443,7 @@ mod tests {
                 (_, true) => "<ground>x</ground><objects><obj1></objects>".into(),
                 (_, false) => "<ground>x</ground><objects><obj0><obj1></objects>".into(),
             };
-            Ok(Answer {
-                prompt: String::new(),
-                spans: spans(&text),
-                text,
-                tokens: 0,
-                prefill_tokens: 0,
-                question_tokens: 0,
-                gpu_bytes: None,
-                stop: StopReason::End,
-                milliseconds: AskTime::default(),
-            })
+            Ok(Answer::saying(text.clone(), spans(&text)))
         }
     }
 
