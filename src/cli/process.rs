@@ -8,24 +8,30 @@ pub(super) fn prepare(command: &Command) {
         command,
         Command::Propose(_)
             | Command::Chat(_)
+            | Command::Batch(_)
+            | Command::Serve(_)
             | Command::Eval(_)
             | Command::Dialogues(_)
             | Command::Bench(_)
     );
-    // These load a model too, and prepare pictures on other threads.
-    let shares_pool = matches!(command, Command::Batch(_) | Command::Serve(_));
-    if !computes_here
-        && !shares_pool
-        && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_))
-    {
+    if !computes_here && !matches!(command, Command::Convert(_) | Command::FakeCheckpoint(_)) {
         keep_freed_memory();
     }
-    if computes_here {
+    // These also prepare pictures on other threads, which a pool of this thread alone would never serve.
+    let prepares_elsewhere = matches!(command, Command::Batch(_) | Command::Serve(_));
+    if computes_here && !(prepares_elsewhere && pool_threads() == 1) {
         // These compute on this thread. As one of rayon's threads it need not wait for others to start its work.
-        // Other commands start threads that a pool of this thread alone would never serve.
         let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
         pool.build_global().ok();
     }
+}
+
+/// The number of threads that rayon's pool will have: that of its variable `RAYON_NUM_THREADS`, if any, or of cores.
+fn pool_threads() -> usize {
+    let named = std::env::var("RAYON_NUM_THREADS").ok();
+    let named = named.and_then(|text| text.parse().ok());
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    named.filter(|&threads| threads > 0).unwrap_or_else(cores)
 }
 
 /// Makes the allocator keep what is freed. Every layer allocates activations of many megabytes and frees them; from
