@@ -10,12 +10,12 @@
 // Ours is the time from the prepared picture to the boxes, suppression included; theirs is that from the
 // prepared picture to the outputs of the network. tests/reference/nanodet.mjs checks that both agree.
 
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, needed } from "./flags.mjs";
+import { needed } from "./flags.mjs";
+import { median } from "./measure.mjs";
+import { newBrowser } from "./profile.mjs";
 
 const [folder, model] = process.argv.slice(2);
 const URL_OF_PAGE = needed("CHATREX_URL");
@@ -36,13 +36,7 @@ const FILES = {
 };
 const TYPES = { js: "text/javascript", wasm: "application/wasm", json: "application/json" };
 
-const profile = await mkdtemp(join(tmpdir(), "chatrex-detector-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: needed("CHATREX_BROWSER"),
-  headless: true,
-  args: ALWAYS,
-  serviceWorkers: "block",
-});
+const { context, close } = await newBrowser({ serviceWorkers: "block" });
 context.setDefaultTimeout(LONG);
 await context.route(`${THEIRS}**`, async (route) => {
   const name = new URL(route.request().url()).pathname.slice(1);
@@ -114,9 +108,7 @@ for (let i = -1; i < REPEATS; i++) {
     times.ours.push(b);
   }
 }
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const ratios = times.theirs.map((time, i) => time / times.ours[i]);
 console.log(`TensorFlow.js ${median(times.theirs).toFixed(0)} ms, ours ${median(times.ours).toFixed(0)} ms`);
 console.log(`their time / our time: ${median(ratios).toFixed(2)} (${ratios.map((r) => r.toFixed(2)).join(" ")})`);
-await context.close();
-await rm(profile, { recursive: true, force: true });
+await close();

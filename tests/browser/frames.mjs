@@ -8,12 +8,10 @@
 // an idle and a busy block, in the order idle, busy, busy, idle). The row "script" is a fixed loop of plain script
 // on the same thread: what a busy core costs its neighbour on this machine.
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, needed } from "./flags.mjs";
+import { resolve } from "node:path";
+import { median } from "./measure.mjs";
 import { site } from "./origins.mjs";
+import { newBrowser } from "./profile.mjs";
 
 const FOLDERS = process.argv.slice(2).map((folder) => resolve(folder));
 const REPEATS = Number(process.env.CHATREX_REPEATS ?? 7);
@@ -28,26 +26,18 @@ if (FOLDERS.length === 0) {
   process.exit(2);
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const rounded = (value) => Number(value.toFixed(2));
 
 // Opens a new profile, calls `use` with a page, and removes the profile.
 async function visiting(flags, use) {
-  const profile = await mkdtemp(join(tmpdir(), "chatrex-frames-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: needed("CHATREX_BROWSER"),
-    headless: true,
-    args: [...ALWAYS, ...flags],
-    viewport: { width: 1280, height: 800 },
-    serviceWorkers: "block",
-  });
+  const viewport = { width: 1280, height: 800 };
+  const { context, close } = await newBrowser({ flags, viewport, serviceWorkers: "block" });
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     page.setDefaultTimeout(LONG);
     return await use(page);
   } finally {
-    await context.close();
-    await rm(profile, { recursive: true, force: true });
+    await close();
   }
 }
 

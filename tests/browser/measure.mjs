@@ -1,20 +1,15 @@
-// A browser of its own to measure in.
+// Browsers to measure in, and medians.
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, HARDWARE, SOFTWARE, needed } from "./flags.mjs";
+import { HARDWARE, SOFTWARE, needed } from "./flags.mjs";
+import { newBrowser } from "./profile.mjs";
+
+// The upper median of numbers.
+export const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 // Opens `path`, relative to the site, calls `use` with the page, and closes the browser.
 export async function measuring(path, use) {
-  const profile = await mkdtemp(join(tmpdir(), "chatrex-bench-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: needed("CHATREX_BROWSER"),
-    headless: true,
-    args: [...ALWAYS, ...(process.env.CHATREX_GPU ? HARDWARE : SOFTWARE)],
-    serviceWorkers: "block",
-  });
+  const flags = process.env.CHATREX_GPU ? HARDWARE : SOFTWARE;
+  const { context, close } = await newBrowser({ flags, serviceWorkers: "block" });
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     page.setDefaultTimeout(0);
@@ -23,7 +18,6 @@ export async function measuring(path, use) {
     await page.goto(new URL(path, needed("CHATREX_URL")).href);
     return await use(page);
   } finally {
-    await context.close();
-    await rm(profile, { recursive: true, force: true });
+    await close();
   }
 }

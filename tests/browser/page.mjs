@@ -2,11 +2,9 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, SOFTWARE as WEBGPU, needed } from "./flags.mjs";
+import { readFile } from "node:fs/promises";
+import { SOFTWARE as WEBGPU, needed } from "./flags.mjs";
+import { newBrowser } from "./profile.mjs";
 
 export const URL_OF_PAGE = needed("CHATREX_URL");
 // The page with the model for drawn scenes, whichever model is the default.
@@ -30,11 +28,8 @@ const PATIENCE = Math.min(LONG, 120_000);
 
 // Opens a browser with a profile of its own. `webgpu: false` disables WebGPU adapters; `flags` are added.
 export async function open({ webgpu = true, flags = [], ...options } = {}) {
-  const profile = await mkdtemp(join(tmpdir(), "chatrex-browser-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: needed("CHATREX_BROWSER"),
-    headless: true,
-    args: [...ALWAYS, ...(webgpu ? WEBGPU : []), ...flags],
+  const { context, close } = await newBrowser({
+    flags: [...(webgpu ? WEBGPU : []), ...flags],
     viewport: { width: 1280, height: 800 },
     ...options,
   });
@@ -45,15 +40,7 @@ export async function open({ webgpu = true, flags = [], ...options } = {}) {
   // Tests with WebGPU are about the GPU path, whichever engine is faster on a software adapter.
   if (webgpu) await context.addInitScript(preferGpu);
   await context.addInitScript(record);
-  return {
-    context,
-    page,
-    seen,
-    async close() {
-      await context.close();
-      await rm(profile, { recursive: true, force: true });
-    },
-  };
+  return { context, page, seen, close };
 }
 
 // Opens a browser with nano on the CPU and waits for the answer about its sample.

@@ -7,12 +7,11 @@
 // CHATREX_REPEATS (3 visits), CHATREX_MODEL (nano or mini, the default). Times of a software adapter are not GPU times;
 // the ratio shows how much compilation each version waits for.
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, needed, SOFTWARE } from "./flags.mjs";
+import { resolve } from "node:path";
+import { SOFTWARE } from "./flags.mjs";
+import { median } from "./measure.mjs";
 import { site } from "./origins.mjs";
+import { newBrowser } from "./profile.mjs";
 
 const FOLDERS = process.argv.slice(2).map((folder) => resolve(folder));
 const REPEATS = Number(process.env.CHATREX_REPEATS ?? 3);
@@ -24,17 +23,9 @@ if (FOLDERS.length === 0) {
   process.exit(2);
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
-
 // Seconds from the start of a visit with a new profile to each event of the worker.
 async function visit(url) {
-  const profile = await mkdtemp(join(tmpdir(), "chatrex-ready-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: needed("CHATREX_BROWSER"),
-    headless: true,
-    args: [...ALWAYS, ...SOFTWARE],
-    serviceWorkers: "block",
-  });
+  const { context, close } = await newBrowser({ flags: SOFTWARE, serviceWorkers: "block" });
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     page.setDefaultTimeout(LONG);
@@ -61,8 +52,7 @@ async function visit(url) {
     const { Ready, Proposed, Done } = await page.evaluate(() => self.seconds);
     return { ready: Ready, boxes: Proposed, answer: Done };
   } finally {
-    await context.close();
-    await rm(profile, { recursive: true, force: true });
+    await close();
   }
 }
 

@@ -6,12 +6,10 @@
 // and to its service worker. A cold visit has an empty profile; a warm visit is the next one of that
 // profile, after the service worker has stored everything. Optional: CHATREX_MBIT, CHATREX_REPEATS.
 
-import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, request as ask } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
-import { ALWAYS, needed, SOFTWARE } from "./flags.mjs";
+import { needed, SOFTWARE } from "./flags.mjs";
+import { median } from "./measure.mjs";
+import { newBrowser } from "./profile.mjs";
 
 const SITE = needed("CHATREX_URL");
 const MBIT = Number(process.env.CHATREX_MBIT ?? 20);
@@ -77,7 +75,6 @@ async function visit(context) {
   return { ...times, megabytes: (sent - before) / 1e6 };
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const rows = [];
 for (const [device, flags] of [
   ["CPU", []],
@@ -85,17 +82,10 @@ for (const [device, flags] of [
 ]) {
   const visits = { cold: [], warm: [] };
   for (let i = 0; i < REPEATS; i++) {
-    const profile = await mkdtemp(join(tmpdir(), "chatrex-visits-"));
-    const context = await chromium.launchPersistentContext(profile, {
-      executablePath: needed("CHATREX_BROWSER"),
-      headless: true,
-      args: [...ALWAYS, ...flags],
-      viewport: { width: 1280, height: 800 },
-    });
+    const { context, close } = await newBrowser({ flags, viewport: { width: 1280, height: 800 } });
     await context.addInitScript(clock);
     for (const kind of ["cold", "warm"]) visits[kind].push(await visit(context));
-    await context.close();
-    await rm(profile, { recursive: true, force: true });
+    await close();
   }
   for (const [kind, list] of Object.entries(visits)) {
     const of = (name) => median(list.map((times) => times[name]));

@@ -1,4 +1,4 @@
-"""A low-rank run that is killed and resumed, against one that is not, and their merged models.
+"""A low-rank run that is killed and resumed, against one that is not.
 
     python lora_run.py --program target/debug/chatrex
 
