@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import _thread
 import gc
+import signal
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -110,6 +112,15 @@ def test_an_answer_can_be_stopped(picture: chatrex.Picture) -> None:
     assert picture.answer(CAPTION, max_tokens=200).text == whole.text
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Interrupts raise KeyboardInterrupt, also in a job of a shell that starts it with interrupts ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_an_answer(picture: chatrex.Picture) -> None:
     whole = picture.answer(CAPTION, max_tokens=200)
     waits = threading.Event()
@@ -121,7 +132,7 @@ def test_an_interrupt_ends_an_answer(picture: chatrex.Picture) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     # Those before it keep the engine busy until the interrupt has come.
-    before = [picture.ask(CAPTION, max_tokens=200) for _ in range(12)]
+    before = [picture.ask(CAPTION, max_tokens=200) for _ in range(40)]
     last = picture.ask(CAPTION, max_tokens=200)
     with pytest.raises(KeyboardInterrupt):
         waits.set()
