@@ -1,5 +1,8 @@
 //! SIMD and threads for CPU loops: natively on every core, with AVX-512 or AVX2 if the CPU has it.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+use std::sync::LazyLock;
+
 /// Calls `f(i, chunk)` for each chunk of `length` values of `out`; natively on all cores.
 pub fn for_each_chunk<T: Send>(
     out: &mut [T],
@@ -58,41 +61,90 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// The instruction sets that CPU loops are compiled for.
-#[cfg(any(target_arch = "x86_64", test))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InstructionSet {
     /// What every CPU of the target has.
     Baseline,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 with F, DQ, VL and BW, and FMA.
+    /// [`Self::Avx2`] with AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Vnni,
+    /// [`Self::Avx2`] with F, DQ, VL and BW of AVX-512.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// [`Self::Avx512`] with its VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// NEON with dot products.
+    #[cfg(target_arch = "aarch64")]
+    DotProducts,
 }
 
-/// The best instruction set of this CPU; in tests the one that `with_each_instruction_set` tries.
-#[cfg(any(target_arch = "x86_64", test))]
-pub(crate) fn instruction_set() -> InstructionSet {
-    #[cfg(test)]
-    return detected().min(tests::limit());
-    #[cfg(not(test))]
-    detected()
-}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+impl InstructionSet {
+    /// All of the target, the better ones later.
+    const ALL: &[Self] = &[
+        Self::Baseline,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2Vnni,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512Vnni,
+        #[cfg(target_arch = "aarch64")]
+        Self::DotProducts,
+    ];
 
-#[cfg(target_arch = "x86_64")]
-fn detected() -> InstructionSet {
-    use std::arch::is_x86_feature_detected as has;
-    if !has!("avx2") || !has!("fma") {
-        InstructionSet::Baseline
-    } else if has!("avx512f") && has!("avx512dq") && has!("avx512vl") && has!("avx512bw") {
-        InstructionSet::Avx512
-    } else {
-        InstructionSet::Avx2
+    /// Whether this CPU has it.
+    #[cfg(target_arch = "x86_64")]
+    fn is_detected(self) -> bool {
+        use std::arch::is_x86_feature_detected as has;
+        match self {
+            Self::Baseline => true,
+            Self::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
+            Self::Avx2Vnni => Self::Avx2.is_detected() && has!("avxvnni"),
+            Self::Avx512 => {
+                let has_all = has!("avx512f") && has!("avx512dq") && has!("avx512vl");
+                Self::Avx2.is_detected() && has_all && has!("avx512bw")
+            }
+            Self::Avx512Vnni => Self::Avx512.is_detected() && has!("avx512vnni"),
+        }
+    }
+
+    /// Whether this CPU has it.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_detected(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::DotProducts => std::arch::is_aarch64_feature_detected!("dotprod"),
+        }
+    }
+
+    /// The best one of this CPU.
+    fn best() -> Self {
+        static BEST: LazyLock<InstructionSet> = LazyLock::new(|| {
+            let mut from_best = InstructionSet::ALL.iter().rev();
+            let best = from_best.find(|set| set.is_detected());
+            best.copied().unwrap_or(InstructionSet::Baseline)
+        });
+        *BEST
     }
 }
 
-#[cfg(all(not(target_arch = "x86_64"), test))]
-fn detected() -> InstructionSet {
-    InstructionSet::Baseline
+/// The best instruction set of this CPU; in tests the one that `with_each_instruction_set` tries.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) fn instruction_set() -> InstructionSet {
+    #[cfg(test)]
+    if let Some(set) = tests::tried() {
+        return set;
+    }
+    InstructionSet::best()
 }
 
 /// Defines a function that is compiled for every [`InstructionSet`] and selected at run time. Functions that the
@@ -108,14 +160,15 @@ macro_rules! vectorized {
 
 pub(crate) use vectorized;
 
-/// [`vectorized`], with the constant `FUSED` in the body: whether `mul_add` is one instruction. Where the body uses
-/// it, results differ in the last place between CPUs.
+/// [`vectorized`], with two constants in the body: `FUSED`, whether `mul_add` is one instruction, and `AVX512`,
+/// whether it is compiled for [`InstructionSet::Avx512`]. Where the body uses the first one, results differ in the last
+/// place between CPUs.
 macro_rules! fused {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
         $visibility fn $name($($argument: $kind),*) {
             #[inline(always)]
-            fn body<const FUSED: bool>($($argument: $kind),*) $body
+            fn body<const FUSED: bool, const AVX512: bool>($($argument: $kind),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
@@ -123,24 +176,28 @@ macro_rules! fused {
 
                 #[target_feature(enable = "avx2,fma")]
                 fn with_avx2($($argument: $kind),*) {
-                    body::<true>($($argument),*);
+                    body::<true, false>($($argument),*);
                 }
 
-                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma")]
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma,f16c")]
                 fn with_avx512($($argument: $kind),*) {
-                    body::<true>($($argument),*);
+                    body::<true, true>($($argument),*);
                 }
 
                 match $crate::simd::instruction_set() {
                     // SAFETY: the CPU has the instruction set.
-                    InstructionSet::Avx512 => return unsafe { with_avx512($($argument),*) },
+                    InstructionSet::Avx512 | InstructionSet::Avx512Vnni => {
+                        return unsafe { with_avx512($($argument),*) };
+                    }
                     // SAFETY: the CPU has the instruction set.
-                    InstructionSet::Avx2 => return unsafe { with_avx2($($argument),*) },
+                    InstructionSet::Avx2 | InstructionSet::Avx2Vnni => {
+                        return unsafe { with_avx2($($argument),*) };
+                    }
                     InstructionSet::Baseline => {}
                 }
             }
             // Every 64-bit ARM has a fused multiply-add; on others it may be a slow function.
-            body::<{ cfg!(target_arch = "aarch64") }>($($argument),*);
+            body::<{ cfg!(target_arch = "aarch64") }, false>($($argument),*);
         }
     };
 }
@@ -151,27 +208,27 @@ pub(crate) use fused;
 pub(crate) mod tests {
     use std::sync::atomic::{AtomicU8, Ordering};
 
-    use super::{InstructionSet, detected, exp};
+    use super::{InstructionSet, exp};
 
-    const ALL: [InstructionSet; 3] = [
-        InstructionSet::Baseline,
-        InstructionSet::Avx2,
-        InstructionSet::Avx512,
-    ];
+    /// None of [`InstructionSet::ALL`].
+    const NONE: u8 = u8::MAX;
 
-    static LIMIT: AtomicU8 = AtomicU8::new(InstructionSet::Avx512 as u8);
+    static TRIED: AtomicU8 = AtomicU8::new(NONE);
 
-    pub(super) fn limit() -> InstructionSet {
-        ALL[usize::from(LIMIT.load(Ordering::Relaxed))]
+    pub(super) fn tried() -> Option<InstructionSet> {
+        let index = usize::from(TRIED.load(Ordering::Relaxed));
+        InstructionSet::ALL.get(index).copied()
     }
 
     /// Calls `check` with every instruction set of this CPU, which all threads then use.
     pub fn with_each_instruction_set(mut check: impl FnMut(InstructionSet)) {
-        for set in ALL.into_iter().filter(|set| *set <= detected()) {
-            LIMIT.store(set as u8, Ordering::Relaxed);
-            check(set);
+        for (index, set) in InstructionSet::ALL.iter().enumerate() {
+            if set.is_detected() {
+                TRIED.store(index as u8, Ordering::Relaxed);
+                check(*set);
+            }
         }
-        LIMIT.store(InstructionSet::Avx512 as u8, Ordering::Relaxed);
+        TRIED.store(NONE, Ordering::Relaxed);
     }
 
     #[test]

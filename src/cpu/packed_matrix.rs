@@ -5,7 +5,11 @@
 //! zeros.
 
 mod dense;
+#[cfg(target_arch = "x86_64")]
+mod digits;
 mod int8;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +20,11 @@ use burn::tensor::{Int, Tensor};
 use self::dense::DensePanels;
 use super::op::{self, CpuOp};
 use super::tiles::{
-    LANES, TILE_COLUMNS, Vector, Wide, columns_together, multiply_add, tiles, widen,
+    LANES, TILE_COLUMNS, Vector, Wide, columns_together, multiply_add, tiles, two_pairs, widen,
 };
 use crate::memory::CpuActivations;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{InstructionSet, instruction_set};
 use crate::simd::{for_each_chunk, fused, threads};
 use crate::weights::{DType, QuantScheme};
 
@@ -417,6 +423,10 @@ impl Panels {
 
     /// The product with one row `x`.
     fn one_row(&self, x: &[f32]) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        if instruction_set() == InstructionSet::Avx512Vnni {
+            return digits::one_row(self, x);
+        }
         let sums: Vec<f32> = x
             .chunks_exact(self.scheme.group)
             .map(|x| x.iter().sum())
@@ -591,15 +601,30 @@ fused! {
                     }
                 }
             }
-            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(count)) {
-                if start == 0 {
-                    out.fill([0.0; 2 * LANES]);
+            if start == 0 {
+                out.fill([0.0; 2 * LANES]);
+            }
+            for (weights, out) in weights.chunks(2).zip(out.chunks_mut(2 * count)) {
+                match weights {
+                    [first, second] => {
+                        let weights = [cut(first, width), cut(second, width)];
+                        let out = out.split_at_mut(count).into();
+                        two_pairs::<FUSED, AVX512>(weights, x, start, columns, out);
+                    }
+                    rest => {
+                        let weights = cut(&rest[0], width);
+                        tiles::<FUSED>(weights, x, start, columns, out);
+                    }
                 }
-                let weights = [&weights[0][..width], &weights[1][..width]];
-                tiles::<FUSED>(weights, x, start, columns, out);
             }
         }
     }
+}
+
+/// The first `width` columns of a pair of panels.
+#[inline(always)]
+fn cut(weights: &[[Vector; TILE_COLUMNS]; 2], width: usize) -> [&[Vector]; 2] {
+    [&weights[0][..width], &weights[1][..width]]
 }
 
 /// Dequantizes columns from `first` of `panel` into a tile.

@@ -123,6 +123,25 @@ pub(super) fn tiles<const FUSED: bool>(
     }
 }
 
+/// [`tiles`] of two pairs of panels. With `AVX512`, which the CPU must have, they are multiplied together.
+#[inline(always)]
+pub(super) fn two_pairs<const FUSED: bool, const AVX512: bool>(
+    weights: [[&[Vector]; 2]; 2],
+    x: &[f32],
+    start: usize,
+    columns: usize,
+    [first, second]: [&mut [Wide]; 2],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if AVX512 {
+        // SAFETY: the caller says that the CPU has AVX-512.
+        return unsafe { avx512::two_pairs(weights, x, start, columns, [first, second]) };
+    }
+    let [left, right] = weights;
+    tiles::<FUSED>(left, x, start, columns, first);
+    tiles::<FUSED>(right, x, start, columns, second);
+}
+
 /// Adds the product of `R` rows of `x`, of [`columns_together`], with two panels of weights.
 #[inline(always)]
 fn tile<const FUSED: bool, const R: usize>(
@@ -146,6 +165,81 @@ fn tile<const FUSED: bool, const R: usize>(
         for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
             *out += sum;
         }
+    }
+}
+
+/// The same products in the same order, in vectors of two panels.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm256_loadu_ps, _mm512_add_ps, _mm512_castps256_ps512, _mm512_fmadd_ps,
+        _mm512_insertf32x8, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    use super::{TILE_ROWS, Vector, Wide};
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma,f16c")]
+    pub(super) fn two_pairs(
+        weights: [[&[Vector]; 2]; 2],
+        x: &[f32],
+        start: usize,
+        columns: usize,
+        [first, second]: [&mut [Wide]; 2],
+    ) {
+        let width = weights[0][0].len();
+        let weights = weights.map(|pair| pair.map(|panel| &panel[..width]));
+        let rows = first
+            .chunks_mut(TILE_ROWS)
+            .zip(second.chunks_mut(TILE_ROWS));
+        for ((first, second), x) in rows.zip(x.chunks(TILE_ROWS * columns)) {
+            let x = &x[start * first.len()..][..width * first.len()];
+            let out = [&mut *first, second];
+            match out[0].len() {
+                6 => tile::<6>(weights, x, out),
+                5 => tile::<5>(weights, x, out),
+                4 => tile::<4>(weights, x, out),
+                3 => tile::<3>(weights, x, out),
+                2 => tile::<2>(weights, x, out),
+                _ => tile::<1>(weights, x, out),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma,f16c")]
+    fn tile<const R: usize>(
+        [[a, b], [c, d]]: [[&[Vector]; 2]; 2],
+        x: &[f32],
+        mut out: [&mut [Wide]; 2],
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; R];
+        let weights = a.iter().zip(b).zip(c.iter().zip(d));
+        for (((a, b), (c, d)), x) in weights.zip(x.as_chunks::<R>().0) {
+            let weights = [join(a, b), join(c, d)];
+            for row in 0..R {
+                let x = _mm512_set1_ps(x[row]);
+                for pair in 0..2 {
+                    sums[row][pair] = _mm512_fmadd_ps(x, weights[pair], sums[row][pair]);
+                }
+            }
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (out, sums) in out.iter_mut().zip(sums) {
+                let out = out[row].as_mut_ptr();
+                // SAFETY: the row has room for sixteen floats.
+                unsafe { _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sums)) };
+            }
+        }
+    }
+
+    /// The lanes of two panels.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma,f16c")]
+    fn join(first: &Vector, second: &Vector) -> __m512 {
+        // SAFETY: both have eight floats.
+        let [first, second] = [first, second].map(|half| unsafe { _mm256_loadu_ps(half.as_ptr()) });
+        _mm512_insertf32x8::<1>(_mm512_castps256_ps512(first), second)
     }
 }
 

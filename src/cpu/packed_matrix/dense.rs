@@ -1,7 +1,11 @@
 //! f32 and f16 weights in panels, so that products read them in the order in which they lie in memory.
 
+use std::ops::Range;
+
 use super::{TASK_BYTES, interleave};
-use crate::cpu::tiles::{Element, LANES, TILE_COLUMNS, Vector, Wide, multiply_add, tiles};
+use crate::cpu::tiles::{
+    Element, LANES, TILE_COLUMNS, Vector, Wide, multiply_add, tiles, two_pairs,
+};
 use crate::simd::{for_each_chunk, fused};
 
 /// Consecutive rows of a matrix of f32 or f16.
@@ -133,13 +137,13 @@ fused! {
     /// [`columns_together`](super::columns_together): as many pairs as `out`, `[pairs, count]`, holds.
     pub(super) fn gemm(panels: &DensePanels, first: usize, count: usize, x: &[f32], out: &mut [Wide]) {
         with_values!(&panels.values, values => {
-            gemm_of::<FUSED, _>(values, panels.columns, first, count, x, out);
+            gemm_of::<FUSED, AVX512, _>(values, panels.columns, first, count, x, out);
         });
     }
 }
 
 #[inline(always)]
-fn gemm_of<const FUSED: bool, T: Element>(
+fn gemm_of<const FUSED: bool, const AVX512: bool, T: Element>(
     values: &[[T; LANES]],
     columns: usize,
     first: usize,
@@ -147,18 +151,36 @@ fn gemm_of<const FUSED: bool, T: Element>(
     x: &[f32],
     out: &mut [Wide],
 ) {
-    let mut buffers = [[[0.0; LANES]; TILE_COLUMNS]; 2];
+    let mut buffers = [[[[0.0; LANES]; TILE_COLUMNS]; 2]; 2];
     let [left, right] = &mut buffers;
     out.fill([0.0; 2 * LANES]);
     for start in (0..columns).step_by(TILE_COLUMNS) {
         let end = columns.min(start + TILE_COLUMNS);
-        for (pair, out) in out.chunks_exact_mut(count).enumerate() {
-            let at = 2 * (first + pair);
-            let weights = [
-                T::tile(&panel(values, columns, at)[start..end], left),
-                T::tile(&panel(values, columns, at + 1)[start..end], right),
-            ];
-            tiles::<FUSED>(weights, x, start, columns, out);
+        for (at, out) in out.chunks_mut(2 * count).enumerate() {
+            let at = 2 * (first + 2 * at);
+            let first = pair(values, columns, at, start..end, left);
+            if out.len() == count {
+                tiles::<FUSED>(first, x, start, columns, out);
+            } else {
+                let second = pair(values, columns, at + 2, start..end, right);
+                let out = out.split_at_mut(count).into();
+                two_pairs::<FUSED, AVX512>([first, second], x, start, columns, out);
+            }
         }
     }
+}
+
+/// Columns of the panels `first` and `first + 1`; `buffers` may hold them.
+#[inline(always)]
+fn pair<'a, T: Element>(
+    values: &'a [[T; LANES]],
+    columns: usize,
+    first: usize,
+    range: Range<usize>,
+    [left, right]: &'a mut [[Vector; TILE_COLUMNS]; 2],
+) -> [&'a [Vector]; 2] {
+    [
+        T::tile(&panel(values, columns, first)[range.clone()], left),
+        T::tile(&panel(values, columns, first + 1)[range], right),
+    ]
 }

@@ -3,19 +3,28 @@
 //! are added in f32.
 
 #[cfg(target_arch = "x86_64")]
-use super::Scales;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(target_arch = "x86_64")]
+use super::digits;
 use super::{Panels, code};
 use crate::cpu::tiles::{LANES, Vector, multiply_add};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::simd::{InstructionSet, instruction_set};
 use crate::simd::{for_each_chunk, fused, threads};
 
 /// Products of codes of 8 bits are those of the code less this.
-const OFFSET: i32 = 128;
+pub(super) const OFFSET: i32 = 128;
 
 /// Activations with the same scale.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// Words of four activations in a block.
-const QUADS: usize = BLOCK / 4;
+pub(super) const QUADS: usize = BLOCK / 4;
 
 /// Rows of activations that a tile multiplies at once.
 const TILE_ROWS: usize = 6;
@@ -31,29 +40,30 @@ type Quantize = fn(x: &[f32], rows: usize, missing: f32, out: &mut [Block]);
 
 /// 32 activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Block {
+pub(super) struct Block {
     /// Four activations in each word, in the order in which bytes of codes come out of a word of weights: with
     /// 4 bits of every eight first those of the low halves of bytes, then those of the high ones.
-    quads: [u32; QUADS],
-    scale: f32,
+    pub(super) quads: [u32; QUADS],
+    pub(super) scale: f32,
     /// The sum of the quantized activations, times `scale`.
-    sum: f32,
+    pub(super) sum: f32,
     /// `sum` times what is missing from the codes of [`dots`].
     missing: f32,
+    /// The sum of the quantized activations.
+    pub(super) total: i32,
 }
 
 fused! {
     /// Quantizes rows of whole blocks, `[M, blocks, 32]`, to `[blocks, M]`.
     fn quantize_plain(x: &[f32], rows: usize, missing: f32, out: &mut [Block]) {
-        quantize_rows(x, rows, missing, out, |codes, quad, byte| codes[4 * quad + byte]);
+        quantize_rows(x, rows, missing, out, in_order);
     }
 }
 
 fused! {
     /// The same in the other order.
     fn quantize_nibbles(x: &[f32], rows: usize, missing: f32, out: &mut [Block]) {
-        let at = |codes: &[i32; BLOCK], quad, byte| codes[8 * (quad / 2) + 2 * byte + quad % 2];
-        quantize_rows(x, rows, missing, out, at);
+        quantize_rows(x, rows, missing, out, nibbles_in_order);
     }
 }
 
@@ -63,11 +73,11 @@ fn quantize_rows(
     rows: usize,
     missing: f32,
     out: &mut [Block],
-    at: impl Fn(&[i32; BLOCK], usize, usize) -> i32,
+    order: impl Fn(&[i32; BLOCK]) -> [u32; QUADS],
 ) {
     let blocks = out.len() / rows;
     for (index, x) in x.as_chunks().0.iter().enumerate() {
-        out[index % blocks * rows + index / blocks] = quantized(x, missing, &at);
+        out[index % blocks * rows + index / blocks] = quantized(x, missing, &order);
     }
 }
 
@@ -75,7 +85,7 @@ fn quantize_rows(
 fn quantized(
     x: &[f32; BLOCK],
     missing: f32,
-    at: impl Fn(&[i32; BLOCK], usize, usize) -> i32,
+    order: impl Fn(&[i32; BLOCK]) -> [u32; QUADS],
 ) -> Block {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
     const ROUNDING: f32 = 12_582_912.0;
@@ -108,19 +118,37 @@ fn quantized(
         total = i32::wrapping_add(total, *code);
     }
     let scale = scale + check;
-    let mut quads = [0; QUADS];
-    for (quad, word) in quads.iter_mut().enumerate() {
-        for byte in 0..4 {
-            *word |= (at(&codes, quad, byte).cast_unsigned() & 0xff) << (8 * byte);
-        }
-    }
     let sum = scale * total as f32;
     Block {
-        quads,
+        quads: order(&codes),
         scale,
         sum,
         missing: sum * missing,
+        total,
     }
+}
+
+/// [`Block::quads`] for codes of 8 bits.
+#[inline(always)]
+pub(super) fn in_order(x: &[i32; BLOCK]) -> [u32; QUADS] {
+    quads(|quad, byte| x[4 * quad + byte])
+}
+
+/// The same for codes of 4 bits.
+#[inline(always)]
+pub(super) fn nibbles_in_order(x: &[i32; BLOCK]) -> [u32; QUADS] {
+    quads(|quad, byte| x[8 * (quad / 2) + 2 * byte + quad % 2])
+}
+
+#[inline(always)]
+fn quads(x: impl Fn(usize, usize) -> i32) -> [u32; QUADS] {
+    let mut quads = [0; QUADS];
+    for (quad, word) in quads.iter_mut().enumerate() {
+        for byte in 0..4 {
+            *word |= (x(quad, byte).cast_unsigned() & 0xff) << (8 * byte);
+        }
+    }
+    quads
 }
 
 /// `x W^T` for `x` `[M, columns]`: `[M, rows]`.
@@ -137,10 +165,14 @@ pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
         let x = &x[tile * TILE_ROWS * panels.columns..];
         quantize(&x[..out.len() * BLOCK], out.len() / blocks, missing, out);
     });
+    #[cfg(target_arch = "x86_64")]
+    if count == 1 && instruction_set() == InstructionSet::Avx512Vnni {
+        return digits::one_row_of_int8(panels, &activations);
+    }
     let all = panels.rows.div_ceil(LANES);
     let panel_bytes = size_of_val(panels.words(0, 0)).max(1);
     let task = (CACHED / panel_bytes).min(all.div_ceil(4 * threads()));
-    let task = task.clamp(1, TASK_PANELS);
+    let task = task.clamp(1, TASK_PANELS).next_multiple_of(2);
     let row_bytes = blocks * size_of::<Block>();
     let chunk = (CACHED / row_bytes)
         .next_multiple_of(TILE_ROWS)
@@ -149,10 +181,15 @@ pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
     let mut sums = vec![[0.0; LANES]; all * count];
     for_each_chunk(&mut sums, task * count, |index, sums| {
         for (chunk_index, activations) in activations.chunks(chunk * blocks).enumerate() {
-            let rows = activations.len() / blocks;
-            for (panel, sums) in sums.chunks_exact_mut(count).enumerate() {
-                let sums = &mut sums[chunk_index * chunk..][..rows];
-                multiply(panels, index * task + panel, activations, sums);
+            let rows = chunk_index * chunk..chunk_index * chunk + activations.len() / blocks;
+            for (pair, sums) in sums.chunks_mut(2 * count).enumerate() {
+                let panel = index * task + 2 * pair;
+                let (first, second) = sums.split_at_mut(count);
+                let first = &mut first[rows.clone()];
+                match second.get_mut(rows.clone()) {
+                    Some(second) => multiply_two(panels, panel, activations, [first, second]),
+                    None => multiply(panels, panel, activations, first),
+                }
             }
         }
     });
@@ -170,12 +207,38 @@ pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
     out
 }
 
+/// [`multiply`] of two panels.
+fn multiply_two(
+    panels: &Panels,
+    panel: usize,
+    activations: &[Block],
+    [first, second]: [&mut [Vector]; 2],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() == InstructionSet::Avx512Vnni {
+        // SAFETY: the CPU has these instructions.
+        return unsafe { avx512::multiply_two(panels, panel, activations, [first, second]) };
+    }
+    multiply(panels, panel, activations, first);
+    multiply(panels, panel + 1, activations, second);
+}
+
 /// The products of a panel with rows of activations, in tiles of [`TILE_ROWS`] and fewer at the end.
 fn multiply(panels: &Panels, panel: usize, activations: &[Block], out: &mut [Vector]) {
     #[cfg(target_arch = "x86_64")]
-    if crate::simd::instruction_set() >= crate::simd::InstructionSet::Avx2 {
-        // SAFETY: the CPU has AVX2 and FMA.
-        return unsafe { avx2::multiply(panels, panel, activations, out) };
+    match instruction_set() {
+        InstructionSet::Baseline => {}
+        // SAFETY: the CPU has these instructions.
+        InstructionSet::Avx2Vnni => {
+            return unsafe { avx2::vnni::multiply(panels, panel, activations, out) };
+        }
+        // SAFETY: the CPU has AVX2, FMA and F16C.
+        _ => return unsafe { avx2::plain::multiply(panels, panel, activations, out) },
+    }
+    #[cfg(target_arch = "aarch64")]
+    if instruction_set() == InstructionSet::DotProducts {
+        // SAFETY: the CPU has dot products.
+        return unsafe { neon::multiply(panels, panel, activations, out) };
     }
     multiply_portable(panels, panel, activations, out);
 }
@@ -240,162 +303,4 @@ fn dots<const BITS: u32, const WORDS: usize, const SUBTRACTED: i32>(
         }
     }
     dots
-}
-
-/// [`multiply`] with AVX2, whose `vpmaddubsw` multiplies unsigned with signed bytes and adds pairs in 16 bits.
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::*;
-
-    use super::{BLOCK, Block, LANES, Panels, QUADS, Scales, TILE_ROWS, Vector};
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn multiply(
-        panels: &Panels,
-        panel: usize,
-        activations: &[Block],
-        out: &mut [Vector],
-    ) {
-        match (panels.scheme.bits, panels.scheme.minimum) {
-            (4, false) => in_tiles::<4, false>(panels, panel, activations, out),
-            (4, true) => in_tiles::<4, true>(panels, panel, activations, out),
-            (_, false) => in_tiles::<8, false>(panels, panel, activations, out),
-            (_, true) => in_tiles::<8, true>(panels, panel, activations, out),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn in_tiles<const BITS: u32, const MINIMUM: bool>(
-        panels: &Panels,
-        panel: usize,
-        activations: &[Block],
-        out: &mut [Vector],
-    ) {
-        let blocks = panels.columns / BLOCK;
-        let rows = activations.chunks(TILE_ROWS * blocks);
-        for (out, x) in out.chunks_mut(TILE_ROWS).zip(rows) {
-            match out.len() {
-                6 => tile::<BITS, MINIMUM, 6>(panels, panel, x, out),
-                5 => tile::<BITS, MINIMUM, 5>(panels, panel, x, out),
-                4 => tile::<BITS, MINIMUM, 4>(panels, panel, x, out),
-                3 => tile::<BITS, MINIMUM, 3>(panels, panel, x, out),
-                2 => tile::<BITS, MINIMUM, 2>(panels, panel, x, out),
-                _ => tile::<BITS, MINIMUM, 1>(panels, panel, x, out),
-            }
-        }
-    }
-
-    /// The products of a panel with `R` rows of blocks.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn tile<const BITS: u32, const MINIMUM: bool, const R: usize>(
-        panels: &Panels,
-        panel: usize,
-        x: &[Block],
-        out: &mut [Vector],
-    ) {
-        let (rows, _) = x.as_chunks::<R>();
-        let per_group = panels.scheme.group / BLOCK;
-        let words_per_block = BLOCK * BITS as usize / 32;
-        let words = panels
-            .words(panel, 0)
-            .chunks_exact(words_per_block * per_group);
-        let mut sums = [_mm256_setzero_ps(); R];
-        for (group, (words, rows)) in words.zip(rows.chunks_exact(per_group)).enumerate() {
-            let (scale, minimum) = scale::<MINIMUM>(panels, panel, group);
-            for (words, rows) in words.chunks_exact(words_per_block).zip(rows) {
-                let dots = match BITS {
-                    4 => dots_of_4_bits(words, rows),
-                    _ => dots_of_8_bits(words, rows),
-                };
-                for row in 0..R {
-                    let block = &rows[row];
-                    let dots = _mm256_fmadd_ps(
-                        _mm256_cvtepi32_ps(dots[row]),
-                        _mm256_set1_ps(block.scale),
-                        _mm256_set1_ps(block.missing),
-                    );
-                    sums[row] = _mm256_fmadd_ps(dots, scale, sums[row]);
-                    if MINIMUM {
-                        sums[row] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(block.sum), sums[row]);
-                    }
-                }
-            }
-        }
-        for (out, sums) in out.iter_mut().zip(sums) {
-            // SAFETY: the vector has room for eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sums) };
-        }
-    }
-
-    /// For each row of a panel, the sums of the products of 32 codes with each of `R` blocks.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn dots_of_4_bits<const R: usize>(words: &[[u32; LANES]], rows: &[Block; R]) -> [__m256i; R] {
-        let mask = _mm256_set1_epi8(15);
-        // At most 16 * 15 * 127 in 16 bits.
-        let mut sums = [_mm256_setzero_si256(); R];
-        for (word, codes) in words.iter().enumerate().take(QUADS / 2) {
-            let codes = integers(codes);
-            let low = _mm256_and_si256(codes, mask);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
-            for row in 0..R {
-                let [even, odd] = [0, 1].map(|half| broadcast(rows[row].quads[2 * word + half]));
-                let even = _mm256_maddubs_epi16(low, even);
-                let odd = _mm256_maddubs_epi16(high, odd);
-                sums[row] = _mm256_add_epi16(sums[row], _mm256_add_epi16(even, odd));
-            }
-        }
-        sums.map(|sums| _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
-    }
-
-    /// The same for codes of 8 bits.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn dots_of_8_bits<const R: usize>(words: &[[u32; LANES]], rows: &[Block; R]) -> [__m256i; R] {
-        let mut sums = [_mm256_setzero_si256(); R];
-        for (word, codes) in words.iter().enumerate().take(QUADS) {
-            let codes = _mm256_xor_si256(integers(codes), _mm256_set1_epi8(-128));
-            let sizes = _mm256_abs_epi8(codes);
-            for row in 0..R {
-                // At most 2 * 128 * 127 in 16 bits: the signs of the codes move to the activations.
-                let x = _mm256_sign_epi8(broadcast(rows[row].quads[word]), codes);
-                let pairs = _mm256_maddubs_epi16(sizes, x);
-                let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                sums[row] = _mm256_add_epi32(sums[row], fours);
-            }
-        }
-        sums
-    }
-
-    /// Scales and minima of a group.
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    fn scale<const MINIMUM: bool>(panels: &Panels, panel: usize, group: usize) -> (__m256, __m256) {
-        let per_group = 1 + usize::from(MINIMUM);
-        let at = (panel * panels.groups() + group) * per_group;
-        let get = |at: usize| match &panels.scales {
-            // SAFETY: the vector has eight halves.
-            Scales::F16(bits) => unsafe {
-                _mm256_cvtph_ps(_mm_loadu_si128(bits[at].as_ptr().cast()))
-            },
-            // SAFETY: the vector has eight floats.
-            Scales::F32(values) => unsafe { _mm256_loadu_ps(values[at].as_ptr()) },
-        };
-        (get(at), get(at + per_group - 1))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn broadcast(quad: u32) -> __m256i {
-        _mm256_set1_epi32(quad.cast_signed())
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn integers(word: &[u32; LANES]) -> __m256i {
-        // SAFETY: the vector has the size of the word.
-        unsafe { _mm256_loadu_si256(word.as_ptr().cast()) }
-    }
 }

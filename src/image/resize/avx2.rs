@@ -25,7 +25,7 @@ pub(super) struct PairTaps {
 impl PairTaps {
     /// `None` if the CPU has no AVX2.
     pub fn new(taps: &Taps) -> Option<Self> {
-        if instruction_set() < InstructionSet::Avx2 {
+        if instruction_set() == InstructionSet::Baseline {
             return None;
         }
         let mut weights = Vec::new();

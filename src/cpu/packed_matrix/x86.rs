@@ -1,0 +1,59 @@
+//! Loads from panels into vectors.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Panels, Scales};
+
+/// Scales and minima of a group. Without `MINIMUM` the minima are the scales.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn scale<const MINIMUM: bool>(
+    panels: &Panels,
+    panel: usize,
+    group: usize,
+) -> (__m256, __m256) {
+    let per_group = 1 + usize::from(MINIMUM);
+    let at = (panel * panels.groups() + group) * per_group;
+    let get = |at: usize| match &panels.scales {
+        // SAFETY: the vector has eight halves.
+        Scales::F16(bits) => unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits[at].as_ptr().cast())) },
+        // SAFETY: the vector has eight floats.
+        Scales::F32(values) => unsafe { _mm256_loadu_ps(values[at].as_ptr()) },
+    };
+    (get(at), get(at + per_group - 1))
+}
+
+/// [`scale`] of two panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx2,f16c")]
+pub(super) fn scale_of_two<const MINIMUM: bool>(
+    panels: &Panels,
+    pair: [usize; 2],
+    group: usize,
+) -> (__m512, __m512) {
+    let join = |left, right| _mm512_insertf32x8::<1>(_mm512_castps256_ps512(left), right);
+    let [left, right] = pair.map(|panel| scale::<MINIMUM>(panels, panel, group));
+    (join(left.0, right.0), join(left.1, right.1))
+}
+
+/// Prefetches the line at `address`, which may be of no object.
+#[inline(always)]
+pub(super) fn prefetch(address: *const i8) {
+    // SAFETY: every CPU of the target has the instruction, and it has no effect but on caches.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+}
+
+/// The words of a panel.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn integers(words: &[u32; LANES]) -> __m256i {
+    // SAFETY: the vector has the size of the words.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// The words of two panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx2")]
+pub(super) fn join_words(left: &[u32; LANES], right: &[u32; LANES]) -> __m512i {
+    _mm512_inserti32x8::<1>(_mm512_castsi256_si512(integers(left)), integers(right))
+}
