@@ -238,7 +238,12 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,fma,f16c")]
     fn join(first: &Vector, second: &Vector) -> __m512 {
         // SAFETY: both have eight floats.
-        let [first, second] = [first, second].map(|half| unsafe { _mm256_loadu_ps(half.as_ptr()) });
+        let (first, second) = unsafe {
+            (
+                _mm256_loadu_ps(first.as_ptr()),
+                _mm256_loadu_ps(second.as_ptr()),
+            )
+        };
         _mm512_insertf32x8::<1>(_mm512_castps256_ps512(first), second)
     }
 }

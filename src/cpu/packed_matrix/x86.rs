@@ -14,13 +14,22 @@ pub(super) fn scale<const MINIMUM: bool>(
 ) -> (__m256, __m256) {
     let per_group = 1 + usize::from(MINIMUM);
     let at = (panel * panels.groups() + group) * per_group;
-    let get = |at: usize| match &panels.scales {
+    let scale = lanes(&panels.scales, at);
+    match MINIMUM {
+        true => (scale, lanes(&panels.scales, at + 1)),
+        false => (scale, scale),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn lanes(scales: &Scales, at: usize) -> __m256 {
+    match scales {
         // SAFETY: the vector has eight halves.
         Scales::F16(bits) => unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits[at].as_ptr().cast())) },
         // SAFETY: the vector has eight floats.
         Scales::F32(values) => unsafe { _mm256_loadu_ps(values[at].as_ptr()) },
-    };
-    (get(at), get(at + per_group - 1))
+    }
 }
 
 /// [`scale`] of two panels.
@@ -31,9 +40,17 @@ pub(super) fn scale_of_two<const MINIMUM: bool>(
     pair: [usize; 2],
     group: usize,
 ) -> (__m512, __m512) {
-    let join = |left, right| _mm512_insertf32x8::<1>(_mm512_castps256_ps512(left), right);
-    let [left, right] = pair.map(|panel| scale::<MINIMUM>(panels, panel, group));
+    // Intrinsics in a closure of `map` would not be inlined.
+    let left = scale::<MINIMUM>(panels, pair[0], group);
+    let right = scale::<MINIMUM>(panels, pair[1], group);
     (join(left.0, right.0), join(left.1, right.1))
+}
+
+/// The lanes of two panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx2,f16c")]
+fn join(left: __m256, right: __m256) -> __m512 {
+    _mm512_insertf32x8::<1>(_mm512_castps256_ps512(left), right)
 }
 
 /// Prefetches the line at `address`, which may be of no object.

@@ -105,13 +105,17 @@ pub(super) mod plain {
         for (word, codes) in words.iter().enumerate().take(QUADS / 2) {
             let [low, high] = nibbles(codes);
             for row in 0..R {
-                let [even, odd] = [0, 1].map(|half| broadcast(rows[row].quads[2 * word + half]));
+                let quads = &rows[row].quads;
+                let (even, odd) = (broadcast(quads[2 * word]), broadcast(quads[2 * word + 1]));
                 let even = _mm256_maddubs_epi16(low, even);
                 let odd = _mm256_maddubs_epi16(high, odd);
                 sums[row] = _mm256_add_epi16(sums[row], _mm256_add_epi16(even, odd));
             }
         }
-        sums.map(|sums| _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
+        for sums in &mut sums {
+            *sums = _mm256_madd_epi16(*sums, _mm256_set1_epi16(1));
+        }
+        sums
     }
 
     /// The same for codes of 8 bits, less [`OFFSET`].
@@ -149,7 +153,8 @@ pub(super) mod vnni {
         for (word, codes) in words.iter().enumerate().take(QUADS / 2) {
             let [low, high] = nibbles(codes);
             for row in 0..R {
-                let [even, odd] = [0, 1].map(|half| broadcast(rows[row].quads[2 * word + half]));
+                let quads = &rows[row].quads;
+                let (even, odd) = (broadcast(quads[2 * word]), broadcast(quads[2 * word + 1]));
                 let sum = _mm256_dpbusd_avx_epi32(sums[row], low, even);
                 sums[row] = _mm256_dpbusd_avx_epi32(sum, high, odd);
             }

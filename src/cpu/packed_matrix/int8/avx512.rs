@@ -114,7 +114,8 @@ fn dots_of_4_bits<const R: usize>(
         let low = _mm512_and_si512(codes, mask);
         let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
         for row in 0..R {
-            let [even, odd] = [0, 1].map(|half| broadcast(rows[row].quads[2 * word + half]));
+            let quads = &rows[row].quads;
+            let (even, odd) = (broadcast(quads[2 * word]), broadcast(quads[2 * word + 1]));
             let sum = _mm512_dpbusd_epi32(sums[row], low, even);
             sums[row] = _mm512_dpbusd_epi32(sum, high, odd);
         }

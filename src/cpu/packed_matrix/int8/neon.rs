@@ -149,7 +149,8 @@ fn dot(sums: int32x4_t, codes: int8x16_t, quad: u32) -> int32x4_t {
 fn bytes(words: &[u32; LANES]) -> [uint8x16_t; 2] {
     let (low, high) = words.split_at(LANES / 2);
     // SAFETY: each half has four words.
-    [low, high].map(|half| unsafe { vreinterpretq_u8_u32(vld1q_u32(half.as_ptr())) })
+    let (low, high) = unsafe { (vld1q_u32(low.as_ptr()), vld1q_u32(high.as_ptr())) };
+    [vreinterpretq_u8_u32(low), vreinterpretq_u8_u32(high)]
 }
 
 #[inline]
@@ -157,5 +158,5 @@ fn bytes(words: &[u32; LANES]) -> [uint8x16_t; 2] {
 fn floats(values: &Vector) -> [float32x4_t; 2] {
     let (low, high) = values.split_at(LANES / 2);
     // SAFETY: each half has four floats.
-    [low, high].map(|half| unsafe { vld1q_f32(half.as_ptr()) })
+    unsafe { [vld1q_f32(low.as_ptr()), vld1q_f32(high.as_ptr())] }
 }
