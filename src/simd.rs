@@ -174,7 +174,7 @@ macro_rules! fused {
             {
                 use $crate::simd::InstructionSet;
 
-                #[target_feature(enable = "avx2,fma")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn with_avx2($($argument: $kind),*) {
                     body::<true, false>($($argument),*);
                 }

@@ -233,7 +233,7 @@ impl PackedMatrix {
             Store::Dense(panels) => return panels.row(index),
         };
         let mut values = vec![[0.0; LANES]; panels.columns];
-        dequantize_tile(panels, index / LANES, 0, &mut values);
+        dequantize_tile::<false>(panels, index / LANES, 0, &mut values);
         values.iter().map(|lanes| lanes[index % LANES]).collect()
     }
 
@@ -597,7 +597,7 @@ fused! {
                 for (half, weights) in weights.iter_mut().enumerate() {
                     let panel = 2 * (first + pair) + half;
                     if panel < panels.rows.div_ceil(LANES) {
-                        dequantize_tile(panels, panel, start, &mut weights[..width]);
+                        dequantize_tile::<FUSED>(panels, panel, start, &mut weights[..width]);
                     }
                 }
             }
@@ -627,9 +627,19 @@ fn cut(weights: &[[Vector; TILE_COLUMNS]; 2], width: usize) -> [&[Vector]; 2] {
     [&weights[0][..width], &weights[1][..width]]
 }
 
-/// Dequantizes columns from `first` of `panel` into a tile.
+/// Dequantizes columns from `first` of `panel` into a tile. With `FUSED` the CPU must have AVX2, if it is one of x86.
 #[inline(always)]
-fn dequantize_tile(panels: &Panels, panel: usize, first: usize, tile: &mut [Vector]) {
+fn dequantize_tile<const FUSED: bool>(
+    panels: &Panels,
+    panel: usize,
+    first: usize,
+    tile: &mut [Vector],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if FUSED {
+        // SAFETY: the caller says so.
+        return unsafe { x86::dequantize_tile(panels, panel, first, tile) };
+    }
     match panels.scheme.bits {
         4 => dequantize_tile_of::<4, 8>(panels, panel, first, tile),
         _ => dequantize_tile_of::<8, 4>(panels, panel, first, tile),
