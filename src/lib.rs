@@ -54,13 +54,14 @@
 //! # Modules
 //!
 //! `ARCHITECTURE.md` has the table of floors that `tests/floors.rs` enforces. Only what is re-exported
-//! here, [`image`], [`geometry`], [`protocol`] and [`engine`] are meant for other programs; other modules
+//! here, [`image`], [`geometry`], [`closer_look`], [`protocol`] and [`engine`] are meant for other programs; other modules
 //! may change without notice.
 
 #[doc(hidden)]
 pub mod built_in;
 #[doc(hidden)]
 pub mod chat;
+pub mod closer_look;
 #[doc(hidden)]
 pub mod device_preference;
 #[doc(hidden)]

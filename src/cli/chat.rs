@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::names::finite;
 use super::propose::{DetectedImage, ImageArgs};
+use crate::closer_look::Cells;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{self, BoxXyxy};
-use crate::image::annotate;
+use crate::image::{Pixels, annotate};
 use crate::protocol::{AskTime, Client as _, Question, StopReason};
 use crate::session::Session;
 use crate::text::answer_parser::Span;
@@ -26,6 +27,9 @@ pub struct Options {
     /// A question; repeat the option to ask several.
     #[arg(long, required = true)]
     ask: Vec<String>,
+    /// After an answer that names boxes, ask the same question about the part of the image around them.
+    #[arg(long, requires = "image")]
+    closer_look: bool,
     /// JSON file with boxes to use instead of the proposals: `[[x1,y1,x2,y2],…]` in pixels of the image.
     #[arg(long)]
     boxes: Option<PathBuf>,
@@ -86,6 +90,24 @@ struct TurnReport {
     tokens: u32,
     stop: StopReason,
     milliseconds: AskTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closer_look: Option<CloserLook>,
+}
+
+/// The answer to the same question about a part of the image.
+#[derive(Serialize)]
+struct CloserLook {
+    /// First and last column and row of cells of the grid: `[x0, y0, x1, y1]`.
+    cells: [u32; 4],
+    /// The part of the image in pixels.
+    crop: [u32; 4],
+    /// The boxes of the part in pixels of the image.
+    boxes: Vec<BoxXyxy>,
+    text: String,
+    spans: Vec<Span>,
+    tokens: u32,
+    stop: StopReason,
+    milliseconds: AskTime,
 }
 
 pub(super) fn run(options: &Options) -> Result<bool, Fault> {
@@ -117,17 +139,9 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         );
         boxes.truncate(MAX_BOXES);
     }
-    let sampling = options.answers.sampling();
     let mut turns = Vec::new();
     for question in &options.ask {
-        let answer = session.answer(Question {
-            boxes: boxes.clone(),
-            text: question.clone(),
-            max_tokens: options.answers.max_tokens,
-            sampling,
-            earlier: Vec::new(),
-            system: None,
-        })?;
+        let answer = session.answer(options.question(question, &boxes))?;
         if !args.json {
             let text: String = answer.spans.iter().map(describe).collect();
             println!("{text}");
@@ -140,7 +154,13 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             tokens: answer.tokens,
             stop: answer.stop,
             milliseconds: answer.milliseconds,
+            closer_look: None,
         });
+    }
+    if let (true, Some(pixels)) = (options.closer_look, &pixels) {
+        for turn in &mut turns {
+            turn.closer_look = options.look_closer(&mut session, pixels, &boxes, turn)?;
+        }
     }
     if args.json {
         let report = Report {
@@ -153,6 +173,70 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         annotate::write(pixels, &boxes, &labels, path)?;
     }
     Ok(true)
+}
+
+impl Options {
+    fn question(&self, text: &str, boxes: &[BoxXyxy]) -> Question {
+        Question {
+            boxes: boxes.to_vec(),
+            text: text.into(),
+            max_tokens: self.answers.max_tokens,
+            sampling: self.answers.sampling(),
+            earlier: Vec::new(),
+            system: None,
+        }
+    }
+
+    /// Asks the question of `turn` about the part of the image around the boxes that its answer names. `None` if it
+    /// names none inside the image, or the part is the whole image.
+    fn look_closer(
+        &self,
+        session: &mut Session,
+        pixels: &Pixels,
+        boxes: &[BoxXyxy],
+        turn: &TurnReport,
+    ) -> Result<Option<CloserLook>, Fault> {
+        let size = [pixels.width, pixels.height];
+        let named = turn.spans.iter().flat_map(|span| &span.objects);
+        let named: Vec<BoxXyxy> = named
+            .filter_map(|&index| boxes.get(index as usize).copied())
+            .collect();
+        let Some(cells) = Cells::of_boxes(&named, size).map(Cells::grown) else {
+            return Ok(None);
+        };
+        let crop = cells.crop(size);
+        let [left, top, right, bottom] = crop;
+        if crop == [0, 0, size[0], size[1]] || left == right || top == bottom {
+            return Ok(None);
+        }
+        let (found, _) = self.args.boxes_of(session, pixels.crop(crop)?)?;
+        let found: Vec<BoxXyxy> = found
+            .iter()
+            .take(MAX_BOXES)
+            .map(|found| found.bbox)
+            .collect();
+        let answer = session.answer(self.question(&turn.question, &found))?;
+        if !self.args.json {
+            let text: String = answer.spans.iter().map(describe).collect();
+            println!("closer look at {crop:?}: {text}");
+        }
+        let moved = found.iter().map(|bbox| BoxXyxy {
+            x1: bbox.x1 + left as f32,
+            y1: bbox.y1 + top as f32,
+            x2: bbox.x2 + left as f32,
+            y2: bbox.y2 + top as f32,
+        });
+        Ok(Some(CloserLook {
+            cells: [cells.x0, cells.y0, cells.x1, cells.y1],
+            crop,
+            boxes: moved.collect(),
+            text: answer.text,
+            spans: answer.spans,
+            tokens: answer.tokens,
+            stop: answer.stop,
+            milliseconds: answer.milliseconds,
+        }))
+    }
 }
 
 /// Opens a model that answers without an image.

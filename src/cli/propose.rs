@@ -161,22 +161,25 @@ impl ImageArgs {
     pub(super) fn look(&self, image: &Path) -> Result<DetectedImage, Fault> {
         let pixels = decode::open(image)?;
         let mut session = self.model.open()?;
-        let (boxes, time) = session.open_picture(pixels.clone(), self.model.granularity())?;
-        let kept = self
-            .model
-            .selection(session.card())
-            .choose(&boxes, usize::MAX);
-        let boxes = kept
-            .kept
-            .iter()
-            .map(|&index| boxes[index].clone())
-            .collect();
+        let (boxes, time) = self.boxes_of(&mut session, pixels.clone())?;
         Ok(DetectedImage {
             session,
             pixels,
             boxes,
             time,
         })
+    }
+
+    /// Makes `pixels` the current picture; its boxes, best first.
+    pub(super) fn boxes_of(
+        &self,
+        session: &mut Session,
+        pixels: Pixels,
+    ) -> Result<(Vec<Proposal>, LookTime), Fault> {
+        let (boxes, time) = session.open_picture(pixels, self.model.granularity())?;
+        let selection = self.model.selection(session.card());
+        let kept = selection.choose(&boxes, usize::MAX).kept.into_iter();
+        Ok((kept.map(|index| boxes[index].clone()).collect(), time))
     }
 }
 

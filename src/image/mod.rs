@@ -51,6 +51,23 @@ impl Pixels {
         Self::new(width, height, rgb)
     }
 
+    /// The part `[left, top, right, bottom]`, in pixels; the last two are exclusive.
+    ///
+    /// # Errors
+    /// It has no pixel.
+    ///
+    /// # Panics
+    /// It reaches beyond the picture.
+    pub fn crop(&self, [left, top, right, bottom]: [u32; 4]) -> Result<Self, Fault> {
+        let (width, height) = (right.saturating_sub(left), bottom.saturating_sub(top));
+        check_size(width, height)?;
+        let rows = self.rgb.chunks_exact(3 * self.width as usize);
+        let rows = rows.skip(top as usize).take(height as usize);
+        let columns = 3 * left as usize..3 * right as usize;
+        let rgb = rows.flat_map(|row| &row[columns.clone()]).copied();
+        Self::new(width, height, rgb.collect())
+    }
+
     /// A deterministic picture for warmup and measurements: sine waves of three lengths, and edges.
     ///
     /// # Panics

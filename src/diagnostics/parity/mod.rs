@@ -19,6 +19,7 @@ mod detector;
 pub mod fixture;
 mod glob;
 mod image;
+mod looking;
 mod text;
 pub mod upn;
 mod vision;
@@ -73,6 +74,7 @@ pub const FIXTURES: &[(&str, Implementation)] = &[
     ("tokenizer", boxed!(text::tokenizer)),
     ("upn_postprocess", boxed!(image::upn_postprocess)),
     ("upn_resize_table", boxed!(image::upn_resize_table)),
+    ("vpt_region", boxed!(looking::vpt_region)),
 ];
 
 fn implementation(name: &str) -> Option<Implementation> {
