@@ -316,6 +316,7 @@ impl<'a> Work<'a> {
             && fault.code == ErrorCode::OutOfMemory
         {
             self.together = (self.together / 2).max(1);
+            self.summary.together = self.together;
         }
         group.into()
     }

@@ -4,10 +4,11 @@
 //! not depend on the time that reading takes.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ahead::Loaded;
 use crate::engine::together::{Encoded, Input};
-use crate::error::Fault;
+use crate::error::{ErrorCode, Fault, FaultKind};
 
 /// A picture of a group.
 pub(super) struct Member {
@@ -45,7 +46,8 @@ pub(super) fn to_encode(
 /// Encodes the members at `places` by `encode`, unless there is only one: then nothing is gained.
 ///
 /// # Errors
-/// That of `encode`; then no member is encoded.
+/// That of `encode`, or `OutOfMemory` if it panics, as kernels do for buffers that the device cannot bind; then no
+/// member is encoded.
 pub(super) fn encode(
     group: &mut [Member],
     places: &[usize],
@@ -66,10 +68,22 @@ pub(super) fn encode(
             prepared: &content.prepared,
         })
         .collect();
-    for (&place, encoded) in places.iter().zip(encode(&inputs)?) {
+    let encoded = catch_unwind(AssertUnwindSafe(|| encode(&inputs)));
+    let encoded = encoded.unwrap_or_else(|_| Err(too_large()))?;
+    for (&place, encoded) in places.iter().zip(encoded) {
         group[place].encoded = encoded;
     }
     Ok(())
+}
+
+fn too_large() -> Fault {
+    Fault::new(
+        FaultKind::Device,
+        "group of pictures",
+        "is too large for the device",
+        "Use a smaller --together",
+    )
+    .code(ErrorCode::OutOfMemory)
 }
 
 #[cfg(test)]
@@ -77,7 +91,6 @@ mod tests {
     use super::*;
     use crate::batch::ahead::Content;
     use crate::engine::prepare::Preparation;
-    use crate::error::{ErrorCode, FaultKind};
     use crate::image::Pixels;
 
     fn fault(code: ErrorCode) -> Fault {
@@ -152,5 +165,10 @@ mod tests {
         assert_eq!(times(&group), [0.0, 2.0, 0.0, 4.0, 0.0, 0.0, 0.0, 5.0]);
         let outcome = encode(&mut group, &[3], |_| panic!("one picture is no group"));
         assert_eq!(outcome, Ok(()));
+        let outcome = encode(&mut group, &places, |_| panic!("a buffer is too large"));
+        assert_eq!(
+            outcome.map_err(|fault| fault.code),
+            Err(ErrorCode::OutOfMemory)
+        );
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         seed: options.seed,
         count: options.count,
         min_side: options.min_side,
-        // Whoever annotated a picture chose it.
+        // Annotated pictures were chosen by those who annotated them.
         max_plain: options.max_plain.unwrap_or(match options.coco {
             Some(_) => 1.0,
             None => MAX_PLAIN,

@@ -153,7 +153,7 @@ pub struct Engine<H: Host> {
     picture: Option<Picture>,
     /// What was computed of the next picture.
     #[cfg(feature = "native")]
-    next: Option<prepare::Next>,
+    next: Option<together::Next>,
     /// The KV cache of a model that reads text alone.
     text: Option<Prefix>,
 }

@@ -1,7 +1,6 @@
 //! Preprocessing of pictures outside the engine, on other threads.
 
-use super::together::Encoded;
-use super::{Engine, Host, Picture};
+use super::{Engine, Host};
 use crate::image::Pixels;
 use crate::image::detector_recipe::DetectorRecipe;
 use crate::image::prepare::{Planar, ShortSideRecipe, SquareRecipe};
@@ -86,27 +85,5 @@ impl<H: Host> Engine<H> {
     pub fn preparation(&self) -> Option<Preparation> {
         let model = self.model.as_ref();
         model.map(|model| Preparation::of(&model.config))
-    }
-
-    /// Gives the next picture of a [`Request::Look`](crate::protocol::Request::Look) its preprocessed images, and what
-    /// [`Engine::encode_together`] made of them. They must be those of that picture and of the loaded model.
-    pub fn prepare_next(&mut self, prepared: Prepared, encoded: Encoded) {
-        self.next = Some(Next { prepared, encoded });
-    }
-}
-
-/// What was computed of a picture before the engine gets it.
-pub(super) struct Next {
-    prepared: Prepared,
-    encoded: Encoded,
-}
-
-impl Next {
-    /// `picture` with what was computed of it.
-    pub(super) fn of(self, picture: Picture) -> Picture {
-        self.encoded.of(Picture {
-            prepared: Some(self.prepared),
-            ..picture
-        })
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! On a GPU, pictures whose inputs have one size are a batch `[N, 3, H, W]`: its kernels have more rows for the cores
 //! and are launched once for all. They are chosen by the number of rows, so that results may differ by rounding from
-//! those of a picture alone. On the CPU every picture is a batch of its own, because matrix products there choose their
-//! blocks by the number of rows too, and results must not depend on the other pictures. On either device, model parts
-//! that are loaded on demand are loaded once for all pictures.
+//! those of a picture alone. On the CPU every picture is a batch of its own: matrix products choose their blocks by the
+//! number of rows there too, results must not depend on the other pictures, and batches of several are not faster. On
+//! either device, model parts that are loaded on demand are loaded once for all pictures.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -63,7 +63,7 @@ impl Encoded {
     }
 
     /// `picture` with the results.
-    pub(super) fn of(self, mut picture: Picture) -> Picture {
+    fn of(self, mut picture: Picture) -> Picture {
         if let Some((granularity, proposals, time)) = self.proposals {
             picture.proposals.insert(granularity, proposals);
             picture.together = Some((granularity, time));
@@ -74,7 +74,29 @@ impl Encoded {
     }
 }
 
+/// What was computed of a picture before the engine gets it.
+pub(super) struct Next {
+    prepared: Prepared,
+    encoded: Encoded,
+}
+
+impl Next {
+    /// `picture` with what was computed of it.
+    pub(super) fn of(self, picture: Picture) -> Picture {
+        self.encoded.of(Picture {
+            prepared: Some(self.prepared),
+            ..picture
+        })
+    }
+}
+
 impl<H: Host> Engine<H> {
+    /// Gives the next picture of a [`Request::Look`](crate::protocol::Request::Look) its preprocessed images, and what
+    /// [`Engine::encode_together`] made of them. They must be those of that picture and of the loaded model.
+    pub fn prepare_next(&mut self, prepared: Prepared, encoded: Encoded) {
+        self.next = Some(Next { prepared, encoded });
+    }
+
     /// The most pictures that [`Engine::encode_together`] should get at once, at most `wanted`, within the memory of
     /// the device and `limit`, in bytes. Without `wanted`, a number by device and memory; 1 without a model.
     pub async fn pictures_together(&self, wanted: Option<usize>, limit: Option<u64>) -> usize {
