@@ -46,8 +46,8 @@ pub(super) fn to_encode(
 /// Encodes the members at `places` by `encode`, unless there is only one: then nothing is gained.
 ///
 /// # Errors
-/// That of `encode`, or `OutOfMemory` if it panics, as kernels do for buffers that the device cannot bind; then no
-/// member is encoded.
+/// That of `encode`, or `OutOfMemory` if it panics, as kernels do for buffers that the device cannot bind, and if panics
+/// unwind. Then no member is encoded.
 pub(super) fn encode(
     group: &mut [Member],
     places: &[usize],
