@@ -28,6 +28,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::built_in::BuiltIn;
+use crate::engine::together::{Encoded, Input};
 use crate::engine::{Engine, Host};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
@@ -471,7 +472,7 @@ impl Session {
         mut deliver: impl FnMut(&Event),
     ) -> Result<Event, Fault> {
         let mut outcome = None;
-        let mut take = |event: Event| {
+        let take = |event: Event| {
             deliver(&event);
             match event {
                 Event::Progress(progress) => {
@@ -484,16 +485,45 @@ impl Session {
                 _ => {}
             }
         };
-        let mut work = pin!(self.engine.handle(request));
-        poll_fn(|context| {
-            let poll = work.as_mut().poll(context);
-            let events = std::mem::take(&mut *lock(&self.events));
-            events.into_iter().for_each(&mut take);
-            poll
-        })
-        .await;
+        with_events(self.engine.handle(request), &self.events, take).await;
         outcome.expect("the engine answers every request with its event or a fault")
     }
+
+    /// [`Engine::pictures_together`].
+    pub(crate) fn pictures_together(&self, wanted: Option<usize>, limit: Option<u64>) -> usize {
+        pollster::block_on(self.engine.pictures_together(wanted, limit))
+    }
+
+    /// [`Engine::encode_together`]; progress goes to the callback.
+    pub(crate) fn encode_together(
+        &mut self,
+        pictures: &[Input<'_>],
+        granularity: Granularity,
+    ) -> Result<Vec<Encoded>, Fault> {
+        let take = |event| {
+            if let (Event::Progress(progress), Some(callback)) = (event, &mut self.progress) {
+                callback(progress);
+            }
+        };
+        let work = self.engine.encode_together(pictures, granularity);
+        pollster::block_on(with_events(work, &self.events, take))
+    }
+}
+
+/// Awaits `work`; `events` go to `take` as they come.
+async fn with_events<T>(
+    work: impl Future<Output = T>,
+    events: &Events,
+    mut take: impl FnMut(Event),
+) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let poll = work.as_mut().poll(context);
+        let events = std::mem::take(&mut *lock(events));
+        events.into_iter().for_each(&mut take);
+        poll
+    })
+    .await
 }
 
 impl Client for Session {

@@ -110,7 +110,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_files() {
             &scenes,
             &SET.text("killed"),
             &formats,
-            &["--annotate", &drawn],
+            &["--annotate", &drawn, "--together", "2"],
         )
     };
     let child = command()
@@ -280,7 +280,16 @@ fn shards_of_a_coco_file_are_parts_of_the_whole() {
     let root = SET.text("scenes/images");
     let mut parts = Vec::new();
     for shard in ["1/2", "2/2"] {
-        let more = ["--root", &root, "--shard", shard, "--formats", "coco"];
+        let more = [
+            "--root",
+            &root,
+            "--shard",
+            shard,
+            "--formats",
+            "coco",
+            "--together",
+            "3",
+        ];
         // Pictures are read ahead with one thread too.
         let run = batch(&annotations, &SET.text("shards"), &more, &[])
             .env("RAYON_NUM_THREADS", "1")
@@ -426,6 +435,10 @@ fn options_that_cannot_be_used_end_with_one_line() {
                 "--images", &scenes, "--task", "caption", "--root", "no/such",
             ],
             "is no folder",
+        ),
+        (
+            vec!["--images", &scenes, "--task", "caption", "--together", "33"],
+            "--together",
         ),
         (
             vec!["--images", &scenes, "--questions", "no.jsonl"],

@@ -1,5 +1,6 @@
 //! The work of a batch: the engine on this thread, pictures from [`Ahead`], results to the [`Store`].
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,8 +15,10 @@ use super::record::{self, Record};
 use super::shard::Shard;
 use super::store::{Existing, Key, Lists, Names, Store};
 use super::tables::{Format, Tables};
+use super::together::{self, Member};
 use crate::chat::exchange::marked;
 use crate::engine::prepare::Preparation;
+use crate::engine::together::{Encoded, Input};
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::sampling::Sampling;
 use crate::geometry::{Granularity, Proposal, Selection};
@@ -56,8 +59,11 @@ pub struct Job {
     pub annotate: Option<PathBuf>,
     /// Files to write beside `results.jsonl`.
     pub formats: Vec<Format>,
-    /// What is read ahead of the engine.
+    /// What is read ahead of the engine: pictures at least as many as run together, unless 0.
     pub ahead: Limits,
+    /// The most pictures whose vision networks run together, as far as memory allows; `None` for a number by device
+    /// and memory. Results do not depend on it on the CPU, and but for rounding on a GPU.
+    pub together: Option<usize>,
     /// What happens to results that are there.
     pub existing: Existing,
 }
@@ -90,6 +96,8 @@ pub struct Summary {
     pub failed: usize,
     /// Pictures that this run worked on.
     pub worked: usize,
+    /// The most of them whose vision networks ran together.
+    pub together: usize,
     /// Duration of that work in seconds, without loading the model.
     pub seconds: f64,
     /// `worked / seconds`.
@@ -182,12 +190,17 @@ fn signature(session: &mut Session, job: &Job) -> Value {
     })
 }
 
+/// The place of a picture, and the questions about it that have no result.
+type Todo = (usize, Vec<usize>);
+
 /// The work in progress.
 struct Work<'a> {
     session: &'a mut Session,
     job: &'a Job,
     store: Store,
     summary: Summary,
+    /// Pictures of a group whose vision networks run together.
+    together: usize,
     /// Pictures in a row that failed on the device.
     device_failures: usize,
 }
@@ -198,6 +211,8 @@ struct Open {
     /// Kept to draw boxes on.
     pixels: Option<Pixels>,
     milliseconds: f64,
+    /// Milliseconds of the towers that no answer has counted.
+    towers: f64,
 }
 
 /// What is known of a picture beside its name.
@@ -211,11 +226,16 @@ struct About {
 
 impl<'a> Work<'a> {
     fn new(session: &'a mut Session, job: &'a Job, store: Store) -> Self {
+        let together = session.pictures_together(job.together, job.load.memory);
         Self {
             session,
             job,
             store,
-            summary: Summary::default(),
+            summary: Summary {
+                together,
+                ..Summary::default()
+            },
+            together,
             device_failures: 0,
         }
     }
@@ -226,7 +246,7 @@ impl<'a> Work<'a> {
         preparation: &Preparation,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Fault> {
-        let mut todo = Vec::new();
+        let mut todo: Vec<Todo> = Vec::new();
         for place in 0..self.job.pictures.all.len() {
             let questions = self.job.questions.about(place);
             if questions.is_empty() || !self.job.shard.is_none_or(|shard| shard.has(place)) {
@@ -250,15 +270,23 @@ impl<'a> Work<'a> {
             .iter()
             .map(|(place, _)| self.job.pictures.all[*place].path.clone());
         let once = self.job.annotate.is_none();
-        let ahead = Ahead::new(paths.collect(), preparation, self.job.ahead, once);
+        let mut limits = self.job.ahead;
+        if limits.pictures > 0 {
+            limits.pictures = limits.pictures.max(self.together);
+        }
+        let ahead = Ahead::new(paths.collect(), preparation, limits, once);
         let mut failed = self.store.failures();
         std::thread::scope(|scope| {
             let _closed = CloseAtEnd(&ahead);
             ahead.start(scope);
+            let mut group = VecDeque::new();
             for (number, (place, questions)) in todo.iter().enumerate() {
-                let loaded = ahead.take(number);
+                if group.is_empty() {
+                    group = self.next_group(&ahead, &todo, number);
+                }
+                let member = group.pop_front().expect("a group has pictures");
                 let read_again = || ahead.read_now(number);
-                failed += self.ask_about(*place, questions, loaded, read_again)?;
+                failed += self.ask_about(*place, questions, member, read_again)?;
                 self.summary.worked += 1;
                 on_progress(Progress {
                     done: before + number + 1,
@@ -274,17 +302,44 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Takes the next pictures of `todo`, from number `first`, and runs the vision networks on those that will be opened.
+    /// If that fails, each is tried alone when its turn comes, so that the fault is recorded with its picture.
+    fn next_group(&mut self, ahead: &Ahead, todo: &[Todo], first: usize) -> VecDeque<Member> {
+        let numbers = first..todo.len().min(first + self.together);
+        let taken = numbers.map(|number| Member::from(ahead.take(number)));
+        let mut group: Vec<Member> = taken.collect();
+        let is_known = |at: usize, sha256: &[u8; 32]| self.has_answers(&todo[first + at].1, sha256);
+        let places = together::to_encode(&group, is_known);
+        let encode =
+            |inputs: &[Input<'_>]| self.session.encode_together(inputs, self.job.granularity);
+        if let Err(fault) = together::encode(&mut group, &places, encode)
+            && fault.code == ErrorCode::OutOfMemory
+        {
+            self.together = (self.together / 2).max(1);
+            self.summary.together = self.together;
+        }
+        group.into()
+    }
+
+    /// Whether the results of all `questions` about a picture can be copied from those of an equal one.
+    fn has_answers(&self, questions: &[usize], sha256: &[u8; 32]) -> bool {
+        let mut digests = (questions.iter()).map(|&q| self.job.questions.all[q].digest(sha256));
+        digests.all(|digest| self.store.known(&digest).is_some())
+    }
+
     /// Asks `questions` about a picture; returns how many failed. `read_again` reads it even if its file was read
     /// before.
     fn ask_about(
         &mut self,
         place: usize,
         questions: &[usize],
-        loaded: Loaded,
+        member: Member,
         read_again: impl FnOnce() -> Loaded,
     ) -> Result<usize, Fault> {
         let mut read_again = Some(read_again);
+        let Member { loaded, encoded } = member;
         let mut loaded = Some(loaded);
+        let mut encoded = Some(encoded);
         let mut about = About::default();
         // The engine's copy of the picture, once it is opened, or why it cannot be.
         let mut opened: Option<Result<Open, Fault>> = None;
@@ -302,7 +357,8 @@ impl<'a> Work<'a> {
                 if let (Ok(None), Some(read_again)) = (&now.content, read_again.take()) {
                     now = read_again();
                 }
-                opened = Some(self.open(now, &mut about)?);
+                let encoded = encoded.take().unwrap_or_default();
+                opened = Some(self.open(now, encoded, &mut about)?);
             }
             let digest = about
                 .sha256
@@ -312,9 +368,9 @@ impl<'a> Work<'a> {
                 Ok(open) => self.answer(key, &about, open)?,
                 Err(fault) => self.failure(key, &about, fault.clone()),
             };
-            let look = match &opened {
-                Some(Ok(open)) => open.milliseconds,
-                _ => 0.0,
+            let [look, towers] = match &mut opened {
+                Some(Ok(open)) => [open.milliseconds, std::mem::take(&mut open.towers)],
+                _ => [0.0; 2],
             };
             if let (Some(folder), Some(Ok(open)), None) =
                 (&self.job.annotate, &opened, &record.error)
@@ -330,15 +386,20 @@ impl<'a> Work<'a> {
                     "decode": rounded(about.milliseconds[0]),
                     "prepare": rounded(about.milliseconds[1]),
                     "look": rounded(look),
-                    "answer": rounded(start.elapsed().as_secs_f64() * 1e3),
+                    "answer": rounded(towers + start.elapsed().as_secs_f64() * 1e3),
                 },
             }));
         }
         Ok(failures)
     }
 
-    /// Gives a picture to the engine. The inner fault is that of the picture.
-    fn open(&mut self, loaded: Loaded, about: &mut About) -> Result<Result<Open, Fault>, Fault> {
+    /// Gives a picture to the engine, with what the vision networks made of it. The inner fault is that of the picture.
+    fn open(
+        &mut self,
+        loaded: Loaded,
+        encoded: Encoded,
+        about: &mut About,
+    ) -> Result<Result<Open, Fault>, Fault> {
         about.sha256 = loaded.sha256;
         about.milliseconds = loaded.milliseconds;
         let content = match loaded.content {
@@ -348,7 +409,8 @@ impl<'a> Work<'a> {
         let Content { pixels, prepared } = content;
         about.size = Some([pixels.width, pixels.height]);
         let kept = self.job.annotate.is_some().then(|| pixels.clone());
-        self.session.engine().prepare_next(prepared);
+        let towers = encoded.towers_milliseconds();
+        self.session.engine().prepare_next(prepared, encoded);
         match self.session.open_picture(pixels, self.job.granularity) {
             Ok((proposals, time)) => {
                 self.device_failures = 0;
@@ -356,6 +418,7 @@ impl<'a> Work<'a> {
                     proposals: self.chosen(&proposals),
                     pixels: kept,
                     milliseconds: time.total(),
+                    towers,
                 }))
             }
             Err(fault) => self.check_device(fault).map(Err),

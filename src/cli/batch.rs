@@ -15,6 +15,7 @@ use crate::batch::shard::Shard;
 use crate::batch::store::Existing;
 use crate::batch::tables::Format;
 use crate::batch::{self, Job, Progress, Summary};
+use crate::engine::together::MOST_TOGETHER;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::progress::Stage;
 use crate::session;
@@ -55,9 +56,13 @@ pub struct Options {
     /// Pictures to read and preprocess ahead of the engine; 0 reads each when its turn comes.
     #[arg(long, default_value_t = 8)]
     ahead: usize,
-    /// Megabytes that pictures read ahead may take.
+    /// Megabytes that pictures read ahead may take, beside those that run together.
     #[arg(long, value_name = "MB", default_value_t = 512)]
     ahead_memory: u64,
+    /// Pictures whose vision networks run together, at most 32; fewer if memory is short [default: 8 on a GPU and where
+    /// parts of the model are loaded on demand, else 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MOST_TOGETHER as i64))]
+    together: Option<u8>,
     /// Delete the results in the folder and begin again.
     #[arg(long)]
     restart: bool,
@@ -104,6 +109,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
             pictures: options.ahead,
             bytes: options.ahead_memory.saturating_mul(1_000_000),
         },
+        together: options.together.map(usize::from),
         existing: Existing {
             restart: options.restart,
             retry_failed: options.retry_failed,

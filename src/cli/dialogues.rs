@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use super::eval::SessionModel;
 use super::propose::DeviceName;
 use crate::dialogues::{
-    Captioner, DIALOGUES, DialogueOptions, DialogueReport, pictures_in, run as make,
+    Captioner, DIALOGUES, DialogueOptions, DialogueReport, MAX_PLAIN, pictures_in, run as make,
 };
 use crate::error::{Fault, FaultKind};
 use crate::eval::photographs::CocoSet;
@@ -47,9 +47,22 @@ pub struct Options {
     /// Leave out pictures whose shorter side has fewer pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 1)]
     min_side: u32,
+    /// Leave out pictures whose background is plain and takes more than this share of the pixels; 1 keeps all [default:
+    /// 0.5, with --coco 1].
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    max_plain: Option<f64>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// A share of something, 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match (0.0..=1.0).contains(&value) {
+        true => Ok(value),
+        false => Err("is not from 0 to 1".into()),
+    }
 }
 
 /// Reads a file, and adds its hash to what decides the records.
@@ -107,6 +120,11 @@ pub(super) fn run(options: &Options) -> Result<bool, Fault> {
         seed: options.seed,
         count: options.count,
         min_side: options.min_side,
+        // Annotated pictures were chosen by those who annotated them.
+        max_plain: options.max_plain.unwrap_or(match options.coco {
+            Some(_) => 1.0,
+            None => MAX_PLAIN,
+        }),
         annotated: options.coco.is_some(),
         signature,
     };
@@ -142,7 +160,7 @@ fn print(report: &DialogueReport, out: &Path) {
         println!("{task:24}{count:>10}");
     }
     for (reason, count) in &report.dropped {
-        println!("left out: {reason:14}{count:>10}");
+        println!("left out: {reason:17}{count:>7}");
     }
     println!(
         "{} records of {} pictures in {}",

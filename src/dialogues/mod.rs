@@ -6,6 +6,7 @@
 //! model made it. A picture is a function of its annotations, the seed and the model, so a resumed run gives the
 //! same file as an uninterrupted one.
 
+mod background;
 mod contents;
 mod log;
 mod model;
@@ -27,7 +28,7 @@ use crate::eval::EvalModel;
 use crate::eval::photographs::{CocoSet, Picture};
 use crate::files;
 use crate::geometry::{BoxXyxy, Proposal, Selection};
-use crate::image::decode;
+use crate::image::{Pixels, decode};
 use crate::scenes::Rng;
 use crate::scenes::labels::KINDS;
 use crate::text::answer_parser::spans;
@@ -47,6 +48,8 @@ pub const IMAGES: &str = "images";
 const STREAM: u64 = 301;
 /// Proposals of a model that are added to annotated boxes, at most.
 const MAX_PROPOSALS: usize = 60;
+/// Share of a plain background above which a picture without annotations is left out by default: it has little content.
+pub const MAX_PLAIN: f64 = 0.5;
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub struct DialogueOptions {
     pub count: Option<usize>,
     /// Pictures with a shorter side are left out.
     pub min_side: u32,
+    /// Pictures are left out whose background is plain and has a larger share of the pixels, 0 to 1; 1 keeps all.
+    pub max_plain: f64,
     /// Whether the pictures are annotated.
     pub annotated: bool,
     /// What decides the records beside these options: names and hashes of annotations and model.
@@ -225,39 +230,19 @@ fn of_picture(
         options.seed ^ picture.id.cast_unsigned().rotate_left(32),
         STREAM,
     );
-    let small = |width: u32, height: u32| width.min(height) < options.min_side;
-    let too_small = |width: u32, height: u32| {
-        let text = format!("{width} x {height} pixels");
-        let rules = made_by(&[("filter", RULES)]);
-        Ok((
-            Vec::new(),
-            vec![left_out("picture", text, Reason::Picture, rules)],
-        ))
+    let is_read = captioner.is_some() || options.max_plain < 1.0;
+    let pixels = match filtered(picture, options, is_read) {
+        Ok(pixels) => pixels,
+        Err((reason, text)) => {
+            let rules = made_by(&[("filter", RULES)]);
+            return Ok((Vec::new(), vec![left_out("picture", text, reason, rules)]));
+        }
     };
-    if options.annotated && small(picture.width, picture.height) {
-        return too_small(picture.width, picture.height);
-    }
-    let Some(captioner) = captioner else {
+    let (Some(captioner), Some(pixels)) = (captioner, pixels) else {
         let contents = Contents::annotated(picture, &set.kinds, &[], &mut rng);
         let records = from_boxes(&contents, &image, ANNOTATIONS, None, &mut rng);
         return Ok((records, Vec::new()));
     };
-    let path = picture.path(&options.images);
-    let pixels = match options.annotated {
-        true => picture.pixels(&options.images),
-        false => decode::open(&path),
-    };
-    let pixels = match pixels {
-        Ok(pixels) => pixels,
-        Err(fault) => {
-            let rules = made_by(&[("filter", RULES)]);
-            let left_out = left_out("picture", fault.what, Reason::Picture, rules);
-            return Ok((Vec::new(), vec![left_out]));
-        }
-    };
-    if small(pixels.width, pixels.height) {
-        return too_small(pixels.width, pixels.height);
-    }
     let proposals = captioner.model.propose(&pixels)?;
     let kept = captioner.selection.choose(&proposals, MAX_PROPOSALS).kept;
     let proposals: Vec<Proposal> = kept.into_iter().map(|i| proposals[i].clone()).collect();
@@ -302,6 +287,44 @@ fn of_picture(
         }
     }
     Ok((unique(records), dropped))
+}
+
+/// The pixels of a picture, unless they are not to be read.
+///
+/// # Errors
+/// Why the picture is left out, as a reason and in words.
+fn filtered(
+    picture: &Picture,
+    options: &DialogueOptions,
+    is_read: bool,
+) -> Result<Option<Pixels>, (Reason, String)> {
+    let check_size = |width: u32, height: u32| match width.min(height) < options.min_side {
+        true => Err((Reason::Picture, format!("{width} x {height} pixels"))),
+        false => Ok(()),
+    };
+    if options.annotated {
+        check_size(picture.width, picture.height)?;
+    }
+    if !is_read {
+        return Ok(None);
+    }
+    let pixels = match options.annotated {
+        true => picture.pixels(&options.images),
+        false => decode::open(&picture.path(&options.images)),
+    };
+    let pixels = pixels.map_err(|fault| (Reason::Picture, fault.what))?;
+    check_size(pixels.width, pixels.height)?;
+    if options.max_plain < 1.0
+        && let Some(share) = background::plain_share(&pixels)
+        && share > options.max_plain
+    {
+        let text = format!(
+            "{:.0}% of the pixels have the color of the border",
+            100.0 * share
+        );
+        return Err((Reason::PlainBackground, text));
+    }
+    Ok(Some(pixels))
 }
 
 /// The records that follow from boxes and kinds. `truth` made the kinds, `proposer` the boxes without kinds.
@@ -401,9 +424,11 @@ fn open_signature(options: &DialogueOptions, records: &mut Log) -> Result<Signat
         ("min_side", options.min_side.to_string()),
         ("images", options.images.display().to_string()),
     ];
+    // A run without the filter has the signature that it had before there was one.
+    let filter = (options.max_plain < 1.0).then(|| ("max_plain", options.max_plain.to_string()));
+    let own = own.into_iter().chain(filter);
     let own = own.map(|(key, value)| (key.to_owned(), value));
-    let wanted: BTreeMap<String, String> =
-        own.into_iter().chain(options.signature.clone()).collect();
+    let wanted: BTreeMap<String, String> = own.chain(options.signature.clone()).collect();
     let path = options.out.join(SIGNATURE);
     let place = path.display().to_string();
     if let Some(found) = files::read_json::<Signature>(&path)? {

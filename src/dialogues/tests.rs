@@ -47,6 +47,7 @@ fn options(images: &Path, out: &Path, annotated: bool) -> DialogueOptions {
         seed: 5,
         count: None,
         min_side: 1,
+        max_plain: 1.0,
         annotated,
         signature: BTreeMap::from([("annotations".into(), "a hash".into())]),
     }
@@ -208,4 +209,92 @@ fn a_model_describes_and_finds_and_its_errors_are_left_out() {
     assert!(all.iter().all(|record| !record.image.contains("c.png")));
     let fault = pictures_in(&root.path().join("nowhere")).expect_err("no folder");
     assert_eq!(fault.code, ErrorCode::NotFound);
+}
+
+/// Two pictures of one color, one with a big thing before white, and one that its content fills.
+#[test]
+fn pictures_before_a_plain_background_are_left_out() {
+    let root = tempfile::tempdir().expect("a folder");
+    let images = root.path().join("pictures");
+    let set = data_set(&images);
+    let save = |name: &str, margin: u32| {
+        let color = |x: u32, y: u32| {
+            let inside = (margin..100 - margin).contains(&x) && (margin..80 - margin).contains(&y);
+            let content = ::image::Rgb([2 * x as u8, 3 * y as u8, 90]);
+            if inside {
+                content
+            } else {
+                ::image::Rgb([255; 3])
+            }
+        };
+        let picture = ::image::RgbImage::from_fn(100, 80, color);
+        picture.save(images.join(name)).expect("a picture");
+    };
+    save("a.png", 0);
+    save("d.png", 8);
+    for (annotated, max_plain, left_out) in [
+        (true, 0.5, vec!["c.png", "sub/b.png"]),
+        (false, 0.5, vec!["c.png", "sub/b.png"]),
+        (false, 0.1, vec!["c.png", "d.png", "sub/b.png"]),
+        (true, 1.0, vec![]),
+        (false, 1.0, vec![]),
+    ] {
+        let out = root.path().join(format!("out-{annotated}-{max_plain}"));
+        let options = DialogueOptions {
+            max_plain,
+            ..options(&images, &out, annotated)
+        };
+        let mut model = Scripted {
+            last: String::new(),
+        };
+        let pictures = match annotated {
+            true => set.clone(),
+            false => pictures_in(&images).expect("pictures"),
+        };
+        let captioner = (!annotated).then(|| captioner(&mut model));
+        let report = run(&pictures, &options, captioner, |_| ()).expect("a run");
+        let counted = report.dropped.get("plain_background").copied();
+        assert_eq!(
+            (report.count, counted.unwrap_or_default()),
+            (4, left_out.len())
+        );
+        let text = std::fs::read_to_string(out.join(DROPPED)).expect("what was left out");
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("plain_background"));
+        let mut found: Vec<String> = lines
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                let text = line["text"].as_str().expect("a text");
+                let share = if line["image"] == "images/d.png" {
+                    "33%"
+                } else {
+                    "100%"
+                };
+                assert!(text.starts_with(share), "{line}");
+                line["image"]
+                    .as_str()
+                    .expect("a picture")
+                    .replace("images/", "")
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, left_out);
+        let images: Vec<String> = records(&out)
+            .into_iter()
+            .map(|record| record.image)
+            .collect();
+        for name in ["a.png", "sub/b.png", "d.png"] {
+            let is_kept = images.contains(&format!("images/{name}"));
+            assert_eq!(is_kept, !left_out.contains(&name), "{name}");
+        }
+    }
+    // The filter is part of what a run is.
+    let out = root.path().join("out-true-1");
+    let other = DialogueOptions {
+        max_plain: 0.5,
+        ..options(&images, &out, true)
+    };
+    let fault = run(&set, &other, None, |_| ()).expect_err("another filter");
+    assert!(fault.what.contains("max_plain none, not 0.5"), "{fault}");
 }

@@ -31,8 +31,10 @@ pub enum Reason {
     NotFound,
     /// No phrase has a box.
     NoBox,
-    /// The picture cannot be read.
+    /// The picture cannot be read, or is too small.
     Picture,
+    /// The picture has little content before a plain background.
+    PlainBackground,
 }
 
 /// Lower-case words without marks at their ends.

@@ -3,10 +3,16 @@
 
 use burn::tensor::Device;
 
+#[cfg(feature = "native")]
+use super::memory_plan::Group;
 use super::memory_plan::{self, device_bytes, needs, plan_memory};
+#[cfg(feature = "native")]
+use super::together::{MOST_BY_DEFAULT, MOST_TOGETHER};
 use super::warmup_steps::Warmup;
 use super::{Engine, Host};
 use crate::cpu::op::is_cpu;
+#[cfg(feature = "native")]
+use crate::device_preference::DevicePreference;
 use crate::error::{ErrorCode, Fault, FaultKind};
 use crate::generate::constraint::Grammar;
 use crate::generate::sampling::Sampling;
@@ -184,6 +190,38 @@ impl LoadedModel {
         (&self.manifest.name, &self.manifest.precision)
     }
 
+    /// The most pictures whose vision networks may run together, at most `wanted`, within the memory of the device and
+    /// `limit`, in bytes. Without `wanted`, [`MOST_BY_DEFAULT`] where it saves time: on a GPU, and where parts
+    /// are loaded on demand; else 1.
+    #[cfg(feature = "native")]
+    pub(super) async fn pictures_together(
+        &self,
+        wanted: Option<usize>,
+        limit: Option<u64>,
+    ) -> usize {
+        let on_cpu = is_cpu(&self.device);
+        let wanted = wanted.unwrap_or(match on_cpu && self.residency == Residency::All {
+            true => 1,
+            false => MOST_BY_DEFAULT,
+        });
+        let preference = match on_cpu {
+            true => DevicePreference::Cpu,
+            false => DevicePreference::Wgpu,
+        };
+        // A GPU is opened once, so this is the device of the model.
+        let Ok(opened) = device::open(preference).await else {
+            return 1;
+        };
+        let one = needs(&self.manifest, &self.config, self.cache);
+        let group = Group {
+            one,
+            config: &self.config,
+            residency: self.residency,
+            limit,
+        };
+        group.most(&opened, wanted.clamp(1, MOST_TOGETHER)).await
+    }
+
     fn is_resident(&self, part: Part) -> bool {
         match part {
             Part::Upn => self.proposer.is_some() || self.config.proposer.is_none(),
@@ -346,7 +384,7 @@ impl<H: Host> Engine<H> {
         self.picture = None;
         #[cfg(feature = "native")]
         {
-            self.prepared = None;
+            self.next = None;
         }
         self.text = None;
         self.model = None;

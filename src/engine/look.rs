@@ -9,8 +9,8 @@ use crate::image::Pixels;
 use crate::image::prepare::Planar;
 use crate::model::config::ProposerConfig;
 use crate::model::dense_predictions::DensePredictions;
-use crate::model::nanodet::NanoDetConfig;
-use crate::model::upn::{PaddingMask, UpnConfig};
+use crate::model::nanodet::{DenseOutput, NanoDetConfig};
+use crate::model::upn::{Memory, PaddingMask, Upn, UpnConfig};
 use crate::progress::{Progress, Stage};
 use crate::protocol::{Event, LookTime, PictureId};
 
@@ -23,20 +23,25 @@ impl<H: Host> Engine<H> {
     ) -> Result<(), Fault> {
         if let Some(pixels) = pixels {
             pixels.check()?;
-            self.picture = Some(Picture {
-                #[cfg(feature = "native")]
-                prepared: self.prepared.take(),
-                ..Picture::new(id, pixels)
-            });
+            let picture = Picture::new(id, pixels);
+            #[cfg(feature = "native")]
+            let picture = match self.next.take() {
+                Some(next) => next.of(picture),
+                None => picture,
+            };
+            self.picture = Some(picture);
         }
         let model = self.model.as_mut().ok_or_else(no_model)?;
         let picture = current(&mut self.picture, id)?;
         let host = &self.host;
         let time = match model.config.proposer.clone() {
-            Some(ProposerConfig::Upn(config)) => {
-                ensure_encoded(host, model, &config, picture).await?;
-                ensure_proposals(host, model, picture, granularity).await?
-            }
+            Some(ProposerConfig::Upn(config)) => match picture.time_together(granularity) {
+                Some(time) => time,
+                None => {
+                    ensure_encoded(host, model, &config, picture).await?;
+                    ensure_proposals(host, model, picture, granularity).await?
+                }
+            },
             Some(ProposerConfig::Detector(config)) => {
                 let time = ensure_detected(host, model, &config, picture).await?;
                 if let Some(detected) = &picture.detected {
@@ -119,18 +124,38 @@ async fn ensure_proposals(
     report(host, 2);
     host.yield_now().await;
     let start = host.milliseconds();
+    let mut found = proposals_of(upn, memory, granularity, &[&picture.pixels]).await?;
+    time.upn += host.milliseconds() - start;
+    picture
+        .proposals
+        .insert(granularity, found.pop().unwrap_or_default());
+    Ok(time)
+}
+
+/// The proposals for each of `pictures`, best first; `memory` is their encoded batch.
+///
+/// # Errors
+/// The device fails, or a value is not finite.
+pub(super) async fn proposals_of(
+    upn: &Upn,
+    memory: &Memory,
+    granularity: Granularity,
+    pictures: &[&Pixels],
+) -> Result<Vec<Vec<Proposal>>, Fault> {
     let output = upn.propose(memory, granularity).await?;
+    let [_, queries] = output.logits.dims();
     let boxes = readback::read("the proposed boxes", output.boxes).await?;
     let logits = readback::read("the scores of the proposals", output.logits).await?;
-    if !boxes.iter().chain(&logits).all(|value| value.is_finite()) {
-        return Err(not_finite());
-    }
-    let (boxes, _) = boxes.as_chunks::<4>();
-    let (width, height) = (picture.pixels.width, picture.pixels.height);
-    let proposals = geometry::proposals(boxes, &logits, width, height);
-    time.upn += host.milliseconds() - start;
-    picture.proposals.insert(granularity, proposals);
-    Ok(time)
+    check_finite(&boxes, &logits)?;
+    let boxes = boxes.as_chunks::<4>().0.chunks_exact(queries);
+    let outputs = boxes.zip(logits.chunks_exact(queries));
+    let found = pictures
+        .iter()
+        .zip(outputs)
+        .map(|(pixels, (boxes, logits))| {
+            geometry::proposals(boxes, logits, pixels.width, pixels.height)
+        });
+    Ok(found.collect())
 }
 
 /// Runs the detector, unless the picture has its output. Returns the time it took.
@@ -152,18 +177,45 @@ pub(super) async fn ensure_detected(
     let output = detector.forward(planar(image, &device));
     report(host, 2);
     host.yield_now().await;
-    let boxes = readback::read("the boxes of the detector", output.boxes).await?;
-    let scores = readback::read("the scores of the detector", output.scores).await?;
-    if !boxes.iter().chain(&scores).all(|value| value.is_finite()) {
-        return Err(not_finite());
-    }
-    let predictions = dense_predictions(config, &picture.pixels, &boxes, scores);
+    let found = predictions_of(config, output, &[&picture.pixels]).await?;
     let time = LookTime {
         prepare,
         upn: host.milliseconds() - start,
     };
-    picture.detected = Some(Detected { predictions, time });
+    picture.detected = found
+        .into_iter()
+        .next()
+        .map(|predictions| Detected { predictions, time });
     Ok(time)
+}
+
+/// What the output of the detector for a batch says about each of `pictures`.
+///
+/// # Errors
+/// The device fails, or a value is not finite.
+pub(super) async fn predictions_of(
+    config: &NanoDetConfig,
+    output: DenseOutput,
+    pictures: &[&Pixels],
+) -> Result<Vec<DensePredictions>, Fault> {
+    let [_, cells, classes] = output.scores.dims();
+    let boxes = readback::read("the boxes of the detector", output.boxes).await?;
+    let scores = readback::read("the scores of the detector", output.scores).await?;
+    check_finite(&boxes, &scores)?;
+    let scores = scores.chunks_exact(cells * classes);
+    let outputs = boxes.chunks_exact(4 * cells).zip(scores);
+    let found = pictures
+        .iter()
+        .zip(outputs)
+        .map(|(pixels, (boxes, scores))| dense_predictions(config, pixels, boxes, scores.to_vec()));
+    Ok(found.collect())
+}
+
+fn check_finite(boxes: &[f32], scores: &[f32]) -> Result<(), Fault> {
+    match boxes.iter().chain(scores).all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(not_finite()),
+    }
 }
 
 /// The output of the detector for `pixels`: boxes `[A, 4]` in pixels of its input, class scores `[A, K]`.

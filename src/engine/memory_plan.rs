@@ -204,6 +204,99 @@ fn upn_scratch(config: &UpnConfig) -> u64 {
     4 * encoder.max(hidden)
 }
 
+/// The vision networks on several pictures together.
+#[cfg(feature = "native")]
+pub(super) struct Group<'a> {
+    /// The needs with one picture.
+    pub(super) one: MemoryNeeds,
+    /// Sizes of the networks.
+    pub(super) config: &'a ModelConfig,
+    /// Which parts stay on the device.
+    pub(super) residency: Residency,
+    /// Bytes that must not be exceeded, where the user sets a limit.
+    pub(super) limit: Option<u64>,
+}
+
+#[cfg(feature = "native")]
+impl Group<'_> {
+    /// `wanted`, halved until as many pictures fit on `device`, which holds the model; at least 1.
+    pub(super) async fn most(&self, device: &Opened, wanted: usize) -> usize {
+        let mut count = wanted;
+        while count > 1 && !self.fits(device, count as u64).await {
+            count /= 2;
+        }
+        count.max(1)
+    }
+
+    async fn fits(&self, device: &Opened, count: u64) -> bool {
+        let binding = device.largest_binding();
+        let needs = self.needs(count, binding.is_some());
+        let peak = needs.peak(self.residency);
+        let loaded = match self.residency {
+            Residency::All => needs.upn + needs.towers + needs.decoder,
+            Residency::Decoder | Residency::OneByOne => needs.decoder,
+        };
+        let missing = peak.saturating_sub(loaded);
+        if self.limit.is_some_and(|limit| peak > limit) {
+            return false;
+        }
+        match binding {
+            None => missing <= cpu_memory(),
+            Some(binding) => {
+                count * largest_map(self.config) <= binding
+                    && (peak <= SMALL || device.has_room(missing).await)
+            }
+        }
+    }
+
+    /// The needs with `count` pictures, whose activations are in memory together if they are one batch, and whose
+    /// features are while they wait.
+    fn needs(&self, count: u64, batched: bool) -> MemoryNeeds {
+        let factor = if batched { count } else { 1 };
+        let waiting = (count - 1) * feature_bytes(self.config);
+        MemoryNeeds {
+            upn_scratch: factor * self.one.upn_scratch,
+            towers_scratch: factor * self.one.towers_scratch + waiting,
+            decoder_scratch: self.one.decoder_scratch + waiting,
+            ..self.one
+        }
+    }
+}
+
+/// Bytes of the features of one picture: visual tokens, and the feature maps of all levels.
+#[cfg(feature = "native")]
+fn feature_bytes(config: &ModelConfig) -> u64 {
+    let Some(TowersConfig::ClipConvNext { sizes, .. }) = &config.towers else {
+        return 0;
+    };
+    let cells = |stride: usize| (sizes.image_aux / stride).pow(2);
+    let levels = sizes.convnext.dims.iter().zip(sizes.convnext.strides());
+    let pyramid: usize = levels.map(|(dims, stride)| dims * cells(stride)).sum();
+    4 * (pyramid + sizes.visual_tokens() * config.llm.hidden_size) as u64
+}
+
+/// Bytes of the largest buffer of one picture that is not processed in chunks of rows: the map of the first stage of a
+/// network, and a quarter more for padding to whole windows.
+#[cfg(feature = "native")]
+fn largest_map(config: &ModelConfig) -> u64 {
+    let towers = match &config.towers {
+        Some(TowersConfig::ClipConvNext { sizes, .. }) => {
+            let side = sizes.image_aux / sizes.convnext.patch_size;
+            sizes.convnext.dims[0] * side * side
+        }
+        _ => 0,
+    };
+    let proposer = match &config.proposer {
+        Some(ProposerConfig::Upn(upn)) => {
+            let (width, height) = (upn.max_size as usize, upn.size as usize);
+            upn.backbone.embed_dim * width.div_ceil(4) * height.div_ceil(4)
+        }
+        Some(ProposerConfig::Detector(detector)) => detector.stem * (detector.side / 2).pow(2),
+        None => 0,
+    };
+    5 * towers.max(proposer) as u64
+}
+
 /// No test allocation is made for models that need less than this: any device has it.
 const SMALL: u64 = 512 << 20;
 
@@ -386,6 +479,45 @@ mod tests {
         let (verdict, residency) = fit(900, 101, Some(1000));
         assert!(verdict == Verdict::Tight && residency != Residency::All);
         assert_eq!(fit(1001, 0, Some(1000)).0, Verdict::WillNotRun);
+    }
+
+    /// The number of pictures is halved until their activations, on a GPU, or their features fit.
+    #[test]
+    fn groups_of_pictures_fit_the_memory() {
+        let json = include_bytes!("../../assets/models/nano/model.json");
+        let manifest = Manifest::parse(json, "nano").expect("nano's manifest");
+        let config = ModelConfig::of(&manifest, "nano").expect("nano's sizes");
+        let group = |limit| Group {
+            one: needs(&manifest, &config, KvCacheDType::F32),
+            config: &config,
+            residency: Residency::All,
+            limit,
+        };
+        let one = group(None);
+        assert_eq!(one.needs(1, true), one.one);
+        let (batched, waiting) = (one.needs(4, true), one.needs(4, false));
+        assert_eq!(batched.upn_scratch, 4 * one.one.upn_scratch);
+        assert_eq!(waiting.upn_scratch, one.one.upn_scratch);
+        let features = feature_bytes(&config);
+        assert_eq!(
+            waiting.decoder_scratch,
+            one.one.decoder_scratch + 3 * features
+        );
+        // 36 visual tokens of 128 values, and levels of 48 x 48 to 6 x 6 cells.
+        let cells = 24 * 48 * 48 + 48 * 24 * 24 + 96 * 12 * 12 + 152 * 6 * 6;
+        assert_eq!(features, 4 * (36 * 128 + cells));
+        let cpu = pollster::block_on(open(DevicePreference::Cpu)).expect("every machine has a CPU");
+        let most = |limit, wanted| pollster::block_on(group(Some(limit)).most(&cpu, wanted));
+        let limit = waiting.peak(Residency::All);
+        assert_eq!((most(limit, 8), most(limit, 5), most(limit, 4)), (4, 2, 4));
+        assert_eq!((most(limit - 1, 4), most(0, 4), most(0, 1)), (2, 1, 1));
+        let Ok(gpu) = pollster::block_on(open(DevicePreference::Wgpu)) else {
+            println!("the GPU part of groups_of_pictures_fit_the_memory skipped: no GPU");
+            return;
+        };
+        let limit = batched.peak(Residency::All);
+        let most = |limit| pollster::block_on(group(Some(limit)).most(&gpu, 8));
+        assert_eq!((most(limit), most(limit - 1)), (4, 2));
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod look;
 pub mod memory_plan;
 #[cfg(feature = "native")]
 pub mod prepare;
+#[cfg(feature = "native")]
+pub mod together;
 pub(crate) mod token_stream;
 mod warmup;
 mod warmup_steps;
@@ -69,6 +71,9 @@ struct Picture {
     /// The output of the detector.
     detected: Option<Detected>,
     proposals: HashMap<Granularity, Vec<Proposal>>,
+    /// Which of [`Picture::proposals`] were computed together with those of other pictures, and the picture's share
+    /// of the time.
+    together: Option<(Granularity, LookTime)>,
     features: Option<ImageFeatures>,
     prefix: Option<Prefix>,
 }
@@ -83,9 +88,16 @@ impl Picture {
             upn_memory: None,
             detected: None,
             proposals: HashMap::new(),
+            together: None,
             features: None,
             prefix: None,
         }
+    }
+
+    /// The time of the proposals of `granularity`, if they were computed together with those of other pictures.
+    fn time_together(&self, granularity: Granularity) -> Option<LookTime> {
+        let (proposed, time) = self.together?;
+        (proposed == granularity).then_some(time)
     }
 
     /// The image for the proposal network, if it was preprocessed elsewhere.
@@ -139,9 +151,9 @@ pub struct Engine<H: Host> {
     host: H,
     model: Option<LoadedModel>,
     picture: Option<Picture>,
-    /// The preprocessed images of the next picture.
+    /// What was computed of the next picture.
     #[cfg(feature = "native")]
-    prepared: Option<prepare::Prepared>,
+    next: Option<together::Next>,
     /// The KV cache of a model that reads text alone.
     text: Option<Prefix>,
 }
@@ -154,7 +166,7 @@ impl<H: Host> Engine<H> {
             model: None,
             picture: None,
             #[cfg(feature = "native")]
-            prepared: None,
+            next: None,
             text: None,
         }
     }

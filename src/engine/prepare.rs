@@ -86,10 +86,4 @@ impl<H: Host> Engine<H> {
         let model = self.model.as_ref();
         model.map(|model| Preparation::of(&model.config))
     }
-
-    /// Gives the next picture of a [`Request::Look`](crate::protocol::Request::Look) its preprocessed images.
-    /// They must be those of that picture and of the loaded model.
-    pub fn prepare_next(&mut self, prepared: Prepared) {
-        self.prepared = Some(prepared);
-    }
 }

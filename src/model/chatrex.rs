@@ -210,6 +210,21 @@ pub struct ImageFeatures {
     pub pyramid: Vec<Tensor<4>>,
 }
 
+impl ImageFeatures {
+    /// The features of each image of the batch.
+    pub fn split(self) -> Vec<Self> {
+        let one = |image: usize| Self {
+            image: self.image.clone().narrow(0, image, 1),
+            pyramid: self
+                .pyramid
+                .iter()
+                .map(|level| level.clone().narrow(0, image, 1))
+                .collect(),
+        };
+        (0..self.image.dims()[0]).map(one).collect()
+    }
+}
+
 impl Towers {
     /// Reads towers and projectors under the names of the checkpoint; `width` is that of the decoder.
     ///
