@@ -28,6 +28,7 @@
 // import DOT
 // import epilogue
 // import gemv_body
+// import gemv_sums
 
 fn output_count() -> u32 {
     return u.n;

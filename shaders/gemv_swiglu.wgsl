@@ -27,6 +27,7 @@
 // import DOT
 // import silu
 // import gemv_body
+// import gemv_sums
 
 fn output_count() -> u32 {
     return u.n;

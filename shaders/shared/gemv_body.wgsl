@@ -6,10 +6,10 @@
 // With an RMS norm the tile holds x * gain; the sum of x^2 is accumulated beside it and scales the
 // result, so the norm costs no pass of its own.
 //
-// workgroup memory   x_tile 2 * LOAD_VECTORS * 33 * 16 bytes (8,448 for q4 and q8), partial_sums
-//                    16 * WORKGROUP_SIZE, partial_squares 4 * WORKGROUP_SIZE
+// workgroup memory   x_tile 2 * LOAD_VECTORS * 33 * 16 bytes (8,448 for q4 and q8), sums 20 or, with
+//                    subgroups, 24 * WORKGROUP_SIZE
 //
-// The importing file defines the bindings x, gain and scales, and
+// The importing file imports shared/gemv_sums and defines the bindings x, gain and scales, and
 //   output_count()         outputs per row of x
 //   has_norm()             whether x goes through an RMS norm
 //   rows_of(first)         the rows of weights of the 32-thread group whose outputs start at `first`,
@@ -24,8 +24,6 @@ const TILE = THREAD_GROUP * LOAD_VECTORS;
 const PLANE = THREAD_GROUP + 1u;
 
 var<workgroup> x_tile: array<vec4<f32>, 2u * LOAD_VECTORS * PLANE>;
-var<workgroup> partial_sums: array<vec4<f32>, WORKGROUP_SIZE>;
-var<workgroup> partial_squares: array<f32, WORKGROUP_SIZE>;
 
 // One load of weights from each of four rows.
 struct RowLoads {
@@ -152,21 +150,7 @@ fn accumulate(thread: u32, m: u32, k: u32, first: u32, normed: bool) -> Sums {
         }
         buffer = LOAD_VECTORS * PLANE - buffer;
     }
-    partial_sums[thread] = sums.dots;
-    partial_squares[thread] = sums.squares;
-    workgroupBarrier();
-    for (var stride = THREAD_GROUP / 2u; stride > 0u; stride /= 2u) {
-        if rank < stride {
-            partial_sums[thread] += partial_sums[thread + stride];
-            partial_squares[thread] += partial_squares[thread + stride];
-        }
-        workgroupBarrier();
-    }
-    var squares = 0.0;
-    for (var i = 0u; i < WORKGROUP_SIZE; i += THREAD_GROUP) {
-        squares += partial_squares[i];
-    }
-    return Sums(partial_sums[thread - rank], squares);
+    return gemv_sums(thread, sums);
 }
 
 // The factor by which an RMS norm of the row scales its dot products.
