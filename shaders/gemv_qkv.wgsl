@@ -29,6 +29,7 @@
 // import DOT
 // import gemv_body
 // import gemv_sums
+// import ROWS
 
 fn output_count() -> u32 {
     return u.n_q + u.n_k + u.n_v;

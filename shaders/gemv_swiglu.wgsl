@@ -28,6 +28,7 @@
 // import silu
 // import gemv_body
 // import gemv_sums
+// import ROWS
 
 fn output_count() -> u32 {
     return u.n;

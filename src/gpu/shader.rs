@@ -55,6 +55,8 @@ pub const SHARED: &[(&str, &str)] = shared![
     "four_channels",
     "gelu",
     "gemv_body",
+    "gemv_few_rows",
+    "gemv_one_row",
     "gemv_sums",
     "gemv_sums_subgroups",
     "grammar",
