@@ -9,8 +9,8 @@
 //   y        [M, NT]      columns A .. A+N: sum over k of norm(x)[m, k] * w[n, k], plus the epilogue;
 //                         A is u.col_offset, NT is u.n_total
 //
-// See shared/gemv_body. Each weight is read once per row of x: bytes are what it costs, 2*N*K operations
-// are few.
+// See shared/gemv_body. Each weight is read once per ROW_COUNT rows of x: bytes are what it costs, 2*M*N*K
+// operations are few.
 
 // import VEC
 // import DEQUANT
@@ -28,6 +28,8 @@
 // import DOT
 // import epilogue
 // import gemv_body
+// import gemv_sums
+// import ROWS
 
 fn output_count() -> u32 {
     return u.n;

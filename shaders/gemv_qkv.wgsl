@@ -28,6 +28,8 @@
 // import X_VEC
 // import DOT
 // import gemv_body
+// import gemv_sums
+// import ROWS
 
 fn output_count() -> u32 {
     return u.n_q + u.n_k + u.n_v;

@@ -27,6 +27,8 @@
 // import DOT
 // import silu
 // import gemv_body
+// import gemv_sums
+// import ROWS
 
 fn output_count() -> u32 {
     return u.n;

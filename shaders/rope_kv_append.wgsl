@@ -7,9 +7,9 @@
 //   keys        [G, C, D]   KV cache: the keys of these positions are written, rotated
 //   values      [G, C, D]   KV cache: the values of these positions are written
 //
-// Rows past the cache's end are dropped. One thread takes a vector of the first half of a head and its
-// partner in the second half; D is a multiple of 8. 4*M*D*(2*H + 2*G) bytes of rows and M*D*2*G values of
-// the cache.
+// H is 0 if only keys and values are appended; q_in and q_out are then not used. Rows past the cache's end
+// are dropped. One thread takes a vector of the first half of a head and its partner in the second half; D
+// is a multiple of 8. 4*M*D*(2*H + 2*G) bytes of rows and M*D*2*G values of the cache.
 
 // import KV
 

@@ -1,15 +1,17 @@
-// The body of the GEMV kernels. One workgroup: one row of x; each 32-thread group of it computes four
-// dot products with rows of weights, one load of weights per thread and iteration.
+// The body of the GEMV kernels. One workgroup: one row of x (gemv_one_row), or two to four (gemv_few_rows);
+// each 32-thread group of it computes four dot products with rows of weights per row of x, one load of
+// weights per thread and iteration.
 //
-// x is staged through workgroup memory, double-buffered: a tile holds what one iteration of all 32-thread
-// groups needs, and while it is used the loads of the next tile and of the next weights are in flight.
+// x is staged through workgroup memory, double-buffered: a tile holds what all 32-thread groups need of one
+// row in one iteration, and while it is used the loads of the next tile and of the next weights are in flight.
 // With an RMS norm the tile holds x * gain; the sum of x^2 is accumulated beside it and scales the
 // result, so the norm costs no pass of its own.
 //
-// workgroup memory   x_tile 2 * LOAD_VECTORS * 33 * 16 bytes (8,448 for q4 and q8), partial_sums
-//                    16 * WORKGROUP_SIZE, partial_squares 4 * WORKGROUP_SIZE
+// workgroup memory   x_tile 2 * LOAD_VECTORS * 33 * 16 bytes (8,448 for q4 and q8), sums 20 or, with
+//                    subgroups, 24 * WORKGROUP_SIZE
 //
-// The importing file defines the bindings x, gain and scales, and
+// The importing file imports shared/gemv_sums and the slot ROWS, one of the two files named above, and defines
+// the bindings x, gain and scales, and
 //   output_count()         outputs per row of x
 //   has_norm()             whether x goes through an RMS norm
 //   rows_of(first)         the rows of weights of the 32-thread group whose outputs start at `first`,
@@ -24,8 +26,6 @@ const TILE = THREAD_GROUP * LOAD_VECTORS;
 const PLANE = THREAD_GROUP + 1u;
 
 var<workgroup> x_tile: array<vec4<f32>, 2u * LOAD_VECTORS * PLANE>;
-var<workgroup> partial_sums: array<vec4<f32>, WORKGROUP_SIZE>;
-var<workgroup> partial_squares: array<f32, WORKGROUP_SIZE>;
 
 // One load of weights from each of four rows.
 struct RowLoads {
@@ -113,86 +113,22 @@ fn stage(vector: XVector, i: u32, buffer: u32, normed: bool) -> f32 {
     return dot(vector.x, vector.x);
 }
 
-// The sums of a 32-thread group. All threads of the workgroup must call it.
-fn accumulate(thread: u32, m: u32, k: u32, first: u32, normed: bool) -> Sums {
-    let rank = thread % THREAD_GROUP;
-    let loads = k / (4u * LOAD_VECTORS);
-    var sums = Sums(vec4<f32>(), 0.0);
-    var buffer = 0u;
-    var next = load_w(first, min(rank, loads - 1u));
-    var near = load_x(m, k, thread, normed);
-    var far = load_x(m, k, thread + WORKGROUP_SIZE, normed);
-    for (var base = 0u; base < loads; base += THREAD_GROUP) {
-        if thread < TILE {
-            sums.squares += stage(near, thread, buffer, normed);
-        }
-        if thread + WORKGROUP_SIZE < TILE {
-            sums.squares += stage(far, thread + WORKGROUP_SIZE, buffer, normed);
-        }
-        let w = next;
-        workgroupBarrier();
-        if base + THREAD_GROUP < loads {
-            let vector = (base + THREAD_GROUP) * LOAD_VECTORS + thread;
-            next = load_w(first, min(base + THREAD_GROUP + rank, loads - 1u));
-            near = load_x(m, k, vector, normed);
-            if WORKGROUP_SIZE < TILE {
-                far = load_x(m, k, vector + WORKGROUP_SIZE, normed);
-            }
-        }
-        let x_load = load_x_tile(buffer + rank);
-        let dots = vec4<f32>(
-            dot_load(w.rows.a, x_load),
-            dot_load(w.rows.b, x_load),
-            dot_load(w.rows.c, x_load),
-            dot_load(w.rows.d, x_load),
-        );
-        sums.dots += dots * decode_scales(w.scales, first, min(base + rank, loads - 1u));
-        if HAS_MINIMUM {
-            sums.dots += decode_minimums(w.scales) * sum_of(x_load);
-        }
-        buffer = LOAD_VECTORS * PLANE - buffer;
+// `sums` plus the products of the loads `w`, whose scales are `factors`, with `x_load`.
+fn add_products(sums: vec4<f32>, w: Weights, factors: vec4<f32>, x_load: XLoad) -> vec4<f32> {
+    let dots = vec4<f32>(
+        dot_load(w.rows.a, x_load),
+        dot_load(w.rows.b, x_load),
+        dot_load(w.rows.c, x_load),
+        dot_load(w.rows.d, x_load),
+    );
+    var added = sums + dots * factors;
+    if HAS_MINIMUM {
+        added += decode_minimums(w.scales) * sum_of(x_load);
     }
-    partial_sums[thread] = sums.dots;
-    partial_squares[thread] = sums.squares;
-    workgroupBarrier();
-    for (var stride = THREAD_GROUP / 2u; stride > 0u; stride /= 2u) {
-        if rank < stride {
-            partial_sums[thread] += partial_sums[thread + stride];
-            partial_squares[thread] += partial_squares[thread + stride];
-        }
-        workgroupBarrier();
-    }
-    var squares = 0.0;
-    for (var i = 0u; i < WORKGROUP_SIZE; i += THREAD_GROUP) {
-        squares += partial_squares[i];
-    }
-    return Sums(partial_sums[thread - rank], squares);
+    return added;
 }
 
 // The factor by which an RMS norm of the row scales its dot products.
 fn norm_factor(squares: f32) -> f32 {
     return inverseSqrt(squares / f32(u.k) + u.eps);
-}
-
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    _ = scales[0];
-    let n_count = output_count();
-    let tiles = (n_count + WORKGROUP_OUTPUTS - 1u) / WORKGROUP_OUTPUTS;
-    let flat_group = workgroup_index(group, groups);
-    let m = flat_group / tiles;
-    let first = flat_group % tiles * WORKGROUP_OUTPUTS + thread / THREAD_GROUP * OUTPUTS;
-    if m >= u.m {
-        return;
-    }
-    let sums = accumulate(thread, m, u.k, first, has_norm());
-    let i = thread % THREAD_GROUP;
-    let n = first + i;
-    if i < OUTPUTS && n < n_count {
-        store(m, n, i, sums);
-    }
 }

@@ -112,11 +112,11 @@ impl CpuKv {
     }
 
     /// Appends keys and values after `past` tokens and attends to all tokens so far, each row of `q` up to its own
-    /// token. `q` `[T, heads * width]`, `k` and `v` `[T, key heads * width]`, and `angles` of the T tokens give
-    /// `[T, heads * width]`. Query head `j` belongs to key head `j / group`.
+    /// token. `q` `[Q, heads * width]` of the last Q of T tokens, `k` and `v` `[T, key heads * width]`, and `angles` of
+    /// the T tokens give `[Q, heads * width]`. Query head `j` belongs to key head `j / group`.
     ///
     /// # Panics
-    /// The sizes disagree, or the tokens do not fit.
+    /// The sizes disagree, there are more queries than keys, or the tokens do not fit.
     pub fn attend(
         &mut self,
         mut q: Vec<f32>,
@@ -134,12 +134,18 @@ impl CpuKv {
         } = shape;
         let count = v.len() / (kv_heads * width);
         assert!(past + count <= capacity, "tokens beyond the KV cache");
+        let queries = q.len() / (kv_heads * group * width);
         assert!(
-            q.len() == group * v.len() && k.len() == v.len() && v.len() == count * kv_heads * width,
+            queries <= count
+                && q.len() == queries * kv_heads * group * width
+                && k.len() == v.len()
+                && v.len() == count * kv_heads * width,
             "sizes of queries, keys and values"
         );
-        rotate(&mut q, [kv_heads * group, width], angles);
-        rotate(&mut k, [kv_heads, width], angles);
+        // Tokens of the cache before the first query.
+        let before = past + count - queries;
+        rotate(&mut q, [kv_heads * group, width], angles, count - queries);
+        rotate(&mut k, [kv_heads, width], angles, 0);
         match &mut self.store {
             Store::F32(panels) => panels.write(shape, past, &k, v),
             Store::F16(panels) => {
@@ -148,7 +154,7 @@ impl CpuKv {
             }
         }
         // The queries of a key head are rows: those of the first token, then those of the second.
-        let rows = count * group;
+        let rows = queries * group;
         let chunks = rows.div_ceil(CHUNK_ROWS);
         let mut parts = vec![Vec::new(); kv_heads * chunks];
         let is_small = kv_heads * rows * (past + count) * width < SMALL;
@@ -163,7 +169,7 @@ impl CpuKv {
                     .flat_map(|row| query(&q, shape, head, row))
                     .copied()
                     .collect();
-                attend(self, head, &queries, past, first, part);
+                attend(self, head, &queries, before, first, part);
             }
         });
         for (index, part) in parts.iter().enumerate() {
@@ -187,10 +193,11 @@ fn query(q: &[f32], shape: CachedShape, head: usize, row: usize) -> &[f32] {
     &q[place(shape, head, row)..][..shape.width]
 }
 
-/// Rotates heads `[T, heads, width]` by `angles`: channel `i` with channel `i + width / 2`.
-fn rotate(x: &mut [f32], [heads, width]: [usize; 2], angles: &Angles) {
+/// Rotates heads `[T, heads, width]` by `angles` from those of token `first` on: channel `i` with channel
+/// `i + width / 2`.
+fn rotate(x: &mut [f32], [heads, width]: [usize; 2], angles: &Angles, first: usize) {
     let half = width / 2;
-    for (token, heads) in x.chunks_exact_mut(heads * width).enumerate() {
+    for (token, heads) in (first..).zip(x.chunks_exact_mut(heads * width)) {
         let cosine = &angles.cosine[token * half..][..half];
         let sine = &angles.sine[token * half..][..half];
         for head in heads.chunks_exact_mut(width) {
@@ -396,7 +403,7 @@ mod tests {
         };
         let rotated = |x: &[f32], heads| {
             let mut x = x.to_vec();
-            rotate(&mut x, [heads, width], &angles(0, tokens, width));
+            rotate(&mut x, [heads, width], &angles(0, tokens, width), 0);
             x
         };
         let (q, k) = (rotated(q, kv_heads * group), rotated(k, kv_heads));
@@ -446,24 +453,26 @@ mod tests {
                         values(capacity * kv_heads * width, 3),
                     ];
                     let mut past = 0;
-                    // A first row, a row, several chunks, and rows beyond a tile of columns.
-                    for count in [1, 1, 59, 7, 232, 1] {
+                    // A first row, a row, several chunks, and rows beyond a tile of columns; queries of all tokens,
+                    // of the last one and of several.
+                    for (count, queries) in [(1, 1), (1, 1), (59, 59), (7, 1), (232, 50), (1, 1)] {
                         let [q, k, v] = all.each_ref().map(|all| {
                             let row = all.len() / capacity;
                             &all[past * row..(past + count) * row]
                         });
                         let angles = angles(past, count, width);
+                        let q = &q[(count - queries) * kv_heads * group * width..];
                         let got = kv.attend(q.to_vec(), k.to_vec(), v, &angles, past);
                         past += count;
                         let so_far = all
                             .each_ref()
                             .map(|all| &all[..all.len() / capacity * past]);
-                        let expected = expected(shape, dtype, so_far, count);
+                        let expected = expected(shape, dtype, so_far, queries);
                         assert_eq!(got.len(), expected.len());
                         for (got, expected) in got.iter().zip(expected) {
                             assert!(
                                 (f64::from(*got) - expected).abs() < 5e-6,
-                                "{set:?} {shape:?} {dtype:?}, {count} after {past}: {got} {expected}"
+                                "{set:?} {shape:?} {dtype:?}, {queries} of {past}: {got} {expected}"
                             );
                         }
                     }

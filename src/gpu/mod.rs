@@ -119,7 +119,7 @@ pub const KERNELS: &[Kernel] = kernels![
         "matmul",
         matmul,
         [
-            &matmul::GEMV,
+            matmul::GEMV.as_flattened(),
             &matmul::MATMUL_SPLIT_K,
             &matmul::MATMUL,
             &matmul::MATMUL_TILE64X128,
@@ -130,7 +130,10 @@ pub const KERNELS: &[Kernel] = kernels![
     (
         "matmul_fused",
         matmul::fused,
-        [&matmul::fused::GEMV_SWIGLU, &matmul::fused::GEMV_QKV]
+        [
+            matmul::fused::GEMV_SWIGLU.as_flattened(),
+            matmul::fused::GEMV_QKV.as_flattened()
+        ]
     ),
     ("random_fill", random_fill, [&[random_fill::SHADER]]),
     ("rms_norm", rms_norm, [&[rms_norm::SHADER]]),

@@ -378,13 +378,16 @@ fn select_rows<const D: usize>(y: Tensor<D>, rows: &Tensor<1, Int>) -> Tensor<1>
 }
 
 impl OneLayerDecoder {
-    /// Prefill of tokens `0..tokens` into an empty cache: the logits after the last.
+    /// Prefill of tokens `0..tokens` into an empty cache: the logits after the last. The layer computes all
+    /// rows, as one that another layer follows.
     fn prefill(&mut self, tokens: usize) -> Result<Tensor<1>, Fault> {
         self.check_count(tokens)?;
         let ids: Vec<u32> = (0..tokens as u32).collect();
         self.cache.truncate(0);
         let embeds = self.llm.embed(&ids).unsqueeze();
-        Ok(self.llm.prefill(embeds, &mut self.cache))
+        let hidden = self.llm.append(embeds, &mut self.cache);
+        let last = hidden.narrow(1, tokens - 1, 1);
+        Ok(self.llm.logits(last).flatten(0, 2))
     }
 
     /// Decodes token `past` after the `past` tokens before it: the logits after it.

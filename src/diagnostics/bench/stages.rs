@@ -202,14 +202,19 @@ fn convnext_flops(config: &ChatRexConfig) -> f64 {
         .sum()
 }
 
-/// Floating-point operations of the decoder's layers on `new` tokens after `past` cached ones.
+/// Floating-point operations of the decoder's layers in a prefill of `new` tokens after `past` cached ones: the
+/// last layer computes keys and values for all, the rest for the last token.
 fn decoder_flops(llm: &DecoderConfig, past: usize, new: usize) -> f64 {
     let (width, inner) = (llm.hidden_size as f64, llm.intermediate_size as f64);
     let q_width = (llm.num_attention_heads * llm.head_width()) as f64;
     let kv_width = (llm.num_key_value_heads * llm.head_width()) as f64;
-    let weights = 2.0 * width * (q_width + kv_width) + 3.0 * width * inner;
-    let keys = past as f64 + (new as f64 + 1.0) / 2.0;
-    llm.num_hidden_layers as f64 * new as f64 * (2.0 * weights + 4.0 * keys * q_width)
+    let kv_weights = 2.0 * width * kv_width;
+    let weights = 2.0 * width * q_width + 3.0 * width * inner;
+    let (past, new) = (past as f64, new as f64);
+    let of_keys = |keys: f64| 2.0 * weights + 4.0 * keys * q_width;
+    let layers = llm.num_hidden_layers as f64;
+    let keys = past + (new + 1.0) / 2.0;
+    layers * new * 2.0 * kv_weights + (layers - 1.0) * new * of_keys(keys) + of_keys(past + new)
 }
 
 /// The decoder's measurements: prefill of the image's prompt, prefill of a question, decoding.

@@ -1,12 +1,12 @@
 //! Attention of one row over the KV cache, split over the keys (split-KV), with RoPE and the append
-//! of the row's own key and value.
+//! of the row's own key and value, and of those of rows before it whose queries are not needed.
 
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
 use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, RopeTable, for_kv_types, variant};
-use crate::gpu::attention::rope::Qkv;
+use crate::gpu::attention::rope::{Qkv, append_keys};
 use crate::gpu::buffer::{alloc, from_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
@@ -16,7 +16,7 @@ use crate::gpu::uniforms::{Uniforms as _, uniforms};
 use burn::tensor::Device;
 
 #[cfg(feature = "diagnostics")]
-use crate::gpu::attention::rope::rope_kv_append;
+use crate::gpu::attention::rope::{kv_append, rope_kv_append};
 #[cfg(feature = "diagnostics")]
 use crate::gpu::attention::testing::{
     DecoderCase, TOLERANCE, causal_attention_reference, compare_values,
@@ -90,12 +90,12 @@ pub const COMBINE: Shader = Shader {
     imports: &[],
 };
 
-/// Attention of one row at position `past` over the KV cache up to itself, `[1, heads * head_dim]`.
-/// Applies RoPE and appends the row's key and value to the cache. A row past the cache's end is
-/// dropped.
+/// Attention of the last of M rows at positions `past ..` over the KV cache up to itself,
+/// `[1, heads * head_dim]`. Applies RoPE and appends the keys and values of all rows to the cache. Rows past
+/// the cache's end are dropped. Only the query of the last row is read.
 ///
 /// # Panics
-/// Shapes disagree, or there are several rows.
+/// Shapes disagree, or there is no row.
 pub fn attention_decode(
     qkv: Qkv,
     shape: AttentionShape,
@@ -104,12 +104,19 @@ pub fn attention_decode(
     cache: &KvLayer,
 ) -> Tensor<2> {
     let layout = qkv.layout("attention_decode", shape);
-    assert_eq!(layout.rows, 1, "attention_decode: rows");
+    assert!(layout.query_rows > 0, "attention_decode: no query");
+    let before = layout.rows - 1;
+    if before > 0 {
+        append_keys(&layout, before, shape, past, rope, cache);
+    }
     let [q, k, v] = &layout.buffers;
     let splits = shape.capacity.div_ceil(KV_SPLIT as usize);
     let groups = shape.heads * splits;
     let partials = alloc("attention_decode", &q.client, groups * (shape.head_dim + 2));
-    let [q_offset, k_offset, v_offset] = layout.offsets.map(|offset| offset as u32);
+    // Where the last row begins.
+    let last = [layout.query_rows - 1, before, before];
+    let [q_offset, k_offset, v_offset] =
+        [0, 1, 2].map(|part| (layout.offsets[part] + last[part] * layout.strides[part]) as u32);
     launch(
         &DECODE[variant(cache.dtype)],
         &q.client,
@@ -128,7 +135,7 @@ pub fn attention_decode(
             head_dim: shape.head_dim as u32,
             capacity: shape.capacity as u32,
             splits: splits as u32,
-            past: past as u32,
+            past: (past + before) as u32,
             q_offset,
             k_offset,
             v_offset,
@@ -165,8 +172,8 @@ pub(super) fn attention_combine(
 }
 
 /// Compares `attention_decode` on a GPU with plain loops on the CPU: two decode steps after
-/// a prefill, the first with packed QKV and its position in a buffer, around the KV splits; and
-/// poisoned inputs.
+/// a prefill, the first with packed QKV and its position in a buffer, around the KV splits; the last rows
+/// of two prefills after a part whose queries are not computed; and poisoned inputs.
 ///
 /// # Errors
 /// The first difference, with shape, index and both values; or a failed read.
@@ -195,6 +202,31 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
             });
             let got = read(&name, got).await?;
             let expected = &expected[row * shape.q_width()..][..shape.q_width()];
+            let tolerance = TOLERANCE[variant(case.dtype)];
+            compare_values(&mut report, &name, &got, expected, tolerance)?;
+        }
+        let cache = KvLayer::new(shape, case.dtype, device);
+        if case.before > 0 {
+            let [_, keys, values] = case.qkv(0, case.before);
+            kv_append([keys, values], shape, 0, &case.rope, &cache);
+        }
+        let middle = case.before + case.rows;
+        for (from, to) in [(case.before, middle), (middle, case.total)] {
+            let name = format!(
+                "attention_decode {}, last of rows {from} to {to}",
+                case.name
+            );
+            let [q, k, v] = case.qkv(from, to);
+            let got = with_nan_fill(|| {
+                let qkv = if from == middle {
+                    Qkv::Packed(Box::new(Tensor::cat(vec![q, k, v], 1)))
+                } else {
+                    Qkv::Split(Box::new([q.narrow(0, to - from - 1, 1), k, v]))
+                };
+                attention_decode(qkv, shape, from, &case.rope, &cache)
+            });
+            let got = read(&name, got).await?;
+            let expected = &expected[(to - 1) * shape.q_width()..][..shape.q_width()];
             let tolerance = TOLERANCE[variant(case.dtype)];
             compare_values(&mut report, &name, &got, expected, tolerance)?;
         }

@@ -16,7 +16,7 @@ pub mod window;
 pub use decode::attention_decode;
 pub use kv_cache::{AttentionShape, KvLayer, RopeTable};
 pub use prefill::{attention_prefill, supports_head_dim};
-pub use rope::{Qkv, rope_kv_append};
+pub use rope::{Qkv, kv_append, rope_kv_append};
 
 /// Query rows per workgroup of `shaders/shared/flash.wgsl`.
 const TILE_ROWS: u32 = 32;

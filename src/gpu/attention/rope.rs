@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
 
 use crate::gpu::attention::kv_cache::{AttentionShape, KvLayer, RopeTable, for_kv_types, variant};
 use crate::gpu::buffer::{alloc, from_buffer, to_buffer};
@@ -59,14 +60,17 @@ pub const ROPE_KV_APPEND: [Shader; 2] = for_kv_types!(
 pub enum Qkv {
     /// `[M, (heads + 2 kv_heads) * head_dim]`, concatenated.
     Packed(Box<Tensor<2>>),
-    /// `[M, heads * head_dim]`, then twice `[M, kv_heads * head_dim]`.
+    /// Queries of the last Q rows `[Q, heads * head_dim]`, then twice `[M, kv_heads * head_dim]`.
     Split(Box<[Tensor<2>; 3]>),
 }
 
 /// Buffers of [`Qkv`] with the strides and offsets of queries, keys and values, in f32s.
 pub(super) struct QkvLayout {
     pub(super) buffers: [CubeTensor; 3],
+    /// Rows of keys and values.
     pub(super) rows: usize,
+    /// Rows of queries, those of the last rows.
+    pub(super) query_rows: usize,
     pub(super) strides: [usize; 3],
     pub(super) offsets: [usize; 3],
 }
@@ -82,20 +86,26 @@ impl Qkv {
                 QkvLayout {
                     buffers: [qkv.clone(), qkv.clone(), qkv],
                     rows,
+                    query_rows: rows,
                     strides: [width; 3],
                     offsets: [0, q_width, q_width + kv_width],
                 }
             }
             Self::Split(qkv) => {
-                let [rows, _] = qkv[0].dims();
-                let strides = [q_width, kv_width, kv_width];
-                for (part, width) in qkv.iter().zip(strides) {
-                    assert_eq!(part.dims(), [rows, width], "{kernel}: shape of Q, K or V");
+                let [query_rows, rows] = [&qkv[0], &qkv[1]].map(|part| part.dims()[0]);
+                assert!(
+                    query_rows <= rows,
+                    "{kernel}: {query_rows} queries of {rows} rows"
+                );
+                let shapes = [[query_rows, q_width], [rows, kv_width], [rows, kv_width]];
+                for (part, shape) in qkv.iter().zip(shapes) {
+                    assert_eq!(part.dims(), shape, "{kernel}: shape of Q, K or V");
                 }
                 QkvLayout {
                     buffers: qkv.map(|part| to_buffer(kernel, part)),
                     rows,
-                    strides,
+                    query_rows,
+                    strides: [q_width, kv_width, kv_width],
                     offsets: [0; 3],
                 }
             }
@@ -107,7 +117,7 @@ impl Qkv {
 /// `cache`. Returns the queries, `[M, heads * head_dim]`. Rows past the cache's end are dropped.
 ///
 /// # Panics
-/// Shapes disagree.
+/// Shapes disagree, or a row has no query.
 pub fn rope_kv_append(
     qkv: Qkv,
     shape: AttentionShape,
@@ -116,16 +126,73 @@ pub fn rope_kv_append(
     cache: &KvLayer,
 ) -> Tensor<2> {
     let layout = qkv.layout("rope_kv_append", shape);
+    let rows = layout.rows;
+    assert_eq!(layout.query_rows, rows, "rope_kv_append: rows of queries");
+    let out = append(&layout, rows, shape.heads, shape, past, rope, cache);
+    from_buffer(&layout.buffers[0], out, [rows, shape.q_width()])
+}
+
+/// Applies RoPE to keys `[M, kv_heads * head_dim]` of rows at positions `past ..` and appends them and the
+/// values, of the same shape, to `cache`. Rows past the cache's end are dropped.
+///
+/// # Panics
+/// Shapes disagree.
+pub fn kv_append(
+    [keys, values]: [Tensor<2>; 2],
+    shape: AttentionShape,
+    past: usize,
+    rope: &RopeTable,
+    cache: &KvLayer,
+) {
+    let [rows, _] = keys.dims();
+    let width = shape.kv_width();
+    for part in [&keys, &values] {
+        assert_eq!(part.dims(), [rows, width], "kv_append: shape of K or V");
+    }
+    let [keys, values] = [keys, values].map(|part| to_buffer("kv_append", part));
+    let layout = QkvLayout {
+        buffers: [keys.clone(), keys, values],
+        rows,
+        query_rows: 0,
+        strides: [width; 3],
+        offsets: [0; 3],
+    };
+    append_keys(&layout, rows, shape, past, rope, cache);
+}
+
+/// Appends keys and values of the first `rows` rows, whose queries are not read.
+pub(super) fn append_keys(
+    layout: &QkvLayout,
+    rows: usize,
+    shape: AttentionShape,
+    past: usize,
+    rope: &RopeTable,
+    cache: &KvLayer,
+) {
+    append(layout, rows, 0, shape, past, rope, cache);
+}
+
+/// Launches the kernel for the first `rows` rows and `heads` query heads, all or none. Returns the buffer of
+/// the rotated queries.
+fn append(
+    layout: &QkvLayout,
+    rows: usize,
+    heads: usize,
+    shape: AttentionShape,
+    past: usize,
+    rope: &RopeTable,
+    cache: &KvLayer,
+) -> Handle {
     let [q, k, v] = &layout.buffers;
-    let (rows, q_width) = (layout.rows, shape.q_width());
-    let out = alloc("rope_kv_append", &q.client, rows * q_width);
+    let width = heads * shape.head_dim;
+    let out = alloc("rope_kv_append", &k.client, (rows * width).max(4));
     // A thread takes eight channels.
-    let threads = rows * shape.qkv_width() / 8;
+    let threads = rows * (width + 2 * shape.kv_width()) / 8;
     let [q_offset, k_offset, v_offset] = layout.offsets.map(|offset| offset as u32);
     let [q_stride, k_stride, v_stride] = layout.strides.map(|stride| stride as u32);
     launch(
         &ROPE_KV_APPEND[variant(cache.dtype)],
-        &q.client,
+        &k.client,
         threads.div_ceil(WORKGROUP_SIZE as usize) as u64,
         &[
             &q.handle,
@@ -137,7 +204,7 @@ pub fn rope_kv_append(
         &[&out, &cache.keys.handle, &cache.values.handle],
         &RopeKvAppendUniforms {
             rows: rows as u32,
-            heads: shape.heads as u32,
+            heads: heads as u32,
             kv_heads: shape.kv_heads as u32,
             head_dim: shape.head_dim as u32,
             capacity: shape.capacity as u32,
@@ -150,7 +217,7 @@ pub fn rope_kv_append(
             v_stride,
         },
     );
-    from_buffer(q, out, [rows, q_width])
+    out
 }
 
 /// Sums of two products of values in [-1, 1].

@@ -22,20 +22,27 @@ use crate::weights::quant::Rounding;
 /// Variants of a shader that reads weights.
 pub(super) const VARIANTS: usize = 7;
 
-/// The variants of a shader that reads weights, in the order of [`variant`].
+/// The variants of a shader that reads weights, in the order of [`variant`]; `$rows` fills the import slot of
+/// a GEMV kernel for the rows of x of a workgroup.
 macro_rules! for_weights {
     ($name:literal, $uniforms:ty, $constants:expr) => {
+        for_weights!($name, $uniforms, $constants, "gemv_one_row")
+    };
+    ($name:literal, $uniforms:ty, $constants:expr, $rows:literal) => {
         [
-            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_f16"),
-            for_weights!($name, $uniforms, $constants, "q8", "vec8", "scale_f16"),
-            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_f32"),
-            for_weights!($name, $uniforms, $constants, "q8", "vec8", "scale_f32"),
-            for_weights!($name, $uniforms, $constants, "f16", "vec4", "scale_none"),
-            for_weights!($name, $uniforms, $constants, "f32", "vec4", "scale_none"),
-            for_weights!($name, $uniforms, $constants, "q4", "vec8", "scale_min_f16"),
+            for_weights!("q4" "vec8" "scale_f16"; $name, $uniforms, $constants, $rows),
+            for_weights!("q8" "vec8" "scale_f16"; $name, $uniforms, $constants, $rows),
+            for_weights!("q4" "vec8" "scale_f32"; $name, $uniforms, $constants, $rows),
+            for_weights!("q8" "vec8" "scale_f32"; $name, $uniforms, $constants, $rows),
+            for_weights!("f16" "vec4" "scale_none"; $name, $uniforms, $constants, $rows),
+            for_weights!("f32" "vec4" "scale_none"; $name, $uniforms, $constants, $rows),
+            for_weights!("q4" "vec8" "scale_min_f16"; $name, $uniforms, $constants, $rows),
         ]
     };
-    ($name:literal, $uniforms:ty, $constants:expr, $dtype:literal, $vec:literal, $scale:literal) => {
+    (
+        $dtype:literal $vec:literal $scale:literal;
+        $name:literal, $uniforms:ty, $constants:expr, $rows:literal
+    ) => {
         Shader {
             name: $name,
             text: include_str!(concat!("../../../shaders/", $name, ".wgsl")),
@@ -47,6 +54,7 @@ macro_rules! for_weights {
                 ("SCALE", $scale),
                 ("X_VEC", concat!("x_", $vec)),
                 ("DOT", concat!("dot_", $dtype)),
+                ("ROWS", $rows),
             ],
         }
     };

@@ -9,7 +9,8 @@ use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, to_buffer};
 use crate::gpu::launch::launch;
 use crate::gpu::matmul::device_matrix::{VARIANTS, for_weights, scale_shift};
 use crate::gpu::matmul::{
-    DeviceMatrix, GEMV_GROUP_OUTPUTS, GEMV_OUTPUTS, GEMV_WORKGROUP_SIZE, RmsNormPrologue,
+    DeviceMatrix, GEMV_GROUP_OUTPUTS, GEMV_MAX_M, GEMV_OUTPUTS, GEMV_WORKGROUP_SIZE,
+    RmsNormPrologue, for_gemv_rows,
 };
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
@@ -67,25 +68,29 @@ uniforms! {
     }
 }
 
-/// `shaders/gemv_qkv.wgsl` for every weight format.
-pub const GEMV_QKV: [Shader; VARIANTS] = for_weights!(
-    "gemv_qkv",
-    QkvUniforms,
-    &[
-        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
-        ("OUTPUTS", GEMV_GROUP_OUTPUTS)
-    ]
-);
+/// `shaders/gemv_qkv.wgsl` for one to [`GEMV_MAX_M`] rows of x per workgroup and every weight format.
+pub const GEMV_QKV: [[Shader; VARIANTS]; GEMV_MAX_M] =
+    for_gemv_rows!("gemv_qkv", QkvUniforms, [("OUTPUTS", GEMV_GROUP_OUTPUTS)]);
 
-/// `shaders/gemv_swiglu.wgsl` for every weight format.
-pub const GEMV_SWIGLU: [Shader; VARIANTS] = for_weights!(
+/// `shaders/gemv_swiglu.wgsl` for one to [`GEMV_MAX_M`] rows of x per workgroup and every weight format.
+pub const GEMV_SWIGLU: [[Shader; VARIANTS]; GEMV_MAX_M] = for_gemv_rows!(
     "gemv_swiglu",
     SwiGluProjUniforms,
-    &[
-        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
-        ("OUTPUTS", GEMV_GROUP_OUTPUTS / 2)
-    ]
+    [("OUTPUTS", GEMV_GROUP_OUTPUTS / 2)]
 );
+
+/// The variant of a GEMV kernel for `count` rows of x, and the number of its workgroups for `outputs`
+/// outputs per row, `of_workgroup` in each.
+fn gemv_variant<'a>(
+    shaders: &'a [[Shader; VARIANTS]; GEMV_MAX_M],
+    count: usize,
+    outputs: usize,
+    of_workgroup: usize,
+) -> (&'a [Shader; VARIANTS], u64) {
+    let rows = count.clamp(1, GEMV_MAX_M);
+    let groups = count.div_ceil(rows) * outputs.div_ceil(of_workgroup);
+    (&shaders[rows - 1], groups as u64)
+}
 
 /// Whether [`FusedWeights`] takes matrices of these shapes `[rows, columns]` and formats: one width
 /// and one format that kernels read, a multiple of four rows where there are three matrices, and
@@ -168,10 +173,11 @@ pub fn qkv_proj(
     );
     let out = alloc("gemv_qkv", &x.client, count * outputs);
     let [w0, w1, w2] = &matrices.parts;
+    let (shaders, groups) = gemv_variant(&GEMV_QKV, count, outputs, GEMV_OUTPUTS);
     launch(
-        w0.of(&GEMV_QKV),
+        w0.of(shaders),
         &x.client,
-        (count * outputs.div_ceil(GEMV_OUTPUTS)) as u64,
+        groups,
         &[
             &x.handle,
             &gain.handle,
@@ -213,10 +219,11 @@ pub fn swiglu_proj(x: Tensor<2>, norm: &RmsNormPrologue, matrices: &FusedWeights
     let x = to_buffer("gemv_swiglu", x);
     let gain = to_buffer("gemv_swiglu", norm.gain.clone());
     let out = alloc("gemv_swiglu", &x.client, count * w0.rows);
+    let (shaders, groups) = gemv_variant(&GEMV_SWIGLU, count, w0.rows, GEMV_OUTPUTS / 2);
     launch(
-        w0.of(&GEMV_SWIGLU),
+        w0.of(shaders),
         &x.client,
-        (count * w0.rows.div_ceil(GEMV_OUTPUTS / 2)) as u64,
+        groups,
         &[
             &x.handle,
             &gain.handle,
@@ -252,8 +259,11 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         for (count, rows, columns) in [
             (1, [4, 4, 4], 64),
             (2, [60, 4, 36], 128),
+            (3, [4, 32, 16], 1088),
             (4, [64, 68, 4], 320),
+            (5, [16, 4, 4], 64),
             (1, [4, 8, 12], 4096),
+            (2, [4, 8, 12], 4096),
         ] {
             compare(device, format, count, rows, columns, &mut report).await?;
         }

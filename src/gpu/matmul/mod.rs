@@ -48,6 +48,33 @@ const GEMV_GROUP_OUTPUTS: u32 = 4;
 /// Outputs of a workgroup of a GEMV kernel.
 const GEMV_OUTPUTS: usize = (GEMV_WORKGROUP_SIZE / 32 * GEMV_GROUP_OUTPUTS) as usize;
 
+/// The variants of a GEMV kernel for one to [`GEMV_MAX_M`] rows of x per workgroup, each for every weight
+/// format; the constants are those of all.
+macro_rules! for_gemv_rows {
+    ($name:literal, $uniforms:ty, [$($constant:expr),* $(,)?]) => {
+        [
+            for_gemv_rows!($name, $uniforms, [$($constant),*], 1, "gemv_one_row"),
+            for_gemv_rows!($name, $uniforms, [$($constant),*], 2, "gemv_few_rows"),
+            for_gemv_rows!($name, $uniforms, [$($constant),*], 3, "gemv_few_rows"),
+            for_gemv_rows!($name, $uniforms, [$($constant),*], 4, "gemv_few_rows"),
+        ]
+    };
+    ($name:literal, $uniforms:ty, [$($constant:expr),*], $count:literal, $rows:literal) => {
+        for_weights!(
+            $name,
+            $uniforms,
+            &[
+                ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
+                ("ROW_COUNT", $count),
+                $($constant),*
+            ],
+            $rows
+        )
+    };
+}
+
+use for_gemv_rows;
+
 /// Values of `u.epilogue`.
 const EPILOGUE_NONE: u32 = 0;
 const EPILOGUE_BIAS: u32 = 1;
@@ -97,12 +124,11 @@ uniforms! {
     }
 }
 
-/// `shaders/gemv.wgsl` for every weight format.
-pub const GEMV: [Shader; VARIANTS] = for_weights!(
+/// `shaders/gemv.wgsl` for one to [`GEMV_MAX_M`] rows of x per workgroup and every weight format.
+pub const GEMV: [[Shader; VARIANTS]; GEMV_MAX_M] = for_gemv_rows!(
     "gemv",
     GemvUniforms,
-    &[
-        ("WORKGROUP_SIZE", GEMV_WORKGROUP_SIZE),
+    [
         ("OUTPUTS", GEMV_GROUP_OUTPUTS),
         ("EPILOGUE_BIAS", EPILOGUE_BIAS),
         ("EPILOGUE_RESIDUAL", EPILOGUE_RESIDUAL),
@@ -179,7 +205,8 @@ pub fn normed_linear(
     blocks: &[DeviceMatrix],
     epilogue: Epilogue,
 ) -> Tensor<2> {
-    product(x, Some(norm), blocks, epilogue, MatmulKernel::Gemv)
+    let kernel = MatmulKernel::gemv(x.dims()[0]);
+    product(x, Some(norm), blocks, epilogue, kernel)
 }
 
 fn product(
@@ -195,10 +222,8 @@ fn product(
     if count == 0 {
         return Tensor::zeros([0, outputs], &x.device());
     }
-    assert!(
-        kernel == MatmulKernel::Gemv || norm.is_none(),
-        "linear: only GEMV has a norm"
-    );
+    let is_gemv = matches!(kernel, MatmulKernel::Gemv(_));
+    assert!(is_gemv || norm.is_none(), "linear: only GEMV has a norm");
     let x = to_buffer("linear", x);
     assert!(
         count * inputs.max(outputs) <= u32::MAX as usize,
@@ -243,7 +268,7 @@ fn product(
             n_total: outputs as u32,
             epilogue,
         };
-        if kernel == MatmulKernel::Gemv {
+        if is_gemv {
             let bindings = [&[&x.handle, &gain], rest].concat();
             let uniforms = GemvUniforms {
                 m: matmul.m,
@@ -307,7 +332,7 @@ const TOLERANCE: f32 = 2e-4;
 pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
     let mut report = SweepReport::on(device)?;
     // Rows of x, rows of each block, columns.
-    let shapes: [(usize, &[usize], usize); 14] = [
+    let shapes: [(usize, &[usize], usize); 15] = [
         (0, &[3], 32),
         (1, &[1], 32),
         (1, &[31, 1], 96),
@@ -322,6 +347,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
         (65, &[129], 36),
         (2, &[5], 4),
         (1, &[16, 1], 1056),
+        (7, &[18], 1056),
     ];
     for format in FORMATS {
         for (turn, (count, rows, columns)) in shapes.into_iter().enumerate() {

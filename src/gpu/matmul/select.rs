@@ -2,14 +2,14 @@
 //!
 //! | rows of x (M) | 64 x 64 tiles of the output | kernel | tile | splits of K in a workgroup |
 //! |---|---|---|---|---|
-//! | up to [`GEMV_MAX_M`] | | `gemv` | 1 x 16 | 32 threads per dot product |
+//! | up to [`GEMV_MAX_M`] | | `gemv` | M x 16 | 32 threads per dot product |
 //! | up to [`SKINNY_MAX_M`] | | `matmul_skinny` | 16 x 32 | 8 |
 //! | more | up to [`SPLIT_K_MAX_TILES`] | `matmul`, split-K | 64 x 64 | 4 |
 //! | more | up to [`TILE64_MAX_TILES`] | `matmul` | 64 x 64 | 1 |
 //! | more | more | `matmul` | 64 x 128 | 1 |
 //!
-//! The thresholds were chosen on an NVIDIA H200 with 132 cores; `docs/profile.md` has the rates. A GEMV
-//! reads all weights once per row of x, so its time grows with M while that of a tile does not. The
+//! The thresholds were chosen on an NVIDIA H200 with 132 cores; `docs/profile.md` has the rates. They were
+//! chosen when a GEMV read all weights once per row of x; it now reads them once for up to four rows. The
 //! skinny tile wastes fewer rows than one of 64. Splits occupy cores that tiles alone do not: 256 tiles
 //! are about two per core. A tile of 64 x 128 reuses staged data more, and needs enough tiles to keep all
 //! cores busy: 768 tiles of 64 x 64, 384 of 64 x 128, are about three per core.
@@ -35,7 +35,8 @@ const TILE64_MAX_TILES: usize = 768;
 /// A kernel that computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MatmulKernel {
-    Gemv,
+    /// Of so many rows of x per workgroup, 1 to [`GEMV_MAX_M`].
+    Gemv(usize),
     Skinny,
     SplitK64,
     Tile64,
@@ -44,19 +45,27 @@ pub(super) enum MatmulKernel {
 
 impl MatmulKernel {
     #[cfg(feature = "diagnostics")]
-    pub(super) const ALL: [Self; 5] = [
-        Self::Gemv,
+    pub(super) const ALL: [Self; 8] = [
+        Self::Gemv(1),
+        Self::Gemv(2),
+        Self::Gemv(3),
+        Self::Gemv(4),
         Self::Skinny,
         Self::SplitK64,
         Self::Tile64,
         Self::Tile64x128,
     ];
 
+    /// The GEMV for `m` rows of x; more than [`GEMV_MAX_M`] are divided among workgroups.
+    pub(super) fn gemv(m: usize) -> Self {
+        Self::Gemv(m.clamp(1, GEMV_MAX_M))
+    }
+
     /// The kernel for `m` rows of x and a matrix of `n` rows.
     pub(super) fn select(m: usize, n: usize) -> Self {
         let tiles = m.div_ceil(64) * n.div_ceil(64);
         if m <= GEMV_MAX_M {
-            Self::Gemv
+            Self::gemv(m)
         } else if m <= SKINNY_MAX_M {
             Self::Skinny
         } else if tiles <= SPLIT_K_MAX_TILES {
@@ -70,7 +79,7 @@ impl MatmulKernel {
 
     pub(super) fn shaders(self) -> &'static [Shader; VARIANTS] {
         match self {
-            Self::Gemv => &GEMV,
+            Self::Gemv(rows) => &GEMV[rows - 1],
             Self::Skinny => &MATMUL_SKINNY,
             Self::SplitK64 => &MATMUL_SPLIT_K,
             Self::Tile64 => &MATMUL,
@@ -81,7 +90,7 @@ impl MatmulKernel {
     /// Rows and columns of the outputs of a workgroup.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
-            Self::Gemv => [1, GEMV_OUTPUTS],
+            Self::Gemv(rows) => [rows, GEMV_OUTPUTS],
             Self::Skinny => [16, 32],
             Self::SplitK64 | Self::Tile64 => [64, 64],
             Self::Tile64x128 => [64, 128],
@@ -95,7 +104,8 @@ mod tests {
 
     #[test]
     fn few_tiles_split_k_and_many_are_wide() {
-        assert_eq!(MatmulKernel::select(1, 4096), MatmulKernel::Gemv);
+        assert_eq!(MatmulKernel::select(1, 4096), MatmulKernel::Gemv(1));
+        assert_eq!(MatmulKernel::select(3, 4096), MatmulKernel::Gemv(3));
         assert_eq!(MatmulKernel::select(20, 4096), MatmulKernel::Skinny);
         assert_eq!(MatmulKernel::select(128, 4096), MatmulKernel::SplitK64);
         assert_eq!(MatmulKernel::select(577, 4096), MatmulKernel::Tile64);

@@ -19,7 +19,8 @@ use crate::cpu::softmax::scaled_softmax;
 use crate::cpu::varlen_attention::{PackedSequences, varlen_attention};
 use crate::error::Fault;
 use crate::gpu::attention::{
-    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, rope_kv_append,
+    AttentionShape, KvLayer, Qkv, RopeTable, attention_decode, attention_prefill, kv_append,
+    rope_kv_append,
 };
 use crate::gpu::matmul::fused::{self, FusedWeights};
 use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
@@ -35,6 +36,28 @@ pub(super) struct Block {
     mlp: Mlp,
     #[module(skip)]
     device_weights: Option<Arc<DeviceWeights>>,
+}
+
+/// The rows of a block's output that are computed. Keys and values are computed for all rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outputs {
+    /// All rows.
+    All,
+    /// The last row.
+    Last,
+}
+
+impl Outputs {
+    /// These rows of `x` `[.., T, D]`.
+    pub fn of<const R: usize>(self, x: Tensor<R>) -> Tensor<R> {
+        match self {
+            Self::All => x,
+            Self::Last => {
+                let rows = x.dims()[R - 2];
+                x.narrow(R - 2, rows - 1, 1)
+            }
+        }
+    }
 }
 
 /// The weights of a block as the kernels read them.
@@ -93,22 +116,27 @@ impl Block {
         self.finish(x, attended)
     }
 
-    /// Rows `[1, T, D]` with `angles` after `past` tokens in `kv`, on the CPU: `[1, T, D]`.
+    /// Rows `[1, T, D]` with `angles` after `past` tokens in `kv`, on the CPU: `outputs` of `[1, T, D]`.
     pub fn append_on_cpu(
         &self,
         x: Tensor<3>,
         angles: &Angles,
         kv: &mut CpuKv,
         past: usize,
+        outputs: Outputs,
     ) -> Tensor<3> {
         let y = self.input_layernorm.forward(x.clone());
         let attention = &self.self_attn;
-        let [q, k, v] = [&attention.q_proj, &attention.k_proj, &attention.v_proj].map(|project| {
-            let data = project.forward(y.clone()).into_data();
+        let project = |linear: &Linear, y: Tensor<3>| {
+            let data = linear.forward(y).into_data();
             data.try_into_vec::<f32>()
                 .expect("activations are f32 on the CPU")
-        });
+        };
+        let q = project(&attention.q_proj, outputs.of(y.clone()));
+        let k = project(&attention.k_proj, y.clone());
+        let v = project(&attention.v_proj, y);
         let attended = kv.attend(q, k, &v, angles, past);
+        let x = outputs.of(x);
         let [_, count, _] = x.dims();
         let shape = [1, count, attended.len() / count];
         let attended = Tensor::from_data(TensorData::new(attended, shape), &x.device());
@@ -136,8 +164,8 @@ impl Block {
         x + self.mlp.forward(y)
     }
 
-    /// Rows `[T, D]` at positions `past ..` over the cache `kv`: `[T, D]`. A single row takes six
-    /// launches.
+    /// Rows `[T, D]` at positions `past ..` over the cache `kv`: `outputs` of `[T, D]`. A single row takes
+    /// six launches.
     pub fn append_on_gpu(
         &self,
         x: Tensor<2>,
@@ -145,15 +173,15 @@ impl Block {
         shape: AttentionShape,
         rope: &RopeTable,
         kv: &KvLayer,
+        outputs: Outputs,
     ) -> Tensor<2> {
         let weights = self
             .device_weights
             .as_ref()
             .expect("a GPU cache comes with device weights");
-        let [count, _] = x.dims();
-        let use_gemv = count <= GEMV_MAX_M;
+        let use_gemv = |x: &Tensor<2>| x.dims()[0] <= GEMV_MAX_M;
         let qkv = match &weights.qkv {
-            Some((qkv, bias)) if use_gemv => {
+            Some((qkv, bias)) if use_gemv(&x) => {
                 let norm = self.input_layernorm.fused();
                 Qkv::Packed(Box::new(fused::qkv_proj(
                     x.clone(),
@@ -165,13 +193,13 @@ impl Block {
             _ => {
                 let y = self.input_layernorm.forward(x.clone());
                 let attention = &self.self_attn;
-                let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
-                Qkv::Split(Box::new(
-                    projections.map(|linear| linear.forward(y.clone())),
-                ))
+                let q = attention.q_proj.forward(outputs.of(y.clone()));
+                let k = attention.k_proj.forward(y.clone());
+                Qkv::Split(Box::new([q, k, attention.v_proj.forward(y)]))
             }
         };
-        let attended = if count == 1 {
+        let x = outputs.of(x);
+        let attended = if x.dims()[0] == 1 {
             attention_decode(qkv, shape, past, rope, kv)
         } else {
             let q = rope_kv_append(qkv, shape, past, rope, kv);
@@ -180,7 +208,7 @@ impl Block {
         let x = matmul::linear(attended, &weights.output, Epilogue::Residual(x));
         let norm = &self.post_attention_layernorm;
         let hidden = match &weights.gate_up {
-            Some(gate_up) if use_gemv => fused::swiglu_proj(x.clone(), &norm.fused(), gate_up),
+            Some(gate_up) if use_gemv(&x) => fused::swiglu_proj(x.clone(), &norm.fused(), gate_up),
             _ => {
                 let y = norm.forward(x.clone());
                 let gate = self.mlp.gate_proj.forward(y.clone());
@@ -188,6 +216,21 @@ impl Block {
             }
         };
         matmul::linear(hidden, &weights.down, Epilogue::Residual(x))
+    }
+
+    /// Appends the keys and values of rows `[T, D]` at positions `past ..` to the cache `kv`.
+    pub fn append_keys_on_gpu(
+        &self,
+        x: Tensor<2>,
+        past: usize,
+        shape: AttentionShape,
+        rope: &RopeTable,
+        kv: &KvLayer,
+    ) {
+        let y = self.input_layernorm.forward(x);
+        let keys = self.self_attn.k_proj.forward(y.clone());
+        let values = self.self_attn.v_proj.forward(y);
+        kv_append([keys, values], shape, past, rope, kv);
     }
 }
 

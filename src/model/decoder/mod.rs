@@ -21,7 +21,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
-use self::block::Block;
+use self::block::{Block, Outputs};
 use self::kv_cache::{Backend, GpuCache};
 use crate::error::Fault;
 use crate::gpu::attention::RopeTable;
@@ -130,47 +130,79 @@ impl Decoder {
     }
 
     /// Appends `embeds` `[1, T, D]` to the tokens in `cache`. Returns the logits of the last row,
-    /// `[V]`.
+    /// `[V]`. The last block computes keys and values for all rows, everything else for the last row only.
     ///
     /// # Panics
-    /// T tokens do not fit into the cache.
+    /// T is 0, or T tokens do not fit into the cache.
     pub fn prefill(&self, embeds: Tensor<3>, cache: &mut KvCache) -> Tensor<1> {
+        let last = self.run(embeds, cache, Outputs::Last);
+        if self.can_advance(cache) {
+            return self.logits_on_gpu(last.flatten(0, 1));
+        }
+        let hidden = self.norm.forward(last);
+        self.logits(hidden).reshape([self.config.vocab_size])
+    }
+
+    /// Appends `embeds` `[1, T, D]` to the tokens in `cache`. Returns the hidden states of all rows after
+    /// the final norm, `[1, T, D]`.
+    ///
+    /// # Panics
+    /// T is 0, or T tokens do not fit into the cache.
+    pub fn append(&self, embeds: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+        self.norm.forward(self.run(embeds, cache, Outputs::All))
+    }
+
+    /// Runs `embeds` `[1, T, D]` after the tokens in `cache` through all blocks: `outputs` of `[1, T, D]`.
+    fn run(&self, embeds: Tensor<3>, cache: &mut KvCache, outputs: Outputs) -> Tensor<3> {
         let [batch, new, width] = embeds.dims();
         assert_eq!(batch, 1, "the KV cache holds one sequence");
         let past = cache.reserve(new);
-        let logits_of_last = |x: Tensor<3>| {
-            let last = x.slice([0..1, new - 1..new, 0..width]);
-            let hidden = self.norm.forward(last);
-            self.logits(hidden).reshape([self.config.vocab_size])
-        };
         match &mut cache.backend {
             Backend::Cpu(layers) => {
                 let angles = rope::angles(past, new, &self.config);
-                let layers = self.layers.iter().zip(layers);
-                logits_of_last(layers.fold(embeds, |x, (layer, kv)| {
-                    layer.append_on_cpu(x, &angles, kv, past)
-                }))
+                let layers = self.blocks(outputs).zip(layers);
+                layers.fold(embeds, |x, ((layer, outputs), kv)| {
+                    layer.append_on_cpu(x, &angles, kv, past, outputs)
+                })
             }
             Backend::Tensors(layers) => {
                 let layout = Masked::appended(past, new, &self.config, &embeds.device());
                 let layers = self.layers.iter().zip(layers);
-                logits_of_last(
-                    layers.fold(embeds, |x, (layer, kv)| layer.append(x, &layout, kv, past)),
-                )
+                outputs.of(layers.fold(embeds, |x, (layer, kv)| layer.append(x, &layout, kv, past)))
             }
             Backend::Gpu(cache) => {
                 let rows = embeds.reshape([new, width]);
-                let mut last = None;
+                let mut chunks = Vec::new();
                 for start in (0..new).step_by(PREFILL_CHUNK) {
                     let count = PREFILL_CHUNK.min(new - start);
                     let x = rows.clone().narrow(0, start, count);
-                    last = Some(self.append_on_gpu(x, past + start, cache, &cache.rope));
+                    if outputs == Outputs::All || start + count == new {
+                        chunks.push(self.append_on_gpu(
+                            x,
+                            past + start,
+                            cache,
+                            &cache.rope,
+                            outputs,
+                        ));
+                    } else {
+                        self.append_keys_on_gpu(x, past + start, cache);
+                    }
                 }
-                let last = last.expect("a prefill has rows");
-                let end = last.dims()[0] - 1;
-                self.logits_on_gpu(last.narrow(0, end, 1))
+                let chunks = chunks.into_iter();
+                let rows = chunks.reduce(|rows, chunk| Tensor::cat(vec![rows, chunk], 0));
+                rows.expect("a prefill has rows").unsqueeze()
             }
         }
+    }
+
+    /// All blocks, each with the rows of its output that are computed: `outputs` of the last block, all of
+    /// the others.
+    fn blocks(&self, outputs: Outputs) -> impl Iterator<Item = (&Block, Outputs)> {
+        let last = self.layers.len() - 1;
+        self.layers
+            .iter()
+            .enumerate()
+            .map(move |(index, block)| (block, if index == last { outputs } else { Outputs::All }))
     }
 
     /// Appends one token. Returns the logits of the next one, `[V]`.
@@ -207,22 +239,33 @@ impl Decoder {
         };
         let x = matmul::gather_on_device(sampler.token(), &self.device_weights().embedding);
         let rope = cache.rope.with_position(sampler.position());
-        let x = self.append_on_gpu(x, 0, cache, &rope);
+        let x = self.append_on_gpu(x, 0, cache, &rope, Outputs::All);
         sampler.sample(self.logits_on_gpu(x));
     }
 
-    /// Runs rows `[T, D]` at positions `past ..` through all blocks: `[T, D]`.
+    /// Runs rows `[T, D]` at positions `past ..` through all blocks: `outputs` of `[T, D]`.
     fn append_on_gpu(
         &self,
         x: Tensor<2>,
         past: usize,
         cache: &GpuCache,
         rope: &RopeTable,
+        outputs: Outputs,
     ) -> Tensor<2> {
-        let layers = self.layers.iter().zip(&cache.layers);
-        layers.fold(x, |x, (layer, kv)| {
-            layer.append_on_gpu(x, past, cache.shape, rope, kv)
+        let layers = self.blocks(outputs).zip(&cache.layers);
+        layers.fold(x, |x, ((layer, outputs), kv)| {
+            layer.append_on_gpu(x, past, cache.shape, rope, kv, outputs)
         })
+    }
+
+    /// Appends the keys and values of rows `[T, D]` at positions `past ..` to the caches of all blocks.
+    fn append_keys_on_gpu(&self, x: Tensor<2>, past: usize, cache: &GpuCache) {
+        let (last, layers) = self.layers.split_last().expect("a decoder has blocks");
+        let x = layers.iter().zip(&cache.layers).fold(x, |x, (layer, kv)| {
+            layer.append_on_gpu(x, past, cache.shape, &cache.rope, kv, Outputs::All)
+        });
+        let kv = cache.layers.last().expect("one entry per block");
+        last.append_keys_on_gpu(x, past, cache.shape, &cache.rope, kv);
     }
 
     /// The logits of one row after the last block `[1, D]`, `[V]`.
@@ -268,7 +311,7 @@ impl Decoder {
             match &mut cache.backend {
                 Backend::Cpu(layers) => {
                     let angles = rope::angles(past, count, &self.config);
-                    block.append_on_cpu(x, &angles, &mut layers[0], past)
+                    block.append_on_cpu(x, &angles, &mut layers[0], past, Outputs::All)
                 }
                 Backend::Tensors(layers) => {
                     let layout = Masked::appended(past, count, &self.config, &device);
@@ -277,7 +320,8 @@ impl Decoder {
                 Backend::Gpu(cache) => {
                     let x = x.reshape([count, width]);
                     let kv = &cache.layers[0];
-                    let x = block.append_on_gpu(x, past, cache.shape, &cache.rope, kv);
+                    let x =
+                        block.append_on_gpu(x, past, cache.shape, &cache.rope, kv, Outputs::All);
                     x.unsqueeze()
                 }
             }
@@ -320,6 +364,11 @@ mod tests {
 
     fn tiny() -> (Decoder, Device) {
         let device = Device::flex();
+        (with_heads_of(8, &device), device)
+    }
+
+    /// A decoder with heads of `width` channels.
+    fn with_heads_of(width: usize, device: &Device) -> Decoder {
         let config = DecoderConfig {
             hidden_size: 24,
             intermediate_size: 40,
@@ -331,10 +380,9 @@ mod tests {
             vocab_size: 31,
             tie_word_embeddings: true,
             qkv_bias: true,
-            head_dim: Some(8),
+            head_dim: Some(width),
         };
-        let decoder = Decoder::load(&Loader::new(&SineWeights, &device), &config).unwrap();
-        (decoder, device)
+        Decoder::load(&Loader::new(&SineWeights, device), &config).unwrap()
     }
 
     fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
@@ -345,6 +393,48 @@ mod tests {
         assert_eq!(a.len(), b.len());
         for (i, (a, b)) in a.iter().zip(b).enumerate() {
             assert!((a - b).abs() < 2e-5, "{i}: {a} {b}");
+        }
+    }
+
+    /// A prefill gives the last row of the whole sequence, and the cache that a step after it needs.
+    fn assert_prefills_agree(decoder: &Decoder, device: &Device) {
+        for (first, second) in [(1, 2), (3, 4), (20, 30), (7, PREFILL_CHUNK + 5)] {
+            let total = first + second + 1;
+            let ids: Vec<u32> = (0..total as u32).map(|i| i * 7 % 31).collect();
+            let mut cache = KvCache::new(decoder.config(), total, KvCacheDType::F32, device);
+            let hidden = decoder.append(decoder.embed(&ids).unsqueeze(), &mut cache);
+            assert_eq!(hidden.dims(), [1, total, 24]);
+            let whole = values(decoder.logits(hidden));
+            let row = |t: usize| &whole[t * 31..(t + 1) * 31];
+
+            let mut cache = KvCache::new(decoder.config(), total, KvCacheDType::F32, device);
+            let mut prefill =
+                |ids: &[u32]| values(decoder.prefill(decoder.embed(ids).unsqueeze(), &mut cache));
+            assert_close(&prefill(&ids[..first]), row(first - 1));
+            assert_close(&prefill(&ids[first..total - 1]), row(total - 2));
+            assert_close(&prefill(&ids[total - 1..]), row(total - 1));
+        }
+    }
+
+    #[test]
+    fn a_prefill_gives_the_logits_of_the_last_row() {
+        let (decoder, device) = tiny();
+        assert_prefills_agree(&decoder, &device);
+    }
+
+    /// With heads that kernels support, and in tensor operations.
+    #[cfg(feature = "native")]
+    #[test]
+    fn a_prefill_on_a_gpu_gives_the_logits_of_the_last_row() {
+        let test = "a_prefill_on_a_gpu_gives_the_logits_of_the_last_row";
+        let Some(device) = crate::gpu::device::adapter_for_test(test) else {
+            return;
+        };
+        for (width, has_kernels) in [(8, true), (6, false)] {
+            let decoder = with_heads_of(width, &device);
+            let cache = KvCache::new(decoder.config(), 1, KvCacheDType::F32, &device);
+            assert_eq!(decoder.can_advance(&cache), has_kernels);
+            assert_prefills_agree(&decoder, &device);
         }
     }
 
