@@ -563,6 +563,9 @@ pub(crate) fn report(Progress { stage, done, total }: Progress) {
 mod families;
 
 #[cfg(test)]
+mod together;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -23,8 +23,6 @@ use super::tiles::{
     LANES, TILE_COLUMNS, Vector, Wide, columns_together, multiply_add, tiles, two_pairs, widen,
 };
 use crate::memory::CpuActivations;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{InstructionSet, instruction_set};
 use crate::simd::{for_each_chunk, fused, threads};
 use crate::weights::{DType, QuantScheme};
 
@@ -246,6 +244,12 @@ impl PackedMatrix {
         assert!(x.len().is_multiple_of(columns), "width of the input");
         let store = &*self.store;
         let mut out = match (store, self.activations) {
+            #[cfg(target_arch = "x86_64")]
+            (Store::Quantized(panels), CpuActivations::Int8)
+                if x.len() == columns && digits::is_available() =>
+            {
+                digits::one_row_of_int8(panels, &int8::quantized_rows(panels, x))
+            }
             (Store::Quantized(panels), CpuActivations::Int8) => int8::product(panels, x),
             _ if x.len() / columns > GEMV_ROWS => {
                 let shape = [rows, columns];
@@ -424,7 +428,7 @@ impl Panels {
     /// The product with one row `x`.
     fn one_row(&self, x: &[f32]) -> Vec<f32> {
         #[cfg(target_arch = "x86_64")]
-        if instruction_set() == InstructionSet::Avx512Vnni {
+        if digits::is_available() {
             return digits::one_row(self, x);
         }
         let sums: Vec<f32> = x

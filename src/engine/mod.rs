@@ -118,11 +118,11 @@ impl Picture {
 }
 
 /// What the detector says about a picture.
-struct Detected {
+pub(crate) struct Detected {
     /// Boxes in pixels of the picture, with the scores of all kinds.
-    predictions: DensePredictions,
+    pub(crate) predictions: DensePredictions,
     /// The time it took.
-    time: LookTime,
+    pub(crate) time: LookTime,
 }
 
 /// The KV cache after the prompt up to the last box, shared by all questions about the same boxes.

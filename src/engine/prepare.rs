@@ -23,9 +23,9 @@ enum ProposerRecipe {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
     /// For the proposal network.
-    pub(super) proposer: Option<Planar>,
+    pub(crate) proposer: Option<Planar>,
     /// For the towers: high and low resolution.
-    pub(super) towers: Option<(Planar, Planar)>,
+    pub(crate) towers: Option<(Planar, Planar)>,
 }
 
 impl Preparation {

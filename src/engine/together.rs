@@ -41,9 +41,9 @@ pub struct Input<'a> {
 /// What the vision networks made of a picture.
 #[derive(Default)]
 pub struct Encoded {
-    proposals: Option<(Granularity, Vec<Proposal>, LookTime)>,
-    detected: Option<Detected>,
-    features: Option<ImageFeatures>,
+    pub(crate) proposals: Option<(Granularity, Vec<Proposal>, LookTime)>,
+    pub(crate) detected: Option<Detected>,
+    pub(crate) features: Option<ImageFeatures>,
     towers: f64,
 }
 
@@ -129,7 +129,7 @@ impl<H: Host> Engine<H> {
 }
 
 /// Runs the networks on batches of pictures, or with `alone` on every one.
-async fn encode(
+pub(crate) async fn encode(
     host: &impl Host,
     model: &mut LoadedModel,
     pictures: &[Input<'_>],
@@ -257,4 +257,28 @@ async fn encode_images(
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_one_size_or_one_picture() {
+        let image = |height, width| Planar {
+            width,
+            height,
+            values: Vec::new(),
+        };
+        let images = [image(2, 3), image(3, 2), image(2, 3), image(2, 3)];
+        let list = || {
+            [
+                Some(&images[0]),
+                Some(&images[1]),
+                None,
+                Some(&images[2]),
+                Some(&images[3]),
+            ]
+        };
+        assert_eq!(batches(list().into_iter(), false), [vec![0, 3, 4], vec![1]]);
+        assert_eq!(batches(list().into_iter(), true), [[0], [1], [3], [4]]);
+        assert!(batches([None].into_iter(), false).is_empty());
+    }
+}

@@ -7,7 +7,7 @@ use super::int8::{BLOCK, Block, QUADS, in_order, nibbles_in_order};
 use super::x86::{join_words, prefetch, scale_of_two};
 use super::{Panels, Scales};
 use crate::cpu::tiles::LANES;
-use crate::simd::{for_each_chunk, fused};
+use crate::simd::{InstructionSet, for_each_chunk, fused, instruction_set};
 
 /// Bytes of an f32 activation. Values of a block that are at least `2^-6` of its largest one are exact, others to
 /// within `2^-30` of that.
@@ -18,6 +18,11 @@ const AHEAD: usize = 6 << 10;
 
 /// Bytes of codes that one task reads at least.
 const TASK_BYTES: usize = 64 << 10;
+
+/// Whether the CPU has the instructions.
+pub(super) fn is_available() -> bool {
+    instruction_set() == InstructionSet::Avx512Vnni
+}
 
 /// 32 activations.
 #[derive(Clone, Copy)]
@@ -114,7 +119,7 @@ fn product<const D: usize>(panels: &Panels, x: &[Digits<D>]) -> Vec<f32> {
     let panel_bytes = size_of_val(panels.words(0, 0)).max(1);
     let task = TASK_BYTES.div_ceil(panel_bytes).next_multiple_of(2);
     for_each_chunk(&mut out, task * LANES, |index, out| {
-        // SAFETY: the caller has found the instruction set.
+        // SAFETY: callers have found the instructions.
         unsafe { gemv(panels, index * task, x, out) };
     });
     out.truncate(panels.rows);

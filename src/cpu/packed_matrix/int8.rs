@@ -9,8 +9,6 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-#[cfg(target_arch = "x86_64")]
-use super::digits;
 use super::{Panels, code};
 use crate::cpu::tiles::{LANES, Vector, multiply_add};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -151,8 +149,8 @@ fn quads(x: impl Fn(usize, usize) -> i32) -> [u32; QUADS] {
     quads
 }
 
-/// `x W^T` for `x` `[M, columns]`: `[M, rows]`.
-pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
+/// The blocks of `x` `[M, columns]` in tiles of [`TILE_ROWS`] rows, each `[blocks, rows]`.
+pub(super) fn quantized_rows(panels: &Panels, x: &[f32]) -> Vec<Block> {
     let blocks = panels.columns / BLOCK;
     let count = x.len() / panels.columns;
     let (quantize, subtracted): (Quantize, i32) = match panels.scheme.bits {
@@ -165,10 +163,14 @@ pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
         let x = &x[tile * TILE_ROWS * panels.columns..];
         quantize(&x[..out.len() * BLOCK], out.len() / blocks, missing, out);
     });
-    #[cfg(target_arch = "x86_64")]
-    if count == 1 && instruction_set() == InstructionSet::Avx512Vnni {
-        return digits::one_row_of_int8(panels, &activations);
-    }
+    activations
+}
+
+/// `x W^T` for `x` `[M, columns]`: `[M, rows]`.
+pub(super) fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
+    let blocks = panels.columns / BLOCK;
+    let count = x.len() / panels.columns;
+    let activations = quantized_rows(panels, x);
     let all = panels.rows.div_ceil(LANES);
     let panel_bytes = size_of_val(panels.words(0, 0)).max(1);
     let task = (CACHED / panel_bytes).min(all.div_ceil(4 * threads()));

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use burn::tensor::Tensor;
+
 use super::*;
-use crate::error::ErrorCode;
-use crate::geometry::BoxXyxy;
+use crate::engine::prepare::Prepared;
+use crate::engine::together::{Encoded, Input, MOST_TOGETHER, encode};
 use crate::gpu::device::adapter_for_test;
 use crate::image::decode;
-use crate::protocol::{Client as _, DevicePreference};
-use crate::session::{Model, Session};
+use crate::protocol::DevicePreference;
 
 const QUESTION: &str = "Please detect cat in this image. Answer the question with grounded answer.";
 
@@ -82,28 +83,6 @@ fn differences(a: &[Proposal], b: &[Proposal]) -> [f32; 2] {
         .fold([0.0; 2], |[boxes, scores], (bbox, score)| {
             [boxes.max(bbox), scores.max(score)]
         })
-}
-
-#[test]
-fn batches_have_one_size_or_one_picture() {
-    let image = |height, width| Planar {
-        width,
-        height,
-        values: Vec::new(),
-    };
-    let images = [image(2, 3), image(3, 2), image(2, 3), image(2, 3)];
-    let list = || {
-        [
-            Some(&images[0]),
-            Some(&images[1]),
-            None,
-            Some(&images[2]),
-            Some(&images[3]),
-        ]
-    };
-    assert_eq!(batches(list().into_iter(), false), [vec![0, 3, 4], vec![1]]);
-    assert_eq!(batches(list().into_iter(), true), [[0], [1], [3], [4]]);
-    assert!(batches([None].into_iter(), false).is_empty());
 }
 
 /// On the CPU everything is bit by bit that of single pictures, whatever the others are. The images that the engine gets
