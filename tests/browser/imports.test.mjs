@@ -6,7 +6,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { drawnBoxes, drop, LONG, nothingForbidden, openNano, openPicture } from "./page.mjs";
+import { dismissed, drawnBoxes, drop, LONG, nothingForbidden, openNano, openPicture } from "./page.mjs";
 
 const SCENE = new URL("../../web/static/samples/scene.png", import.meta.url);
 
@@ -126,7 +126,7 @@ describe("imports", () => {
 
   // Imports files with the button, and returns what the page says.
   async function brought(...files) {
-    if (await page.getByTestId("exchange-dismiss").count()) await page.getByTestId("exchange-dismiss").click();
+    await page.evaluate(dismissed);
     const paths = [];
     for (const [name, text] of files) {
       const path = join(folder, name);

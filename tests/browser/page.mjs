@@ -339,3 +339,6 @@ export async function drawnBoxes(page) {
 export function nothingForbidden({ foreign, violations, errors }) {
   assert.deepEqual({ foreign, violations, errors }, { foreign: [], violations: [], errors: [] });
 }
+
+// Runs in the page: dismisses what an import or export said, which a new picture takes away at any moment.
+export const dismissed = () => document.querySelector('[data-testid="exchange-dismiss"]')?.click();
