@@ -59,8 +59,8 @@ pub struct Options {
     /// Megabytes that pictures read ahead may take, beside those that run together.
     #[arg(long, value_name = "MB", default_value_t = 512)]
     ahead_memory: u64,
-    /// Pictures whose vision networks run together, at most 32; fewer if memory is short [default: 8 on a GPU and where
-    /// parts of the model are loaded on demand, else 1].
+    /// Pictures whose vision networks run together, on a GPU in one batch; at most 32, fewer if memory is short [default:
+    /// 8 on a GPU and where parts of the model are loaded on demand, else 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MOST_TOGETHER as i64))]
     together: Option<u8>,
     /// Delete the results in the folder and begin again.

@@ -191,20 +191,15 @@ impl LoadedModel {
     }
 
     /// The most pictures whose vision networks may run together, at most `wanted`, within the memory of the device and
-    /// `limit`, in bytes. Without `wanted`, [`MOST_BY_DEFAULT`] where it saves time: on a GPU, and where parts
-    /// are loaded on demand; else 1.
+    /// `limit`, in bytes. Without `wanted`, [`MOST_BY_DEFAULT`] where it saves time: on a GPU that is no software
+    /// adapter, and where parts are loaded on demand; else 1.
     #[cfg(feature = "native")]
     pub(super) async fn pictures_together(
         &self,
         wanted: Option<usize>,
         limit: Option<u64>,
     ) -> usize {
-        let on_cpu = is_cpu(&self.device);
-        let wanted = wanted.unwrap_or(match on_cpu && self.residency == Residency::All {
-            true => 1,
-            false => MOST_BY_DEFAULT,
-        });
-        let preference = match on_cpu {
+        let preference = match is_cpu(&self.device) {
             true => DevicePreference::Cpu,
             false => DevicePreference::Wgpu,
         };
@@ -212,6 +207,10 @@ impl LoadedModel {
         let Ok(opened) = device::open(preference).await else {
             return 1;
         };
+        let wanted = wanted.unwrap_or(match opened.software && self.residency == Residency::All {
+            true => 1,
+            false => MOST_BY_DEFAULT,
+        });
         let one = needs(&self.manifest, &self.config, self.cache);
         let group = Group {
             one,

@@ -118,11 +118,11 @@ impl Picture {
 }
 
 /// What the detector says about a picture.
-pub(crate) struct Detected {
+struct Detected {
     /// Boxes in pixels of the picture, with the scores of all kinds.
-    pub(crate) predictions: DensePredictions,
+    predictions: DensePredictions,
     /// The time it took.
-    pub(crate) time: LookTime,
+    time: LookTime,
 }
 
 /// The KV cache after the prompt up to the last box, shared by all questions about the same boxes.

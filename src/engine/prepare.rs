@@ -23,9 +23,9 @@ enum ProposerRecipe {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
     /// For the proposal network.
-    pub(crate) proposer: Option<Planar>,
+    pub(super) proposer: Option<Planar>,
     /// For the towers: high and low resolution.
-    pub(crate) towers: Option<(Planar, Planar)>,
+    pub(super) towers: Option<(Planar, Planar)>,
 }
 
 impl Preparation {
@@ -77,6 +77,13 @@ impl Prepared {
         let towers = self.towers.iter().flat_map(|(high, low)| [high, low]);
         let images = self.proposer.iter().chain(towers);
         images.map(|image| image.values.len() * 4).sum()
+    }
+
+    /// Its images.
+    #[cfg(test)]
+    pub(crate) fn images_mut(&mut self) -> impl Iterator<Item = &mut Planar> {
+        let towers = self.towers.iter_mut().flat_map(|(high, low)| [high, low]);
+        self.proposer.iter_mut().chain(towers)
     }
 }
 

@@ -41,9 +41,9 @@ pub struct Input<'a> {
 /// What the vision networks made of a picture.
 #[derive(Default)]
 pub struct Encoded {
-    pub(crate) proposals: Option<(Granularity, Vec<Proposal>, LookTime)>,
-    pub(crate) detected: Option<Detected>,
-    pub(crate) features: Option<ImageFeatures>,
+    proposals: Option<(Granularity, Vec<Proposal>, LookTime)>,
+    detected: Option<Detected>,
+    features: Option<ImageFeatures>,
     towers: f64,
 }
 
@@ -62,6 +62,16 @@ impl Encoded {
         }
     }
 
+    /// The results: proposals, what the detector says, features.
+    #[cfg(test)]
+    pub(crate) fn results(&self) -> Results<'_> {
+        Results {
+            proposals: self.proposals.as_ref().map(|(_, found, _)| &found[..]),
+            predictions: self.detected.as_ref().map(|found| &found.predictions),
+            features: self.features.as_ref(),
+        }
+    }
+
     /// `picture` with the results.
     fn of(self, mut picture: Picture) -> Picture {
         if let Some((granularity, proposals, time)) = self.proposals {
@@ -72,6 +82,14 @@ impl Encoded {
         picture.features = self.features;
         picture
     }
+}
+
+/// The results in [`Encoded`].
+#[cfg(test)]
+pub(crate) struct Results<'a> {
+    pub(crate) proposals: Option<&'a [Proposal]>,
+    pub(crate) predictions: Option<&'a crate::model::dense_predictions::DensePredictions>,
+    pub(crate) features: Option<&'a ImageFeatures>,
 }
 
 /// What was computed of a picture before the engine gets it.
@@ -116,10 +134,21 @@ impl<H: Host> Engine<H> {
         pictures: &[Input<'_>],
         granularity: Granularity,
     ) -> Result<Vec<Encoded>, Fault> {
+        let alone = self.model.as_ref().is_some_and(|m| is_cpu(&m.device));
+        self.encode_batches(pictures, granularity, alone).await
+    }
+
+    /// [`Engine::encode_together`] in batches of pictures with inputs of one size, or with `alone` of one picture, on any
+    /// device.
+    pub(crate) async fn encode_batches(
+        &mut self,
+        pictures: &[Input<'_>],
+        granularity: Granularity,
+        alone: bool,
+    ) -> Result<Vec<Encoded>, Fault> {
         self.picture = None;
         self.next = None;
         let model = self.model.as_mut().ok_or_else(no_model)?;
-        let alone = is_cpu(&model.device);
         match encode(&self.host, model, pictures, granularity, alone).await {
             Ok(encoded) => Ok(encoded),
             // If a shader did not compile, the fault is a consequence of that.
@@ -129,7 +158,7 @@ impl<H: Host> Engine<H> {
 }
 
 /// Runs the networks on batches of pictures, or with `alone` on every one.
-pub(crate) async fn encode(
+async fn encode(
     host: &impl Host,
     model: &mut LoadedModel,
     pictures: &[Input<'_>],

@@ -1,4 +1,4 @@
-//! The networks of nano and mini on groups of pictures.
+//! The vision networks of nano and mini on groups of pictures.
 
 use std::path::Path;
 
@@ -6,9 +6,10 @@ use burn::tensor::Tensor;
 
 use super::*;
 use crate::engine::prepare::Prepared;
-use crate::engine::together::{Encoded, Input, MOST_TOGETHER, encode};
+use crate::engine::together::MOST_TOGETHER;
 use crate::gpu::device::adapter_for_test;
 use crate::image::decode;
+use crate::memory::Residency;
 use crate::protocol::DevicePreference;
 
 const QUESTION: &str = "Please detect cat in this image. Answer the question with grounded answer.";
@@ -107,11 +108,7 @@ fn groups_give_what_single_pictures_give() {
                 .zip(prepared)
                 .zip(all.iter().zip(&expected))
             {
-                let planes = prepared
-                    .towers
-                    .iter_mut()
-                    .flat_map(|(high, low)| [high, low]);
-                for image in planes.chain(&mut prepared.proposer) {
+                for image in prepared.images_mut() {
                     image.values.fill(f32::NAN);
                 }
                 session.engine().prepare_next(prepared, encoded);
@@ -131,24 +128,23 @@ fn batches_differ_from_single_pictures_by_rounding() {
         let all = pictures(5);
         let prepared = prepared(&mut session, &all);
         let inputs = inputs(&all, &prepared);
-        let (host, model) = session.engine().parts();
-        let model = model.expect("a model is loaded");
         let mut run = |alone| {
-            let work = encode(host, model, &inputs, Granularity::Coarse, alone);
+            let engine = session.engine();
+            let work = engine.encode_batches(&inputs, Granularity::Coarse, alone);
             pollster::block_on(work).expect("a group")
         };
         for (batched, alone) in run(false).into_iter().zip(run(true)) {
-            if let (Some((_, a, _)), Some((_, b, _))) = (&batched.proposals, &alone.proposals) {
+            let (a, b) = (batched.results(), alone.results());
+            if let (Some(a), Some(b)) = (a.proposals, b.proposals) {
                 let [boxes, scores] = differences(a, b);
                 assert!(boxes < 0.01 && scores < 1e-4, "{boxes} {scores}");
             }
-            if let (Some(a), Some(b)) = (&batched.detected, &alone.detected) {
-                let (a, b) = (&a.predictions, &b.predictions);
+            if let (Some(a), Some(b)) = (a.predictions, b.predictions) {
                 let pairs = a.scores.iter().zip(&b.scores);
                 let error = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(error < 1e-5, "{error}");
             }
-            let (Some(a), Some(b)) = (batched.features, alone.features) else {
+            let (Some(a), Some(b)) = (a.features, b.features) else {
                 continue;
             };
             assert_eq!(
@@ -156,10 +152,10 @@ fn batches_differ_from_single_pictures_by_rounding() {
                 (b.image.dims(), b.pyramid.len())
             );
             let error = |a: Tensor<1>, b: Tensor<1>| -> f32 { (a - b).abs().max().into_scalar() };
-            let mut pairs: Vec<_> = vec![(a.image.flatten(0, 2), b.image.flatten(0, 2))];
-            let levels = a.pyramid.into_iter().zip(b.pyramid);
-            pairs.extend(levels.map(|(a, b)| (a.flatten(0, 3), b.flatten(0, 3))));
-            for (a, b) in pairs {
+            let [image, other] = [a, b].map(|x| x.image.clone().flatten(0, 2));
+            let levels = a.pyramid.iter().zip(&b.pyramid);
+            let levels = levels.map(|(a, b)| [a, b].map(|x| x.clone().flatten(0, 3)));
+            for [a, b] in levels.chain([[image, other]]) {
                 let error = error(a, b);
                 assert!(error < 1e-3, "{error}");
             }
@@ -205,8 +201,8 @@ fn a_fault_of_a_group_is_that_of_one_picture() {
     let mut session = Session::open(Model::Mini, DevicePreference::Cpu).expect("a CPU");
     let all = pictures(3);
     let mut prepared = prepared(&mut session, &all);
-    let image = prepared[1].proposer.as_mut().expect("mini has a detector");
-    image.values.fill(f32::NAN);
+    let image = prepared[1].images_mut().next();
+    image.expect("mini has a detector").values.fill(f32::NAN);
     let outcome = session.encode_together(&inputs(&all, &prepared), Granularity::Coarse);
     let fault = outcome.err().expect("a value is not finite");
     assert_eq!(fault.code, ErrorCode::WrongResult);
@@ -221,9 +217,23 @@ fn a_fault_of_a_group_is_that_of_one_picture() {
     assert_eq!(empty.pictures_together(Some(9), None), 1);
 }
 
-/// On the CPU a model that is in memory as a whole gets single pictures unless the user wants more.
+/// On the CPU a model that is in memory as a whole gets single pictures unless the user wants more; one whose parts are
+/// loaded on demand gets several.
 #[test]
 fn the_number_of_pictures_is_bounded() {
+    let memory = Some(21 << 20);
+    let load = LoadOptions {
+        memory,
+        ..DevicePreference::Cpu.into()
+    };
+    let mut session = Session::open(Model::Nano, load).expect("parts of it fit");
+    assert_ne!(session.card().fit.residency, Residency::All);
+    let found = session.pictures_together(None, memory);
+    assert!((2..=8).contains(&found), "{found}");
+    let all = pictures(3);
+    let prepared = prepared(&mut session, &all);
+    let encoded = session.encode_together(&inputs(&all, &prepared), Granularity::Coarse);
+    assert_eq!(encoded.map(|encoded| encoded.len()), Ok(3));
     let session = Session::open(Model::Nano, DevicePreference::Cpu).expect("a CPU");
     for (wanted, limit, expected) in [
         (None, None, 1),
