@@ -61,9 +61,10 @@ describe("batch", () => {
   });
 
   test("pictures are worked on one after the other, and a pause waits for the running one", async () => {
+    // In the page: a fast machine would finish all pictures before a click from outside.
+    const paused = page.evaluate(pausesAfterTheFirst);
     await page.getByTestId("batch-start").click();
-    await item(0, "done");
-    await page.getByTestId("batch-running").getByTestId("batch-pause").click();
+    await paused;
     await state("paused");
     const seen = await states();
     assert.equal(seen[0], "done");
@@ -319,6 +320,23 @@ describe("batch", () => {
     await page.getByTestId("batch-files").setInputFiles(FILES.slice(0, 1));
     await page.getByTestId("batch-task").selectOption("name-all");
     await page.getByTestId("batch-start").click();
+  }
+
+  // Runs in the page: pauses the batch as soon as a picture is done.
+  function pausesAfterTheFirst() {
+    const pause = () => {
+      if (!document.querySelector('[data-testid="batch-item"][data-state="done"]')) return false;
+      document.querySelector('[data-testid="batch-running"] [data-testid="batch-pause"]').click();
+      return true;
+    };
+    return new Promise((done) => {
+      const observer = new MutationObserver(() => {
+        if (!pause()) return;
+        observer.disconnect();
+        done();
+      });
+      observer.observe(document.body, { subtree: true, childList: true, attributes: true });
+    });
   }
 
   // Waits for the state of a picture, and of the batch.
