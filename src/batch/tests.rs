@@ -133,6 +133,10 @@ fn results_do_not_depend_on_the_size_of_groups() {
                 assert_eq!(look == 0.0, is_damaged, "{time}");
             }
             let whole = whole.get_or_insert((summary.clone(), bytes.clone()));
+            let [expected, found] = [&whole.1, &bytes].map(|bytes| String::from_utf8_lossy(bytes));
+            for (expected, found) in expected.lines().zip(found.lines()) {
+                assert_eq!(expected, found, "{out}");
+            }
             assert!(whole.1 == bytes, "{out}: other results");
             assert_eq!(whole.0, summary, "{out}");
         }

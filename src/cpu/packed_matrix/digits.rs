@@ -215,21 +215,20 @@ fn dots<const BITS: u32, const WORDS: usize, const D: usize>(
 ) -> [__m512i; D] {
     let mask = _mm512_set1_epi8(15);
     let mut sums = [_mm512_setzero_si512(); D];
-    for digit in 0..D {
-        sums[digit] = _mm512_set1_epi32(x.first[digit]);
+    for (sum, &first) in sums.iter_mut().zip(&x.first) {
+        *sum = _mm512_set1_epi32(first);
     }
     for word in 0..WORDS {
         let codes = join_words(&left[word], &right[word]);
         let high = _mm512_srli_epi16::<4>(codes);
-        for digit in 0..D {
-            let quad = |at: usize| _mm512_set1_epi32(x.quads[digit][at].cast_signed());
-            let sum = sums[digit];
-            sums[digit] = if BITS == 4 {
+        for (sum, quads) in sums.iter_mut().zip(&x.quads) {
+            let quad = |at: usize| _mm512_set1_epi32(quads[at].cast_signed());
+            *sum = if BITS == 4 {
                 let low = _mm512_and_si512(codes, mask);
-                let sum = _mm512_dpbusd_epi32(sum, low, quad(2 * word));
+                let sum = _mm512_dpbusd_epi32(*sum, low, quad(2 * word));
                 _mm512_dpbusd_epi32(sum, _mm512_and_si512(high, mask), quad(2 * word + 1))
             } else {
-                _mm512_dpbusd_epi32(sum, codes, quad(word))
+                _mm512_dpbusd_epi32(*sum, codes, quad(word))
             };
         }
     }

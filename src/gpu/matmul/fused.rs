@@ -81,12 +81,12 @@ pub const GEMV_SWIGLU: [[Shader; VARIANTS]; GEMV_MAX_M] = for_gemv_rows!(
 
 /// The variant of a GEMV kernel for `count` rows of x, and the number of its workgroups for `outputs`
 /// outputs per row, `of_workgroup` in each.
-fn gemv_variant<'a>(
-    shaders: &'a [[Shader; VARIANTS]; GEMV_MAX_M],
+fn gemv_variant(
+    shaders: &[[Shader; VARIANTS]; GEMV_MAX_M],
     count: usize,
     outputs: usize,
     of_workgroup: usize,
-) -> (&'a [Shader; VARIANTS], u64) {
+) -> (&[Shader; VARIANTS], u64) {
     let rows = count.clamp(1, GEMV_MAX_M);
     let groups = count.div_ceil(rows) * outputs.div_ceil(of_workgroup);
     (&shaders[rows - 1], groups as u64)
