@@ -206,29 +206,28 @@ pub(crate) use fused;
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::cell::Cell;
 
     use super::{InstructionSet, exp};
 
-    /// None of [`InstructionSet::ALL`].
-    const NONE: u8 = u8::MAX;
-
-    static TRIED: AtomicU8 = AtomicU8::new(NONE);
-
-    pub(super) fn tried() -> Option<InstructionSet> {
-        let index = usize::from(TRIED.load(Ordering::Relaxed));
-        InstructionSet::ALL.get(index).copied()
+    thread_local! {
+        static TRIED: Cell<Option<InstructionSet>> = const { Cell::new(None) };
     }
 
-    /// Calls `check` with every instruction set of this CPU, which all threads then use.
-    pub fn with_each_instruction_set(mut check: impl FnMut(InstructionSet)) {
-        for (index, set) in InstructionSet::ALL.iter().enumerate() {
-            if set.is_detected() {
-                TRIED.store(index as u8, Ordering::Relaxed);
-                check(*set);
-            }
+    pub(super) fn tried() -> Option<InstructionSet> {
+        TRIED.get()
+    }
+
+    /// Calls `check` with every instruction set of this CPU, which the threads of a pool of its own use.
+    /// Tests that run at the same time see nothing of it.
+    pub fn with_each_instruction_set(mut check: impl FnMut(InstructionSet) + Send) {
+        for &set in InstructionSet::ALL.iter().filter(|set| set.is_detected()) {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .start_handler(move |_| TRIED.set(Some(set)))
+                .build()
+                .expect("threads");
+            pool.install(|| check(set));
         }
-        TRIED.store(NONE, Ordering::Relaxed);
     }
 
     #[test]
