@@ -8,5 +8,6 @@ pub mod op;
 pub mod packed_matrix;
 pub mod quick_gelu;
 pub mod softmax;
+pub mod tensor_ops;
 mod tiles;
 pub mod varlen_attention;

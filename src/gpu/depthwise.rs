@@ -3,14 +3,16 @@
 //! On a GPU the kernel `depthwise`. On the CPU hand-written loops, forward and backward: burn's own
 //! backward pass takes one small matrix product per channel and twenty times as long.
 
+#[cfg(feature = "native")]
+use burn::backend::Cube;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Cube, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::module::conv2d;
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
+use crate::gpu::conv2d::{Geometry, conv2d};
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
@@ -70,8 +72,12 @@ pub fn depthwise_conv(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tenso
         per_group == 1 && rows == columns && rows % 2 == 1,
         "depthwise_conv: kernel {per_group} x {rows} x {columns}, expected 1 x odd x same"
     );
-    if is_gpu(&x.device()) && !x.dims().contains(&0) {
-        return on_gpu(x, weight, bias);
+    if is_gpu(&x.device()) {
+        return if x.dims().contains(&0) {
+            x
+        } else {
+            on_gpu(x, weight, bias)
+        };
     }
     Tensor::from_dispatch(Dispatch::depthwise_conv(
         x.into_dispatch(),
@@ -109,8 +115,12 @@ fn on_gpu(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
 /// [`depthwise_conv`] in tensor operations.
 pub fn depthwise_conv_reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let [channels, _, kernel_size, _] = weight.dims();
-    let options = ConvOptions::new([1, 1], [kernel_size / 2; 2], [1, 1], channels);
-    conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+    let geometry = Geometry {
+        stride: 1,
+        padding: kernel_size / 2,
+        groups: channels,
+    };
+    conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), geometry).permute([0, 2, 3, 1])
 }
 
 /// Sums of at most 49 products of values in [-1, 1].
@@ -157,7 +167,7 @@ pub async fn sweep(device: &Device) -> Result<SweepReport, String> {
 }
 
 /// [`depthwise_conv`] as an operation of burn's backends.
-#[backend_extension(Flex, Cube, Autodiff: cfg(feature = "native"))]
+#[backend_extension(Flex, Cube: cfg(feature = "native"), Autodiff: cfg(feature = "native"))]
 pub trait DepthwiseOps: Backend {
     /// See [`depthwise_conv`]; by default in tensor operations.
     fn depthwise_conv(
@@ -195,6 +205,7 @@ fn conv_options(weight: &impl TensorMetadata) -> ConvOptions<2> {
     ConvOptions::new([1, 1], [padding, padding], [1, 1], channels)
 }
 
+#[cfg(feature = "native")]
 impl DepthwiseOps for Cube {}
 
 impl DepthwiseOps for Flex {

@@ -25,6 +25,7 @@ pub mod attention;
 pub mod box_position_embedding;
 pub mod buffer;
 pub mod compile_errors;
+pub mod conv2d;
 #[cfg(feature = "diagnostics")]
 pub mod copy;
 pub mod deform_attention;
@@ -106,6 +107,7 @@ pub const KERNELS: &[Kernel] = kernels![
         box_position_embedding,
         [&[box_position_embedding::SHADER]]
     ),
+    ("conv2d", conv2d, [&[conv2d::SHADER]]),
     ("copy", copy, [&[copy::SHADER]]),
     (
         "deform_attention",

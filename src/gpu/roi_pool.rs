@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
+use crate::gpu::matmul::batched_matmul;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};
 
@@ -214,7 +215,7 @@ pub fn roi_pool_reference(
     let cells = features
         .permute([0, 2, 3, 1])
         .reshape([batch, height * width, channels]);
-    weights.matmul(cells)
+    batched_matmul(weights, cells)
 }
 
 /// The weights of a box sum to one and features are in [-1, 1]; only the order of the sums differs.

@@ -9,14 +9,13 @@
 
 use burn::module::Module;
 use burn::tensor::activation::{leaky_relu, sigmoid, softmax};
-use burn::tensor::module::{avg_pool2d, interpolate, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::image::detector_recipe::DetectorRecipe;
 use crate::nn::linear::Conv2dConfig;
+use crate::nn::pool::{doubled, halved, max_pool2d};
 use crate::nn::{Conv2d, Loader};
 
 /// Slope of the leaky ReLU below zero.
@@ -322,10 +321,7 @@ impl Backbone {
 
     /// `[B, 3, H, W]` to the outputs of the last three stages, finest first.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let pool = MaxPoolOptions::new([3, 3])
-            .with_stride([2, 2])
-            .with_padding([1, 1]);
-        let mut x = max_pool2d(self.stem.forward(images), pool);
+        let mut x = max_pool2d(self.stem.forward(images), 3, 2, 1);
         let mut levels = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
             x = stage.forward(x);
@@ -360,26 +356,15 @@ impl Pan {
         let pairs = self.lateral_convs.iter().zip(levels);
         let mut levels: Vec<Tensor<4>> = pairs.map(|(conv, x)| conv.forward(x)).collect();
         for i in (1..LEVELS).rev() {
-            let up = upsampled(levels[i].clone());
+            let up = doubled(levels[i].clone());
             levels[i - 1] = levels[i - 1].clone() + up;
         }
         for i in 1..LEVELS {
-            // Bilinear interpolation to half the size is the mean of 2 x 2 cells.
-            let half = AvgPoolOptions::new([2, 2]);
-            let down = avg_pool2d(levels[i - 1].clone(), half);
+            let down = halved(levels[i - 1].clone());
             levels[i] = levels[i].clone() + down;
         }
         levels
     }
-}
-
-/// Bilinear interpolation to twice the size, cell centers at half-integers.
-fn upsampled(x: Tensor<4>) -> Tensor<4> {
-    let [_, _, h, w] = x.dims();
-    let options = InterpolateOptions::new(InterpolateMode::Bilinear)
-        .with_output_size([2 * h, 2 * w])
-        .with_align_corners(false);
-    interpolate(x, options)
 }
 
 /// The head of one level: a 3 x 3 convolution, and a 1 x 1 convolution to classes and distances.

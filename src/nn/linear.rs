@@ -2,11 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 
 use crate::error::Fault;
 use crate::gpu::activation::{Activation, bias_activation};
+use crate::gpu::conv2d::{Geometry, conv2d};
 pub use crate::nn::weight::linear;
 use crate::nn::{Init, Loader, Weight};
 
@@ -144,11 +143,12 @@ impl Conv2d {
                 .reshape([n, rows, columns, outputs])
                 .permute([0, 3, 1, 2]);
         }
-        conv2d(
-            x,
-            self.weight.val(),
-            self.bias.as_ref().map(Param::val),
-            ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups),
-        )
+        let geometry = Geometry {
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+        };
+        let bias = self.bias.as_ref().map(Param::val);
+        conv2d(x, self.weight.val(), bias, geometry)
     }
 }

@@ -4,6 +4,7 @@ pub mod chunked;
 pub mod linear;
 pub mod loader;
 pub mod norm;
+pub mod pool;
 pub mod weight;
 pub mod weight_map;
 

@@ -5,9 +5,10 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cpu::packed_matrix::{PackedMatrix, packed_linear};
+use crate::cpu::tensor_ops;
 use crate::gpu::activation::{Activation, bias_activation};
 use crate::gpu::buffer::is_gpu;
-use crate::gpu::matmul::{self, DeviceMatrix, Epilogue};
+use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, in_whole_vectors};
 use crate::memory::CpuActivations;
 
 /// A matrix `[out, in]`.
@@ -148,23 +149,12 @@ pub fn linear<const D: usize>(
         let epilogue = bias.map_or(Epilogue::None, Epilogue::Bias);
         return matmul::linear(x, &[DeviceMatrix::f32(weight)], epilogue).reshape(shape);
     }
-    let y = x.matmul(weight.transpose());
+    let y = tensor_ops::matmul(x, weight.transpose());
     let y = match bias {
         Some(bias) => bias_activation(y, bias, Activation::Identity),
         None => y,
     };
     y.reshape(shape)
-}
-
-/// A matrix `[rows, columns]` with columns of zeros up to a multiple of 4, as kernels read it.
-fn in_whole_vectors(matrix: Tensor<2>) -> Tensor<2> {
-    let [rows, columns] = matrix.dims();
-    let missing = columns.next_multiple_of(4) - columns;
-    if missing == 0 {
-        return matrix;
-    }
-    let zeros = Tensor::zeros([rows, missing], &matrix.device());
-    Tensor::cat(vec![matrix, zeros], 1)
 }
 
 /// One product per block, side by side.

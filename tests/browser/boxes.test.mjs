@@ -30,7 +30,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await page.goto(URL_OF_MINI);
     await modelReady(page);
     await answered(page, 0);
-    await page.getByTestId("show-all").check({ force: true });
+    await page.getByTestId("show-all").check();
   });
   after(() => browser?.close());
 
@@ -274,7 +274,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await page.keyboard.press("v");
     await page.keyboard.press("Escape");
     for (const [show, expected] of [["mentioned", 1], ["selected", 0], ["nothing", 0], ["all", 1]]) {
-      await page.getByTestId(`show-${show === "nothing" ? "none" : show}`).check({ force: true });
+      await page.getByTestId(`show-${show === "nothing" ? "none" : show}`).check();
       assert.equal((await ownBoxes(page)).length, expected, show);
     }
     await page.getByTestId("picture").focus();
@@ -497,7 +497,7 @@ describe("boxes by finger", { skip }, () => {
     await page.goto(URL_OF_MINI);
     await modelReady(page);
     await answered(page, 0);
-    await page.getByTestId("show-all").check({ force: true });
+    await page.getByTestId("show-all").check();
     session = await page.context().newCDPSession(page);
   });
   after(() => browser?.close());
@@ -642,7 +642,7 @@ async function begin(page) {
   await page.keyboard.press("0");
   await slide(page, "score-slider", "0.3");
   await slide(page, "nms-slider", "0.8");
-  await page.getByTestId("show-all").check({ force: true });
+  await page.getByTestId("show-all").check();
   await page.getByTestId("picture").focus();
   await frames(page);
 }

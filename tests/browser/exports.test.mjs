@@ -130,7 +130,7 @@ describe("exports", () => {
     await saved("annotated", { scope: "mentioned", as: "footer.png" });
     await saved("redacted", { scope: "own", as: "scene.redacted.png" });
     await show("redacted");
-    await page.getByTestId("cover-blur").check({ force: true });
+    await page.getByTestId("cover-blur").check();
     await hide();
     await saved("redacted", { scope: "own", as: "blurred.png" });
     for (const name of ["scene.boxes.png", "scene.redacted.png", "blurred.png", "footer.png"]) {
@@ -144,7 +144,7 @@ describe("exports", () => {
 
   test("without a selected box there is nothing to cover", async () => {
     await show("redacted");
-    await page.getByTestId("scope-selected").check({ force: true });
+    await page.getByTestId("scope-selected").check();
     await page.getByTestId("export-save").click();
     assert.match(await said(), /Choose the boxes to cover first/);
     await hide();
@@ -357,7 +357,7 @@ describe("exports", () => {
   // Saves a file: its path and what the page says.
   async function saved(format, { scope, as } = {}) {
     await show(format);
-    if (scope) await page.getByTestId(`scope-${scope}`).check({ force: true });
+    if (scope) await page.getByTestId(`scope-${scope}`).check();
     const coming = page.waitForEvent("download", { timeout: LONG });
     await page.getByTestId("export-save").click();
     const download = await coming;

@@ -163,24 +163,28 @@ describe("history", () => {
 
   test("theme and threshold are kept, and can be reset", async () => {
     const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const changed = (from) =>
+      page.waitForFunction((from) => getComputedStyle(document.body).backgroundColor !== from, from);
     const light = await ground();
     await page.keyboard.press("Control+Comma");
-    await page.getByTestId("theme-dark").check({ force: true });
+    await page.getByTestId("theme-dark").check();
+    await changed(light);
     const dark = await ground();
-    assert.notEqual(dark, light);
     await page.reload();
     await answered(page, 0);
     assert.equal(await ground(), dark);
     await page.emulateMedia({ colorScheme: "dark" });
     await page.getByTestId("settings").click();
-    await page.getByTestId("theme-light").check({ force: true });
+    await page.getByTestId("theme-light").check();
+    await changed(dark);
     assert.equal(await ground(), light);
     await page.emulateMedia({ colorScheme: "light" });
     await modelReady(page);
-    assert.equal(Number(await page.getByTestId("score-slider").inputValue()), 0.2);
+    const score = page.getByTestId("score-slider");
+    assert.equal(Number(await score.inputValue()), 0.2);
     await page.getByTestId("reset-settings").click();
-    assert.ok(await page.getByTestId("theme-system").isChecked());
-    assert.notEqual(Number(await page.getByTestId("score-slider").inputValue()), 0.2);
+    await page.waitForFunction(() => document.querySelector('[data-testid="theme-system"]').checked);
+    assert.notEqual(Number(await score.inputValue()), 0.2);
     await page.keyboard.press("Escape");
   });
 

@@ -191,7 +191,7 @@ describe("the layout", { skip }, () => {
       }
     }
     await as(DESK);
-    await page.getByTestId("show-all").check({ force: true });
+    await page.getByTestId("show-all").check();
     await slide(page, "score-slider", "0.1");
     const lines = await page.evaluate(() =>
       [...document.querySelectorAll('svg.boxes [data-testid="box"]')].map((box) => {

@@ -509,7 +509,7 @@ describe("files of the user", () => {
     await run(PROGRAM, ["convert", ...options]);
     await choose(files);
     await page.getByTestId("making").waitFor({ timeout: LONG });
-    await page.getByTestId("quantization-q8").check({ force: true });
+    await page.getByTestId("quantization-q8").check();
     await page.getByTestId("making").filter({ hasText: "q8, groups of 32" }).waitFor({ timeout: LONG });
     assert.ok(await page.getByTestId("making-begin").isDisabled(), "before the licence");
     await page.getByTestId("making-accept").check();

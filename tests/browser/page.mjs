@@ -321,7 +321,7 @@ export const asked = (page, kind) =>
 
 // The drawn boxes by number: `[x1, y1, x2, y2]` in pixels of the picture.
 export async function drawnBoxes(page) {
-  await page.getByTestId("show-all").check({ force: true });
+  await page.getByTestId("show-all").check();
   return page.evaluate(() => {
     const boxes = [];
     for (const mark of document.querySelectorAll('[data-testid="box"]')) {

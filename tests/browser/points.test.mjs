@@ -16,7 +16,7 @@ describe("point prompts", () => {
   test("a click picks the smallest proposal below the threshold too, and more clicks cycle outwards", async () => {
     // With no box above the threshold every pick becomes a box of the user.
     await slide(page, "score-slider", "1");
-    await page.getByTestId("show-all").check({ force: true });
+    await page.getByTestId("show-all").check();
     const { boxes } = (await happened(page, "Proposed")).at(-1);
     const { at, under } = crowded(boxes.map(({ bbox, box }) => bbox ?? box));
     assert.ok(under.length >= 3, `${under.length} proposals there`);

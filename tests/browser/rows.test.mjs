@@ -33,7 +33,7 @@ describe("rows", () => {
     const phrase = page.locator('[data-testid="phrase"]:not([data-objects=""])').first();
     const [number] = (await phrase.getAttribute("data-objects")).split(",").map(Number);
     const row = page.getByTestId("object-row").nth(number);
-    await page.getByTestId("show-all").check({ force: true });
+    await page.getByTestId("show-all").check();
     await tab(page, "objects");
     await row.hover();
     assert.deepEqual(await lit(page), [number]);
@@ -266,7 +266,7 @@ describe("rows", () => {
   test("granularity: the network runs once for each picture and prompt", async () => {
     await openPicture(page, scene("parts.png"));
     const choose = (granularity) =>
-      inTab(page, "objects", () => page.getByTestId(`granularity-${granularity}`).check({ force: true }));
+      inTab(page, "objects", () => page.getByTestId(`granularity-${granularity}`).check());
     const looks = () => asked(page, "Look").then((all) => all.length);
     const before = await looks();
     await choose("fine");

@@ -50,7 +50,7 @@ async function violations(page) {
 
 async function choose(page, language) {
   await page.getByTestId("settings").click();
-  await page.getByTestId(`language-${language}`).check({ force: true });
+  await page.getByTestId(`language-${language}`).check();
 }
 
 describe("a browser in Chinese", () => {
@@ -190,7 +190,7 @@ describe("the language in the settings", () => {
     assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "language-zh");
     assert.ok(await page.getByTestId("reset-settings").isVisible(), "the settings stay open");
     assert.deepEqual(await english(page), []);
-    await page.getByTestId("language-en").check({ force: true });
+    await page.getByTestId("language-en").check();
     assert.deepEqual(await shown(), before);
     assert.equal(await page.getByTestId("send").innerText(), "Send");
     const chinese = await page.evaluate(() => document.body.innerText.match(/[\u4e00-\u9fff]+/g));
@@ -199,7 +199,7 @@ describe("the language in the settings", () => {
   });
 
   test("is kept for the next visit, and leaves with the settings", async () => {
-    await page.getByTestId("language-zh").check({ force: true });
+    await page.getByTestId("language-zh").check();
     await page.reload();
     await answered(page, 0);
     assert.equal(await page.evaluate(() => document.documentElement.lang), "zh-CN");
@@ -260,12 +260,12 @@ describe("a layout from right to left", () => {
       await page.setViewportSize(size);
       await page.goto(URL_OF_PAGE);
       await answered(page, 0);
-      await page.getByTestId("show-all").check({ force: true });
+      await page.getByTestId("show-all").check();
       const [left, boxes] = [await page.evaluate(edges), await places(page)];
       assert.deepEqual(await overlaps(page), [], "from left to right");
       await page.goto(`${URL_OF_PAGE}?dir=rtl`);
       await answered(page, 0);
-      await page.getByTestId("show-all").check({ force: true });
+      await page.getByTestId("show-all").check();
       await page.screenshot({ path: join(PICTURES, `right-to-left-${name}.png`) });
       assert.equal(await page.evaluate(() => document.documentElement.dir), "rtl");
       assert.deepEqual(await overlaps(page), []);

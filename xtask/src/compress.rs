@@ -36,8 +36,8 @@ const MB: u64 = 1_000_000;
 /// Most bytes of the page with brotli, of the engine with brotli, and of the engine raw.
 const LIMITS: [(Part, Form, u64); 3] = [
     (Part::Shell, Form::Brotli, MB),
-    (Part::Engine, Form::Brotli, MB * 11 / 4),
-    (Part::Engine, Form::Raw, 21 * MB),
+    (Part::Engine, Form::Brotli, MB * 5 / 2),
+    (Part::Engine, Form::Raw, 15 * MB),
 ];
 
 /// A part of what a visitor downloads.
@@ -251,11 +251,11 @@ mod tests {
         };
         let small = sizes(1, 1);
         assert!(check(small, small).is_ok());
-        assert!(check(sizes(9_000_000, MB), sizes(21 * MB, 11 * MB / 4)).is_ok());
+        assert!(check(sizes(9_000_000, MB), sizes(15 * MB, 5 * MB / 2)).is_ok());
         for (shell, engine) in [
             (sizes(1, MB + 1), small),
-            (small, sizes(1, 11 * MB / 4 + 1)),
-            (small, sizes(21 * MB + 1, 1)),
+            (small, sizes(1, 5 * MB / 2 + 1)),
+            (small, sizes(15 * MB + 1, 1)),
         ] {
             assert!(check(shell, engine).is_err(), "{shell:?} {engine:?}");
         }

@@ -7,6 +7,7 @@ use crate::cpu::softmax::scaled_softmax;
 use crate::gpu::attention::row_tiles;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
+use crate::gpu::matmul::batched_matmul;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::uniforms;
 
@@ -142,13 +143,12 @@ pub fn attention_reference(
     let head_dim = channels / heads;
     let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
     let scale = (head_dim as f32).sqrt().recip();
-    let scores = split(query).matmul(split(key).swap_dims(2, 3)); // [B, heads, T, T]
+    let scores = batched_matmul(split(query), split(key).swap_dims(2, 3)); // [B, heads, T, T]
     let shares = match mask {
         None => scaled_softmax(scores, scale),
         Some(mask) => scaled_softmax(scores.mul_scalar(scale) + mask.unsqueeze(), 1.0),
     };
-    shares
-        .matmul(split(value))
+    batched_matmul(shares, split(value))
         .swap_dims(1, 2)
         .reshape([batch, tokens, channels])
 }

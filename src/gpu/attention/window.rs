@@ -8,6 +8,7 @@ use crate::gpu::attention::encoder::{for_head_dims, variant};
 use crate::gpu::attention::row_tiles;
 use crate::gpu::buffer::{alloc, from_buffer, int_to_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
+use crate::gpu::matmul::batched_matmul;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::uniforms;
 
@@ -216,7 +217,7 @@ pub fn window_attention_reference(
             .reshape([windows, heads, tokens, head_dim])
     };
     let query = part(0).mul_scalar((head_dim as f32).sqrt().recip());
-    let scores = query.matmul(part(1).swap_dims(2, 3)); // [W, heads, T, T]
+    let scores = batched_matmul(query, part(1).swap_dims(2, 3)); // [W, heads, T, T]
     let positions = relative_positions(tokens.isqrt());
     let positions = TensorData::new(positions, [tokens * tokens]);
     let positions = Tensor::<1, Int>::from_data(positions, &bias_table.device());
@@ -231,8 +232,8 @@ pub fn window_attention_reference(
     let repeat = bias.dims()[0];
     let scores = scores.reshape([windows / repeat, repeat * heads * tokens * tokens])
         + bias.reshape([1, repeat * heads * tokens * tokens]);
-    scaled_softmax(scores.reshape([windows, heads, tokens, tokens]), 1.0)
-        .matmul(part(2))
+    let shares = scaled_softmax(scores.reshape([windows, heads, tokens, tokens]), 1.0);
+    batched_matmul(shares, part(2))
         .swap_dims(1, 2)
         .reshape([windows, tokens, channels])
 }

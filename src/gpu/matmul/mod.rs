@@ -7,6 +7,7 @@
 mod device_matrix;
 pub mod fused;
 mod gather;
+mod product;
 mod select;
 
 use burn::tensor::Tensor;
@@ -15,6 +16,7 @@ use cubecl::server::Handle;
 pub use device_matrix::DeviceMatrix;
 use device_matrix::{VARIANTS, for_weights, scale_shift};
 pub use gather::{GATHER_ROWS, gather, gather_on_device};
+pub use product::{batched_matmul, in_whole_vectors};
 pub use select::GEMV_MAX_M;
 use select::MatmulKernel;
 

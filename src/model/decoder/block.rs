@@ -23,7 +23,7 @@ use crate::gpu::attention::{
     rope_kv_append,
 };
 use crate::gpu::matmul::fused::{self, FusedWeights};
-use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M};
+use crate::gpu::matmul::{self, DeviceMatrix, Epilogue, GEMV_MAX_M, batched_matmul};
 use crate::gpu::swiglu::swiglu;
 use crate::nn::{Init, Linear, Loader, RmsNorm};
 
@@ -310,7 +310,7 @@ impl Attention {
         let (key_heads, group) = (self.key_heads, self.query_heads / self.key_heads);
         let q = q.reshape([batch, key_heads, group * length, self.head_dim]);
         let scale = (self.head_dim as f32).sqrt().recip();
-        let scores = q.matmul(k.swap_dims(2, 3));
+        let scores = batched_matmul(q, k.swap_dims(2, 3));
         let weights = match &layout.mask {
             Some(mask) => {
                 let scores = scores.reshape([batch, self.query_heads, length, keys]);
@@ -323,8 +323,7 @@ impl Attention {
             }
             None => scaled_softmax(scores, scale),
         };
-        let attended = weights
-            .matmul(v)
+        let attended = batched_matmul(weights, v)
             .reshape([batch, self.query_heads, length, self.head_dim])
             .swap_dims(1, 2)
             .reshape([batch, length, self.query_heads * self.head_dim]);
