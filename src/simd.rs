@@ -15,14 +15,22 @@ pub fn for_each_chunk<T: Send>(
     #[cfg(feature = "native")]
     {
         use rayon::prelude::*;
+        // One thread would only hand the work to another one and wait for it.
+        if out.len() <= length || threads() == 1 {
+            return each_chunk(out, length, f);
+        }
         out.par_chunks_mut(length)
             .enumerate()
             .for_each(|(i, chunk)| f(i, chunk));
     }
     #[cfg(not(feature = "native"))]
-    out.chunks_mut(length)
-        .enumerate()
-        .for_each(|(i, chunk)| f(i, chunk));
+    each_chunk(out, length, f);
+}
+
+fn each_chunk<T>(out: &mut [T], length: usize, f: impl Fn(usize, &mut [T])) {
+    for (i, chunk) in out.chunks_mut(length).enumerate() {
+        f(i, chunk);
+    }
 }
 
 /// The number of threads that [`for_each_chunk`] uses.

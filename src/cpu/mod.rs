@@ -2,6 +2,7 @@
 //! and products with packed weights.
 
 pub mod cached_attention;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod op;

@@ -14,8 +14,9 @@ pub(super) type Vector = [f32; LANES];
 /// A value of each row of two panels.
 pub(super) type Wide = [f32; 2 * LANES];
 
-/// Rows of activations that [`tiles`] multiplies at once.
-pub(super) const TILE_ROWS: usize = 6;
+/// Rows of activations that [`tiles`] multiplies at once. In a browser their sums have half as many registers, on most
+/// CPUs sixteen of four lanes.
+pub(super) const TILE_ROWS: usize = if cfg!(target_arch = "wasm32") { 2 } else { 6 };
 
 /// The most columns of two panels that fill half of a first-level cache as f32.
 pub(super) const TILE_COLUMNS: usize = 256;
@@ -57,15 +58,17 @@ impl Element for u16 {
     }
 }
 
-/// Finite f16 to f32, in a form that compilers vectorize: the exponent is moved by a multiplication, which is
-/// exact for subnormal numbers too.
+/// Finite f16 to f32, in a form that compilers vectorize: the sign stays where it is, and the exponent is moved by a
+/// multiplication, which is exact for subnormal numbers too.
 #[inline(always)]
 pub(super) fn widen(bits: [u16; LANES]) -> Vector {
     let two_to_the_112 = f32::from_bits((127 + 112) << 23);
-    bits.map(|bits| {
-        let magnitude = f32::from_bits((u32::from(bits) & 0x7fff) << 13) * two_to_the_112;
-        f32::from_bits(magnitude.to_bits() | (u32::from(bits) & 0x8000) << 16)
-    })
+    let mut values = [0.0; LANES];
+    for (value, bits) in values.iter_mut().zip(bits) {
+        let moved = (u32::from(bits) << 16).cast_signed() >> 3;
+        *value = f32::from_bits(moved.cast_unsigned() & 0x8fff_ffff) * two_to_the_112;
+    }
+    values
 }
 
 /// `a * b + c`, rounded once where `FUSED`.
@@ -113,8 +116,11 @@ pub(super) fn tiles<const FUSED: bool>(
     for (out, x) in rows {
         let x = &x[start * out.len()..][..weights[0].len() * out.len()];
         match out.len() {
+            #[cfg(not(target_arch = "wasm32"))]
             6 => tile::<FUSED, 6>(weights, x, out),
+            #[cfg(not(target_arch = "wasm32"))]
             5 => tile::<FUSED, 5>(weights, x, out),
+            #[cfg(not(target_arch = "wasm32"))]
             4 => tile::<FUSED, 4>(weights, x, out),
             3 => tile::<FUSED, 3>(weights, x, out),
             2 => tile::<FUSED, 2>(weights, x, out),

@@ -73,7 +73,7 @@ pub struct Geometry {
 
 impl Geometry {
     /// Outputs along an axis of `extent` cells; none where the kernel does not fit.
-    fn outputs(self, extent: usize, kernel: usize) -> usize {
+    pub fn outputs(self, extent: usize, kernel: usize) -> usize {
         match (extent + 2 * self.padding).checked_sub(kernel) {
             Some(rest) => rest / self.stride + 1,
             None => 0,

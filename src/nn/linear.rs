@@ -3,6 +3,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use crate::cpu::conv2d::packed_conv2d;
+use crate::cpu::op::is_inference_on_cpu;
+use crate::cpu::packed_matrix::{PackedMatrix, packed_linear};
 use crate::error::Fault;
 use crate::gpu::activation::{Activation, bias_activation};
 use crate::gpu::conv2d::{Geometry, conv2d};
@@ -66,16 +69,20 @@ impl Linear {
 /// A convolution with a square kernel over `[N, C, H, W]`.
 #[derive(Module, Debug)]
 pub struct Conv2d {
-    /// `[out, in / groups, k, k]`.
-    pub weight: Param<Tensor<4>>,
+    weight: ConvWeight,
     /// `[out]`.
-    pub bias: Option<Param<Tensor<1>>>,
+    bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    stride: usize,
-    #[module(skip)]
-    padding: usize,
-    #[module(skip)]
-    groups: usize,
+    size: Conv2dConfig,
+}
+
+/// The weight of a [`Conv2d`].
+#[derive(Module, Debug)]
+enum ConvWeight {
+    /// `[out, in / groups, k, k]`; on a GPU, in training, and with groups.
+    Dense(Param<Tensor<4>>),
+    /// `[out, in * k * k]`, as products on the CPU read it.
+    Packed(PackedMatrix),
 }
 
 /// Shape and stride of a [`Conv2d`].
@@ -102,19 +109,26 @@ impl Conv2d {
     /// A missing or misshapen tensor.
     pub fn load(at: &Loader, size: Conv2dConfig, bias: bool) -> Result<Self, Fault> {
         let per_group = size.inputs / size.groups;
-        let fan_in = (per_group * size.kernel * size.kernel) as f32;
+        let fan_in = per_group * size.kernel * size.kernel;
+        let weight = at.parameter(
+            "weight",
+            [size.outputs, per_group, size.kernel, size.kernel],
+            Init::Normal((fan_in as f32).sqrt().recip()),
+        )?;
+        let is_packed = is_inference_on_cpu(at.device()) && size.groups == 1;
+        let weight = if is_packed {
+            let shape = [size.outputs, fan_in];
+            let values = weight.val().reshape([size.outputs * fan_in]);
+            ConvWeight::Packed(PackedMatrix::of_tensor(values, shape))
+        } else {
+            ConvWeight::Dense(weight)
+        };
         Ok(Self {
-            weight: at.parameter(
-                "weight",
-                [size.outputs, per_group, size.kernel, size.kernel],
-                Init::Normal(fan_in.sqrt().recip()),
-            )?,
+            weight,
             bias: bias
                 .then(|| at.parameter("bias", [size.outputs], Init::Zeros))
                 .transpose()?,
-            stride: size.stride,
-            padding: size.padding,
-            groups: size.groups,
+            size,
         })
     }
 
@@ -122,8 +136,15 @@ impl Conv2d {
     /// as one matrix product over patches; rows and columns of partial patches are dropped, as in
     /// any convolution.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [outputs, per_group, kernel, _] = self.weight.dims();
-        if self.stride == kernel && self.padding == 0 && self.groups == 1 {
+        let Conv2dConfig {
+            outputs,
+            kernel,
+            stride,
+            padding,
+            groups,
+            ..
+        } = self.size;
+        if stride == kernel && padding == 0 && groups == 1 {
             let [n, c, h, w] = x.dims();
             let (rows, columns) = (h / kernel, w / kernel);
             let x = if h % kernel == 0 && w % kernel == 0 {
@@ -135,20 +156,36 @@ impl Conv2d {
                 .reshape([n, c, rows, kernel, columns, kernel])
                 .permute([0, 2, 4, 1, 3, 5])
                 .reshape([n * rows * columns, c * kernel * kernel]);
-            let weight = self
-                .weight
-                .val()
-                .reshape([outputs, per_group * kernel * kernel]);
-            return linear(patches, weight, self.bias.as_ref().map(Param::val))
+            return self
+                .of_patches(patches)
                 .reshape([n, rows, columns, outputs])
                 .permute([0, 3, 1, 2]);
         }
         let geometry = Geometry {
-            stride: self.stride,
-            padding: self.padding,
-            groups: self.groups,
+            stride,
+            padding,
+            groups,
         };
         let bias = self.bias.as_ref().map(Param::val);
-        conv2d(x, self.weight.val(), bias, geometry)
+        match &self.weight {
+            ConvWeight::Packed(matrix) => packed_conv2d(x, matrix, kernel, bias, geometry),
+            ConvWeight::Dense(weight) => conv2d(x, weight.val(), bias, geometry),
+        }
+    }
+
+    /// The outputs of patches `[.., in * k * k]`, `[.., out]`: of a 1 x 1 convolution, of cells with their channels
+    /// together. Not with groups.
+    pub fn of_patches<const D: usize>(&self, patches: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.weight {
+            ConvWeight::Packed(matrix) => {
+                packed_linear(patches, std::slice::from_ref(matrix), bias)
+            }
+            ConvWeight::Dense(weight) => {
+                let [outputs, inputs, height, width] = weight.dims();
+                let weight = weight.val().reshape([outputs, inputs * height * width]);
+                linear(patches, weight, bias)
+            }
+        }
     }
 }

@@ -180,11 +180,12 @@ describe("history", () => {
     assert.equal(await ground(), light);
     await page.emulateMedia({ colorScheme: "light" });
     await modelReady(page);
-    const score = page.getByTestId("score-slider");
-    assert.equal(Number(await score.inputValue()), 0.2);
+    assert.equal(Number(await page.getByTestId("score-slider").inputValue()), 0.2);
     await page.getByTestId("reset-settings").click();
-    await page.waitForFunction(() => document.querySelector('[data-testid="theme-system"]').checked);
-    assert.notEqual(Number(await score.inputValue()), 0.2);
+    await page.waitForFunction(() => {
+      const of = (name) => document.querySelector(`[data-testid="${name}"]`);
+      return of("theme-system").checked && Number(of("score-slider").value) !== 0.2;
+    });
     await page.keyboard.press("Escape");
   });
 

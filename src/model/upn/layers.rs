@@ -1,13 +1,13 @@
 //! Small layers of the proposal network: MLP heads and input projections.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::config::UpnConfig;
 use crate::error::Fault;
 use crate::gpu::activation::Activation;
 use crate::model::swin::Map;
-use crate::nn::linear::{Conv2dConfig, linear};
+use crate::nn::linear::Conv2dConfig;
 use crate::nn::{Conv2d, GroupNorm, Init, Linear, Loader};
 
 /// Epsilon of the GroupNorm.
@@ -81,12 +81,7 @@ impl InputProjection {
 
     /// Applies the 1x1 convolution as a linear layer.
     pub fn project(&self, map: &Map) -> Map {
-        let [outputs, inputs, _, _] = self.conv.weight.dims();
-        let tokens = linear(
-            map.tokens.clone(),
-            self.conv.weight.val().reshape([outputs, inputs]),
-            self.conv.bias.as_ref().map(Param::val),
-        );
+        let tokens = self.conv.of_patches(map.tokens.clone());
         Map {
             tokens: self.norm.forward(tokens),
             size: map.size,
