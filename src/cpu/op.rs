@@ -31,11 +31,6 @@ pub fn is_cpu(device: &Device) -> bool {
     }
 }
 
-/// Whether tensors on `device` are in CPU memory and have no gradients.
-pub fn is_inference_on_cpu(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
-}
-
 /// Applies `op`, whose output has `shape`; on a device that [`is_cpu`] only.
 pub fn apply<const A: usize, const B: usize, const C: usize, const D: usize>(
     op: impl CpuOp + 'static,

@@ -112,6 +112,10 @@ fn words(
 }
 
 impl WeightSource for RandomWeights {
+    fn is_packed(&self) -> bool {
+        self.cpu
+    }
+
     fn tensor(
         &self,
         name: &str,

@@ -9,6 +9,7 @@ use burn::tensor::ops::ConvOptions;
 #[cfg(feature = "diagnostics")]
 use burn::tensor::Device;
 
+use crate::cpu::conv2d::Geometry;
 use crate::cpu::tensor_ops;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
 use crate::gpu::launch::launch;
@@ -59,27 +60,6 @@ pub const SHADER: Shader = Shader {
     constants: &[("WORKGROUP_SIZE", WORKGROUP_SIZE)],
     imports: &[],
 };
-
-/// What a convolution does beside its weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Cells from one output to the next, along both axes; at least 1.
-    pub stride: usize,
-    /// Zeros on every side of the map.
-    pub padding: usize,
-    /// Groups of channels; those of the input and of the output are multiples.
-    pub groups: usize,
-}
-
-impl Geometry {
-    /// Outputs along an axis of `extent` cells; none where the kernel does not fit.
-    pub fn outputs(self, extent: usize, kernel: usize) -> usize {
-        match (extent + 2 * self.padding).checked_sub(kernel) {
-            Some(rest) => rest / self.stride + 1,
-            None => 0,
-        }
-    }
-}
 
 /// Convolves `x` `[B, C, H, W]` with `weight` `[O, C / groups, k, k]` and adds `bias` `[O]`: `[B, O, H', W']`.
 ///

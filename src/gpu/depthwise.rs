@@ -11,8 +11,9 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::cpu::conv2d::Geometry;
 use crate::gpu::buffer::{alloc, from_buffer, is_gpu, to_buffer};
-use crate::gpu::conv2d::{Geometry, conv2d};
+use crate::gpu::conv2d::conv2d;
 use crate::gpu::launch::launch;
 use crate::gpu::shader::Shader;
 use crate::gpu::uniforms::{Uniforms as _, uniforms};

@@ -8,7 +8,7 @@
 //! the first convolution are stored in the order RGB.
 
 use burn::module::Module;
-use burn::tensor::activation::{leaky_relu, sigmoid, softmax};
+use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use crate::nn::pool::{doubled, halved, max_pool2d};
 use crate::nn::{Conv2d, Loader};
 
 /// Slope of the leaky ReLU below zero.
-const SLOPE: f64 = 0.1;
+const SLOPE: f32 = 0.1;
 /// Levels of the trunk that the neck reads: the outputs of the last stages.
 const LEVELS: usize = 3;
 /// Stride of the finest stage in pixels.
@@ -224,7 +224,7 @@ impl ConvModule {
 
     /// `[B, C, H, W]` to `[B, outputs, H / stride, W / stride]`, rounded up.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        leaky_relu(self.conv.forward(x), SLOPE)
+        self.conv.leaky(x, SLOPE)
     }
 }
 

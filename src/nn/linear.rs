@@ -2,13 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use burn::tensor::activation::leaky_relu;
 
-use crate::cpu::conv2d::packed_conv2d;
-use crate::cpu::op::is_inference_on_cpu;
+use crate::cpu::conv2d::{ConvKernel, Geometry};
 use crate::cpu::packed_matrix::{PackedMatrix, packed_linear};
 use crate::error::Fault;
 use crate::gpu::activation::{Activation, bias_activation};
-use crate::gpu::conv2d::{Geometry, conv2d};
+use crate::gpu::conv2d::conv2d;
 pub use crate::nn::weight::linear;
 use crate::nn::{Init, Loader, Weight};
 
@@ -81,8 +81,10 @@ pub struct Conv2d {
 enum ConvWeight {
     /// `[out, in / groups, k, k]`; on a GPU, in training, and with groups.
     Dense(Param<Tensor<4>>),
-    /// `[out, in * k * k]`, as products on the CPU read it.
+    /// `[out, in * k * k]` of a convolution of patches that do not overlap, as products on the CPU read it.
     Packed(PackedMatrix),
+    /// Of another convolution on the CPU.
+    Kernel(ConvKernel),
 }
 
 /// Shape and stride of a [`Conv2d`].
@@ -102,6 +104,13 @@ pub struct Conv2dConfig {
     pub groups: usize,
 }
 
+impl Conv2dConfig {
+    /// Whether the patches that outputs read do not overlap and cover the map from its corner.
+    fn is_of_patches(&self) -> bool {
+        self.stride == self.kernel && self.padding == 0 && self.groups == 1
+    }
+}
+
 impl Conv2d {
     /// Reads `weight` and, where `bias` is set, `bias`.
     ///
@@ -115,11 +124,15 @@ impl Conv2d {
             [size.outputs, per_group, size.kernel, size.kernel],
             Init::Normal((fan_in as f32).sqrt().recip()),
         )?;
-        let is_packed = is_inference_on_cpu(at.device()) && size.groups == 1;
-        let weight = if is_packed {
-            let shape = [size.outputs, fan_in];
-            let values = weight.val().reshape([size.outputs * fan_in]);
-            ConvWeight::Packed(PackedMatrix::of_tensor(values, shape))
+        let weight = if at.is_packed() && size.groups == 1 {
+            let values = weight.val().into_data().try_into_vec::<f32>();
+            let values = values.expect("weights are f32 on the CPU");
+            if size.is_of_patches() {
+                ConvWeight::Packed(PackedMatrix::dense(&values, [size.outputs, fan_in]))
+            } else {
+                let shape = [size.outputs, size.inputs, size.kernel];
+                ConvWeight::Kernel(ConvKernel::new(&values, shape))
+            }
         } else {
             ConvWeight::Dense(weight)
         };
@@ -132,45 +145,51 @@ impl Conv2d {
         })
     }
 
-    /// `[N, C, H, W]` to `[N, out, H', W']`. A kernel as wide as its stride without padding runs
-    /// as one matrix product over patches; rows and columns of partial patches are dropped, as in
-    /// any convolution.
+    /// `[N, C, H, W]` to `[N, out, H', W']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let Conv2dConfig {
-            outputs,
-            kernel,
-            stride,
-            padding,
-            groups,
-            ..
-        } = self.size;
-        if stride == kernel && padding == 0 && groups == 1 {
-            let [n, c, h, w] = x.dims();
-            let (rows, columns) = (h / kernel, w / kernel);
-            let x = if h % kernel == 0 && w % kernel == 0 {
-                x
-            } else {
-                x.slice([0..n, 0..c, 0..rows * kernel, 0..columns * kernel])
-            };
-            let patches = x
-                .reshape([n, c, rows, kernel, columns, kernel])
-                .permute([0, 2, 4, 1, 3, 5])
-                .reshape([n * rows * columns, c * kernel * kernel]);
-            return self
-                .of_patches(patches)
-                .reshape([n, rows, columns, outputs])
-                .permute([0, 3, 1, 2]);
-        }
+        self.leaky(x, 1.0)
+    }
+
+    /// [`Conv2d::forward`], and what is negative times `slope`.
+    pub fn leaky(&self, x: Tensor<4>, slope: f32) -> Tensor<4> {
         let geometry = Geometry {
-            stride,
-            padding,
-            groups,
+            stride: self.size.stride,
+            padding: self.size.padding,
+            groups: self.size.groups,
         };
         let bias = self.bias.as_ref().map(Param::val);
-        match &self.weight {
-            ConvWeight::Packed(matrix) => packed_conv2d(x, matrix, kernel, bias, geometry),
-            ConvWeight::Dense(weight) => conv2d(x, weight.val(), bias, geometry),
+        let y = match &self.weight {
+            ConvWeight::Kernel(kernel) => return kernel.forward(x, bias, geometry, slope),
+            ConvWeight::Dense(weight) if !self.size.is_of_patches() => {
+                conv2d(x, weight.val(), bias, geometry)
+            }
+            _ => self.over_patches(x),
+        };
+        if slope == 1.0 {
+            y
+        } else {
+            leaky_relu(y, f64::from(slope))
         }
+    }
+
+    /// A convolution of patches that do not overlap, as one matrix product; rows and columns of partial patches are
+    /// dropped, as in any convolution.
+    fn over_patches(&self, x: Tensor<4>) -> Tensor<4> {
+        let (outputs, kernel) = (self.size.outputs, self.size.kernel);
+        let [n, c, h, w] = x.dims();
+        let (rows, columns) = (h / kernel, w / kernel);
+        let x = if h % kernel == 0 && w % kernel == 0 {
+            x
+        } else {
+            x.slice([0..n, 0..c, 0..rows * kernel, 0..columns * kernel])
+        };
+        let patches = x
+            .reshape([n, c, rows, kernel, columns, kernel])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([n * rows * columns, c * kernel * kernel]);
+        self.of_patches(patches)
+            .reshape([n, rows, columns, outputs])
+            .permute([0, 3, 1, 2])
     }
 
     /// The outputs of patches `[.., in * k * k]`, `[.., out]`: of a 1 x 1 convolution, of cells with their channels
@@ -186,6 +205,7 @@ impl Conv2d {
                 let weight = weight.val().reshape([outputs, inputs * height * width]);
                 linear(patches, weight, bias)
             }
+            ConvWeight::Kernel(_) => panic!("patches of this convolution overlap"),
         }
     }
 }

@@ -61,6 +61,12 @@ pub trait WeightSource {
         let values = self.tensor(&name, &shape, init, device)?;
         Ok(Weight::dense(&name, values.reshape(shape)))
     }
+
+    /// Whether the weights are for products on the CPU alone: they may be kept as these read them. Otherwise they are
+    /// parameters, which can be trained and saved.
+    fn is_packed(&self) -> bool {
+        false
+    }
 }
 
 /// Uploads `values`.
@@ -105,6 +111,11 @@ impl<'a> Loader<'a> {
             device: self.device.clone(),
             activations: self.activations,
         }
+    }
+
+    /// [`WeightSource::is_packed`].
+    pub fn is_packed(&self) -> bool {
+        self.source.is_packed()
     }
 
     /// The device of the parameters.

@@ -317,6 +317,10 @@ impl WeightSource for WeightMap {
             });
         Ok(Weight::sharded(f32.collect::<Result<_, _>>()?))
     }
+
+    fn is_packed(&self) -> bool {
+        is_cpu(&self.device)
+    }
 }
 
 /// Packs the values in `buffer`, unless that was done before; `None` if it does not hold values.
