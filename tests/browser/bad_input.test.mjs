@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano } from "./faults.mjs";
-import { answered, ask, LONG, modelReady, open, slide, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, counted, modelReady, open, slide, LONG, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 
 async function openAnswered() {
   const browser = await open({ webgpu: false });
@@ -28,7 +28,7 @@ describe("questions", () => {
       const { state } = await answered(page, await ask(page, question));
       if (state === "failed") {
         const message = page.getByTestId("error");
-        assert.equal(await message.count(), 1);
+        await counted(message, 1);
         console.log(`${question}: ${(await message.innerText()).split("\n")[0]}`);
       }
       assert.equal((await answered(page, await ask(page, "How many objects are there?"))).state, "done");
@@ -105,7 +105,7 @@ async function failsToLoad(files, change, says, { webgpu = false } = {}) {
     const words = await message.innerText();
     console.log(words.split("\n")[0]);
     assert.match(words, says);
-    assert.equal(await message.count(), 1);
+    await counted(message, 1);
     await context.unroute(files);
     if (webgpu) return;
     await page.getByTestId("restart").click();

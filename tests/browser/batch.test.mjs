@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, hold, LONG, nothingForbidden, openNano, PICTURES, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, counted, hold, nothingForbidden, openNano, LONG, PICTURES, URL_OF_NANO } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const READER = new URL("../reference/batch.py", import.meta.url);
@@ -169,9 +169,9 @@ describe("batch", () => {
     await page.mouse.move(x + width / 2 + 30, y + height / 2 + 25, { steps: 4 });
     await page.mouse.up();
     await page.getByTestId("review-add").click();
-    assert.equal(await page.getByTestId("review-box").count(), before + 1);
+    await counted(page.getByTestId("review-box"), before + 1);
     await page.keyboard.press("Control+z");
-    assert.equal(await page.getByTestId("review-box").count(), before);
+    await counted(page.getByTestId("review-box"), before);
   });
 
   test("the review outlives the page", async () => {
@@ -251,7 +251,7 @@ describe("batch", () => {
     await other.goto(URL_OF_NANO);
     await other.getByTestId("batch-open").click();
     await other.getByTestId("batch-elsewhere").waitFor();
-    assert.equal(await other.getByTestId("batch-start").count(), 0);
+    await counted(other.getByTestId("batch-start"), 0);
     // The batch is deleted: the other tab may begin one.
     await page.bringToFront();
     await page.getByTestId("batch-open").click();

@@ -6,16 +6,17 @@ import { after, before, describe, test } from "node:test";
 import {
   answered,
   asked,
+  counted,
   frames,
-  HAS_MINI,
-  inTab,
   happened,
+  inTab,
   modelReady,
   nothingForbidden,
   open,
   overlap,
   slide,
   tab,
+  HAS_MINI,
   URL_OF_PAGE,
 } from "./page.mjs";
 
@@ -114,7 +115,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     await drag(page, await onScreen(page, [0.9, 0.9]), { x: 2000, y: 2000 });
     await page.mouse.click(a.x, a.y);
     await page.mouse.move(b.x, a.y + 40);
-    assert.equal(await page.locator("svg.boxes .preview").count(), 1);
+    await counted(page.locator("svg.boxes .preview"), 1);
     await page.mouse.click(b.x, b.y);
     const { width, height } = await size(page);
     const own = await ownBoxes(page);
@@ -292,7 +293,7 @@ describe("boxes by mouse and keys", { skip }, () => {
     assert.equal((await boxes(page)).length, all - 1);
     await page.keyboard.press("Shift+H");
     assert.equal((await boxes(page)).length, 0);
-    assert.equal(await page.locator('[data-testid="object-shown"][data-shown="true"]').count(), 0);
+    await counted(page.locator('[data-testid="object-shown"][data-shown="true"]'), 0);
     assert.equal(await rows(page), all, "hidden boxes stay in the list");
     await page.keyboard.press("Shift+H");
     assert.equal((await boxes(page)).length, all);
@@ -582,10 +583,10 @@ describe("boxes by finger", { skip }, () => {
     await touch("touchStart", a);
     await touch("touchMove", { x: a.x + 40, y: a.y + 40 });
     await frames(page);
-    assert.equal(await page.locator("svg.boxes .preview").count(), 1);
+    await counted(page.locator("svg.boxes .preview"), 1);
     await touch("touchCancel");
     await frames(page);
-    assert.equal(await page.locator("svg.boxes .preview").count(), 0);
+    await counted(page.locator("svg.boxes .preview"), 0);
     assert.equal((await ownBoxes(page)).length, 0);
     await swipe(a, { x: a.x + 60, y: a.y + 40 });
     assert.equal((await ownBoxes(page)).length, 1, "the next drag draws");

@@ -4,7 +4,22 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { answered, asked, HAS_MINI, happened, lit, LONG, modelReady, nothingForbidden, open, openPicture, slide, tab, URL_OF_PAGE } from "./page.mjs";
+import {
+  answered,
+  asked,
+  counted,
+  happened,
+  lit,
+  modelReady,
+  nothingForbidden,
+  open,
+  openPicture,
+  slide,
+  tab,
+  HAS_MINI,
+  LONG,
+  URL_OF_PAGE,
+} from "./page.mjs";
 
 const skip = HAS_MINI ? false : "mini has no model.json";
 const ROCKET = new URL("../../web/static/samples/rocket.jpg", import.meta.url).pathname;
@@ -53,11 +68,11 @@ describe("the chat", { skip }, () => {
     assert.equal(await rows.nth(1).getAttribute("aria-selected"), "true");
     assert.equal(await box().getAttribute("aria-activedescendant"), await rows.nth(1).getAttribute("id"));
     await page.keyboard.press("Escape");
-    assert.equal(await page.getByTestId("kinds").count(), 0);
+    await counted(page.getByTestId("kinds"), 0);
     assert.equal(await box().inputValue(), "/", "Escape keeps what was typed");
     await box().fill("");
     await page.keyboard.type("/describe-l");
-    assert.equal(await rows.count(), 1);
+    await counted(rows, 1);
     await page.getByTestId("kind-describe-long").click();
     assert.equal(await box().inputValue(), "");
     const { words } = await asking(() => page.keyboard.press("Enter"));
@@ -99,7 +114,7 @@ describe("the chat", { skip }, () => {
     assert.equal(await box().inputValue(), "Is [1] left of [0] ?");
     const chips = page.getByTestId("cited");
     const names = await page.getByTestId("object-name").allInnerTexts();
-    assert.equal(await chips.count(), 2);
+    await counted(chips, 2);
     assert.match(await chips.first().innerText(), new RegExp(`^1 ${names[1]}`));
     await chips.first().hover();
     assert.deepEqual(await lit(page), [1]);
@@ -147,7 +162,7 @@ describe("the chat", { skip }, () => {
     await again(1, () => retry.click());
     assert.deepEqual(await page.getByTestId("asked").allInnerTexts(), before, "the order of turns");
     assert.equal(await page.getByTestId("answer").nth(1).innerText(), first, "the same words");
-    assert.equal(await page.getByTestId("version").count(), 0);
+    await counted(page.getByTestId("version"), 0);
     assert.equal(await retry.innerText(), "Another wording");
     for (let tries = 0; tries < 12 && !(await page.getByTestId("version").count()); tries++) {
       await again(1, () => retry.click());
@@ -182,7 +197,7 @@ describe("the chat", { skip }, () => {
     await page.getByTestId("undo-edit").click();
     await page.waitForFunction((count) => document.querySelectorAll('[data-testid="asked"]').length === count, before.length);
     assert.deepEqual(await page.getByTestId("asked").allInnerTexts(), before);
-    assert.equal(await page.getByTestId("undo-edit").count(), 0);
+    await counted(page.getByTestId("undo-edit"), 0);
     // The last question once more; after ten seconds it cannot be undone.
     await page.getByTestId("edit").last().click();
     const start = Date.now();
@@ -320,7 +335,7 @@ describe("the chat", { skip }, () => {
     await page.waitForFunction(() => document.querySelectorAll('[data-testid="suggestion"]').length === 3);
     await box().fill("How many people are there?");
     await asking(() => page.keyboard.press("Enter"));
-    assert.equal(await suggestions.count(), 2, "two after an answer");
+    await counted(suggestions, 2, "two after an answer");
     const [first] = await suggestions.allInnerTexts();
     await asking(() => suggestions.first().click());
     assert.ok(!(await suggestions.allInnerTexts()).includes(first));
@@ -383,17 +398,17 @@ describe("the chat", { skip }, () => {
     await frame();
     await page.waitForTimeout(300);
     assert.ok((await below()) < 2, "the end stays in sight");
-    assert.equal(await page.getByTestId("to-latest").count(), 0);
+    await counted(page.getByTestId("to-latest"), 0);
   });
 
   test("the note about the device is put away for good", async () => {
     await page.getByTestId("note-dismiss").click();
-    assert.equal(await page.getByTestId("device-note").count(), 0);
-    assert.equal(await page.getByTestId("slow-mark").count(), 1);
+    await counted(page.getByTestId("device-note"), 0);
+    await counted(page.getByTestId("slow-mark"), 1);
     await page.reload();
     await modelReady(page);
-    assert.equal(await page.getByTestId("slow-mark").count(), 1);
-    assert.equal(await page.getByTestId("device-note").count(), 0);
+    await counted(page.getByTestId("slow-mark"), 1);
+    await counted(page.getByTestId("device-note"), 0);
   });
 
   test("on a phone everything that is pressed is 44 px high", async () => {

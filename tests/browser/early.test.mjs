@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { asked, DEEP_SITE, drop, LONG, nothingForbidden, open, URL_OF_NANO } from "./page.mjs";
+import { asked, counted, drop, nothingForbidden, open, DEEP_SITE, LONG, URL_OF_NANO } from "./page.mjs";
 
 const SCENE = await readFile(join(DEEP_SITE, "samples/scene.png"));
 
@@ -38,7 +38,7 @@ describe("first paint: before its code arrives", () => {
       arrive();
       const question = page.getByTestId("question");
       await question.waitFor();
-      assert.equal(await page.locator("#early").count(), 0);
+      await counted(page.locator("#early"), 0);
       assert.equal(await question.inputValue(), "How many cats");
       await page.waitForFunction(() => document.activeElement?.dataset.testid === "question");
       await page.keyboard.type(" are there?");
@@ -68,7 +68,7 @@ describe("first paint: before its code arrives", () => {
       arrive();
       await (await loaded).finished();
       await page.waitForTimeout(1000);
-      assert.equal(await page.getByTestId("question").count(), 0);
+      await counted(page.getByTestId("question"), 0);
       await page.locator("#early textarea").fill("几只猫");
       await tell("compositionend");
       await page.getByTestId("question").waitFor();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { DEEP_SITE, LONG, open } from "./page.mjs";
+import { counted, open, DEEP_SITE, LONG } from "./page.mjs";
 import { origin, site } from "./origins.mjs";
 
 const PICTURE = join(DEEP_SITE, "samples/scene.png");
@@ -192,7 +192,7 @@ describe("the page in a frame of another origin", () => {
       ["f", "InvalidInput", "string"],
       [null, "Protocol", "string"],
     ]);
-    assert.equal(await frame.getByTestId("answer").count(), turns);
+    await counted(frame.getByTestId("answer"), turns);
     assert.ok((await frame.getByTestId("box").count()) > 0, "the picture and its boxes are there");
   });
 

@@ -14,16 +14,17 @@ import { cameraJpeg } from "./exif.mjs";
 import {
   answered,
   ask,
+  counted,
   dismissed,
   drawnBoxes,
   drop,
   inTab,
-  LONG,
   looked,
   nothingForbidden,
   open,
   openNano,
   openPicture,
+  LONG,
   PICTURES,
 } from "./page.mjs";
 
@@ -194,7 +195,7 @@ describe("exports", () => {
     await viewer.locator(".phrase").first().blur();
     await viewer.locator(".box.shown rect.line").first().hover();
     assert.equal((await lit()).length, 1);
-    assert.equal(await viewer.locator(".phrase.lit").count(), 1);
+    await counted(viewer.locator(".phrase.lit"), 1);
     assert.ok((await viewer.innerText("body")).includes(HOSTILE));
     assert.equal(await viewer.evaluate(() => self.evil), undefined);
     assert.deepEqual(seen.filter((what) => !["file:", "data:"].includes(what)), []);
@@ -221,7 +222,7 @@ describe("exports", () => {
     const lit = await page.locator('[data-testid="box"][data-lit="true"]').count();
     assert.equal(lit, 5, "phrases find their boxes after the engine proposed them again");
     assert.equal((await answered(page, await ask(page, "How many cats are there?"))).state, "done");
-    assert.equal(await page.getByTestId("answer").count(), 3);
+    await counted(page.getByTestId("answer"), 3);
   });
 
   test("our JSON comes back to the open picture, and its turns only once", async () => {
@@ -232,7 +233,7 @@ describe("exports", () => {
     const turns = await page.getByTestId("answer").count();
     assert.equal(turns, 2);
     await brought(file);
-    assert.equal(await page.getByTestId("answer").count(), turns);
+    await counted(page.getByTestId("answer"), turns);
   });
 
   test("YOLO, Label Studio and labelled JSON come back too", async () => {

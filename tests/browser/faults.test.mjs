@@ -12,7 +12,24 @@ import { pngChunk, turnedFiles } from "./exif.mjs";
 import { copyOfNano, renamed, sizeOf, startHost } from "./faults.mjs";
 import { bring, complains, kept, manager, memory, moves, remove, row, stands, visit } from "./manager.mjs";
 import { proposed } from "./native.mjs";
-import { answered, ask, asked, exported, handling, happened, hold, imported, LONG, modelReady, open, openPicture, PLAIN_NAME, streaming, URL_OF_NANO } from "./page.mjs";
+import {
+  answered,
+  ask,
+  asked,
+  counted,
+  exported,
+  handling,
+  happened,
+  hold,
+  imported,
+  modelReady,
+  open,
+  openPicture,
+  streaming,
+  LONG,
+  PLAIN_NAME,
+  URL_OF_NANO,
+} from "./page.mjs";
 
 const PIECE = 1 << 16;
 // Requests that a download has open at the same time.
@@ -45,7 +62,7 @@ async function problem(page, says, code) {
   console.log(words.split("\n")[0]);
   assert.match(words, says);
   assert.equal(await message.getByTestId("error-code").innerText(), `Error code: ${code}`);
-  assert.equal(await message.count(), 1);
+  await counted(message, 1);
 }
 
 // Opens a file that is refused with one message; the picture and the conversation stay.
@@ -158,7 +175,7 @@ describe("faults of browser and network", () => {
           await complains(other, /keeps no files for this page.*outside a private window/, "Unsupported");
         });
         await answers(other);
-        assert.equal(await other.getByTestId("error").count(), 0);
+        await counted(other.getByTestId("error"), 0);
       },
       {
         first: "StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));",
@@ -265,7 +282,7 @@ describe("faults of browser and network", () => {
       await bring(page, folder.address);
       await complains(page, /This needs [\d.]+ MB and the browser refused the space\. Delete another model/, "Quota");
       assert.equal(await kept(page), 0);
-      assert.equal(await page.getByTestId("model").count(), 0);
+      await counted(page.getByTestId("model"), 0);
       await session.send("Storage.overrideQuotaForOrigin", { origin });
       await page.getByTestId("model-address").fill("");
     });
@@ -319,7 +336,7 @@ describe("faults of browser and network", () => {
         await other.getByTestId("restart").click();
         await modelReady(other);
         assert.equal((await happened(other, "Ready")).at(-1).name, "shared");
-        assert.equal(await other.getByTestId("error").count(), 0);
+        await counted(other.getByTestId("error"), 0);
       },
       { address: host.url },
     );
@@ -347,7 +364,7 @@ describe("faults of browser and network", () => {
         assert.equal(await turns(other), count);
         await other.getByTestId("smaller").click();
         await modelReady(other);
-        assert.equal(await other.getByTestId("error").count(), 0);
+        await counted(other.getByTestId("error"), 0);
         await answers(other);
       },
       { address: host.url },
@@ -364,7 +381,7 @@ describe("faults of browser and network", () => {
     const { state, words: after } = await answered(page, turn);
     assert.equal(state, "stopped");
     assert.ok(after.includes(words), `${after} has ${words}`);
-    assert.equal(await turns(page), before + 1);
+    await counted(page.getByTestId("answer"), before + 1);
     await modelReady(page);
     assert.deepEqual(await asked(page, "Ask"), []);
     await answers(page);
@@ -375,7 +392,7 @@ describe("faults of browser and network", () => {
     await page.goto(`${host.url}start.js`);
     await page.goBack();
     await modelReady(page);
-    assert.equal(await turns(page), before);
+    await counted(page.getByTestId("answer"), before);
     await answers(page);
     const session = await context.newCDPSession(page);
     const release = await hold(page, 1);
@@ -458,14 +475,14 @@ describe("faults of browser and network", () => {
       const { pixels } = (await asked(page, "Look")).at(-1);
       if (width) assert.deepEqual(pixels, { width, height }, name);
       await answers(page);
-      assert.equal(await page.getByTestId("error").count(), 0, name);
+      await counted(page.getByTestId("error"), 0, name);
     }
     // nano cannot look at it; the picture is there, for boxes of the user.
     await page.getByTestId("file-input").setInputFiles(file("thin.png", blank(20_000, 10)));
     await problem(page, /fewer than the 48 queries of the detector\. Use a larger picture\./, "InvalidInput");
     assert.equal(await page.locator("#picture img").evaluate((image) => image.naturalWidth), 20_000);
     await openPicture(page, file("again.png", SCENE));
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
   });
 
   test("EXIF in JPEG, PNG and WebP: page and native program turn the same files", async () => {
@@ -518,12 +535,12 @@ describe("faults of browser and network", () => {
       assert.ok(long[kind] < 250, `${kind} takes ${long[kind]} ms`);
     }
     assert.equal((await answered(page, await ask(page, DESCRIBE))).state, "done");
-    assert.equal(await turns(page), 201);
+    await counted(page.getByTestId("answer"), 201);
     const below = await page.locator(".transcript").evaluate((list) => list.scrollHeight - list.scrollTop - list.clientHeight);
     assert.ok(below < 2, "the new answer is in sight");
     await page.reload();
     assert.equal((await answered(page, 200)).state, "done");
-    assert.equal(await turns(page), 201);
+    await counted(page.getByTestId("answer"), 201);
   });
 });
 
@@ -541,7 +558,7 @@ test("update mid-answer", async () => {
     await page.evaluate(() => navigator.serviceWorker.register("./service_worker.js?next"));
     await page.waitForFunction(() => navigator.serviceWorker.controller.scriptURL.endsWith("?next"), null, { timeout: LONG });
     await page.waitForTimeout(500);
-    assert.equal(await page.getByTestId("new-version").count(), 0, "not in the middle of an answer");
+    await counted(page.getByTestId("new-version"), 0, "not in the middle of an answer");
     assert.equal(await streaming(page, turn), words, "the answer is not touched");
     await release();
     const whole = await answered(page, turn);
@@ -629,7 +646,7 @@ describe("faults of the GPU", () => {
     assert.match(await page.getByTestId("answer").first().innerText(), /Waits until the model is started again/);
     await page.getByTestId("restart").click();
     assert.equal((await answered(page, 0)).state, "done");
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
   });
 
   test("GPU out of memory", async () => {
@@ -639,12 +656,12 @@ describe("faults of the GPU", () => {
     await begins(NO_MEMORY);
     await page.goto(host.url);
     await problem(page, /^Not enough GPU memory for big\. Your picture and chat are safe\./, "OutOfMemory");
-    assert.equal(await turns(page), 1);
+    await counted(page.getByTestId("answer"), 1);
     assert.equal((await answered(page, 0)).state, "done");
     await begins(NO_WEBGPU);
     await page.getByTestId("smaller").click();
     await modelReady(page);
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
     await answers(page);
   });
 
@@ -663,14 +680,14 @@ describe("faults of the GPU", () => {
     await recovery.getByText(/^The GPU was reset \(driver, sleep or memory\)\. Restoring…$/).waitFor({ timeout: LONG });
     await page.getByTestId("ask-again").waitFor({ timeout: LONG });
     assert.match(await recovery.innerText(), /^Restored\./);
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
     const lost = await answered(page, turn);
     assert.equal(lost.state, "failed");
     assert.ok(lost.words.includes(words), `${lost.words} has ${words}`);
-    assert.equal(await turns(page), before + 1);
+    await counted(page.getByTestId("answer"), before + 1);
     await page.getByTestId("ask-again").click();
     await page.waitForFunction((turn) => document.querySelectorAll('[data-testid="answer"]')[turn].dataset.state === "done", turn, { timeout: LONG });
-    assert.equal(await recovery.count(), 0);
+    await counted(recovery, 0);
     assert.equal((await happened(page, "Ready")).at(-1).device, "wgpu");
   });
 

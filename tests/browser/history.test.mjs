@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, drawnBoxes, looked, modelReady, nothingForbidden, open, slide, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, asked, counted, drawnBoxes, looked, modelReady, nothingForbidden, open, slide, URL_OF_PAGE } from "./page.mjs";
 
 const COFFEE = await readFile(new URL("../../web/static/samples/coffee.jpg", import.meta.url));
 const CAT = await readFile(new URL("../../web/static/samples/cat.jpg", import.meta.url));
@@ -77,7 +77,7 @@ describe("history", () => {
   test("a new picture is announced, keeps the draft, and can be undone", async () => {
     await page.getByTestId("file-input").setInputFiles(jpeg("cat.jpg", CAT));
     await page.getByTestId("toast").getByText("Opened cat.jpg.").waitFor();
-    assert.equal(await page.getByTestId("answer").count(), 0);
+    await counted(page.getByTestId("answer"), 0);
     assert.equal(await page.getByTestId("question").inputValue(), "typed just now");
     await page.getByTestId("undo").click();
     await answered(page, 0);
@@ -136,7 +136,7 @@ describe("history", () => {
     await page.getByTestId("history").click();
     await page.getByTestId("history-skipped").waitFor();
     assert.match(await page.getByTestId("history-skipped").innerText(), /^2 chats cannot be read/);
-    assert.equal(await page.getByTestId("history-entry").count(), 3);
+    await counted(page.getByTestId("history-entry"), 3);
     assert.deepEqual((await keys(page)).filter((key) => ["damaged", "newer"].includes(key)), ["damaged", "newer"]);
     await page.keyboard.press("Escape");
   });
@@ -253,7 +253,7 @@ test("without a database, or without room, the page works on and says it once", 
     assert.match(await page.getByTestId("not-kept").innerText(), /offers no storage/);
     await page.getByTestId("history").click();
     assert.match(await page.getByTestId("history-trouble").innerText(), /offers no storage/);
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
     await page.evaluate(() => sessionStorage.setItem("full", "1"));
     await page.reload();
     await page.getByTestId("start").waitFor();

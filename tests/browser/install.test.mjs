@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { answered, DEEP_SITE, LONG, open, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
+import { answered, counted, open, DEEP_SITE, LONG, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 import { site } from "./origins.mjs";
 
 const OTHER = join(DEEP_SITE, "samples/cat.jpg");
@@ -159,7 +159,7 @@ test("install: offered after the first answer, only where the browser can, and i
     await answered(page, 0);
     await offer();
     await page.waitForTimeout(300);
-    assert.equal(await page.getByTestId("install").count(), 0, "it is not offered again");
+    await counted(page.getByTestId("install"), 0, "it is not offered again");
   } finally {
     await browser.close();
   }

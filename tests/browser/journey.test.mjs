@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { answered, frames, lit, LONG, nothingForbidden, openNano } from "./page.mjs";
+import { answered, counted, frames, lit, nothingForbidden, openNano, LONG } from "./page.mjs";
 
 // The most presses of Tab between two parts of the page.
 const FAR = 150;
@@ -76,7 +76,7 @@ describe("the whole journey by keyboard alone", () => {
     await reach("picture", "Shift+Tab");
     await press(".");
     await frames(page);
-    assert.equal(await page.locator('svg.boxes [data-testid="box"].selected').count(), 1);
+    await counted(page.locator('svg.boxes [data-testid="box"].selected'), 1);
     await press("Enter");
     await page.waitForFunction(() => document.activeElement?.dataset.testid === "question");
     assert.match(await page.getByTestId("question").inputValue(), /^\[\d+\] $/);
@@ -98,7 +98,7 @@ describe("the whole journey by keyboard alone", () => {
     assert.equal(await left(), before);
     await press("Control+z");
     await frames(page);
-    assert.equal(await own.count(), 0);
+    await counted(own, 0);
     const zoom = async () => (await frames(page), page.getByTestId("zoom-full").innerText());
     const fit = await zoom();
     await press("+");
@@ -124,7 +124,7 @@ describe("the whole journey by keyboard alone", () => {
     await press("Control+z");
     assert.equal(await rows(), all);
     await press("h");
-    assert.equal(await page.locator('[data-testid="object-shown"][data-shown="false"]').count(), 1);
+    await counted(page.locator('[data-testid="object-shown"][data-shown="false"]'), 1);
     await press("h");
   });
 

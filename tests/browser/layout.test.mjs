@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, frames, HAS_MINI, nothingForbidden, open, PICTURES, slide, tab, URL_OF_PAGE } from "./page.mjs";
+import { answered, counted, frames, nothingForbidden, open, slide, tab, HAS_MINI, PICTURES, URL_OF_PAGE } from "./page.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const skip = HAS_MINI ? false : "mini has no model.json";
@@ -60,7 +60,7 @@ describe("the layout", { skip }, () => {
       assert.equal(await chosen(), expected, key);
       assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), expected, key);
     }
-    assert.equal(await page.locator('[role="tab"][tabindex="0"]').count(), 1);
+    await counted(page.locator('[role="tab"][tabindex="0"]'), 1);
     const [chatPanel, objectsPanel] = ["chat", "objects"].map((name) => page.locator(`#panel-${name}`));
     assert.deepEqual([await chatPanel.isVisible(), await objectsPanel.isVisible()], [false, true]);
     const count = await page.getByTestId("object-row").count();
@@ -69,7 +69,7 @@ describe("the layout", { skip }, () => {
     assert.match(await page.getByTestId("tab-objects").innerText(), new RegExp(`Objects\\s*${count}`));
     await tab(page, "chat");
     assert.equal(await page.getByTestId("question").inputValue(), "half a question");
-    assert.equal(await page.getByTestId("answer").count(), 1);
+    await counted(page.getByTestId("answer"), 1);
     await page.getByTestId("question").fill("");
   });
 
@@ -108,7 +108,7 @@ describe("the layout", { skip }, () => {
     await answered(page, turn);
     await page.getByTestId("news").waitFor();
     await tab(page, "chat");
-    assert.equal(await page.getByTestId("news").count(), 0);
+    await counted(page.getByTestId("news"), 0);
     const list = page.locator(".transcript");
     const below = () => list.evaluate((list) => list.scrollHeight - list.scrollTop - list.clientHeight);
     await page.waitForFunction(() => {

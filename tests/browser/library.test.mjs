@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { copyOfNano, sizeOf, startHost } from "./faults.mjs";
 import { accept, bring, complains, kept, look, manager, memory, moves, remove, row, stands, survey, visit } from "./manager.mjs";
-import { answered, ask, happened, LONG, modelReady, nothingForbidden, PICTURES } from "./page.mjs";
+import { answered, ask, counted, happened, modelReady, nothingForbidden, LONG, PICTURES } from "./page.mjs";
 
 const PIECE = 1 << 16;
 const AT_ONCE = 3;
@@ -83,7 +83,7 @@ describe("a download", () => {
     const persists = await page.evaluate(() => navigator.storage.persisted());
     const note = page.getByTestId("volatile");
     if (!persists) assert.match(await note.innerText(), /did not promise to keep this model/);
-    else assert.equal(await note.count(), 0);
+    else await counted(note, 0);
     const hashes = await page.evaluate(async () => {
       const root = await navigator.storage.getDirectory();
       const models = await root.getDirectoryHandle("models");
@@ -107,7 +107,7 @@ describe("a download", () => {
     await row(page).getByTestId("load").click();
     await stands(page, "loaded");
     await page.getByTestId("manager-close").click();
-    assert.equal(await page.getByTestId("answer").count(), turns);
+    await counted(page.getByTestId("answer"), turns);
     assert.equal((await askedAgain(page)).text, nano.answer.text);
     assert.equal((await happened(page, "Ready")).at(-1).name, "faulty");
   });
@@ -248,12 +248,12 @@ describe("a lost worker", () => {
     assert.equal(folder.served, served, "nothing was fetched again");
     await page.getByTestId("ask-again").waitFor();
     assert.match(await page.getByTestId("recovery").innerText(), /Restored/);
-    assert.equal(await page.getByTestId("answer").count(), turns + 1);
-    assert.equal(await page.getByTestId("error").count(), 0, "one message, not two");
+    await counted(page.getByTestId("answer"), turns + 1);
+    await counted(page.getByTestId("error"), 0, "one message, not two");
     assert.equal((await answered(page, turn)).state, "failed");
     await again(page, "ask-again");
     assert.equal((await answered(page, turn)).state, "done");
-    assert.equal(await page.getByTestId("recovery").count(), 0);
+    await counted(page.getByTestId("recovery"), 0);
   });
 });
 

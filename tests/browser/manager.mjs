@@ -1,7 +1,7 @@
 // The user's actions in the model manager.
 
 import assert from "node:assert/strict";
-import { LONG, open, PLAIN_NAME } from "./page.mjs";
+import { counted, open, LONG, PLAIN_NAME } from "./page.mjs";
 
 // Opens the page of `host` with nano, of which the served models are copies; its worker exposes its wasm memory.
 export async function visit(host, { webgpu = false } = {}) {
@@ -69,7 +69,7 @@ export async function complains(page, says, code) {
   console.log(words);
   assert.match(words, says);
   if (code) assert.equal(await message.getByTestId("error-code").innerText(), `Error code: ${code}`);
-  assert.equal(await message.count(), 1);
+  await counted(message, 1);
 }
 
 export async function remove(page) {

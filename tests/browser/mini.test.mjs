@@ -8,19 +8,20 @@ import {
   answered,
   ask,
   asked,
+  counted,
   drawnBoxes,
   drop,
-  HAS_MINI,
   happened,
   inTab,
   lit,
-  LONG,
   looked,
   modelReady,
   nothingForbidden,
   open,
   openSample,
   overlap,
+  HAS_MINI,
+  LONG,
   URL_OF_PAGE,
 } from "./page.mjs";
 
@@ -55,8 +56,8 @@ describe("mini", { skip }, () => {
     await page.getByTestId("about").click();
     assert.equal(await page.getByTestId("about-knows").innerText(), ready.knows);
     assert.ok(ready.licence_parts.length > 0);
-    assert.equal(await page.getByTestId("part-licence").count(), ready.licence_parts.length);
-    assert.equal(await page.getByTestId("origins").locator("li").count(), SAMPLES.length);
+    await counted(page.getByTestId("part-licence"), ready.licence_parts.length);
+    await counted(page.getByTestId("origins").locator("li"), SAMPLES.length);
     await page.keyboard.press("Escape");
   });
 

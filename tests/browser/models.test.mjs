@@ -15,15 +15,16 @@ import {
   answered,
   ask,
   asked,
+  counted,
   happened,
   hold,
-  LONG,
   modelReady,
   nothingForbidden,
   open,
+  slide,
+  LONG,
   PICTURES,
   PROGRAM,
-  slide,
   URL_OF_NANO,
 } from "./page.mjs";
 
@@ -109,7 +110,7 @@ describe("the loaded model", () => {
     await page.getByTestId("bench-stop").click();
     await stopped();
     await page.getByTestId("bench-state").filter({ hasText: "Stopped" }).waitFor({ timeout: 60_000 });
-    assert.equal(await page.getByTestId("bench-result").count(), 0);
+    await counted(page.getByTestId("bench-result"), 0);
     const release = await hold(page, 0);
     await page.getByTestId("bench-begin").click();
     await page.getByTestId("bench-stop").waitFor();
@@ -317,7 +318,7 @@ describe("the list of models", () => {
     await page.screenshot({ path: join(PICTURES, "models-shards.png") });
     folder.rate = undefined;
     await stands(page, "ready");
-    assert.equal(await page.getByTestId("shard").count(), 0);
+    await counted(page.getByTestId("shard"), 0);
   });
 
   test("cached list: size, verdict and the last use are shown", async () => {
@@ -350,7 +351,7 @@ describe("the list of models", () => {
     await row(page).getByTestId("load").click();
     await stands(page, "loaded");
     await page.getByTestId("models-delete-all").click();
-    assert.equal(await page.getByTestId("model").count(), 1);
+    await counted(page.getByTestId("model"), 1);
     await page.getByTestId("models-delete-all-yes").click();
     await page.getByTestId("model").waitFor({ state: "detached" });
     await page.getByTestId("used").filter({ hasText: "Nothing stored yet" }).waitFor();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, DEEP_SITE, LONG, open, openNano, openPicture, slide, URL_OF_NANO } from "./page.mjs";
+import { answered, ask, asked, counted, open, openNano, openPicture, slide, DEEP_SITE, LONG, URL_OF_NANO } from "./page.mjs";
 import { origin, site } from "./origins.mjs";
 
 const OTHER = join(DEEP_SITE, "samples/cat.jpg");
@@ -157,7 +157,7 @@ test("without a share dialog of the system there is no button for it", async () 
     await answered(page, 0);
     await page.getByTestId("export").click();
     await page.getByTestId("share-link").waitFor();
-    assert.equal(await page.getByTestId("share-file").count(), 0);
+    await counted(page.getByTestId("share-file"), 0);
   } finally {
     await browser.close();
   }

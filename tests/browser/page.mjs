@@ -136,6 +136,13 @@ export async function answered(page, turn) {
   return { state: await answer.getAttribute("data-state"), words: await answer.innerText() };
 }
 
+// Asserts that `locator` matches `count` elements. The page draws in frames, so it may be a moment until it does.
+export async function counted(locator, count, message) {
+  const end = performance.now() + 5000;
+  while ((await locator.count()) !== count && performance.now() < end) await new Promise((done) => setTimeout(done, 20));
+  assert.equal(await locator.count(), count, message);
+}
+
 // Asks a question and returns the number of the turn.
 export async function ask(page, question) {
   const turn = await page.getByTestId("answer").count();

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { webpWithOrientation } from "./exif.mjs";
 import { ALWAYS } from "./flags.mjs";
-import { answered, ask, asked, drop, looked, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, asked, counted, drop, looked, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
 
 const read = (name) => readFile(new URL(`../../web/static/samples/${name}`, import.meta.url));
 const [COFFEE, CAT, ROCKET] = await Promise.all(["coffee.jpg", "cat.jpg", "rocket.jpg"].map(read));
@@ -29,11 +29,11 @@ describe("pictures", () => {
     await looked(page, () => page.getByTestId("file-input").setInputFiles(files));
     const strip = page.getByTestId("strip-picture");
     await strip.nth(2).waitFor();
-    assert.equal(await strip.count(), 3);
+    await counted(strip, 3);
     assert.equal(await current(page), 0);
     assert.equal((await answered(page, await ask(page, "Where is the cup?"))).state, "done");
     await looked(page, () => strip.nth(1).click());
-    assert.equal(await page.getByTestId("answer").count(), 0);
+    await counted(page.getByTestId("answer"), 0);
     await page.getByTestId("picture").focus();
     await page.keyboard.press("Control+ArrowLeft");
     assert.equal((await answered(page, 0)).state, "done");
@@ -68,7 +68,7 @@ describe("pictures", () => {
       }
     });
     await page.getByTestId("toast").getByText("1 file is not a picture this browser can read.").waitFor();
-    assert.equal(await page.getByTestId("strip-picture").count(), 2);
+    await counted(page.getByTestId("strip-picture"), 2);
     await rm(folder, { recursive: true });
   });
 
@@ -86,7 +86,7 @@ describe("pictures", () => {
     assert.deepEqual(prevented, [true, true]);
     await page.getByTestId("toast").getByText("Save the picture and drop the file here.").waitFor();
     assert.equal(page.url(), URL_OF_PAGE);
-    assert.equal(await page.getByTestId("picture-address").count(), 0, "the policy allows no other host");
+    await counted(page.getByTestId("picture-address"), 0, "the policy allows no other host");
   });
 
   test("a picture of this page that is dragged onto it opens", async () => {
@@ -137,7 +137,7 @@ describe("pictures", () => {
       await page.getByTestId("file-input").setInputFiles(file);
       await page.getByTestId("error").waitFor();
       assert.match(await page.getByTestId("error").innerText(), expected);
-      assert.equal(await page.getByTestId("error").count(), 1);
+      await counted(page.getByTestId("error"), 1);
       await page.getByTestId("dismiss").click();
     }
     assert.equal((await asked(page, "Look")).length, looks);
@@ -147,7 +147,7 @@ describe("pictures", () => {
     const end = COFFEE.lastIndexOf(Buffer.from([0xff, 0xd9]));
     const panorama = Buffer.concat([COFFEE.subarray(0, end), Buffer.from("SEFH of the maker SEFT")]);
     await looked(page, () => page.getByTestId("file-input").setInputFiles(jpeg("panorama.jpg", panorama)));
-    assert.equal(await page.getByTestId("error").count(), 0);
+    await counted(page.getByTestId("error"), 0);
     await page.waitForFunction(() => document.querySelector("#picture img")?.naturalWidth > 0);
   });
 
@@ -234,7 +234,7 @@ test("a new version is offered, not during an answer, and reloading keeps everyt
     await page.waitForFunction(() => navigator.serviceWorker.controller);
     await page.reload();
     await answered(page, 0);
-    assert.equal(await page.getByTestId("new-version").count(), 0);
+    await counted(page.getByTestId("new-version"), 0);
     // Another script of the same scope takes over, as a new version does.
     await page.evaluate(() => navigator.serviceWorker.register("./service_worker.js?next"));
     await page.getByTestId("new-version").waitFor();

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { happened, nothingForbidden, openNano, slide } from "./page.mjs";
+import { counted, happened, nothingForbidden, openNano, slide } from "./page.mjs";
 
 describe("point prompts", () => {
   let browser, page;
@@ -44,7 +44,7 @@ describe("point prompts", () => {
     await page.getByTestId("picture").focus();
     await page.keyboard.press("p");
     await click(at);
-    assert.equal(await page.locator('svg.boxes [data-testid="box"].selected').count(), 1);
+    await counted(page.locator('svg.boxes [data-testid="box"].selected'), 1);
     assert.ok((await own()).length <= before + 1);
     await page.keyboard.press("v");
     assert.equal(await page.getByTestId("tool-select").getAttribute("aria-pressed"), "true");

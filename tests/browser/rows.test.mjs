@@ -3,7 +3,26 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { answered, ask, asked, exported, happened, hold, imported, inTab, lit, LONG, nothingForbidden, open, openPicture, slide, streaming, tab, URL_OF_NANO } from "./page.mjs";
+import {
+  answered,
+  ask,
+  asked,
+  counted,
+  exported,
+  happened,
+  hold,
+  imported,
+  inTab,
+  lit,
+  nothingForbidden,
+  open,
+  openPicture,
+  slide,
+  streaming,
+  tab,
+  LONG,
+  URL_OF_NANO,
+} from "./page.mjs";
 
 const SCENE = await readFile(new URL("../../web/static/samples/scene.png", import.meta.url));
 const scene = (name) => ({ name, mimeType: "image/png", buffer: SCENE });
@@ -26,7 +45,7 @@ describe("rows", () => {
   test("phases before text: the first question says what it waits for", async () => {
     await page.getByTestId("phase").getByText("Runs as soon as the model is loaded.").waitFor({ timeout: LONG });
     assert.equal((await answered(page, 0)).state, "done");
-    assert.equal(await page.getByTestId("phase").count(), 0);
+    await counted(page.getByTestId("phase"), 0);
   });
 
   test("hover both ways: a box lights its row and its phrases, a row lights its box", async () => {
@@ -96,7 +115,7 @@ describe("rows", () => {
     assert.ok(alike(0) > 1, "some boxes are alike");
     await page.keyboard.press("Escape");
     await frames();
-    assert.equal(await page.getByTestId("likeness").count(), 0);
+    await counted(page.getByTestId("likeness"), 0);
   });
 
   test("per answer: tokens, speed and first word, and all figures behind them", async () => {
@@ -197,10 +216,10 @@ describe("rows", () => {
     await open.waitFor();
     assert.equal(await open.innerText(), "two cups");
     assert.equal(await open.evaluate((one) => getComputedStyle(one).borderBottomStyle), "dotted");
-    assert.equal(await answer.getByTestId("phrase").count(), 0);
+    await counted(answer.getByTestId("phrase"), 0);
     await say([{ text: "Here are " }, { text: "two cups", objects: [0, 1] }]);
     await answer.getByTestId("phrase").waitFor();
-    assert.equal(await open.count(), 0);
+    await counted(open, 0);
     await release();
     assert.equal((await answered(page, turn)).state, "done");
   });
@@ -229,9 +248,9 @@ describe("rows", () => {
     const answer = page.getByTestId("answer").last();
     await answer.locator("strong").getByText("bold").waitFor();
     assert.equal(await answer.locator("code").innerText(), "code");
-    assert.equal(await answer.locator("ul > li").count(), 3);
+    await counted(answer.locator("ul > li"), 3);
     assert.deepEqual(await answer.locator("td").allInnerTexts(), ["1", "2"]);
-    assert.equal(await answer.locator("b, img, a").count(), 0, "no tag and no link of an answer");
+    await counted(answer.locator("b, img, a"), 0, "no tag and no link of an answer");
     assert.match(await answer.innerText(), /tag and a link\./);
     const cats = answer.getByTestId("phrase").filter({ hasText: "cat" });
     assert.deepEqual(await cats.evaluateAll((all) => all.map((one) => one.dataset.objects)), ["0", "1"], "every occurrence links");
@@ -260,7 +279,7 @@ describe("rows", () => {
     await changed.getByRole("button").click();
     assert.equal((await answered(page, before)).state, "done");
     assert.equal((await asked(page, "Ask")).at(-1).boxes.length, given);
-    assert.equal(await changed.count(), 0);
+    await counted(changed, 0);
   });
 
   test("granularity: the network runs once for each picture and prompt", async () => {

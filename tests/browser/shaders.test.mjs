@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inFrontOf, logPipelines, noneLater, warmedUp, withBrowser } from "./devices.mjs";
-import { answered, HAS_MINI, LONG, looked, openSample, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
+import { answered, counted, looked, openSample, HAS_MINI, LONG, URL_OF_NANO, URL_OF_PAGE } from "./page.mjs";
 
 const BROKEN = "roi_pool";
 
@@ -28,7 +28,7 @@ test("a shader that does not compile is named on the page", () =>
     await message.waitFor({ timeout: LONG });
     const words = await message.innerText();
     console.log(words);
-    assert.equal(await message.count(), 1);
+    await counted(message, 1);
     assert.match(words, new RegExp(`kernel ${BROKEN}: does not compile on .+: line \\d+: [^]*f32`));
     assert.match(words, /Update the browser/);
   }));

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { accept, manager, stands } from "./manager.mjs";
-import { answered, ask, happened, lit, LONG, modelReady, nothingForbidden, open, URL_OF_PAGE } from "./page.mjs";
+import { answered, ask, counted, happened, lit, modelReady, nothingForbidden, open, LONG, URL_OF_PAGE } from "./page.mjs";
 
 const list = await fetch(`${URL_OF_PAGE}offered.json`);
 assert.ok(list.ok, "a site lists what it offers");
@@ -41,7 +41,7 @@ describe("small", { skip }, () => {
   test("it is stored and loaded", async () => {
     await accept(page);
     await stands(page, "ready", LONG);
-    assert.equal(await page.getByTestId("offer-small").count(), 0, "what is stored is not offered again");
+    await counted(page.getByTestId("offer-small"), 0, "what is stored is not offered again");
     await page.getByTestId("model").getByTestId("load").click();
     await stands(page, "loaded", LONG);
     await page.getByTestId("manager-close").click();
