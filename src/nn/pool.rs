@@ -79,6 +79,8 @@ mod tests {
     use super::*;
     use crate::gpu::device::adapter_for_test;
 
+    type Operation = fn(Tensor<4>) -> Tensor<4>;
+
     #[test]
     fn maps_on_a_gpu_equal_those_on_the_cpu() {
         let Some(gpu) = adapter_for_test("maps_on_a_gpu_equal_those_on_the_cpu") else {
@@ -90,7 +92,7 @@ mod tests {
                 .map(|i| (i * 37 % 23) as f32 / 8.0 - 2.0)
                 .collect();
             let data = TensorData::new(values, shape);
-            let operations: [(&str, fn(Tensor<4>) -> Tensor<4>); 5] = [
+            let operations: [(&str, Operation); 5] = [
                 ("max 3, 2, 1", |x| max_pool2d(x, 3, 2, 1)),
                 ("max 2, 1, 0", |x| max_pool2d(x, 2, 1, 0)),
                 ("max 2, 3, 1", |x| max_pool2d(x, 2, 3, 1)),
